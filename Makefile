@@ -1,0 +1,65 @@
+# Everything that people do with this repository; `make` alone lists it.
+#   ARGS    what to hand on to `transferd dev` or pytest: make test ARGS="-k idempotency"
+#   PYTHON  the interpreter for .venv; without it the newest Python from 3.11 on that is found
+
+VENV := .venv
+BIN := $(VENV)/bin
+CODE := $(wildcard transferd loadtest tests)
+INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+# A stamp is newer than the two files that decide what is installed, so that an install is repeated
+# only when one of them changed.
+RUN_STAMP := $(VENV)/.installed-to-run
+DEVELOP_STAMP := $(VENV)/.installed-to-develop
+
+export PYTHON
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help run test check lint fmt constraints venv services clean
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+
+# With exec nothing stands between the terminal and transferd, so Ctrl-C lets it stop in order.
+run: $(RUN_STAMP) ## Start the service with throw-away servers of its own
+	@exec $(BIN)/transferd dev $(ARGS)
+
+test: services $(DEVELOP_STAMP) ## Run the whole test suite
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint test ## Run all there is to pass: the linters, then the tests
+
+lint: $(DEVELOP_STAMP) ## Check format, style, types and the direction of imports
+	@$(BIN)/ruff format --quiet --check $(CODE)
+	@$(BIN)/ruff check --quiet $(CODE)
+	@$(BIN)/mypy --strict $(CODE)
+	@$(BIN)/lint-imports --no-logo
+
+fmt: $(DEVELOP_STAMP) ## Format the code and repair what ruff can
+	@$(BIN)/ruff format $(CODE)
+	@$(BIN)/ruff check --fix $(CODE)
+
+constraints: ## Pin the newest versions of all dependencies
+	@.ci/constraints
+
+venv: $(DEVELOP_STAMP) ## Make .venv with everything for development
+
+services: ## Make sure that PostgreSQL, Redis and RabbitMQ are installed
+	@.ci/services
+
+clean: ## Remove caches, build output and reports (.venv stays)
+	@rm -rf build dist reports *.egg-info .hypothesis .import_linter_cache .mypy_cache .pytest_cache .ruff_cache
+	@find $(CODE) -name __pycache__ -prune -exec rm -rf {} +
+
+$(RUN_STAMP): pyproject.toml constraints.txt
+	@.ci/venv $(VENV)
+	@echo 'Installing transferd into $(VENV) ...'
+	@$(INSTALL) -e '.[dev-stack]'
+	@touch $@
+
+$(DEVELOP_STAMP): pyproject.toml constraints.txt
+	@.ci/venv $(VENV)
+	@echo 'Installing transferd and its tools into $(VENV) ...'
+	@$(INSTALL) -e '.[dev-stack,test,check]'
+	@touch $@ $(RUN_STAMP)

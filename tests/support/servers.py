@@ -1,0 +1,94 @@
+"""The servers of a test run: started once, private, never the ones on the standard ports."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import count
+from pathlib import Path
+
+import asyncpg
+
+from transferd.config import Limits, Settings
+from transferd.devstack import PostgresServer, RedisServer
+from transferd.ledger.migrate import migrate
+
+_TEMPLATE = "template_of_tests"
+# Every test takes the next one, so that none sees what another has cached.
+_REDIS_DATABASES = 4096
+
+
+@dataclass
+class Servers:
+    """PostgreSQL and Redis of this run, with a migrated template to clone databases from."""
+
+    postgres: PostgresServer
+    redis: RedisServer
+    _numbers: Iterator[int] = field(default_factory=lambda: count(1))
+
+    def settings(self, database: str, redis_number: int, **changes: object) -> Settings:
+        """Settings of a replica on `database`."""
+        values: dict[str, object] = {
+            "database_url": self.database_url(database),
+            "redis_url": f"{self.redis.url.rsplit('/', 1)[0]}/{redis_number}",
+            "port": 0,
+            "auth": "off",
+            "log_level": "ERROR",
+        }
+        return Settings(**(values | changes))  # type: ignore[arg-type]
+
+    def database_url(self, database: str, *, superuser: bool = False) -> str:
+        """The address of a database of this server."""
+        url = self.postgres.superuser_url if superuser else self.postgres.url
+        return f"{url.rsplit('/', 1)[0]}/{database}"
+
+    async def new_database(self, *, template: str = _TEMPLATE) -> tuple[str, int]:
+        """A database of its own for one test, and the number of a Redis database to go with it."""
+        number = next(self._numbers)
+        name = f"test_{number}"
+        await self.as_superuser(f"CREATE DATABASE {name} OWNER transferd TEMPLATE {template}")
+        return name, number % _REDIS_DATABASES
+
+    async def drop_database(self, name: str) -> None:
+        """Remove it, whoever is still connected."""
+        await self.as_superuser(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+    async def as_superuser(self, sql: str, *, database: str = "postgres") -> None:
+        """Run statements that the service's own role may not."""
+        connection = await asyncpg.connect(self.database_url(database, superuser=True))
+        try:
+            await connection.execute(sql)
+        finally:
+            await connection.close()
+
+
+@contextmanager
+def running_servers(directory: Path) -> Iterator[Servers]:
+    """Start the servers and prepare the template; stop them at the end."""
+    # PostgreSQL may run as another user, who must be able to reach its directory.
+    postgres = PostgresServer(directory / "postgresql", durable=False)
+    redis = RedisServer(directory / "redis", databases=_REDIS_DATABASES)
+    servers = Servers(postgres, redis)
+
+    async def start() -> None:
+        await asyncio.gather(postgres.start(), redis.start())
+        await servers.as_superuser(f"CREATE DATABASE {_TEMPLATE} OWNER transferd")
+        settings = servers.settings(_TEMPLATE, 0)
+        limits = Limits()
+        await migrate(settings, limits)
+        # A clone does not inherit the settings of the role for its template.
+        await servers.as_superuser(
+            f"ALTER ROLE transferd SET statement_timeout = '{limits.statement_timeout_s}s';"
+            f"ALTER ROLE transferd SET lock_timeout = '{limits.lock_timeout_s}s';"
+            "ALTER ROLE transferd SET idle_in_transaction_session_timeout"
+            f" = '{limits.idle_in_transaction_timeout_s}s'"
+        )
+
+    async def stop() -> None:
+        await asyncio.gather(postgres.stop(), redis.stop())
+
+    try:
+        asyncio.run(start())
+        yield servers
+    finally:
+        asyncio.run(stop())

@@ -1,0 +1,1 @@
+"""Who goes next: one actor and one bounded mailbox per wallet."""

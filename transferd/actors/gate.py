@@ -1,0 +1,61 @@
+"""The backlog's high and low water marks: who may come in, who waits, who is turned away."""
+
+import asyncio
+from collections import deque
+
+from transferd.config import Limits
+from transferd.domain.errors import Overloaded
+
+
+class Gate:
+    """Counts the envelopes inside. Above the high mark callers wait until the low one is reached;
+    when inside and waiting together reach the bound, they are turned away."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._inside = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<Gate {self._inside} inside, {len(self._waiting)} waiting>"
+
+    @property
+    def inside(self) -> int:
+        """How many envelopes are inside."""
+        return self._inside
+
+    @property
+    def waiting(self) -> int:
+        """How many callers wait outside."""
+        return len(self._waiting)
+
+    async def enter(self, timeout_s: float) -> None:
+        """Come in, perhaps after a wait. Raises Overloaded; then nothing happened."""
+        if self._inside >= self._limits.backlog_high:
+            self._is_closed = True
+        if not self._is_closed:
+            self._inside += 1
+            return
+        if self._inside + len(self._waiting) >= self._limits.backlog_max:
+            raise Overloaded()
+        ticket = asyncio.get_running_loop().create_future()
+        self._waiting.append(ticket)
+        try:
+            await asyncio.wait_for(ticket, timeout_s)
+        except TimeoutError:
+            raise Overloaded() from None
+        finally:
+            if ticket in self._waiting:
+                self._waiting.remove(ticket)
+
+    def leave(self) -> None:
+        """Go out; whoever waits comes in once the low mark is reached."""
+        self._inside -= 1
+        if self._is_closed and self._inside <= self._limits.backlog_low:
+            self._is_closed = False
+            while self._waiting and self._inside < self._limits.backlog_high:
+                ticket = self._waiting.popleft()
+                if not ticket.done():
+                    self._inside += 1
+                    ticket.set_result(None)

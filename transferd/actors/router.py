@@ -1,0 +1,151 @@
+"""Wallet id -> live actor: starts them, lets them retire, drains them at the end."""
+
+import asyncio
+from collections.abc import Callable
+from itertools import takewhile
+
+from transferd.actors.gate import Gate
+from transferd.actors.mailbox import Mailbox
+from transferd.actors.wallet_actor import WalletActor
+from transferd.commit.committer import Committer
+from transferd.commit.envelope import Answer, Envelope, Renderer
+from transferd.commit.transaction import key_reused
+from transferd.config import Limits
+from transferd.domain.errors import (
+    DeadlineExceeded,
+    Draining,
+    RequestInProgress,
+    TransferdError,
+)
+from transferd.domain.key import Key
+
+
+class Router:
+    """The one way in for every command. `clock` gives seconds."""
+
+    def __init__(
+        self,
+        committer: Committer,
+        renderer: Renderer,
+        limits: Limits,
+        clock: Callable[[], float],
+    ) -> None:
+        self._committer = committer
+        self._renderer = renderer
+        self._limits = limits
+        self._clock = clock
+        self._actors: dict[str, WalletActor] = {}
+        self._by_key: dict[Key, Envelope] = {}
+        self._gate = Gate(limits)
+        # In order of arrival, and so of deadline.
+        self._in_flight: dict[Envelope, None] = {}
+        self._nothing_in_flight = asyncio.Event()
+        self.is_draining = False
+
+    def __repr__(self) -> str:
+        state = ", draining" if self.is_draining else ""
+        return f"<Router {len(self._actors)} actors, {self._gate!r}{state}>"
+
+    @property
+    def live_actors(self) -> int:
+        """How many wallets have something waiting."""
+        return len(self._actors)
+
+    @property
+    def backlog(self) -> int:
+        """How many envelopes are on their way."""
+        return len(self._in_flight)
+
+    async def ask(self, envelope: Envelope) -> Answer:
+        """Have the command executed, at most once per key. Raises TransferdError.
+
+        Equal keys join the first one's answer, also across wallets. If the caller goes away, the
+        command runs on.
+        """
+        while envelope.key is not None and (first := self._by_key.get(envelope.key)) is not None:
+            answer = await self._join(first, envelope)
+            if answer is not None:
+                return answer
+        if self.is_draining:
+            raise Draining()
+        if envelope.key is not None:
+            self._by_key[envelope.key] = envelope
+        self._in_flight[envelope] = None
+        # First of its callbacks, so that whoever joined finds the key free again.
+        envelope.answer.add_done_callback(lambda _: self._forget(envelope))
+        try:
+            await self._gate.enter(self._limits.mailbox_wait_s)
+            envelope.answer.add_done_callback(lambda _: self._gate.leave())
+            self._actor(envelope.wallet_id).tell(envelope)
+        except TransferdError as error:
+            # Those who joined hear the same.
+            envelope.fail(error)
+        # Should the caller be cancelled, the answer is dropped and the command runs on.
+        return await envelope.answer
+
+    def _forget(self, envelope: Envelope) -> None:
+        if envelope.key is not None:
+            del self._by_key[envelope.key]
+        del self._in_flight[envelope]
+        if not self._in_flight:
+            self._nothing_in_flight.set()
+
+    def _actor(self, wallet_id: str) -> WalletActor:
+        actor = self._actors.get(wallet_id)
+        return actor if actor is not None else self._start(wallet_id)
+
+    def _start(self, wallet_id: str) -> WalletActor:
+        mailbox = Mailbox(self._limits.mailbox_envelopes_max)
+        actor = WalletActor(wallet_id, mailbox, self._committer, self._retire)
+        self._actors[wallet_id] = actor
+        return actor
+
+    def _retire(self, actor: WalletActor) -> None:
+        if self._actors.get(actor.wallet_id) is actor:
+            del self._actors[actor.wallet_id]
+
+    async def _join(self, first: Envelope, envelope: Envelope) -> Answer | None:
+        """The first one's answer for an equal key; None if that was not the key's own outcome."""
+        remaining_s = envelope.deadline - self._clock()
+        try:
+            answer = await asyncio.wait_for(asyncio.shield(first.answer), remaining_s)
+        except TimeoutError:
+            raise RequestInProgress() from None
+        if not answer.kept:
+            return None
+        if first.fingerprint != envelope.fingerprint:
+            return self._renderer.outcome(envelope, key_reused())
+        return Answer(answer.status, answer.body, replayed=True)
+
+    def pending(self, key: Key) -> bool:
+        """Whether a request with that key is on its way here."""
+        return key in self._by_key
+
+    async def sweep(self) -> None:
+        """Fail whoever waits too long, until cancelled."""
+        while True:
+            await asyncio.sleep(self._limits.sweep_interval_s)
+            self.sweep_once()
+
+    def sweep_once(self) -> int:
+        """One round of `sweep`; how many envelopes were failed."""
+        now = self._clock()
+        enqueued_before = now - self._limits.mailbox_wait_s
+        failed = sum(actor.mailbox.expire(enqueued_before) for actor in self._actors.values())
+        # The committer answers in time; this is the net below it, so that nobody waits for ever.
+        late = list(takewhile(lambda envelope: envelope.deadline < now, self._in_flight))
+        for envelope in late:
+            envelope.fail(DeadlineExceeded())
+        return failed + len(late)
+
+    async def drain(self) -> bool:
+        """Take nothing new and wait for what is on its way; False if that took too long."""
+        self.is_draining = True
+        if not self._in_flight:
+            return True
+        self._nothing_in_flight.clear()
+        try:
+            await asyncio.wait_for(self._nothing_in_flight.wait(), self._limits.drain_timeout_s)
+        except TimeoutError:
+            return False
+        return True

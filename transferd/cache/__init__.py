@@ -1,0 +1,1 @@
+"""What is fast and may vanish: wallet snapshots, replays and claims in Redis."""

@@ -1,0 +1,78 @@
+"""Claims and replays of idempotency keys: copies, to answer quickly; PostgreSQL decides."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from transferd.cache.link import Link, Script
+from transferd.config import Limits
+from transferd.domain.key import Key
+
+_CLAIM = Script("claim.lua")
+
+
+class Claim(Enum):
+    """What Redis said of a key that has no replay."""
+
+    OURS = "ours"
+    BUSY = "busy"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """The stored answer to a key, with the fingerprint of the request that it belongs to."""
+
+    status: int
+    fingerprint: bytes
+    body: bytes
+
+    def encode(self) -> bytes:
+        """As stored: r, status, fingerprint in hexadecimal, body."""
+        return b"r%03d%s%s" % (self.status, self.fingerprint.hex().encode(), self.body)
+
+    @classmethod
+    def decode(cls, value: bytes) -> "Replay":
+        """The reverse of `encode`."""
+        return cls(int(value[1:4]), bytes.fromhex(value[4:36].decode()), value[36:])
+
+
+def redis_key(key: Key) -> str:
+    """Where the claim or the replay of a key lives; clients have numbers, so none can collide."""
+    return f"td:k:{key[0]}:{key[1]}"
+
+
+class Replays:
+    """Claims for one replica; `name` tells its claims from those of others."""
+
+    def __init__(self, link: Link, limits: Limits, name: str) -> None:
+        self._link = link
+        self._limits = limits
+        self.claim_value = f"c{name}"
+
+    async def claim(self, keys: Sequence[Key]) -> list[Claim | Replay]:
+        """Claim keys in one round trip; all UNKNOWN if Redis cannot be had."""
+        if not keys:
+            return []
+        answers = await self._link.run(
+            _CLAIM,
+            self.claim_value,
+            int(self._limits.claim_ttl_s * 1000),
+            "\n".join(map(redis_key, keys)),
+        )
+        if answers is None or len(answers) != len(keys):
+            return [Claim.UNKNOWN] * len(keys)
+        return [_read(answer) for answer in answers]
+
+    async def look_up(self, key: Key) -> Claim | Replay | None:
+        """What is stored for one key: a replay, BUSY for any claim, None for nothing or unknown."""
+        values = await self._link.get_many([redis_key(key)])
+        if not values or values[0] is None:
+            return None
+        return Replay.decode(values[0]) if values[0].startswith(b"r") else Claim.BUSY
+
+
+def _read(answer: bytes) -> Claim | Replay:
+    if answer == b"":
+        return Claim.OURS
+    return Claim.BUSY if answer == b"b" else Replay.decode(answer)

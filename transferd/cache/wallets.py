@@ -1,0 +1,97 @@
+"""Wallet snapshots: rendered JSON with its version, so that a hit needs no work at all."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from transferd.cache.link import Link, Script
+from transferd.cache.replays import Replay, redis_key
+from transferd.config import Limits
+from transferd.domain.key import Key
+
+_REFRESH = Script("refresh.lua")
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """A wallet as the API shows it."""
+
+    wallet_id: str
+    version: int
+    body: bytes
+
+
+class Wallets:
+    """Reads of many requests share one round trip; writes are guarded by version."""
+
+    def __init__(self, link: Link, limits: Limits) -> None:
+        self._link = link
+        self._limits = limits
+        self._wanted: dict[str, asyncio.Future[Snapshot | None]] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    async def get(self, wallet_id: str) -> Snapshot | None:
+        """The snapshot, or None if there is none (or no Redis)."""
+        if not self._link.is_available:
+            return None
+        future = self._wanted.get(wallet_id)
+        if future is None:
+            future = asyncio.get_running_loop().create_future()
+            self._wanted[wallet_id] = future
+            if self._reader is None:
+                self._reader = asyncio.create_task(self._read_wanted())
+        return await asyncio.shield(future)
+
+    async def fill(self, snapshot: Snapshot) -> None:
+        """Store what was read from PostgreSQL, unless a newer version is there already."""
+        await self.refresh([snapshot], [], [])
+
+    async def refresh(
+        self,
+        snapshots: Sequence[Snapshot],
+        replays: Sequence[tuple[Key, Replay]],
+        releases: Sequence[tuple[Key, str]],
+    ) -> None:
+        """Everything that a group changed in the cache, in one round trip."""
+        if not snapshots and not replays and not releases:
+            return
+        await self._link.run(
+            _REFRESH,
+            self._limits.snapshot_ttl_s,
+            self._limits.replay_ttl_s,
+            b"\n".join(
+                b"td:w:%s\n%d %s" % (s.wallet_id.encode(), s.version, s.body) for s in snapshots
+            ),
+            b"\n".join(redis_key(key).encode() + b"\n" + r.encode() for key, r in replays),
+            "\n".join(f"{redis_key(key)}\n{claim}" for key, claim in releases),
+        )
+
+    async def _read_wanted(self) -> None:
+        """Read what was asked for meanwhile, again and again, until nothing is."""
+        try:
+            while self._wanted:
+                wanted, self._wanted = self._wanted, {}
+                ids = list(wanted)
+                for start in range(0, len(ids), self._limits.cache_read_keys_max):
+                    part = ids[start : start + self._limits.cache_read_keys_max]
+                    await self._read_part(part, wanted)
+        finally:
+            self._reader = None
+
+    async def _read_part(
+        self, ids: Sequence[str], wanted: dict[str, "asyncio.Future[Snapshot | None]"]
+    ) -> None:
+        values: Sequence[bytes | None] | None = None
+        try:
+            values = await self._link.get_many([f"td:w:{id}" for id in ids])
+        finally:
+            for id, value in zip(ids, values or [None] * len(ids), strict=True):
+                if not wanted[id].done():
+                    wanted[id].set_result(_read(id, value))
+
+
+def _read(wallet_id: str, value: bytes | None) -> Snapshot | None:
+    if value is None:
+        return None
+    version, _, body = value.partition(b" ")
+    return Snapshot(wallet_id, int(version), body)

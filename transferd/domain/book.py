@@ -1,0 +1,92 @@
+"""The state that a group of commands is decided on, and the outcomes that move it on."""
+
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from transferd.domain.errors import Refused
+from transferd.domain.transfer import PostedTransfer, Reversal, Transfer
+from transferd.domain.user import CreateUser, User
+from transferd.domain.wallet import (
+    CreateWallet,
+    SetStatus,
+    UpdateWallet,
+    Wallet,
+    WalletChange,
+)
+
+Command = Transfer | Reversal | CreateWallet | SetStatus | UpdateWallet | CreateUser
+
+
+@dataclass(frozen=True, slots=True)
+class Posted:
+    """Money moved."""
+
+    transfer: PostedTransfer
+
+
+@dataclass(frozen=True, slots=True)
+class WalletCreated:
+    """A new wallet at version 0, and its initial balance as a transfer of its own."""
+
+    wallet: Wallet
+    change: WalletChange
+    initial: PostedTransfer | None
+
+
+@dataclass(frozen=True, slots=True)
+class WalletSet:
+    """The wallet after a command that moved no money; `change` is None if all was so already."""
+
+    wallet: Wallet
+    change: WalletChange | None
+
+
+@dataclass(frozen=True, slots=True)
+class UserCreated:
+    """A new user."""
+
+    user: User
+
+
+Outcome = Posted | WalletCreated | WalletSet | UserCreated | Refused
+
+
+@dataclass(slots=True)
+class Book:
+    """The state a group is decided on: as read under the locks, then moved on by `apply`.
+
+    `reversed_minor` holds the sum already given back of every transfer that the group wants to
+    reverse; `users` when each existing user that the group names was created.
+    """
+
+    at: datetime
+    wallets: dict[str, Wallet]
+    reversed_minor: dict[str, int] = field(default_factory=dict)
+    users: dict[str, datetime] = field(default_factory=dict)
+
+    def apply(self, outcome: Outcome) -> None:
+        """Move the wallets on, so that the next command of the group is decided on that."""
+        match outcome:
+            case Posted(transfer):
+                self._move(transfer)
+            case WalletCreated(wallet, _, initial):
+                self.wallets[wallet.id] = replace(wallet)
+                if initial is not None:
+                    self._move(initial)
+            case WalletSet(wallet, change) if change is not None:
+                self.wallets[wallet.id] = replace(wallet)
+            case _:
+                pass
+
+    def _move(self, transfer: PostedTransfer) -> None:
+        source = self.wallets[transfer.source_wallet_id]
+        source.balance_minor = transfer.source_balance_after_minor
+        source.version = transfer.source_version
+        source.updated_at = self.at
+        destination = self.wallets[transfer.destination_wallet_id]
+        destination.balance_minor = transfer.destination_balance_after_minor
+        destination.version = transfer.destination_version
+        destination.updated_at = self.at
+        if (original_id := transfer.reverses_transfer_id) is not None:
+            already = self.reversed_minor.get(original_id, 0)
+            self.reversed_minor[original_id] = already + transfer.amount_minor

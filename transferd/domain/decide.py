@@ -1,0 +1,304 @@
+"""`decide`: what becomes of a command, on the state that was read under row locks.
+
+Pure: no I/O, no clock, no await. The order of the checks is part of the HTTP contract.
+"""
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+from transferd.domain.book import (
+    Book,
+    Command,
+    Outcome,
+    Posted,
+    UserCreated,
+    WalletCreated,
+    WalletSet,
+)
+from transferd.domain.errors import Reason, Refused
+from transferd.domain.money import fits_a_balance
+from transferd.domain.transfer import PostedTransfer, Reversal, Transfer, TransferKind
+from transferd.domain.user import CreateUser, User
+from transferd.domain.wallet import (
+    ChangeKind,
+    CreateWallet,
+    SetStatus,
+    UpdateWallet,
+    Wallet,
+    WalletChange,
+    WalletStatus,
+)
+
+
+def touched_wallets(command: Command) -> Iterable[str]:
+    """Ids of the wallets whose rows must be locked before `command` is decided."""
+    match command:
+        case Transfer():
+            return (command.source_wallet_id, command.destination_wallet_id)
+        case Reversal(original=PostedTransfer() as original):
+            return (original.destination_wallet_id, original.source_wallet_id)
+        case CreateWallet(initial_minor=0):
+            return (command.id,)
+        case CreateWallet():
+            return (command.id, command.funding_wallet_id)
+        case SetStatus() | UpdateWallet():
+            return (command.wallet_id,)
+        case _:
+            return ()
+
+
+def decide(command: Command, book: Book) -> Outcome:
+    """The outcome of `command` on `book`, which stays as it is."""
+    match command:
+        case Transfer():
+            return decide_transfer(command, book)
+        case Reversal():
+            return decide_reversal(command, book)
+        case CreateWallet():
+            return decide_wallet(command, book)
+        case SetStatus():
+            return decide_status(command, book)
+        case UpdateWallet():
+            return decide_update(command, book)
+        case CreateUser():
+            created_at = book.users.get(command.id, book.at)
+            return UserCreated(User(command.id, command.name, command.metadata, created_at))
+
+
+def decide_transfer(command: Transfer, book: Book) -> Posted | Refused:
+    """Same wallet, then as `_post` checks."""
+    if command.source_wallet_id == command.destination_wallet_id:
+        return Refused(Reason.SAME_WALLET, "Source and destination are the same wallet.")
+    return _post(
+        book,
+        id=command.id,
+        kind=TransferKind.TRANSFER,
+        source_id=command.source_wallet_id,
+        destination_id=command.destination_wallet_id,
+        amount_minor=command.amount_minor,
+        currency=command.currency,
+        reference=command.reference,
+        metadata=command.metadata,
+    )
+
+
+def decide_reversal(command: Reversal, book: Book) -> Posted | Refused:
+    """Original exists, is reversible, has that much left; then a transfer back."""
+    original = command.original
+    if original is None:
+        return Refused(Reason.TRANSFER_NOT_FOUND, f"There is no transfer {command.original_id}.")
+    if original.kind is TransferKind.REVERSAL:
+        return Refused(Reason.NOT_REVERSIBLE, "A reversal cannot be reversed.")
+    left_minor = original.amount_minor - book.reversed_minor.get(original.id, 0)
+    amount_minor = left_minor if command.amount_minor is None else command.amount_minor
+    if left_minor == 0 or amount_minor > left_minor:
+        return Refused(
+            Reason.REVERSAL_EXCEEDS_TRANSFER,
+            f"{left_minor} of {original.amount_minor} {original.currency} is left to reverse.",
+            {"left": left_minor, "currency": original.currency},
+        )
+    return _post(
+        book,
+        id=command.id,
+        kind=TransferKind.REVERSAL,
+        source_id=original.destination_wallet_id,
+        destination_id=original.source_wallet_id,
+        amount_minor=amount_minor,
+        currency=original.currency,
+        reference=original.reference,
+        metadata="{}",
+        reverses_transfer_id=original.id,
+    )
+
+
+def _post(
+    book: Book,
+    *,
+    id: str,
+    kind: TransferKind,
+    source_id: str,
+    destination_id: str,
+    amount_minor: int,
+    currency: str,
+    reference: str | None,
+    metadata: str,
+    reverses_transfer_id: str | None = None,
+) -> Posted | Refused:
+    """Source, destination exist, currency, source status, destination status, funds, range."""
+    source = book.wallets.get(source_id)
+    if source is None:
+        return wallet_not_found(source_id)
+    destination = book.wallets.get(destination_id)
+    if destination is None:
+        return wallet_not_found(destination_id)
+    if not source.currency == destination.currency == currency:
+        return Refused(
+            Reason.CURRENCY_MISMATCH,
+            f"The source holds {source.currency}, the destination {destination.currency},"
+            f" the transfer is in {currency}.",
+        )
+    if source.status is not WalletStatus.ACTIVE:
+        return _wrong_status(source)
+    if destination.status is WalletStatus.CLOSED:
+        return _wrong_status(destination)
+    available_minor = source.available_minor
+    if available_minor is not None and amount_minor > available_minor:
+        return insufficient_funds(available_minor, amount_minor - available_minor, currency)
+    source_after = source.balance_minor - amount_minor
+    destination_after = destination.balance_minor + amount_minor
+    if not fits_a_balance(source_after) or not fits_a_balance(destination_after):
+        return Refused(
+            Reason.BALANCE_OUT_OF_RANGE,
+            "A balance would leave the range of a signed 64-bit integer.",
+        )
+    return Posted(
+        PostedTransfer(
+            id,
+            kind,
+            source_id,
+            destination_id,
+            amount_minor,
+            currency,
+            reference,
+            metadata,
+            source.version + 1,
+            source_after,
+            destination.version + 1,
+            destination_after,
+            reverses_transfer_id,
+            book.at,
+        )
+    )
+
+
+def decide_wallet(command: CreateWallet, book: Book) -> WalletCreated | WalletSet | Refused:
+    """User exists; then the initial balance as a transfer from the funding wallet."""
+    if (created := book.wallets.get(command.id)) is not None:
+        # The COMMIT of an earlier attempt was cut, but had been done.
+        return WalletSet(replace(created), None)
+    if command.user_id not in book.users:
+        return Refused(Reason.USER_NOT_FOUND, f"There is no user {command.user_id}.")
+    wallet = Wallet(
+        id=command.id,
+        user_id=command.user_id,
+        currency=command.currency,
+        balance_minor=0,
+        held_minor=0,
+        overdraft_limit_minor=command.overdraft_limit_minor,
+        status=WalletStatus.ACTIVE,
+        funding=False,
+        version=0,
+        metadata=command.metadata,
+        created_at=book.at,
+        updated_at=book.at,
+    )
+    change = _change_of(wallet, ChangeKind.CREATED)
+    if command.initial_minor == 0:
+        return WalletCreated(wallet, change, None)
+    initial = _post(
+        replace(book, wallets={**book.wallets, wallet.id: wallet}),
+        id=command.transfer_id,
+        kind=TransferKind.TRANSFER,
+        source_id=command.funding_wallet_id,
+        destination_id=command.id,
+        amount_minor=command.initial_minor,
+        currency=command.currency,
+        reference="initial balance",
+        metadata="{}",
+    )
+    if isinstance(initial, Refused):
+        return initial
+    return WalletCreated(wallet, change, initial.transfer)
+
+
+_STATUS_AFTER = {
+    ChangeKind.FREEZE: WalletStatus.FROZEN,
+    ChangeKind.UNFREEZE: WalletStatus.ACTIVE,
+    ChangeKind.CLOSE: WalletStatus.CLOSED,
+}
+
+
+def decide_status(command: SetStatus, book: Book) -> WalletSet | Refused:
+    """Wallet exists, current status, empty. That it is no funding wallet was checked before."""
+    wallet = book.wallets.get(command.wallet_id)
+    if wallet is None:
+        return wallet_not_found(command.wallet_id)
+    status = _STATUS_AFTER[command.kind]
+    if wallet.status is status:
+        return WalletSet(replace(wallet), None)
+    if wallet.status is WalletStatus.CLOSED:
+        return _wrong_status(wallet)
+    if status is WalletStatus.CLOSED and (wallet.balance_minor or wallet.held_minor):
+        return Refused(
+            Reason.WALLET_NOT_EMPTY,
+            "A wallet can be closed only at zero.",
+            {
+                "balance": wallet.balance_minor,
+                "held": wallet.held_minor,
+                "currency": wallet.currency,
+            },
+        )
+    return _set(book, wallet, command.kind, replace(wallet, status=status))
+
+
+def decide_update(command: UpdateWallet, book: Book) -> WalletSet | Refused:
+    """Wallet exists, is not closed, and would not be below its new limit."""
+    wallet = book.wallets.get(command.wallet_id)
+    if wallet is None:
+        return wallet_not_found(command.wallet_id)
+    if wallet.status is WalletStatus.CLOSED:
+        return _wrong_status(wallet)
+    after = replace(wallet)
+    if command.overdraft_limit_minor is not None:
+        after.overdraft_limit_minor = command.overdraft_limit_minor
+    if command.metadata is not None:
+        after.metadata = command.metadata
+    available_minor = after.available_minor
+    lowered = after.overdraft_limit_minor < wallet.overdraft_limit_minor
+    if lowered and available_minor is not None and available_minor < 0:
+        return insufficient_funds(wallet.available_minor or 0, -available_minor, wallet.currency)
+    if after == wallet:
+        return WalletSet(after, None)
+    return _set(book, wallet, ChangeKind.UPDATE, after)
+
+
+def _set(book: Book, before: Wallet, kind: ChangeKind, after: Wallet) -> WalletSet:
+    after.version = before.version + 1
+    after.updated_at = book.at
+    return WalletSet(after, _change_of(after, kind))
+
+
+def _change_of(wallet: Wallet, kind: ChangeKind) -> WalletChange:
+    return WalletChange(
+        wallet.id,
+        wallet.version,
+        kind,
+        wallet.status,
+        wallet.balance_minor,
+        wallet.overdraft_limit_minor,
+        wallet.updated_at,
+    )
+
+
+def wallet_not_found(wallet_id: str) -> Refused:
+    """The refusal of every command and read that names an unknown wallet."""
+    return Refused(Reason.WALLET_NOT_FOUND, f"There is no wallet {wallet_id}.")
+
+
+def insufficient_funds(available_minor: int, shortfall_minor: int, currency: str) -> Refused:
+    """The refusal that says how much is missing, in minor units."""
+    return Refused(
+        Reason.INSUFFICIENT_FUNDS,
+        f"{available_minor} {currency} is available, {shortfall_minor} more is needed.",
+        {
+            "available": available_minor,
+            "shortfall": shortfall_minor,
+            "currency": currency,
+        },
+    )
+
+
+def _wrong_status(wallet: Wallet) -> Refused:
+    if wallet.status is WalletStatus.FROZEN:
+        return Refused(Reason.WALLET_FROZEN, f"Wallet {wallet.id} is frozen and cannot pay.")
+    return Refused(Reason.WALLET_CLOSED, f"Wallet {wallet.id} is closed.")

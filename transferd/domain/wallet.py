@@ -1,0 +1,92 @@
+"""Wallets: their state, and the commands that change it other than by a transfer."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from enum import StrEnum
+
+
+class WalletStatus(StrEnum):
+    """active pays and receives; frozen only receives; closed is empty and does neither."""
+
+    ACTIVE = "active"
+    FROZEN = "frozen"
+    CLOSED = "closed"
+
+
+class ChangeKind(StrEnum):
+    """What a row of a wallet's history that is not a transfer says."""
+
+    CREATED = "created"
+    FREEZE = "freeze"
+    UNFREEZE = "unfreeze"
+    CLOSE = "close"
+    UPDATE = "update"
+
+
+@dataclass(slots=True)
+class Wallet:
+    """A wallet's state at `version`. Money in minor units; mutable only inside a `Book`."""
+
+    id: str
+    user_id: str | None
+    currency: str
+    balance_minor: int
+    held_minor: int
+    overdraft_limit_minor: int
+    status: WalletStatus
+    funding: bool
+    version: int
+    metadata: str
+    created_at: datetime
+    updated_at: datetime
+
+    @property
+    def available_minor(self) -> int | None:
+        """What the wallet may still pay; None for a funding wallet, which has no limit."""
+        if self.funding:
+            return None
+        return self.balance_minor - self.held_minor + self.overdraft_limit_minor
+
+
+@dataclass(frozen=True, slots=True)
+class CreateWallet:
+    """Command. A non-zero `initial_minor` is a transfer `transfer_id` from the funding wallet."""
+
+    id: str
+    user_id: str
+    currency: str
+    overdraft_limit_minor: int
+    metadata: str
+    initial_minor: int
+    funding_wallet_id: str
+    transfer_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class SetStatus:
+    """Command: freeze, unfreeze or close a wallet."""
+
+    wallet_id: str
+    kind: ChangeKind
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateWallet:
+    """Command: a new overdraft limit, new metadata, or both; None leaves the old."""
+
+    wallet_id: str
+    overdraft_limit_minor: int | None
+    metadata: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WalletChange:
+    """A row of a wallet's history: the state after a change that moved no money."""
+
+    wallet_id: str
+    version: int
+    kind: ChangeKind
+    status: WalletStatus
+    balance_minor: int
+    overdraft_limit_minor: int
+    created_at: datetime

@@ -1,0 +1,158 @@
+"""Applies the migrations, once each; then adds currencies and sets the role's time limits."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib import resources
+
+import asyncpg
+from iso4217 import Currency
+
+from transferd.config import Limits, Settings
+from transferd.ledger.ids import LEDGERS, new_id
+from transferd.ledger.store.errors import translated
+
+# Any number, as long as every release uses the same: two that start at once take turns.
+_LOCK = 7_310_423_085
+
+
+class MigrationError(Exception):
+    """The database does not fit the migrations of this release; the message says how."""
+
+
+@dataclass(frozen=True, slots=True)
+class Migration:
+    """A file NNNN_name.sql and the SHA-256 of its text."""
+
+    name: str
+    sql: str
+    sha256: str
+
+
+def migrations() -> list[Migration]:
+    """All migrations of this release, in order."""
+    directory = resources.files("transferd.ledger").joinpath("migrations")
+    found = []
+    for file in sorted(directory.iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".sql"):
+            sql = file.read_text()
+            found.append(Migration(file.name, sql, hashlib.sha256(sql.encode()).hexdigest()))
+    return found
+
+
+async def migrate(
+    settings: Settings, limits: Limits, available: Sequence[Migration] | None = None
+) -> list[str]:
+    """Bring the database up to date; the names of what was applied now.
+
+    Safe when several start at once. Raises MigrationError, and StoreError if PostgreSQL does not
+    do what it is asked; then nothing of it is kept.
+    """
+    known = migrations() if available is None else list(available)
+    password = settings.database_password
+    with translated():
+        connection = await asyncpg.connect(
+            settings.required("database_url"),
+            password=password.get_secret_value() if password else None,
+            timeout=limits.command_timeout_s,
+            statement_cache_size=0,
+        )
+        try:
+            async with connection.transaction():
+                # The limits of the role are for short transactions; this one may take its time.
+                await connection.execute(
+                    "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s';"
+                    "SET LOCAL idle_in_transaction_session_timeout = 0"
+                )
+                await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+                applied = await _apply(connection, known)
+                await _add_currencies(connection)
+                await _limit_role(connection, limits)
+        finally:
+            await connection.close(timeout=limits.command_timeout_s)
+    return applied
+
+
+async def _apply(
+    connection: asyncpg.Connection[asyncpg.Record], known: Sequence[Migration]
+) -> list[str]:
+    await connection.execute("CREATE SCHEMA IF NOT EXISTS transferd")
+    for ledger in LEDGERS:
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {ledger}")
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS transferd.schema_migrations ("
+        " name text PRIMARY KEY, sha256 text NOT NULL,"
+        " applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+    rows = await connection.fetch("SELECT name, sha256 FROM transferd.schema_migrations")
+    done = {row["name"]: row["sha256"] for row in rows}
+    for name in sorted(done.keys() - {migration.name for migration in known}):
+        raise MigrationError(
+            f"{name} was applied by a newer release: use that release, or restore a backup"
+        )
+    applied = []
+    for migration in known:
+        if migration.name not in done:
+            await connection.execute(migration.sql)
+            await connection.execute(
+                "INSERT INTO transferd.schema_migrations (name, sha256) VALUES ($1, $2)",
+                migration.name,
+                migration.sha256,
+            )
+            applied.append(migration.name)
+        elif done[migration.name] != migration.sha256:
+            raise MigrationError(
+                f"{migration.name} has changed since it was applied: undo the change and put it"
+                " into a new migration"
+            )
+    return applied
+
+
+async def _add_currencies(connection: asyncpg.Connection[asyncpg.Record]) -> None:
+    """Every ISO 4217 currency that has minor units, with its funding wallet at version 0."""
+    for ledger in LEDGERS:
+        rows = await connection.fetch(f"SELECT code FROM {ledger}.currencies")
+        present = {row["code"] for row in rows}
+        missing = [
+            (currency.code, currency.currency_name, currency.exponent, new_id())
+            for currency in Currency
+            if currency.exponent is not None and currency.code not in present
+        ]
+        await connection.executemany(
+            f"INSERT INTO {ledger}.currencies (code, name, exponent, funding_wallet_id)"
+            " VALUES ($1, $2, $3, $4)",
+            missing,
+        )
+        await connection.executemany(
+            f"WITH wallet AS (INSERT INTO {ledger}.wallets (id, balance, held, overdraft_limit,"
+            " version, created_at, updated_at, status, funding, currency, metadata)"
+            " VALUES ($1, 0, 0, 0, 0, now(), now(), 0, true, $2, '{}') RETURNING id, created_at)"
+            f" INSERT INTO {ledger}.wallet_changes (wallet_id, version, created_at, balance_after,"
+            " overdraft_limit, kind, status) SELECT id, 0, created_at, 0, 0, 0, 0 FROM wallet",
+            [(wallet_id, code) for code, _, _, wallet_id in missing],
+        )
+
+
+async def _limit_role(connection: asyncpg.Connection[asyncpg.Record], limits: Limits) -> None:
+    """Time limits on the role, for this database: a session's own SET is lost behind PgBouncer."""
+    values = {
+        "statement_timeout": limits.statement_timeout_s,
+        "idle_in_transaction_session_timeout": limits.idle_in_transaction_timeout_s,
+        "lock_timeout": limits.lock_timeout_s,
+    }
+    for name, seconds in values.items():
+        command = await connection.fetchval(
+            "SELECT format('ALTER ROLE %I IN DATABASE %I SET ' || $1 || ' = %L',"
+            " current_user, current_database(), $2::text)",
+            name,
+            f"{int(seconds * 1000)}ms",
+        )
+        await connection.execute(command)
+    # Compiling a plan takes longer than running any of these statements.
+    command = await connection.fetchval(
+        "SELECT format('ALTER ROLE %I IN DATABASE %I SET jit = off', current_user,"
+        " current_database())"
+    )
+    await connection.execute(command)

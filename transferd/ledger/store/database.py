@@ -1,0 +1,164 @@
+"""The pool, and the named queries bound to a ledger's schema."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from functools import cache
+from importlib import resources
+
+import asyncpg
+
+from transferd.config import Limits, Settings
+from transferd.ledger.ids import LEDGERS
+from transferd.ledger.store.errors import ConnectionFailure, StoreError, translated
+
+Row = asyncpg.Record
+
+
+@cache
+def queries(ledger: str) -> dict[str, str]:
+    """Name -> SQL of every query in `queries.sql`, for the schema `ledger`."""
+    text = resources.files("transferd.ledger").joinpath("queries.sql").read_text()
+    named = {}
+    for part in text.split("-- name: ")[1:]:
+        name, _, sql = part.partition("\n")
+        named[name.strip()] = sql.strip().rstrip(";").replace("{ledger}", ledger)
+    return named
+
+
+class Transaction:
+    """One transaction on one connection; made by `Database.transaction`."""
+
+    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row], ledger: str) -> None:
+        self._connection = connection
+        self._sql = queries(ledger)
+
+    async def fetch(self, name: str, *arguments: object) -> Sequence[Row]:
+        """Run the query `name`. Raises StoreError."""
+        with translated():
+            return await self._connection.fetch(self._sql[name], *arguments)
+
+
+class Database:
+    """A pool of connections. Opens with `async with`."""
+
+    def __init__(self, settings: Settings, limits: Limits) -> None:
+        self._settings = settings
+        self._limits = limits
+        self._pool: asyncpg.Pool[Row] | None = None
+
+    def __repr__(self) -> str:
+        if self._pool is None:
+            return "<Database closed>"
+        used = self._pool.get_size() - self._pool.get_idle_size()
+        return f"<Database {used} of {self._limits.pool_connections} connections in use>"
+
+    async def __aenter__(self) -> Database:
+        password = self._settings.database_password
+        with translated():
+            self._pool = await asyncpg.create_pool(
+                self._settings.required("database_url"),
+                password=password.get_secret_value() if password else None,
+                min_size=1,
+                max_size=self._limits.pool_connections,
+                command_timeout=self._limits.command_timeout_s,
+                timeout=self._limits.pool_acquire_timeout_s,
+                statement_cache_size=100 if self._settings.prepared_statements else 0,
+                # No query of ours leaves session state behind, so the driver's reset query after
+                # each use would be a round trip for nothing.
+                reset=_no_reset,
+                server_settings={"application_name": "transferd"},
+            )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._pool is not None:
+            try:
+                await asyncio.wait_for(self._pool.close(), self._limits.command_timeout_s)
+            except TimeoutError:
+                self._pool.terminate()
+            self._pool = None
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many connections are at work now."""
+        return self._pool.get_size() - self._pool.get_idle_size() if self._pool else 0
+
+    async def fetch(self, name: str, *arguments: object, ledger: str = LEDGERS[0]) -> Sequence[Row]:
+        """Run one read outside a transaction. Raises StoreError; retries a dead connection."""
+        try:
+            return await self._fetch(queries(ledger)[name], arguments)
+        except ConnectionFailure:
+            # The pool hands out connections that died while idle; the next one is new.
+            return await self._fetch(queries(ledger)[name], arguments)
+
+    async def ping(self) -> None:
+        """Raise StoreError unless PostgreSQL answers."""
+        await self.fetch("ping")
+
+    async def _fetch(self, sql: str, arguments: Sequence[object]) -> Sequence[Row]:
+        pool = self._open_pool()
+        with translated():
+            async with pool.acquire(timeout=self._limits.pool_acquire_timeout_s) as connection:
+                return await connection.fetch(sql, *arguments)
+
+    @asynccontextmanager
+    async def transaction(self, ledger: str = LEDGERS[0]) -> AsyncIterator[Transaction]:
+        """COMMIT at the end, ROLLBACK on an exception. Raises StoreError.
+
+        A ConnectionFailure is `in_doubt` if COMMIT was on its way: from then on it tells nothing.
+        """
+        pool = self._open_pool()
+        with translated():
+            connection = await pool.acquire(timeout=self._limits.pool_acquire_timeout_s)
+        try:
+            with translated():
+                await connection.execute("BEGIN")
+            yield Transaction(connection, ledger)
+            try:
+                with translated():
+                    status = await connection.execute("COMMIT")
+            except ConnectionFailure as error:
+                error.in_doubt = True
+                raise
+            if status != "COMMIT":
+                raise StoreError(f"COMMIT was answered with {status}")
+        except BaseException as error:
+            await self._abandon(connection, error)
+            raise
+        finally:
+            await _give_back(pool, connection)
+
+    async def _abandon(
+        self, connection: asyncpg.pool.PoolConnectionProxy[Row], error: BaseException
+    ) -> None:
+        """ROLLBACK where the server still listens; else drop the connection: same effect."""
+        if connection.is_closed():
+            return
+        if isinstance(error, ConnectionFailure) or not isinstance(error, Exception):
+            connection.terminate()
+            return
+        try:
+            await connection.execute("ROLLBACK")
+        except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+            connection.terminate()
+
+    def _open_pool(self) -> asyncpg.Pool[Row]:
+        if self._pool is None:
+            raise ConnectionFailure("The database is closed.")
+        return self._pool
+
+
+async def _no_reset(_: object) -> None:
+    return None
+
+
+async def _give_back(
+    pool: asyncpg.Pool[Row], connection: asyncpg.pool.PoolConnectionProxy[Row]
+) -> None:
+    try:
+        await pool.release(connection)
+    except (asyncpg.InterfaceError, OSError):
+        connection.terminate()

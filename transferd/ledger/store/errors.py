@@ -1,0 +1,72 @@
+"""What PostgreSQL's refusals mean to us, whatever the driver calls them."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+from transferd.domain.errors import DatabaseUnavailable
+
+
+class StoreError(Exception):
+    """PostgreSQL did not do what it was asked. `sqlstate` is its five-letter code, or empty."""
+
+    def __init__(self, message: str, sqlstate: str = "") -> None:
+        super().__init__(message)
+        self.sqlstate = sqlstate
+
+
+class SerializationFailure(StoreError):
+    """40001 or 40P01, or another replica was faster: roll back and run again."""
+
+
+class LockTimeout(StoreError):
+    """55P03: somebody holds a row for longer than lock_timeout."""
+
+
+class ConnectionFailure(StoreError, DatabaseUnavailable):
+    """PostgreSQL is out of reach; nothing happened unless `in_doubt`: COMMIT had been sent."""
+
+    def __init__(self, message: str, sqlstate: str = "") -> None:
+        StoreError.__init__(self, message, sqlstate)
+        self.retry_after_s = 1
+        self.in_doubt = False
+
+
+class Rejected(StoreError):
+    """Anything else: a check, a type, a statement time-out. Running it again will not help."""
+
+
+# Codes after which the server, not the statement, is at fault: try again on another connection.
+# 08 connection, 53 resources (disk, connections), 57P operator, 25P03 idle in transaction, 58 I/O.
+_SERVER_AT_FAULT = ("08", "53", "57P", "25P03", "58")
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Raise the driver's errors as StoreError, `from` the original."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise _translate(error) from error
+    except (TimeoutError, asyncpg.InterfaceError, OSError, EOFError) as error:
+        text = str(error) or type(error).__name__
+        if isinstance(error, asyncpg.InterfaceError) and not _is_about_connection(error):
+            raise Rejected(text) from error
+        raise ConnectionFailure(text) from error
+
+
+def _translate(error: asyncpg.PostgresError) -> StoreError:
+    sqlstate = error.sqlstate or ""
+    if sqlstate in ("40001", "40P01"):
+        return SerializationFailure(str(error), sqlstate)
+    if sqlstate == "55P03":
+        return LockTimeout(str(error), sqlstate)
+    if sqlstate.startswith(_SERVER_AT_FAULT):
+        return ConnectionFailure(str(error), sqlstate)
+    return Rejected(str(error), sqlstate)
+
+
+def _is_about_connection(error: asyncpg.InterfaceError) -> bool:
+    # DataError (a value that cannot be encoded) is an InterfaceError too, not about the server.
+    return not isinstance(error, ValueError)

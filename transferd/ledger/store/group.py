@@ -1,0 +1,205 @@
+"""The statements of one group commit, in their order: lock, look up, write."""
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from transferd.domain.key import Key
+from transferd.domain.transfer import PostedTransfer, TransferKind
+from transferd.domain.user import User
+from transferd.domain.wallet import Wallet, WalletChange
+from transferd.ledger.store.database import Transaction
+from transferd.ledger.store.errors import SerializationFailure
+from transferd.ledger.store.outcomes import StoredOutcome, outcomes_of
+from transferd.ledger.store.wallets import CHANGE_KINDS, STATUSES, wallet_of
+
+# How a stored transfer is turned into bytes. A new number gets a new renderer beside the old one.
+RENDER_VERSION = 1
+
+_KIND_NUMBER = {TransferKind.TRANSFER: 0, TransferKind.REVERSAL: 1}
+_STATUS_NUMBER = {status: number for number, status in enumerate(STATUSES)}
+_CHANGE_NUMBER = {kind: number for number, kind in enumerate(CHANGE_KINDS)}
+
+
+@dataclass(frozen=True, slots=True)
+class OutcomeRow:
+    """The outcome of a key, to be stored with the money."""
+
+    client_id: int
+    key: str
+    fingerprint: bytes
+    status: int
+    transfer_id: str | None
+    body: bytes | None
+
+
+@dataclass(slots=True)
+class GroupResult:
+    """Everything a group changes. `wallets` is their state after, `versions_read` before."""
+
+    at: datetime
+    versions_read: dict[str, int]
+    wallets: dict[str, Wallet] = field(default_factory=dict)
+    transfers: list[PostedTransfer] = field(default_factory=list)
+    created_wallets: list[Wallet] = field(default_factory=list)
+    changes: list[WalletChange] = field(default_factory=list)
+    set_wallets: list[Wallet] = field(default_factory=list)
+    users: list[User] = field(default_factory=list)
+    outcomes: list[OutcomeRow] = field(default_factory=list)
+    events: list[bytes] = field(default_factory=list)
+
+    def changed_wallets(self) -> list[Wallet]:
+        """Those whose version moved (a new wallet's version 0 is a move as well)."""
+        return [
+            wallet
+            for wallet in self.wallets.values()
+            if wallet.version != self.versions_read.get(wallet.id, -1)
+        ]
+
+    def __bool__(self) -> bool:
+        return bool(self.outcomes or self.events)
+
+
+async def lock_wallets(
+    transaction: Transaction, ids: Collection[str], *, skip_locked: bool
+) -> tuple[dict[str, Wallet], set[str]]:
+    """The wallets, locked until the transaction ends, and the ids that somebody else has locked.
+
+    The second is empty unless `skip_locked`; without it a locked row is waited for (LockTimeout).
+    """
+    name = "lock_wallets_skipping" if skip_locked else "lock_wallets"
+    rows = await transaction.fetch(name, list(ids))
+    wallets = {row[0]: wallet_of(row) for row in rows}
+    missing = [id for id in ids if id not in wallets] if skip_locked else []
+    if not missing:
+        return wallets, set()
+    return wallets, {row["id"] for row in await transaction.fetch("existing_wallets", missing)}
+
+
+async def look_up(
+    transaction: Transaction, keys: Sequence[Key]
+) -> tuple[datetime, dict[Key, StoredOutcome]]:
+    """The time (UTC), and the outcomes of those keys that have one already."""
+    clients, texts = zip(*keys, strict=True) if keys else ((), ())
+    rows = await transaction.fetch("outcomes_and_time", clients, texts)
+    return rows[0]["at"], outcomes_of(rows)
+
+
+async def reversed_sums(transaction: Transaction, ids: Sequence[str]) -> dict[str, int]:
+    """Minor units already given back of each of these transfers; 0 is left out."""
+    rows = await transaction.fetch("reversed_sums", ids)
+    return {row["id"]: row["amount"] for row in rows}
+
+
+async def existing_users(transaction: Transaction, ids: Sequence[str]) -> dict[str, datetime]:
+    """Those of these users that exist, with the time of their creation."""
+    rows = await transaction.fetch("existing_users", ids)
+    return {row["id"]: row["created_at"] for row in rows}
+
+
+async def write(transaction: Transaction, result: GroupResult) -> None:
+    """Write it all. Raises SerializationFailure if another replica was faster with anything."""
+    if result.users:
+        await _insert_users(transaction, result)
+    if result.created_wallets:
+        await _insert_wallets(transaction, result)
+    await _write_group(transaction, result)
+    if result.set_wallets:
+        await _set_wallets(transaction, result.set_wallets)
+    if result.changes:
+        await _insert_changes(transaction, result)
+
+
+async def _write_group(transaction: Transaction, result: GroupResult) -> None:
+    transfers = result.transfers
+    outcomes = result.outcomes
+    created = {wallet.id for wallet in result.created_wallets}
+    moved = [
+        wallet
+        for wallet in result.changed_wallets()
+        if not (wallet.id in created and wallet.version == 0)
+    ]
+    [row] = await transaction.fetch(
+        "write_group",
+        result.at,
+        [t.id for t in transfers],
+        [_KIND_NUMBER[t.kind] for t in transfers],
+        [t.source_wallet_id for t in transfers],
+        [t.destination_wallet_id for t in transfers],
+        [t.amount_minor for t in transfers],
+        [t.currency for t in transfers],
+        [t.reference for t in transfers],
+        [None if t.metadata == "{}" else t.metadata for t in transfers],
+        [t.source_version for t in transfers],
+        [t.source_balance_after_minor for t in transfers],
+        [t.destination_version for t in transfers],
+        [t.destination_balance_after_minor for t in transfers],
+        [t.reverses_transfer_id for t in transfers],
+        [w.id for w in moved],
+        [result.versions_read.get(w.id, 0) for w in moved],
+        [w.version for w in moved],
+        [w.balance_minor for w in moved],
+        RENDER_VERSION,
+        [o.client_id for o in outcomes],
+        [o.key for o in outcomes],
+        [o.fingerprint for o in outcomes],
+        [o.status for o in outcomes],
+        [o.transfer_id for o in outcomes],
+        [o.body for o in outcomes],
+        len(result.events),
+        "[" + b",".join(result.events).decode() + "]",
+    )
+    if row["wallets"] != len(moved):
+        raise SerializationFailure("the version of a wallet has moved under its lock")
+    if row["outcomes"] != len(outcomes):
+        raise SerializationFailure("another replica was faster with a key")
+
+
+async def _insert_users(transaction: Transaction, result: GroupResult) -> None:
+    users = result.users
+    await transaction.fetch(
+        "insert_users",
+        result.at,
+        [u.id for u in users],
+        [u.name for u in users],
+        [u.metadata for u in users],
+    )
+
+
+async def _insert_wallets(transaction: Transaction, result: GroupResult) -> None:
+    wallets = result.created_wallets
+    await transaction.fetch(
+        "insert_wallets",
+        result.at,
+        [w.id for w in wallets],
+        [w.user_id for w in wallets],
+        [w.currency for w in wallets],
+        [w.overdraft_limit_minor for w in wallets],
+        [w.metadata for w in wallets],
+    )
+
+
+async def _set_wallets(transaction: Transaction, wallets: Sequence[Wallet]) -> None:
+    # The last state of a wallet wins if the group changed it twice.
+    last = {wallet.id: wallet for wallet in wallets}.values()
+    await transaction.fetch(
+        "set_wallets",
+        [w.id for w in last],
+        [_STATUS_NUMBER[w.status] for w in last],
+        [w.overdraft_limit_minor for w in last],
+        [w.metadata for w in last],
+    )
+
+
+async def _insert_changes(transaction: Transaction, result: GroupResult) -> None:
+    changes = result.changes
+    await transaction.fetch(
+        "insert_wallet_changes",
+        result.at,
+        [c.wallet_id for c in changes],
+        [c.version for c in changes],
+        [_CHANGE_NUMBER[c.kind] for c in changes],
+        [_STATUS_NUMBER[c.status] for c in changes],
+        [c.balance_minor for c in changes],
+        [c.overdraft_limit_minor for c in changes],
+    )

@@ -1,0 +1,30 @@
+"""Reading and updating users."""
+
+from transferd.domain.user import User
+from transferd.ledger.store.database import Database
+
+
+async def read_user(database: Database, id: str) -> User | None:
+    """One user, or None."""
+    rows = await database.fetch("read_user", id)
+    return User(*rows[0]) if rows else None
+
+
+async def list_users(database: Database, *, before_id: str | None, limit: int) -> list[User]:
+    """Newest first, those with an id below `before_id`."""
+    return [User(*row) for row in await database.fetch("list_users", before_id, limit)]
+
+
+async def update_user(
+    database: Database, id: str, *, name: tuple[str | None] | None, metadata: str | None
+) -> User | None:
+    """Change what is given (`name` wrapped in a tuple, since a name may be set to null)."""
+    rows = await database.fetch(
+        "update_user",
+        id,
+        name is not None,
+        name[0] if name else None,
+        metadata is not None,
+        metadata,
+    )
+    return User(*rows[0]) if rows else None

@@ -1,0 +1,155 @@
+"""Reading wallets: snapshots, lists, points in time, statements, currencies."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from transferd.domain.wallet import ChangeKind, Wallet, WalletStatus
+from transferd.ledger.ids import LEDGERS, ledger_of
+from transferd.ledger.store.database import Database, Row
+
+# How the enumerations are stored: by position. New members go to the end.
+STATUSES = (WalletStatus.ACTIVE, WalletStatus.FROZEN, WalletStatus.CLOSED)
+CHANGE_KINDS = (
+    ChangeKind.CREATED,
+    ChangeKind.FREEZE,
+    ChangeKind.UNFREEZE,
+    ChangeKind.CLOSE,
+    ChangeKind.UPDATE,
+)
+TRANSFER_KINDS = ("transfer", "reversal")
+# `statement` adds this to the kind of a wallet change, to tell it from the kind of a transfer.
+_CHANGE_OFFSET = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Currency:
+    """An ISO 4217 currency; `exponent` is the number of decimal places of its minor unit."""
+
+    code: str
+    name: str
+    exponent: int
+    funding_wallet_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class StatementEntry:
+    """One change of a wallet; `amount_minor` is signed and 0 for changes that move no money."""
+
+    transfer_id: str | None
+    kind: str
+    amount_minor: int
+    balance_after_minor: int
+    version: int
+    counterparty_wallet_id: str | None
+    created_at: datetime
+    metadata: str
+
+
+def wallet_of(row: Row) -> Wallet:
+    """A row of `lock_wallets` and its kin, whose columns come in the order of `Wallet`'s sense."""
+    (
+        id,
+        user_id,
+        currency,
+        balance,
+        held,
+        overdraft_limit,
+        status,
+        funding,
+        version,
+        metadata,
+        created_at,
+        updated_at,
+    ) = row
+    return Wallet(
+        id,
+        user_id,
+        currency,
+        balance,
+        held,
+        overdraft_limit,
+        STATUSES[status],
+        funding,
+        version,
+        metadata,
+        created_at,
+        updated_at,
+    )
+
+
+async def read_wallets(database: Database, ids: Iterable[str]) -> dict[str, Wallet]:
+    """Committed snapshots by id; unknown ids are missing."""
+    return {row["id"]: wallet_of(row) for row in await database.fetch("read_wallets", list(ids))}
+
+
+async def list_wallets(
+    database: Database,
+    *,
+    user_id: str | None,
+    currency: str | None,
+    before_id: str | None,
+    limit: int,
+) -> list[Wallet]:
+    """Newest first, those with an id below `before_id`."""
+    rows = await database.fetch("list_wallets", user_id, currency, before_id, limit)
+    return [wallet_of(row) for row in rows]
+
+
+async def version_at(database: Database, wallet_id: str, at: datetime) -> int | None:
+    """The version the wallet had at that time; None before it was created."""
+    rows = await database.fetch("version_at", wallet_id, at, ledger=ledger_of(wallet_id))
+    return rows[0]["version"] if rows else None
+
+
+async def wallet_at(database: Database, wallet: Wallet, at: datetime) -> Wallet | None:
+    """The wallet as it was at that time (its metadata as now); None before it was created."""
+    version = await version_at(database, wallet.id, at)
+    if version is None:
+        return None
+    [row] = await database.fetch(
+        "state_at_version", wallet.id, version, ledger=ledger_of(wallet.id)
+    )
+    return replace(
+        wallet,
+        balance_minor=row["balance_after"],
+        held_minor=0,
+        overdraft_limit_minor=row["overdraft_limit"],
+        status=STATUSES[row["status"]],
+        version=version,
+        updated_at=row["created_at"],
+    )
+
+
+async def statement(
+    database: Database, wallet_id: str, *, after_version: int, to_version: int, limit: int
+) -> list[StatementEntry]:
+    """Entries with after_version < version <= to_version, newest first."""
+    rows = await database.fetch(
+        "statement", wallet_id, after_version, to_version, limit, ledger=ledger_of(wallet_id)
+    )
+    return [
+        StatementEntry(
+            row["transfer_id"],
+            _kind_of_entry(row["kind"]),
+            row["amount"],
+            row["balance_after"],
+            row["version"],
+            row["counterparty_wallet_id"],
+            row["created_at"],
+            row["metadata"] or "{}",
+        )
+        for row in rows
+    ]
+
+
+def _kind_of_entry(kind: int) -> str:
+    if kind >= _CHANGE_OFFSET:
+        return CHANGE_KINDS[kind - _CHANGE_OFFSET]
+    return TRANSFER_KINDS[kind]
+
+
+async def read_currencies(database: Database) -> Sequence[Currency]:
+    """All currencies, by code."""
+    rows = await database.fetch("read_currencies", ledger=LEDGERS[0])
+    return [Currency(*row) for row in rows]

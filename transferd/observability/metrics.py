@@ -1,0 +1,127 @@
+"""Facts -> Prometheus metrics, in a registry of this process's own."""
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client.exposition import generate_latest
+
+from transferd.observability.facts import (
+    ActorFailed,
+    CacheFailed,
+    CommandPoisoned,
+    EnvelopeFailed,
+    Fact,
+    GroupCommitted,
+    GroupRetried,
+    KeysClaimed,
+    RequestFailed,
+    RequestFinished,
+    WalletRead,
+)
+
+_SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
+_SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 5, 10)
+
+
+class Metrics:
+    """A hook for `Facts`. `text` is what `/metrics` shows."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._group_size = self._histogram(
+            "transferd_group_envelopes", "Envelopes in a committed group.", _SIZES
+        )
+        self._group_time = self._histogram(
+            "transferd_group_commit_seconds",
+            "From the collecting of a group to its last answer: claim, transaction, refresh.",
+            _SECONDS,
+        )
+        self._mailbox_wait = self._histogram(
+            "transferd_mailbox_wait_seconds",
+            "How long the oldest envelope of a group had waited for its turn.",
+            _SECONDS,
+        )
+        self._outcomes = self._counter("transferd_outcomes", "Commands by result.", "result")
+        self._retries = self._counter(
+            "transferd_group_retries", "Attempts that were run again, by SQLSTATE.", "cause"
+        )
+        self._failures = self._counter(
+            "transferd_failures", "Commands that the machinery turned away or lost.", "code"
+        )
+        self._keys = self._counter(
+            "transferd_idempotency_keys", "What Redis said of the keys of a group.", "state"
+        )
+        self._reads = self._counter("transferd_wallet_reads", "Wallet reads.", "cache")
+        self._cache_failures = self._counter(
+            "transferd_cache_failures", "Calls to Redis that failed, by error.", "error"
+        )
+        self._errors = self._counter("transferd_errors", "Errors that nobody expected.", "where")
+        self._requests = Histogram(
+            "http_server_request_duration_seconds",
+            "Requests by route template.",
+            ("http_request_method", "http_route", "http_response_status_code"),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
+        self._request_children: dict[tuple[str, str, int], Histogram] = {}
+
+    def __call__(self, fact: Fact) -> None:  # noqa: C901 one flat case per fact
+        """Take a fact."""
+        match fact:
+            case RequestFinished():
+                self._request(fact)
+            case GroupCommitted():
+                self._group(fact)
+            case WalletRead(cache):
+                self._reads.labels(cache).inc()
+            case KeysClaimed(claimed, replayed, busy, unknown):
+                for state, count in (
+                    ("claimed", claimed),
+                    ("replayed", replayed),
+                    ("busy", busy),
+                    ("unknown", unknown),
+                ):
+                    if count:
+                        self._keys.labels(state).inc(count)
+            case GroupRetried(cause):
+                self._retries.labels(cause).inc()
+            case EnvelopeFailed(code):
+                self._failures.labels(code).inc()
+            case CacheFailed(error):
+                self._cache_failures.labels(type(error).__name__).inc()
+            case CommandPoisoned() | ActorFailed() | RequestFailed():
+                self._errors.labels(type(fact).__name__).inc()
+
+    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
+        """A value that is read whenever metrics are asked for."""
+        Gauge(name, text, registry=self.registry).set_function(read)
+
+    def text(self) -> bytes:
+        """All metrics in the Prometheus text format."""
+        return generate_latest(self.registry)
+
+    def _request(self, fact: RequestFinished) -> None:
+        key = (fact.method, fact.route, fact.status)
+        child = self._request_children.get(key)
+        if child is None:
+            child = self._requests.labels(fact.method, fact.route, str(fact.status))
+            self._request_children[key] = child
+        child.observe(fact.duration_s)
+
+    def _group(self, fact: GroupCommitted) -> None:
+        self._group_size.observe(fact.envelopes)
+        self._group_time.observe(fact.duration_s)
+        self._mailbox_wait.observe(fact.oldest_wait_s)
+        for result, count in (
+            ("done", fact.posted),
+            ("refused", fact.refused),
+            ("replayed", fact.replayed),
+        ):
+            if count:
+                self._outcomes.labels(result).inc(count)
+
+    def _histogram(self, name: str, text: str, buckets: tuple[float, ...]) -> Histogram:
+        return Histogram(name, text, buckets=buckets, registry=self.registry)
+
+    def _counter(self, name: str, text: str, label: str) -> Counter:
+        return Counter(name, text, (label,), registry=self.registry)

@@ -1,0 +1,195 @@
+"""Composition root of an API replica: builds, starts and stops every part of it."""
+
+import asyncio
+import os
+import socket
+import time
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Any
+
+from aiohttp import http_parser, web
+
+from transferd.actors.router import Router
+from transferd.cache.link import Link
+from transferd.cache.replays import Replays
+from transferd.cache.wallets import Wallets
+from transferd.commit.committer import Committer
+from transferd.config import ConfigurationError, Limits, Settings
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.errors import Rejected
+from transferd.ledger.store.wallets import Currency, read_currencies
+from transferd.observability.facts import Facts
+from transferd.observability.logging import Log
+from transferd.observability.metrics import Metrics
+from transferd.web.application import build
+from transferd.web.parts import Lifecycle, Parts
+from transferd.web.rendering import Rendering
+
+
+class Replica:
+    """A running replica; made by `open_replica`."""
+
+    def __init__(self, parts: Parts, url: str, tasks: dict[str, asyncio.Task[None]]) -> None:
+        self.parts = parts
+        self.url = url
+        self._tasks = tasks
+
+    def __repr__(self) -> str:
+        return f"<Replica {self.url}, {self.parts.router!r}>"
+
+    async def first_exit(self) -> str:
+        """Wait until a part ends that never should; one line that says which."""
+        done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+        name = next(name for name, task in self._tasks.items() if task in done)
+        return f"the {name} ended: {self._tasks[name].exception()!r}"
+
+
+@asynccontextmanager
+async def open_replica(
+    settings: Settings, limits: Limits, *, drain_linger_s: float | None = None
+) -> AsyncIterator[Replica]:
+    """A replica that serves until the block ends, and then drains.
+
+    `drain_linger_s` replaces the time that existing connections are still answered, for where no
+    proxy keeps connections open. Raises ConfigurationError, StoreError or OSError.
+    """
+    _assert_fast_parser()
+    clock = time.monotonic
+    metrics = Metrics()
+    log = Log()
+    facts = Facts(metrics, log)
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(Database(settings, limits))
+        redis_url = settings.required("redis_url") if settings.cache else None
+        link = await stack.enter_async_context(Link(redis_url, limits, facts, clock))
+        currencies = await _read_currencies(database)
+        rendering = Rendering()
+        wallets = Wallets(link, limits)
+        replays = Replays(link, limits, name=os.urandom(8).hex())
+        committer = Committer(
+            database=database,
+            wallets=wallets,
+            replays=replays,
+            renderer=rendering,
+            limits=limits,
+            facts=facts,
+            clock=clock,
+        )
+        router = Router(committer, rendering, limits, clock)
+        parts = Parts(
+            settings=settings,
+            limits=limits,
+            database=database,
+            link=link,
+            wallets=wallets,
+            replays=replays,
+            router=router,
+            rendering=rendering,
+            currencies=currencies,
+            funding_wallet_ids=frozenset(c.funding_wallet_id for c in currencies.values()),
+            lifecycle=Lifecycle(),
+            facts=facts,
+            metrics=metrics,
+            clock=clock,
+        )
+        _add_gauges(parts)
+        tasks = {
+            name: await stack.enter_async_context(_running(name, coroutine))
+            for name, coroutine in (
+                ("committer", committer.run()),
+                ("waiting room", committer.attend()),
+                ("sweeper", router.sweep()),
+            )
+        }
+        linger_s = limits.drain_linger_s if drain_linger_s is None else drain_linger_s
+        url = await stack.enter_async_context(_serving(parts, linger_s))
+        log.say("serving", url=url, pid=os.getpid())
+        yield Replica(parts, url, tasks)
+        log.say("draining")
+    log.say("stopped")
+
+
+@asynccontextmanager
+async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(loop, name=name)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+@asynccontextmanager
+async def _serving(parts: Parts, linger_s: float) -> AsyncIterator[str]:
+    """Listen; at the end close the listener first, answer what still comes, then what is queued."""
+    runner = web.AppRunner(
+        build(parts),
+        access_log=None,
+        handler_cancellation=False,
+        auto_decompress=False,
+        shutdown_timeout=parts.limits.drain_timeout_s,
+    )
+    await runner.setup()
+    try:
+        listener = _listen(parts.settings)
+        site = web.SockSite(runner, listener)
+        await site.start()
+        host, port = listener.getsockname()[:2]
+        try:
+            yield f"http://{host}:{port}"
+        finally:
+            parts.lifecycle.is_draining = True
+            await site.stop()
+            await asyncio.sleep(linger_s)
+            await parts.router.drain()
+    finally:
+        await runner.cleanup()
+
+
+def _listen(settings: Settings) -> socket.socket:
+    try:
+        return socket.create_server((settings.host, settings.port), backlog=1024)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): stop what"
+            " listens there, or set TRANSFERD_PORT"
+        ) from error
+
+
+async def _read_currencies(database: Database) -> dict[str, Currency]:
+    try:
+        currencies = await read_currencies(database)
+    except Rejected as error:
+        raise ConfigurationError(
+            f"the database has no ledger yet ({error}): run `transferd migrate`"
+        ) from error
+    return {currency.code: currency for currency in currencies}
+
+
+def _add_gauges(parts: Parts) -> None:
+    gauge = parts.metrics.gauge
+    router = parts.router
+    gauge(
+        "transferd_live_actors", "Wallets that have something waiting.", lambda: router.live_actors
+    )
+    gauge("transferd_backlog_envelopes", "Commands on their way.", lambda: router.backlog)
+    gauge(
+        "transferd_pool_connections_in_use",
+        "Connections to PostgreSQL at work.",
+        lambda: parts.database.connections_in_use,
+    )
+    gauge(
+        "transferd_draining",
+        "1 while the replica is stopping.",
+        lambda: float(parts.lifecycle.is_draining),
+    )
+
+
+def _assert_fast_parser() -> None:
+    parser = http_parser.HttpRequestParser
+    if parser.__module__ != "aiohttp._http_parser":
+        raise ConfigurationError(
+            "aiohttp runs without its C parser: install a wheel of it (pip install"
+            " --force-reinstall --only-binary :all: aiohttp)"
+        )

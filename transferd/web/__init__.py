@@ -1,0 +1,1 @@
+"""What clients see: HTTP in, problems and JSON out."""

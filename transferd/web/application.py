@@ -1,0 +1,57 @@
+"""The aiohttp application: every operation bound to the parts of a replica."""
+
+from collections.abc import Awaitable, Callable
+
+from aiohttp import web
+
+from transferd.web import openapi
+from transferd.web.auth import Authentication
+from transferd.web.calls import Call
+from transferd.web.middlewares import ORIGIN, edge
+from transferd.web.operations import Operation
+from transferd.web.parts import Parts
+from transferd.web.routes import currencies, idempotency_keys, system, transfers, users, wallets
+from transferd.web.schemas import NoQuery
+
+OPERATIONS: tuple[Operation, ...] = (
+    *users.OPERATIONS,
+    *currencies.OPERATIONS,
+    *wallets.OPERATIONS,
+    *transfers.OPERATIONS,
+    *idempotency_keys.OPERATIONS,
+)
+
+
+def build(parts: Parts) -> web.Application:
+    """The application of one replica."""
+    application = web.Application(
+        middlewares=[edge(parts.facts, parts.lifecycle, parts.clock)],
+        client_max_size=parts.limits.body_bytes_max,
+    )
+    authentication = Authentication(
+        parts.database, parts.limits, is_required=parts.settings.auth == "on", clock=parts.clock
+    )
+    for operation in OPERATIONS:
+        # A key may hold slashes; every other part of a path may not.
+        path = operation.path.replace("{key}", "{key:.+}")
+        handler = _bound(operation, parts, authentication)
+        application.router.add_route(operation.method, path, handler)
+    system.add_routes(application, parts, openapi.document(OPERATIONS))
+    return application
+
+
+def _bound(
+    operation: Operation, parts: Parts, authentication: Authentication
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Authentication, scope, then the route."""
+
+    async def handle(request: web.Request) -> web.StreamResponse:
+        principal = await authentication.resolve(request.headers.get("Authorization"))
+        if operation.scope is not None:
+            principal.require(operation.scope)
+        call = Call(parts, request, request[ORIGIN], principal)
+        if operation.query is NoQuery and request.query_string:
+            call.query(NoQuery)
+        return await operation.handler(call)
+
+    return handle

@@ -1,0 +1,163 @@
+"""One request: who sent it, from where, and what it asks for, read and validated."""
+
+import hashlib
+import os
+import re
+from typing import Any, TypeVar
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel, ValidationError
+
+from transferd.commit.envelope import Answer, Envelope, Origin
+from transferd.domain.book import Command
+from transferd.domain.key import Key
+from transferd.web.auth import Principal
+from transferd.web.parts import Parts
+from transferd.web.problems import Problem
+from transferd.web.schemas import NoBody
+
+Model = TypeVar("Model", bound=BaseModel)
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
+_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
+_PRINTABLE = re.compile(r"[ -~]+")
+
+
+def origin_of(request: web.Request) -> Origin:
+    """Request id and trace context, accepted where well-formed and generated otherwise."""
+    headers = request.headers
+    request_id = headers.get("X-Request-Id")
+    if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
+        request_id = os.urandom(16).hex()
+    traceparent = headers.get("traceparent")
+    if traceparent is None or _TRACEPARENT.fullmatch(traceparent) is None:
+        traceparent = f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-00"
+    return Origin(request_id, traceparent, request.path)
+
+
+class Call:
+    """A request on its way through a route."""
+
+    __slots__ = ("origin", "parts", "principal", "request")
+
+    def __init__(
+        self, parts: Parts, request: web.Request, origin: Origin, principal: Principal
+    ) -> None:
+        self.parts = parts
+        self.request = request
+        self.origin = origin
+        self.principal = principal
+
+    async def body(self, model: type[Model]) -> Model:
+        """The body as a model. Raises Problem."""
+        self._check_media_type()
+        try:
+            raw = await self.request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise Problem("body-too-large", headers={"Connection": "close"}) from None
+        try:
+            return model.model_validate_json(raw)
+        except ValidationError as error:
+            raise _problem_of(error) from None
+
+    async def no_body(self) -> None:
+        """Read a body that may only be empty or `{}`. Raises Problem."""
+        if self.request.can_read_body and await self.request.read():
+            await self.body(NoBody)
+
+    def query(self, model: type[Model]) -> Model:
+        """The query parameters as a model. Raises Problem."""
+        values: dict[str, str] = {}
+        for name, value in self.request.query.items():
+            if name in values:
+                raise invalid(f"/{name}", "repeated", "may be given only once")
+            values[name] = value
+        try:
+            return model.model_validate(values)
+        except ValidationError as error:
+            raise _problem_of(error) from None
+
+    def key(self, *, required: bool) -> Key | None:
+        """The Idempotency-Key with its owner. Raises Problem."""
+        headers = self.request.headers.getall("Idempotency-Key", [])
+        if not headers:
+            if required:
+                raise Problem("idempotency-key-missing")
+            return None
+        text = headers[0]
+        if len(text) >= 2 and text[0] == text[-1] == '"':
+            text = text[1:-1]
+        if (
+            len(headers) > 1
+            or not 1 <= len(text) <= self.parts.limits.key_chars_max
+            or _PRINTABLE.fullmatch(text) is None
+        ):
+            raise Problem("idempotency-key-invalid")
+        return (self.principal.client_id, text)
+
+    async def ask(
+        self,
+        command: Command,
+        *,
+        wallet_id: str,
+        key: Key | None,
+        fingerprint: bytes,
+        urgent: bool = False,
+    ) -> Answer:
+        """Send the command to its actor and wait for the answer. Raises TransferdError."""
+        now = self.parts.clock()
+        return await self.parts.router.ask(
+            Envelope(
+                command,
+                wallet_id=wallet_id,
+                key=key,
+                fingerprint=fingerprint,
+                origin=self.origin,
+                enqueued_at=now,
+                deadline=now + self.parts.limits.request_deadline_s,
+                urgent=urgent,
+            )
+        )
+
+    def _check_media_type(self) -> None:
+        headers = self.request.headers
+        if headers.get("Content-Type") != "application/json" and (
+            self.request.content_type != "application/json"
+            or (self.request.charset or "utf-8").lower() not in ("utf-8", "utf8")
+        ):
+            raise Problem("unsupported-media-type")
+        if headers.get("Content-Encoding", "identity").lower() != "identity":
+            raise Problem("unsupported-media-type", "Send the body uncompressed.")
+
+
+def fingerprint_of(*parts: object) -> bytes:
+    """16 bytes that tell requests apart: the operation and all that it asks for, validated."""
+    return hashlib.blake2b(orjson.dumps(parts), digest_size=16).digest()
+
+
+def metadata_text(metadata: dict[str, Any]) -> str:
+    """Metadata as it is stored: compact JSON, byte for byte what will be answered."""
+    return orjson.dumps(metadata).decode() if metadata else "{}"
+
+
+def _problem_of(error: ValidationError) -> Problem:
+    problems = error.errors(include_url=False, include_input=False, include_context=False)
+    if problems[0]["type"] == "json_invalid":
+        return Problem("malformed-json", problems[0]["msg"])
+    items = [
+        {
+            "pointer": "".join(
+                "/" + str(part).replace("~", "~0").replace("/", "~1") for part in item["loc"]
+            ),
+            "code": item["type"],
+            "message": item["msg"],
+        }
+        for item in problems
+    ]
+    return Problem("invalid-request", facts={"errors": items})
+
+
+def invalid(pointer: str, code: str, message: str) -> Problem:
+    errors = [{"pointer": pointer, "code": code, "message": message}]
+    return Problem("invalid-request", facts={"errors": errors})

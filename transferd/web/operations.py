@@ -1,0 +1,76 @@
+"""An operation is one method on one address; a table of them makes the routes and OpenAPI."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+import orjson
+from aiohttp import web
+from pydantic import BaseModel
+
+from transferd.commit.envelope import Answer
+from transferd.web import cursors
+from transferd.web.calls import Call
+from transferd.web.schemas import NoQuery, Query
+
+Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+
+
+@dataclass(frozen=True, slots=True)
+class Operation:
+    """What clients may call. `refusals` are the codes beyond those that every operation has."""
+
+    method: Literal["GET", "POST", "PATCH", "DELETE"]
+    path: str
+    handler: Handler
+    summary: str
+    answer: type[BaseModel]
+    tag: str
+    scope: str | None = None
+    status: int = 200
+    body: type[BaseModel] | None = None
+    query: type[Query] = NoQuery
+    is_list: bool = False
+    key: Literal["required", "optional", "none"] = "none"
+    refusals: Sequence[str] = field(default_factory=tuple)
+
+
+def answered(answer: Answer, *, location: str | None = None) -> web.Response:
+    """The response to a command; on a replay it says so."""
+    is_success = answer.status < 400
+    headers = {
+        "Content-Type": "application/json" if is_success else "application/problem+json",
+    }
+    if answer.replayed:
+        headers["Idempotent-Replayed"] = "true"
+    if location is not None and answer.status == 201:
+        headers["Location"] = location + _id_of(answer) if location.endswith("/") else location
+    return web.Response(status=answer.status, body=answer.body, headers=headers)
+
+
+def _id_of(answer: Answer) -> str:
+    # Every body begins with its id: {"id":"<36 characters>", and a replay has its own.
+    return answer.body[7:43].decode()
+
+
+def shown(body: bytes, **headers: str) -> web.Response:
+    """A 200 with JSON."""
+    return web.Response(body=body, headers={"Content-Type": "application/json", **headers})
+
+
+def listed(
+    call: Call,
+    name: str,
+    limit: int,
+    items: Sequence[dict[str, object]],
+    positions: Sequence[str | int],
+) -> web.Response:
+    """A page. One item more than `limit` tells that there is a next page; it is not shown."""
+    has_more = len(items) > limit
+    cursor = cursors.encode(name, positions[limit - 1]) if has_more else None
+    body = orjson.dumps({"data": items[:limit], "has_more": has_more, "next_cursor": cursor})
+    headers = {"Content-Type": "application/json"}
+    if cursor is not None:
+        url = call.request.rel_url.update_query(cursor=cursor)
+        headers["Link"] = f'<{url}>; rel="next"'
+    return web.Response(body=body, headers=headers)

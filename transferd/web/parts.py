@@ -1,0 +1,42 @@
+"""The parts of a replica that routes ask; the composition root puts them together."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from transferd.actors.router import Router
+from transferd.cache.link import Link
+from transferd.cache.replays import Replays
+from transferd.cache.wallets import Wallets
+from transferd.config import Limits, Settings
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.wallets import Currency
+from transferd.observability.facts import Facts
+from transferd.observability.metrics import Metrics
+from transferd.web.rendering import Rendering
+
+
+@dataclass(slots=True)
+class Lifecycle:
+    """Whether the replica is on its way out: `/readyz` says so and connections are closed."""
+
+    is_draining: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """Everything a request may need. `clock` gives seconds; `currencies` are by code."""
+
+    settings: Settings
+    limits: Limits
+    database: Database
+    link: Link
+    wallets: Wallets
+    replays: Replays
+    router: Router
+    rendering: Rendering
+    currencies: Mapping[str, Currency]
+    funding_wallet_ids: frozenset[str]
+    lifecycle: Lifecycle
+    facts: Facts
+    metrics: Metrics
+    clock: Callable[[], float]

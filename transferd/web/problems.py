@@ -1,0 +1,180 @@
+"""One table: what can go wrong -> RFC 9457 problem (https://www.rfc-editor.org/rfc/rfc9457)."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import orjson
+
+from transferd.commit.envelope import Origin
+from transferd.domain import errors
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class ProblemType:
+    """A kind of problem; `meaning` is what its page under /problems/ says."""
+
+    status: int
+    title: str
+    meaning: str
+
+
+TYPES: dict[str, ProblemType] = {
+    "malformed-json": ProblemType(
+        400, "Malformed JSON", "The body is not valid JSON in UTF-8, or is nested too deeply."
+    ),
+    "idempotency-key-missing": ProblemType(
+        400,
+        "Idempotency-Key missing",
+        "This request moves money, so it needs an Idempotency-Key header: 1 to 255 printable"
+        " characters, new for each intent and the same for each repetition of it.",
+    ),
+    "idempotency-key-invalid": ProblemType(
+        400, "Idempotency-Key invalid", "The key must be 1 to 255 printable ASCII characters."
+    ),
+    "cursor-invalid": ProblemType(
+        400, "Cursor invalid", "Use next_cursor of the page before, unchanged, on the same list."
+    ),
+    "unauthenticated": ProblemType(
+        401, "Unauthenticated", "Send Authorization: Bearer with a valid API key."
+    ),
+    "forbidden": ProblemType(
+        403, "Forbidden", "The API key lacks the scope for this, or nobody may do it."
+    ),
+    "user-not-found": ProblemType(404, "User not found", "There is no user with this id."),
+    "wallet-not-found": ProblemType(404, "Wallet not found", "There is no wallet with this id."),
+    "transfer-not-found": ProblemType(
+        404, "Transfer not found", "There is no transfer with this id."
+    ),
+    "not-found": ProblemType(404, "Not found", "There is nothing at this address."),
+    "method-not-allowed": ProblemType(
+        405, "Method not allowed", "The Allow header lists the methods of this address."
+    ),
+    "request-in-progress": ProblemType(
+        409,
+        "Request in progress",
+        "A request with this key is still running. Repeat it with the same key for its answer.",
+    ),
+    "reversal-exceeds-transfer": ProblemType(
+        409,
+        "Reversal exceeds transfer",
+        "The sum of all reversals cannot exceed the transfer; `left` says what remains.",
+    ),
+    "not-reversible": ProblemType(409, "Not reversible", "A reversal cannot be reversed."),
+    "wallet-not-empty": ProblemType(
+        409, "Wallet not empty", "A wallet can be closed only when its balance is zero."
+    ),
+    "version-not-reached": ProblemType(
+        412, "Version not reached", "The wallet has not reached min_version; `version` is its own."
+    ),
+    "body-too-large": ProblemType(413, "Body too large", "The body has more bytes than allowed."),
+    "unsupported-media-type": ProblemType(
+        415, "Unsupported media type", "Send Content-Type: application/json, not compressed."
+    ),
+    "invalid-request": ProblemType(
+        422, "Invalid request", "`errors` names each field that is wrong, and why."
+    ),
+    "insufficient-funds": ProblemType(
+        422, "Insufficient funds", "`shortfall` is how much more the wallet would need."
+    ),
+    "currency-mismatch": ProblemType(
+        422, "Currency mismatch", "Both wallets and the transfer must have the same currency."
+    ),
+    "same-wallet": ProblemType(422, "Same wallet", "A transfer needs two different wallets."),
+    "wallet-frozen": ProblemType(422, "Wallet frozen", "A frozen wallet receives but cannot pay."),
+    "wallet-closed": ProblemType(422, "Wallet closed", "A closed wallet takes part in nothing."),
+    "balance-out-of-range": ProblemType(
+        422, "Balance out of range", "A balance stays inside a signed 64-bit integer."
+    ),
+    "idempotency-key-reused": ProblemType(
+        422, "Idempotency-Key reused", "This key was used for a different request. Use a new one."
+    ),
+    "mailbox-full": ProblemType(
+        429, "Mailbox full", "This one wallet has too much waiting. Try again after Retry-After."
+    ),
+    "rate-limited": ProblemType(429, "Rate limited", "Too many requests. Wait for Retry-After."),
+    "internal-error": ProblemType(
+        500, "Internal error", "Repeat the request with the same key; report the request_id."
+    ),
+    "overloaded": ProblemType(503, "Overloaded", "Nothing happened. Try again after Retry-After."),
+    "draining": ProblemType(503, "Draining", "This replica is stopping; nothing happened."),
+    "database-unavailable": ProblemType(
+        503, "Database unavailable", "PostgreSQL is out of reach; nothing happened. Try again."
+    ),
+    "deadline-exceeded": ProblemType(
+        504,
+        "Deadline exceeded",
+        "Whether it happened is not known yet. Repeat the request with the same key to learn it.",
+    ),
+}
+
+_CODE_OF_ERROR: tuple[tuple[type[errors.TransferdError], str], ...] = (
+    (errors.MailboxFull, "mailbox-full"),
+    (errors.Overloaded, "overloaded"),
+    (errors.Draining, "draining"),
+    (errors.DatabaseUnavailable, "database-unavailable"),
+    (errors.DeadlineExceeded, "deadline-exceeded"),
+    (errors.RequestInProgress, "request-in-progress"),
+    (errors.TransferdError, "internal-error"),
+)
+_WITH_RETRY_AFTER = frozenset({409, 429, 503})
+
+
+class Problem(Exception):
+    """A problem answer, raised while a request is read; `facts` become members of the body."""
+
+    def __init__(
+        self,
+        code: str,
+        detail: str | None = None,
+        *,
+        facts: Mapping[str, object] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        self.code = code
+        self.detail = detail or TYPES[code].meaning
+        self.facts = facts or {}
+        self.headers = dict(headers or {})
+        super().__init__(f"{code}: {self.detail}")
+
+    @property
+    def status(self) -> int:
+        """The HTTP status."""
+        return TYPES[self.code].status
+
+    def body(self, origin: Origin) -> bytes:
+        """The problem as JSON."""
+        return render(self.code, self.detail, self.facts, origin)
+
+    @classmethod
+    def of_error(cls, error: errors.TransferdError) -> "Problem":
+        """The problem that a failure of the machinery is shown as."""
+        code = next(code for kind, code in _CODE_OF_ERROR if isinstance(error, kind))
+        headers = {}
+        if TYPES[code].status in _WITH_RETRY_AFTER:
+            headers["Retry-After"] = str(error.retry_after_s)
+        # The sentence is the type's, never the driver's: no SQL, no address.
+        return cls(code, TYPES[code].meaning, headers=headers)
+
+    @classmethod
+    def of_refusal(cls, refused: errors.Refused) -> "Problem":
+        """The problem that a refusal is shown as."""
+        return cls(refused.reason, refused.detail, facts=refused.facts)
+
+
+def render(code: str, detail: str, facts: Mapping[str, object], origin: Origin) -> bytes:
+    """A problem as JSON, with where it happened and the id to ask about."""
+    kind = TYPES[code]
+    return orjson.dumps(
+        {
+            "type": f"/problems/{code}",
+            "title": kind.title,
+            "status": kind.status,
+            "detail": detail,
+            "instance": origin.instance,
+            "code": code,
+            "request_id": origin.request_id,
+            **facts,
+        }
+    )

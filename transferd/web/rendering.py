@@ -1,0 +1,138 @@
+"""Results -> JSON bytes. What is stored as a transfer id is rendered again: same bytes for ever."""
+
+from dataclasses import replace
+from datetime import datetime
+
+import orjson
+
+from transferd.commit.envelope import Answer, Envelope
+from transferd.domain.book import Outcome, Posted, UserCreated, WalletCreated, WalletSet
+from transferd.domain.errors import Reason, Refused
+from transferd.domain.transfer import PostedTransfer
+from transferd.domain.user import User
+from transferd.domain.wallet import CreateWallet, Wallet
+from transferd.ledger.store.wallets import Currency, StatementEntry
+from transferd.web import problems
+
+
+class Rendering:
+    """The `Renderer` of the group commit, and of the routes."""
+
+    def outcome(self, envelope: Envelope, outcome: Outcome) -> Answer:
+        """The answer to a command that was decided just now."""
+        match outcome:
+            case Posted(transfer):
+                return Answer(201, self.transfer(transfer))
+            case Refused(reason, detail, facts):
+                body = problems.render(reason, detail, facts, envelope.origin)
+                # A reused key keeps leading to what it led to before.
+                kept = reason is not Reason.IDEMPOTENCY_KEY_REUSED
+                return Answer(problems.TYPES[reason].status, body, kept=kept)
+            case WalletCreated(wallet, _, initial):
+                return Answer(201, self.wallet(_after(wallet, initial)))
+            case WalletSet(wallet, _):
+                status = 201 if isinstance(envelope.command, CreateWallet) else 200
+                return Answer(status, self.wallet(wallet))
+            case UserCreated(user):
+                return Answer(201, self.user(user))
+
+    def transfer(self, transfer: PostedTransfer) -> bytes:
+        """A posted transfer (render version 1; never change it, add a version instead)."""
+        return orjson.dumps(transfer_view(transfer))
+
+    def wallet(self, wallet: Wallet) -> bytes:
+        """A wallet."""
+        return orjson.dumps(wallet_view(wallet))
+
+    def user(self, user: User) -> bytes:
+        """A user."""
+        return orjson.dumps(user_view(user))
+
+
+def transfer_view(transfer: PostedTransfer) -> dict[str, object]:
+    """The fields of a transfer, in the order of the contract."""
+    view: dict[str, object] = {
+        "id": transfer.id,
+        "source_wallet_id": transfer.source_wallet_id,
+        "destination_wallet_id": transfer.destination_wallet_id,
+        "amount": transfer.amount_minor,
+        "currency": transfer.currency,
+        "kind": transfer.kind,
+        "status": "posted",
+        "reference": transfer.reference,
+        "metadata": orjson.Fragment(transfer.metadata),
+        "source_version": transfer.source_version,
+        "source_balance_after": transfer.source_balance_after_minor,
+        "created_at": rfc3339(transfer.created_at),
+    }
+    if transfer.reverses_transfer_id is not None:
+        view["reverses_transfer_id"] = transfer.reverses_transfer_id
+    return view
+
+
+def wallet_view(wallet: Wallet) -> dict[str, object]:
+    """The fields of a wallet, in the order of the contract."""
+    return {
+        "id": wallet.id,
+        "user_id": wallet.user_id,
+        "currency": wallet.currency,
+        "balance": wallet.balance_minor,
+        "held": wallet.held_minor,
+        "available": wallet.available_minor,
+        "overdraft_limit": wallet.overdraft_limit_minor,
+        "status": wallet.status,
+        "version": wallet.version,
+        "updated_at": rfc3339(wallet.updated_at),
+        "created_at": rfc3339(wallet.created_at),
+        "metadata": orjson.Fragment(wallet.metadata),
+    }
+
+
+def user_view(user: User) -> dict[str, object]:
+    """The fields of a user."""
+    return {
+        "id": user.id,
+        "name": user.name,
+        "metadata": orjson.Fragment(user.metadata),
+        "created_at": rfc3339(user.created_at),
+    }
+
+
+def entry_view(entry: StatementEntry) -> dict[str, object]:
+    """The fields of a statement's entry, in the order of the contract."""
+    return {
+        "transfer_id": entry.transfer_id,
+        "kind": entry.kind,
+        "amount": entry.amount_minor,
+        "balance_after": entry.balance_after_minor,
+        "version": entry.version,
+        "counterparty_wallet_id": entry.counterparty_wallet_id,
+        "created_at": rfc3339(entry.created_at),
+        "metadata": orjson.Fragment(entry.metadata),
+    }
+
+
+def currency_view(currency: Currency) -> dict[str, object]:
+    """The fields of a currency."""
+    return {
+        "code": currency.code,
+        "name": currency.name,
+        "exponent": currency.exponent,
+        "funding_wallet_id": currency.funding_wallet_id,
+    }
+
+
+def rfc3339(time: datetime) -> str:
+    """UTC with microseconds and a Z (RFC 3339 section 5.6)."""
+    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
+
+
+def _after(wallet: Wallet, initial: PostedTransfer | None) -> Wallet:
+    """A wallet that was created at version 0, after its initial balance has arrived."""
+    if initial is None:
+        return wallet
+    return replace(
+        wallet,
+        balance_minor=initial.destination_balance_after_minor,
+        version=initial.destination_version,
+    )

@@ -1,0 +1,29 @@
+"""Currencies and their funding wallets."""
+
+import orjson
+from aiohttp import web
+
+from transferd.web import schemas
+from transferd.web.calls import Call
+from transferd.web.operations import Operation, shown
+from transferd.web.rendering import currency_view
+
+
+async def list_(call: Call) -> web.Response:
+    """GET /currencies: all of them, in one page."""
+    data = [currency_view(currency) for currency in call.parts.currencies.values()]
+    return shown(orjson.dumps({"data": data, "has_more": False, "next_cursor": None}))
+
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/currencies",
+        list_,
+        "List currencies with their minor-unit exponents and funding wallets",
+        schemas.Currency,
+        "wallets",
+        scope="wallets:read",
+        is_list=True,
+    ),
+)

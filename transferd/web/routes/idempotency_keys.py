@@ -1,0 +1,61 @@
+"""What became of an Idempotency-Key."""
+
+import orjson
+from aiohttp import web
+
+from transferd.cache.replays import Claim
+from transferd.domain.key import Key
+from transferd.ledger.store.outcomes import StoredOutcome, read_outcomes
+from transferd.ledger.store.transfers import read_transfers
+from transferd.web import schemas
+from transferd.web.calls import Call
+from transferd.web.operations import Operation, shown
+from transferd.web.problems import Problem
+
+
+async def read(call: Call) -> web.Response:
+    """GET /idempotency-keys/{key}: PostgreSQL first; a claim only tells that it may be pending."""
+    text = call.request.match_info["key"]
+    if len(text) >= 2 and text[0] == text[-1] == '"':
+        text = text[1:-1]
+    if "\x00" in text:
+        raise Problem("idempotency-key-invalid")
+    key: Key = (call.principal.client_id, text)
+    stored = (await read_outcomes(call.parts.database, [key])).get(key)
+    if stored is not None:
+        return shown(await _settled(call, stored))
+    if call.parts.router.pending(key) or await call.parts.replays.look_up(key) is Claim.BUSY:
+        return shown(orjson.dumps({"state": "pending", "status": None, "answer": None}))
+    raise Problem(
+        "not-found",
+        "Nothing is known of this key. Only repeating the request with it settles what happens.",
+    )
+
+
+async def _settled(call: Call, stored: StoredOutcome) -> bytes:
+    if stored.transfer_id is not None:
+        transfers = await read_transfers(call.parts.database, [stored.transfer_id])
+        body = call.parts.rendering.transfer(transfers[stored.transfer_id])
+    else:
+        body = stored.body or b"null"
+    return orjson.dumps(
+        {
+            "state": "succeeded" if stored.status < 400 else "refused",
+            "status": stored.status,
+            "answer": orjson.Fragment(body),
+        }
+    )
+
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/idempotency-keys/{key}",
+        read,
+        "Read what an Idempotency-Key has led to",
+        schemas.KeyState,
+        "transfers",
+        scope="wallets:read",
+        refusals=("not-found",),
+    ),
+)

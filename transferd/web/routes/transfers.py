@@ -1,0 +1,197 @@
+"""Transfers and reversals: the main job."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import orjson
+from aiohttp import web
+
+from transferd.domain.book import Book, Posted
+from transferd.domain.decide import decide, touched_wallets
+from transferd.domain.errors import Refused
+from transferd.domain.transfer import Reversal, Transfer
+from transferd.ledger.ids import new_id
+from transferd.ledger.store import transfers as store
+from transferd.ledger.store.wallets import read_wallets
+from transferd.web import cursors, schemas
+from transferd.web.auth import ADMIN
+from transferd.web.calls import Call, fingerprint_of, metadata_text
+from transferd.web.operations import Operation, answered, listed, shown
+from transferd.web.problems import Problem
+from transferd.web.rendering import transfer_view
+
+_LIST = "transfers"
+_FIRST_PAGE = 2**63 - 1
+
+
+async def create(call: Call) -> web.Response:
+    """POST /transfers."""
+    body = await call.body(schemas.NewTransfer)
+    _require_admin_for_funding(call, (body.source_wallet_id, body.destination_wallet_id))
+    metadata = metadata_text(body.metadata)
+    command = Transfer(
+        new_id(),
+        body.source_wallet_id,
+        body.destination_wallet_id,
+        body.amount,
+        body.currency,
+        body.reference,
+        metadata,
+    )
+    if call.request.query_string and call.query(schemas.DryRunQuery).dry_run:
+        return await _dry_run(call, command)
+    key = call.key(required=True)
+    answer = await call.ask(
+        command,
+        wallet_id=body.source_wallet_id,
+        key=key,
+        fingerprint=fingerprint_of(
+            "transfers",
+            body.source_wallet_id,
+            body.destination_wallet_id,
+            body.amount,
+            body.currency,
+            body.reference,
+            metadata,
+        ),
+    )
+    return answered(answer, location="/transfers/")
+
+
+async def _dry_run(call: Call, command: Transfer) -> web.Response:
+    """Decide on what is committed now, and write nothing."""
+    parts = call.parts
+    wallets = await read_wallets(parts.database, touched_wallets(command))
+    # The time a transfer could have had at the earliest; a dry run has none of its own.
+    at = max((wallet.updated_at for wallet in wallets.values()), default=datetime.now(UTC))
+    outcome = decide(command, Book(at, wallets))
+    if isinstance(outcome, Refused):
+        raise Problem.of_refusal(outcome)
+    assert isinstance(outcome, Posted)
+    view = transfer_view(outcome.transfer) | {"id": None, "status": "dry_run"}
+    return shown(orjson.dumps(view))
+
+
+async def reverse(call: Call) -> web.Response:
+    """POST /transfers/{id}/reversal."""
+    body = schemas.NewReversal()
+    if call.request.can_read_body:
+        body = await call.body(schemas.NewReversal)
+    id = call.request.match_info["id"].lower()
+    original = None
+    if schemas.is_id(id):
+        # Transfers never change, so this may be read before any lock.
+        original = await store.read_transfer(call.parts.database, id)
+    if original is not None:
+        sides = (original.source_wallet_id, original.destination_wallet_id)
+        _require_admin_for_funding(call, sides)
+    key = call.key(required=True)
+    answer = await call.ask(
+        Reversal(new_id(), id, original, body.amount),
+        # The wallet that pays gives the turn: the one that had received.
+        wallet_id=original.destination_wallet_id if original else id,
+        key=key,
+        fingerprint=fingerprint_of("reversal", id, body.amount),
+    )
+    return answered(answer, location="/transfers/")
+
+
+async def read(call: Call) -> web.Response:
+    """GET /transfers/{id}."""
+    id = call.request.match_info["id"].lower()
+    transfer = None
+    if schemas.is_id(id):
+        transfer = await store.read_transfer(call.parts.database, id)
+    if transfer is None:
+        raise Problem("transfer-not-found", f"There is no transfer {id}.")
+    return shown(call.parts.rendering.transfer(transfer))
+
+
+async def list_(call: Call) -> web.Response:
+    """GET /transfers."""
+    query = call.query(schemas.TransfersQuery)
+    database = call.parts.database
+    if not await read_wallets(database, [query.wallet_id]):
+        raise Problem("wallet-not-found", f"There is no wallet {query.wallet_id}.")
+    below = cursors.decode_version(_LIST, query.cursor)
+    found = await store.list_transfers(
+        database,
+        query.wallet_id,
+        before_version=_FIRST_PAGE if below is None else below,
+        limit=query.limit + 1,
+    )
+    items = [transfer_view(transfer) for _, transfer in found]
+    return listed(call, _LIST, query.limit, items, [version for version, _ in found])
+
+
+def _require_admin_for_funding(call: Call, wallet_ids: Iterable[str]) -> None:
+    # Whoever may touch a funding wallet can make money.
+    if not call.parts.funding_wallet_ids.isdisjoint(wallet_ids):
+        call.principal.require(ADMIN)
+
+
+_MOVING_REFUSALS = (
+    "wallet-not-found",
+    "currency-mismatch",
+    "wallet-frozen",
+    "wallet-closed",
+    "insufficient-funds",
+    "balance-out-of-range",
+)
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/transfers",
+        create,
+        "Move money from one wallet to another",
+        schemas.Transfer,
+        "transfers",
+        scope="transfers:write",
+        status=201,
+        body=schemas.NewTransfer,
+        query=schemas.DryRunQuery,
+        key="required",
+        refusals=("same-wallet", *_MOVING_REFUSALS),
+    ),
+    Operation(
+        "GET",
+        "/transfers",
+        list_,
+        "List a wallet's transfers, newest first",
+        schemas.Transfer,
+        "transfers",
+        scope="wallets:read",
+        query=schemas.TransfersQuery,
+        is_list=True,
+        refusals=("wallet-not-found",),
+    ),
+    Operation(
+        "GET",
+        "/transfers/{id}",
+        read,
+        "Read a transfer",
+        schemas.Transfer,
+        "transfers",
+        scope="wallets:read",
+        refusals=("transfer-not-found",),
+    ),
+    Operation(
+        "POST",
+        "/transfers/{id}/reversal",
+        reverse,
+        "Give a transfer back, all of it or a part",
+        schemas.Transfer,
+        "transfers",
+        scope="transfers:write",
+        status=201,
+        body=schemas.NewReversal,
+        key="required",
+        refusals=(
+            "transfer-not-found",
+            "not-reversible",
+            "reversal-exceeds-transfer",
+            *_MOVING_REFUSALS,
+        ),
+    ),
+)

@@ -1,0 +1,121 @@
+"""Users."""
+
+from aiohttp import web
+
+from transferd.domain.user import CreateUser
+from transferd.ledger.ids import new_id
+from transferd.ledger.store import users as store
+from transferd.web import cursors, schemas
+from transferd.web.calls import Call, fingerprint_of, metadata_text
+from transferd.web.operations import Operation, answered, listed, shown
+from transferd.web.problems import Problem
+from transferd.web.rendering import user_view
+
+_LIST = "users"
+
+
+async def create(call: Call) -> web.Response:
+    """POST /users."""
+    body = await call.body(schemas.NewUser)
+    key = call.key(required=False)
+    metadata = metadata_text(body.metadata)
+    command = CreateUser(new_id(), body.name, metadata)
+    answer = await call.ask(
+        command,
+        wallet_id=command.id,
+        key=key,
+        fingerprint=fingerprint_of("users", body.name, metadata),
+    )
+    return answered(answer, location="/users/")
+
+
+async def read(call: Call) -> web.Response:
+    """GET /users/{id}."""
+    user = await store.read_user(call.parts.database, _id(call))
+    if user is None:
+        raise _not_found(call)
+    return shown(call.parts.rendering.user(user))
+
+
+async def list_(call: Call) -> web.Response:
+    """GET /users."""
+    query = call.query(schemas.ListQuery)
+    before_id = cursors.decode_id(_LIST, query.cursor)
+    users = await store.list_users(call.parts.database, before_id=before_id, limit=query.limit + 1)
+    items = [user_view(user) for user in users]
+    return listed(call, _LIST, query.limit, items, [user.id for user in users])
+
+
+async def update(call: Call) -> web.Response:
+    """PATCH /users/{id}."""
+    id = _id(call)
+    body = await call.body(schemas.UserPatch)
+    given = body.model_fields_set
+    user = await store.update_user(
+        call.parts.database,
+        id,
+        name=(body.name,) if "name" in given else None,
+        metadata=metadata_text(body.metadata) if "metadata" in given else None,
+    )
+    if user is None:
+        raise _not_found(call)
+    return shown(call.parts.rendering.user(user))
+
+
+def _id(call: Call) -> str:
+    id = call.request.match_info["id"].lower()
+    if not schemas.is_id(id):
+        raise _not_found(call)
+    return id
+
+
+def _not_found(call: Call) -> Problem:
+    return Problem("user-not-found", f"There is no user {call.request.match_info['id']}.")
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/users",
+        create,
+        "Create a user",
+        schemas.User,
+        "users",
+        scope="wallets:write",
+        status=201,
+        body=schemas.NewUser,
+        key="optional",
+    ),
+    Operation(
+        "GET",
+        "/users",
+        list_,
+        "List users, newest first",
+        schemas.User,
+        "users",
+        scope="wallets:read",
+        query=schemas.ListQuery,
+        is_list=True,
+    ),
+    Operation(
+        "GET",
+        "/users/{id}",
+        read,
+        "Read a user",
+        schemas.User,
+        "users",
+        scope="wallets:read",
+        refusals=("user-not-found",),
+    ),
+    Operation(
+        "PATCH",
+        "/users/{id}",
+        update,
+        "Change a user's name or metadata",
+        schemas.User,
+        "users",
+        scope="wallets:write",
+        body=schemas.UserPatch,
+        refusals=("user-not-found",),
+    ),
+)

@@ -1,0 +1,298 @@
+"""Wallets: create, read (from the cache), list, change, statement."""
+
+from datetime import UTC, datetime, timedelta
+
+from aiohttp import web
+
+from transferd.cache.wallets import Snapshot
+from transferd.domain.money import BALANCE_MINOR_MAX
+from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, UpdateWallet, Wallet
+from transferd.ledger.ids import new_id
+from transferd.ledger.store import wallets as store
+from transferd.observability.facts import WalletRead
+from transferd.web import cursors, schemas
+from transferd.web.auth import ADMIN
+from transferd.web.calls import Call, fingerprint_of, invalid, metadata_text
+from transferd.web.operations import Handler, Operation, answered, listed, shown
+from transferd.web.problems import Problem
+from transferd.web.rendering import entry_view, wallet_view
+
+_LIST = "wallets"
+_STATEMENT = "statement"
+
+
+async def create(call: Call) -> web.Response:
+    """POST /wallets."""
+    body = await call.body(schemas.NewWallet)
+    currency = call.parts.currencies.get(body.currency)
+    if currency is None:
+        raise invalid(
+            "/currency", "currency_unknown", "must be an ISO 4217 currency with minor units"
+        )
+    if body.initial_balance or body.overdraft_limit:
+        call.principal.require(ADMIN)
+    key = call.key(required=body.initial_balance > 0)
+    metadata = metadata_text(body.metadata)
+    command = CreateWallet(
+        id=new_id(),
+        user_id=body.user_id,
+        currency=body.currency,
+        overdraft_limit_minor=body.overdraft_limit,
+        metadata=metadata,
+        initial_minor=body.initial_balance,
+        funding_wallet_id=currency.funding_wallet_id,
+        transfer_id=new_id(),
+    )
+    answer = await call.ask(
+        command,
+        # The wallet that pays gives the turn.
+        wallet_id=currency.funding_wallet_id if body.initial_balance else command.id,
+        key=key,
+        fingerprint=fingerprint_of(
+            "wallets",
+            body.user_id,
+            body.currency,
+            body.initial_balance,
+            body.overdraft_limit,
+            metadata,
+        ),
+    )
+    return answered(answer, location="/wallets/")
+
+
+async def read(call: Call) -> web.Response:
+    """GET /wallets/{id}."""
+    query = call.query(schemas.WalletQuery)
+    id = wallet_id_of(call)
+    if query.at is not None:
+        return await _read_at(call, id, query.at)
+    min_version = query.min_version or 0
+    snapshot = await call.parts.wallets.get(id)
+    cache = "hit"
+    if snapshot is None or snapshot.version < min_version:
+        cache = "miss" if call.parts.link.is_available else "bypass"
+        snapshot = await _read_through(call, id)
+    call.parts.facts.emit(WalletRead(cache))
+    if snapshot.version < min_version:
+        raise Problem(
+            "version-not-reached",
+            f"The wallet is at version {snapshot.version}, not yet at {min_version}.",
+            facts={"version": snapshot.version},
+        )
+    headers = {"ETag": f'"w{snapshot.version}"', "X-Cache": cache, "Cache-Control": "no-cache"}
+    if _is_known(call, headers["ETag"]):
+        return web.Response(status=304, headers=headers)
+    return shown(snapshot.body, **headers)
+
+
+async def _read_through(call: Call, id: str) -> Snapshot:
+    """Read from PostgreSQL and fill the cache."""
+    wallet = (await store.read_wallets(call.parts.database, [id])).get(id)
+    if wallet is None:
+        raise wallet_not_found(call)
+    snapshot = Snapshot(id, wallet.version, call.parts.rendering.wallet(wallet))
+    await call.parts.wallets.fill(snapshot)
+    return snapshot
+
+
+async def _read_at(call: Call, id: str, at: datetime) -> web.Response:
+    if at > datetime.now(UTC) + timedelta(seconds=1):
+        raise invalid("/at", "in_the_future", "must not be in the future")
+    wallet = (await store.read_wallets(call.parts.database, [id])).get(id)
+    then = await store.wallet_at(call.parts.database, wallet, at) if wallet else None
+    if then is None:
+        raise wallet_not_found(call)
+    call.parts.facts.emit(WalletRead("bypass"))
+    return shown(
+        call.parts.rendering.wallet(then), **{"ETag": f'"w{then.version}"', "X-Cache": "bypass"}
+    )
+
+
+async def list_(call: Call) -> web.Response:
+    """GET /wallets."""
+    query = call.query(schemas.WalletsQuery)
+    wallets = await store.list_wallets(
+        call.parts.database,
+        user_id=query.user_id,
+        currency=query.currency,
+        before_id=cursors.decode_id(_LIST, query.cursor),
+        limit=query.limit + 1,
+    )
+    items = [wallet_view(wallet) for wallet in wallets]
+    return listed(call, _LIST, query.limit, items, [wallet.id for wallet in wallets])
+
+
+async def update(call: Call) -> web.Response:
+    """PATCH /wallets/{id}."""
+    id = wallet_id_of(call)
+    body = await call.body(schemas.WalletPatch)
+    given = body.model_fields_set
+    if "overdraft_limit" in given:
+        call.principal.require(ADMIN)
+        _refuse_funding(call, id)
+    command = UpdateWallet(
+        id,
+        body.overdraft_limit if "overdraft_limit" in given else None,
+        metadata_text(body.metadata) if "metadata" in given else None,
+    )
+    return answered(await call.ask(command, wallet_id=id, key=None, fingerprint=b""))
+
+
+def _set_status(kind: ChangeKind) -> Handler:
+    async def set_status(call: Call) -> web.Response:
+        id = wallet_id_of(call)
+        await call.no_body()
+        key = call.key(required=False)
+        _refuse_funding(call, id)
+        answer = await call.ask(
+            SetStatus(id, kind),
+            wallet_id=id,
+            key=key,
+            fingerprint=fingerprint_of(kind, id),
+            # A wallet that is being emptied must be stoppable while its queue is full.
+            urgent=kind is not ChangeKind.UNFREEZE,
+        )
+        return answered(answer)
+
+    return set_status
+
+
+async def statement(call: Call) -> web.Response:
+    """GET /wallets/{id}/statement."""
+    query = call.query(schemas.StatementQuery)
+    id = wallet_id_of(call)
+    database = call.parts.database
+    wallet = await _existing(call, id)
+    to_version: int | None = wallet.version
+    after_version: int | None = None
+    if query.to is not None:
+        to_version = await store.version_at(database, id, query.to)
+    if query.from_ is not None:
+        just_before = query.from_ - timedelta(microseconds=1)
+        after_version = await store.version_at(database, id, just_before)
+    below = cursors.decode_version(_STATEMENT, query.cursor)
+    entries = await store.statement(
+        database,
+        id,
+        after_version=after_version or 0,
+        to_version=min(to_version or 0, BALANCE_MINOR_MAX if below is None else below - 1),
+        limit=query.limit + 1,
+    )
+    items = [entry_view(entry) for entry in entries]
+    return listed(call, _STATEMENT, query.limit, items, [entry.version for entry in entries])
+
+
+async def _existing(call: Call, id: str) -> Wallet:
+    wallet = (await store.read_wallets(call.parts.database, [id])).get(id)
+    if wallet is None:
+        raise wallet_not_found(call)
+    return wallet
+
+
+def wallet_id_of(call: Call) -> str:
+    """The id in the path. Raises Problem `wallet-not-found` if it has not the shape of one."""
+    id = call.request.match_info["id"].lower()
+    if not schemas.is_id(id):
+        raise wallet_not_found(call)
+    return id
+
+
+def wallet_not_found(call: Call) -> Problem:
+    """The problem of a path that names an unknown wallet."""
+    return Problem("wallet-not-found", f"There is no wallet {call.request.match_info['id']}.")
+
+
+def _refuse_funding(call: Call, id: str) -> None:
+    if id in call.parts.funding_wallet_ids:
+        raise Problem(
+            "forbidden",
+            "A funding wallet can be neither frozen nor closed, and has no overdraft limit.",
+        )
+
+
+def _is_known(call: Call, etag: str) -> bool:
+    """Whether If-None-Match names the tag (weak comparison, RFC 9110 section 13.1.2)."""
+    header = call.request.headers.get("If-None-Match")
+    if header is None:
+        return False
+    tags = {tag.strip().removeprefix("W/") for tag in header.split(",")}
+    return etag in tags or "*" in tags
+
+
+def _status_operation(kind: ChangeKind, summary: str, *refusals: str) -> Operation:
+    return Operation(
+        "POST",
+        f"/wallets/{{id}}/{kind}",
+        _set_status(kind),
+        summary,
+        schemas.Wallet,
+        "wallets",
+        scope="wallets:write",
+        key="optional",
+        refusals=("wallet-not-found", "wallet-closed", *refusals),
+    )
+
+
+OPERATIONS = (
+    Operation(
+        "POST",
+        "/wallets",
+        create,
+        "Create a wallet; its initial balance comes from the currency's funding wallet",
+        schemas.Wallet,
+        "wallets",
+        scope="wallets:write",
+        status=201,
+        body=schemas.NewWallet,
+        key="optional",
+        refusals=("user-not-found", "balance-out-of-range", "idempotency-key-missing"),
+    ),
+    Operation(
+        "GET",
+        "/wallets",
+        list_,
+        "List wallets, newest first",
+        schemas.Wallet,
+        "wallets",
+        scope="wallets:read",
+        query=schemas.WalletsQuery,
+        is_list=True,
+    ),
+    Operation(
+        "GET",
+        "/wallets/{id}",
+        read,
+        "Read a wallet, now or at a time",
+        schemas.Wallet,
+        "wallets",
+        scope="wallets:read",
+        query=schemas.WalletQuery,
+        refusals=("wallet-not-found", "version-not-reached"),
+    ),
+    Operation(
+        "PATCH",
+        "/wallets/{id}",
+        update,
+        "Change a wallet's overdraft limit or metadata",
+        schemas.Wallet,
+        "wallets",
+        scope="wallets:write",
+        body=schemas.WalletPatch,
+        refusals=("wallet-not-found", "wallet-closed", "insufficient-funds"),
+    ),
+    _status_operation(ChangeKind.FREEZE, "Freeze: it may receive, it may not pay"),
+    _status_operation(ChangeKind.UNFREEZE, "Unfreeze"),
+    _status_operation(ChangeKind.CLOSE, "Close, for ever; only at zero", "wallet-not-empty"),
+    Operation(
+        "GET",
+        "/wallets/{id}/statement",
+        statement,
+        "List everything that changed a wallet, newest first",
+        schemas.StatementEntry,
+        "wallets",
+        scope="wallets:read",
+        query=schemas.StatementQuery,
+        is_list=True,
+        refusals=("wallet-not-found",),
+    ),
+)

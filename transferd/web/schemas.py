@@ -1,0 +1,303 @@
+"""Request and response models: the shapes of the contract, and the source of OpenAPI."""
+
+import math
+import re
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+import orjson
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    WithJsonSchema,
+)
+from pydantic_core import PydanticCustomError
+
+from transferd.config import Limits
+from transferd.domain.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, BALANCE_MINOR_MIN
+
+_LIMITS = Limits()
+_UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
+_UUID_PATTERN = re.compile(_UUID)
+
+
+def is_id(text: str) -> bool:
+    """Whether the text has the shape of an id."""
+    return _UUID_PATTERN.fullmatch(text) is not None
+
+
+def _without_nul(value: str) -> str:
+    # PostgreSQL's text cannot hold it.
+    if "\x00" in value:
+        raise PydanticCustomError("nul_character", "must not contain U+0000")
+    return value
+
+
+def _flat(value: dict[str, Any]) -> dict[str, Any]:
+    for name, item in value.items():
+        _without_nul(name)
+        match item:
+            case str():
+                _without_nul(item)
+            case None | bool():
+                pass
+            case int() if -AMOUNT_MINOR_MAX <= item <= AMOUNT_MINOR_MAX:
+                pass
+            case float() if math.isfinite(item):
+                pass
+            case int() | float():
+                raise PydanticCustomError("number_range", "numbers must be finite, ±(2^53-1)")
+            case _:
+                raise PydanticCustomError("not_flat", "values must be strings, numbers or booleans")
+    if len(orjson.dumps(value)) > _LIMITS.metadata_bytes_max:
+        raise PydanticCustomError(
+            "too_long", "must have at most {max} bytes as JSON", {"max": _LIMITS.metadata_bytes_max}
+        )
+    return value
+
+
+Id = Annotated[
+    str,
+    StringConstraints(pattern=_UUID, to_lower=True),
+    Field(json_schema_extra={"format": "uuid"}),
+]
+Text = Annotated[
+    str, StringConstraints(max_length=_LIMITS.text_chars_max), AfterValidator(_without_nul)
+]
+Metadata = Annotated[
+    dict[str, Any],
+    AfterValidator(_flat),
+    WithJsonSchema(
+        {
+            "type": "object",
+            "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+            "description": f"Flat; at most {_LIMITS.metadata_bytes_max} bytes as JSON.",
+        }
+    ),
+]
+CurrencyCode = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
+Amount = Annotated[
+    int, Field(ge=1, le=AMOUNT_MINOR_MAX, description="Minor units: 2500 USD is 25.00 dollars.")
+]
+NonNegative = Annotated[int, Field(ge=0, le=AMOUNT_MINOR_MAX)]
+Balance = Annotated[int, Field(ge=BALANCE_MINOR_MIN, le=BALANCE_MINOR_MAX)]
+
+
+class Body(BaseModel):
+    """A request body: no unknown fields, no coercion."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class Query(BaseModel):
+    """Query parameters: no unknown ones; numbers and times come as text, so they are coerced."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class NoBody(Body):
+    """An empty object, or nothing at all."""
+
+
+class NewUser(Body):
+    """POST /users."""
+
+    name: Text | None = None
+    metadata: Metadata = {}
+
+
+class UserPatch(Body):
+    """PATCH /users/{id}: what is left out stays."""
+
+    name: Text | None = None
+    metadata: Metadata = {}
+
+
+class NewWallet(Body):
+    """POST /wallets."""
+
+    user_id: Id
+    currency: CurrencyCode
+    initial_balance: NonNegative = 0
+    overdraft_limit: NonNegative = 0
+    metadata: Metadata = {}
+
+
+class WalletPatch(Body):
+    """PATCH /wallets/{id}: what is left out stays."""
+
+    overdraft_limit: NonNegative = 0
+    metadata: Metadata = {}
+
+
+class NewTransfer(Body):
+    """POST /transfers."""
+
+    source_wallet_id: Id
+    destination_wallet_id: Id
+    amount: Amount
+    currency: CurrencyCode
+    reference: Text | None = None
+    metadata: Metadata = {}
+
+
+class NewReversal(Body):
+    """POST /transfers/{id}/reversal: without an amount, all that is left."""
+
+    amount: Amount | None = None
+
+
+Limit = Annotated[int, Field(ge=1, le=_LIMITS.list_items_max)]
+
+
+class ListQuery(Query):
+    """Page of a list."""
+
+    limit: Limit = _LIMITS.list_items_default
+    cursor: str | None = None
+
+
+class WalletsQuery(ListQuery):
+    """GET /wallets."""
+
+    user_id: Id | None = None
+    currency: CurrencyCode | None = None
+
+
+class TransfersQuery(ListQuery):
+    """GET /transfers."""
+
+    wallet_id: Id
+
+
+class StatementQuery(ListQuery):
+    """GET /wallets/{id}/statement: entries with from <= created_at <= to."""
+
+    from_: Annotated[AwareDatetime | None, Field(alias="from")] = None
+    to: AwareDatetime | None = None
+
+
+class WalletQuery(Query):
+    """GET /wallets/{id}."""
+
+    min_version: Annotated[int, Field(ge=0, le=BALANCE_MINOR_MAX)] | None = None
+    at: AwareDatetime | None = None
+
+
+class DryRunQuery(Query):
+    """POST /transfers."""
+
+    dry_run: bool = False
+
+
+class NoQuery(Query):
+    """No parameters."""
+
+
+class User(BaseModel):
+    """A user."""
+
+    id: Id
+    name: str | None
+    metadata: Metadata
+    created_at: datetime
+
+
+class Wallet(BaseModel):
+    """A wallet. Money in minor units; `available` and limit do not apply to a funding wallet."""
+
+    id: Id
+    user_id: Id | None
+    currency: CurrencyCode
+    balance: Balance
+    held: NonNegative
+    available: Annotated[
+        int | None, Field(description="balance - held + overdraft_limit; null: no limit.")
+    ]
+    overdraft_limit: NonNegative
+    status: Literal["active", "frozen", "closed"]
+    version: NonNegative
+    updated_at: datetime
+    created_at: datetime
+    metadata: Metadata
+
+
+class Transfer(BaseModel):
+    """A transfer. A dry run has id null and status dry_run."""
+
+    id: Id | None
+    source_wallet_id: Id
+    destination_wallet_id: Id
+    amount: Amount
+    currency: CurrencyCode
+    kind: Literal["transfer", "reversal"]
+    status: Literal["posted", "dry_run"]
+    reference: str | None
+    metadata: Metadata
+    source_version: int
+    source_balance_after: Balance
+    created_at: datetime
+    reverses_transfer_id: Id | None = None
+
+
+class StatementEntry(BaseModel):
+    """One change of a wallet; the amount is signed, and 0 for changes that move no money."""
+
+    transfer_id: Id | None
+    kind: Literal["transfer", "reversal", "freeze", "unfreeze", "close", "update"]
+    amount: int
+    balance_after: Balance
+    version: int
+    counterparty_wallet_id: Id | None
+    created_at: datetime
+    metadata: Metadata
+
+
+class Currency(BaseModel):
+    """An ISO 4217 currency; `exponent` decimal places; money enters by its funding wallet."""
+
+    code: CurrencyCode
+    name: str
+    exponent: int
+    funding_wallet_id: Id
+
+
+class KeyState(BaseModel):
+    """What is known of an Idempotency-Key."""
+
+    state: Literal["pending", "succeeded", "refused"]
+    status: int | None
+    answer: dict[str, Any] | None
+
+
+class FieldError(BaseModel):
+    """One thing that is wrong with a request; `pointer` is a JSON pointer (RFC 6901)."""
+
+    pointer: str
+    code: str
+    message: str
+
+
+class Problem(BaseModel):
+    """RFC 9457 problem; refusals carry further members that would help."""
+
+    model_config = ConfigDict(extra="allow")
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    instance: str
+    code: str
+    request_id: str
+    errors: list[FieldError] | None = None
+
+
+class Health(BaseModel):
+    """Liveness or readiness."""
+
+    status: str
