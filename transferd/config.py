@@ -75,8 +75,10 @@ class Limits:
     breaker_open_s: float = 1.0
     cache_read_keys_max: int = 512
 
-    # Reads take a connection each for about a millisecond; the committer keeps one for itself.
-    pool_connections: int = 10
+    # Reads take a connection each for about a millisecond. The committer has one group in flight and
+    # one connection that no read can take from it.
+    read_connections: int = 10
+    commit_connections: int = 1
     pool_acquire_timeout_s: float = 2.0
     api_key_cache_s: float = 5.0
     api_key_cache_entries_max: int = 10_000

@@ -4,7 +4,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -60,46 +60,13 @@ async def open_replica(
     log = Log()
     facts = Facts(metrics, log)
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(Database(settings, limits))
-        redis_url = settings.required("redis_url") if settings.cache else None
-        link = await stack.enter_async_context(Link(redis_url, limits, facts, clock))
-        currencies = await _read_currencies(database)
-        rendering = Rendering()
-        wallets = Wallets(link, limits)
-        replays = Replays(link, limits, name=os.urandom(8).hex())
-        committer = Committer(
-            database=database,
-            wallets=wallets,
-            replays=replays,
-            renderer=rendering,
-            limits=limits,
-            facts=facts,
-            clock=clock,
-        )
-        router = Router(committer, rendering, limits, clock)
-        parts = Parts(
-            settings=settings,
-            limits=limits,
-            database=database,
-            link=link,
-            wallets=wallets,
-            replays=replays,
-            router=router,
-            rendering=rendering,
-            currencies=currencies,
-            funding_wallet_ids=frozenset(c.funding_wallet_id for c in currencies.values()),
-            lifecycle=Lifecycle(),
-            facts=facts,
-            metrics=metrics,
-            clock=clock,
-        )
-        _add_gauges(parts)
+        parts, committer = await _assemble(stack, settings, limits, facts, metrics, clock)
         tasks = {
             name: await stack.enter_async_context(_running(name, coroutine))
             for name, coroutine in (
                 ("committer", committer.run()),
                 ("waiting room", committer.attend()),
-                ("sweeper", router.sweep()),
+                ("sweeper", parts.router.sweep()),
             )
         }
         linger_s = limits.drain_linger_s if drain_linger_s is None else drain_linger_s
@@ -108,6 +75,54 @@ async def open_replica(
         yield Replica(parts, url, tasks)
         log.say("draining")
     log.say("stopped")
+
+
+async def _assemble(  # noqa: PLR0917 the parts that everything below shares
+    stack: AsyncExitStack,
+    settings: Settings,
+    limits: Limits,
+    facts: Facts,
+    metrics: Metrics,
+    clock: Callable[[], float],
+) -> tuple[Parts, Committer]:
+    """Everything below HTTP, from the bottom up; `stack` closes it in reverse."""
+    database = await stack.enter_async_context(Database(settings, limits, limits.read_connections))
+    commits = await stack.enter_async_context(Database(settings, limits, limits.commit_connections))
+    redis_url = settings.required("redis_url") if settings.cache else None
+    link = await stack.enter_async_context(Link(redis_url, limits, facts, clock))
+    currencies = await _read_currencies(database)
+    rendering = Rendering()
+    wallets = Wallets(link, limits)
+    replays = Replays(link, limits, name=os.urandom(8).hex())
+    committer = Committer(
+        database=commits,
+        reads=database,
+        wallets=wallets,
+        replays=replays,
+        renderer=rendering,
+        limits=limits,
+        facts=facts,
+        clock=clock,
+    )
+    router = Router(committer, rendering, limits, clock)
+    parts = Parts(
+        settings=settings,
+        limits=limits,
+        database=database,
+        link=link,
+        wallets=wallets,
+        replays=replays,
+        router=router,
+        rendering=rendering,
+        currencies=currencies,
+        funding_wallet_ids=frozenset(c.funding_wallet_id for c in currencies.values()),
+        lifecycle=Lifecycle(),
+        facts=facts,
+        metrics=metrics,
+        clock=clock,
+    )
+    _add_gauges(parts)
+    return parts, committer
 
 
 @asynccontextmanager

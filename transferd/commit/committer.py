@@ -24,6 +24,7 @@ class Committer:
         self,
         *,
         database: Database,
+        reads: Database,
         wallets: Wallets,
         replays: Replays,
         renderer: Renderer,
@@ -31,7 +32,7 @@ class Committer:
         facts: Facts,
         clock: Callable[[], float],
     ) -> None:
-        self._database = database
+        self._reads = reads
         self._wallets = wallets
         self._replays = replays
         self._renderer = renderer
@@ -87,10 +88,8 @@ class Committer:
         """Settle whoever waited for somebody else's claim or lock; how many got their answer."""
         keys = self.waiting_room.keys_to_ask()
         try:
-            known = await read_outcomes(self._database, keys) if keys else {}
-            answers = await self._transaction.replay(
-                self.waiting_room.settle(known), self._database
-            )
+            known = await read_outcomes(self._reads, keys) if keys else {}
+            answers = await self._transaction.replay(self.waiting_room.settle(known), self._reads)
         except StoreError:
             # PostgreSQL is away: they stay, and their patience sends them into a group.
             self.waiting_room.settle({})

@@ -26,7 +26,7 @@ from transferd.domain.errors import (
     TransferdError,
 )
 from transferd.domain.key import Key
-from transferd.domain.transfer import Reversal
+from transferd.domain.transfer import Reversal, Transfer
 from transferd.domain.user import CreateUser
 from transferd.domain.wallet import CreateWallet, Wallet
 from transferd.ledger.store import group as store
@@ -182,7 +182,12 @@ class GroupTransaction:
                 answer = self._renderer.outcome(envelope, key_reused())
             elif stored.transfer_id is not None:
                 body = self._renderer.transfer(transfers[stored.transfer_id])
-                answer = Answer(stored.status, body, replayed=True)
+                # A further attempt, after a cut COMMIT, finds what its own request has posted.
+                command = envelope.command
+                is_own = (
+                    isinstance(command, Transfer | Reversal) and command.id == stored.transfer_id
+                )
+                answer = Answer(stored.status, body, replayed=not is_own)
             else:
                 answer = Answer(stored.status, stored.body or b"", replayed=True)
             answers.append((envelope, answer))

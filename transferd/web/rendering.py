@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from datetime import datetime
+from functools import lru_cache
 
 import orjson
 
@@ -122,6 +123,8 @@ def currency_view(currency: Currency) -> dict[str, object]:
     }
 
 
+# All that a group changes has one time.
+@lru_cache(maxsize=64)
 def rfc3339(time: datetime) -> str:
     """UTC with microseconds and a Z (RFC 3339 section 5.6)."""
     return time.isoformat(timespec="microseconds").replace("+00:00", "Z")

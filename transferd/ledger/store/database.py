@@ -44,16 +44,17 @@ class Transaction:
 class Database:
     """A pool of connections. Opens with `async with`."""
 
-    def __init__(self, settings: Settings, limits: Limits) -> None:
+    def __init__(self, settings: Settings, limits: Limits, connections: int) -> None:
         self._settings = settings
         self._limits = limits
+        self._connections = connections
         self._pool: asyncpg.Pool[Row] | None = None
 
     def __repr__(self) -> str:
         if self._pool is None:
             return "<Database closed>"
         used = self._pool.get_size() - self._pool.get_idle_size()
-        return f"<Database {used} of {self._limits.pool_connections} connections in use>"
+        return f"<Database {used} of {self._connections} connections in use>"
 
     async def __aenter__(self) -> Database:
         password = self._settings.database_password
@@ -62,7 +63,7 @@ class Database:
                 self._settings.required("database_url"),
                 password=password.get_secret_value() if password else None,
                 min_size=1,
-                max_size=self._limits.pool_connections,
+                max_size=self._connections,
                 command_timeout=self._limits.command_timeout_s,
                 timeout=self._limits.pool_acquire_timeout_s,
                 statement_cache_size=100 if self._settings.prepared_statements else 0,
@@ -102,7 +103,12 @@ class Database:
         pool = self._open_pool()
         with translated():
             async with pool.acquire(timeout=self._limits.pool_acquire_timeout_s) as connection:
-                return await connection.fetch(sql, *arguments)
+                if self._settings.prepared_statements:
+                    return await connection.fetch(sql, *arguments)
+                # PgBouncer may give every message of ours to another server, but a transaction, and
+                # with it the unnamed statement and its execution, to one.
+                async with connection.transaction():
+                    return await connection.fetch(sql, *arguments)
 
     @asynccontextmanager
     async def transaction(self, ledger: str = LEDGERS[0]) -> AsyncIterator[Transaction]:

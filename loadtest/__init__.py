@@ -1,0 +1,1 @@
+"""Load tests and benchmarks: the service measured from outside."""

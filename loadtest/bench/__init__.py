@@ -1,0 +1,1 @@
+"""Side-by-side benchmark: the service and a row-locking handler with the same duties."""
