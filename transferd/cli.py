@@ -1,27 +1,42 @@
 """The commands: dev, serve, migrate, audit. A command that cannot run says why in one line."""
 
 import asyncio
+import json
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Coroutine
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from contextlib import AsyncExitStack, ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import click
 import uvloop
+from rich import box
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Column, Table
+from rich.text import Text
 
 from transferd import demo
 from transferd.config import ConfigurationError, Limits, Settings, load_settings
 from transferd.devstack import DevStack, StackError
+from transferd.ledger.audit import Finding, audit
 from transferd.ledger.migrate import MigrationError, migrate
+from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.observability.logging import configure
 from transferd.service import open_replica
 
-_EXPECTED = (ConfigurationError, StackError, MigrationError, StoreError)
+_EXPECTED = (ConfigurationError, StackError, MigrationError, StoreError, aiohttp.ClientError)
 
 
 def _run(main: Coroutine[Any, Any, int]) -> None:
@@ -29,12 +44,17 @@ def _run(main: Coroutine[Any, Any, int]) -> None:
     try:
         sys.exit(uvloop.run(main))
     except _EXPECTED as error:
-        raise click.ClickException(str(error)) from error
+        raise click.ClickException(_line(error)) from error
     except BaseExceptionGroup as group:
         expected, unexpected = group.split(_EXPECTED)
         if expected is None or unexpected is not None:
             raise
-        raise click.ClickException(str(_first_leaf(expected))) from group
+        raise click.ClickException(_line(_first_leaf(expected))) from group
+
+
+def _line(error: BaseException) -> str:
+    # The driver's own words do not say which server they are about.
+    return f"PostgreSQL: {error}" if isinstance(error, StoreError) else str(error)
 
 
 def _first_leaf(group: BaseExceptionGroup[Any]) -> BaseException:
@@ -44,18 +64,46 @@ def _first_leaf(group: BaseExceptionGroup[Any]) -> BaseException:
     return error
 
 
-async def _until_stopped(*watches: Callable[[], Awaitable[str]]) -> str | None:
-    """Wait for SIGINT or SIGTERM (None), or for a watch: the line that says what has ended."""
-    stopped = asyncio.Event()
+def _settings(**overrides: object) -> Settings:
+    """The settings; what is wrong with them is one line as well."""
+    try:
+        return load_settings(**overrides)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def _until_stopped(work: Coroutine[Any, Any, int]) -> int:
+    """Do the work until it ends by itself, or until SIGINT or SIGTERM; its exit code, or 0.
+
+    The handlers come first, so that a Ctrl-C during the start stops in order as well: the work is
+    cancelled, and whatever it had started by then is stopped on the way out.
+    """
+    asked = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stopped.set)
-    tasks: list[asyncio.Future[Any]] = [asyncio.ensure_future(watch()) for watch in watches]
-    tasks.append(asyncio.ensure_future(stopped.wait()))
+        loop.add_signal_handler(number, asked.set)
+    task = asyncio.ensure_future(work)
+    asking = asyncio.ensure_future(asked.wait())
+    await asyncio.wait((task, asking), return_when=asyncio.FIRST_COMPLETED)
+    asking.cancel()
+    if task.done():
+        return task.result()
+    click.echo("stopping: asked to", err=True)
+    # Whoever presses Ctrl-C again does not want to wait: each cuts short what is waited for then.
+    loop.add_signal_handler(signal.SIGINT, task.cancel)
+    task.cancel()
     try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-        ended = [task.result() for task in tasks[:-1] if task.done()]
-        return str(ended[0]) if ended else None
+        return await task
+    except asyncio.CancelledError:
+        return 0
+
+
+async def _first_exit(*watches: Callable[[], Awaitable[str]]) -> str:
+    """Wait for one of the watches: the line that says what has ended."""
+    tasks = [asyncio.ensure_future(watch()) for watch in watches]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop().result()
     finally:
         for task in tasks:
             task.cancel()
@@ -72,7 +120,8 @@ def main() -> None:
 @click.option("--demo", "with_demo", is_flag=True, help="Fill in users, wallets and transfers.")
 def dev(*, ephemeral: bool, with_demo: bool) -> None:
     """Start everything needed on this machine, without API keys, on loopback only."""
-    _run(_dev(load_settings(auth="off", host="127.0.0.1"), ephemeral, with_demo))
+    settings = _settings(auth="off", host="127.0.0.1")
+    _run(_until_stopped(_dev(settings, ephemeral, with_demo)))
 
 
 async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
@@ -80,7 +129,6 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
     limits = Limits()
     configure("WARNING" if settings.log_level == "INFO" else settings.log_level)
     async with AsyncExitStack() as exits:
-        # The handlers come first, so that a Ctrl-C during the start stops in order as well.
         stack = await exits.enter_async_context(
             DevStack(
                 Path(settings.data_dir),
@@ -103,9 +151,9 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
         if with_demo:
             await _fill(replica.url, console)
         _welcome(console, replica.url, stack)
-        ended = await _until_stopped(stack.first_exit, replica.first_exit)
-        console.print(f"stopping: {ended or 'asked to'}", style=None if ended is None else "red")
-    return 0 if ended is None else 1
+        ended = await _first_exit(stack.first_exit, replica.first_exit)
+        console.print(f"stopping: {ended}", style="red")
+    return 1
 
 
 def _progress(console: Console) -> Progress:
@@ -149,11 +197,11 @@ Try it (copy and paste into another terminal):
   a=$(curl -s {url}/wallets -H "$json" -H "Idempotency-Key: $RANDOM-a" \\
       -d '{{"user_id": "'$ada'", "currency": "USD", "initial_balance": 10000}}' | new)
   b=$(curl -s {url}/wallets -H "$json" -d '{{"user_id": "'$ada'", "currency": "USD"}}' | new)
-  curl -s {url}/transfers -H "$json" -H "Idempotency-Key: lunch-$RANDOM" \\
+  curl -sw '\\n' {url}/transfers -H "$json" -H "Idempotency-Key: lunch-$RANDOM" \\
       -d '{{"source_wallet_id": "'$a'", "destination_wallet_id": "'$b'",
            "amount": 2500, "currency": "USD"}}'
-  curl -s {url}/wallets/$b
-  curl -s {url}/wallets/$a/statement
+  curl -sw '\\n' {url}/wallets/$b
+  curl -sw '\\n' {url}/wallets/$a/statement
 
 Ctrl-C stops everything.""",
         markup=True,
@@ -163,7 +211,7 @@ Ctrl-C stops everything.""",
 @main.command()
 def serve() -> None:
     """Serve the API on one port, with the servers that the environment names."""
-    _run(_serve(load_settings()))
+    _run(_until_stopped(_serve(_settings())))
 
 
 async def _serve(settings: Settings) -> int:
@@ -173,19 +221,67 @@ async def _serve(settings: Settings) -> int:
             "TRANSFERD_AUTH=off: everybody who reaches this port may do everything", err=True
         )
     async with open_replica(settings, Limits()) as replica:
-        ended = await _until_stopped(replica.first_exit)
-        if ended is not None:
-            click.echo(f"stopping: {ended}", err=True)
-    return 0 if ended is None else 1
+        click.echo(f"stopping: {await replica.first_exit()}", err=True)
+    return 1
 
 
 @main.command("migrate")
 def migrate_command() -> None:
     """Bring the database up to date. Safe when several start at once."""
-    _run(_migrate(load_settings()))
+    _run(_migrate(_settings()))
 
 
 async def _migrate(settings: Settings) -> int:
     applied = await migrate(settings, Limits())
     click.echo("\n".join(f"applied {name}" for name in applied) or "the database is up to date")
     return 0
+
+
+@main.command("audit")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings and counts as JSON.")
+def audit_command(*, as_json: bool) -> None:
+    """Prove that every balance follows from its history. Exits with 1 where one does not."""
+    _run(_audit(_settings(), as_json))
+
+
+async def _audit(settings: Settings, as_json: bool) -> int:
+    limits = Limits()
+    progress = _progress(Console(stderr=True))
+    rows: dict[str, TaskID] = {}
+    counts: dict[str, int] = {}
+    with ExitStack() as exits:
+
+        def report_progress(step: str, done: int, total: int) -> None:
+            if not rows:  # an audit that cannot even begin shows no progress
+                exits.enter_context(progress)
+            if step not in rows:
+                rows[step] = progress.add_task(step, total=total)
+            progress.update(rows[step], completed=done, total=total)
+            counts[step] = total
+
+        async with Database(settings, limits, connections=1) as database:
+            findings = await audit(database, report_progress, limits)
+    if as_json:
+        listed = [asdict(finding) for finding in findings]
+        click.echo(json.dumps(counts | {"findings": listed}, indent=2))
+    elif findings:
+        _print_findings(findings)
+    else:
+        click.echo(
+            f"no findings: {counts['wallets']} wallets, {counts['transfers']} transfers,"
+            f" {counts['outcomes']} outcomes"
+        )
+    return 1 if findings else 0
+
+
+_WIDTH_OF_A_PIPE = 10_000
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    table = Table("check", "subject", Column("detail", overflow="fold"), box=box.SIMPLE_HEAD)
+    for finding in findings:
+        # As text: what stands in a damaged row is not markup.
+        table.add_row(*(Text(cell) for cell in (finding.check, finding.subject, finding.detail)))
+    # Into a file or a pipe every finding goes on one line.
+    width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
+    Console(width=width, highlight=False).print(table)

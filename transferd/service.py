@@ -1,6 +1,7 @@
 """Composition root of an API replica: builds, starts and stops every part of it."""
 
 import asyncio
+import gc
 import os
 import socket
 import time
@@ -71,10 +72,15 @@ async def open_replica(
         }
         linger_s = limits.drain_linger_s if drain_linger_s is None else drain_linger_s
         url = await stack.enter_async_context(_serving(parts, linger_s))
+        _spare_the_collector()
         log.say("serving", url=url, pid=os.getpid())
-        yield Replica(parts, url, tasks)
-        log.say("draining")
-    log.say("stopped")
+        try:
+            yield Replica(parts, url, tasks)
+        finally:
+            # Said also when the caller is cancelled, which is how SIGTERM ends it.
+            log.say("draining")
+            await stack.aclose()
+            log.say("stopped")
 
 
 async def _assemble(  # noqa: PLR0917 the parts that everything below shares
@@ -148,7 +154,7 @@ async def _serving(parts: Parts, linger_s: float) -> AsyncIterator[str]:
     await runner.setup()
     try:
         listener = _listen(parts.settings)
-        site = web.SockSite(runner, listener)
+        site = web.SockSite(runner, listener, backlog=parts.limits.accept_queue_max)
         await site.start()
         host, port = listener.getsockname()[:2]
         try:
@@ -164,10 +170,12 @@ async def _serving(parts: Parts, linger_s: float) -> AsyncIterator[str]:
 
 def _listen(settings: Settings) -> socket.socket:
     try:
-        return socket.create_server((settings.host, settings.port), backlog=1024)
+        return socket.create_server((settings.host, settings.port))
     except OSError as error:
+        # The library appends the address to the system's words.
+        reason = str(error.strerror).partition(" (")[0]
         raise ConfigurationError(
-            f"cannot listen on {settings.host}:{settings.port} ({error.strerror}): stop what"
+            f"cannot listen on {settings.host}:{settings.port} ({reason}): stop what"
             " listens there, or set TRANSFERD_PORT"
         ) from error
 
@@ -199,6 +207,17 @@ def _add_gauges(parts: Parts) -> None:
         "1 while the replica is stopping.",
         lambda: float(parts.lifecycle.is_draining),
     )
+
+
+def _spare_the_collector() -> None:
+    """Leave what was built at start out of garbage collection, and collect seldom.
+
+    Requests leave almost no cycles behind, but every one allocates: with the default thresholds the
+    collector walks the live objects of all requests some hundred times a second (8 % of the time).
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 20)
 
 
 def _assert_fast_parser() -> None:

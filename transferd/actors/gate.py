@@ -30,13 +30,17 @@ class Gate:
         """How many callers wait outside."""
         return len(self._waiting)
 
-    async def enter(self, timeout_s: float) -> None:
-        """Come in, perhaps after a wait. Raises Overloaded; then nothing happened."""
+    def try_enter(self) -> bool:
+        """Come in at once, if the gate is open."""
         if self._inside >= self._limits.backlog_high:
             self._is_closed = True
-        if not self._is_closed:
-            self._inside += 1
-            return
+        if self._is_closed:
+            return False
+        self._inside += 1
+        return True
+
+    async def wait(self, timeout_s: float) -> None:
+        """Come in when it is one's turn. Raises Overloaded; then nothing happened."""
         if self._inside + len(self._waiting) >= self._limits.backlog_max:
             raise Overloaded()
         ticket = asyncio.get_running_loop().create_future()
@@ -59,3 +63,5 @@ class Gate:
                 if not ticket.done():
                     self._inside += 1
                     ticket.set_result(None)
+            # Who is left outside comes in at the next low mark; till then nobody may overtake them.
+            self._is_closed = bool(self._waiting)

@@ -71,17 +71,21 @@ class Router:
         if envelope.key is not None:
             self._by_key[envelope.key] = envelope
         self._in_flight[envelope] = None
-        # First of its callbacks, so that whoever joined finds the key free again.
-        envelope.answer.add_done_callback(lambda _: self._forget(envelope))
+        envelope.on_answered = self._forget
         try:
-            await self._gate.enter(self._limits.mailbox_wait_s)
-            envelope.answer.add_done_callback(lambda _: self._gate.leave())
+            if not self._gate.try_enter():
+                await self._gate.wait(self._limits.mailbox_wait_s)
+            envelope.on_answered = self._leave
             self._actor(envelope.wallet_id).tell(envelope)
         except TransferdError as error:
             # Those who joined hear the same.
             envelope.fail(error)
         # Should the caller be cancelled, the answer is dropped and the command runs on.
         return await envelope.answer
+
+    def _leave(self, envelope: Envelope) -> None:
+        self._gate.leave()
+        self._forget(envelope)
 
     def _forget(self, envelope: Envelope) -> None:
         if envelope.key is not None:

@@ -1,8 +1,8 @@
 """Claims and replays of idempotency keys: copies, to answer quickly; PostgreSQL decides."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple
 
 from transferd.cache.link import Link, Script
 from transferd.config import Limits
@@ -19,8 +19,7 @@ class Claim(Enum):
     UNKNOWN = "unknown"
 
 
-@dataclass(frozen=True, slots=True)
-class Replay:
+class Replay(NamedTuple):
     """The stored answer to a key, with the fingerprint of the request that it belongs to."""
 
     status: int
@@ -69,10 +68,16 @@ class Replays:
         values = await self._link.get_many([redis_key(key)])
         if not values or values[0] is None:
             return None
-        return Replay.decode(values[0]) if values[0].startswith(b"r") else Claim.BUSY
+        return Claim.BUSY if values[0].startswith(b"c") else _read(values[0])
 
 
 def _read(answer: bytes) -> Claim | Replay:
     if answer == b"":
         return Claim.OURS
-    return Claim.BUSY if answer == b"b" else Replay.decode(answer)
+    if answer == b"b":
+        return Claim.BUSY
+    try:
+        return Replay.decode(answer)
+    except ValueError:
+        # Nothing that was written here: PostgreSQL decides, and its outcome takes the place.
+        return Claim.UNKNOWN

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from transferd.cache.link import Link, Script
 from transferd.cache.replays import Replay, redis_key
@@ -12,8 +12,7 @@ from transferd.domain.key import Key
 _REFRESH = Script("refresh.lua")
 
 
-@dataclass(frozen=True, slots=True)
-class Snapshot:
+class Snapshot(NamedTuple):
     """A wallet as the API shows it."""
 
     wallet_id: str
@@ -94,4 +93,5 @@ def _read(wallet_id: str, value: bytes | None) -> Snapshot | None:
     if value is None:
         return None
     version, _, body = value.partition(b" ")
-    return Snapshot(wallet_id, int(version), body)
+    # Anything else was not written here; the next fill takes its place.
+    return Snapshot(wallet_id, int(version), body) if version.isdigit() and body else None

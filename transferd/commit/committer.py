@@ -42,6 +42,7 @@ class Committer:
         self._transaction = GroupTransaction(database, renderer, limits, facts, clock)
         self._ready: deque[TurnSource] = deque()
         self._something_ready = asyncio.Event()
+        self._answering: asyncio.Task[None] | None = None
         self.waiting_room = WaitingRoom(limits, clock, self.announce)
 
     def __repr__(self) -> str:
@@ -62,19 +63,25 @@ class Committer:
             await self.commit_once()
 
     async def commit_once(self) -> int:
-        """Make a group of what is ready and commit it; how many envelopes it had."""
+        """Make a group of what is ready and commit it; how many envelopes it had.
+
+        Its answers go out while the next group is on its way. Waiting for them here would leave
+        PostgreSQL idle while the loop serves clients, and the loop idle while PostgreSQL works.
+        """
         turns = self._collect()
         envelopes = [envelope for _, turn in turns for envelope in turn]
+        started = self._clock()
         try:
-            if envelopes:
-                await self._commit(envelopes)
+            report = await self._commit(envelopes, started) if envelopes else Report()
         except Exception as error:
             self._facts.emit(ActorFailed(error))
-            for envelope in envelopes:
-                envelope.fail(InternalFailure())
+            report = Report(failures=[(envelope, InternalFailure()) for envelope in envelopes])
         finally:
             for source, _ in turns:
-                self._finish(source)
+                self._end_turn(source)
+        if self._answering is not None:
+            await self._answering
+        self._answering = asyncio.create_task(self._answer(report))
         return len(envelopes)
 
     async def attend(self) -> None:
@@ -89,16 +96,22 @@ class Committer:
         keys = self.waiting_room.keys_to_ask()
         try:
             known = await read_outcomes(self._reads, keys) if keys else {}
-            answers = await self._transaction.replay(self.waiting_room.settle(known), self._reads)
         except StoreError:
-            # PostgreSQL is away: they stay, and their patience sends them into a group.
-            self.waiting_room.settle({})
+            # PostgreSQL is away: they stay, and when their patience ends they go into a group.
+            known = {}
+        found = self.waiting_room.settle(known)
+        try:
+            answers = await self._transaction.replay(found, self._reads)
+        except StoreError:
+            # It has happened, but cannot be shown now; the key will tell.
+            for envelope, _ in found:
+                envelope.fail(DeadlineExceeded())
             return 0
         for envelope, answer in answers:
             envelope.settle(answer)
         return len(answers)
 
-    def _finish(self, source: TurnSource) -> None:
+    def _end_turn(self, source: TurnSource) -> None:
         try:
             source.done()
         except Exception as error:
@@ -123,19 +136,13 @@ class Committer:
             self._something_ready.clear()
         return turns
 
-    async def _commit(self, envelopes: Sequence[Envelope]) -> None:
-        started = self._clock()
+    async def _commit(self, envelopes: Sequence[Envelope], started: float) -> Report:
         going, replayed = await self._claim(self._still_wanted(envelopes, started))
         if not going:
-            return
+            return Report()
         report = await self._transaction.commit(going)
         for envelope in report.aside:
             self.waiting_room.wait_for_lock(envelope)
-        await self._refresh(report)
-        for envelope, answer in report.answers:
-            envelope.settle(answer)
-        for envelope, error in report.failures:
-            envelope.fail(error)
         self._facts.emit(
             GroupCommitted(
                 envelopes=len(going),
@@ -146,6 +153,23 @@ class Committer:
                 duration_s=self._clock() - started,
             )
         )
+        return report
+
+    async def _answer(self, report: Report) -> None:
+        """Refresh the cache, then answer: whoever has an answer reads its effect."""
+        try:
+            await self._refresh(report)
+        except Exception as error:
+            # What is committed is committed; a cache that cannot be refreshed is only stale.
+            self._facts.emit(ActorFailed(error))
+        for envelope, failure in report.failures:
+            envelope.fail(failure)
+        # Every answer brings a new request. In slices, so that the next group's round trips to
+        # PostgreSQL need not wait until all of them have been read.
+        for start in range(0, len(report.answers), self._limits.answers_per_tick):
+            for envelope, answer in report.answers[start : start + self._limits.answers_per_tick]:
+                envelope.settle(answer)
+            await asyncio.sleep(0)
 
     def _still_wanted(self, envelopes: Sequence[Envelope], now: float) -> list[Envelope]:
         """Without those that have been answered, or have no time left for one whole attempt."""

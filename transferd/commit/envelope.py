@@ -1,9 +1,8 @@
 """A command on its way: the envelope it travels in, who gives it a turn, the answer it gets."""
 
 import asyncio
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Protocol
 
 from transferd.domain.book import Command, Outcome
 from transferd.domain.errors import TransferdError
@@ -12,8 +11,7 @@ from transferd.domain.transfer import PostedTransfer
 from transferd.domain.wallet import Wallet
 
 
-@dataclass(frozen=True, slots=True)
-class Answer:
+class Answer(NamedTuple):
     """An HTTP status and body. `kept` tells that it is (or would be) what the key leads to."""
 
     status: int
@@ -22,8 +20,7 @@ class Answer:
     replayed: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(NamedTuple):
     """The request that a command came from; carried through to the notification."""
 
     request_id: str
@@ -42,6 +39,7 @@ class Envelope:
         "enqueued_at",
         "fingerprint",
         "key",
+        "on_answered",
         "origin",
         "urgent",
         "wallet_id",
@@ -69,6 +67,8 @@ class Envelope:
         self.urgent = urgent
         # Set once another replica's claim has been waited for: PostgreSQL alone decides then.
         self.claim_settled = False
+        # Told once, when the command is over, also if nobody waits for the answer any more.
+        self.on_answered: Callable[[Envelope], None] | None = None
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
 
     def __repr__(self) -> str:
@@ -77,15 +77,22 @@ class Envelope:
 
     def settle(self, answer: Answer) -> None:
         """Answer whoever waits."""
+        self._end()
         if not self.answer.done():
             self.answer.set_result(answer)
 
     def fail(self, error: TransferdError) -> None:
         """Answer whoever waits with a failure of the machinery."""
+        self._end()
         if not self.answer.done():
             self.answer.set_exception(error)
             # Nobody may be waiting any more; asyncio would then complain about an unseen exception.
             self.answer.exception()
+
+    def _end(self) -> None:
+        if (on_answered := self.on_answered) is not None:
+            self.on_answered = None
+            on_answered(self)
 
 
 class TurnSource(Protocol):

@@ -31,7 +31,12 @@ from transferd.domain.user import CreateUser
 from transferd.domain.wallet import CreateWallet, Wallet
 from transferd.ledger.store import group as store
 from transferd.ledger.store.database import Database, Transaction
-from transferd.ledger.store.errors import ConnectionFailure, LockTimeout, SerializationFailure
+from transferd.ledger.store.errors import (
+    ConnectionFailure,
+    Duplicate,
+    LockTimeout,
+    SerializationFailure,
+)
 from transferd.ledger.store.outcomes import StoredOutcome
 from transferd.ledger.store.transfers import read_transfers
 from transferd.observability.facts import CommandPoisoned, Facts, GroupRetried
@@ -98,12 +103,18 @@ class GroupTransaction:
         deadline = min(envelope.deadline for envelope in envelopes)
         in_doubt = False
         wait_s = 0.0
+        duplicates = 0
         gave_up: TransferdError
         while True:
             skip_locked = self._clock() < self._contended_until
             try:
                 return await self._attempt(envelopes, skip_locked=skip_locked)
             except SerializationFailure as error:
+                # A further attempt sees what is there. If it does not help, something is wrong with
+                # one of the commands.
+                duplicates += isinstance(error, Duplicate)
+                if duplicates > self._limits.duplicate_attempts_max:
+                    raise
                 cause, gave_up = error.sqlstate or "conflict", Overloaded()
             except LockTimeout as error:
                 self._contended_until = self._clock() + self._limits.contended_window_s
@@ -124,23 +135,23 @@ class GroupTransaction:
         report = Report()
         async with self._database.transaction() as transaction:
             touched = {id for e in envelopes for id in touched_wallets(e.command)}
-            wallets, contended = await store.lock_wallets(
-                transaction, touched, skip_locked=skip_locked
-            )
-            if contended:
-                envelopes = _without(envelopes, contended, report.aside)
             keys = [envelope.key for envelope in envelopes if envelope.key is not None]
-            at, known = await store.look_up(transaction, keys)
-            # The server's clock may have been set back; a wallet's time never is.
-            at = max([at, *(wallet.updated_at for wallet in wallets.values())])
-            book = Book(at, wallets)
+            locked = await store.lock_and_look_up(
+                transaction, touched, keys, skip_locked=skip_locked
+            )
+            if locked.contended:
+                envelopes = _without(envelopes, locked.contended, report.aside)
+            book = Book(locked.at, locked.wallets)
             await _read_beside(transaction, envelopes, book)
             result = store.GroupResult(
-                at, {wallet.id: wallet.version for wallet in wallets.values()}
+                locked.at, {wallet.id: wallet.version for wallet in locked.wallets.values()}
             )
             repeated: list[tuple[Envelope, StoredOutcome]] = []
             for envelope in envelopes:
-                if envelope.key is not None and (stored := known.get(envelope.key)) is not None:
+                if (
+                    envelope.key is not None
+                    and (stored := locked.outcomes.get(envelope.key)) is not None
+                ):
                     repeated.append((envelope, stored))
                 else:
                     self._decide(envelope, book, result, report)

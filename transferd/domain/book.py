@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import NamedTuple
 
 from transferd.domain.errors import Refused
 from transferd.domain.transfer import PostedTransfer, Reversal, Transfer
@@ -17,15 +18,13 @@ from transferd.domain.wallet import (
 Command = Transfer | Reversal | CreateWallet | SetStatus | UpdateWallet | CreateUser
 
 
-@dataclass(frozen=True, slots=True)
-class Posted:
+class Posted(NamedTuple):
     """Money moved."""
 
     transfer: PostedTransfer
 
 
-@dataclass(frozen=True, slots=True)
-class WalletCreated:
+class WalletCreated(NamedTuple):
     """A new wallet at version 0, and its initial balance as a transfer of its own."""
 
     wallet: Wallet
@@ -33,16 +32,14 @@ class WalletCreated:
     initial: PostedTransfer | None
 
 
-@dataclass(frozen=True, slots=True)
-class WalletSet:
+class WalletSet(NamedTuple):
     """The wallet after a command that moved no money; `change` is None if all was so already."""
 
     wallet: Wallet
     change: WalletChange | None
 
 
-@dataclass(frozen=True, slots=True)
-class UserCreated:
+class UserCreated(NamedTuple):
     """A new user."""
 
     user: User

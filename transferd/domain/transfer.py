@@ -1,8 +1,8 @@
 """Transfers and reversals: the commands, and the row that a posted one leaves."""
 
-from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class TransferKind(StrEnum):
@@ -12,8 +12,7 @@ class TransferKind(StrEnum):
     REVERSAL = "reversal"
 
 
-@dataclass(frozen=True, slots=True)
-class PostedTransfer:
+class PostedTransfer(NamedTuple):
     """A transfer as stored: one row that is both its entries. Never changed afterwards."""
 
     id: str
@@ -32,8 +31,7 @@ class PostedTransfer:
     created_at: datetime
 
 
-@dataclass(frozen=True, slots=True)
-class Transfer:
+class Transfer(NamedTuple):
     """Command: move `amount_minor` from source to destination."""
 
     id: str
@@ -45,8 +43,7 @@ class Transfer:
     metadata: str
 
 
-@dataclass(frozen=True, slots=True)
-class Reversal:
+class Reversal(NamedTuple):
     """Command: give back `amount_minor` of `original`, or all that is left of it when None.
 
     `original` was read before; None means that there is no such transfer.

@@ -1,11 +1,10 @@
 """Users: whoever owns wallets."""
 
-from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class CreateUser:
+class CreateUser(NamedTuple):
     """Command. `metadata` is a JSON object as text, kept byte for byte."""
 
     id: str
@@ -13,8 +12,7 @@ class CreateUser:
     metadata: str
 
 
-@dataclass(frozen=True, slots=True)
-class User:
+class User(NamedTuple):
     """A user as stored."""
 
     id: str

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class WalletStatus(StrEnum):
@@ -48,8 +49,7 @@ class Wallet:
         return self.balance_minor - self.held_minor + self.overdraft_limit_minor
 
 
-@dataclass(frozen=True, slots=True)
-class CreateWallet:
+class CreateWallet(NamedTuple):
     """Command. A non-zero `initial_minor` is a transfer `transfer_id` from the funding wallet."""
 
     id: str
@@ -62,16 +62,14 @@ class CreateWallet:
     transfer_id: str
 
 
-@dataclass(frozen=True, slots=True)
-class SetStatus:
+class SetStatus(NamedTuple):
     """Command: freeze, unfreeze or close a wallet."""
 
     wallet_id: str
     kind: ChangeKind
 
 
-@dataclass(frozen=True, slots=True)
-class UpdateWallet:
+class UpdateWallet(NamedTuple):
     """Command: a new overdraft limit, new metadata, or both; None leaves the old."""
 
     wallet_id: str
@@ -79,8 +77,7 @@ class UpdateWallet:
     metadata: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class WalletChange:
+class WalletChange(NamedTuple):
     """A row of a wallet's history: the state after a change that moved no money."""
 
     wallet_id: str

@@ -1,6 +1,6 @@
 """Ids: UUIDv7 (RFC 9562 section 5.7) whose 12 `rand_a` bits carry the number of the ledger."""
 
-import os
+import random
 import time
 
 # One ledger today. Further ones are schemas of their own; an id says where its row lives.
@@ -10,9 +10,12 @@ LEDGERS = ("ledger_00",)
 def new_id(ledger: int = 0) -> str:
     """A new id in canonical lower-case form, growing with time to the millisecond."""
     milliseconds = time.time_ns() // 1_000_000
-    tail = int.from_bytes(os.urandom(8), "big") & 0x3FFF_FFFF_FFFF_FFFF
-    digits = f"{(milliseconds << 80) | (0x7000 | ledger) << 64 | 1 << 63 | tail:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    # Seeded by the operating system in each process; an id must be unique, it is no secret.
+    tail = random.getrandbits(62)
+    return (
+        f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7{ledger:03x}"
+        f"-{0x8000 | tail >> 48:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"
+    )
 
 
 def ledger_of(id: str) -> str:

@@ -1,37 +1,35 @@
 -- Every query that the service runs. {ledger} is the schema that `ledger_of` names.
 
--- name: lock_wallets
--- First statement of a group: everybody who wants these rows waits here, in id order, so no deadlock.
-SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding, version,
-       metadata::text, created_at, updated_at
-FROM {ledger}.wallets
-WHERE id = ANY ($1::uuid[])
-ORDER BY id
-FOR NO KEY UPDATE;
-
--- name: lock_wallets_skipping
--- After a lock time-out: take what is free at once, so that only the contended turns step aside.
-SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding, version,
-       metadata::text, created_at, updated_at
-FROM {ledger}.wallets
-WHERE id = ANY ($1::uuid[])
-ORDER BY id
-FOR NO KEY UPDATE SKIP LOCKED;
+-- name: lock_and_look_up
+-- First statement of a group: everybody who wants these wallets waits here, in id order, so no
+-- deadlock. Then, with the locks held, the outcomes that the keys have already, and the time, which
+-- therefore does not run backwards for a wallet. The outcomes are as of the start of the statement: one
+-- whose COMMIT was waited for is missing, and `write_group` runs into it. The branches run in this
+-- order. {skip_locked} is empty, or SKIP LOCKED after a lock time-out, so that only contended turns wait.
+WITH locked AS MATERIALIZED (
+    SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding,
+           version, metadata::text, created_at, updated_at
+    FROM {ledger}.wallets
+    WHERE id = ANY ($1::uuid[])
+    ORDER BY wallets.id
+    FOR NO KEY UPDATE {skip_locked}
+)
+SELECT locked.*, NULL::integer AS client_id, NULL::text AS key, NULL::bytea AS fingerprint,
+       NULL::smallint AS outcome_status, NULL::text AS transfer_id, NULL::bytea AS body,
+       NULL::timestamptz AS at
+FROM locked
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, stored.client_id,
+       stored.key, stored.fingerprint, stored.status, stored.transfer_id::text, stored.body, NULL
+FROM unnest($2::integer[], $3::text[]) AS wanted (client_id, key)
+JOIN transferd.outcomes stored USING (client_id, key)
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, NULL, NULL, clock_timestamp();
 
 -- name: existing_wallets
 -- Tells a wallet that is locked by somebody else from one that does not exist.
 SELECT id::text FROM {ledger}.wallets WHERE id = ANY ($1::uuid[]);
-
--- name: outcomes_and_time
--- After the locks: a look-up before them would miss an outcome whose COMMIT is still in flight. The
--- time is read with the locks held, so that it does not run backwards for a wallet.
-SELECT t.at, o.client_id, o.key, o.fingerprint, o.status, o.transfer_id::text, o.body
-FROM (SELECT clock_timestamp() AS at) t
-LEFT JOIN (
-    SELECT stored.*
-    FROM unnest($1::integer[], $2::text[]) AS wanted (client_id, key)
-    JOIN transferd.outcomes stored USING (client_id, key)
-) o ON true;
 
 -- name: outcomes
 -- Whether keys that another replica has claimed are settled by now.
@@ -89,20 +87,24 @@ WITH moved AS (
 SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM kept) AS outcomes;
 
 -- name: insert_users
--- New users of a group; a repeated attempt finds its own row and leaves it.
+-- New users of a group. A row fewer tells that the COMMIT of an earlier attempt was done after all.
 INSERT INTO transferd.users (id, name, metadata, created_at)
 SELECT id, name, metadata::json, $1
 FROM unnest($2::uuid[], $3::text[], $4::text[]) AS u (id, name, metadata)
-ON CONFLICT DO NOTHING;
+ON CONFLICT DO NOTHING
+RETURNING 1;
 
 -- name: insert_wallets
--- New wallets of a group at version 0, before `write_group` moves their initial balance.
+-- New wallets of a group at version 0, before `write_group` moves their initial balance. Counted, as
+-- new users are.
 INSERT INTO {ledger}.wallets (
     id, user_id, currency, balance, held, overdraft_limit, status, funding, version, metadata,
     created_at, updated_at)
 SELECT id, user_id, currency, 0, 0, overdraft_limit, 0, false, 0, metadata::json, $1, $1
 FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[])
-    AS w (id, user_id, currency, overdraft_limit, metadata);
+    AS w (id, user_id, currency, overdraft_limit, metadata)
+ON CONFLICT DO NOTHING
+RETURNING 1;
 
 -- name: set_wallets
 -- What a freeze, a close or an update changes besides the version; its row is already locked.

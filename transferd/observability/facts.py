@@ -1,11 +1,10 @@
 """Typed facts. Code emits one; hooks make it a metric, a log line or, one day, a span."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from typing import NamedTuple
 
 
-@dataclass(frozen=True, slots=True)
-class GroupCommitted:
+class GroupCommitted(NamedTuple):
     """One transaction was committed. Waits and durations in seconds; counts in envelopes."""
 
     envelopes: int
@@ -16,38 +15,33 @@ class GroupCommitted:
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class GroupRetried:
+class GroupRetried(NamedTuple):
     """An attempt was rolled back or cut off and is run again; `cause` is an SQLSTATE or a word."""
 
     cause: str
     envelopes: int
 
 
-@dataclass(frozen=True, slots=True)
-class EnvelopeFailed:
+class EnvelopeFailed(NamedTuple):
     """An envelope was answered with a failure of the machinery; `code` names it."""
 
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class CommandPoisoned:
+class CommandPoisoned(NamedTuple):
     """A command that fails on its own was isolated; `error` is for the log, not for clients."""
 
     command: str
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class ActorFailed:
+class ActorFailed(NamedTuple):
     """An actor broke, answered its callers and was replaced."""
 
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class KeysClaimed:
+class KeysClaimed(NamedTuple):
     """What Redis said of a group's keys; `unknown` counts those it could not be asked about."""
 
     claimed: int
@@ -56,22 +50,19 @@ class KeysClaimed:
     unknown: int
 
 
-@dataclass(frozen=True, slots=True)
-class CacheFailed:
+class CacheFailed(NamedTuple):
     """A call to Redis failed; the breaker leaves it alone for a moment."""
 
     error: BaseException
 
 
-@dataclass(frozen=True, slots=True)
-class WalletRead:
+class WalletRead(NamedTuple):
     """A wallet was read; `cache` is hit, miss or bypass."""
 
     cache: str
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFinished:
+class RequestFinished(NamedTuple):
     """A request was answered; `route` is the template, never the path."""
 
     method: str
@@ -80,8 +71,7 @@ class RequestFinished:
     duration_s: float
 
 
-@dataclass(frozen=True, slots=True)
-class RequestFailed:
+class RequestFailed(NamedTuple):
     """A request hit an error that nobody expected."""
 
     request_id: str

@@ -28,6 +28,13 @@ def configure(level: str) -> None:
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
     )
+    # While PostgreSQL is away the driver's pool writes a stack trace for each connect that fails.
+    # The facts of the group commit say the same in a line.
+    logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
+
+
+# Most facts are numbers; asking this first keeps them cheap.
+_WORTH_A_LINE = frozenset({RequestFailed, CommandPoisoned, ActorFailed, GroupRetried, CacheFailed})
 
 
 class Log:
@@ -38,6 +45,8 @@ class Log:
 
     def __call__(self, fact: Fact) -> None:
         """Take a fact."""
+        if type(fact) not in _WORTH_A_LINE:
+            return
         match fact:
             case RequestFailed(request_id, route, error):
                 self._log.error(

@@ -46,7 +46,10 @@ def _bound(
     """Authentication, scope, then the route."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        principal = await authentication.resolve(request.headers.get("Authorization"))
+        header = request.headers.get("Authorization")
+        principal = (
+            authentication.anonymous if header is None else await authentication.resolve(header)
+        )
         if operation.scope is not None:
             principal.require(operation.scope)
         call = Call(parts, request, request[ORIGIN], principal)

@@ -47,12 +47,15 @@ class Authentication:
         self._clock = clock
         self._cached: OrderedDict[str, tuple[float, ApiKey | None]] = OrderedDict()
 
-    async def resolve(self, header: str | None) -> Principal:
+    @property
+    def anonymous(self) -> Principal:
+        """Who sends no key. Raises Problem `unauthenticated` where one is required."""
+        if self._is_required:
+            raise Problem("unauthenticated", headers=_UNAUTHENTICATED)
+        return _LOCAL
+
+    async def resolve(self, header: str) -> Principal:
         """The client. Raises Problem `unauthenticated`, always with the same words."""
-        if header is None:
-            if self._is_required:
-                raise Problem("unauthenticated", headers=_UNAUTHENTICATED)
-            return _LOCAL
         scheme, _, token = header.partition(" ")
         match = _TOKEN.fullmatch(token.strip())
         if scheme.lower() != "bearer" or match is None:

@@ -1,7 +1,7 @@
 """One request: who sent it, from where, and what it asks for, read and validated."""
 
 import hashlib
-import os
+import random
 import re
 from typing import Any, TypeVar
 
@@ -28,11 +28,13 @@ def origin_of(request: web.Request) -> Origin:
     """Request id and trace context, accepted where well-formed and generated otherwise."""
     headers = request.headers
     request_id = headers.get("X-Request-Id")
-    if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
-        request_id = os.urandom(16).hex()
     traceparent = headers.get("traceparent")
     if traceparent is None or _TRACEPARENT.fullmatch(traceparent) is None:
-        traceparent = f"00-{os.urandom(16).hex()}-{os.urandom(8).hex()}-00"
+        digits = f"{random.getrandbits(192):048x}"
+        traceparent = f"00-{digits[:32]}-{digits[32:]}-00"
+    if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
+        # The id of the trace serves for both, and ties them together.
+        request_id = traceparent[3:35]
     return Origin(request_id, traceparent, request.path)
 
 
@@ -52,10 +54,7 @@ class Call:
     async def body(self, model: type[Model]) -> Model:
         """The body as a model. Raises Problem."""
         self._check_media_type()
-        try:
-            raw = await self.request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise Problem("body-too-large", headers={"Connection": "close"}) from None
+        raw = await self._read()
         try:
             return model.model_validate_json(raw)
         except ValidationError as error:
@@ -63,7 +62,7 @@ class Call:
 
     async def no_body(self) -> None:
         """Read a body that may only be empty or `{}`. Raises Problem."""
-        if self.request.can_read_body and await self.request.read():
+        if self.request.can_read_body and await self._read():
             await self.body(NoBody)
 
     def query(self, model: type[Model]) -> Model:
@@ -119,6 +118,15 @@ class Call:
                 urgent=urgent,
             )
         )
+
+    async def _read(self) -> bytes:
+        try:
+            return await self.request.read()
+        except web.HTTPRequestEntityTooLarge:
+            raise Problem("body-too-large", headers={"Connection": "close"}) from None
+        except ConnectionError:
+            # The client hung up in the middle: no fault of ours, and nobody reads this.
+            raise Problem("malformed-json", "The body was cut off.") from None
 
     def _check_media_type(self) -> None:
         headers = self.request.headers

@@ -107,14 +107,14 @@ class NewUser(Body):
     """POST /users."""
 
     name: Text | None = None
-    metadata: Metadata = {}
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class UserPatch(Body):
     """PATCH /users/{id}: what is left out stays."""
 
     name: Text | None = None
-    metadata: Metadata = {}
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class NewWallet(Body):
@@ -124,14 +124,14 @@ class NewWallet(Body):
     currency: CurrencyCode
     initial_balance: NonNegative = 0
     overdraft_limit: NonNegative = 0
-    metadata: Metadata = {}
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class WalletPatch(Body):
     """PATCH /wallets/{id}: what is left out stays."""
 
     overdraft_limit: NonNegative = 0
-    metadata: Metadata = {}
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class NewTransfer(Body):
@@ -142,7 +142,7 @@ class NewTransfer(Body):
     amount: Amount
     currency: CurrencyCode
     reference: Text | None = None
-    metadata: Metadata = {}
+    metadata: Metadata = Field(default_factory=dict)
 
 
 class NewReversal(Body):

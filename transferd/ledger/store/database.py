@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib import resources
 
@@ -18,13 +18,16 @@ Row = asyncpg.Record
 
 
 @cache
-def queries(ledger: str) -> dict[str, str]:
-    """Name -> SQL of every query in `queries.sql`, for the schema `ledger`."""
-    text = resources.files("transferd.ledger").joinpath("queries.sql").read_text()
+def queries(ledger: str, file: str = "queries.sql") -> dict[str, str]:
+    """Name -> SQL of every query in `file`, for the schema `ledger`."""
+    text = resources.files("transferd.ledger").joinpath(file).read_text()
     named = {}
     for part in text.split("-- name: ")[1:]:
         name, _, sql = part.partition("\n")
-        named[name.strip()] = sql.strip().rstrip(";").replace("{ledger}", ledger)
+        query = sql.strip().rstrip(";").replace("{ledger}", ledger)
+        named[name.strip()] = query.replace("{skip_locked}", "")
+        if "{skip_locked}" in query:
+            named[f"{name.strip()}_skipping"] = query.replace("{skip_locked}", "SKIP LOCKED")
     return named
 
 
@@ -141,15 +144,13 @@ class Database:
         self, connection: asyncpg.pool.PoolConnectionProxy[Row], error: BaseException
     ) -> None:
         """ROLLBACK where the server still listens; else drop the connection: same effect."""
-        if connection.is_closed():
-            return
-        if isinstance(error, ConnectionFailure) or not isinstance(error, Exception):
-            connection.terminate()
-            return
         try:
-            await connection.execute("ROLLBACK")
+            if isinstance(error, ConnectionFailure) or not isinstance(error, Exception):
+                _drop(connection)
+            else:
+                await connection.execute("ROLLBACK")
         except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            connection.terminate()
+            _drop(connection)
 
     def _open_pool(self) -> asyncpg.Pool[Row]:
         if self._pool is None:
@@ -167,4 +168,10 @@ async def _give_back(
     try:
         await pool.release(connection)
     except (asyncpg.InterfaceError, OSError):
+        _drop(connection)
+
+
+def _drop(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> None:
+    # A connection that was lost has left the pool by itself, and then nothing may be asked of it.
+    with suppress(asyncpg.InterfaceError):
         connection.terminate()

@@ -20,6 +20,10 @@ class SerializationFailure(StoreError):
     """40001 or 40P01, or another replica was faster: roll back and run again."""
 
 
+class Duplicate(SerializationFailure):
+    """23505: what this group writes is there already, mostly from its own attempt that was cut."""
+
+
 class LockTimeout(StoreError):
     """55P03: somebody holds a row for longer than lock_timeout."""
 
@@ -60,6 +64,8 @@ def _translate(error: asyncpg.PostgresError) -> StoreError:
     sqlstate = error.sqlstate or ""
     if sqlstate in ("40001", "40P01"):
         return SerializationFailure(str(error), sqlstate)
+    if sqlstate == "23505":
+        return Duplicate(str(error), sqlstate)
     if sqlstate == "55P03":
         return LockTimeout(str(error), sqlstate)
     if sqlstate.startswith(_SERVER_AT_FAULT):

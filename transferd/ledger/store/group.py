@@ -3,6 +3,7 @@
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import NamedTuple
 
 from transferd.domain.key import Key
 from transferd.domain.transfer import PostedTransfer, TransferKind
@@ -10,7 +11,7 @@ from transferd.domain.user import User
 from transferd.domain.wallet import Wallet, WalletChange
 from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.errors import SerializationFailure
-from transferd.ledger.store.outcomes import StoredOutcome, outcomes_of
+from transferd.ledger.store.outcomes import StoredOutcome
 from transferd.ledger.store.wallets import CHANGE_KINDS, STATUSES, wallet_of
 
 # How a stored transfer is turned into bytes. A new number gets a new renderer beside the old one.
@@ -21,8 +22,7 @@ _STATUS_NUMBER = {status: number for number, status in enumerate(STATUSES)}
 _CHANGE_NUMBER = {kind: number for number, kind in enumerate(CHANGE_KINDS)}
 
 
-@dataclass(frozen=True, slots=True)
-class OutcomeRow:
+class OutcomeRow(NamedTuple):
     """The outcome of a key, to be stored with the money."""
 
     client_id: int
@@ -60,29 +60,45 @@ class GroupResult:
         return bool(self.outcomes or self.events)
 
 
-async def lock_wallets(
-    transaction: Transaction, ids: Collection[str], *, skip_locked: bool
-) -> tuple[dict[str, Wallet], set[str]]:
-    """The wallets, locked until the transaction ends, and the ids that somebody else has locked.
+class Locked(NamedTuple):
+    """What is known once the locks are held.
 
-    The second is empty unless `skip_locked`; without it a locked row is waited for (LockTimeout).
+    `contended` are the ids that somebody else holds (only with `skip_locked`), `outcomes` those
+    that the keys have already, `at` the time in UTC.
     """
-    name = "lock_wallets_skipping" if skip_locked else "lock_wallets"
-    rows = await transaction.fetch(name, list(ids))
-    wallets = {row[0]: wallet_of(row) for row in rows}
-    missing = [id for id in ids if id not in wallets] if skip_locked else []
-    if not missing:
-        return wallets, set()
-    return wallets, {row["id"] for row in await transaction.fetch("existing_wallets", missing)}
+
+    wallets: dict[str, Wallet]
+    contended: set[str]
+    outcomes: dict[Key, StoredOutcome]
+    at: datetime
 
 
-async def look_up(
-    transaction: Transaction, keys: Sequence[Key]
-) -> tuple[datetime, dict[Key, StoredOutcome]]:
-    """The time (UTC), and the outcomes of those keys that have one already."""
+async def lock_and_look_up(
+    transaction: Transaction, ids: Collection[str], keys: Sequence[Key], *, skip_locked: bool
+) -> Locked:
+    """Lock the wallets until the transaction ends, then look up the outcomes of the keys.
+
+    A row that somebody else has locked is waited for (LockTimeout), or left out with `skip_locked`.
+    """
+    name = "lock_and_look_up_skipping" if skip_locked else "lock_and_look_up"
     clients, texts = zip(*keys, strict=True) if keys else ((), ())
-    rows = await transaction.fetch("outcomes_and_time", clients, texts)
-    return rows[0]["at"], outcomes_of(rows)
+    rows = await transaction.fetch(name, list(ids), clients, texts)
+    wallets: dict[str, Wallet] = {}
+    outcomes: dict[Key, StoredOutcome] = {}
+    for row in rows[:-1]:
+        if row[0] is not None:
+            wallets[row[0]] = wallet_of(row[:12])
+        else:
+            outcomes[row["client_id"], row["key"]] = StoredOutcome(
+                row["fingerprint"], row["outcome_status"], row["transfer_id"], row["body"]
+            )
+    missing = [id for id in ids if id not in wallets] if skip_locked else []
+    contended: set[str] = set()
+    if missing:
+        contended = {row["id"] for row in await transaction.fetch("existing_wallets", missing)}
+    # The server's clock may have been set back; a wallet's time never is.
+    at = max([rows[-1]["at"], *(wallet.updated_at for wallet in wallets.values())])
+    return Locked(wallets, contended, outcomes, at)
 
 
 async def reversed_sums(transaction: Transaction, ids: Sequence[str]) -> dict[str, int]:
@@ -156,19 +172,22 @@ async def _write_group(transaction: Transaction, result: GroupResult) -> None:
 
 
 async def _insert_users(transaction: Transaction, result: GroupResult) -> None:
-    users = result.users
-    await transaction.fetch(
+    # Those that an earlier attempt has stored were read with the time of that attempt.
+    users = [user for user in result.users if user.created_at == result.at]
+    rows = await transaction.fetch(
         "insert_users",
         result.at,
         [u.id for u in users],
         [u.name for u in users],
         [u.metadata for u in users],
     )
+    if len(rows) != len(users):
+        raise SerializationFailure("an earlier COMMIT of these users was still in flight")
 
 
 async def _insert_wallets(transaction: Transaction, result: GroupResult) -> None:
     wallets = result.created_wallets
-    await transaction.fetch(
+    rows = await transaction.fetch(
         "insert_wallets",
         result.at,
         [w.id for w in wallets],
@@ -177,6 +196,8 @@ async def _insert_wallets(transaction: Transaction, result: GroupResult) -> None
         [w.overdraft_limit_minor for w in wallets],
         [w.metadata for w in wallets],
     )
+    if len(rows) != len(wallets):
+        raise SerializationFailure("an earlier COMMIT of these wallets was still in flight")
 
 
 async def _set_wallets(transaction: Transaction, wallets: Sequence[Wallet]) -> None:

@@ -1,14 +1,13 @@
 """Outcomes of idempotency keys, as PostgreSQL keeps them for ever."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from transferd.domain.key import Key
 from transferd.ledger.store.database import Database, Row
 
 
-@dataclass(frozen=True, slots=True)
-class StoredOutcome:
+class StoredOutcome(NamedTuple):
     """What a key led to: a transfer to render again, or the bytes of anything else."""
 
     fingerprint: bytes
@@ -18,13 +17,12 @@ class StoredOutcome:
 
 
 def outcomes_of(rows: Sequence[Row]) -> dict[Key, StoredOutcome]:
-    """Rows of `outcomes` and `outcomes_and_time`, by key; the latter has an empty row for none."""
+    """Rows of `outcomes`, by key."""
     return {
         (row["client_id"], row["key"]): StoredOutcome(
             row["fingerprint"], row["status"], row["transfer_id"], row["body"]
         )
         for row in rows
-        if row["key"] is not None
     }
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
+from typing import Any
 
 from transferd.domain.wallet import ChangeKind, Wallet, WalletStatus
 from transferd.ledger.ids import LEDGERS, ledger_of
@@ -46,8 +47,8 @@ class StatementEntry:
     metadata: str
 
 
-def wallet_of(row: Row) -> Wallet:
-    """A row of `lock_wallets` and its kin, whose columns come in the order of `Wallet`'s sense."""
+def wallet_of(row: Row | tuple[Any, ...]) -> Wallet:
+    """The twelve columns of a wallet, which come in the same order from every query."""
     (
         id,
         user_id,

@@ -1,0 +1,198 @@
+"""The audit: proves that every balance follows from its history, and says where it does not."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import orjson
+
+from transferd.config import ConfigurationError, Limits
+from transferd.ledger.ids import LEDGERS, ledger_of
+from transferd.ledger.store.audit import Snapshot, snapshot
+from transferd.ledger.store.database import Database, Row
+from transferd.ledger.store.errors import Rejected
+from transferd.ledger.store.group import RENDER_VERSION
+
+
+class Check(StrEnum):
+    """What is checked; the comments in `audit.sql` say why."""
+
+    CURRENCY_SUM = "currency-sum"
+    FUNDING_WALLET = "funding-wallet"
+    ORPHAN = "orphan"
+    VERSIONS = "versions"
+    BALANCE_CHAIN = "balance-chain"
+    TIMES = "times"
+    WALLET_LIMIT = "wallet-limit"
+    CLOSED_WALLET = "closed-wallet"
+    WALLET_SETTINGS = "wallet-settings"
+    TRANSFER_WALLETS = "transfer-wallets"
+    TRANSFER_CURRENCY = "transfer-currency"
+    REVERSAL_ORIGINAL = "reversal-original"
+    REVERSAL_SIDES = "reversal-sides"
+    REVERSAL_CURRENCY = "reversal-currency"
+    REVERSAL_SUM = "reversal-sum"
+    OUTCOME_TRANSFER = "outcome-transfer"
+    OUTCOME_BODY = "outcome-body"
+    OUTCOME_RENDER_VERSION = "outcome-render-version"
+    OUTCOME_FINGERPRINT = "outcome-fingerprint"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that does not fit: the check, what it is about (an id, a code), and what is so."""
+
+    check: Check
+    subject: str
+    detail: str
+
+
+# Told the step, how many rows of it are done and how many there are.
+Progress = Callable[[str, int, int], None]
+
+_WHOLE_LEDGER = ("currency_sums", "funding_wallets", "orphans")
+_OF_WALLETS = ("wallet_history", "wallet_states")
+_OF_TRANSFERS = ("transfer_wallets", "reversals", "reversal_sums")
+
+# Where the walks start: nothing sorts before these.
+_FIRST_ID = "00000000-0000-0000-0000-000000000000"
+_FIRST_KEY = (-(2**31), "")
+
+# SQLSTATE of a schema and of a table that is not there.
+_NO_LEDGER = ("3F000", "42P01")
+_SUBJECT_OF_MORE = "more"
+
+
+async def audit(
+    database: Database, report_progress: Progress, limits: Limits | None = None
+) -> list[Finding]:
+    """Check every ledger, each as it was at one moment; nothing that runs beside it is disturbed.
+
+    PostgreSQL cannot remove old row versions while it runs, so a large ledger is better audited at
+    a quiet hour or on a standby. Raises ConfigurationError without a schema, and StoreError.
+    """
+    run = _Audit(report_progress, limits or Limits())
+    try:
+        for ledger in LEDGERS:
+            async with snapshot(database, ledger, run.limits) as view:
+                await run.check(view, ledger)
+    except Rejected as error:
+        if error.sqlstate in _NO_LEDGER:
+            raise ConfigurationError(
+                f"the database has no ledger yet ({error}): run `transferd migrate`"
+            ) from error
+        raise
+    return run.findings()
+
+
+class _Audit:
+    """What one run has found so far, and how far it has come."""
+
+    def __init__(self, report_progress: Progress, limits: Limits) -> None:
+        self.limits = limits
+        self._report = report_progress
+        self._found: dict[Check, list[Finding]] = {check: [] for check in Check}
+        self._done: defaultdict[str, int] = defaultdict(int)
+        self._total: defaultdict[str, int] = defaultdict(int)
+
+    def findings(self) -> list[Finding]:
+        """Everything found, by check; a check that found too much says so at its end."""
+        return [finding for found in self._found.values() for finding in found]
+
+    async def check(self, view: Snapshot, ledger: str) -> None:
+        """All checks of one ledger."""
+        [counts] = await view.fetch("row_counts")
+        for step, count in counts.items():
+            self._total[step] += count
+            self._advance(step, 0)
+        for query in _WHOLE_LEDGER:
+            # One more than is listed, to learn whether there are more.
+            self._take_rows(await view.fetch(query, self.limits.audit_findings_per_check_max + 1))
+        self._advance("currencies", counts["currencies"])
+        await self._walk(view, "wallets", _OF_WALLETS)
+        await self._walk(view, "transfers", _OF_TRANSFERS)
+        await self._walk_outcomes(view, ledger)
+
+    async def _walk(self, view: Snapshot, step: str, queries: Sequence[str]) -> None:
+        """Run the queries over all ids of a table, a chunk at a time."""
+        chunk_rows = self.limits.audit_chunk_rows
+        following: str | None = _FIRST_ID
+        while following is not None:
+            page = await view.fetch(f"{step}_page", following, chunk_rows + 1)
+            ids = [row["id"] for row in page[:chunk_rows]]
+            for query in queries if ids else ():
+                self._take_rows(await view.fetch(query, ids[0], ids[-1]))
+            following = page[chunk_rows]["id"] if len(page) > chunk_rows else None
+            self._advance(step, len(ids))
+
+    async def _walk_outcomes(self, view: Snapshot, ledger: str) -> None:
+        chunk_rows = self.limits.audit_chunk_rows
+        following: tuple[int, str] | None = _FIRST_KEY
+        while following is not None:
+            page = await view.fetch("outcomes_page", *following, chunk_rows + 1)
+            for row in page[:chunk_rows]:
+                # Another ledger's transfer is looked for there.
+                if ledger_of(row["transfer_id"] or _FIRST_ID) == ledger:
+                    self._take(_judge_outcome(row))
+            last = page[chunk_rows] if len(page) > chunk_rows else None
+            following = (last["client_id"], last["key"]) if last else None
+            self._advance("outcomes", len(page[:chunk_rows]))
+
+    def _advance(self, step: str, rows: int) -> None:
+        self._done[step] += rows
+        self._report(step, self._done[step], self._total[step])
+
+    def _take_rows(self, rows: Iterable[Row]) -> None:
+        self._take(Finding(Check(row["check"]), row["subject"], row["detail"]) for row in rows)
+
+    def _take(self, findings: Iterable[Finding]) -> None:
+        listed_max = self.limits.audit_findings_per_check_max
+        for finding in findings:
+            found = self._found[finding.check]
+            if len(found) < listed_max:
+                found.append(finding)
+            elif len(found) == listed_max:
+                detail = f"only the first {listed_max} are listed"
+                found.append(Finding(finding.check, _SUBJECT_OF_MORE, detail))
+
+
+def _judge_outcome(row: Row) -> Iterator[Finding]:
+    """Whether what a key leads to can be answered again."""
+    subject = f"client {row['client_id']}, key {row['key']}"
+    if not 1 <= row["render_version"] <= RENDER_VERSION:
+        detail = f"no renderer has version {row['render_version']}"
+        yield Finding(Check.OUTCOME_RENDER_VERSION, subject, detail)
+    if row["fingerprint_bytes"] != 16:
+        detail = f"its fingerprint has {row['fingerprint_bytes']} bytes, not 16"
+        yield Finding(Check.OUTCOME_FINGERPRINT, subject, detail)
+    if row["transfer_id"] is not None:
+        if not row["is_stored"]:
+            detail = f"its transfer {row['transfer_id']} is missing"
+            yield Finding(Check.OUTCOME_TRANSFER, subject, detail)
+        if row["status"] != 201:
+            detail = f"leads to transfer {row['transfer_id']} with status {row['status']}, not 201"
+            yield Finding(Check.OUTCOME_TRANSFER, subject, detail)
+    if (row["transfer_id"] is None) == (row["body"] is None):
+        which = "neither" if row["body"] is None else "both"
+        yield Finding(Check.OUTCOME_BODY, subject, f"has {which} of transfer and body")
+    if row["body"] is not None and (complaint := _complaint_about(row["body"], row["status"])):
+        yield Finding(Check.OUTCOME_BODY, subject, complaint)
+
+
+def _complaint_about(body: bytes, status: int) -> str | None:
+    """Why a stored body cannot be the answer with this status; None if it can."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return "its body is not JSON"
+    if not isinstance(answer, dict | list):
+        return "its body is neither an object nor a list"
+    # A problem repeats its HTTP status; a wallet has a status too, but in words.
+    repeated = answer.get("status") if isinstance(answer, dict) else None
+    if 400 <= status < 500:
+        fits = repeated == status
+    else:
+        # Failures of the machinery are never stored.
+        fits = status in (200, 201) and not isinstance(repeated, int)
+    return None if fits else f"status {status} does not fit its body (status {repeated})"

@@ -1,0 +1,199 @@
+-- Every query of the audit. {ledger} is the schema that is audited. A check gives one row per
+-- finding: its name, what it is about, and what is wrong. Arithmetic is numeric, because damaged
+-- numbers may not fit a bigint. $1 and $2 of a check are the first and the last id of a chunk.
+
+-- name: row_counts
+-- How far there is to go, and what the summary says; in the same snapshot as everything else.
+SELECT (SELECT count(*) FROM {ledger}.currencies) AS currencies,
+       (SELECT count(*) FROM {ledger}.wallets) AS wallets,
+       (SELECT count(*) FROM {ledger}.transfers) AS transfers,
+       (SELECT count(*) FROM transferd.outcomes) AS outcomes;
+
+-- name: wallets_page
+-- One more than a chunk: the last row is where the next one starts.
+SELECT id::text FROM {ledger}.wallets WHERE id >= $1 ORDER BY id LIMIT $2;
+
+-- name: transfers_page
+-- As `wallets_page`; ids grow with time, so a chunk lies together on disk.
+SELECT id::text FROM {ledger}.transfers WHERE id >= $1 ORDER BY id LIMIT $2;
+
+-- name: outcomes_page
+-- The rows themselves: a body that is not JSON, or not even text, would end a statement, so bodies
+-- are judged outside.
+SELECT o.client_id, o.key, o.status, o.render_version, length(o.fingerprint) AS fingerprint_bytes,
+       o.transfer_id::text, o.body, t.id IS NOT NULL AS is_stored
+FROM (
+    SELECT * FROM transferd.outcomes
+    WHERE (client_id, key) >= ($1::integer, $2::text)
+    ORDER BY client_id, key
+    LIMIT $3
+) o
+LEFT JOIN {ledger}.transfers t ON t.id = o.transfer_id
+ORDER BY o.client_id, o.key;
+
+-- name: currency_sums
+-- Money neither appears nor vanishes: what wallets hold came out of the currency's funding wallet.
+SELECT 'currency-sum' AS "check", currency AS subject,
+       format('all wallets together hold %s, not 0', sum(balance)) AS detail
+FROM {ledger}.wallets
+GROUP BY currency
+HAVING sum(balance) <> 0
+LIMIT $1;
+
+-- name: funding_wallets
+-- Whoever may go below zero can make money: one wallet of each currency, and no other.
+(SELECT 'funding-wallet' AS "check", c.code AS subject,
+        CASE WHEN w.id IS NULL THEN format('its funding wallet %s is missing', c.funding_wallet_id)
+             WHEN NOT w.funding THEN format('wallet %s is not marked as funding', w.id)
+             WHEN w.currency <> c.code THEN format('wallet %s holds %s', w.id, w.currency)
+             ELSE format('wallet %s is not active (status %s)', w.id, w.status) END AS detail
+ FROM {ledger}.currencies c
+ LEFT JOIN {ledger}.wallets w ON w.id = c.funding_wallet_id
+ WHERE w.id IS NULL OR NOT w.funding OR w.currency <> c.code OR w.status <> 0
+ LIMIT $1)
+UNION ALL
+(SELECT 'funding-wallet', w.id::text, format('may go below zero, but no currency names it')
+ FROM {ledger}.wallets w
+ WHERE w.funding
+   AND NOT EXISTS (SELECT FROM {ledger}.currencies c WHERE c.funding_wallet_id = w.id)
+ LIMIT $1)
+UNION ALL
+(SELECT 'funding-wallet', held.currency, 'wallets hold it, but there is no such currency'
+ FROM (SELECT DISTINCT currency FROM {ledger}.wallets) held
+ WHERE NOT EXISTS (SELECT FROM {ledger}.currencies c WHERE c.code = held.currency)
+ LIMIT $1);
+
+-- name: orphans
+-- The walk over the wallets does not meet the history of a wallet that is gone.
+SELECT 'orphan' AS "check", c.wallet_id::text AS subject,
+       format('there is no such wallet, but %s rows of wallet_changes', count(*)) AS detail
+FROM {ledger}.wallet_changes c
+WHERE NOT EXISTS (SELECT FROM {ledger}.wallets w WHERE w.id = c.wallet_id)
+GROUP BY c.wallet_id
+LIMIT $1;
+
+-- name: wallet_history
+-- Every version once, each balance the one before plus the amount, time never backwards. Where a
+-- version is missing or doubled, balances are not compared: that would be the same fault twice.
+WITH history AS (
+    SELECT source_wallet_id AS id, source_version AS version, -amount::numeric AS amount,
+           source_balance_after::numeric AS balance_after, created_at
+    FROM {ledger}.transfers
+    WHERE source_wallet_id BETWEEN $1 AND $2
+    UNION ALL
+    SELECT destination_wallet_id, destination_version, amount, destination_balance_after, created_at
+    FROM {ledger}.transfers
+    WHERE destination_wallet_id BETWEEN $1 AND $2
+    UNION ALL
+    SELECT wallet_id, version, 0, balance_after, created_at
+    FROM {ledger}.wallet_changes
+    WHERE wallet_id BETWEEN $1 AND $2
+), linked AS (
+    SELECT id, version, amount, balance_after, created_at,
+           version - lag(version, 1, -1::bigint) OVER past AS step,
+           balance_after - lag(balance_after, 1, 0::numeric) OVER past AS growth,
+           lag(created_at, 1, '-infinity') OVER past AS earlier,
+           lead(version) OVER past = version AS is_doubled
+    FROM history
+    WINDOW past AS (PARTITION BY id ORDER BY version)
+), judged AS (
+    SELECT w.id, w.version, w.balance, w.updated_at, count(l.id) AS entries,
+           max(l.version) AS last, min(l.version) FILTER (WHERE l.step > 1) AS after_gap,
+           min(l.version) FILTER (WHERE l.step = 0) AS twice,
+           min(l.version) FILTER (WHERE l.step = 1 AND l.is_doubled IS NOT TRUE
+                                        AND l.growth <> l.amount) AS wrong_balance,
+           max(l.balance_after) FILTER (WHERE l.version = w.version) AS last_balance,
+           min(l.version) FILTER (WHERE l.created_at < l.earlier) AS wrong_time,
+           max(l.created_at) FILTER (WHERE l.version = w.version) AS last_time
+    FROM {ledger}.wallets w
+    LEFT JOIN linked l ON l.id = w.id
+    WHERE w.id BETWEEN $1 AND $2
+    GROUP BY w.id
+)
+SELECT finding."check", j.id::text AS subject, finding.detail
+FROM judged j
+CROSS JOIN LATERAL (VALUES
+    ('versions', j.entries <> j.version + 1 OR j.after_gap IS NOT NULL OR j.twice IS NOT NULL,
+     CASE WHEN j.after_gap IS NOT NULL THEN format('version %s is missing', j.after_gap - 1)
+          WHEN j.twice IS NOT NULL THEN format('version %s is there twice', j.twice)
+          ELSE format('is at version %s, but its history ends at %s', j.version, j.last) END),
+    ('balance-chain', j.wrong_balance IS NOT NULL OR j.last_balance <> j.balance,
+     CASE WHEN j.wrong_balance IS NOT NULL
+          THEN format('the balance after version %s is not the one before plus its amount',
+                      j.wrong_balance)
+          ELSE format('holds %s, but %s by its history', j.balance, j.last_balance) END),
+    ('times', j.wrong_time IS NOT NULL OR j.last_time <> j.updated_at,
+     CASE WHEN j.wrong_time IS NOT NULL
+          THEN format('version %s is older than the one before', j.wrong_time)
+          ELSE format('was updated at %s, but at %s by its history', j.updated_at, j.last_time) END)
+) AS finding ("check", is_wrong, detail)
+WHERE finding.is_wrong;
+
+-- name: wallet_states
+-- What a wallet says of itself, beside its balance and version.
+SELECT finding."check", w.id::text AS subject, finding.detail
+FROM {ledger}.wallets w
+LEFT JOIN LATERAL (
+    SELECT status, overdraft_limit FROM {ledger}.wallet_changes
+    WHERE wallet_id = w.id
+    ORDER BY version DESC LIMIT 1
+) last ON true
+CROSS JOIN LATERAL (VALUES
+    ('wallet-limit', w.held < 0 OR w.overdraft_limit < 0
+        OR NOT w.funding AND w.balance::numeric - w.held < -w.overdraft_limit::numeric,
+     format('balance %s, held %s, overdraft limit %s', w.balance, w.held, w.overdraft_limit)),
+    ('closed-wallet', w.status = 2 AND (w.balance <> 0 OR w.held <> 0),
+     format('is closed with balance %s, held %s', w.balance, w.held)),
+    ('wallet-settings',
+     (w.status, w.overdraft_limit) IS DISTINCT FROM (last.status, last.overdraft_limit),
+     format('status %s, overdraft limit %s, but %s and %s by its history', w.status,
+            w.overdraft_limit, last.status, last.overdraft_limit))
+) AS finding ("check", is_wrong, detail)
+WHERE w.id BETWEEN $1 AND $2 AND finding.is_wrong;
+
+-- name: transfer_wallets
+-- Nothing in the schema ties a transfer to its wallets: their rows are locked often.
+SELECT CASE WHEN s.id IS NULL OR d.id IS NULL THEN 'transfer-wallets'
+            ELSE 'transfer-currency' END AS "check",
+       t.id::text AS subject,
+       CASE WHEN s.id IS NULL THEN format('its source %s is missing', t.source_wallet_id)
+            WHEN d.id IS NULL THEN format('its destination %s is missing', t.destination_wallet_id)
+            ELSE format('moves %s from %s to %s', t.currency, s.currency, d.currency)
+            END AS detail
+FROM {ledger}.transfers t
+LEFT JOIN {ledger}.wallets s ON s.id = t.source_wallet_id
+LEFT JOIN {ledger}.wallets d ON d.id = t.destination_wallet_id
+WHERE t.id BETWEEN $1 AND $2
+  AND (s.currency IS DISTINCT FROM t.currency OR d.currency IS DISTINCT FROM t.currency);
+
+-- name: reversals
+-- A reversal gives money back where it came from, once: nobody reverses a reversal.
+SELECT finding."check", r.id::text AS subject, finding.detail
+FROM {ledger}.transfers r
+LEFT JOIN {ledger}.transfers o ON o.id = r.reverses_transfer_id
+CROSS JOIN LATERAL (VALUES
+    ('reversal-original',
+     r.kind <> 1 OR o.id IS NULL OR o.kind = 1 OR o.reverses_transfer_id IS NOT NULL,
+     CASE WHEN r.kind <> 1 THEN format('is no reversal, but names an original')
+          WHEN o.id IS NULL THEN format('its original %s is missing', r.reverses_transfer_id)
+          ELSE format('its original %s is a reversal itself', o.id) END),
+    ('reversal-sides', r.source_wallet_id <> o.destination_wallet_id
+                       OR r.destination_wallet_id <> o.source_wallet_id,
+     format('moves money from %s to %s, its original from %s to %s', r.source_wallet_id,
+            r.destination_wallet_id, o.source_wallet_id, o.destination_wallet_id)),
+    ('reversal-currency', r.currency <> o.currency,
+     format('is in %s, its original in %s', r.currency, o.currency))
+) AS finding ("check", is_wrong, detail)
+WHERE r.id BETWEEN $1 AND $2
+  AND (r.kind = 1 OR r.reverses_transfer_id IS NOT NULL)
+  AND finding.is_wrong;
+
+-- name: reversal_sums
+-- Never more is given back than was given.
+SELECT 'reversal-sum' AS "check", o.id::text AS subject,
+       format('of %s %s %s was given back', o.amount, o.currency, sum(r.amount)) AS detail
+FROM {ledger}.transfers o
+JOIN {ledger}.transfers r ON r.reverses_transfer_id = o.id
+WHERE o.id BETWEEN $1 AND $2
+GROUP BY o.id
+HAVING sum(r.amount) > o.amount;
