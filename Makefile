@@ -16,7 +16,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check lint fmt constraints venv services clean
+.PHONY: help run test check lint fmt docs constraints venv services clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -39,6 +39,9 @@ lint: $(DEVELOP_STAMP) ## Check format, style, types and the direction of import
 fmt: $(DEVELOP_STAMP) ## Format the code and repair what ruff can
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
+
+docs: $(DEVELOP_STAMP) ## Write the table of settings in README.md anew
+	@$(BIN)/python -m tests.support.configuration
 
 constraints: ## Pin the newest versions of all dependencies
 	@.ci/constraints

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
@@ -148,12 +149,25 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
         replica = await exits.enter_async_context(
             open_replica(settings, limits, drain_linger_s=0.0)
         )
+        ending = asyncio.ensure_future(_first_exit(stack.first_exit, replica.first_exit))
         if with_demo:
-            await _fill(replica.url, console)
-        _welcome(console, replica.url, stack)
-        ended = await _first_exit(stack.first_exit, replica.first_exit)
-        console.print(f"stopping: {ended}", style="red")
+            await _unless(ending, _fill(replica.url, console))
+        if not ending.done():
+            _welcome(console, replica.url, stack)
+        console.print(f"stopping: {await ending}", style="red")
     return 1
+
+
+async def _unless(ending: asyncio.Future[str], work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, but give it up when something it needs has ended."""
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            task.result()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
 def _progress(console: Console) -> Progress:
@@ -177,15 +191,22 @@ async def _fill(url: str, console: Console) -> None:
         )
 
 
+def _masked(url: str) -> str:
+    """The address of a server that is not ours, without its password."""
+    return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)
+
+
 def _welcome(console: Console, url: str, stack: DevStack) -> None:
-    amqp = stack.amqp_url or "none: events wait in the outbox"
+    amqp = "none: events wait in the outbox"
+    if stack.amqp_url is not None:
+        amqp = stack.amqp_url if stack.rabbitmq else _masked(stack.amqp_url)
     console.print(
         f"""
 [bold]transferd is ready at {url}[/bold]
   documentation  {url}/docs
   metrics        {url}/metrics
-  PostgreSQL     {stack.database_url}
-  Redis          {stack.redis_url}
+  PostgreSQL     {stack.database_url if stack.postgres else _masked(stack.database_url)}
+  Redis          {stack.redis_url if stack.redis else _masked(stack.redis_url)}
   RabbitMQ       {amqp}
   data           {stack.directory}
 

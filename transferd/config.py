@@ -7,6 +7,7 @@ a retry or a wait.
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
@@ -76,6 +77,8 @@ class Limits:
     replay_ttl_s: int = 24 * 3600
     # A snapshot can be stale only where a refresh failed, and no longer than this.
     snapshot_ttl_s: int = 15
+    # A reader that takes longer between its look at PostgreSQL and the cache does not fill it.
+    reservation_ttl_s: float = 2.0
     redis_timeout_s: float = 0.25
     # After a failed call Redis is left alone this long, so that an outage costs one call, not one
     # time-out per group.
@@ -124,16 +127,17 @@ class Limits:
             raise ConfigurationError("backlog_low < backlog_high < backlog_max must hold")
 
 
-def _postgres_url(value: str) -> str:
-    if not value.startswith(("postgresql://", "postgres://")):
-        raise ValueError("must start with postgresql://")
-    return value
+def _address(*schemes: str) -> AfterValidator:
+    """Checks what the drivers would only answer with a stack trace."""
 
+    def check(value: str) -> str:
+        if not value.startswith(schemes):
+            raise ValueError(f"must start with {' or '.join(schemes)}")
+        # Reading the port parses it; the error says what is wrong with it.
+        _ = urlsplit(value).port
+        return value
 
-def _redis_url(value: str) -> str:
-    if not value.startswith(("redis://", "rediss://", "unix://")):
-        raise ValueError("must start with redis://, rediss:// or unix://")
-    return value
+    return AfterValidator(check)
 
 
 class Settings(BaseSettings):
@@ -141,14 +145,14 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix="TRANSFERD_", extra="ignore", frozen=True)
 
-    database_url: Annotated[str, AfterValidator(_postgres_url)] | None = Field(
+    database_url: Annotated[str, _address("postgresql://", "postgres://")] | None = Field(
         None,
         description="PostgreSQL to use. `dev` starts its own when this is not set.",
     )
-    redis_url: Annotated[str, AfterValidator(_redis_url)] | None = Field(
+    redis_url: Annotated[str, _address("redis://", "rediss://", "unix://")] | None = Field(
         None, description="Redis to use. `dev` starts its own when this is not set."
     )
-    amqp_url: str | None = Field(
+    amqp_url: Annotated[str, _address("amqp://", "amqps://")] | None = Field(
         None, description="RabbitMQ to use. `dev` starts its own when this is not set."
     )
     host: str = Field("127.0.0.1", description="Address to listen on.")

@@ -46,12 +46,17 @@ class Gate:
         ticket = asyncio.get_running_loop().create_future()
         self._waiting.append(ticket)
         try:
-            await asyncio.wait_for(ticket, timeout_s)
-        except TimeoutError:
-            raise Overloaded() from None
+            # Not wait_for: it may raise although the ticket was called; its place would be lost.
+            await asyncio.wait([ticket], timeout=timeout_s)
+        except asyncio.CancelledError:
+            if ticket.done():
+                self.leave()
+            raise
         finally:
             if ticket in self._waiting:
                 self._waiting.remove(ticket)
+        if not ticket.done():
+            raise Overloaded()
 
     def leave(self) -> None:
         """Go out; whoever waits comes in once the low mark is reached."""
@@ -59,9 +64,7 @@ class Gate:
         if self._is_closed and self._inside <= self._limits.backlog_low:
             self._is_closed = False
             while self._waiting and self._inside < self._limits.backlog_high:
-                ticket = self._waiting.popleft()
-                if not ticket.done():
-                    self._inside += 1
-                    ticket.set_result(None)
+                self._inside += 1
+                self._waiting.popleft().set_result(None)
             # Who is left outside comes in at the next low mark; till then nobody may overtake them.
             self._is_closed = bool(self._waiting)

@@ -75,8 +75,12 @@ class Router:
         try:
             if not self._gate.try_enter():
                 await self._gate.wait(self._limits.mailbox_wait_s)
-            envelope.on_answered = self._leave
-            self._actor(envelope.wallet_id).tell(envelope)
+            if envelope.answer.done():
+                # The sweeper failed it and, with those inside, made the room that let it in.
+                self._gate.leave()
+            else:
+                envelope.on_answered = self._leave
+                self._actor(envelope.wallet_id).tell(envelope)
         except TransferdError as error:
             # Those who joined hear the same.
             envelope.fail(error)

@@ -1,6 +1,7 @@
 """Wallet snapshots: rendered JSON with its version, so that a hit needs no work at all."""
 
 import asyncio
+import random
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -10,6 +11,8 @@ from transferd.config import Limits
 from transferd.domain.key import Key
 
 _REFRESH = Script("refresh.lua")
+_RESERVE = Script("reserve.lua")
+_FILL = Script("fill.lua")
 
 
 class Snapshot(NamedTuple):
@@ -41,9 +44,24 @@ class Wallets:
                 self._reader = asyncio.create_task(self._read_wanted())
         return await asyncio.shield(future)
 
-    async def fill(self, snapshot: Snapshot) -> None:
-        """Store what was read from PostgreSQL, unless a newer version is there already."""
-        await self.refresh([snapshot], [], [])
+    async def reserve(self, wallet_id: str) -> str:
+        """Before PostgreSQL is read: a reservation, to be handed to `fill`."""
+        reservation = f"l{random.getrandbits(64):016x}"
+        await self._link.run(
+            _RESERVE, _key(wallet_id), reservation, int(self._limits.reservation_ttl_s * 1000)
+        )
+        return reservation
+
+    async def fill(self, snapshot: Snapshot, reservation: str) -> None:
+        """Store what was read from PostgreSQL, unless anything has happened to it since."""
+        await self._link.run(
+            _FILL,
+            _key(snapshot.wallet_id),
+            reservation,
+            snapshot.version,
+            b"%d %s" % (snapshot.version, snapshot.body),
+            self._limits.snapshot_ttl_s,
+        )
 
     async def refresh(
         self,
@@ -59,7 +77,7 @@ class Wallets:
             self._limits.snapshot_ttl_s,
             self._limits.replay_ttl_s,
             b"\n".join(
-                b"td:w:%s\n%d %s" % (s.wallet_id.encode(), s.version, s.body) for s in snapshots
+                b"%s\n%d %s" % (_key(s.wallet_id).encode(), s.version, s.body) for s in snapshots
             ),
             b"\n".join(redis_key(key).encode() + b"\n" + r.encode() for key, r in replays),
             "\n".join(f"{redis_key(key)}\n{claim}" for key, claim in releases),
@@ -82,16 +100,20 @@ class Wallets:
     ) -> None:
         values: Sequence[bytes | None] | None = None
         try:
-            values = await self._link.get_many([f"td:w:{id}" for id in ids])
+            values = await self._link.get_many([_key(id) for id in ids])
         finally:
             for id, value in zip(ids, values or [None] * len(ids), strict=True):
                 if not wanted[id].done():
                     wanted[id].set_result(_read(id, value))
 
 
+def _key(wallet_id: str) -> str:
+    return f"td:w:{wallet_id}"
+
+
 def _read(wallet_id: str, value: bytes | None) -> Snapshot | None:
     if value is None:
         return None
     version, _, body = value.partition(b" ")
-    # Anything else was not written here; the next fill takes its place.
+    # Anything else is a reservation, or was not written here.
     return Snapshot(wallet_id, int(version), body) if version.isdigit() and body else None

@@ -219,8 +219,8 @@ class Committer:
         # wait until its claim runs out.
         releases = [
             (e.key, self._replays.claim_value)
-            for e, error in report.failures
-            if e.key is not None and not isinstance(error, DeadlineExceeded)
+            for e, _ in report.failures
+            if e.key is not None and not e.in_doubt
         ]
         snapshots = [
             Snapshot(wallet.id, wallet.version, self._renderer.wallet(wallet))

@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from transferd.domain.book import Command, Outcome
-from transferd.domain.errors import TransferdError
+from transferd.domain.errors import DeadlineExceeded, InternalFailure, TransferdError
 from transferd.domain.key import Key
 from transferd.domain.transfer import PostedTransfer
 from transferd.domain.wallet import Wallet
@@ -38,6 +38,7 @@ class Envelope:
         "deadline",
         "enqueued_at",
         "fingerprint",
+        "in_doubt",
         "key",
         "on_answered",
         "origin",
@@ -67,6 +68,8 @@ class Envelope:
         self.urgent = urgent
         # Set once another replica's claim has been waited for: PostgreSQL alone decides then.
         self.claim_settled = False
+        # Set once a COMMIT with it was cut: from then on nobody may say that nothing happened.
+        self.in_doubt = False
         # Told once, when the command is over, also if nobody waits for the answer any more.
         self.on_answered: Callable[[Envelope], None] | None = None
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
@@ -84,6 +87,8 @@ class Envelope:
     def fail(self, error: TransferdError) -> None:
         """Answer whoever waits with a failure of the machinery."""
         self._end()
+        if self.in_doubt and not isinstance(error, InternalFailure):
+            error = DeadlineExceeded()
         if not self.answer.done():
             self.answer.set_exception(error)
             # Nobody may be waiting any more; asyncio would then complain about an unseen exception.

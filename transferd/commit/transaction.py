@@ -18,7 +18,6 @@ from transferd.domain.book import (
 from transferd.domain.decide import decide, touched_wallets
 from transferd.domain.errors import (
     DatabaseUnavailable,
-    DeadlineExceeded,
     InternalFailure,
     Overloaded,
     Reason,
@@ -101,7 +100,6 @@ class GroupTransaction:
     async def _retried(self, envelopes: Sequence[Envelope]) -> Report:
         """Run attempts until one commits or the first deadline would be missed."""
         deadline = min(envelope.deadline for envelope in envelopes)
-        in_doubt = False
         wait_s = 0.0
         duplicates = 0
         gave_up: TransferdError
@@ -120,11 +118,13 @@ class GroupTransaction:
                 self._contended_until = self._clock() + self._limits.contended_window_s
                 cause, gave_up = error.sqlstate, Overloaded()
             except ConnectionFailure as error:
-                in_doubt = in_doubt or error.in_doubt
+                if error.in_doubt:
+                    for envelope in envelopes:
+                        envelope.in_doubt = True
                 cause, gave_up = error.sqlstate or "connection", DatabaseUnavailable()
             self._facts.emit(GroupRetried(cause, len(envelopes)))
             if self._clock() + wait_s + self._limits.lock_timeout_s > deadline:
-                raise DeadlineExceeded() if in_doubt else gave_up
+                raise gave_up
             await asyncio.sleep(wait_s)
             wait_s = min(
                 max(2 * wait_s, self._limits.retry_wait_first_s), self._limits.retry_wait_max_s

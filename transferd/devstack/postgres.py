@@ -62,7 +62,6 @@ SETTINGS: Mapping[str, str] = {
 # Survives a crash of PostgreSQL, not one of the machine: what a test suite wants.
 NOT_DURABLE: Mapping[str, str] = {
     "fsync": "off",
-    "synchronous_commit": "off",
     "full_page_writes": "off",
 }
 

@@ -36,6 +36,9 @@ def build(parts: Parts) -> web.Application:
         path = operation.path.replace("{key}", "{key:.+}")
         handler = _bound(operation, parts, authentication)
         application.router.add_route(operation.method, path, handler)
+        if operation.method == "GET":
+            # RFC 9110 section 9.3.2: the same without the body.
+            application.router.add_route("HEAD", path, handler)
     system.add_routes(application, parts, openapi.document(OPERATIONS))
     return application
 

@@ -2,10 +2,14 @@
 
 import base64
 import binascii
+import re
 
 from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.web.problems import Problem
 from transferd.web.schemas import is_id
+
+# At most 19 digits: Python refuses to read very long ones.
+_VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
 def encode(list_name: str, position: str | int) -> str:
@@ -41,6 +45,6 @@ def decode_version(list_name: str, cursor: str | None) -> int | None:
     if cursor is None:
         return None
     text = decode(list_name, cursor)
-    if not text.isdecimal() or int(text) > BALANCE_MINOR_MAX:
+    if _VERSION.fullmatch(text) is None or int(text) > BALANCE_MINOR_MAX:
         raise Problem("cursor-invalid")
     return int(text)

@@ -2,7 +2,7 @@
 
 import math
 import re
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import orjson
@@ -10,6 +10,7 @@ from pydantic import (
     AfterValidator,
     AwareDatetime,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -23,6 +24,14 @@ from transferd.domain.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, BALANCE_
 _LIMITS = Limits()
 _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 _UUID_PATTERN = re.compile(_UUID)
+_DIGITS = re.compile(r"-?[0-9]+")
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+# Nothing is older, and a datetime cannot hold more. Times beyond mean the same as these.
+_TIME_MIN = datetime(1970, 1, 1, tzinfo=UTC)
+_TIME_MAX = datetime.max.replace(tzinfo=UTC)
 
 
 def is_id(text: str) -> bool:
@@ -60,6 +69,24 @@ def _flat(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _digits(value: str) -> str:
+    # pydantic would read 1.0 and 1_000 as well.
+    if _DIGITS.fullmatch(value) is None:
+        raise PydanticCustomError("int_parsing", "must be an integer in decimal digits")
+    return value
+
+
+def _rfc_3339(value: str) -> str:
+    # pydantic would read seconds since 1970 as well.
+    if _RFC_3339.fullmatch(value) is None:
+        raise PydanticCustomError("datetime_parsing", "must be a time with an offset (RFC 3339)")
+    return value
+
+
+def _within_range(value: datetime) -> datetime:
+    return min(max(value, _TIME_MIN), _TIME_MAX)
+
+
 Id = Annotated[
     str,
     StringConstraints(pattern=_UUID, to_lower=True),
@@ -85,6 +112,8 @@ Amount = Annotated[
 ]
 NonNegative = Annotated[int, Field(ge=0, le=AMOUNT_MINOR_MAX)]
 Balance = Annotated[int, Field(ge=BALANCE_MINOR_MIN, le=BALANCE_MINOR_MAX)]
+InDigits = BeforeValidator(_digits)
+QueryTime = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_within_range)]
 
 
 class Body(BaseModel):
@@ -151,7 +180,7 @@ class NewReversal(Body):
     amount: Amount | None = None
 
 
-Limit = Annotated[int, Field(ge=1, le=_LIMITS.list_items_max)]
+Limit = Annotated[int, Field(ge=1, le=_LIMITS.list_items_max), InDigits]
 
 
 class ListQuery(Query):
@@ -177,15 +206,15 @@ class TransfersQuery(ListQuery):
 class StatementQuery(ListQuery):
     """GET /wallets/{id}/statement: entries with from <= created_at <= to."""
 
-    from_: Annotated[AwareDatetime | None, Field(alias="from")] = None
-    to: AwareDatetime | None = None
+    from_: Annotated[QueryTime | None, Field(alias="from")] = None
+    to: QueryTime | None = None
 
 
 class WalletQuery(Query):
     """GET /wallets/{id}."""
 
-    min_version: Annotated[int, Field(ge=0, le=BALANCE_MINOR_MAX)] | None = None
-    at: AwareDatetime | None = None
+    min_version: Annotated[int, Field(ge=0, le=BALANCE_MINOR_MAX), InDigits] | None = None
+    at: QueryTime | None = None
 
 
 class DryRunQuery(Query):

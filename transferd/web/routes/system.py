@@ -8,6 +8,7 @@ from importlib import resources
 import orjson
 from aiohttp import web
 
+from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.web import problems
 from transferd.web.parts import Parts
@@ -27,11 +28,26 @@ async def readyz(parts: Parts, _: web.Request) -> web.Response:
     """GET /readyz: PostgreSQL answers and the replica is not draining."""
     if parts.lifecycle.is_draining:
         raise Problem("draining", headers={"Retry-After": "1"})
-    try:
-        await asyncio.wait_for(parts.database.ping(), _PING_TIMEOUT_S)
-    except (StoreError, TimeoutError):
-        raise Problem("database-unavailable", headers={"Retry-After": "1"}) from None
+    if not await _answers(parts.database):
+        raise Problem("database-unavailable", headers={"Retry-After": "1"})
     return web.Response(body=b'{"status":"ready"}', content_type="application/json")
+
+
+async def _answers(database: Database) -> bool:
+    async def ping() -> bool:
+        try:
+            await database.ping()
+        except StoreError:
+            return False
+        return True
+
+    asking = asyncio.create_task(ping())
+    # Not wait_for: it would wait until the driver has told a hung server of the cancellation.
+    done, _ = await asyncio.wait([asking], timeout=_PING_TIMEOUT_S)
+    if not done:
+        asking.cancel()
+        return False
+    return asking.result()
 
 
 async def metrics(parts: Parts, _: web.Request) -> web.Response:

@@ -87,11 +87,12 @@ async def read(call: Call) -> web.Response:
 
 async def _read_through(call: Call, id: str) -> Snapshot:
     """Read from PostgreSQL and fill the cache."""
+    reservation = await call.parts.wallets.reserve(id)
     wallet = (await store.read_wallets(call.parts.database, [id])).get(id)
     if wallet is None:
         raise wallet_not_found(call)
     snapshot = Snapshot(id, wallet.version, call.parts.rendering.wallet(wallet))
-    await call.parts.wallets.fill(snapshot)
+    await call.parts.wallets.fill(snapshot, reservation)
     return snapshot
 
 

@@ -1,0 +1,118 @@
+"""What README.md promises is what a reader gets."""
+
+import re
+
+import aiohttp
+import pytest
+
+from tests.conftest import Database
+from tests.support.api import Api
+from tests.support.command import run, running
+from tests.support.configuration import README
+from tests.support.tidy import shell_commands
+from tests.support.walk import README_URL, take, walk_in_readme, walk_moves_money
+from transferd.config import Limits
+
+_CALL = re.compile(r"`(GET|POST|PATCH|DELETE) (/[\w/{}.-]*)`")
+
+
+def readme() -> str:
+    return README.read_text(encoding="utf-8")
+
+
+def settings_of(database: Database) -> dict[str, str]:
+    """The environment of somebody who follows the README, on the database of this test."""
+    settings = database.settings()
+    return {
+        "TRANSFERD_DATABASE_URL": settings.required("database_url"),
+        "TRANSFERD_REDIS_URL": settings.required("redis_url"),
+        "TRANSFERD_PORT": "0",
+        "TRANSFERD_AUTH": "off",
+    }
+
+
+def documented_commands() -> list[list[str]]:
+    """What stands behind `transferd` in blocks of shell and in the text, each once."""
+    text = readme()
+    inline = "\n".join(re.findall(r"`(transferd [^`]+)`", text))
+    commands = [*shell_commands(text), *shell_commands(f"```sh\n{inline}\n```\n")]
+    words = {tuple(command[1:]) for command in commands if command[:1] == ["transferd"]}
+    return [list(each) for each in sorted(words)]
+
+
+async def test_the_walk_moves_money(api: Api) -> None:
+    receiver = await walk_moves_money(walk_in_readme().replace(README_URL, api.url))
+    assert await api.balance(receiver) == 2500
+
+
+async def test_a_walk_that_does_not_work_is_noticed(api: Api) -> None:
+    walk = walk_in_readme().replace(README_URL, api.url)
+    with pytest.raises(AssertionError):
+        await take(walk.replace('"currency": "USD", "initial_balance"', '"initial_balance"'))
+    with pytest.raises(AssertionError):
+        await walk_moves_money(walk.replace("2500", "2501"))
+
+
+async def test_every_documented_command_works(database: Database) -> None:
+    settings = settings_of(database)
+    documented = documented_commands()
+    assert ["audit"] in documented
+    assert ["migrate"] in documented
+    for words in documented:
+        if words[0] in ("dev", "serve"):  # They go on until they are stopped.
+            continue
+        code, output = await run(*words, settings=settings)
+        assert code == 0, f"transferd {' '.join(words)}: {output}"
+        assert output.strip()
+
+
+async def test_serve_serves_what_migrate_has_made(database: Database) -> None:
+    async with running("serve", settings=settings_of(database)) as command:
+        await command.says("http://127.0.0.1:")
+        async with (
+            aiohttp.ClientSession() as session,
+            session.get(f"{command.url}/readyz") as reply,
+        ):
+            assert reply.status == 200
+
+
+async def test_the_table_of_calls_is_complete(api: Api) -> None:
+    document = (await api.get("/openapi.json")).json
+    served = {
+        (method.upper(), path) for path, methods in document["paths"].items() for method in methods
+    }
+    section = readme().partition("## The API\n")[2].partition("\n## ")[0]
+    told = set(_CALL.findall(section))
+    operations = {call for call in told if call[1].count("/") == 1 and call[0] == "GET"}
+    assert told >= served
+    for _, path in operations - served:
+        assert (await api.get(path)).status == 200, path
+    assert told - operations <= served
+
+
+async def test_a_refusal_says_what_would_help(api: Api) -> None:
+    reply = await api.transfer(await api.wallet(100), await api.wallet(), 250)
+    assert reply.code == "insufficient-funds"
+    assert (reply.json["available"], reply.json["shortfall"]) == (100, 150)
+
+
+def test_the_bounds_are_the_ones_of_the_code() -> None:
+    limits = Limits()
+    text = " ".join(readme().split())
+    for bound in (
+        f"mailbox holds {limits.mailbox_envelopes_max} requests",
+        f"a replica {limits.backlog_max} ",
+        f"a group {limits.group_envelopes_max};",
+        f"within {limits.request_deadline_s:g} seconds",
+        f"at most {limits.body_bytes_max // 1024} KiB",
+        f"its metadata {limits.metadata_bytes_max // 1024} KiB",
+    ):
+        assert bound in text
+
+
+def test_the_links_lead_somewhere() -> None:
+    for name in ("README.md", "docs/architecture.md", "CHANGELOG.md"):
+        page = README.parent / name
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
+            if not target.startswith("https://"):
+                assert (page.parent / target).exists(), f"{name}: {target}"

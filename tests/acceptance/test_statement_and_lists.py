@@ -1,0 +1,256 @@
+"""Statements and lists: their order, their pages, and what limits them."""
+
+import asyncio
+import base64
+from collections.abc import AsyncIterator
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.conftest import Database
+from tests.support.api import Api, Reply
+from tests.support.contract import NOBODY, exactly, time_of
+
+
+async def pages(api: Api, path: str) -> AsyncIterator[Reply]:
+    """The page at `path` and all that follow it, by their Link headers."""
+    while True:
+        page = await exactly(api, "GET", path)
+        assert page.status == 200, page
+        assert list(page.json) == ["data", "has_more", "next_cursor"]
+        assert page.json["has_more"] is (page.json["next_cursor"] is not None)
+        yield page
+        if "Link" not in page.headers:
+            assert page.json["has_more"] is False
+            return
+        target, relation = page.headers["Link"].split("; ")
+        assert relation == 'rel="next"'
+        assert page.json["next_cursor"] in target
+        path = target.strip("<>")
+
+
+async def all_pages(api: Api, path: str) -> list[list[Any]]:
+    """The data of every page."""
+    return [page.json["data"] async for page in pages(api, path)]
+
+
+async def history(api: Api) -> tuple[str, str, list[str]]:
+    """A wallet with one change of every kind, its partner, and the transfers in their order."""
+    ada, bob = await api.wallet(1_000), await api.wallet()
+    sent = await api.transfer(ada, bob, 300, reference="rent", metadata={"month": "June"})
+    back = await api.post(f"/transfers/{sent.json['id']}/reversal", {"amount": 100}, key="back")
+    await api.post(f"/wallets/{ada}/freeze")
+    await api.post(f"/wallets/{ada}/unfreeze")
+    await api.patch(f"/wallets/{ada}", {"metadata": {"name": "ada"}})
+    rest = await api.transfer(ada, bob, 800)
+    await api.post(f"/wallets/{ada}/close")
+    return ada, bob, [reply.json["id"] for reply in (sent, back, rest)]
+
+
+async def test_a_statement_tells_every_change_newest_first(api: Api) -> None:
+    ada, bob, (sent, back, rest) = await history(api)
+    [entries] = await all_pages(api, f"/wallets/{ada}/statement")
+    deposit = entries[-1]["transfer_id"]
+    funding = await api.funding_wallet()
+    assert [list(entry.values())[:6] for entry in entries] == [
+        [None, "close", 0, 0, 8, None],
+        [rest, "transfer", -800, 0, 7, bob],
+        [None, "update", 0, 800, 6, None],
+        [None, "unfreeze", 0, 800, 5, None],
+        [None, "freeze", 0, 800, 4, None],
+        [back, "reversal", 100, 800, 3, bob],
+        [sent, "transfer", -300, 700, 2, bob],
+        [deposit, "transfer", 1_000, 1_000, 1, funding],
+    ]
+    assert list(entries[0]) == [
+        "transfer_id",
+        "kind",
+        "amount",
+        "balance_after",
+        "version",
+        "counterparty_wallet_id",
+        "created_at",
+        "metadata",
+    ]
+    assert [entry["metadata"] for entry in entries if entry["metadata"]] == [{"month": "June"}]
+    times = [time_of(entry["created_at"]) for entry in entries]
+    assert times == sorted(times, reverse=True)
+    for id in (sent, back, rest, deposit):
+        [entry] = [entry for entry in entries if entry["transfer_id"] == id]
+        assert (await api.get(f"/transfers/{id}")).json["created_at"] == entry["created_at"]
+    [seen_by_bob] = await all_pages(api, f"/wallets/{bob}/statement")
+    assert [entry["amount"] for entry in seen_by_bob] == [800, -100, 300]
+
+
+async def test_a_new_wallet_has_an_empty_statement(api: Api) -> None:
+    ada = await api.wallet()
+    assert await all_pages(api, f"/wallets/{ada}/statement") == [[]]
+    assert await all_pages(api, f"/transfers?wallet_id={ada}") == [[]]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 4, 8, 9, 200])
+async def test_pages_follow_each_other_without_gap_or_overlap(api: Api, limit: int) -> None:
+    ada, _, _ = await history(api)
+    found = await all_pages(api, f"/wallets/{ada}/statement?limit={limit}")
+    full, rest = divmod(8, limit)
+    assert [len(page) for page in found] == [limit] * full + [rest] * bool(rest)
+    assert [entry["version"] for page in found for entry in page] == list(range(8, 0, -1))
+
+
+async def test_every_list_has_pages(api: Api) -> None:
+    owner = await api.user()
+    users = [owner, *[await api.user() for _ in range(4)]]
+    wallets = [
+        (await api.post("/wallets", {"user_id": owner, "currency": "USD"})).json["id"]
+        for _ in range(5)
+    ]
+    rich = await api.wallet(5)
+    transfers = [(await api.transfer(rich, wallets[0], 1)).json["id"] for _ in range(5)]
+    users.append((await api.get(f"/wallets/{rich}")).json["user_id"])
+    for path, made in (
+        ("/users?limit=2", users),
+        (f"/wallets?limit=2&user_id={owner}", wallets),
+        (f"/wallets?currency=USD&limit=2&user_id={owner}", wallets),
+        (f"/transfers?limit=2&wallet_id={wallets[0]}", transfers),
+    ):
+        found = await all_pages(api, path)
+        assert [len(page) for page in found[:-1]] == [2] * (len(found) - 1), path
+        assert [each["id"] for page in found for each in page] == made[::-1], path
+
+
+async def test_what_happens_meanwhile_does_not_shift_the_next_page(api: Api) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    for _ in range(4):
+        await api.transfer(ada, bob, 1)
+    seen = []
+    async for page in pages(api, f"/wallets/{ada}/statement?limit=2"):
+        seen += [entry["version"] for entry in page.json["data"]]
+        await api.transfer(ada, bob, 1)
+    assert seen == [5, 4, 3, 2, 1]
+
+
+async def test_lists_follow_version_and_not_id(api: Api, database: Database) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    made = [(await api.transfer(ada, bob, amount)).json["id"] for amount in (1, 2, 3, 4)]
+    # As if the first had been asked for on a machine whose clock is far ahead.
+    late = "0fffffff-ffff-7000-8000-000000000000"
+    await database.fetch(
+        "UPDATE ledger_00.transfers SET id = $1::uuid WHERE id = $2::uuid", late, made[0]
+    )
+    expected = [made[3], made[2], made[1], late]
+    for path in (f"/transfers?limit=2&wallet_id={bob}", f"/wallets/{bob}/statement?limit=2"):
+        found = [each for page in await all_pages(api, path) for each in page]
+        assert [each.get("id", each.get("transfer_id")) for each in found] == expected
+
+
+async def test_a_page_has_50_items_unless_told_otherwise(api: Api) -> None:
+    ada = await api.wallet(1_000)
+    bob = await api.wallet()
+    await asyncio.gather(*(api.transfer(ada, bob, 1) for _ in range(201)))
+    for path in (f"/transfers?wallet_id={bob}", f"/wallets/{bob}/statement?"):
+        assert [len(page) for page in await all_pages(api, path)] == [50, 50, 50, 50, 1]
+        assert [len(page) for page in await all_pages(api, f"{path}&limit=200")] == [200, 1]
+    [first, *_] = await all_pages(api, f"/transfers?wallet_id={ada}&limit=200")
+    assert [each["source_version"] for each in first] == list(range(202, 2, -1))
+
+
+async def test_a_statement_may_be_cut_to_a_time(api: Api) -> None:
+    ada, _, _ = await history(api)
+    path = f"/wallets/{ada}/statement?limit=3"
+    entries = [entry for page in await all_pages(api, path) for entry in page]
+    times = {entry["version"]: time_of(entry["created_at"]) for entry in entries}
+
+    async def versions(first: int | None, last: int | None, nudge_us: int = 0) -> list[int]:
+        nudge = timedelta(microseconds=nudge_us)
+        query = path
+        if first is not None:
+            query += f"&from={times[first] - nudge:%Y-%m-%dT%H:%M:%S.%fZ}"
+        if last is not None:
+            query += f"&to={times[last] + nudge:%Y-%m-%dT%H:%M:%S.%fZ}"
+        return [each["version"] for page in await all_pages(api, query) for each in page]
+
+    # Both ends belong to it.
+    for nudge_us in (0, 1):
+        assert await versions(3, 6, nudge_us) == [6, 5, 4, 3]
+        assert await versions(None, 6, nudge_us) == [6, 5, 4, 3, 2, 1]
+        assert await versions(3, None, nudge_us) == [8, 7, 6, 5, 4, 3]
+        assert await versions(5, 5, nudge_us) == [5]
+    assert await versions(3, 6, -1) == [5, 4]
+    assert await versions(6, 3) == []
+    assert await versions(5, 5, -1) == []
+
+
+async def test_a_statement_may_be_cut_to_any_time_there_is(api: Api) -> None:
+    ada, bob = await api.wallet(10), await api.wallet()
+    await api.transfer(ada, bob, 1)
+    path = f"/wallets/{ada}/statement"
+    for query, count in (
+        # The zero time of some languages.
+        ("from=0001-01-01T00:00:00Z", 2),
+        ("from=0001-01-01T00:00:00%2B14:00", 2),
+        ("to=0001-01-01T00:00:00%2B14:00", 0),
+        ("to=9999-12-31T23:59:59.999999-14:00", 2),
+        ("from=9999-12-31T23:59:59.999999-14:00", 0),
+        ("from=1970-01-01T00:00:00Z&to=9999-12-31T23:59:59Z", 2),
+    ):
+        [entries] = await all_pages(api, f"{path}?{query}")
+        assert len(entries) == count, query
+
+
+def cursor(text: str | bytes) -> str:
+    """A cursor as the service would write it."""
+    data = text.encode() if isinstance(text, str) else text
+    return base64.urlsafe_b64encode(data).decode().rstrip("=")
+
+
+async def test_a_cursor_that_no_page_has_given_is_refused(api: Api) -> None:
+    ada, _, _ = await history(api)
+    given: dict[str, str] = {}
+    lists = {
+        "users": "/users?limit=1",
+        "wallets": "/wallets?limit=1",
+        "transfers": f"/transfers?limit=1&wallet_id={ada}",
+        "statement": f"/wallets/{ada}/statement?limit=1",
+    }
+    for name, path in lists.items():
+        given[name] = (await api.get(path)).json["next_cursor"]
+    made_up = ["", "abc", "%00", "%ff", "=", "*", cursor(b"\xff\xfe"), "x" * 3_000]
+    for name, path in lists.items():
+        right = given[name]
+        assert (await api.get(f"{path}&cursor={right}")).status == 200
+        wrong = [
+            *made_up,
+            *(each for other, each in given.items() if other != name),
+            right + "=",
+            right[:-1],
+            *(
+                cursor(f"{name}:{position}")
+                for position in ("", "-1", "+1", "x", "1.0", "٣", 2**63, "9" * 500, "1:1")
+            ),
+        ]
+        for each in wrong:
+            refused = await exactly(api, "GET", f"{path}&cursor={each}")
+            assert (refused.status, refused.code) == (400, "cursor-invalid"), (name, each)
+
+
+async def test_lists_of_a_wallet_need_one_that_exists(api: Api) -> None:
+    assert (await api.get(f"/wallets/{NOBODY}/statement")).code == "wallet-not-found"
+    assert (await api.get(f"/transfers?wallet_id={NOBODY}")).code == "wallet-not-found"
+    missing = await api.get("/transfers")
+    assert missing.code == "invalid-request"
+    assert [error["pointer"] for error in missing.json["errors"]] == ["/wallet_id"]
+
+
+async def test_a_next_page_is_at_an_address_of_the_service(api: Api) -> None:
+    ada, _, _ = await history(api)
+    page = await exactly(
+        api, "GET", f"/wallets/{ada}/statement?limit=2&from=2020-01-01T00:00:00%2B01:00"
+    )
+    address = urlsplit(page.headers["Link"].split(">")[0].removeprefix("<"))
+    assert (address.scheme, address.netloc) == ("", "")
+    assert address.path == f"/wallets/{ada}/statement"
+    # The offset of a time has a plus, which must come back as one.
+    assert "%2B01:00" in address.query
+    assert "limit=2" in address.query

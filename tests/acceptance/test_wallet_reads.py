@@ -1,0 +1,141 @@
+"""Reading one wallet: from the cache, only if it changed, not older than, and as it was."""
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api
+from tests.support.contract import NOBODY, exactly, time_of
+
+
+async def test_the_etag_is_the_version(api: Api) -> None:
+    ada = await api.wallet(100)
+    reply = await api.get(f"/wallets/{ada}")
+    assert reply.json["version"] == 1
+    assert reply.headers["ETag"] == '"w1"'
+    await api.transfer(ada, await api.wallet(), 5)
+    reply = await api.get(f"/wallets/{ada}")
+    assert (reply.headers["ETag"], reply.json["balance"]) == ('"w2"', 95)
+
+
+async def test_a_version_that_is_known_is_not_sent_again(api: Api) -> None:
+    ada = await api.wallet(100)
+    for known in ('"w1"', 'W/"w1"', '"w0", "w1"', '"w0","w1","w7"', "*"):
+        reply = await api.get(f"/wallets/{ada}", {"If-None-Match": known})
+        assert (reply.status, reply.body) == (304, b""), known
+        assert reply.headers["ETag"] == '"w1"'
+        assert reply.headers["X-Cache"] == "hit"
+        assert reply.headers["Cache-Control"] == "no-cache"
+    for other in ('"w0"', "w1", '"w11"', '"W1"', ""):
+        reply = await api.get(f"/wallets/{ada}", {"If-None-Match": other})
+        assert (reply.status, reply.json["balance"]) == (200, 100), other
+    await api.transfer(ada, await api.wallet(), 5)
+    reply = await api.get(f"/wallets/{ada}", {"If-None-Match": '"w1"'})
+    assert (reply.status, reply.json["balance"]) == (200, 95)
+
+
+async def test_x_cache_tells_where_an_answer_comes_from(
+    replicas: Replicas, database: Database
+) -> None:
+    cached, bare = await replicas.start(), await replicas.start(cache=False)
+    ada = await cached.wallet(100)
+    path = f"/wallets/{ada}"
+    first = await cached.get(path)
+    redis: Any = Redis.from_url(database.settings().required("redis_url"))
+    await redis.flushdb()
+    await redis.aclose()
+    replies = [first, await cached.get(path), await cached.get(path), await bare.get(path)]
+    assert [reply.headers["X-Cache"] for reply in replies] == ["hit", "miss", "hit", "bypass"]
+    assert {reply.body for reply in replies} == {first.body}
+
+
+async def test_an_answer_is_never_older_than_asked_for(replicas: Replicas) -> None:
+    cached, bare = await replicas.start(), await replicas.start(cache=False)
+    ada = await cached.wallet(100)
+    # A replica without Redis cannot tell the cache of what it did.
+    assert (await bare.transfer(ada, await bare.wallet(), 5)).json["source_version"] == 2
+    stale = await cached.get(f"/wallets/{ada}")
+    assert (stale.headers["X-Cache"], stale.json["version"]) == ("hit", 1)
+    assert (await cached.get(f"/wallets/{ada}?min_version=1")).body == stale.body
+    fresh = await cached.get(f"/wallets/{ada}?min_version=2")
+    assert (fresh.headers["X-Cache"], fresh.json["version"]) == ("miss", 2)
+    assert fresh.json["balance"] == 95
+    # What was read is kept for the next one, who need not ask for it.
+    assert (await cached.get(f"/wallets/{ada}")).body == fresh.body
+
+
+@pytest.mark.parametrize("cache", [True, False])
+async def test_a_version_that_does_not_exist_yet_is_not_reached(
+    replicas: Replicas, cache: bool
+) -> None:
+    api = await replicas.start(cache=cache)
+    ada = await api.wallet(100)
+    for version in (2, 2**63 - 1):
+        refused = await api.get(f"/wallets/{ada}?min_version={version}", {"If-None-Match": '"w1"'})
+        assert (refused.status, refused.code) == (412, "version-not-reached")
+        assert refused.json["version"] == 1
+    assert (await api.get(f"/wallets/{NOBODY}?min_version=1")).code == "wallet-not-found"
+    known = await api.get(f"/wallets/{ada}?min_version=1", {"If-None-Match": '"w1"'})
+    assert known.status == 304
+
+
+async def test_a_wallet_is_shown_as_it_was_at_a_time(api: Api) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    shown = [(await api.get(f"/wallets/{ada}")).json]
+    for step in (
+        ("POST", f"/wallets/{ada}/freeze", None),
+        ("POST", f"/wallets/{ada}/unfreeze", None),
+        ("PATCH", f"/wallets/{ada}", {"overdraft_limit": 30}),
+    ):
+        assert (await api.call(*step)).status == 200
+        shown.append((await api.get(f"/wallets/{ada}")).json)
+    for amount in (70, 50):
+        assert (await api.transfer(ada, bob, amount)).status == 201
+        shown.append((await api.get(f"/wallets/{ada}")).json)
+    assert [each["balance"] for each in shown] == [100, 100, 100, 100, 30, -20]
+    for then, later in zip(shown, [*shown[1:], None], strict=True):
+        at = time_of(then["updated_at"])
+        moments = [at]
+        if later is not None:
+            moments.append(time_of(later["updated_at"]) - timedelta(microseconds=1))
+        for moment in moments:
+            reply = await exactly(api, "GET", f"/wallets/{ada}?at={moment:%Y-%m-%dT%H:%M:%S.%fZ}")
+            assert reply.json == then
+            assert reply.headers["ETag"] == f'"w{then["version"]}"'
+            assert reply.headers["X-Cache"] == "bypass"
+
+
+async def test_a_wallet_was_not_there_before_it_was_made(api: Api) -> None:
+    ada = await api.wallet()
+    created_at = time_of((await api.get(f"/wallets/{ada}")).json["created_at"])
+    just_before = created_at - timedelta(microseconds=1)
+    for at in (
+        f"{just_before:%Y-%m-%dT%H:%M:%S.%fZ}",
+        "1969-07-20T20:17:40Z",
+        "0001-01-01T00:00:00Z",
+        "0001-01-01T00:00:00%2B14:00",
+    ):
+        reply = await exactly(api, "GET", f"/wallets/{ada}?at={at}")
+        assert reply.code == "wallet-not-found", at
+
+
+async def test_a_time_has_an_offset_which_counts(api: Api) -> None:
+    ada = await api.wallet(100)
+    utc = time_of((await api.get(f"/wallets/{ada}")).json["updated_at"])
+    there = (utc + timedelta(hours=5, minutes=30)).strftime("%Y-%m-%dT%H:%M:%S.%f")
+    right = await exactly(api, "GET", f"/wallets/{ada}?at={there}%2B05:30")
+    assert right.json["balance"] == 100
+    wrong = await exactly(api, "GET", f"/wallets/{ada}?at={there}%2B05:31")
+    assert wrong.code == "wallet-not-found"
+
+
+async def test_the_future_is_not_known(api: Api) -> None:
+    ada = await api.wallet(100)
+    for at in ("2999-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00"):
+        refused = await api.get(f"/wallets/{ada}?at={at}")
+        assert refused.code == "invalid-request"
+        [error] = refused.json["errors"]
+        assert (error["pointer"], error["code"]) == ("/at", "in_the_future")

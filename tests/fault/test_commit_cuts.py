@@ -1,0 +1,307 @@
+"""The connection to PostgreSQL is cut at the COMMIT: run again, and done once."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api, Reply
+from tests.support.pressure import counted, crowd, statuses
+from tests.support.proxy import Cut, Proxy
+from tests.support.truth import faults_in, row_count, transfers_of
+from tests.support.waiting import until
+from transferd.config import Limits
+from transferd.ledger.store import group
+
+Action = Callable[[Api, str, str], Awaitable[Reply]]
+
+# Short, so that a deadline is met within a second.
+_IMPATIENT = Limits(
+    request_deadline_s=1.5,
+    mailbox_wait_s=0.4,
+    statement_timeout_s=0.3,
+    idle_in_transaction_timeout_s=0.2,
+    lock_timeout_s=0.1,
+    command_timeout_s=0.5,
+    pool_acquire_timeout_s=0.3,
+)
+
+
+@pytest.fixture
+async def proxy(database: Database) -> AsyncIterator[Proxy]:
+    """Between the replicas and PostgreSQL."""
+    async with Proxy(database.settings().required("database_url")) as proxy:
+        yield proxy
+
+
+async def transfer(api: Api, ada: str, bob: str) -> Reply:
+    return await api.transfer(ada, bob, 10, key=f"of {ada}", reference=ada)
+
+
+async def refused(api: Api, ada: str, bob: str) -> Reply:
+    return await api.transfer(ada, bob, 1_000, key=f"of {ada}", reference=ada)
+
+
+async def reversal(api: Api, ada: str, bob: str) -> Reply:
+    [original] = (await api.get(f"/transfers?wallet_id={bob}")).json["data"]
+    return await api.post(f"/transfers/{original['id']}/reversal", key=f"of {ada}")
+
+
+async def freeze(api: Api, ada: str, bob: str) -> Reply:
+    return await api.post(f"/wallets/{ada}/freeze")
+
+
+async def new_limit(api: Api, ada: str, bob: str) -> Reply:
+    return await api.patch(f"/wallets/{ada}", {"overdraft_limit": 5})
+
+
+async def new_user(api: Api, ada: str, bob: str) -> Reply:
+    return await api.post("/users", {"name": "Eve"})
+
+
+async def new_wallet(api: Api, ada: str, bob: str) -> Reply:
+    user = (await api.get(f"/wallets/{ada}")).json["user_id"]
+    return await api.post("/wallets", {"user_id": user, "currency": "USD"})
+
+
+async def new_full_wallet(api: Api, ada: str, bob: str) -> Reply:
+    user = (await api.get(f"/wallets/{ada}")).json["user_id"]
+    body = {"user_id": user, "currency": "USD", "initial_balance": 7}
+    return await api.post("/wallets", body, key=f"of {ada}")
+
+
+# What is sent, its status, and how many rows it adds to which table. A user's row is all of it.
+_ONCE: list[tuple[Action, int, dict[str, int]]] = [
+    (transfer, 201, {"ledger_00.transfers": 1, "transferd.outcomes": 1}),
+    (refused, 422, {"ledger_00.transfers": 0, "transferd.outcomes": 1}),
+    (reversal, 201, {"ledger_00.transfers": 1, "transferd.outcomes": 1}),
+    (freeze, 200, {"ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
+    (new_limit, 200, {"ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
+    (new_user, 201, {"transferd.users": 1}),
+    (new_wallet, 201, {"ledger_00.wallets": 1, "ledger_00.wallet_changes": 1}),
+    (new_full_wallet, 201, {"ledger_00.wallets": 1, "ledger_00.transfers": 1}),
+]
+
+
+@pytest.mark.parametrize(("action", "status", "rows"), _ONCE)
+async def test_a_cut_commit_is_run_again_and_done_once(
+    *,
+    action: Action,
+    status: int,
+    rows: dict[str, int],
+    replicas: Replicas,
+    database: Database,
+    proxy: Proxy,
+) -> None:
+    api = await replicas.start(database_url=proxy.url)
+    for number, cut in enumerate(Cut, start=1):
+        ada, bob = await api.wallet(100), await api.wallet()
+        await api.transfer(ada, bob, 10)
+        before = {table: await row_count(database, table) for table in rows}
+        proxy.arm(cut)
+        reply = await action(api, ada, bob)
+        assert (proxy.cuts, reply.status) == (number, status), cut
+        after = {table: await row_count(database, table) for table in rows}
+        assert {table: after[table] - before[table] for table in rows} == rows, cut
+        await assert_true(api, reply)
+    assert await faults_in(database) == []
+
+
+async def assert_true(api: Api, reply: Reply) -> None:
+    """What was said to be created is there, exactly as it was said."""
+    if reply.status == 201:
+        shown = await api.get(reply.headers["Location"])
+        assert shown.json == reply.json
+
+
+async def _slow_commits(database: Database, table: str, *, seconds: float = 0.3) -> None:
+    """Every COMMIT that has inserted into the table takes a while."""
+    await database.fetch(
+        "CREATE FUNCTION public.dawdle() RETURNS trigger LANGUAGE plpgsql AS"
+        f" $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$"
+    )
+    await database.fetch(
+        f"CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION public.dawdle()"
+    )
+
+
+@pytest.mark.parametrize(
+    ("action", "status", "table"),
+    [
+        (transfer, 201, "ledger_00.transfers"),
+        (refused, 422, "transferd.outcomes"),
+        (freeze, 200, "ledger_00.wallet_changes"),
+        (new_user, 201, "transferd.users"),
+        (new_wallet, 201, "ledger_00.wallets"),
+        (new_full_wallet, 201, "ledger_00.wallets"),
+    ],
+)
+async def test_a_commit_that_goes_on_after_the_cut_is_waited_for(
+    *,
+    action: Action,
+    status: int,
+    table: str,
+    replicas: Replicas,
+    database: Database,
+    proxy: Proxy,
+) -> None:
+    api = await replicas.start(database_url=proxy.url)
+    ada, bob = await api.wallet(100), await api.wallet()
+    before = await row_count(database, table)
+    await _slow_commits(database, table)
+    proxy.arm(Cut.IN_FLIGHT)
+    reply = await action(api, ada, bob)
+    assert (proxy.cuts, reply.status) == (1, status)
+    assert await row_count(database, table) == before + 1
+    assert await faults_in(database) == []
+    await assert_true(api, reply)
+
+
+@pytest.mark.parametrize("cut", Cut, ids=[cut.name for cut in Cut])
+async def test_a_whole_group_is_cut_and_nobody_notices(
+    cut: Cut, replicas: Replicas, database: Database, proxy: Proxy
+) -> None:
+    api = await replicas.start(database_url=proxy.url)
+    ada, bob = await api.wallet(200), await api.wallet()
+    proxy.arm(cut, times=5)
+    names = [f"part-{n}" for n in range(200)]
+    replies = await crowd(
+        (api.transfer(ada, bob, 1, key=name, reference=name) for name in names), at_once=40
+    )
+    assert statuses(replies) == {201: 200}
+    assert proxy.cuts == 5
+    assert await transfers_of(database, *names) == dict.fromkeys(names, 1)
+    # 08003: the connection was there no more.
+    assert counted(replicas, "transferd_group_retries_total", cause="08003") == 5
+    assert await api.balance(bob) == 200
+    assert await faults_in(database) == []
+
+
+async def test_without_the_look_up_a_cut_commit_is_an_error(
+    replicas: Replicas, database: Database, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_up = group.lock_and_look_up
+
+    async def blind(*arguments: Any, **options: Any) -> group.Locked:
+        return (await look_up(*arguments, **options))._replace(outcomes={})
+
+    api = await replicas.start(database_url=proxy.url)
+    ada, bob = await api.wallet(100), await api.wallet()
+    proxy.arm(Cut.AFTER)
+    monkeypatch.setattr(group, "lock_and_look_up", blind)
+    reply = await transfer(api, ada, bob)
+    assert (reply.status, reply.code) == (500, "internal-error")
+    # Even so the tables let the money move only once: the repetition has the same id and key.
+    assert await transfers_of(database, ada) == {ada: 1}
+
+
+async def test_a_commit_in_doubt_until_the_deadline_is_not_called_nothing(
+    replicas: Replicas, database: Database, proxy: Proxy
+) -> None:
+    api = await replicas.start(_IMPATIENT, database_url=proxy.url)
+    ada, bob = await api.wallet(100), await api.wallet()
+    proxy.arm(Cut.AFTER, then_stall=True)
+    reply = await transfer(api, ada, bob)
+    assert (reply.status, reply.code) == (504, "deadline-exceeded")
+    assert "Retry-After" not in reply.headers
+    proxy.resume()
+    await until(lambda: _is_ready(api))
+    assert (await api.get(f"/idempotency-keys/of {ada}")).json["state"] == "succeeded"
+    again = await transfer(api, ada, bob)
+    assert (again.status, again.headers["Idempotent-Replayed"]) == (201, "true")
+    assert await transfers_of(database, ada) == {ada: 1}
+
+
+async def test_a_commit_that_outlives_the_patience_is_not_called_nothing_either(
+    replicas: Replicas, database: Database, proxy: Proxy
+) -> None:
+    limits = Limits(
+        request_deadline_s=2.5,
+        mailbox_wait_s=0.4,
+        statement_timeout_s=0.3,
+        idle_in_transaction_timeout_s=0.2,
+        lock_timeout_s=0.1,
+        command_timeout_s=1.2,
+    )
+    api = await replicas.start(limits, database_url=proxy.url)
+    ada, bob = await api.wallet(100), await api.wallet()
+    await _slow_commits(database, "ledger_00.transfers", seconds=1.8)
+    proxy.arm(Cut.IN_FLIGHT)
+    # The COMMIT that goes on holds the rows, so the repetition steps aside until it gives up.
+    reply = await transfer(api, ada, bob)
+    assert (reply.status, reply.code) == (504, "deadline-exceeded")
+    await until(lambda: _has_happened(database, ada))
+    again = await transfer(api, ada, bob)
+    assert (again.status, again.headers["Idempotent-Replayed"]) == (201, "true")
+
+
+async def _has_happened(database: Database, reference: str) -> bool:
+    return await transfers_of(database, reference) == {reference: 1}
+
+
+async def test_a_database_that_cannot_be_reached_is_nothing_happened(
+    replicas: Replicas, database: Database, proxy: Proxy
+) -> None:
+    api = await replicas.start(_IMPATIENT, database_url=proxy.url)
+    ada, bob = await api.wallet(100), await api.wallet()
+    proxy.arm(Cut.BEFORE, marker=b"BEGIN\0", times=10_000)
+    reply = await transfer(api, ada, bob)
+    assert (reply.status, reply.code) == (503, "database-unavailable")
+    assert reply.headers["Retry-After"] == "1"
+    assert proxy.cuts > 2
+    assert await transfers_of(database, ada) == {}
+    proxy.arm(Cut.BEFORE, times=0)
+    assert (await transfer(api, ada, bob)).status == 201
+
+
+async def _is_ready(api: Api) -> bool:
+    return (await api.get("/readyz")).status == 200
+
+
+async def test_a_network_that_hangs_for_a_moment_costs_only_that_moment(
+    replicas: Replicas, database: Database, proxy: Proxy
+) -> None:
+    api = await replicas.start(
+        Limits(command_timeout_s=0.5, pool_acquire_timeout_s=0.3), database_url=proxy.url
+    )
+    ada, bob = await api.wallet(200), await api.wallet()
+    names = [f"part-{n}" for n in range(50)]
+    proxy.stall()
+    calls = [
+        asyncio.create_task(api.transfer(ada, bob, 1, key=name, reference=name)) for name in names
+    ]
+
+    async def noticed() -> bool:
+        return (await api.get("/readyz")).status == 503
+
+    await until(noticed)
+    proxy.resume()
+    assert statuses(await asyncio.gather(*calls)) == {201: 50}
+    assert await transfers_of(database, *names) == dict.fromkeys(names, 1)
+    assert await faults_in(database) == []
+
+
+async def test_connections_cut_again_and_again_under_load_lose_nothing(
+    replicas: Replicas, database: Database, proxy: Proxy
+) -> None:
+    apis = [await replicas.start(database_url=proxy.url) for _ in range(2)]
+    ada, bob = await apis[0].wallet(400), await apis[0].wallet()
+    names = [f"part-{n}" for n in range(150)]
+
+    async def cut_often() -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            proxy.cut_all()
+
+    cutting = asyncio.create_task(cut_often())
+    replies = await crowd(
+        (apis[n % 2].transfer(ada, bob, 1, key=k, reference=k) for n, k in enumerate(names)),
+        at_once=20,
+    )
+    cutting.cancel()
+    assert statuses(replies) == {201: 150}
+    assert await transfers_of(database, *names) == dict.fromkeys(names, 1)
+    assert await faults_in(database) == []

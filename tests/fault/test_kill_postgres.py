@@ -1,0 +1,152 @@
+"""PostgreSQL is killed and comes back: nothing acknowledged is lost, nothing happens twice."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api
+from tests.support.load import Load
+from tests.support.servers import Servers
+from tests.support.truth import faults_in
+from tests.support.waiting import until
+from transferd.config import Limits
+from transferd.devstack import PostgresServer, RedisServer
+from transferd.ledger.migrate import migrate
+
+
+@pytest.fixture
+def way_in(servers: Servers, tmp_path: Path) -> Path:
+    """A directory that PostgreSQL's user can reach: the servers of the run have opened the way."""
+    assert servers.postgres.pid is not None
+    tmp_path.chmod(0o711)
+    return tmp_path
+
+
+@pytest.fixture
+async def postgres(way_in: Path) -> AsyncIterator[PostgresServer]:
+    """A PostgreSQL that only this test uses and may kill; a COMMIT is written when it answers."""
+    server = PostgresServer(way_in / "postgresql", settings={"fsync": "off"})
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A Redis to go with it."""
+    server = RedisServer(tmp_path / "redis")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def own_database(postgres: PostgresServer, redis: RedisServer) -> Database:
+    """The database of the own PostgreSQL, migrated."""
+    database = Database("transferd", 0, Servers(postgres, redis))
+    await migrate(database.settings(), Limits())
+    return database
+
+
+@pytest.fixture
+async def own_replicas(own_database: Database) -> AsyncIterator[Replicas]:
+    """Replicas on it."""
+    async with AsyncExitStack() as exits:
+        yield Replicas(own_database, exits)
+
+
+async def is_ready(api: Api, status: int = 200) -> None:
+    """Wait until /readyz answers with that status."""
+
+    async def answers() -> bool:
+        reply = await api.get("/readyz")
+        assert status == 200 or reply.status == 200 or reply.code == "database-unavailable"
+        return reply.status == status
+
+    await until(answers)
+
+
+async def test_postgresql_is_killed_twice_under_load(
+    own_database: Database, own_replicas: Replicas, postgres: PostgresServer
+) -> None:
+    api = await own_replicas.start()
+    ada, bob = await api.wallet(1_000_000), await api.wallet()
+    load = Load(api, ada, bob)
+    load.start()
+    for _ in range(2):
+        await load.until_acknowledged(100)
+        await postgres.kill()
+        await is_ready(api, 503)
+        # The process itself is well, and says so; what is in the cache can be read.
+        assert (await api.get("/healthz")).status == 200
+        assert (await api.get(f"/wallets/{ada}")).headers["X-Cache"] == "hit"
+        await postgres.start()
+        await is_ready(api)
+    await load.until_acknowledged(100)
+    await load.stop()
+    # The outage was shorter than the deadline: whoever waited was served.
+    assert set(load.statuses) == {201}
+    assert load.unknown == set()
+    await load.assert_each_once(own_database)
+    assert await api.balance(bob) == len(load.acknowledged)
+    assert await faults_in(own_database) == []
+
+
+async def test_an_outage_past_the_deadline_is_told_and_settled_by_the_key(
+    own_database: Database, own_replicas: Replicas, postgres: PostgresServer
+) -> None:
+    limits = Limits(
+        request_deadline_s=1.0,
+        mailbox_wait_s=0.4,
+        statement_timeout_s=0.3,
+        idle_in_transaction_timeout_s=0.2,
+        lock_timeout_s=0.1,
+        command_timeout_s=0.5,
+        pool_acquire_timeout_s=0.3,
+    )
+    api = await own_replicas.start(limits)
+    ada, bob = await api.wallet(1_000_000), await api.wallet()
+    load = Load(api, ada, bob)
+    load.start()
+    await load.until_acknowledged(100)
+    await postgres.kill()
+    await until(lambda: load.statuses[503] >= 8)
+    reply = await api.transfer(ada, bob, 1, key="late", reference="late")
+    assert reply.code in ("database-unavailable", "overloaded")
+    assert reply.headers["Retry-After"] == "1"
+    read = await api.get(f"/wallets/{ada}/statement")
+    assert (read.status, read.code) == (503, "database-unavailable")
+    await postgres.start()
+    await is_ready(api)
+    await load.stop()
+    assert set(load.statuses) <= {201, 503, 504}
+    assert load.unknown
+    await load.assert_each_once(own_database)
+    await load.settle(api)
+    assert load.unknown == set()
+    await load.assert_each_once(own_database)
+    assert await api.balance(bob) == len(load.acknowledged)
+    assert await faults_in(own_database) == []
+
+
+async def test_a_paused_postgresql_is_not_ready_and_comes_back(
+    own_replicas: Replicas, postgres: PostgresServer
+) -> None:
+    api = await own_replicas.start()
+    ada, bob = await api.wallet(100), await api.wallet()
+    postgres.pause()
+    waiting = asyncio.create_task(api.transfer(ada, bob, 1, key="rent"))
+    started = time.monotonic()
+    await is_ready(api, 503)
+    # A probe gets its answer in time, however long the driver waits for the server.
+    assert time.monotonic() - started < 2
+    assert not waiting.done()
+    postgres.resume()
+    await is_ready(api)
+    assert (await waiting).status == 201
+    assert await api.balance(ada) == 99

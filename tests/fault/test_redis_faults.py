@@ -1,0 +1,196 @@
+"""Redis dies, hangs, fills up or comes back: the service is slower for a moment and never wrong."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api
+from tests.support.pressure import counted, crowd, statuses
+from tests.support.truth import faults_in, row_count
+from tests.support.waiting import until
+from transferd.config import Limits
+from transferd.devstack import RedisServer
+
+# So long that the breaker closes in no test; and so short that it never really opens.
+_NEVER_S = 60.0
+_AT_ONCE_S = 0.0
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A Redis that only this test uses, and may break."""
+    server = RedisServer(tmp_path / "redis")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+def failed_calls(replicas: Replicas) -> float:
+    """How many calls to Redis have failed so far."""
+    registry = replicas.opened[0].parts.metrics.registry
+    return sum(
+        sample.value
+        for metric in registry.collect()
+        for sample in metric.samples
+        if sample.name == "transferd_cache_failures_total"
+    )
+
+
+async def pay_and_read(api: Api, source: str, destination: str, count: int) -> None:
+    """Transfers one after the other, each followed by a read of what it wrote."""
+    for _ in range(count):
+        reply = await api.transfer(source, destination, 1)
+        assert reply.status == 201
+        assert await api.balance(source) == reply.json["source_balance_after"]
+
+
+async def test_a_dead_redis_costs_one_failed_call(
+    replicas: Replicas, redis: RedisServer, database: Database
+) -> None:
+    api = await replicas.start(Limits(breaker_open_s=_NEVER_S), redis_url=redis.url)
+    ada, bob = await api.wallet(100), await api.wallet()
+    await redis.kill()
+    await pay_and_read(api, ada, bob, 20)
+    assert failed_calls(replicas) == 1
+    assert (await api.get(f"/wallets/{bob}")).headers["X-Cache"] == "bypass"
+    assert counted(replicas, "transferd_idempotency_keys_total", state="unknown") == 20
+    assert (await api.get("/readyz")).status == 200
+    assert await faults_in(database) == []
+
+
+async def test_a_hung_redis_costs_one_time_out(replicas: Replicas, redis: RedisServer) -> None:
+    api = await replicas.start(Limits(breaker_open_s=_NEVER_S), redis_url=redis.url)
+    ada, bob = await api.wallet(100), await api.wallet()
+    redis.pause()
+    started = time.monotonic()
+    await api.transfer(ada, bob, 1)
+    first_s = time.monotonic() - started
+    assert first_s >= Limits().redis_timeout_s
+    await pay_and_read(api, ada, bob, 20)
+    assert failed_calls(replicas) == 1
+
+
+async def test_without_the_breaker_every_group_waits_for_a_hung_redis(
+    replicas: Replicas, redis: RedisServer
+) -> None:
+    limits = Limits(breaker_open_s=_AT_ONCE_S, redis_timeout_s=0.1)
+    api = await replicas.start(limits, redis_url=redis.url)
+    ada, bob = await api.wallet(100), await api.wallet()
+    redis.pause()
+    started = time.monotonic()
+    await pay_and_read(api, ada, bob, 3)
+    # Each waits for claim and refresh, and each read for its look-up, reservation and fill.
+    assert failed_calls(replicas) == 15
+    assert time.monotonic() - started >= 15 * limits.redis_timeout_s
+
+
+async def test_many_readers_share_one_time_out(replicas: Replicas, redis: RedisServer) -> None:
+    api = await replicas.start(Limits(breaker_open_s=_NEVER_S), redis_url=redis.url)
+    wallets = [await api.wallet(n + 1) for n in range(10)]
+    redis.pause()
+    started = time.monotonic()
+    balances = await crowd(api.balance(wallets[n % 10]) for n in range(100))
+    assert sorted(set(balances)) == list(range(1, 11))
+    assert time.monotonic() - started < 4 * Limits().redis_timeout_s
+    # Those that had been sent already, and not one per reader.
+    assert failed_calls(replicas) <= 2
+
+
+@pytest.mark.parametrize("fault", ["dead", "hung"])
+async def test_redis_is_used_again_when_it_is_back(
+    fault: str, replicas: Replicas, redis: RedisServer
+) -> None:
+    api = await replicas.start(Limits(breaker_open_s=0.1), redis_url=redis.url)
+    ada, bob = await api.wallet(100), await api.wallet()
+    if fault == "dead":
+        await redis.kill()
+    else:
+        redis.pause()
+    await pay_and_read(api, ada, bob, 3)
+    if fault == "dead":
+        await redis.start()
+    else:
+        redis.resume()
+
+    async def hit() -> bool:
+        return (await api.get(f"/wallets/{ada}")).headers["X-Cache"] == "hit"
+
+    await until(hit)
+    written = await api.transfer(ada, bob, 1)
+    reply = await api.get(f"/wallets/{ada}")
+    assert reply.headers["X-Cache"] == "hit"
+    assert reply.json["balance"] == written.json["source_balance_after"] == 96
+
+
+async def test_a_snapshot_that_could_not_be_refreshed_is_old_for_its_short_life_only(
+    replicas: Replicas, redis: RedisServer
+) -> None:
+    api = await replicas.start(Limits(breaker_open_s=0.05, snapshot_ttl_s=1), redis_url=redis.url)
+    ada, bob = await api.wallet(100), await api.wallet()
+    redis.pause()
+    written = (await api.transfer(ada, bob, 1)).json["source_version"]
+    redis.resume()
+    link = replicas.opened[0].parts.link
+    await until(lambda: link.is_available)
+    assert (await api.get(f"/wallets/{ada}?min_version={written}")).json["balance"] == 99
+
+    async def fresh() -> bool:
+        return await api.balance(ada) == 99 and await api.balance(bob) == 1
+
+    await until(fresh, within_s=3)
+
+
+async def test_a_replica_starts_and_serves_while_redis_is_away(
+    replicas: Replicas, redis: RedisServer
+) -> None:
+    await redis.kill()
+    api = await replicas.start(redis_url=redis.url)
+    ada, bob = await api.wallet(100), await api.wallet()
+    await pay_and_read(api, ada, bob, 3)
+    assert (await api.get("/idempotency-keys/unknown")).code == "not-found"
+
+
+async def test_a_full_redis_refuses_writes_and_stops_nobody(
+    replicas: Replicas, redis: RedisServer, database: Database
+) -> None:
+    api = await replicas.start(redis_url=redis.url)
+    ada, bob = await api.wallet(100), await api.wallet()
+    client: Any = Redis.from_url(redis.url)
+    await client.flushall()
+    await client.config_set("maxmemory", "1")
+    await client.aclose()
+    replies = await crowd(api.transfer(ada, bob, 1, key="rent") for _ in range(10))
+    assert statuses(replies) == {201: 10}
+    await pay_and_read(api, ada, bob, 5)
+    assert await api.balance(ada) == 94
+    assert await faults_in(database) == []
+
+
+async def test_redis_dies_and_comes_back_under_load_over_two_replicas(
+    replicas: Replicas, redis: RedisServer, database: Database
+) -> None:
+    limits = Limits(breaker_open_s=0.05)
+    apis = [await replicas.start(limits, redis_url=redis.url) for _ in range(2)]
+    ada, bob = await apis[0].wallet(1_000), await apis[0].wallet()
+    transfers = await row_count(database, "ledger_00.transfers")
+
+    async def restart() -> None:
+        await redis.kill()
+        await redis.start()
+
+    for number in range(5):
+        restarting = asyncio.create_task(restart())
+        # Every key goes to both replicas, twice.
+        calls = [
+            api.transfer(ada, bob, 1, key=f"{number}-{n}") for n in range(20) for api in apis * 2
+        ]
+        assert statuses(await crowd(calls, at_once=20)) == {201: 80}
+        await restarting
+    assert await row_count(database, "ledger_00.transfers") == transfers + 100
+    assert await faults_in(database) == []

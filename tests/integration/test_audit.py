@@ -1,0 +1,217 @@
+"""The audit is silent about a sound ledger and names every kind of damage; so does the command."""
+
+import asyncio
+import json
+import threading
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack
+
+import pytest
+import pytest_asyncio
+
+from tests.conftest import Database, Replicas
+from tests.support.damage import DAMAGES, make_traffic, set_outcome
+from tests.support.finished import transferd
+from tests.support.servers import Servers
+from tests.support.tidy import PACKAGE, query_faults, sources, words_used
+from transferd.config import ConfigurationError, Limits
+from transferd.ledger.audit import Check, Finding, Progress, audit
+from transferd.ledger.store import audit as store
+from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.errors import StoreError
+
+
+def ignore_progress(step: str, done: int, total: int) -> None:
+    """For audits whose progress is not the point."""
+
+
+async def audited(
+    database: Database, limits: Limits | None = None, progress: Progress = ignore_progress
+) -> list[Finding]:
+    """What the audit finds, as the service's own role."""
+    async with Store(database.settings(), Limits(), connections=1) as opened:
+        return await audit(opened, progress, limits)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def used(servers: Servers) -> AsyncIterator[str]:
+    """The name of a database with traffic, to clone from."""
+    name, redis_number = await servers.new_database()
+    async with AsyncExitStack() as exits:
+        database = Database(name, redis_number, servers)
+        await make_traffic(await Replicas(database, exits).start())
+    yield name
+    await servers.drop_database(name)
+
+
+@pytest.fixture
+async def ledger(servers: Servers, used: str) -> AsyncIterator[Database]:
+    """A ledger of this test's own, with traffic in it."""
+    name, redis_number = await servers.new_database(template=used)
+    yield Database(name, redis_number, servers)
+    await servers.drop_database(name)
+
+
+async def test_a_ledger_without_traffic_is_sound(database: Database) -> None:
+    assert await audited(database) == []
+
+
+async def test_a_ledger_after_traffic_is_sound(ledger: Database) -> None:
+    assert await audited(ledger) == []
+
+
+@pytest.mark.parametrize("what", DAMAGES)
+async def test_damage_is_found_by_its_name(ledger: Database, what: str) -> None:
+    planted = DAMAGES[what]
+    if planted.unguarded is not None:
+        with pytest.raises(Exception, match=planted.unguarded[1]):
+            await ledger.fetch(planted.harm)
+        await ledger.fetch("ALTER TABLE {} DROP CONSTRAINT {}".format(*planted.unguarded))
+    [[subject]] = await ledger.fetch(planted.harm)
+    # In chunks of one row, so that the faults are also found at the borders between chunks.
+    for limits in (Limits(), Limits(audit_chunk_rows=1)):
+        findings = await audited(ledger, limits)
+        assert (planted.check, subject) in {(each.check, each.subject) for each in findings}
+        assert {each.check for each in findings} == {planted.check, *planted.also}
+
+
+def test_every_check_has_its_damage() -> None:
+    assert {planted.check for planted in DAMAGES.values()} == set(Check)
+
+
+async def test_a_check_that_finds_too_much_says_so(ledger: Database) -> None:
+    await ledger.fetch("UPDATE ledger_00.wallets SET updated_at = updated_at + interval '1 s'")
+    findings = await audited(ledger, Limits(audit_findings_per_check_max=3))
+    assert [finding.check for finding in findings] == [Check.TIMES] * 4
+    assert findings[-1] == Finding(Check.TIMES, "more", "only the first 3 are listed")
+
+
+async def test_exactly_as_much_as_is_listed_is_not_more(ledger: Database) -> None:
+    await ledger.fetch(DAMAGES["time running backwards"].harm)
+    findings = await audited(ledger, Limits(audit_findings_per_check_max=2))
+    assert len(findings) == 2
+    assert "more" not in {finding.subject for finding in findings}
+
+
+async def test_progress_goes_up_to_the_end_of_every_step(ledger: Database) -> None:
+    told: dict[str, list[tuple[int, int]]] = {}
+
+    def report_progress(step: str, done: int, total: int) -> None:
+        told.setdefault(step, []).append((done, total))
+
+    await audited(ledger, Limits(audit_chunk_rows=2), report_progress)
+    assert list(told) == ["currencies", "wallets", "transfers", "outcomes"]
+    assert told["transfers"] == [(0, 6), (2, 6), (4, 6), (6, 6)]
+    for steps in told.values():
+        assert steps == sorted(steps)
+        assert steps[-1][0] == steps[-1][1] > 0
+
+
+def at_the_first_wallets(act: Callable[[], None]) -> Progress:
+    """Does something in the middle of an audit, once."""
+    acted = threading.Event()
+
+    def report_progress(step: str, done: int, total: int) -> None:
+        if step == "wallets" and done and not acted.is_set():
+            acted.set()
+            act()
+
+    return report_progress
+
+
+def meanwhile(database: Database, sql: str) -> Callable[[], None]:
+    """Runs the statement in a thread, because the audit's own loop is busy reporting."""
+
+    def act() -> None:
+        thread = threading.Thread(target=lambda: asyncio.run(database.fetch(sql)))
+        thread.start()
+        thread.join()
+
+    return act
+
+
+# An audit without its snapshot, and one with the time limits of short transactions.
+READ_COMMITTED = store._BEGIN.replace("REPEATABLE READ", "READ COMMITTED")
+WITH_TIME_LIMITS = store._BEGIN.split(";")[0]
+
+
+@pytest.mark.parametrize(("begin", "sees"), [(store._BEGIN, False), (READ_COMMITTED, True)])
+async def test_what_happens_meanwhile_is_not_seen(
+    ledger: Database, monkeypatch: pytest.MonkeyPatch, begin: str, sees: bool
+) -> None:
+    monkeypatch.setattr(store, "_BEGIN", begin)
+    act = meanwhile(ledger, set_outcome("lunch", "render_version = 99"))
+    findings = await audited(ledger, progress=at_the_first_wallets(act))
+    assert bool(findings) is sees
+    assert await audited(ledger) != []
+
+
+@pytest.mark.parametrize(("begin", "lives"), [(store._BEGIN, True), (WITH_TIME_LIMITS, False)])
+async def test_time_limits_of_the_role_do_not_end_it(
+    ledger: Database, monkeypatch: pytest.MonkeyPatch, begin: str, lives: bool
+) -> None:
+    await ledger.fetch(
+        f"ALTER ROLE transferd IN DATABASE {ledger.name}"
+        " SET idle_in_transaction_session_timeout = '10ms'"
+    )
+    monkeypatch.setattr(store, "_BEGIN", begin)
+    wait = meanwhile(ledger, "SELECT pg_sleep(0.05)")
+    auditing_it = audited(ledger, progress=at_the_first_wallets(wait))
+    if lives:
+        assert await auditing_it == []
+    else:
+        with pytest.raises(StoreError):
+            await auditing_it
+
+
+async def test_a_database_without_a_schema_is_told_from_a_sound_one(servers: Servers) -> None:
+    await servers.as_superuser("CREATE DATABASE blank OWNER transferd")
+    try:
+        with pytest.raises(ConfigurationError, match="run `transferd migrate`"):
+            await audited(Database("blank", 0, servers))
+        url = servers.database_url("blank")
+        assert "run `transferd migrate`" in (await transferd("audit", database_url=url)).complaint
+    finally:
+        await servers.drop_database("blank")
+
+
+async def test_the_command_says_what_it_has_looked_at(ledger: Database) -> None:
+    ended = await transferd("audit", database_url=ledger.servers.database_url(ledger.name))
+    [[wallets]] = await ledger.fetch("SELECT count(*) FROM ledger_00.wallets")
+    assert (ended.code, ended.out) == (
+        0,
+        f"no findings: {wallets} wallets, 6 transfers, 13 outcomes\n",
+    )
+    assert "transfers" in ended.err
+
+
+async def test_the_command_lists_findings_and_exits_with_1(ledger: Database) -> None:
+    [[subject]] = await ledger.fetch(DAMAGES["a limit that nobody set"].harm)
+    await ledger.fetch(set_outcome("house", "key = '[/red]', status = 409"))
+    url = ledger.servers.database_url(ledger.name)
+    ended = await transferd("audit", database_url=url)
+    assert ended.code == 1
+    [line] = [line for line in ended.out.splitlines() if "wallet-settings" in line]
+    assert subject in line
+    assert "overdraft limit 501, but 0 and 500 by its history" in line
+    assert "client 1, key [/red]" in ended.out
+
+    as_json = await transferd("audit", "--json", database_url=url)
+    assert as_json.code == 1
+    printed = json.loads(as_json.out)
+    assert printed["transfers"] == 6
+    assert [each["check"] for each in printed["findings"]] == ["wallet-settings", "outcome-body"]
+    assert printed["findings"][0]["subject"] == subject
+
+
+async def test_the_command_cannot_run_without_a_database() -> None:
+    assert "TRANSFERD_DATABASE_URL" in (await transferd("audit")).complaint
+    url = "postgresql://transferd@127.0.0.1:1/transferd"
+    assert "refused" in (await transferd("audit", database_url=url)).complaint
+
+
+def test_every_query_is_explained_and_used() -> None:
+    code = sources(PACKAGE / "ledger")
+    used = {word for source in code for word in words_used(source)}
+    queries = (PACKAGE / "ledger" / "audit.sql").read_text(encoding="utf-8")
+    assert query_faults(queries, used | {f"{step}_page" for step in used}) == []

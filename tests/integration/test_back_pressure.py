@@ -1,0 +1,297 @@
+"""Too much at once, locked rows, poison and broken actors: each hurts only whom it must."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api, Reply
+from tests.support.pressure import (
+    arrived,
+    busy_committers,
+    counted,
+    crowd,
+    held_rows,
+    statuses,
+    until_sessions_wait,
+)
+from tests.support.truth import faults_in, row_count
+from tests.support.waiting import until
+from transferd.actors.mailbox import Mailbox
+from transferd.commit import events, transaction
+from transferd.commit.envelope import Answer, Envelope
+from transferd.config import Limits
+from transferd.domain.book import Outcome
+from transferd.domain.transfer import Transfer
+from transferd.domain.wallet import Wallet
+from transferd.web.rendering import Rendering
+
+Calls = list[asyncio.Task[Reply]]
+
+
+def begun(api: Api, source: str, destination: str, count: int) -> Calls:
+    """That many transfers of 1 on their way."""
+    return [asyncio.create_task(api.transfer(source, destination, 1)) for _ in range(count)]
+
+
+async def test_a_full_mailbox_turns_away_and_says_when_to_come_back(
+    replicas: Replicas, database: Database
+) -> None:
+    api = await replicas.start(Limits(mailbox_envelopes_max=4))
+    ada, bob = await api.wallet(100), await api.wallet()
+    async with busy_committers(database, api):
+        queued = begun(api, ada, bob, 4)
+        await arrived(replicas, 5)
+        key = "one too many"
+        refused = await api.transfer(ada, bob, 1, key=key)
+        assert (refused.status, refused.code) == (429, "mailbox-full")
+        assert refused.headers["Retry-After"] == "1"
+        # Another wallet has a mailbox of its own.
+        others = begun(api, bob, ada, 1)
+        await arrived(replicas, 6)
+    assert statuses(await asyncio.gather(*queued, *others)) == {201: 5}
+    # Nothing had happened, and the key is free.
+    assert await api.balance(ada) == 97
+    assert (await api.transfer(ada, bob, 1, key=key)).status == 201
+
+
+async def test_a_freeze_gets_past_a_full_mailbox_and_ahead_of_it(
+    replicas: Replicas, database: Database
+) -> None:
+    api = await replicas.start(Limits(mailbox_envelopes_max=4))
+    ada, bob = await api.wallet(100), await api.wallet()
+    async with busy_committers(database, api):
+        queued = begun(api, ada, bob, 4)
+        await arrived(replicas, 5)
+        assert (await api.transfer(ada, bob, 1)).code == "mailbox-full"
+        freeze = asyncio.create_task(api.post(f"/wallets/{ada}/freeze"))
+        await arrived(replicas, 6)
+    assert (await freeze).json["status"] == "frozen"
+    assert {reply.code for reply in await asyncio.gather(*queued)} == {"wallet-frozen"}
+    assert await api.balance(ada) == 100
+
+
+async def test_past_the_bound_of_the_backlog_the_replica_is_overloaded(
+    replicas: Replicas, database: Database
+) -> None:
+    api = await replicas.start(Limits(backlog_high=4, backlog_low=2, backlog_max=16))
+    wallets = [await api.wallet(10) for _ in range(16)]
+    bob = await api.wallet()
+    async with busy_committers(database, api):
+        # Three join the one that keeps the committer busy, and twelve wait at the gate.
+        waiting = [call for wallet in wallets[:15] for call in begun(api, wallet, bob, 1)]
+        await arrived(replicas, 16)
+        refused = await api.transfer(wallets[15], bob, 1, key="too late")
+        assert (refused.status, refused.code) == (503, "overloaded")
+        assert refused.headers["Retry-After"] == "1"
+    # Nobody new comes, and still everybody who waits comes in.
+    assert statuses(await asyncio.wait_for(asyncio.gather(*waiting), 3)) == {201: 15}
+    assert (await api.transfer(wallets[15], bob, 1, key="too late")).status == 201
+
+
+async def test_who_waits_too_long_in_a_mailbox_is_told_that_nothing_happened(
+    replicas: Replicas, database: Database
+) -> None:
+    limits = Limits(
+        mailbox_wait_s=0.2,
+        statement_timeout_s=0.15,
+        idle_in_transaction_timeout_s=0.1,
+        lock_timeout_s=0.05,
+        sweep_interval_s=0.05,
+    )
+    api = await replicas.start(limits)
+    ada, bob = await api.wallet(100), await api.wallet()
+    async with busy_committers(database, api):
+        [late] = await asyncio.gather(*begun(api, ada, bob, 1))
+        assert (late.status, late.code) == (503, "overloaded")
+        assert late.headers["Retry-After"] == "1"
+    assert (await api.transfer(ada, bob, 1)).json["source_version"] == 2
+
+
+async def test_transfers_of_a_locked_wallet_step_aside_until_it_is_free(
+    replicas: Replicas, database: Database
+) -> None:
+    api = await replicas.start()
+    locked, ada, bob = await api.wallet(100), await api.wallet(100), await api.wallet()
+    async with held_rows(database, locked):
+        aside = begun(api, locked, bob, 3)
+        await until_sessions_wait(database, 1)
+        # The first group has to find out by a lock time-out; after that nobody waits for it.
+        assert (await api.transfer(ada, bob, 1)).status == 201
+        started = time.monotonic()
+        assert statuses(await crowd(begun(api, ada, bob, 20))) == {201: 20}
+        assert time.monotonic() - started < 0.5
+        # Who pays into the locked wallet steps aside as well.
+        aside += begun(api, ada, locked, 1)
+        await arrived(replicas, 4)
+        assert not any(call.done() for call in aside)
+    assert statuses(await asyncio.gather(*aside)) == {201: 4}
+    assert counted(replicas, "transferd_group_retries_total", cause="55P03") >= 1
+    assert await api.balance(locked) == 98
+    assert await faults_in(database) == []
+
+
+async def test_a_wallet_that_stays_locked_is_given_up_before_the_deadline(
+    replicas: Replicas, database: Database
+) -> None:
+    limits = Limits(
+        request_deadline_s=2.0,
+        mailbox_wait_s=0.4,
+        statement_timeout_s=0.3,
+        idle_in_transaction_timeout_s=0.2,
+        lock_timeout_s=0.1,
+        command_timeout_s=1.5,
+    )
+    api = await replicas.start(limits)
+    ada, bob = await api.wallet(100), await api.wallet()
+    async with held_rows(database, ada):
+        reply = await api.transfer(ada, bob, 1, key="rent")
+        assert (reply.status, reply.code) == (503, "overloaded")
+    assert (await api.transfer(ada, bob, 1, key="rent")).json["source_version"] == 2
+
+
+class Poison(Exception):
+    """Something that nobody expected."""
+
+
+def _poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    """Make transfers of 666 fail in this place."""
+    intact = events.events_of
+    render = Rendering.outcome
+
+    def check(envelope: Envelope) -> None:
+        if isinstance(envelope.command, Transfer) and envelope.command.amount_minor == 666:
+            raise Poison()
+
+    def events_of(envelope: Envelope, outcome: Outcome) -> list[bytes]:
+        check(envelope)
+        return intact(envelope, outcome)
+
+    def outcome(self: Rendering, envelope: Envelope, outcome: Outcome) -> Answer:
+        check(envelope)
+        return render(self, envelope, outcome)
+
+    if where == "events":
+        monkeypatch.setattr(transaction, "events_of", events_of)
+    elif where == "renderer":
+        monkeypatch.setattr(Rendering, "outcome", outcome)
+
+
+@pytest.mark.parametrize("where", ["events", "renderer", "table"])
+async def test_a_poisonous_command_is_isolated_and_its_neighbours_pass(
+    where: str, replicas: Replicas, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await replicas.start()
+    if where == "table":
+        await database.fetch("ALTER TABLE ledger_00.transfers ADD CHECK (amount <> 666)")
+    _poisoned(monkeypatch, where)
+    ada, eve, bob = await api.wallet(1_000), await api.wallet(1_000), await api.wallet()
+    async with busy_committers(database, api):
+        calls = begun(api, ada, bob, 10)
+        poison = [
+            asyncio.create_task(api.transfer(source, bob, 666, key=f"of {source}"))
+            for source in (ada, eve)
+        ]
+        calls += begun(api, ada, bob, 10) + begun(api, eve, bob, 10)
+        await arrived(replicas, 33)
+    assert statuses(await asyncio.gather(*calls)) == {201: 30}
+    for reply in await asyncio.gather(*poison):
+        assert (reply.status, reply.code) == (500, "internal-error")
+        for secret in (b"Poison", b"Traceback", b"violates", b"ledger_00", b"INSERT"):
+            assert secret not in reply.body
+    assert counted(replicas, "transferd_errors_total", where="CommandPoisoned") == 2
+    assert (await api.balance(ada), await api.balance(eve)) == (980, 990)
+    # The key was left free: once the fault is repaired, the same request passes.
+    monkeypatch.undo()
+    await database.fetch(
+        "ALTER TABLE ledger_00.transfers DROP CONSTRAINT IF EXISTS transfers_amount_check1"
+    )
+    assert (await api.transfer(ada, bob, 666, key=f"of {ada}")).status == 201
+    assert await faults_in(database) == []
+
+
+async def test_an_actor_that_breaks_answers_its_callers_and_works_again(
+    replicas: Replicas, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await replicas.start()
+    ada, eve, bob = await api.wallet(100), await api.wallet(100), await api.wallet()
+    intact = Mailbox.take
+
+    def take(self: Mailbox, envelopes_max: int) -> Sequence[Envelope]:
+        if len(self) == 5:
+            raise Poison()
+        return intact(self, envelopes_max)
+
+    async with busy_committers(database, api):
+        broken = begun(api, ada, bob, 5)
+        healthy = begun(api, eve, bob, 4)
+        await arrived(replicas, 10)
+        monkeypatch.setattr(Mailbox, "take", take)
+    for reply in await asyncio.gather(*broken):
+        assert (reply.status, reply.code) == (500, "internal-error")
+    assert statuses(await asyncio.gather(*healthy)) == {201: 4}
+    assert counted(replicas, "transferd_errors_total", where="ActorFailed") == 1
+    assert statuses(await asyncio.gather(*begun(api, ada, bob, 3))) == {201: 3}
+    assert await api.balance(ada) == 97
+    await until(lambda: replicas.opened[0].parts.router.live_actors == 0)
+
+
+async def test_a_cache_that_cannot_be_rendered_costs_nobody_an_answer(
+    replicas: Replicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await replicas.start()
+    ada, bob = await api.wallet(100), await api.wallet()
+    render = Rendering.wallet
+    failures = [Poison()]
+
+    def wallet(self: Rendering, wallet: Wallet) -> bytes:
+        if failures:
+            raise failures.pop()
+        return render(self, wallet)
+
+    # The money has moved when the snapshots for the cache are made.
+    monkeypatch.setattr(Rendering, "wallet", wallet)
+    first = await api.transfer(ada, bob, 1, key="rent")
+    assert first.status == 201
+    assert failures == []
+    assert counted(replicas, "transferd_errors_total", where="ActorFailed") == 1
+    again = await api.transfer(ada, bob, 1, key="rent")
+    assert again.body == first.body
+    reply = await api.get(f"/wallets/{ada}?min_version={first.json['source_version']}")
+    assert reply.json["balance"] == 99
+
+
+async def test_a_burst_of_new_connections_is_accepted_at_once(api: Api) -> None:
+    address = urlsplit(api.url)
+    started = time.monotonic()
+    opened = await crowd(
+        (asyncio.open_connection(address.hostname, address.port) for _ in range(400)), at_once=400
+    )
+    took_s = time.monotonic() - started
+    for _, writer in opened:
+        writer.close()
+        await writer.wait_closed()
+    # A SYN that finds the queue full is sent again after a second.
+    assert took_s < 0.9
+
+
+async def test_after_a_storm_nothing_is_left_behind(replicas: Replicas, database: Database) -> None:
+    limits = Limits(mailbox_envelopes_max=8, backlog_high=32, backlog_low=16, backlog_max=64)
+    api = await replicas.start(limits)
+    wallets = [await api.wallet(1_000) for _ in range(8)]
+    transfers = await row_count(database, "ledger_00.transfers")
+    replies = await crowd(
+        (api.transfer(wallets[n % 8], wallets[(n * 3 + 1) % 8], 1) for n in range(800)),
+        at_once=400,
+    )
+    assert {r.code for r in replies if r.status != 201} <= {"mailbox-full", "overloaded"}
+    posted = statuses(replies)[201]
+    assert await row_count(database, "ledger_00.transfers") == transfers + posted
+    parts = replicas.opened[0].parts
+    await until(lambda: parts.router.live_actors == 0)
+    assert parts.router.backlog == 0
+    assert "0 inside, 0 waiting" in repr(parts.router)
+    assert await faults_in(database) == []

@@ -1,0 +1,190 @@
+"""Read after write: the cache answers quickly and never with what is older than an answer."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api
+from tests.support.pressure import counted, crowd
+from tests.support.truth import faults_in
+from transferd.cache.wallets import Snapshot, Wallets
+
+Fill = Callable[[Wallets, Snapshot, str], Awaitable[None]]
+
+
+@pytest.fixture
+async def redis(database: Database) -> AsyncIterator[Any]:
+    """A client of the database in Redis that this test's replicas use."""
+    client: Any = Redis.from_url(database.settings().required("redis_url"))
+    yield client
+    await client.aclose()
+
+
+async def version_of(api: Api, wallet: str) -> int:
+    """The version of a wallet that a plain GET shows; body and ETag agree on it."""
+    reply = await api.get(f"/wallets/{wallet}")
+    assert reply.status == 200, reply
+    version: int = reply.json["version"]
+    assert reply.headers["ETag"] == f'"w{version}"'
+    return version
+
+
+async def _write_and_read(writer: Api, readers: list[Api], wallets: list[str], n: int) -> None:
+    source, destination = wallets[n % 4], wallets[(n + 1) % 4]
+    reply = await writer.transfer(source, destination, 1)
+    assert reply.status == 201, reply
+    for version in await crowd(version_of(reader, source) for reader in readers):
+        assert version >= reply.json["source_version"]
+
+
+async def _read_forever(api: Api, wallet: str) -> None:
+    seen = 0
+    while True:
+        version = await version_of(api, wallet)
+        assert version >= seen, "a reader went back in time"
+        seen = version
+
+
+@pytest.mark.parametrize("flushes", [0, 3])
+async def test_no_read_shows_less_than_the_201_before_it(
+    flushes: int, replicas: Replicas, database: Database, redis: Any
+) -> None:
+    apis = [await replicas.start(), await replicas.start()]
+    wallets = [await apis[0].wallet(1_000) for _ in range(4)]
+    readers = [asyncio.create_task(_read_forever(api, w)) for api in apis for w in wallets]
+    for part in range(4):
+        numbers = range(part * 40, part * 40 + 40)
+        await crowd((_write_and_read(apis[n % 2], apis, wallets, n) for n in numbers), at_once=20)
+        if part < flushes:
+            await redis.flushdb()
+    for reader in readers:
+        # A reader that has met an older version has ended with the assertion.
+        assert not reader.done(), reader
+        reader.cancel()
+    await asyncio.gather(*readers, return_exceptions=True)
+    for replica in range(2):
+        assert counted(replicas, "transferd_wallet_reads_total", replica=replica, cache="hit") > 0
+    if flushes:
+        misses = [
+            counted(replicas, "transferd_wallet_reads_total", replica=replica, cache="miss")
+            for replica in range(2)
+        ]
+        assert sum(misses) > 0
+    assert await faults_in(database) == []
+
+
+async def _read_that_fills_late(
+    api: Api,
+    redis: Any,
+    monkeypatch: pytest.MonkeyPatch,
+    fill: Fill,
+    *,
+    flushes: bool = False,
+) -> tuple[int, int]:
+    """A GET reads PostgreSQL, a transfer passes, and only then the GET fills the cache.
+
+    Returns the version of the transfer and the one that the next GET shows.
+    """
+    ada, bob = await api.wallet(100), await api.wallet()
+    has_read, may_fill = asyncio.Event(), asyncio.Event()
+
+    async def late(self: Wallets, snapshot: Snapshot, reservation: str) -> None:
+        has_read.set()
+        await may_fill.wait()
+        await fill(self, snapshot, reservation)
+
+    monkeypatch.setattr(Wallets, "fill", late)
+    await redis.delete(f"td:w:{ada}")
+    reading = asyncio.create_task(api.get(f"/wallets/{ada}"))
+    await has_read.wait()
+    written: int = (await api.transfer(ada, bob, 1)).json["source_version"]
+    if flushes:
+        await redis.flushdb()
+    may_fill.set()
+    assert (await reading).json["version"] == written - 1
+    return written, await version_of(api, ada)
+
+
+@pytest.mark.parametrize("flushes", [False, True])
+async def test_a_late_fill_does_not_show_the_past(
+    flushes: bool, api: Api, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written, seen = await _read_that_fills_late(
+        api, redis, monkeypatch, Wallets.fill, flushes=flushes
+    )
+    assert seen == written
+
+
+async def test_without_the_guard_a_late_fill_shows_the_past(
+    api: Api, redis: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def plain_set(_: Wallets, snapshot: Snapshot, __: str) -> None:
+        value = b"%d %s" % (snapshot.version, snapshot.body)
+        await redis.set(f"td:w:{snapshot.wallet_id}", value, ex=15)
+
+    written, seen = await _read_that_fills_late(api, redis, monkeypatch, plain_set)
+    assert seen < written
+
+
+async def test_snapshots_of_two_groups_may_come_in_either_order(
+    replicas: Replicas, redis: Any
+) -> None:
+    api = await replicas.start()
+    ada, bob = await api.wallet(100), await api.wallet()
+    old = await redis.get(f"td:w:{ada}")
+    version, _, body = old.partition(b" ")
+    await api.transfer(ada, bob, 1)
+    new = await redis.get(f"td:w:{ada}")
+    assert new != old
+    wallets = replicas.opened[0].parts.wallets
+    await wallets.refresh([Snapshot(ada, int(version), body)], [], [])
+    assert await redis.get(f"td:w:{ada}") == new
+    # Versions are compared as numbers: 10 is newer than 9.
+    for n in (9, 10, 9, 11, 2):
+        await wallets.fill(Snapshot(bob, n, b"{}"), "l of nobody")
+    assert (await redis.get(f"td:w:{bob}")).startswith(b"11 ")
+
+
+async def test_min_version_is_right_whatever_the_cache_holds(api: Api, redis: Any) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    old = await redis.get(f"td:w:{ada}")
+    written = (await api.transfer(ada, bob, 1)).json["source_version"]
+    # As after a refresh that failed.
+    await redis.set(f"td:w:{ada}", old, ex=15)
+    assert await version_of(api, ada) == written - 1
+    reply = await api.get(f"/wallets/{ada}?min_version={written}")
+    assert (reply.status, reply.json["version"]) == (200, written)
+    assert reply.headers["X-Cache"] == "miss"
+    # That read has repaired the cache for everybody.
+    assert await version_of(api, ada) == written
+    early = await api.get(f"/wallets/{ada}?min_version={written + 1}")
+    assert (early.code, early.json["version"]) == ("version-not-reached", written)
+
+
+async def test_rubbish_in_the_cache_is_no_answer(api: Api, redis: Any) -> None:
+    for rubbish in (b"", b"rubbish", b"1", b"-1 {}", b"\xff\xfe {}", b"r", b"r2011"):
+        ada, bob = await api.wallet(100), await api.wallet()
+        await redis.set(f"td:w:{ada}", rubbish)
+        assert await asyncio.wait_for(api.balance(ada), 2) == 100
+        await redis.set(f"td:k:1:{ada}", rubbish)
+        reply = await api.transfer(ada, bob, 1, key=ada)
+        assert reply.status == 201, rubbish
+        again = await api.transfer(ada, bob, 1, key=ada)
+        assert again.body == reply.body
+        assert await api.balance(ada) == 99
+
+
+async def test_a_wrong_balance_in_the_cache_misleads_readers_but_never_money(
+    api: Api, redis: Any
+) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    snapshot = await redis.get(f"td:w:{ada}")
+    await redis.set(f"td:w:{ada}", snapshot.replace(b'"balance":100', b'"balance":900'))
+    assert await api.balance(ada) == 900
+    assert (await api.transfer(ada, bob, 101)).code == "insufficient-funds"
+    assert (await api.transfer(ada, bob, 100)).json["source_balance_after"] == 0
+    assert await api.balance(ada) == 0

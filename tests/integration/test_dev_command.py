@@ -1,0 +1,282 @@
+"""`transferd dev`, as a process: it starts what is needed, and leaves nothing behind."""
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import aiohttp
+import pytest
+
+from tests.conftest import Database
+from tests.support.api import Api
+from tests.support.command import Command, alive, run, running, working_in
+from tests.support.pressure import held_rows
+from tests.support.truth import faults_in, row_count
+from tests.support.waiting import until
+from tests.support.walk import README_URL, printed_walk, walk_in_readme, walk_moves_money
+from transferd.devstack import find_rabbitmq
+from transferd.devstack.process import Process
+
+READY = "Ctrl-C stops everything."
+
+# As on a machine without RabbitMQ, which is looked for in more places than the PATH.
+WITHOUT_RABBITMQ = (
+    "from transferd import cli, devstack; devstack.find_rabbitmq = lambda: None; cli.main()"
+)
+
+
+def settings(directory: Path, **changes: str) -> dict[str, str]:
+    """An environment with data of its own and any free port; nothing listens at the AMQP URL,
+    which spares the seconds that a RabbitMQ of its own would take."""
+    return {
+        "TRANSFERD_DATA_DIR": str(directory / "data"),
+        "TRANSFERD_PORT": "0",
+        "TRANSFERD_AMQP_URL": "amqp://127.0.0.1:9/",
+    } | changes
+
+
+def given_servers(database: Database) -> dict[str, str]:
+    """The variables that put servers of the test run in the place of private ones."""
+    given = database.settings()
+    return {
+        "TRANSFERD_DATABASE_URL": given.required("database_url"),
+        "TRANSFERD_REDIS_URL": given.required("redis_url"),
+    }
+
+
+@asynccontextmanager
+async def client(command: Command) -> AsyncIterator[Api]:
+    async with aiohttp.ClientSession() as session:
+        yield Api(session, command.url)
+
+
+def entries(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
+async def stopped(command: Command, number: signal.Signals) -> list[Process]:
+    """Signal it and check that it ends well; the processes that it had consisted of."""
+    processes = command.processes()
+    command.send(number)
+    assert await command.end() == 0, command.output
+    assert command.lines_with("stopping: ") == ["stopping: asked to"]
+    assert "Traceback" not in command.output
+    return processes
+
+
+# A whole life
+
+
+async def test_everything_starts_serves_and_stops(tmp_path: Path) -> None:
+    environment = settings(tmp_path)
+    del environment["TRANSFERD_AMQP_URL"]
+    async with running("dev", settings=environment) as command:
+        await command.says(READY)
+        for server in ("PostgreSQL", "Redis", "RabbitMQ"):
+            if server != "RabbitMQ" or find_rabbitmq() is not None:
+                assert command.pid_of(server) in {each.pid for each in command.processes()}
+        for shown in ("postgresql://", "redis://", f"data           {tmp_path / 'data'}"):
+            assert command.lines_with(shown), command.output
+        async with client(command) as api:
+            for path in ("/readyz", "/docs", "/metrics"):
+                assert (await api.get(path)).status == 200
+                assert path == "/readyz" or command.lines_with(f"{command.url}{path}")
+
+        walk = printed_walk(command.output)
+        assert walk.replace(command.url, README_URL) == walk_in_readme()
+        await walk_moves_money(walk)
+
+        processes = await stopped(command, signal.SIGINT)
+        assert alive(processes) == []
+        assert working_in(tmp_path) == []
+        log = tmp_path / "data/postgresql/postgresql.log"
+        assert "database system is shut down" in log.read_text()
+
+
+async def test_data_stays_over_a_restart(tmp_path: Path) -> None:
+    async with running("dev", settings=settings(tmp_path)) as command:
+        await command.says(READY)
+        async with client(command) as api:
+            wallet = await api.wallet(10_000)
+        assert alive(await stopped(command, signal.SIGTERM)) == []
+
+    async with running("dev", settings=settings(tmp_path)) as command:
+        await command.says(READY)
+        assert "applied" not in command.output
+        async with client(command) as api:
+            assert await api.balance(wallet) == 10_000
+        await stopped(command, signal.SIGINT)
+    assert working_in(tmp_path) == []
+
+
+async def test_an_ephemeral_run_leaves_no_directory(tmp_path: Path) -> None:
+    async with running("dev", "--ephemeral", settings=settings(tmp_path)) as command:
+        await command.says(READY)
+        [directory] = entries(tmp_path)
+        assert command.lines_with(f"data           {directory}")
+        assert alive(await stopped(command, signal.SIGTERM)) == []
+    assert entries(tmp_path) == []
+
+
+# A stop at another time
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    "moment",
+    [
+        lambda directory, _: any(directory.glob("data-*/postgresql/data.unfinished")),
+        lambda _, command: "PostgreSQL" in command.output,
+        lambda _, command: "applied" in command.output,
+    ],
+    ids=["while PostgreSQL is set up", "while it migrates", "while it is filled in"],
+)
+async def test_a_stop_during_the_start_is_in_order_as_well(
+    tmp_path: Path, number: signal.Signals, moment: Callable[[Path, Command], bool]
+) -> None:
+    arguments = ("dev", "--ephemeral", "--demo")
+    async with running(*arguments, settings=settings(tmp_path)) as command:
+        await until(lambda: moment(tmp_path, command))
+        assert alive(await stopped(command, number)) == []
+        assert READY not in command.output
+    assert working_in(tmp_path) == []
+    assert entries(tmp_path) == []
+
+
+async def test_further_ctrl_c_do_not_wait(tmp_path: Path, database: Database) -> None:
+    environment = settings(tmp_path, **given_servers(database))
+    async with running("dev", settings=environment) as command, asyncio.TaskGroup() as group:
+        await command.says(READY)
+        async with client(command) as api:
+            payer, payee = await api.wallet(100), await api.wallet()
+            async with held_rows(database, payer):
+                transfer = group.create_task(refused_connection(api, payer, payee))
+
+                async def it_waits() -> bool:
+                    metrics = (await api.get("/metrics")).body.decode()
+                    return "transferd_backlog_envelopes 1.0" in metrics
+
+                await until(it_waits)
+                command.send(signal.SIGINT)
+                await command.says("stopping: asked to")
+                assert command.is_running  # It waits for the transfer, and that for the lock.
+                await until(lambda: ended_by_another_ctrl_c(command), within_s=3.0)
+                await transfer
+
+
+def ended_by_another_ctrl_c(command: Command) -> bool:
+    if command.is_running:
+        command.send(signal.SIGINT)
+    return not command.is_running
+
+
+async def refused_connection(api: Api, payer: str, payee: str) -> None:
+    with pytest.raises(aiohttp.ClientError):
+        await api.transfer(payer, payee, 1)
+
+
+@pytest.mark.parametrize("server", ["PostgreSQL", "Redis"])
+async def test_a_server_that_ends_stops_everything(tmp_path: Path, server: str) -> None:
+    async with running("dev", settings=settings(tmp_path)) as command:
+        await command.says(READY)
+        processes = command.processes()
+        os.kill(command.pid_of(server), signal.SIGKILL)
+        assert await command.end() == 1
+        [line] = command.lines_with("stopping: ")
+        assert line.startswith(f"stopping: {server} ended by itself with exit code -9 (SIGKILL)")
+        assert "Traceback" not in command.output
+        assert alive(processes) == []
+    assert working_in(tmp_path) == []
+
+
+# Other parts
+
+
+async def test_demo_fills_in(tmp_path: Path, database: Database) -> None:
+    environment = settings(tmp_path, **given_servers(database))
+    async with running("dev", "--demo", settings=environment) as command:
+        await command.says(READY)
+        assert [len(command.lines_with(f" {step}/{step} ")) for step in (10, 30, 3000)] == [1, 1, 1]
+        # The initial balances of the 30 wallets are transfers as well.
+        assert await row_count(database, "ledger_00.transfers") == 3_030
+        assert await faults_in(database) == []
+        await stopped(command, signal.SIGINT)
+
+
+async def test_given_servers_replace_private_ones(tmp_path: Path, database: Database) -> None:
+    given = given_servers(database)
+    async with running("dev", settings=settings(tmp_path, **given)) as command:
+        await command.says(READY)
+        assert [process.pid for process in command.processes()] == [command.pid]
+        for url in given.values():
+            assert command.lines_with(url)
+        async with client(command) as api:
+            wallet = await api.wallet(1)
+        await stopped(command, signal.SIGTERM)
+    rows = await database.fetch("SELECT balance FROM ledger_00.wallets WHERE id = $1", wallet)
+    assert [row["balance"] for row in rows] == [1]
+    assert not (tmp_path / "data").exists()
+
+
+async def test_without_redis_and_rabbitmq_it_says_so_and_works(
+    tmp_path: Path, database: Database
+) -> None:
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    environment = settings(tmp_path, **given_servers(database), PATH=str(nothing))
+    del environment["TRANSFERD_REDIS_URL"]
+    del environment["TRANSFERD_AMQP_URL"]
+    program = (sys.executable, "-c", WITHOUT_RABBITMQ)
+    async with running("dev", settings=environment, program=program) as command:
+        await command.says(READY)
+        assert len(command.lines_with("RabbitMQ is NOT INSTALLED: events wait in the outbox")) == 1
+        assert command.lines_with("RabbitMQ       none: events wait in the outbox")
+        assert command.lines_with("fakeredis")
+        async with client(command) as api:
+            payer, payee = await api.wallet(100), await api.wallet()
+            first = await api.transfer(payer, payee, 40, key="lunch")
+            second = await api.transfer(payer, payee, 40, key="lunch")
+            assert (second.status, second.body) == (201, first.body)
+            assert second.headers["Idempotent-Replayed"] == "true"
+            metrics = (await api.get("/metrics")).body.decode()
+            assert 'transferd_idempotency_keys_total{state="replayed"} 1.0' in metrics
+            assert (await api.get(f"/wallets/{payee}")).headers["X-Cache"] == "hit"
+            assert await api.balance(payee) == 40
+        await stopped(command, signal.SIGINT)
+    assert working_in(tmp_path) == []
+
+
+# What cannot be had
+
+
+async def test_a_port_in_use_is_one_line(tmp_path: Path, database: Database) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment = settings(tmp_path, **given_servers(database), TRANSFERD_PORT=port)
+        code, output = await run("dev", settings=environment)
+    assert code == 1
+    assert output.splitlines() == [
+        f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop what listens"
+        " there, or set TRANSFERD_PORT"
+    ]
+
+
+async def test_a_second_run_on_the_same_data_is_one_line(
+    tmp_path: Path, database: Database
+) -> None:
+    given = given_servers(database)
+    del given["TRANSFERD_REDIS_URL"]
+    environment = settings(tmp_path, **given)
+    async with running("dev", settings=environment) as first:
+        await first.says(READY)
+        code, output = await run("dev", settings=environment)
+        assert code == 1
+        [line] = output.splitlines()
+        assert line.startswith("Error: Redis is already running on ")
+        assert f"process {first.pid_of('Redis')}" in line
+        await stopped(first, signal.SIGINT)

@@ -1,0 +1,315 @@
+"""One key, many requests: one effect and one answer, whatever Redis and other replicas say."""
+
+import asyncio
+import hashlib
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api, Reply
+from tests.support.pressure import (
+    arrived,
+    busy_committers,
+    counted,
+    crowd,
+    held,
+    held_rows,
+    statuses,
+    until_sessions_wait,
+)
+from tests.support.truth import faults_in, row_count, transfers_of
+from transferd.devstack import RedisServer
+from transferd.ledger.store import database as store
+
+
+@pytest.fixture
+async def own_redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A Redis that only this test uses, and may kill."""
+    server = RedisServer(tmp_path / "redis")
+    await server.start()
+    yield server
+    await server.stop()
+
+
+@pytest.fixture
+async def redis(database: Database) -> AsyncIterator[Any]:
+    """A client of the database in Redis that this test's replicas use."""
+    client: Any = Redis.from_url(database.settings().required("redis_url"))
+    yield client
+    await client.aclose()
+
+
+def assert_one_effect(replies: list[Reply]) -> None:
+    """One was executed, the others replayed it: the same status and the same bytes."""
+    assert statuses(replies) == {201: len(replies)}
+    assert len({reply.body for reply in replies}) == 1
+    executed = [reply for reply in replies if "Idempotent-Replayed" not in reply.headers]
+    assert len(executed) == 1
+
+
+@pytest.mark.parametrize("replica_count", [1, 2])
+@pytest.mark.parametrize("cache", [True, False])
+async def test_the_same_request_50_times_at_once_has_one_effect(
+    replica_count: int, cache: bool, replicas: Replicas, database: Database
+) -> None:
+    apis = [await replicas.start(cache=cache) for _ in range(replica_count)]
+    ada, bob = await apis[0].wallet(100), await apis[0].wallet()
+    calls = [apis[n % replica_count].transfer(ada, bob, 7, key="rent") for n in range(50)]
+    assert_one_effect(await crowd(calls))
+    assert await apis[0].balance(ada) == 93
+    assert await faults_in(database) == []
+
+
+async def test_the_same_refused_request_50_times_is_refused_in_the_same_words(
+    replicas: Replicas,
+) -> None:
+    apis = [await replicas.start(), await replicas.start()]
+    ada, bob = await apis[0].wallet(100), await apis[0].wallet()
+    calls = [apis[n % 2].transfer(ada, bob, 101, key="yacht") for n in range(50)]
+    replies = await crowd(calls)
+    assert statuses(replies) == {422: 50}
+    # The id of the request that was decided is in the bytes, so these are not just alike.
+    assert len({reply.body for reply in replies}) == 1
+    await apis[0].transfer(await apis[0].wallet(1), ada, 1)
+    again = await apis[1].transfer(ada, bob, 101, key="yacht")
+    assert again.body == replies[0].body
+
+
+async def test_the_same_wallet_and_user_50_times_are_created_once(
+    replicas: Replicas, database: Database
+) -> None:
+    apis = [await replicas.start(), await replicas.start()]
+    calls = [apis[n % 2].post("/users", {"name": "Eve"}, key="eve") for n in range(50)]
+    users = await crowd(calls)
+    assert_one_effect(users)
+    body = {"user_id": users[0].json["id"], "currency": "USD"}
+    for key, balance in (("empty", 0), ("full", 500)):
+        wanted = body | {"initial_balance": balance}
+        wallets = await crowd(apis[n % 2].post("/wallets", wanted, key=key) for n in range(50))
+        assert_one_effect(wallets)
+        assert wallets[0].json["balance"] == balance
+    rows = await database.fetch("SELECT 1 FROM ledger_00.wallets WHERE NOT funding")
+    assert len(rows) == 2
+    assert await row_count(database, "transferd.users") == 1
+    assert await faults_in(database) == []
+
+
+async def test_without_redis_the_same_key_has_one_effect(
+    replicas: Replicas, database: Database, own_redis: RedisServer
+) -> None:
+    apis = [await replicas.start(redis_url=own_redis.url) for _ in range(2)]
+    ada, bob = await apis[0].wallet(100), await apis[0].wallet()
+    first = await apis[0].transfer(ada, bob, 7, key="before")
+    await own_redis.kill()
+    replies = await crowd(apis[n % 2].transfer(ada, bob, 7, key="rent") for n in range(50))
+    assert_one_effect(replies)
+    again = await apis[1].transfer(ada, bob, 7, key="before")
+    assert (again.status, again.body) == (201, first.body)
+    await own_redis.start()
+    for api in apis:
+        assert (await api.transfer(ada, bob, 7, key="rent")).body == replies[0].body
+    assert await row_count(database, "ledger_00.transfers") == 3
+    assert await faults_in(database) == []
+
+
+async def test_a_flush_of_redis_forgets_no_key(api: Api, database: Database, redis: Any) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    done = await api.transfer(ada, bob, 7, key="rent")
+    refused = await api.transfer(ada, bob, 700, key="yacht")
+    for flush in (redis.flushdb, redis.script_flush):
+        await flush()
+        for key, amount, first in (("rent", 7, done), ("yacht", 700, refused)):
+            again = await api.transfer(ada, bob, amount, key=key)
+            assert (again.status, again.body) == (first.status, first.body)
+            assert again.headers["Idempotent-Replayed"] == "true"
+            other = await api.transfer(ada, bob, amount + 1, key=key)
+            assert other.code == "idempotency-key-reused"
+    assert await api.balance(ada) == 93
+
+
+async def test_the_claim_of_a_killed_replica_delays_and_does_not_refuse(
+    replicas: Replicas, redis: Any
+) -> None:
+    api = await replicas.start()
+    ada, bob = await api.wallet(100), await api.wallet()
+    await redis.set("td:k:1:rent", "cdeadbeef", px=3_000)
+    assert (await api.get("/idempotency-keys/rent")).json["state"] == "pending"
+    started = time.monotonic()
+    replies = await crowd(api.transfer(ada, bob, 7, key="rent") for _ in range(3))
+    took_s = time.monotonic() - started
+    assert_one_effect(replies)
+    assert 0.9 < took_s < 3.0
+    assert counted(replicas, "transferd_idempotency_keys_total", state="busy") == 1
+    # The replay has taken the place of the foreign claim.
+    again = await api.transfer(ada, bob, 7, key="rent")
+    assert again.body == replies[0].body
+    assert await api.balance(ada) == 93
+
+
+async def test_a_foreign_claim_does_not_delay_its_neighbours(api: Api, redis: Any) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    keys = [str(uuid4()) for _ in range(20)]
+    await redis.set(f"td:k:1:{keys[0]}", "cdeadbeef", px=3_000)
+    order: list[str] = []
+
+    async def paid(key: str) -> Reply:
+        reply = await api.transfer(ada, bob, 1, key=key)
+        order.append(key)
+        return reply
+
+    assert statuses(await crowd(map(paid, keys))) == {201: 20}
+    assert order[-1] == keys[0]
+
+
+async def test_a_replica_waits_for_the_claim_of_another_and_answers_alike(
+    replicas: Replicas, database: Database
+) -> None:
+    apis = [await replicas.start(), await replicas.start()]
+    ada, bob = await apis[0].wallet(100), await apis[0].wallet()
+    async with held_rows(database, ada):
+        calls = [api.transfer(ada, bob, 7, key="rent") for api in apis]
+        running = [asyncio.create_task(call) for call in calls]
+        for number in range(2):
+            await arrived(replicas, 1, replica=number)
+    assert_one_effect([await task for task in running])
+
+
+@pytest.mark.parametrize("cache", [True, False])
+async def test_two_replicas_with_the_same_keys_in_opposite_order(
+    cache: bool, replicas: Replicas, database: Database
+) -> None:
+    apis = [await replicas.start(cache=cache), await replicas.start(cache=cache)]
+    pairs = [(await apis[0].wallet(10), await apis[0].wallet()) for _ in range(12)]
+    keys = [f"key-{n:02}" for n in range(12)]
+    plan = list(zip(keys, pairs, strict=True))
+    running = []
+    # Each replica gets all of them into one group, and the groups meet.
+    async with busy_committers(database, *apis):
+        for number, (api, order) in enumerate(zip(apis, (plan, plan[::-1]), strict=True)):
+            for key, (source, destination) in order:
+                call = api.transfer(source, destination, 10, key=key)
+                running.append((key, asyncio.create_task(call)))
+            await arrived(replicas, 13, replica=number)
+    answers: dict[str, list[Reply]] = {}
+    for key, task in running:
+        answers.setdefault(key, []).append(await task)
+    for replies in answers.values():
+        assert_one_effect(replies)
+    assert await faults_in(database) == []
+
+
+async def _one_key_for_two_requests(
+    replicas: Replicas, database: Database, *, cache: bool
+) -> list[Reply]:
+    """A key that is used at once on two replicas, for transfers between other wallets."""
+    apis = [await replicas.start(cache=cache), await replicas.start(cache=cache)]
+    pairs = [(await api.wallet(10), await api.wallet()) for api in apis]
+    # Both have looked the key up and found nothing before either can write it.
+    async with held(database, "LOCK TABLE transferd.outcomes IN SHARE MODE"):
+        running = [
+            asyncio.create_task(api.transfer(source, destination, 1, key="rent"))
+            for api, (source, destination) in zip(apis, pairs, strict=True)
+        ]
+        # A claim in Redis keeps one of them away from PostgreSQL.
+        await until_sessions_wait(database, 1 if cache else 2)
+    return sorted(await asyncio.gather(*running), key=lambda reply: reply.status)
+
+
+@pytest.mark.parametrize("cache", [True, False])
+async def test_a_key_used_at_once_for_two_requests_serves_one_of_them(
+    cache: bool, replicas: Replicas, database: Database
+) -> None:
+    served, refused = await _one_key_for_two_requests(replicas, database, cache=cache)
+    assert served.status == 201
+    assert refused.code == "idempotency-key-reused"
+    assert await row_count(database, "ledger_00.transfers") == 2 + 1
+    assert await faults_in(database) == []
+
+
+async def test_without_the_count_such_a_key_moves_money_twice(
+    replicas: Replicas, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(store, "queries", _without_the_count)
+    replies = await _one_key_for_two_requests(replicas, database, cache=False)
+    assert statuses(replies) == {201: 2}
+    assert await row_count(database, "ledger_00.transfers") == 2 + 2
+
+
+_INTACT = store.queries
+
+
+def _without_the_count(*arguments: str) -> dict[str, str]:
+    """A replica that takes each of its keys for kept, whoever has won it."""
+    texts = dict(_INTACT(*arguments))
+    if "write_group" in texts:
+        intact = texts["write_group"]
+        broken = intact.replace("(SELECT count(*) FROM kept)", "cardinality($20::integer[])")
+        assert broken != intact
+        texts["write_group"] = broken
+    return texts
+
+
+async def test_a_key_is_for_one_request_only_also_across_resources(api: Api) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    done = await api.transfer(ada, bob, 7, key="rent")
+    path = f"/transfers/{done.json['id']}/reversal"
+    others = [
+        await api.transfer(ada, bob, 8, key="rent"),
+        await api.transfer(bob, ada, 7, key="rent"),
+        await api.transfer(ada, bob, 7, key="rent", reference="June"),
+        await api.transfer(ada, bob, 7, key="rent", metadata={"n": 1}),
+        await api.post(path, key="rent"),
+        await api.post(f"/wallets/{ada}/freeze", key="rent"),
+        await api.post("/users", {"name": "Eve"}, key="rent"),
+    ]
+    assert [reply.code for reply in others] == ["idempotency-key-reused"] * 7
+    assert (await api.transfer(ada, bob, 7, key="rent")).body == done.body
+    assert await api.balance(ada) == 93
+
+
+async def _api_key(database: Database, name: str) -> dict[str, str]:
+    token = f"td_{name}_{'s' * 32}"
+    await database.fetch(
+        "WITH client AS (INSERT INTO transferd.clients (name) VALUES ($1) RETURNING id)"
+        " INSERT INTO transferd.api_keys (id, client_id, secret_sha256, scopes)"
+        " SELECT $1, id, $2, '{admin}' FROM client",
+        name,
+        hashlib.sha256(token.encode()).digest(),
+    )
+    return {"Authorization": f"Bearer {token}"}
+
+
+async def test_the_keys_of_two_clients_are_independent(
+    replicas: Replicas, database: Database
+) -> None:
+    local = await replicas.start()
+    api = await replicas.start(auth="on")
+    ada, bob = await local.wallet(100), await local.wallet()
+    alice, carol = await _api_key(database, "alice"), await _api_key(database, "carol")
+    bodies = [
+        {
+            "source_wallet_id": ada,
+            "destination_wallet_id": bob,
+            "amount": amount,
+            "currency": "USD",
+            "reference": f"by-{amount}",
+        }
+        for amount in (7, 8)
+    ]
+    calls = [
+        api.post("/transfers", body, key="rent", headers=headers)
+        for _ in range(10)
+        for headers, body in ((alice, bodies[0]), (carol, bodies[1]))
+    ]
+    replies = await crowd(calls)
+    assert_one_effect(replies[0::2])
+    assert_one_effect(replies[1::2])
+    assert await transfers_of(database, "by-7", "by-8") == {"by-7": 1, "by-8": 1}
+    known = await api.get("/idempotency-keys/rent", headers=carol)
+    assert known.json["answer"] == replies[1].json

@@ -1,0 +1,274 @@
+"""Migrations: applied once, all or nothing, by as many as start at once; and what they leave."""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from itertools import count
+
+import asyncpg
+import pytest
+from iso4217 import Currency
+
+from tests.conftest import Database
+from tests.support.api import Api
+from tests.support.damage import make_traffic
+from tests.support.finished import transferd
+from tests.support.servers import Servers
+from transferd.config import Limits
+from transferd.ledger.migrate import Migration, MigrationError, migrate, migrations
+from transferd.ledger.store.errors import StoreError
+
+EVERYTHING = [migration.name for migration in migrations()]
+
+
+def migration(name: str, sql: str) -> Migration:
+    return Migration(name, sql, hashlib.sha256(sql.encode()).hexdigest())
+
+
+@pytest.fixture
+async def blank(servers: Servers) -> AsyncIterator[Database]:
+    """A database that nobody has migrated yet."""
+    name, redis_number = await servers.new_database(template="template1")
+    yield Database(name, redis_number, servers)
+    await servers.drop_database(name)
+
+
+async def bring_up(database: Database, *more: Migration) -> list[str]:
+    return await migrate(database.settings(), Limits(), [*migrations(), *more])
+
+
+class Apart:
+    """Not a lock: a number that is another one each time."""
+
+    def __init__(self) -> None:
+        self._numbers = count()
+
+    def __int__(self) -> int:
+        return next(self._numbers)
+
+
+async def time_limits_in(database: Database) -> dict[str, str]:
+    """What the service's role is told for this database, and for no other."""
+    rows = await database.fetch(
+        "SELECT unnest(setconfig) AS setting FROM pg_db_role_setting"
+        " WHERE setrole = 'transferd'::regrole"
+        " AND setdatabase = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    return dict(row["setting"].split("=") for row in rows)
+
+
+async def as_service(database: Database, sql: str) -> list[asyncpg.Record]:
+    """Run one statement with no more than the service's own rights."""
+    connection = await asyncpg.connect(database.settings().required("database_url"))
+    try:
+        rows: list[asyncpg.Record] = await connection.fetch(sql)
+        return rows
+    finally:
+        await connection.close()
+
+
+async def schemas_of(database: Database) -> set[str]:
+    rows = await database.fetch(
+        "SELECT nspname FROM pg_namespace WHERE nspname IN ('transferd', 'ledger_00')"
+    )
+    return {row["nspname"] for row in rows}
+
+
+# Applying
+
+
+async def test_a_new_database_gets_every_migration_and_then_none(blank: Database) -> None:
+    assert await migrate(blank.settings(), Limits()) == EVERYTHING
+    before = await blank.fetch("SELECT * FROM ledger_00.wallets ORDER BY id")
+    assert await migrate(blank.settings(), Limits()) == []
+    assert await blank.fetch("SELECT * FROM ledger_00.wallets ORDER BY id") == before
+
+
+async def test_checksums_are_those_of_the_files(blank: Database) -> None:
+    await bring_up(blank)
+    rows = await blank.fetch("SELECT name, sha256 FROM transferd.schema_migrations ORDER BY name")
+    assert [tuple(row) for row in rows] == [(each.name, each.sha256) for each in migrations()]
+
+
+async def test_only_what_is_new_is_applied_to_a_used_ledger(database: Database, api: Api) -> None:
+    await make_traffic(api)
+    before = await database.fetch("SELECT * FROM ledger_00.wallets ORDER BY id")
+    later = migration("9000_later.sql", "CREATE TABLE transferd.later (id integer)")
+    assert await bring_up(database, later) == ["9000_later.sql"]
+    assert await bring_up(database, later) == []
+    assert await database.fetch("SELECT * FROM ledger_00.wallets ORDER BY id") == before
+
+
+async def test_a_changed_file_is_refused_in_one_line(database: Database) -> None:
+    first, *rest = migrations()
+    changed = [replace(first, sha256="0" * 64), *rest]
+    with pytest.raises(MigrationError, match=f"{first.name} has changed") as caught:
+        await migrate(database.settings(), Limits(), changed)
+    assert "\n" not in str(caught.value)
+
+
+async def test_a_database_of_a_newer_release_is_refused_in_one_line(database: Database) -> None:
+    await bring_up(database, migration("9000_later.sql", "SELECT 1"))
+    with pytest.raises(MigrationError, match=r"9000_later\.sql was applied by a newer") as caught:
+        await bring_up(database)
+    assert "\n" not in str(caught.value)
+    ended = await transferd("migrate", database_url=database.settings().required("database_url"))
+    assert "9000_later.sql was applied by a newer release" in ended.complaint
+
+
+@pytest.mark.parametrize("at_once", [2, 8])
+async def test_those_that_start_at_once_take_turns(blank: Database, at_once: int) -> None:
+    applied = await asyncio.gather(*(bring_up(blank) for _ in range(at_once)))
+    assert sorted(applied) == [[] for _ in range(at_once - 1)] + [EVERYTHING]
+    [[currencies]] = await blank.fetch("SELECT count(*) FROM ledger_00.currencies")
+    [[wallets]] = await blank.fetch("SELECT count(*) FROM ledger_00.wallets")
+    assert wallets == currencies > 0
+
+
+async def test_those_that_do_not_take_turns_get_in_each_others_way(
+    blank: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("transferd.ledger.migrate._LOCK", Apart())
+    results = await asyncio.gather(*(bring_up(blank) for _ in range(8)), return_exceptions=True)
+    assert any(isinstance(result, StoreError) for result in results)
+
+
+async def test_nothing_of_a_failing_migration_is_kept(blank: Database) -> None:
+    fine = migration("9000_fine.sql", "CREATE TABLE transferd.fine (id integer)")
+    wrong = migration("9001_wrong.sql", "CREATE TABLE transferd.half (id integer); SELECT 1 / 0")
+    with pytest.raises(StoreError, match="division by zero"):
+        await bring_up(blank, fine, wrong)
+    assert await schemas_of(blank) == set()
+    assert await time_limits_in(blank) == {}
+    assert await bring_up(blank, fine) == [*EVERYTHING, "9000_fine.sql"]
+
+
+async def test_a_failing_migration_leaves_what_was_there(database: Database) -> None:
+    wrong = migration("9001_wrong.sql", "DELETE FROM transferd.users; SELECT nothing")
+    with pytest.raises(StoreError):
+        await bring_up(database, wrong)
+    assert await bring_up(database) == []
+
+
+# What it leaves
+
+
+async def test_the_role_has_its_time_limits_on_this_database(blank: Database) -> None:
+    await bring_up(blank)
+    assert await time_limits_in(blank) == {
+        "statement_timeout": "3000ms",
+        "idle_in_transaction_session_timeout": "2000ms",
+        "lock_timeout": "1000ms",
+        "jit": "off",
+    }
+    await migrate(blank.settings(), Limits(statement_timeout_s=2.5))
+    [[shown]] = await as_service(blank, "SHOW statement_timeout")
+    assert shown == "2500ms"
+
+
+async def test_every_currency_with_minor_units_has_a_funding_wallet(database: Database) -> None:
+    rows = await database.fetch(
+        "SELECT c.code, c.exponent, w.funding, w.currency, w.balance, w.version"
+        " FROM ledger_00.currencies c"
+        " LEFT JOIN ledger_00.wallets w ON w.id = c.funding_wallet_id"
+    )
+    assert {row["code"]: row["exponent"] for row in rows} == {
+        currency.code: currency.exponent for currency in Currency if currency.exponent is not None
+    }
+    for row in rows:
+        assert tuple(row)[2:] == (True, row["code"], 0, 0)
+    exponents = {row["code"]: row["exponent"] for row in rows}
+    assert exponents["JPY"] == 0
+    assert exponents["USD"] == 2
+    assert exponents["KWD"] == 3
+    assert "XAU" not in exponents
+
+
+async def test_a_currency_of_a_newer_list_is_added(database: Database) -> None:
+    await database.fetch(
+        "DELETE FROM ledger_00.wallets WHERE funding AND currency = 'KWD'",
+    )
+    await database.fetch("DELETE FROM ledger_00.currencies WHERE code = 'KWD'")
+    before = await database.fetch("SELECT * FROM ledger_00.currencies ORDER BY code")
+    await bring_up(database)
+    after = await database.fetch("SELECT * FROM ledger_00.currencies ORDER BY code")
+    assert [row for row in after if row["code"] != "KWD"] == before
+    [[version]] = await database.fetch(
+        "SELECT version FROM ledger_00.wallets WHERE funding AND currency = 'KWD'"
+    )
+    assert version == 0
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        *(
+            statement.format(table)
+            for table in (
+                "ledger_00.transfers",
+                "ledger_00.wallet_changes",
+                "transferd.outcomes",
+            )
+            for statement in (
+                "UPDATE {} SET created_at = created_at",
+                "DELETE FROM {}",
+                "TRUNCATE {}",
+            )
+        ),
+        "DELETE FROM ledger_00.wallets",
+        "TRUNCATE ledger_00.wallets",
+        "DELETE FROM ledger_00.currencies",
+        "TRUNCATE ledger_00.currencies",
+    ],
+)
+async def test_the_service_cannot_rewrite_history(database: Database, sql: str) -> None:
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await as_service(database, sql)
+    # It is the privilege that is missing: the statement itself is a good one.
+    await database.fetch(sql)
+
+
+async def test_no_statement_leaves_a_wallet_below_its_limit(database: Database, api: Api) -> None:
+    wallet = await api.wallet(overdraft_limit=500)
+    update = f"UPDATE ledger_00.wallets SET {{}} WHERE id = '{wallet}'"
+    await as_service(database, update.format("balance = -500"))
+    for below in ("balance = -501", "held = 1", "overdraft_limit = 499"):
+        with pytest.raises(asyncpg.CheckViolationError, match="wallets_check1"):
+            await as_service(database, update.format(below))
+    with pytest.raises(asyncpg.CheckViolationError, match="wallets_check2"):
+        await as_service(database, update.format("status = 2"))
+    await as_service(database, "UPDATE ledger_00.wallets SET balance = -501 WHERE funding")
+
+
+# The commands
+
+
+async def test_the_command_says_what_it_has_applied(blank: Database) -> None:
+    url = blank.settings().required("database_url")
+    first = await transferd("migrate", database_url=url)
+    assert (first.code, first.out.splitlines(), first.err) == (
+        0,
+        [f"applied {name}" for name in EVERYTHING],
+        "",
+    )
+    second = await transferd("migrate", database_url=url)
+    assert (second.code, second.out, second.err) == (0, "the database is up to date\n", "")
+
+
+@pytest.mark.parametrize("command", ["migrate", "serve"])
+async def test_a_command_without_its_database_says_so_in_one_line(command: str) -> None:
+    assert "TRANSFERD_DATABASE_URL is not set" in (await transferd(command)).complaint
+    url = "postgresql://transferd@127.0.0.1:1/transferd"
+    assert "refused" in (await transferd(command, database_url=url)).complaint
+
+
+async def test_a_replica_does_not_serve_what_was_not_migrated(blank: Database) -> None:
+    settings = blank.settings()
+    ended = await transferd(
+        "serve",
+        database_url=settings.required("database_url"),
+        redis_url=settings.required("redis_url"),
+        port="0",
+    )
+    assert "run `transferd migrate`" in ended.complaint

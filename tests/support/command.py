@@ -1,0 +1,143 @@
+"""`transferd` as a process of its own, as people and init systems run it."""
+
+import asyncio
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from tests.support.waiting import until
+from transferd.devstack.process import Process, process_table, process_tree
+
+TRANSFERD = Path(sys.executable).with_name("transferd")
+# Room for a machine that is busy with other things; most waits end within two seconds.
+WITHIN_S = 60.0
+
+_PREFIX = "TRANSFERD_"
+
+
+def environment(changes: Mapping[str, str]) -> dict[str, str]:
+    """Ours without any setting of the service, then the changes."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
+    return kept | dict(changes)
+
+
+class Command:
+    """A process; `output` is what it has printed so far, on either stream."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.output = ""
+        self._process = process
+        self._reading = asyncio.create_task(self._read())
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.returncode is None
+
+    @property
+    def url(self) -> str:
+        """Where it serves, once it has said so."""
+        match = re.search(r"http://127\.0\.0\.1:\d+", self.output)
+        assert match is not None, self.output
+        return match.group()
+
+    def pid_of(self, server: str) -> int:
+        """The process id of one of its private servers, as it was reported."""
+        match = re.search(rf"^{server} .* process (\d+)", self.output, re.MULTILINE)
+        assert match is not None, self.output
+        return int(match.group(1))
+
+    def lines_with(self, text: str) -> list[str]:
+        """The lines that it has printed with this text in them."""
+        return [line for line in self.output.splitlines() if text in line]
+
+    def processes(self) -> list[Process]:
+        """Itself and whatever it has started."""
+        return process_tree(self.pid)
+
+    async def says(self, text: str) -> None:
+        """Wait until it has printed the text; AssertionError with its output if it ends before."""
+        await until(lambda: text in self.output or not self.is_running, within_s=WITHIN_S)
+        assert text in self.output, self.output
+
+    def send(self, number: signal.Signals) -> None:
+        """Signal it, and nobody else."""
+        self._process.send_signal(number)
+
+    async def end(self) -> int:
+        """Wait for its end and for the rest of its output; the exit code."""
+        code = await asyncio.wait_for(self._process.wait(), WITHIN_S)
+        await self._reading
+        return code
+
+    async def kill(self) -> None:
+        """End it at once; its servers end with it."""
+        if self.is_running:
+            self._process.kill()
+        await self.end()
+
+    async def _read(self) -> None:
+        stream = self._process.stdout
+        assert stream is not None
+        while chunk := await stream.read(4096):
+            self.output += chunk.decode()
+
+
+@asynccontextmanager
+async def running(
+    *arguments: str, settings: Mapping[str, str], program: Sequence[str | Path] = (TRANSFERD,)
+) -> AsyncIterator[Command]:
+    """`transferd` with these arguments and no other settings; it has ended when the block has."""
+    process = await asyncio.create_subprocess_exec(
+        *program,
+        *arguments,
+        env=environment(settings),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    command = Command(process)
+    try:
+        yield command
+    finally:
+        await command.kill()
+
+
+async def run(*arguments: str, settings: Mapping[str, str]) -> tuple[int, str]:
+    """`transferd` to its own end: the exit code and what it has printed."""
+    async with running(*arguments, settings=settings) as command:
+        return await command.end(), command.output
+
+
+def alive(processes: Sequence[Process]) -> list[Process]:
+    """Those of them that still run (and are not later ones with the same pid)."""
+    table = process_table()
+    return [
+        process
+        for process in processes
+        if (now := table.get(process.pid)) is not None
+        and now.alive
+        and now.started == process.started
+    ]
+
+
+def working_in(directory: Path) -> list[int]:
+    """The processes that were told of a file below the directory."""
+    found = []
+    for process in process_table().values():
+        try:
+            arguments = Path("/proc", str(process.pid), "cmdline").read_bytes()
+        except OSError:  # ended while we were looking
+            continue
+        if process.alive and str(directory).encode() in arguments:
+            found.append(process.pid)
+    return found

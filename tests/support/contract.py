@@ -1,0 +1,125 @@
+"""What the tests of the HTTP contract share: who calls, how exactly, and what changed by it."""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from datetime import datetime
+from uuid import UUID, uuid4
+
+from yarl import URL
+
+from tests.conftest import Database
+from tests.support.api import Api, Reply
+
+# A well-formed id that belongs to nobody.
+NOBODY = "01900000-0000-7000-8000-000000000000"
+AMOUNT_MAX = 2**53 - 1
+BALANCE_MAX = 2**63 - 1
+BALANCE_MIN = -(2**63)
+
+
+async def footprint(database: Database) -> dict[str, int]:
+    """How much there is of everything that a request could leave behind."""
+    [row] = await database.fetch(
+        """
+        SELECT (SELECT count(*) FROM transferd.users) AS users,
+               (SELECT count(*) FROM transferd.outcomes) AS outcomes,
+               (SELECT count(*) FROM ledger_00.wallets) AS wallets,
+               (SELECT sum(version) FROM ledger_00.wallets)::bigint AS versions,
+               (SELECT sum(abs(balance)) FROM ledger_00.wallets)::bigint AS balances,
+               (SELECT count(*) FROM ledger_00.transfers) AS transfers,
+               (SELECT count(*) FROM ledger_00.wallet_changes) AS changes,
+               (SELECT count(*) FROM ledger_00.outbox) AS events
+        """
+    )
+    return dict(row)
+
+
+async def set_balance(database: Database, wallet: str, balance_minor: int) -> None:
+    """Give a wallet any balance, behind the back of the service."""
+    await database.fetch(
+        "UPDATE ledger_00.wallets SET balance = $2 WHERE id = $1::uuid", wallet, balance_minor
+    )
+
+
+async def exactly(
+    api: Api, method: str, path: str, *, headers: Mapping[str, str] | None = None
+) -> Reply:
+    """A request whose path and query are sent as they are, escapes and all."""
+    url = URL(api.url + path, encoded=True)
+    async with api.session.request(method, url, headers=headers) as response:
+        return Reply(response.status, response.headers, await response.read())
+
+
+async def api_key(
+    database: Database,
+    name: str,
+    *scopes: str,
+    client: str | None = None,
+    expires_at: datetime | None = None,
+    revoked_at: datetime | None = None,
+) -> str:
+    """The token of a new key with these scopes, of a client of its own unless one is named."""
+    token = f"td_{name}_{uuid4().hex}"
+    await database.fetch(
+        "INSERT INTO transferd.clients (name) VALUES ($1) ON CONFLICT DO NOTHING", client or name
+    )
+    await database.fetch(
+        "INSERT INTO transferd.api_keys"
+        " (id, client_id, secret_sha256, scopes, expires_at, revoked_at)"
+        " SELECT $1, id, $3, $4, $5, $6 FROM transferd.clients WHERE name = $2",
+        name,
+        client or name,
+        hashlib.sha256(token.encode()).digest(),
+        list(scopes),
+        expires_at,
+        revoked_at,
+    )
+    return token
+
+
+class ApiWithKey(Api):
+    """Calls that carry an API key."""
+
+    def __init__(self, api: Api, token: str) -> None:
+        super().__init__(api.session, api.url)
+        self._authorization = {"Authorization": f"Bearer {token}"}
+
+    async def call(
+        self,
+        method: str,
+        path: str,
+        body: object = None,
+        *,
+        key: str | None = None,
+        raw: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Reply:
+        """Send a request in the name of the key's client."""
+        signed = {**self._authorization, **(headers or {})}
+        return await super().call(method, path, body, key=key, raw=raw, headers=signed)
+
+
+def transfer_body(
+    source: str, destination: str, amount: int = 1, **more: object
+) -> dict[str, object]:
+    """The body of POST /transfers."""
+    return {
+        "source_wallet_id": source,
+        "destination_wallet_id": destination,
+        "amount": amount,
+        "currency": "USD",
+        **more,
+    }
+
+
+def assert_is_id(text: str) -> None:
+    """A UUIDv7 in its canonical form."""
+    assert str(UUID(text)) == text
+    assert UUID(text).version == 7
+
+
+def time_of(text: str) -> datetime:
+    """A time of an answer, which has to be RFC 3339 in UTC with microseconds."""
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", text), text
+    return datetime.fromisoformat(text)

@@ -1,0 +1,43 @@
+"""`transferd` commands that end by themselves: how they ended, and which stream said what."""
+
+import asyncio
+from dataclasses import dataclass
+
+from tests.support.command import TRANSFERD, WITHIN_S, environment
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How a command ended, and what it had to say."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """What a command that could not run said: one line, and nothing else."""
+        assert self.code == 1, self
+        assert self.out == "", self
+        [line] = self.err.splitlines()
+        assert line.startswith("Error: "), self
+        return line.removeprefix("Error: ")
+
+
+async def transferd(*arguments: str, **settings: str) -> Finished:
+    """Run it to its end, with no settings but these: `port="1"` is TRANSFERD_PORT."""
+    process = await asyncio.create_subprocess_exec(
+        TRANSFERD,
+        *arguments,
+        env=environment({f"TRANSFERD_{name.upper()}": value for name, value in settings.items()}),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), WITHIN_S)
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Finished(process.returncode or 0, out.decode(), err.decode())

@@ -1,0 +1,80 @@
+"""A replica for tests that are not asynchronous themselves, such as those of hypothesis."""
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from contextlib import AsyncExitStack, contextmanager
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from redis import Redis
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api, Reply
+from tests.support.servers import Servers
+from transferd.config import Limits
+from transferd.ledger.audit import Finding, audit
+from transferd.ledger.store.database import Database as Store
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Sent:
+    """A request with a key, and what it was answered."""
+
+    path: str
+    body: dict[str, Any] | None
+    key: str
+    reply: Reply
+
+    def changed(self) -> tuple[str, dict[str, Any] | None]:
+        """Path and body of another request, to be sent with the same key."""
+        if self.path.endswith("/reversal"):
+            return self.path, {"amount": 1_234_567}
+        if self.body is None:
+            verb = self.path.rpartition("/")[2]
+            other = "unfreeze" if verb == "freeze" else "freeze"
+            return self.path.removesuffix(verb) + other, None
+        return self.path, self.body | {"metadata": {"another": True}}
+
+
+class Live:
+    """A replica with a loop of its own, which turns while somebody waits for an answer."""
+
+    def __init__(self, runner: asyncio.Runner, database: Database, api: Api) -> None:
+        self._runner = runner
+        self._database = database
+        self.api = api
+        self.user = self.run(api.user())
+        self.funding = {code: self.run(api.funding_wallet(code)) for code in ("USD", "EUR")}
+
+    def run(self, asking: Coroutine[Any, Any, Result]) -> Result:
+        """The answer."""
+        return self._runner.run(asking)
+
+    def audit(self) -> list[Finding]:
+        """What does not fit in the ledger of all examples so far."""
+        return self.run(self._audit())
+
+    def forget(self) -> None:
+        """Redis loses everything."""
+        with Redis.from_url(self._database.settings().required("redis_url")) as redis:
+            redis.flushdb()
+
+    async def _audit(self) -> list[Finding]:
+        async with Store(self._database.settings(), Limits(), connections=1) as store:
+            return await audit(store, lambda step, done, total: None)
+
+
+@contextmanager
+def running_replica(servers: Servers) -> Iterator[Live]:
+    """A replica on a database of its own."""
+    with asyncio.Runner() as runner:
+        name, redis_number = runner.run(servers.new_database())
+        database = Database(name, redis_number, servers)
+        exits = AsyncExitStack()
+        try:
+            yield Live(runner, database, runner.run(Replicas(database, exits).start()))
+        finally:
+            runner.run(exits.aclose())
+            runner.run(servers.drop_database(name))

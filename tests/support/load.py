@@ -1,0 +1,74 @@
+"""A little load that keeps a list: what was acknowledged, and what nobody knows."""
+
+import asyncio
+from collections import Counter
+from itertools import count
+
+import aiohttp
+
+from tests.conftest import Database
+from tests.support.api import Api
+from tests.support.pressure import crowd
+from tests.support.truth import transfers_of
+from tests.support.waiting import until
+
+
+class Load:
+    """Workers that pay 1 again and again, each time under a new key, until told to stop."""
+
+    def __init__(self, api: Api, source: str, destination: str) -> None:
+        self.acknowledged: set[str] = set()
+        # Keys whose request was answered by a 5xx, or not at all.
+        self.unknown: set[str] = set()
+        self.statuses: Counter[int] = Counter()
+        self._api = api
+        self._wallets = (source, destination)
+        self._names = (f"load-{n}" for n in count())
+        self._workers: list[asyncio.Task[None]] = []
+        self._is_over = False
+
+    def start(self, workers: int = 8) -> None:
+        """Begin."""
+        self._workers = [asyncio.create_task(self._work()) for _ in range(workers)]
+
+    async def until_acknowledged(self, more: int) -> None:
+        """Wait until that many more were acknowledged."""
+        wanted = len(self.acknowledged) + more
+        await until(lambda: len(self.acknowledged) >= wanted)
+
+    async def stop(self) -> None:
+        """Wait until each worker has ended its last request."""
+        self._is_over = True
+        await asyncio.gather(*self._workers)
+
+    async def settle(self, api: Api) -> None:
+        """Repeat whatever is unknown with the same key: now it happens, or has happened."""
+        await crowd((self._pay(api, name) for name in sorted(self.unknown)), at_once=20)
+
+    async def assert_each_once(self, database: Database) -> None:
+        """All that was acknowledged is in the ledger once, and of the unknown nothing is twice."""
+        names = self.acknowledged | self.unknown
+        posted = await transfers_of(database, *names)
+        assert set(posted.values()) <= {1}
+        assert self.acknowledged <= set(posted)
+
+    async def _work(self) -> None:
+        for name in self._names:
+            await self._pay(self._api, name)
+            if self._is_over:
+                return
+
+    async def _pay(self, api: Api, name: str) -> None:
+        try:
+            reply = await api.transfer(*self._wallets, 1, key=name, reference=name)
+        except aiohttp.ClientError:
+            self.unknown.add(name)
+            # The port may be closed for a while.
+            await asyncio.sleep(0.01)
+            return
+        self.statuses[reply.status] += 1
+        if reply.status == 201:
+            self.acknowledged.add(name)
+            self.unknown.discard(name)
+        else:
+            self.unknown.add(name)

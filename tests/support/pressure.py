@@ -1,0 +1,93 @@
+"""Many calls at once, and rows that somebody else holds."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Iterable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import asyncpg
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api, Reply
+from tests.support.waiting import until
+
+T = TypeVar("T")
+
+
+async def crowd(calls: Iterable[Awaitable[T]], *, at_once: int = 200) -> list[T]:
+    """The results of all calls, in their order; at most `at_once` run at the same time."""
+    turnstile = asyncio.Semaphore(at_once)
+
+    async def through(call: Awaitable[T]) -> T:
+        async with turnstile:
+            return await call
+
+    return await asyncio.gather(*map(through, calls))
+
+
+def statuses(replies: Iterable[Reply]) -> dict[int, int]:
+    """How many replies had each status."""
+    return dict(Counter(reply.status for reply in replies))
+
+
+@asynccontextmanager
+async def held(database: Database, sql: str, *arguments: object) -> AsyncIterator[None]:
+    """Another session holds the locks that this statement takes until the block ends."""
+    connection = await asyncpg.connect(database.servers.database_url(database.name, superuser=True))
+    try:
+        async with connection.transaction():
+            await connection.execute(sql, *arguments)
+            yield
+    finally:
+        await connection.close()
+
+
+@asynccontextmanager
+async def held_rows(database: Database, *wallets: str) -> AsyncIterator[None]:
+    """Another session holds the rows of these wallets until the block ends."""
+    sql = "SELECT 1 FROM ledger_00.wallets WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE"
+    async with held(database, sql, list(wallets)):
+        yield
+
+
+async def until_sessions_wait(database: Database, count: int) -> None:
+    """Wait until that many sessions of the service wait for a lock in the test's database."""
+
+    async def they_do() -> bool:
+        [row] = await database.fetch(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+            " AND application_name = 'transferd' AND wait_event_type = 'Lock'"
+        )
+        return bool(row[0] == count)
+
+    await until(they_do)
+
+
+@asynccontextmanager
+async def busy_committers(database: Database, *apis: Api) -> AsyncIterator[None]:
+    """The group in flight of each replica waits for a row until the block ends.
+
+    Whatever is asked meanwhile becomes one group. The block has to end within lock_timeout.
+    """
+    pairs = [(api, await api.wallet(1), await api.wallet()) for api in apis]
+    async with held_rows(database, *(source for _, source, _ in pairs)):
+        calls = [
+            asyncio.create_task(api.transfer(source, destination, 1))
+            for api, source, destination in pairs
+        ]
+        await until_sessions_wait(database, len(apis))
+        yield
+    assert statuses(await asyncio.gather(*calls)) == {201: len(apis)}
+
+
+async def arrived(replicas: Replicas, backlog: int, *, replica: int = 0) -> None:
+    """Wait until that many commands are on their way in a replica."""
+    router = replicas.opened[replica].parts.router
+    await until(lambda: router.backlog == backlog)
+
+
+def counted(replicas: Replicas, sample: str, *, replica: int = 0, **labels: str) -> float:
+    """The value of a metric; 0 if it was never touched."""
+    registry = replicas.opened[replica].parts.metrics.registry
+    return registry.get_sample_value(sample, labels) or 0.0

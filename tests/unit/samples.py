@@ -1,0 +1,134 @@
+"""Wallets, commands and envelopes in small; a test spells out only what it is about."""
+
+from collections import deque
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from transferd.commit.committer import Committer
+from transferd.commit.envelope import Answer, Envelope, Origin, TurnSource
+from transferd.domain.book import Book
+from transferd.domain.key import Key
+from transferd.domain.transfer import PostedTransfer, Transfer, TransferKind
+from transferd.domain.wallet import Wallet, WalletStatus
+
+EARLIER = datetime(2030, 1, 1, tzinfo=UTC)
+NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
+ORIGIN = Origin("request-1", "00-" + "a" * 32 + "-" + "b" * 16 + "-01", "/transfers")
+OK = Answer(201, b'{"id":"1"}')
+
+_WALLET = Wallet(
+    id="ada",
+    user_id="ada's owner",
+    currency="USD",
+    balance_minor=0,
+    held_minor=0,
+    overdraft_limit_minor=0,
+    status=WalletStatus.ACTIVE,
+    funding=False,
+    version=3,
+    metadata="{}",
+    created_at=EARLIER,
+    updated_at=EARLIER,
+)
+_POSTED = PostedTransfer(
+    id="lunch",
+    kind=TransferKind.TRANSFER,
+    source_wallet_id="ada",
+    destination_wallet_id="bob",
+    amount_minor=100,
+    currency="USD",
+    reference="lunch",
+    metadata="{}",
+    source_version=4,
+    source_balance_after_minor=900,
+    destination_version=4,
+    destination_balance_after_minor=100,
+    reverses_transfer_id=None,
+    created_at=EARLIER,
+)
+
+
+def wallet(id: str, balance_minor: int = 0, **changes: Any) -> Wallet:
+    """An active wallet in USD at version 3."""
+    return replace(_WALLET, id=id, balance_minor=balance_minor, **changes)
+
+
+def funding_wallet(balance_minor: int = 0, **changes: Any) -> Wallet:
+    """The funding wallet `fund`, in USD."""
+    return wallet("fund", balance_minor, user_id=None, funding=True, **changes)
+
+
+def book(*wallets: Wallet, **more: Any) -> Book:
+    """A book of these wallets, read at NOW."""
+    return Book(NOW, {each.id: each for each in wallets}, **more)
+
+
+def transfer(amount_minor: int = 100, **changes: Any) -> Transfer:
+    """The command that moves that much from ada to bob."""
+    return Transfer("t", "ada", "bob", amount_minor, "USD", None, "{}")._replace(**changes)
+
+
+def posted(amount_minor: int = 100, **changes: Any) -> PostedTransfer:
+    """A stored transfer `lunch` from ada to bob."""
+    return _POSTED._replace(amount_minor=amount_minor, **changes)
+
+
+def envelope(
+    wallet_id: str = "ada",
+    *,
+    key: Key | None = None,
+    fingerprint: bytes = b"same",
+    enqueued_at: float = 0.0,
+    wait_s: float = 10.0,
+    urgent: bool = False,
+) -> Envelope:
+    """A transfer that ada's client sent at second 0 and waits 10 seconds for."""
+    return Envelope(
+        transfer(source_wallet_id=wallet_id),
+        wallet_id=wallet_id,
+        key=key,
+        fingerprint=fingerprint,
+        origin=ORIGIN,
+        enqueued_at=enqueued_at,
+        deadline=enqueued_at + wait_s,
+        urgent=urgent,
+    )
+
+
+class Clock:
+    """Seconds that pass only when a test says so."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class HandCommitter(Committer):
+    """Notes who announces a turn; the test, not PostgreSQL, says what becomes of it."""
+
+    def __init__(self) -> None:
+        self.announced: deque[TurnSource] = deque()
+
+    def __repr__(self) -> str:
+        return f"<HandCommitter {len(self.announced)} ready>"
+
+    def announce(self, source: TurnSource, *, urgent: bool = False) -> None:
+        """Note it, at the front if it is urgent."""
+        if urgent:
+            self.announced.appendleft(source)
+        else:
+            self.announced.append(source)
+
+    def commit(self, answer: Answer = OK) -> list[Envelope]:
+        """Take whatever is ready through one group; its envelopes, all with this answer."""
+        turns = [(source, source.take_turn(1_000)) for source in self.announced]
+        self.announced.clear()
+        envelopes = [envelope for _, turn in turns for envelope in turn]
+        for each in envelopes:
+            each.settle(answer)
+        for source, _ in turns:
+            source.done()
+        return envelopes

@@ -1,0 +1,153 @@
+"""Facts become metrics: each kind leaves its trace, with labels that stay few."""
+
+from typing import get_args
+
+import pytest
+
+from transferd.observability.facts import (
+    ActorFailed,
+    CacheFailed,
+    CommandPoisoned,
+    EnvelopeFailed,
+    Fact,
+    Facts,
+    GroupCommitted,
+    GroupRetried,
+    KeysClaimed,
+    RequestFailed,
+    RequestFinished,
+    WalletRead,
+)
+from transferd.observability.metrics import Metrics
+
+GROUP = GroupCommitted(
+    envelopes=7, posted=4, refused=2, replayed=1, oldest_wait_s=0.003, duration_s=0.2
+)
+TRACES: list[tuple[Fact, list[str]]] = [
+    (
+        GROUP,
+        [
+            'transferd_group_envelopes_bucket{le="4.0"} 0.0',
+            'transferd_group_envelopes_bucket{le="8.0"} 1.0',
+            "transferd_group_envelopes_sum 7.0",
+            'transferd_group_commit_seconds_bucket{le="0.125"} 0.0',
+            'transferd_group_commit_seconds_bucket{le="0.25"} 1.0',
+            'transferd_mailbox_wait_seconds_bucket{le="0.002"} 0.0',
+            'transferd_mailbox_wait_seconds_bucket{le="0.004"} 1.0',
+            'transferd_outcomes_total{result="done"} 4.0',
+            'transferd_outcomes_total{result="refused"} 2.0',
+            'transferd_outcomes_total{result="replayed"} 1.0',
+        ],
+    ),
+    (GroupRetried("40001", 9), ['transferd_group_retries_total{cause="40001"} 1.0']),
+    (EnvelopeFailed("overloaded"), ['transferd_failures_total{code="overloaded"} 1.0']),
+    (
+        KeysClaimed(claimed=5, replayed=3, busy=2, unknown=1),
+        [
+            'transferd_idempotency_keys_total{state="claimed"} 5.0',
+            'transferd_idempotency_keys_total{state="replayed"} 3.0',
+            'transferd_idempotency_keys_total{state="busy"} 2.0',
+            'transferd_idempotency_keys_total{state="unknown"} 1.0',
+        ],
+    ),
+    (WalletRead("hit"), ['transferd_wallet_reads_total{cache="hit"} 1.0']),
+    (
+        CacheFailed(ConnectionError("redis://ada:hush@cache.example")),
+        ['transferd_cache_failures_total{error="ConnectionError"} 1.0'],
+    ),
+    (
+        CommandPoisoned("Transfer", ValueError("hush")),
+        ['transferd_errors_total{where="CommandPoisoned"} 1.0'],
+    ),
+    (ActorFailed(ValueError("hush")), ['transferd_errors_total{where="ActorFailed"} 1.0']),
+    (
+        RequestFailed("request-1", "/transfers", ValueError("hush")),
+        ['transferd_errors_total{where="RequestFailed"} 1.0'],
+    ),
+    (
+        RequestFinished("POST", "/transfers/{id}/reversal", 201, 0.05),
+        [
+            "http_server_request_duration_seconds_count"
+            '{http_request_method="POST",http_response_status_code="201",'
+            'http_route="/transfers/{id}/reversal"} 1.0',
+        ],
+    ),
+]
+
+
+def lines(metrics: Metrics) -> list[str]:
+    return metrics.text().decode().splitlines()
+
+
+def samples(metrics: Metrics) -> set[str]:
+    """The lines that carry a value, without the times at which a series began."""
+    return {line for line in lines(metrics) if not line.startswith("#") and "_created" not in line}
+
+
+def test_every_kind_of_fact_has_a_row_here() -> None:
+    assert {type(fact) for fact, _ in TRACES} == set(get_args(Fact))
+
+
+@pytest.mark.parametrize(("fact", "trace"), TRACES, ids=[type(fact).__name__ for fact, _ in TRACES])
+def test_a_fact_leaves_its_trace(fact: Fact, trace: list[str]) -> None:
+    metrics = Metrics()
+    before = samples(metrics)
+    metrics(fact)
+    assert samples(metrics) >= set(trace)
+    assert set(trace) - before, "it would be there without the fact"
+    assert "hush" not in metrics.text().decode()
+    assert "request-1" not in metrics.text().decode()
+
+
+def test_facts_add_up() -> None:
+    metrics = Metrics()
+    for _ in range(3):
+        metrics(GROUP)
+        metrics(RequestFinished("GET", "/wallets/{id}", 200, 0.001))
+        metrics(RequestFinished("GET", "/wallets/{id}", 304, 0.001))
+    assert "transferd_group_envelopes_count 3.0" in samples(metrics)
+    assert 'transferd_outcomes_total{result="done"} 12.0' in samples(metrics)
+    counts = [line for line in samples(metrics) if "request_duration_seconds_count" in line]
+    assert sorted(counts) == [
+        "http_server_request_duration_seconds_count"
+        f'{{http_request_method="GET",http_response_status_code="{status}",'
+        'http_route="/wallets/{id}"} 3.0'
+        for status in (200, 304)
+    ]
+
+
+def test_what_did_not_happen_is_not_shown() -> None:
+    metrics = Metrics()
+    metrics(GROUP._replace(refused=0, replayed=0))
+    metrics(KeysClaimed(claimed=1, replayed=0, busy=0, unknown=0))
+    shown = {line.partition("{")[2] for line in samples(metrics) if "_total{" in line}
+    assert shown == {'result="done"} 4.0', 'state="claimed"} 1.0'}
+
+
+def test_a_gauge_is_read_when_metrics_are_asked_for() -> None:
+    metrics = Metrics()
+    backlog = [3.0]
+    metrics.gauge("transferd_backlog", "Commands on their way.", lambda: backlog[0])
+    assert "transferd_backlog 3.0" in samples(metrics)
+    backlog[0] = 0.0
+    assert "transferd_backlog 0.0" in samples(metrics)
+    assert "# HELP transferd_backlog Commands on their way." in lines(metrics)
+    assert "# TYPE transferd_backlog gauge" in lines(metrics)
+
+
+def test_two_replicas_in_one_process_count_apart() -> None:
+    one, other = Metrics(), Metrics()
+    one(WalletRead("miss"))
+    assert 'transferd_wallet_reads_total{cache="miss"} 1.0' in samples(one)
+    assert samples(other).isdisjoint({'transferd_wallet_reads_total{cache="miss"} 1.0'})
+
+
+def test_every_hook_hears_every_fact_in_order() -> None:
+    heard: list[tuple[str, Fact]] = []
+    facts = Facts(
+        lambda fact: heard.append(("first", fact)), lambda fact: heard.append(("second", fact))
+    )
+    hit, miss = WalletRead("hit"), WalletRead("miss")
+    facts.emit(hit)
+    facts.emit(miss)
+    assert heard == [("first", hit), ("second", hit), ("first", miss), ("second", miss)]

@@ -1,0 +1,171 @@
+"""The backlog's water marks: in, wait, or be turned away."""
+
+import asyncio
+from collections.abc import Iterable
+
+import pytest
+
+from transferd.actors.gate import Gate
+from transferd.config import Limits
+from transferd.domain.errors import Overloaded
+
+# 4 may be inside; then it is closed until 2 are; 7 inside and waiting are too many.
+LIMITS = Limits(backlog_low=2, backlog_high=4, backlog_max=7)
+LONG_S = 60.0
+SHORT_S = 0.01
+
+
+class Visitors:
+    """Callers at a gate, in the order in which they come."""
+
+    def __init__(self, gate: Gate) -> None:
+        self.gate = gate
+        self.let_in: list[str] = []
+
+    async def come(
+        self, names: Iterable[str], timeout_s: float = LONG_S
+    ) -> list[asyncio.Task[None]]:
+        """They come one by one; each is inside or waits when this returns."""
+        tasks = [asyncio.create_task(self._enter(name, timeout_s)) for name in names]
+        await settled()
+        return tasks
+
+    async def _enter(self, name: str, timeout_s: float) -> None:
+        if not self.gate.try_enter():
+            await self.gate.wait(timeout_s)
+        self.let_in.append(name)
+
+    async def leave(self, count: int = 1) -> None:
+        for _ in range(count):
+            self.gate.leave()
+        await settled()
+
+
+async def settled() -> None:
+    """Let every task run until it waits for something else."""
+    for _ in range(5):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def visitors() -> Visitors:
+    return Visitors(Gate(LIMITS))
+
+
+async def test_below_the_high_mark_everybody_comes_in(visitors: Visitors) -> None:
+    await visitors.come("abcd")
+    assert visitors.let_in == list("abcd")
+    assert (visitors.gate.inside, visitors.gate.waiting) == (4, 0)
+
+
+async def test_at_the_high_mark_callers_wait_until_the_low_one(visitors: Visitors) -> None:
+    waiting = await visitors.come("abcdef")
+    assert visitors.let_in == list("abcd")
+    await visitors.leave()
+    assert visitors.let_in == list("abcd"), "3 inside is below the high mark, not at the low one"
+    await visitors.leave()
+    assert visitors.let_in == list("abcdef")
+    assert (visitors.gate.inside, visitors.gate.waiting) == (4, 0)
+    await asyncio.gather(*waiting)
+
+
+async def test_who_waits_comes_in_first_come_first_served(visitors: Visitors) -> None:
+    waiting = await visitors.come("abcdefg")
+    await visitors.leave(2)
+    assert visitors.let_in == list("abcdef"), "g finds it full again"
+    [newcomer] = await visitors.come("h")
+    await visitors.leave()
+    assert visitors.let_in == list("abcdef")
+    await visitors.leave()
+    assert visitors.let_in == list("abcdefgh")
+    await asyncio.gather(*waiting, newcomer)
+
+
+async def test_nobody_overtakes_those_who_wait(visitors: Visitors) -> None:
+    waiting = await visitors.come("abcde")
+    await visitors.leave()
+    late = await visitors.come("f")
+    assert visitors.let_in == list("abcd"), "there is room, but e was first"
+    await visitors.leave()
+    assert visitors.let_in == list("abcdef")
+    await asyncio.gather(*waiting, *late)
+
+
+async def test_after_the_low_mark_the_gate_is_open_again(visitors: Visitors) -> None:
+    await visitors.come("abcd")
+    await visitors.leave(2)
+    await visitors.come("ef")
+    assert visitors.let_in == list("abcdef")
+    assert (visitors.gate.inside, visitors.gate.waiting) == (4, 0)
+
+
+async def test_too_many_are_turned_away(visitors: Visitors) -> None:
+    waiting = await visitors.come("abcdefg")
+    assert (visitors.gate.inside, visitors.gate.waiting) == (4, 3)
+    assert not visitors.gate.try_enter()
+    with pytest.raises(Overloaded):
+        await visitors.gate.wait(LONG_S)
+    assert (visitors.gate.inside, visitors.gate.waiting) == (4, 3)
+    await visitors.leave()
+    [late] = await visitors.come("h")
+    assert (visitors.gate.inside, visitors.gate.waiting) == (3, 4)
+    await visitors.leave()
+    await visitors.leave(2)
+    await asyncio.gather(*waiting, late)
+    assert visitors.let_in == list("abcdefgh")
+
+
+async def test_a_wait_that_takes_too_long_ends(visitors: Visitors) -> None:
+    await visitors.come("abcd")
+    [impatient] = await visitors.come("e", SHORT_S)
+    [patient] = await visitors.come("f")
+    with pytest.raises(Overloaded):
+        await impatient
+    assert (visitors.gate.inside, visitors.gate.waiting) == (4, 1)
+    await visitors.leave(2)
+    await patient
+    assert visitors.let_in == list("abcdf")
+
+
+async def test_the_gate_opens_when_all_who_waited_have_gone(visitors: Visitors) -> None:
+    await visitors.come("abcd")
+    impatient = await visitors.come("ef", SHORT_S)
+    results = await asyncio.gather(*impatient, return_exceptions=True)
+    assert [type(result) for result in results] == [Overloaded, Overloaded]
+    await visitors.leave(2)
+    await visitors.come("g")
+    assert visitors.let_in == list("abcdg")
+    assert (visitors.gate.inside, visitors.gate.waiting) == (3, 0)
+
+
+async def test_who_goes_away_while_waiting_leaves_no_trace(visitors: Visitors) -> None:
+    await visitors.come("abcd")
+    gone, there = await visitors.come("ef")
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert visitors.gate.waiting == 1
+    await visitors.leave(2)
+    await there
+    assert visitors.let_in == list("abcdf")
+    assert (visitors.gate.inside, visitors.gate.waiting) == (3, 0)
+
+
+async def test_who_goes_away_just_when_let_in_gives_the_place_back(visitors: Visitors) -> None:
+    await visitors.come("abcd")
+    [gone] = await visitors.come("e")
+    for _ in range(2):
+        visitors.gate.leave()
+    gone.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await gone
+    assert (visitors.gate.inside, visitors.gate.waiting) == (2, 0)
+    assert "e" not in visitors.let_in
+
+
+async def test_a_gate_shows_who_is_where(visitors: Visitors) -> None:
+    waiting = await visitors.come("abcdef")
+    assert repr(visitors.gate) == "<Gate 4 inside, 2 waiting>"
+    await visitors.leave(4)
+    await asyncio.gather(*waiting)
+    assert repr(visitors.gate) == "<Gate 2 inside, 0 waiting>"

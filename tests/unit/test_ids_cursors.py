@@ -1,0 +1,201 @@
+"""Ids say when and where; cursors lead on, and nothing else is a cursor."""
+
+import base64
+import time
+from collections.abc import Callable
+from functools import partial
+from uuid import RFC_4122, UUID, uuid4
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from transferd.domain.money import BALANCE_MINOR_MAX
+from transferd.ledger import ids
+from transferd.ledger.ids import ledger_of, new_id
+from transferd.web.cursors import decode, decode_id, decode_version, encode
+from transferd.web.problems import Problem
+from transferd.web.schemas import is_id
+
+LISTS = ("users", "wallets", "transfers", "statement")
+
+# Ids
+
+
+def test_an_id_is_a_uuid_of_version_7_in_canonical_form() -> None:
+    for _ in range(1_000):
+        id = new_id()
+        uuid = UUID(id)
+        assert str(uuid) == id
+        assert (uuid.version, uuid.variant) == (7, RFC_4122)
+        assert is_id(id)
+
+
+def test_an_id_begins_with_its_millisecond() -> None:
+    before = time.time_ns() // 1_000_000
+    id = UUID(new_id())
+    after = time.time_ns() // 1_000_000
+    assert before <= id.int >> 80 <= after
+
+
+@pytest.mark.parametrize("ledger", [0, 1, 0xABC, 0xFFF])
+def test_rand_a_is_the_number_of_the_ledger(ledger: int) -> None:
+    uuid = UUID(new_id(ledger))
+    assert (uuid.int >> 64) & 0xFFF == ledger
+    assert (uuid.version, uuid.variant) == (7, RFC_4122)
+
+
+def test_ids_are_ordered_by_time_as_text_and_as_numbers() -> None:
+    made: list[str] = []
+    while len({id[:13] for id in made}) < 5:
+        made.append(new_id())
+    # Those of one millisecond are in no order, so one of each is looked at.
+    one_each = list({id[:13]: id for id in made}.values())
+    assert one_each == sorted(one_each) == sorted(one_each, key=lambda id: UUID(id).int)
+
+
+def test_ids_of_one_millisecond_are_unique_by_62_random_bits() -> None:
+    made = [new_id() for _ in range(20_000)]
+    assert len(set(made)) == len(made)
+    tails = [UUID(id).int & (2**62 - 1) for id in made]
+    seen_set = seen_clear = 0
+    for tail in tails:
+        seen_set |= tail
+        seen_clear |= ~tail & (2**62 - 1)
+    assert seen_set == seen_clear == 2**62 - 1, "every bit is sometimes 1 and sometimes 0"
+
+
+def test_an_id_leads_to_its_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "LEDGERS", ("ledger_00", "ledger_01"))
+    assert ledger_of(new_id(0)) == "ledger_00"
+    assert ledger_of(new_id(1)) == "ledger_01"
+    assert ledger_of(new_id(1).upper()) == "ledger_01"
+    assert ledger_of(new_id(2)) == "ledger_00", "there is no such ledger"
+
+
+def test_only_version_7_carries_a_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "LEDGERS", ("ledger_00", "ledger_01"))
+    ours = new_id(1)
+    foreign = f"{ours[:14]}4{ours[15:]}"
+    assert ledger_of(foreign) == "ledger_00"
+
+
+@given(
+    st.one_of(
+        st.uuids(), st.uuids(version=4), st.integers(0, 2**128 - 1).map(lambda n: UUID(int=n))
+    )
+)
+def test_an_id_that_nobody_here_made_is_looked_for_in_the_first_ledger(foreign: UUID) -> None:
+    assert ledger_of(str(foreign)) == "ledger_00"
+    assert ledger_of(str(foreign).upper()) == "ledger_00"
+
+
+# Cursors
+
+VERSIONS = st.integers(0, BALANCE_MINOR_MAX)
+UUIDS = st.uuids().map(str)
+
+
+def refused(read: Callable[[], object]) -> bool:
+    """Whether it is answered with `cursor-invalid`; any other error is a fault."""
+    try:
+        read()
+    except Problem as problem:
+        return problem.code == "cursor-invalid"
+    return False
+
+
+@given(st.sampled_from(LISTS), VERSIONS, UUIDS)
+def test_a_cursor_leads_to_where_the_page_ended(name: str, version: int, id: str) -> None:
+    assert decode_version(name, encode(name, version)) == version
+    assert decode_id(name, encode(name, id)) == id
+    assert encode(name, version).replace("-", "").replace("_", "").isalnum(), "safe in a URL"
+
+
+def test_the_first_page_has_no_cursor() -> None:
+    assert decode_version("transfers", None) is None
+    assert decode_id("wallets", None) is None
+
+
+@given(st.permutations(LISTS), VERSIONS, UUIDS)
+def test_a_cursor_of_another_list_is_refused(names: list[str], version: int, id: str) -> None:
+    one, other, *_ = names
+    assert refused(lambda: decode_version(other, encode(one, version)))
+    assert refused(lambda: decode_id(other, encode(one, id)))
+
+
+@given(
+    st.one_of(st.text(), st.text("AZaz09-_=+/"), st.binary().map(lambda raw: raw.decode("latin-1")))
+)
+def test_whatever_was_not_encoded_is_refused(text: str) -> None:
+    for name in LISTS:
+        if not refused(partial(decode, name, text)):
+            assert encode(name, decode(name, text)) == text
+        assert refused(partial(decode_version, name, text))
+        assert refused(partial(decode_id, name, text))
+
+
+@given(VERSIONS, st.integers(0, 100), st.sampled_from("AB9-_=+/ \n\0é"))
+def test_a_cursor_with_one_other_character_never_passes_for_itself(
+    version: int, place: int, character: str
+) -> None:
+    cursor = encode("transfers", version)
+    place %= len(cursor) + 1
+    for changed in (
+        cursor[:place] + character + cursor[place:],
+        cursor[:place] + character + cursor[place + 1 :],
+    ):
+        assume(changed != cursor)
+        if not refused(partial(decode_version, "transfers", changed)):
+            assert encode("transfers", decode_version("transfers", changed) or 0) == changed
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        "",
+        "-1",
+        "+1",
+        " 1",
+        "1_0",
+        "007",
+        "1.0",
+        "1e3",
+        "ada",
+        str(BALANCE_MINOR_MAX + 1),
+        "9" * 20,
+        # Python refuses to read more than 4,300 digits, which is no reason for a 500.
+        "9" * 5_000,
+        str(uuid4()),
+        "1:2",
+    ],
+    ids=lambda position: position[:20] or "nothing",
+)
+def test_a_version_is_a_plain_number(position: str) -> None:
+    assert refused(lambda: decode_version("transfers", encode("transfers", position)))
+
+
+@pytest.mark.parametrize(
+    "position", ["", "1", "ada", f"{uuid4()}x", f"{uuid4()}\n", f"{{{uuid4()}}}", uuid4().hex]
+)
+def test_an_id_has_the_shape_of_one(position: str) -> None:
+    assert refused(lambda: decode_id("wallets", encode("wallets", position)))
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        encode("transfers", 12) + "=",
+        encode("transfers", 12) + "==",
+        encode("transfers", 12) + "\n",
+        base64.b64encode(b"transfers:12").decode() + "====",
+        base64.urlsafe_b64encode(b"transfers").decode(),
+        base64.urlsafe_b64encode("transfers:١٢".encode()).decode(),
+        # The same bytes with the bits that the last character has to spare.
+        "dHJhbnNmZXJzOjE5OR",
+    ],
+    ids=repr,
+)
+def test_another_spelling_of_a_cursor_is_refused(cursor: str) -> None:
+    assert refused(lambda: decode_version("transfers", cursor))

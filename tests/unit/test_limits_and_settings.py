@@ -1,0 +1,207 @@
+"""Bounds that do not fit together and settings that make no sense are told at start, in a line."""
+
+import os
+from dataclasses import FrozenInstanceError, fields, replace
+from itertools import pairwise
+from typing import Any, Literal
+
+import pytest
+from pydantic import ValidationError
+
+from transferd.config import ConfigurationError, Limits, Settings, load_settings
+
+# The time limits of the contract, from the outside in.
+NEST = {
+    "client_timeout_s": 15.0,
+    "nginx_timeout_s": 12.0,
+    "request_deadline_s": 10.0,
+    "mailbox_wait_s": 5.0,
+    "statement_timeout_s": 3.0,
+    "idle_in_transaction_timeout_s": 2.0,
+    "lock_timeout_s": 1.0,
+}
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """No settings but those of the test."""
+    for name in [name for name in os.environ if name.upper().startswith("TRANSFERD_")]:
+        monkeypatch.delenv(name)
+    return monkeypatch
+
+
+def with_limits(**changes: Any) -> Limits:
+    return replace(Limits(), **changes)
+
+
+def complaint(**changes: Any) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        with_limits(**changes)
+    return str(caught.value)
+
+
+# Limits
+
+
+def test_the_limits_are_those_of_the_contract() -> None:
+    limits = Limits()
+    assert {name: getattr(limits, name) for name in NEST} == NEST
+    assert (limits.body_bytes_max, limits.metadata_bytes_max) == (32 * 1024, 4 * 1024)
+    assert (limits.text_chars_max, limits.key_chars_max) == (140, 255)
+    assert (limits.list_items_default, limits.list_items_max) == (50, 200)
+    assert (limits.replay_ttl_s, limits.claim_ttl_s, limits.claim_poll_s) == (86_400, 3.0, 0.1)
+
+
+def test_every_limit_limits() -> None:
+    assert all(getattr(Limits(), field.name) > 0 for field in fields(Limits))
+
+
+@pytest.mark.parametrize(("outer", "inner"), list(pairwise(NEST)))
+def test_a_wait_that_is_as_long_as_the_one_around_it_is_refused(outer: str, inner: str) -> None:
+    told = f"{outer} must be longer than {inner}"
+    assert complaint(**{inner: NEST[outer]}) == told
+    assert complaint(**{outer: NEST[inner]}) == told
+
+
+def test_limits_that_just_fit_are_accepted() -> None:
+    tight_s = (5.02, 5.01, 5.0, 1.5, 1.49, 1.48, 1.47)
+    limits = with_limits(**dict(zip(NEST, tight_s, strict=True)))
+    assert limits.mailbox_wait_s + limits.command_timeout_s == limits.request_deadline_s
+
+
+@pytest.mark.parametrize("name", ["mailbox_wait_s", "command_timeout_s"])
+def test_a_wait_and_one_whole_attempt_fit_into_the_deadline(name: str) -> None:
+    limits = Limits()
+    spare_s = limits.request_deadline_s - limits.mailbox_wait_s - limits.command_timeout_s
+    longest_s = getattr(limits, name) + spare_s
+    assert getattr(with_limits(**{name: longest_s}), name) == longest_s
+    told = complaint(**{name: longest_s + 0.01})
+    assert told == "mailbox_wait_s and one whole attempt must fit into request_deadline_s"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"backlog_low": 4096},
+        {"backlog_low": 5000},
+        {"backlog_high": 8192},
+        {"backlog_high": 3072},
+        {"backlog_max": 4096},
+    ],
+    ids=str,
+)
+def test_water_marks_are_in_order(changes: dict[str, int]) -> None:
+    assert complaint(**changes) == "backlog_low < backlog_high < backlog_max must hold"
+
+
+def test_limits_do_not_change_once_they_are_checked() -> None:
+    limits = Limits()
+    with pytest.raises(FrozenInstanceError):
+        limits.mailbox_wait_s = 60.0  # type: ignore[misc]
+
+
+# Settings
+
+
+def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> None:
+    values = {
+        "DATABASE_URL": "postgresql://db.example/transferd",
+        "DATABASE_PASSWORD": "hush",
+        "REDIS_URL": "rediss://cache.example/0",
+        "PORT": "0",
+        "AUTH": "off",
+        "CACHE": "false",
+        "PREPARED_STATEMENTS": "0",
+        "LOG_LEVEL": "WARNING",
+    }
+    for name, value in values.items():
+        environment.setenv(f"TRANSFERD_{name}", value)
+    settings = load_settings()
+    assert settings.database_url == "postgresql://db.example/transferd"
+    assert settings.redis_url == "rediss://cache.example/0"
+    assert (settings.port, settings.auth, settings.log_level) == (0, "off", "WARNING")
+    assert (settings.cache, settings.prepared_statements) == (False, False)
+    assert settings.database_password is not None
+    assert settings.database_password.get_secret_value() == "hush"
+    assert "hush" not in repr(settings)
+
+
+def test_without_settings_a_replica_is_local_and_asks_for_keys() -> None:
+    settings = load_settings()
+    assert (settings.host, settings.port, settings.auth) == ("127.0.0.1", 8080, "on")
+    assert (settings.database_url, settings.redis_url, settings.amqp_url) == (None, None, None)
+    assert settings.cache
+
+
+def test_what_the_program_says_goes_before_the_environment(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("TRANSFERD_PORT", "9000")
+    environment.setenv("TRANSFERD_HOST", "0.0.0.0")
+    settings = load_settings(port=9001)
+    assert (settings.host, settings.port) == ("0.0.0.0", 9001)
+
+
+def test_only_the_prefix_is_read(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("PORT", "9000")
+    environment.setenv("TRANSFERD_TEAPOT", "short and stout")
+    assert load_settings() == Settings()
+    assert load_settings().port == 8080
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "words"),
+    [
+        ("PORT", "http", "valid integer"),
+        ("PORT", "65536", "less than or equal to 65535"),
+        ("PORT", "-1", "greater than or equal to 0"),
+        ("AUTH", "perhaps", "'on' or 'off'"),
+        ("CACHE", "perhaps", "valid boolean"),
+        ("LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
+        ("DATABASE_URL", "mysql://ada:hush@db.example/x", "must start with postgresql://"),
+        ("DATABASE_URL", "postgresql://ada:hush@db.example:port/x", ""),
+        ("REDIS_URL", "http://:hush@cache.example", "must start with redis://"),
+        ("AMQP_URL", "http://:hush@queue.example", "must start with amqp://"),
+    ],
+)
+def test_a_setting_that_makes_no_sense_is_told_in_one_line(
+    environment: pytest.MonkeyPatch, name: str, value: str, words: str
+) -> None:
+    environment.setenv(f"TRANSFERD_{name}", value)
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings()
+    [line] = str(caught.value).splitlines()
+    assert line.startswith(f"TRANSFERD_{name}: ")
+    assert words in line
+    assert "hush" not in line
+
+
+def test_all_that_makes_no_sense_is_told_at_once(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("TRANSFERD_PORT", "http")
+    environment.setenv("TRANSFERD_AUTH", "perhaps")
+    with pytest.raises(ConfigurationError, match=r"^TRANSFERD_PORT: .+; TRANSFERD_AUTH: .+$"):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "address"),
+    [
+        ("database_url", "postgres://db.example:5432/transferd"),
+        ("redis_url", "unix:///run/redis.sock"),
+        ("amqp_url", "amqps://queue.example"),
+    ],
+)
+def test_a_setting_that_is_needed_and_missing_is_named(
+    name: Literal["database_url", "redis_url", "amqp_url"], address: str
+) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings().required(name)
+    [line] = str(caught.value).splitlines()
+    assert line.startswith(f"TRANSFERD_{name.upper()} is not set")
+    assert load_settings(**{name: address}).required(name) == address
+
+
+def test_settings_do_not_change_once_they_are_read() -> None:
+    settings = load_settings()
+    with pytest.raises(ValidationError):
+        settings.port = 9000  # type: ignore[misc]

@@ -1,0 +1,223 @@
+"""A wallet's queue and its turns: bounded, in order, one at a time, nobody forgotten."""
+
+import pytest
+
+from tests.unit.samples import OK, HandCommitter, envelope
+from transferd.actors.mailbox import Mailbox
+from transferd.actors.wallet_actor import WalletActor
+from transferd.commit.envelope import Envelope
+from transferd.domain.errors import Draining, InternalFailure, MailboxFull, Overloaded
+
+# Mailbox
+
+
+def filled(mailbox: Mailbox, count: int) -> list[Envelope]:
+    envelopes = [envelope(enqueued_at=float(second)) for second in range(count)]
+    for each in envelopes:
+        mailbox.put(each)
+    return envelopes
+
+
+async def test_a_mailbox_gives_back_in_order() -> None:
+    mailbox = Mailbox(8)
+    first, second, third = filled(mailbox, 3)
+    assert mailbox.take(2) == [first, second]
+    assert mailbox.take(2) == [third]
+    assert mailbox.take(2) == []
+
+
+async def test_a_full_mailbox_refuses_and_keeps_what_it_has() -> None:
+    mailbox = Mailbox(2)
+    inside = filled(mailbox, 2)
+    late = envelope()
+    with pytest.raises(MailboxFull):
+        mailbox.put(late)
+    assert not late.answer.done(), "whoever put it in hears of it, and nobody else"
+    assert mailbox.take(9) == inside
+    mailbox.put(late)
+    assert len(mailbox) == 1
+
+
+async def test_urgent_envelopes_go_ahead_and_are_never_refused() -> None:
+    mailbox = Mailbox(2)
+    inside = filled(mailbox, 2)
+    urgent = envelope(urgent=True)
+    mailbox.put(urgent)
+    assert mailbox.take(9) == [urgent, *inside]
+
+
+async def test_urgent_envelopes_keep_their_order_among_themselves() -> None:
+    mailbox = Mailbox(2)
+    [normal] = filled(mailbox, 1)
+    freeze, unfreeze, close = (envelope(urgent=True) for _ in range(3))
+    mailbox.put(freeze)
+    mailbox.put(unfreeze)
+    assert mailbox.take(1) == [freeze]
+    mailbox.put(close)
+    assert mailbox.take(9) == [unfreeze, close, normal]
+    mailbox.put(normal)
+    mailbox.put(freeze)
+    assert mailbox.take(9) == [freeze, normal]
+
+
+async def test_urgent_envelopes_keep_their_order_when_others_expire_or_fail() -> None:
+    mailbox = Mailbox(4)
+    old, normal = envelope(urgent=True, enqueued_at=1.0), envelope(enqueued_at=9.0)
+    freeze, close = (envelope(urgent=True, enqueued_at=9.0) for _ in range(2))
+    for each in (normal, old, freeze):
+        mailbox.put(each)
+    assert mailbox.expire(5.0) == 1
+    mailbox.put(close)
+    assert mailbox.take(9) == [freeze, close, normal]
+    mailbox.put(old)
+    mailbox.fail_all(Draining())
+    mailbox.put(normal)
+    mailbox.put(close)
+    assert mailbox.take(9) == [close, normal]
+
+
+async def test_who_waits_too_long_is_failed_and_the_others_stay() -> None:
+    mailbox = Mailbox(8)
+    first, second, third = filled(mailbox, 3)
+    assert mailbox.expire(0.0) == 0
+    assert mailbox.expire(1.0) == 1, "second 1 is not before second 1"
+    assert isinstance(first.answer.exception(), Overloaded)
+    assert mailbox.take(9) == [second, third]
+    assert not second.answer.done()
+
+
+async def test_a_mailbox_can_fail_everybody() -> None:
+    mailbox = Mailbox(8)
+    envelopes = filled(mailbox, 3)
+    error = Draining()
+    mailbox.fail_all(error)
+    assert [each.answer.exception() for each in envelopes] == [error] * 3
+    assert len(mailbox) == 0
+
+
+async def test_a_mailbox_shows_how_full_it_is() -> None:
+    mailbox = Mailbox(256)
+    filled(mailbox, 3)
+    assert repr(mailbox) == "<Mailbox 3 of 256>"
+
+
+# Envelope
+
+
+async def test_an_envelope_is_answered_once() -> None:
+    lucky, unlucky = envelope(), envelope()
+    assert repr(lucky) == "<Envelope Transfer for ada, waiting>"
+    lucky.settle(OK)
+    lucky.fail(InternalFailure())
+    assert lucky.answer.result() == OK
+    assert repr(lucky) == "<Envelope Transfer for ada, answered>"
+    unlucky.fail(InternalFailure())
+    unlucky.settle(OK)
+    assert isinstance(unlucky.answer.exception(), InternalFailure)
+
+
+# Actor
+
+
+class Stage:
+    """One actor, who notes that it wants a turn and that it has retired."""
+
+    def __init__(self, envelopes_max: int = 8) -> None:
+        self.committer = HandCommitter()
+        self.retired: list[WalletActor] = []
+        mailbox = Mailbox(envelopes_max)
+        self.actor = WalletActor("ada", mailbox, self.committer, self.retired.append)
+
+    @property
+    def turns_wanted(self) -> int:
+        return self.committer.announced.count(self.actor)
+
+    def give_turn(self, envelopes_max: int = 8) -> list[Envelope]:
+        """What the actor puts into the group that is made now."""
+        assert self.committer.announced.popleft() is self.actor
+        return list(self.actor.take_turn(envelopes_max))
+
+
+async def test_an_actor_announces_itself_once_for_all_that_waits() -> None:
+    stage = Stage()
+    envelopes = [envelope() for _ in range(3)]
+    for each in envelopes:
+        stage.actor.tell(each)
+    assert stage.turns_wanted == 1
+    assert stage.give_turn() == envelopes
+
+
+async def test_an_actor_has_one_turn_at_a_time() -> None:
+    stage = Stage()
+    stage.actor.tell(envelope())
+    stage.give_turn()
+    meanwhile = envelope()
+    stage.actor.tell(meanwhile)
+    assert stage.turns_wanted == 0, "its turn is still in a group"
+    stage.actor.done()
+    assert stage.turns_wanted == 1
+    assert stage.give_turn() == [meanwhile]
+
+
+async def test_an_actor_announces_itself_again_for_what_found_no_room() -> None:
+    stage = Stage()
+    first, second, third = (envelope() for _ in range(3))
+    for each in (first, second, third):
+        stage.actor.tell(each)
+    assert stage.give_turn(2) == [first, second]
+    stage.actor.done()
+    assert stage.retired == []
+    assert stage.give_turn(2) == [third]
+
+
+async def test_an_idle_actor_retires() -> None:
+    stage = Stage()
+    stage.actor.tell(envelope())
+    stage.give_turn()
+    assert stage.retired == []
+    stage.actor.done()
+    assert stage.retired == [stage.actor]
+    assert stage.turns_wanted == 0
+
+
+async def test_an_actor_whose_envelopes_have_expired_has_an_empty_turn_and_retires() -> None:
+    stage = Stage()
+    stage.actor.tell(envelope())
+    assert stage.actor.mailbox.expire(5.0) == 1
+    assert stage.give_turn() == []
+    stage.actor.done()
+    assert stage.retired == [stage.actor]
+
+
+async def test_an_urgent_envelope_puts_an_idle_actor_at_the_head() -> None:
+    stage = Stage()
+    other = WalletActor("bob", Mailbox(8), stage.committer, stage.retired.append)
+    other.tell(envelope())
+    stage.actor.tell(envelope(urgent=True))
+    assert list(stage.committer.announced) == [stage.actor, other]
+
+
+async def test_a_full_actor_refuses_and_does_not_announce_itself_for_it() -> None:
+    stage = Stage(envelopes_max=1)
+    stage.actor.tell(envelope())
+    with pytest.raises(MailboxFull):
+        stage.actor.tell(envelope())
+    assert stage.turns_wanted == 1
+    assert len(stage.give_turn()) == 1
+
+
+async def test_a_crashed_actor_answers_everybody_and_makes_room() -> None:
+    stage = Stage()
+    envelopes = [envelope() for _ in range(3)]
+    for each in envelopes:
+        stage.actor.tell(each)
+    stage.actor.crashed()
+    assert stage.retired == [stage.actor]
+    assert all(isinstance(each.answer.exception(), InternalFailure) for each in envelopes)
+    assert len(stage.actor.mailbox) == 0
+
+
+async def test_an_actor_shows_its_wallet_and_its_mailbox() -> None:
+    stage = Stage()
+    stage.actor.tell(envelope())
+    assert repr(stage.actor) == "<WalletActor ada, <Mailbox 1 of 8>>"

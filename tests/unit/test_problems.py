@@ -1,0 +1,132 @@
+"""The table of problems: whatever can go wrong has a row, and the rows are the contract's."""
+
+from collections.abc import Iterator
+
+import orjson
+import pytest
+
+from tests.unit.samples import ORIGIN
+from transferd.domain import errors
+from transferd.domain.errors import Reason, Refused, TransferdError
+from transferd.ledger.store.errors import ConnectionFailure
+from transferd.web.problems import TYPES, Problem
+
+# What the HTTP contract promises, apart from what only Nginx answers.
+CONTRACT = {
+    400: {
+        "malformed-json",
+        "idempotency-key-missing",
+        "idempotency-key-invalid",
+        "cursor-invalid",
+    },
+    401: {"unauthenticated"},
+    403: {"forbidden"},
+    404: {"user-not-found", "wallet-not-found", "transfer-not-found", "not-found"},
+    405: {"method-not-allowed"},
+    409: {
+        "request-in-progress",
+        "reversal-exceeds-transfer",
+        "not-reversible",
+        "wallet-not-empty",
+    },
+    412: {"version-not-reached"},
+    413: {"body-too-large"},
+    415: {"unsupported-media-type"},
+    422: {
+        "invalid-request",
+        "insufficient-funds",
+        "currency-mismatch",
+        "same-wallet",
+        "wallet-frozen",
+        "wallet-closed",
+        "balance-out-of-range",
+        "idempotency-key-reused",
+    },
+    429: {"rate-limited", "mailbox-full"},
+    500: {"internal-error"},
+    503: {"overloaded", "draining", "database-unavailable"},
+    504: {"deadline-exceeded"},
+}
+CODE_OF = {
+    errors.MailboxFull: "mailbox-full",
+    errors.Overloaded: "overloaded",
+    errors.Draining: "draining",
+    errors.DatabaseUnavailable: "database-unavailable",
+    ConnectionFailure: "database-unavailable",
+    errors.DeadlineExceeded: "deadline-exceeded",
+    errors.RequestInProgress: "request-in-progress",
+    errors.InternalFailure: "internal-error",
+}
+
+
+def kinds_of(kind: type[TransferdError]) -> Iterator[type[TransferdError]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from kinds_of(each)
+
+
+def test_every_problem_has_the_status_of_the_contract() -> None:
+    told: dict[int, set[str]] = {}
+    for code, kind in TYPES.items():
+        told.setdefault(kind.status, set()).add(code)
+    # The webhooks' and holds' codes come with them.
+    assert {
+        status: told.get(status, set()) & codes for status, codes in CONTRACT.items()
+    } == CONTRACT
+    assert set(told) <= set(CONTRACT)
+
+
+def test_every_problem_has_a_page() -> None:
+    for kind in TYPES.values():
+        assert kind.title
+        assert kind.meaning.endswith(".")
+
+
+@pytest.mark.parametrize("reason", Reason)
+def test_every_reason_of_a_refusal_is_a_problem(reason: Reason) -> None:
+    problem = Problem.of_refusal(Refused(reason, "No.", {"left": 3}))
+    assert problem.code == reason
+    assert problem.detail == "No."
+    assert 400 <= problem.status < 500
+    shown = orjson.loads(problem.body(ORIGIN))
+    assert (shown["code"], shown["left"]) == (reason, 3)
+
+
+def test_every_kind_of_failure_is_in_the_table_of_this_test() -> None:
+    assert {
+        kind for kind in kinds_of(TransferdError) if kind.__module__.startswith("transferd.")
+    } == (set(CODE_OF))
+
+
+@pytest.mark.parametrize(("kind", "code"), CODE_OF.items(), ids=str)
+def test_every_failure_is_a_problem_that_says_nothing_of_the_inside(
+    kind: type[TransferdError], code: str
+) -> None:
+    problem = Problem.of_error(kind("SELECT 1 at db.example:5432"))
+    assert problem.code == code
+    assert problem.detail == TYPES[code].meaning
+    assert b"db.example" not in problem.body(ORIGIN)
+
+
+@pytest.mark.parametrize(("kind", "code"), CODE_OF.items(), ids=str)
+def test_who_may_simply_try_again_hears_when(kind: type[TransferdError], code: str) -> None:
+    error = kind("")
+    error.retry_after_s = 7
+    hears = {"Retry-After": "7"} if TYPES[code].status in (409, 429, 503) else {}
+    assert Problem.of_error(error).headers == hears
+
+
+def test_a_failure_without_words_of_its_own_says_what_its_kind_says() -> None:
+    assert str(errors.MailboxFull()).startswith("This wallet has too much waiting")
+    assert errors.MailboxFull().retry_after_s == 1
+    assert str(errors.MailboxFull("Busy.", retry_after_s=3)) == "Busy."
+
+
+def test_a_problem_has_the_members_of_the_rfc_first() -> None:
+    problem = Problem("version-not-reached", facts={"version": 4})
+    assert problem.body(ORIGIN) == (
+        b'{"type":"/problems/version-not-reached","title":"Version not reached","status":412,'
+        b'"detail":"The wallet has not reached min_version; `version` is its own.",'
+        b'"instance":"/transfers","code":"version-not-reached","request_id":"request-1",'
+        b'"version":4}'
+    )

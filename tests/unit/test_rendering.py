@@ -1,0 +1,234 @@
+"""Results as bytes: the same for ever where they are stored, and in the order of the contract."""
+
+from datetime import UTC, datetime
+from typing import Any, cast
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.unit.samples import EARLIER, NOW, ORIGIN, book, envelope, posted, transfer, wallet
+from transferd.commit.envelope import Answer, Envelope
+from transferd.domain.book import Command, Posted, UserCreated, WalletCreated, WalletSet
+from transferd.domain.decide import decide
+from transferd.domain.errors import Reason, Refused
+from transferd.domain.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, BALANCE_MINOR_MIN
+from transferd.domain.transfer import PostedTransfer, TransferKind
+from transferd.domain.user import CreateUser, User
+from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, WalletStatus
+from transferd.ledger.store.database import Row
+from transferd.ledger.store.transfers import KINDS, transfer_of
+from transferd.web.calls import metadata_text
+from transferd.web.rendering import Rendering, rfc3339
+from transferd.web.schemas import NewTransfer
+
+ID = "019b7f00-0000-7000-8000-000000000000"
+RENDERING = Rendering()
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=30)
+VALUES = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(-AMOUNT_MINOR_MAX, AMOUNT_MINOR_MAX),
+    st.floats(allow_nan=False, allow_infinity=False),
+    TEXTS,
+)
+METADATA = st.dictionaries(TEXTS, VALUES, max_size=8)
+
+
+def requested(metadata: dict[str, Any], reference: str | None) -> NewTransfer:
+    """The request as a client sends it and the edge validates it."""
+    body = {
+        "source_wallet_id": ID,
+        "destination_wallet_id": ID,
+        "amount": 100,
+        "currency": "USD",
+        "reference": reference,
+        "metadata": metadata,
+    }
+    return NewTransfer.model_validate_json(orjson.dumps(body))
+
+
+def stored(transfer: PostedTransfer) -> PostedTransfer:
+    """The transfer as it comes back from its row: without metadata the column is NULL."""
+    row = {
+        "id": transfer.id,
+        "kind": KINDS.index(transfer.kind),
+        "source_wallet_id": transfer.source_wallet_id,
+        "destination_wallet_id": transfer.destination_wallet_id,
+        "amount": transfer.amount_minor,
+        "currency": transfer.currency,
+        "reference": transfer.reference,
+        "metadata": None if transfer.metadata == "{}" else transfer.metadata,
+        "source_version": transfer.source_version,
+        "source_balance_after": transfer.source_balance_after_minor,
+        "destination_version": transfer.destination_version,
+        "destination_balance_after": transfer.destination_balance_after_minor,
+        "reverses_transfer_id": transfer.reverses_transfer_id,
+        "created_at": transfer.created_at,
+    }
+    return transfer_of(cast(Row, row))
+
+
+@given(METADATA, st.one_of(st.none(), TEXTS))
+def test_a_stored_transfer_is_the_same_bytes_for_ever(
+    metadata: dict[str, Any], reference: str | None
+) -> None:
+    request = requested(metadata, reference)
+    command = transfer(reference=request.reference, metadata=metadata_text(request.metadata))
+    outcome = decide(command, book(wallet("ada", 1_000), wallet("bob")))
+    assert isinstance(outcome, Posted)
+    first = RENDERING.transfer(outcome.transfer)
+    assert RENDERING.transfer(stored(outcome.transfer)) == first
+    shown = orjson.loads(first)
+    assert (shown["metadata"], shown["reference"]) == (metadata, reference)
+    assert list(shown["metadata"]) == list(metadata), "in the client's order"
+
+
+async def test_a_posted_transfer_is_answered_as_it_will_be_shown() -> None:
+    outcome = Posted(posted())
+    assert RENDERING.outcome(envelope(), outcome) == Answer(201, RENDERING.transfer(posted()))
+
+
+def test_a_transfer_has_the_fields_of_the_contract_in_their_order() -> None:
+    body = RENDERING.transfer(posted(100, id=ID, metadata='{"n":1}'))
+    assert body == (
+        b'{"id":"019b7f00-0000-7000-8000-000000000000","source_wallet_id":"ada",'
+        b'"destination_wallet_id":"bob","amount":100,"currency":"USD","kind":"transfer",'
+        b'"status":"posted","reference":"lunch","metadata":{"n":1},"source_version":4,'
+        b'"source_balance_after":900,"created_at":"2030-01-01T00:00:00.000000Z"}'
+    )
+
+
+def test_a_reversal_names_its_original_at_the_end() -> None:
+    back = posted(kind=TransferKind.REVERSAL, reverses_transfer_id=ID)
+    assert RENDERING.transfer(stored(back)) == RENDERING.transfer(back)
+    assert RENDERING.transfer(back).endswith(b',"reverses_transfer_id":"%s"}' % ID.encode())
+
+
+@pytest.mark.parametrize("balance_minor", [BALANCE_MINOR_MIN, -1, 0, BALANCE_MINOR_MAX])
+def test_balances_are_exact_at_both_ends(balance_minor: int) -> None:
+    body = RENDERING.wallet(wallet("ada", balance_minor, overdraft_limit_minor=AMOUNT_MINOR_MAX))
+    shown = orjson.loads(body)
+    assert shown["balance"] == balance_minor
+    assert shown["available"] == balance_minor + AMOUNT_MINOR_MAX
+
+
+def test_a_wallet_has_the_fields_of_the_contract() -> None:
+    ada = wallet("ada", 70, held_minor=20, overdraft_limit_minor=5, metadata='{"n":1}')
+    assert orjson.loads(RENDERING.wallet(ada)) == {
+        "id": "ada",
+        "user_id": "ada's owner",
+        "currency": "USD",
+        "balance": 70,
+        "held": 20,
+        "available": 55,
+        "overdraft_limit": 5,
+        "status": "active",
+        "version": 3,
+        "updated_at": "2030-01-01T00:00:00.000000Z",
+        "created_at": "2030-01-01T00:00:00.000000Z",
+        "metadata": {"n": 1},
+    }
+
+
+def test_a_funding_wallet_has_no_limit_and_so_nothing_available() -> None:
+    shown = orjson.loads(RENDERING.wallet(wallet("fund", -70, funding=True, user_id=None)))
+    assert (shown["balance"], shown["available"], shown["user_id"]) == (-70, None, None)
+
+
+def asking(command: Command) -> Envelope:
+    """An envelope with this command in it."""
+    sent = envelope()
+    sent.command = command
+    return sent
+
+
+NEW = CreateWallet("new", "u", "USD", 0, "{}", 70, "fund", "t")
+
+
+async def test_a_new_wallet_is_shown_with_its_initial_balance() -> None:
+    state = book(wallet("fund", funding=True), users={"u": EARLIER})
+    outcome = decide(NEW, state)
+    assert isinstance(outcome, WalletCreated)
+    answer = RENDERING.outcome(asking(NEW), outcome)
+    state.apply(outcome)
+    assert answer == Answer(201, RENDERING.wallet(state.wallets["new"]))
+    shown = orjson.loads(answer.body)
+    assert (shown["balance"], shown["version"]) == (70, 1)
+    assert shown["updated_at"] == shown["created_at"] == rfc3339(NOW)
+
+
+async def test_an_empty_new_wallet_is_shown_at_version_zero() -> None:
+    command = NEW._replace(initial_minor=0)
+    answer = RENDERING.outcome(asking(command), decide(command, book(users={"u": EARLIER})))
+    shown = orjson.loads(answer.body)
+    assert (answer.status, shown["balance"], shown["version"]) == (201, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("command", "status"),
+    [(NEW, 201), (SetStatus("new", ChangeKind.FREEZE), 200)],
+    ids=["new", "set"],
+)
+async def test_a_wallet_that_was_there_is_shown_as_its_command_asks(
+    command: Command, status: int
+) -> None:
+    frozen = wallet("new", 70, version=1, status=WalletStatus.FROZEN)
+    answer = RENDERING.outcome(asking(command), decide(command, book(frozen)))
+    assert answer == Answer(status, RENDERING.wallet(frozen))
+
+
+async def test_a_user_is_shown_as_stored() -> None:
+    user = User("u", None, '{"n":1}', NOW)
+    answer = RENDERING.outcome(asking(CreateUser("u", None, '{"n":1}')), UserCreated(user))
+    assert answer == Answer(201, RENDERING.user(user))
+    assert answer.body == (
+        b'{"id":"u","name":null,"metadata":{"n":1},"created_at":"2030-01-02T03:04:05.678901Z"}'
+    )
+
+
+async def test_a_refusal_is_a_problem_with_what_would_help() -> None:
+    outcome = decide(transfer(100), book(wallet("ada", 40), wallet("bob")))
+    answer = RENDERING.outcome(envelope(), outcome)
+    assert (answer.status, answer.kept, answer.replayed) == (422, True, False)
+    assert orjson.loads(answer.body) == {
+        "type": "/problems/insufficient-funds",
+        "title": "Insufficient funds",
+        "status": 422,
+        "detail": "40 USD is available, 60 more is needed.",
+        "instance": "/transfers",
+        "code": "insufficient-funds",
+        "request_id": ORIGIN.request_id,
+        "available": 40,
+        "shortfall": 60,
+        "currency": "USD",
+    }
+
+
+@pytest.mark.parametrize("reason", Reason)
+async def test_every_refusal_is_what_its_key_leads_to_but_a_reused_key(reason: Reason) -> None:
+    answer = RENDERING.outcome(envelope(), Refused(reason, "No."))
+    assert answer.kept == (reason is not Reason.IDEMPOTENCY_KEY_REUSED)
+    shown = orjson.loads(answer.body)
+    assert (shown["code"], shown["status"], shown["detail"]) == (reason, answer.status, "No.")
+
+
+def test_an_unchanged_wallet_is_rendered_alike_however_it_came() -> None:
+    ada = wallet("ada", 5)
+    same = decide(SetStatus("ada", ChangeKind.UNFREEZE), book(ada))
+    assert isinstance(same, WalletSet)
+    assert RENDERING.wallet(same.wallet) == RENDERING.wallet(ada)
+
+
+@pytest.mark.parametrize(
+    ("time", "text"),
+    [
+        (datetime(2030, 1, 2, tzinfo=UTC), "2030-01-02T00:00:00.000000Z"),
+        (NOW, "2030-01-02T03:04:05.678901Z"),
+        (datetime(2030, 1, 2, 3, 4, 5, 1, tzinfo=UTC), "2030-01-02T03:04:05.000001Z"),
+    ],
+)
+def test_times_are_utc_with_microseconds(time: datetime, text: str) -> None:
+    assert rfc3339(time) == text

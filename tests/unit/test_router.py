@@ -1,0 +1,354 @@
+"""The way in: equal keys join, nobody is forgotten, and nothing is left behind."""
+
+import asyncio
+import gc
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.unit.samples import OK, Clock, HandCommitter, envelope
+from transferd.actors.router import Router
+from transferd.actors.wallet_actor import WalletActor
+from transferd.commit.envelope import Answer, Envelope
+from transferd.config import Limits
+from transferd.domain.errors import (
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    Draining,
+    InternalFailure,
+    MailboxFull,
+    Overloaded,
+    RequestInProgress,
+)
+from transferd.web.rendering import Rendering
+
+KEY = (1, "lunch")
+NOT_KEPT = Answer(422, b"{}", kept=False)
+# A twentieth of a second at the gate, and everything below it in proportion.
+QUICK = Limits(
+    mailbox_wait_s=0.05,
+    statement_timeout_s=0.04,
+    idle_in_transaction_timeout_s=0.03,
+    lock_timeout_s=0.02,
+)
+
+Asking = asyncio.Task[Answer]
+
+
+class House:
+    """A router; the test makes its groups."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.clock = Clock()
+        self.committer = HandCommitter()
+        self.router = Router(self.committer, Rendering(), limits, self.clock)
+
+    async def ask(self, *envelopes: Envelope) -> list[Asking]:
+        """They ask one after the other, and wait."""
+        asking = [asyncio.create_task(self.router.ask(each)) for each in envelopes]
+        await settled()
+        return asking
+
+    def take_turns(self) -> list[Envelope]:
+        """Everything that is ready goes into a group, which stays in flight."""
+        turns = [source.take_turn(1_000) for source in self.committer.announced]
+        return [envelope for turn in turns for envelope in turn]
+
+
+async def settled() -> None:
+    """Let every task run until it waits for something else."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+async def failures(asking: Iterable[Asking]) -> list[type]:
+    return [type(end) for end in await asyncio.gather(*asking, return_exceptions=True)]
+
+
+def house(limits: Limits | None = None, **changes: Any) -> House:
+    return House(replace(limits or Limits(), **changes))
+
+
+def assert_nothing_left(home: House) -> None:
+    assert (home.router.live_actors, home.router.backlog) == (0, 0)
+    assert repr(home.router) == "<Router 0 actors, <Gate 0 inside, 0 waiting>>"
+    assert not home.router.pending(KEY)
+
+
+# Equal keys
+
+
+async def test_a_command_is_executed_and_answered() -> None:
+    home = house()
+    sent = envelope(key=KEY)
+    [asking] = await home.ask(sent)
+    assert repr(home.router) == "<Router 1 actors, <Gate 1 inside, 0 waiting>>"
+    assert home.router.pending(KEY)
+    assert home.committer.commit() == [sent]
+    assert await asking == OK
+    assert_nothing_left(home)
+
+
+async def test_equal_keys_join_the_first() -> None:
+    home = house()
+    first, *others = [envelope(key=KEY) for _ in range(3)]
+    asking = await home.ask(first, *others)
+    assert home.router.backlog == 1
+    assert home.committer.commit() == [first]
+    assert await asyncio.gather(*asking) == [OK] + [OK._replace(replayed=True)] * 2
+    assert home.committer.commit() == []
+    assert_nothing_left(home)
+
+
+async def test_a_key_that_is_used_for_something_else_is_refused_also_across_wallets() -> None:
+    home = house()
+    asking, other = await home.ask(
+        envelope("ada", key=KEY), envelope("bob", key=KEY, fingerprint=b"other")
+    )
+    assert len(home.committer.commit()) == 1
+    refused = await other
+    assert orjson.loads(refused.body)["code"] == "idempotency-key-reused"
+    assert (refused.status, refused.kept, refused.replayed) == (422, False, False)
+    assert await asking == OK
+    assert_nothing_left(home)
+
+
+async def test_the_same_text_is_another_key_for_another_client() -> None:
+    home = house()
+    both = [envelope(key=(1, "lunch")), envelope(key=(2, "lunch"))]
+    asking = await home.ask(*both)
+    assert home.committer.commit() == both
+    assert await asyncio.gather(*asking) == [OK, OK]
+
+
+async def test_without_a_key_nobody_joins() -> None:
+    home = house()
+    both = [envelope(), envelope()]
+    asking = await home.ask(*both)
+    assert home.committer.commit() == both
+    assert await asyncio.gather(*asking) == [OK, OK]
+
+
+async def test_who_joined_hears_of_the_first_ones_failure() -> None:
+    home = house()
+    asking = await home.ask(envelope(key=KEY), envelope(key=KEY), envelope(key=KEY))
+    [first] = home.take_turns()
+    first.fail(DatabaseUnavailable())
+    assert await failures(asking) == [DatabaseUnavailable] * 3
+    assert not home.router.pending(KEY), "the key is free for another try"
+
+
+async def test_if_the_first_one_is_not_kept_the_second_is_executed() -> None:
+    home = house()
+    first, second, third = (envelope(key=KEY) for _ in range(3))
+    asking = await home.ask(first, second, third)
+    assert home.committer.commit(NOT_KEPT) == [first]
+    await settled()
+    assert home.committer.commit() == [second]
+    assert await asyncio.gather(*asking) == [NOT_KEPT, OK, OK._replace(replayed=True)]
+    assert_nothing_left(home)
+
+
+async def test_who_cannot_wait_for_the_first_hears_that_it_is_in_progress() -> None:
+    home = house()
+    first, hurried = envelope(key=KEY), envelope(key=KEY, wait_s=0.01)
+    asking, joined = await home.ask(first, hurried)
+    with pytest.raises(RequestInProgress):
+        await joined
+    assert not asking.done()
+    assert home.committer.commit() == [first]
+    assert await asking == OK
+    assert_nothing_left(home)
+
+
+async def test_who_joined_may_go_away_and_the_first_runs_on() -> None:
+    home = house()
+    asking, joined = await home.ask(envelope(key=KEY), envelope(key=KEY))
+    joined.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await joined
+    home.committer.commit()
+    assert await asking == OK
+
+
+# Turned away
+
+
+async def test_a_full_mailbox_is_told_to_all_with_that_key_and_frees_it() -> None:
+    home = house(mailbox_envelopes_max=1)
+    [inside] = await home.ask(envelope())
+    assert await failures(await home.ask(envelope(key=KEY))) == [MailboxFull]
+    assert not home.router.pending(KEY)
+    [elsewhere] = await home.ask(envelope("bob", key=KEY))
+    home.committer.commit()
+    assert [await inside, await elsewhere] == [OK, OK]
+    assert_nothing_left(home)
+
+
+async def test_who_waits_at_the_gate_too_long_is_turned_away_with_all_who_joined() -> None:
+    home = house(QUICK, backlog_low=0, backlog_high=1, backlog_max=3)
+    [inside] = await home.ask(envelope())
+    outside = await home.ask(envelope("bob", key=KEY), envelope("bob", key=KEY))
+    assert repr(home.router) == "<Router 1 actors, <Gate 1 inside, 1 waiting>>"
+    assert await failures(outside) == [Overloaded, Overloaded]
+    home.committer.commit()
+    assert await inside == OK
+    assert_nothing_left(home)
+
+
+async def test_who_was_let_in_at_the_low_mark_is_executed() -> None:
+    home = house(backlog_low=0, backlog_high=1, backlog_max=3)
+    asking = await home.ask(envelope("ada"), envelope("bob"), envelope("cyd"))
+    for wallet_id in ("ada", "bob", "cyd"):
+        assert [each.wallet_id for each in home.committer.commit()] == [wallet_id]
+        await settled()
+    assert await asyncio.gather(*asking) == [OK] * 3
+    assert_nothing_left(home)
+
+
+# Crashes
+
+
+async def test_after_a_crash_a_fresh_actor_takes_over() -> None:
+    home = house()
+    asking = await home.ask(envelope(key=KEY), envelope())
+    broken = home.committer.announced.popleft()
+    broken.crashed()
+    assert await failures(asking) == [InternalFailure, InternalFailure]
+    assert_nothing_left(home)
+    [again] = await home.ask(envelope(key=KEY))
+    [fresh] = home.committer.announced
+    assert fresh is not broken
+    home.committer.commit()
+    assert await again == OK
+
+
+async def test_a_late_crash_does_not_take_the_fresh_actor_away() -> None:
+    home = house()
+    [asking] = await home.ask(envelope())
+    broken = home.committer.announced.popleft()
+    broken.crashed()
+    assert await failures([asking]) == [InternalFailure]
+    [again] = await home.ask(envelope())
+    broken.crashed()
+    assert home.router.live_actors == 1
+    home.committer.commit()
+    assert await again == OK
+
+
+# Sweep
+
+
+async def test_the_sweep_fails_who_waited_too_long_in_a_mailbox() -> None:
+    home = house()
+    old, young = envelope(key=KEY), envelope("bob", enqueued_at=4.0)
+    asking = await home.ask(old, young)
+    home.clock.now = 5.0
+    assert home.router.sweep_once() == 0
+    home.clock.now = 5.001
+    assert home.router.sweep_once() == 1
+    assert await failures(asking[:1]) == [Overloaded]
+    assert home.router.backlog == 1
+    assert home.committer.commit() == [young]
+    assert_nothing_left(home)
+
+
+async def test_the_sweep_fails_who_is_past_the_deadline_wherever_that_is() -> None:
+    home = house()
+    [lost, kept] = await home.ask(envelope(key=KEY), envelope("bob", enqueued_at=3.0))
+    in_flight = home.take_turns()
+    home.clock.now = 10.0
+    assert home.router.sweep_once() == 0
+    home.clock.now = 10.001
+    assert home.router.sweep_once() == 1
+    assert await failures([lost]) == [DeadlineExceeded], "it may have happened"
+    assert not home.router.pending(KEY)
+    for each in in_flight:
+        each.settle(OK)
+    assert await kept == OK
+    assert home.router.backlog == 0
+
+
+async def test_who_is_let_in_past_the_deadline_leaves_nothing_behind() -> None:
+    # A replica that stood still for longer than a deadline finds all of this in one moment.
+    home = house(backlog_low=0, backlog_high=1, backlog_max=3)
+    asking = await home.ask(envelope(), envelope("bob", key=KEY))
+    home.take_turns()
+    home.clock.now = 11.0
+    assert home.router.sweep_once() == 2
+    assert await failures(asking) == [DeadlineExceeded, DeadlineExceeded]
+    for source in tuple(home.committer.announced):
+        source.done()
+    home.committer.commit()
+    assert_nothing_left(home)
+
+
+async def test_the_sweeper_sweeps_until_it_is_stopped() -> None:
+    home = house(sweep_interval_s=0.001)
+    sweeper = asyncio.create_task(home.router.sweep())
+    for _ in range(2):
+        asking = await home.ask(envelope(enqueued_at=home.clock.now))
+        home.clock.now += 6.0
+        assert await failures(asking) == [Overloaded]
+        home.committer.commit()
+    sweeper.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await sweeper
+
+
+# Drain
+
+
+async def test_a_draining_router_takes_nothing_new_and_waits_for_the_rest() -> None:
+    home = house()
+    [asking] = await home.ask(envelope(key=KEY))
+    draining = asyncio.create_task(home.router.drain())
+    await settled()
+    assert repr(home.router) == "<Router 1 actors, <Gate 1 inside, 0 waiting>, draining>"
+    assert await failures(await home.ask(envelope())) == [Draining]
+    [joined] = await home.ask(envelope(key=KEY))
+    assert not draining.done()
+    home.committer.commit()
+    assert await draining
+    assert await asking == OK
+    assert await joined == OK._replace(replayed=True)
+    assert (home.router.live_actors, home.router.backlog) == (0, 0)
+
+
+async def test_an_idle_router_is_drained_at_once() -> None:
+    home = house()
+    assert await home.router.drain()
+
+
+async def test_a_drain_that_takes_too_long_says_so() -> None:
+    home = house(drain_timeout_s=0.01)
+    [asking] = await home.ask(envelope())
+    assert not await home.router.drain()
+    home.committer.commit()
+    assert await asking == OK
+    assert await home.router.drain()
+
+
+# Memory
+
+
+async def test_ten_thousand_wallets_leave_no_actors_behind() -> None:
+    gc.collect()
+    before = actors_alive()
+    home = house(backlog_low=9_998, backlog_high=9_999, backlog_max=10_000)
+    envelopes = [envelope(f"wallet-{number}", key=(1, str(number))) for number in range(9_999)]
+    asking = await home.ask(*envelopes)
+    assert home.router.live_actors == 9_999
+    asking += await home.ask(envelope("the last one"))
+    while home.committer.commit():
+        await settled()
+    assert await asyncio.gather(*asking) == [OK] * 10_000
+    assert_nothing_left(home)
+    assert actors_alive() == before
+
+
+def actors_alive() -> int:
+    return sum(isinstance(each, WalletActor) for each in gc.get_objects())

@@ -1,0 +1,136 @@
+"""Envelopes that somebody else delays: they come back, and a claim only ever delays."""
+
+from tests.unit.samples import Clock, envelope
+from transferd.commit.envelope import Envelope
+from transferd.commit.waiting_room import Straggler, WaitingRoom
+from transferd.config import Limits
+from transferd.domain.errors import InternalFailure, Overloaded
+from transferd.ledger.store.outcomes import StoredOutcome
+
+LIMITS = Limits()
+DONE = StoredOutcome(b"same", 201, "t", None)
+# A hair, so that floating point cannot decide what is due.
+HAIR_S = 0.001
+
+
+class Scene:
+    """A waiting room with a clock, and who came back out of it."""
+
+    def __init__(self) -> None:
+        self.clock = Clock()
+        self.back: list[Straggler] = []
+        self.room = WaitingRoom(LIMITS, self.clock, self.back.append)
+
+    def pass_time(self, seconds: float) -> None:
+        self.clock.now += seconds + HAIR_S
+
+    def settled_claims(self) -> list[bool]:
+        """Of those who came back: whether their claim is not to be asked about again."""
+        return [straggler.envelope.claim_settled for straggler in self.back]
+
+    @property
+    def turns(self) -> list[list[Envelope]]:
+        """The turns of those who came back, each asked as the committer asks."""
+        return [list(straggler.take_turn(1)) for straggler in self.back]
+
+
+async def test_postgresql_is_asked_for_all_claimed_keys_at_once_and_not_at_once() -> None:
+    scene = Scene()
+    for name in ("one", "two"):
+        scene.room.wait_for_claim(envelope(key=(1, name)))
+    assert scene.room.keys_to_ask() == []
+    scene.pass_time(LIMITS.claim_poll_s)
+    scene.room.wait_for_claim(envelope(key=(1, "three")))
+    assert scene.room.keys_to_ask() == [(1, "one"), (1, "two")]
+
+
+async def test_whose_outcome_is_known_leaves_with_it() -> None:
+    scene = Scene()
+    known, unknown = envelope(key=(1, "known")), envelope(key=(1, "unknown"))
+    for each in (known, unknown):
+        scene.room.wait_for_claim(each)
+    scene.pass_time(LIMITS.claim_poll_s)
+    assert scene.room.settle({(1, "known"): DONE}) == [(known, DONE)]
+    assert scene.back == []
+    assert len(scene.room) == 1
+
+
+async def test_whose_outcome_is_unknown_is_asked_for_again_later() -> None:
+    scene = Scene()
+    scene.room.wait_for_claim(envelope(key=(1, "k")))
+    scene.pass_time(LIMITS.claim_poll_s)
+    assert scene.room.settle({}) == []
+    assert scene.room.keys_to_ask() == []
+    scene.pass_time(LIMITS.claim_poll_s)
+    assert scene.room.keys_to_ask() == [(1, "k")]
+
+
+async def test_a_claim_only_delays() -> None:
+    scene = Scene()
+    waiting = envelope(key=(1, "k"))
+    scene.room.wait_for_claim(waiting)
+    scene.pass_time(LIMITS.claim_wait_s - 2 * HAIR_S)
+    scene.room.settle({})
+    assert scene.back == []
+    scene.pass_time(2 * HAIR_S)
+    assert scene.room.settle({}) == []
+    assert scene.turns == [[waiting]]
+    assert scene.settled_claims() == [True], "or the same claim would hold it up again"
+    assert not waiting.answer.done()
+    assert len(scene.room) == 0
+
+
+async def test_an_outcome_that_comes_with_the_end_of_patience_counts() -> None:
+    scene = Scene()
+    waiting = envelope(key=(1, "k"))
+    scene.room.wait_for_claim(waiting)
+    scene.pass_time(LIMITS.claim_wait_s)
+    assert scene.room.settle({(1, "k"): DONE}) == [(waiting, DONE)]
+    assert scene.back == []
+
+
+async def test_who_waits_for_a_lock_comes_back_in_order_and_on_his_own() -> None:
+    scene = Scene()
+    first, second, later = (envelope(key=(1, name)) for name in ("a", "b", "c"))
+    scene.room.wait_for_lock(first)
+    scene.room.wait_for_lock(second)
+    scene.pass_time(LIMITS.step_aside_s / 2)
+    scene.room.wait_for_lock(later)
+    assert scene.room.settle({}) == []
+    assert scene.back == []
+    scene.pass_time(LIMITS.step_aside_s / 2)
+    assert scene.room.keys_to_ask() == [], "nobody else has their keys"
+    scene.room.settle({})
+    assert scene.turns == [[first], [second]]
+    assert scene.settled_claims() == [False, False]
+    assert len(scene.room) == 1
+
+
+async def test_who_has_no_time_left_for_another_attempt_hears_it_at_once() -> None:
+    scene = Scene()
+    needed_s = LIMITS.step_aside_s + LIMITS.command_timeout_s
+    late, in_time = envelope(wait_s=needed_s - HAIR_S), envelope(wait_s=needed_s + HAIR_S)
+    scene.room.wait_for_lock(late)
+    scene.room.wait_for_lock(in_time)
+    assert isinstance(late.answer.exception(), Overloaded)
+    assert not in_time.answer.done()
+    assert len(scene.room) == 1
+
+
+async def test_a_straggler_is_a_turn_of_one() -> None:
+    waiting = envelope()
+    straggler = Straggler(waiting, due_at=0.0, patience_until=0.0)
+    assert list(straggler.take_turn(1)) == [waiting]
+    straggler.done()
+    assert not waiting.answer.done()
+    straggler.crashed()
+    assert isinstance(waiting.answer.exception(), InternalFailure)
+
+
+async def test_a_waiting_room_shows_who_waits_for_what() -> None:
+    scene = Scene()
+    scene.room.wait_for_claim(envelope(key=(1, "k")))
+    scene.room.wait_for_lock(envelope())
+    scene.room.wait_for_lock(envelope())
+    assert repr(scene.room) == "<WaitingRoom 1 claimed, 2 locked>"
+    assert len(scene.room) == 3
