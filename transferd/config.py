@@ -69,7 +69,8 @@ class Limits:
     # After a lock time-out groups leave locked rows out for this long instead of waiting for each.
     contended_window_s: float = 2.0
 
-    # A claim in Redis outlives the slowest attempt; that of a killed replica ends by itself.
+    # Longer than nearly every attempt; that of a killed replica ends by itself. A claim that ends
+    # too early costs a rolled back attempt, no more.
     claim_ttl_s: float = 3.0
     # Another replica's claim: ask PostgreSQL this often, and stop believing the claim after that.
     claim_poll_s: float = 0.1

@@ -110,9 +110,10 @@ async def test_every_list_has_pages(api: Api) -> None:
     transfers = [(await api.transfer(rich, wallets[0], 1)).json["id"] for _ in range(5)]
     users.append((await api.get(f"/wallets/{rich}")).json["user_id"])
     for path, made in (
-        ("/users?limit=2", users),
-        (f"/wallets?limit=2&user_id={owner}", wallets),
-        (f"/wallets?currency=USD&limit=2&user_id={owner}", wallets),
+        # Those of the same millisecond come in the order of their ids.
+        ("/users?limit=2", sorted(users)),
+        (f"/wallets?limit=2&user_id={owner}", sorted(wallets)),
+        (f"/wallets?currency=USD&limit=2&user_id={owner}", sorted(wallets)),
         (f"/transfers?limit=2&wallet_id={wallets[0]}", transfers),
     ):
         found = await all_pages(api, path)

@@ -137,16 +137,15 @@ async def test_a_funding_wallet_has_no_limit(api: Api) -> None:
 
 @pytest.mark.parametrize("id", [NOBODY, "ada", "%00"])
 async def test_there_is_no_such_wallet(api: Api, id: str) -> None:
-    for method, rest in (
-        ("GET", ""),
-        ("GET", "/statement"),
-        ("PATCH", ""),
-        ("POST", "/freeze"),
-        ("POST", "/unfreeze"),
-        ("POST", "/close"),
+    for method, rest, raw in (
+        ("GET", "", None),
+        ("GET", "/statement", None),
+        ("PATCH", "", b"{}"),
+        ("POST", "/freeze", None),
+        ("POST", "/unfreeze", None),
+        ("POST", "/close", None),
     ):
-        body = {} if method == "PATCH" else None
-        reply = await api.call(method, f"/wallets/{id}{rest}", body)
+        reply = await api.call(method, f"/wallets/{id}{rest}", raw=raw)
         assert (reply.status, reply.code) == (404, "wallet-not-found"), rest
 
 

@@ -289,7 +289,7 @@ async def test_the_database_belongs_to_a_role_that_is_no_superuser(tmp_path: Pat
 
         shown = "SELECT string_agg(setting, ' ' ORDER BY name) FROM pg_settings WHERE name IN"
         names = "('fsync', 'listen_addresses', 'synchronous_commit', 'work_mem')"
-        assert psql(server, f"{shown} {names}") == "off 127.0.0.1 off 7168"
+        assert psql(server, f"{shown} {names}") == "off 127.0.0.1 on 7168"
         superuser = psql(server, "SELECT usesuper FROM pg_user", url=server.superuser_url)
         assert "t" in superuser
 
@@ -389,7 +389,7 @@ async def test_without_rabbitmq_the_report_says_so_loudly(
         assert stack.amqp_url is None
         assert stack.servers == []
     assert len(lines) == 1
-    assert "RabbitMQ is NOT INSTALLED: events stay inside this process" in lines[0]
+    assert "RabbitMQ is NOT INSTALLED: events wait in the outbox" in lines[0]
 
 
 async def test_fakeredis_serves_scripts_where_redis_is_not_installed(

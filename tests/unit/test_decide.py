@@ -274,6 +274,12 @@ def test_a_funding_wallet_pays_below_zero() -> None:
     assert paid.source_balance_after_minor == -5 - AMOUNT_MINOR_MAX
 
 
+def test_the_bounds_of_money_are_those_of_the_contract() -> None:
+    assert AMOUNT_MINOR_MAX == 9_007_199_254_740_991
+    assert BALANCE_MINOR_MIN == -9_223_372_036_854_775_808
+    assert BALANCE_MINOR_MAX == 9_223_372_036_854_775_807
+
+
 @pytest.mark.parametrize("missing_minor", [0, 1], ids=["to the last unit", "one more"])
 def test_balances_stay_inside_64_bits_at_both_ends(missing_minor: int) -> None:
     at_the_bottom = transfer(100, source_wallet_id="fund")

@@ -263,6 +263,13 @@ def test_a_limit_may_be_lowered_to_what_is_used_of_it_and_no_further() -> None:
     assert after(UpdateWallet("ada", 50, None), state).wallet.available_minor == 0
 
 
+def test_a_wallet_below_its_limit_may_be_helped_and_not_harmed() -> None:
+    state = book(wallet("ada", -100, overdraft_limit_minor=50))
+    assert after(UpdateWallet("ada", 80, None), state).wallet.available_minor == -20
+    assert after(UpdateWallet("ada", None, '{"n":1}'), state).wallet.available_minor == -50
+    assert refusal(UpdateWallet("ada", 49, None), state).reason is Reason.INSUFFICIENT_FUNDS
+
+
 def test_a_frozen_wallet_may_be_updated() -> None:
     state = book(wallet("ada", status=FROZEN))
     outcome = after(UpdateWallet("ada", 5, None), state)

@@ -180,6 +180,16 @@ async def test_an_idle_actor_retires() -> None:
     assert stage.turns_wanted == 0
 
 
+async def test_a_retired_actor_that_is_told_something_announces_itself() -> None:
+    stage = Stage()
+    stage.actor.tell(envelope())
+    stage.give_turn()
+    stage.actor.done()
+    again = envelope()
+    stage.actor.tell(again)
+    assert stage.give_turn() == [again]
+
+
 async def test_an_actor_whose_envelopes_have_expired_has_an_empty_turn_and_retires() -> None:
     stage = Stage()
     stage.actor.tell(envelope())

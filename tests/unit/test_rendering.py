@@ -101,6 +101,12 @@ def test_a_transfer_has_the_fields_of_the_contract_in_their_order() -> None:
     )
 
 
+def test_metadata_is_shown_as_it_is_stored_whoever_wrote_it() -> None:
+    spelled_otherwise = '{ "n": 1.50, "\\u00e9": 1e2 }'
+    body = RENDERING.transfer(stored(posted(metadata=spelled_otherwise)))
+    assert b'"metadata":' + spelled_otherwise.encode() + b"," in body
+
+
 def test_a_reversal_names_its_original_at_the_end() -> None:
     back = posted(kind=TransferKind.REVERSAL, reverses_transfer_id=ID)
     assert RENDERING.transfer(stored(back)) == RENDERING.transfer(back)

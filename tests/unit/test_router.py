@@ -352,3 +352,13 @@ async def test_ten_thousand_wallets_leave_no_actors_behind() -> None:
 
 def actors_alive() -> int:
     return sum(isinstance(each, WalletActor) for each in gc.get_objects())
+
+
+async def test_if_the_caller_goes_away_the_command_runs_on_for_who_joined() -> None:
+    home = house()
+    gone, joined = await home.ask(envelope(key=KEY), envelope(key=KEY))
+    gone.cancel()
+    await asyncio.gather(gone, return_exceptions=True)
+    home.committer.commit()
+    assert await joined == OK._replace(replayed=True)
+    assert home.router.backlog == 0

@@ -14,6 +14,7 @@ from transferd.config import Limits
 from transferd.domain.errors import (
     DeadlineExceeded,
     Draining,
+    Overloaded,
     RequestInProgress,
     TransferdError,
 )
@@ -75,7 +76,7 @@ class Router:
         try:
             if not self._gate.try_enter():
                 await self._gate.wait(self._limits.mailbox_wait_s)
-            if envelope.answer.done():
+            if envelope.is_over:
                 # The sweeper failed it and, with those inside, made the room that let it in.
                 self._gate.leave()
             else:
@@ -84,7 +85,11 @@ class Router:
         except TransferdError as error:
             # Those who joined hear the same.
             envelope.fail(error)
-        # Should the caller be cancelled, the answer is dropped and the command runs on.
+        except asyncio.CancelledError:
+            # The caller went away before it was let in: nothing happened.
+            envelope.fail(Overloaded())
+            raise
+        # Should the caller go away from now on, the command runs on for whoever joined.
         return await envelope.answer
 
     def _leave(self, envelope: Envelope) -> None:
@@ -116,7 +121,7 @@ class Router:
         """The first one's answer for an equal key; None if that was not the key's own outcome."""
         remaining_s = envelope.deadline - self._clock()
         try:
-            answer = await asyncio.wait_for(asyncio.shield(first.answer), remaining_s)
+            answer = await asyncio.wait_for(first.watch(), remaining_s)
         except TimeoutError:
             raise RequestInProgress() from None
         if not answer.kept:

@@ -177,7 +177,7 @@ class Committer:
         for envelope in envelopes:
             if now + self._limits.command_timeout_s > envelope.deadline:
                 envelope.fail(Overloaded())
-            elif not envelope.answer.done():
+            elif not envelope.is_over:
                 wanted.append(envelope)
         return wanted
 

@@ -39,11 +39,13 @@ class Envelope:
         "enqueued_at",
         "fingerprint",
         "in_doubt",
+        "is_over",
         "key",
         "on_answered",
         "origin",
         "urgent",
         "wallet_id",
+        "watchers",
     )
 
     def __init__(
@@ -70,34 +72,46 @@ class Envelope:
         self.claim_settled = False
         # Set once a COMMIT with it was cut: from then on nobody may say that nothing happened.
         self.in_doubt = False
+        # Whether it has been settled or failed, whoever may still be waiting.
+        self.is_over = False
         # Told once, when the command is over, also if nobody waits for the answer any more.
         self.on_answered: Callable[[Envelope], None] | None = None
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        # Requests with the same key. They wait on their own: if the first caller goes away, its
+        # answer is cancelled and theirs is not.
+        self.watchers: list[asyncio.Future[Answer]] = []
 
     def __repr__(self) -> str:
-        state = "answered" if self.answer.done() else "waiting"
+        state = "answered" if self.is_over else "waiting"
         return f"<Envelope {type(self.command).__name__} for {self.wallet_id}, {state}>"
 
     def settle(self, answer: Answer) -> None:
         """Answer whoever waits."""
-        self._end()
-        if not self.answer.done():
-            self.answer.set_result(answer)
+        for future in self._end():
+            future.set_result(answer)
 
     def fail(self, error: TransferdError) -> None:
         """Answer whoever waits with a failure of the machinery."""
-        self._end()
         if self.in_doubt and not isinstance(error, InternalFailure):
             error = DeadlineExceeded()
-        if not self.answer.done():
-            self.answer.set_exception(error)
+        for future in self._end():
+            future.set_exception(error)
             # Nobody may be waiting any more; asyncio would then complain about an unseen exception.
-            self.answer.exception()
+            future.exception()
 
-    def _end(self) -> None:
+    def watch(self) -> asyncio.Future[Answer]:
+        """A further wait for the same answer."""
+        watcher: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self.watchers.append(watcher)
+        return watcher
+
+    def _end(self) -> list[asyncio.Future[Answer]]:
+        """The command is over: tell so, once, and return the waits that are still open."""
+        self.is_over = True
         if (on_answered := self.on_answered) is not None:
             self.on_answered = None
             on_answered(self)
+        return [future for future in (self.answer, *self.watchers) if not future.done()]
 
 
 class TurnSource(Protocol):

@@ -25,7 +25,7 @@ from transferd.domain.errors import (
     TransferdError,
 )
 from transferd.domain.key import Key
-from transferd.domain.transfer import Reversal, Transfer
+from transferd.domain.transfer import PostedTransfer, Reversal, Transfer
 from transferd.domain.user import CreateUser
 from transferd.domain.wallet import CreateWallet, Wallet
 from transferd.ledger.store import group as store
@@ -231,8 +231,8 @@ async def _read_beside(transaction: Transaction, envelopes: Sequence[Envelope], 
     users = set()
     for envelope in envelopes:
         match envelope.command:
-            case Reversal(original_id=original_id):
-                originals.add(original_id)
+            case Reversal(original=PostedTransfer(id=id)):
+                originals.add(id)
             case CreateWallet(user_id=user_id):
                 users.add(user_id)
             case CreateUser(id=id):

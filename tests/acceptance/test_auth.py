@@ -1,0 +1,225 @@
+"""API keys: who may call, what each scope is good for, and whose an Idempotency-Key is."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api, Reply
+from tests.support.contract import ApiWithKey, api_key, footprint, transfer_body
+from transferd.config import Limits
+
+_SCOPES = ("wallets:read", "wallets:write", "transfers:write", "webhooks:admin", "admin")
+
+
+@pytest.fixture
+async def locked(replicas: Replicas) -> Api:
+    """A client without a key of a replica that wants one."""
+    return await replicas.start(auth="on")
+
+
+def assert_unauthenticated(reply: Reply) -> None:
+    """401, which does not say why."""
+    assert (reply.status, reply.code) == (401, "unauthenticated")
+    assert reply.headers["WWW-Authenticate"] == "Bearer"
+
+
+async def test_whoever_has_no_valid_key_is_turned_away(locked: Api, database: Database) -> None:
+    now = datetime.now(UTC)
+    good = await api_key(database, "good", "admin")
+    late = await api_key(database, "late", "admin", expires_at=now - timedelta(seconds=1))
+    revoked = await api_key(database, "revoked", "admin", revoked_at=now)
+    future = now + timedelta(hours=1)
+    both = await api_key(database, "both", "admin", revoked_at=now, expires_at=future)
+    secret = good.removeprefix("td_good_")
+    assert (await locked.get("/users", {"Authorization": f"Bearer {good}"})).status == 200
+    before = await footprint(database)
+    headers = [
+        "",
+        "Bearer",
+        "Bearer ",
+        good,
+        f"Basic {good}",
+        f"Bearer {good[:-1]}",
+        f"Bearer {good}x",
+        f"Bearer {good} {good}",
+        f"Bearer {good.upper()}",
+        f"Bearer td_good_{'0' * len(secret)}",
+        f"Bearer td_late_{secret}",
+        f"Bearer td_nobody_{secret}",
+        f"Bearer td__{secret}",
+        f"Bearer xx_good_{secret}",
+        f"Bearer {secret}",
+        f"Bearer {late}",
+        f"Bearer {revoked}",
+        f"Bearer {both}",
+        f"Bearer td_good'--_{secret}",
+        f"Bearer td_{'x' * 5_000}_{secret}",
+        "Bearer ä",
+    ]
+    replies = [await locked.get("/users")]
+    replies += [await locked.get("/users", {"Authorization": header}) for header in headers]
+    replies += [
+        await locked.post("/users", {}, headers={"Authorization": header}) for header in headers
+    ]
+    for reply in replies:
+        assert_unauthenticated(reply)
+    # No answer tells whether there is such a key.
+    texts = {str(reply.json | {"request_id": ""}) for reply in replies}
+    assert len(texts) == 1
+    assert await footprint(database) == before
+
+
+async def test_a_key_is_good_until_it_expires(locked: Api, database: Database) -> None:
+    in_time = datetime.now(UTC) + timedelta(hours=1)
+    token = await api_key(database, "good", "wallets:read", expires_at=in_time)
+    for scheme in ("Bearer", "bearer", "BEARER"):
+        assert (await locked.get("/users", {"Authorization": f"{scheme} {token}"})).status == 200
+
+
+async def test_a_key_that_is_revoked_while_in_use_is_good_no_more(
+    replicas: Replicas, database: Database
+) -> None:
+    api = await replicas.start(Limits(api_key_cache_s=0.0), auth="on")
+    user = ApiWithKey(api, await api_key(database, "user", "wallets:read"))
+    assert (await user.get("/users")).status == 200
+    await database.fetch("UPDATE transferd.api_keys SET revoked_at = now()")
+    assert_unauthenticated(await user.get("/users"))
+
+
+async def test_each_scope_is_good_for_its_own_operations(locked: Api, database: Database) -> None:
+    holders = {
+        scope: ApiWithKey(locked, await api_key(database, f"holder{n}", scope))
+        for n, scope in enumerate(_SCOPES)
+    }
+    nobody = ApiWithKey(locked, await api_key(database, "nobody"))
+    boss = holders["admin"]
+    ada, bob = await boss.wallet(100), await boss.wallet()
+    paid = (await boss.transfer(ada, bob, 5)).json["id"]
+    user = await boss.user()
+    operations = [
+        ("GET", "/users", None, "wallets:read"),
+        ("GET", f"/users/{user}", None, "wallets:read"),
+        ("POST", "/users", {}, "wallets:write"),
+        ("PATCH", f"/users/{user}", {}, "wallets:write"),
+        ("GET", "/currencies", None, "wallets:read"),
+        ("GET", "/wallets", None, "wallets:read"),
+        ("GET", f"/wallets/{ada}", None, "wallets:read"),
+        ("GET", f"/wallets/{ada}/statement", None, "wallets:read"),
+        ("POST", "/wallets", {"user_id": user, "currency": "USD"}, "wallets:write"),
+        ("PATCH", f"/wallets/{ada}", {}, "wallets:write"),
+        ("POST", f"/wallets/{bob}/freeze", None, "wallets:write"),
+        ("POST", f"/wallets/{bob}/unfreeze", None, "wallets:write"),
+        ("POST", "/transfers", transfer_body(ada, bob), "transfers:write"),
+        ("POST", "/transfers?dry_run=true", transfer_body(ada, bob), "transfers:write"),
+        ("POST", f"/transfers/{paid}/reversal", {"amount": 1}, "transfers:write"),
+        ("GET", "/transfers?wallet_id=" + ada, None, "wallets:read"),
+        ("GET", f"/transfers/{paid}", None, "wallets:read"),
+        ("POST", f"/wallets/{await boss.wallet()}/close", None, "wallets:write"),
+    ]
+    for method, path, body, scope in operations:
+        for held, holder in {**holders, "": nobody}.items():
+            reply = await holder.call(method, path, body, key=f"{path} {held}")
+            if held in {scope, "admin"}:
+                assert reply.status in {200, 201}, (method, path, held, reply)
+            else:
+                assert (reply.status, reply.code) == (403, "forbidden"), (method, path, held)
+                assert scope in reply.json["detail"]
+    known = await holders["wallets:read"].get("/idempotency-keys/nothing")
+    assert known.code == "not-found"
+    assert (await holders["wallets:write"].get("/idempotency-keys/nothing")).code == "forbidden"
+
+
+async def test_making_money_takes_an_admin(locked: Api, database: Database) -> None:
+    boss = ApiWithKey(locked, await api_key(database, "boss", "admin"))
+    clerk = ApiWithKey(
+        locked, await api_key(database, "clerk", *(each for each in _SCOPES if each != "admin"))
+    )
+    ada, funding = await boss.wallet(100), await boss.funding_wallet()
+    withdrawn = await boss.transfer(ada, funding, 10)
+    owner = await clerk.user()
+    wallet = {"user_id": owner, "currency": "USD"}
+    reversal = f"/transfers/{withdrawn.json['id']}/reversal"
+    [deposit] = (await clerk.get(f"/transfers?wallet_id={ada}")).json["data"][-1:]
+    before = await footprint(database)
+    asks: list[tuple[str, str, dict[str, object] | None]] = [
+        ("POST", "/transfers", transfer_body(funding, ada)),
+        ("POST", "/transfers", transfer_body(funding.upper(), ada)),
+        ("POST", "/transfers", transfer_body(ada, funding)),
+        ("POST", "/transfers?dry_run=true", transfer_body(funding, ada)),
+        ("POST", reversal, None),
+        ("POST", f"/transfers/{deposit['id']}/reversal", None),
+        ("POST", "/wallets", wallet | {"initial_balance": 1}),
+        ("POST", "/wallets", wallet | {"overdraft_limit": 1}),
+        ("PATCH", f"/wallets/{ada}", {"overdraft_limit": 1}),
+        ("PATCH", f"/wallets/{ada}", {"overdraft_limit": 0}),
+    ]
+    for number, (method, path, body) in enumerate(asks):
+        refused = await clerk.call(method, path, body, key=f"ask {number}")
+        assert (refused.status, refused.code) == (403, "forbidden"), path
+    assert await footprint(database) == before
+    assert (await clerk.post("/wallets", wallet)).status == 201
+    for number, (method, path, body) in enumerate(asks):
+        done = await boss.call(method, path, body, key=f"ask {number}")
+        assert done.status in {200, 201}, (path, done)
+
+
+async def test_keys_belong_to_the_client(locked: Api, database: Database) -> None:
+    alice = ApiWithKey(locked, await api_key(database, "alice", "admin"))
+    carol = ApiWithKey(locked, await api_key(database, "carol", "admin"))
+    second = ApiWithKey(locked, await api_key(database, "alice2", "admin", client="alice"))
+    ada, bob = await alice.wallet(100), await alice.wallet()
+    hers = await alice.transfer(ada, bob, 5, key="rent")
+    assert (await carol.get("/idempotency-keys/rent")).code == "not-found"
+    # Another client's is another key, for the same request as for another one.
+    other = await carol.transfer(ada, bob, 5, key="rent")
+    assert other.status == 201
+    assert other.json["id"] != hers.json["id"]
+    assert "Idempotent-Replayed" not in other.headers
+    # A second API key of the same client is not.
+    again = await second.transfer(ada, bob, 5, key="rent")
+    assert (again.body, again.headers["Idempotent-Replayed"]) == (hers.body, "true")
+    assert (await second.transfer(ada, bob, 6, key="rent")).code == "idempotency-key-reused"
+    for client, made in ((alice, hers), (second, hers), (carol, other)):
+        known = await client.get("/idempotency-keys/rent")
+        assert known.json["answer"] == made.json
+    assert await alice.balance(bob) == 10
+
+
+async def test_who_is_turned_away_keeps_the_key_free(locked: Api, database: Database) -> None:
+    boss = ApiWithKey(locked, await api_key(database, "boss", "admin"))
+    ada, bob = await boss.wallet(100), await boss.wallet()
+    funding = await boss.funding_wallet()
+    clerk = ApiWithKey(locked, await api_key(database, "clerk", "transfers:write", client="boss"))
+    assert (await clerk.transfer(ada, funding, 5, key="rent")).code == "forbidden"
+    reader = ApiWithKey(locked, await api_key(database, "reader", "wallets:read", client="boss"))
+    assert (await reader.transfer(ada, bob, 5, key="rent")).code == "forbidden"
+    assert (await boss.get("/idempotency-keys/rent")).code == "not-found"
+    made = await clerk.transfer(ada, bob, 6, key="rent")
+    assert (made.status, "Idempotent-Replayed" in made.headers) == (201, False)
+
+
+async def test_what_is_for_everybody_needs_no_key(locked: Api) -> None:
+    for path in (
+        "/healthz",
+        "/readyz",
+        "/metrics",
+        "/openapi.json",
+        "/docs",
+        "/problems/forbidden",
+    ):
+        assert (await locked.get(path)).status == 200, path
+    assert (await locked.get("/nothing")).code == "not-found"
+    assert (await locked.call("DELETE", "/users")).code == "method-not-allowed"
+
+
+async def test_with_authentication_off_everybody_may_do_everything(
+    api: Api, database: Database
+) -> None:
+    ada = await api.wallet(100, overdraft_limit=5)
+    assert (await api.transfer(await api.funding_wallet(), ada, 5)).status == 201
+    # A key still has to be right, and says whose the request is.
+    assert_unauthenticated(await api.get("/users", {"Authorization": "Bearer nonsense"}))
+    reader = ApiWithKey(api, await api_key(database, "reader", "wallets:read"))
+    assert (await reader.get("/users")).status == 200
+    assert (await reader.post("/users", {})).code == "forbidden"
