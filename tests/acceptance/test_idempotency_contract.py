@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
+from redis.asyncio import Redis
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
@@ -210,6 +211,18 @@ async def test_a_key_for_another_request_is_refused_and_keeps_its_outcome(
         assert "Idempotent-Replayed" not in refused.headers
     assert await footprint(database) == before
     assert_is_replay(await api.post("/transfers", body, key="rent"), first)
+
+
+async def test_a_reuse_leaves_nothing_behind(api: Api, database: Database) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    first = await api.transfer(ada, bob, 5, key="rent")
+    # Redis has forgotten the key when it is used for something else.
+    redis: Any = Redis.from_url(database.settings().required("redis_url"))
+    await redis.flushdb()
+    await redis.aclose()
+    for _ in range(2):
+        assert (await api.transfer(ada, bob, 6, key="rent")).code == "idempotency-key-reused"
+    assert_is_replay(await api.transfer(ada, bob, 5, key="rent"), first)
 
 
 async def test_what_is_left_out_is_the_same_as_its_default(api: Api) -> None:

@@ -13,10 +13,33 @@ from transferd.web.operations import Operation
 from transferd.web.problems import MEDIA_TYPE, TYPES
 
 _REFERENCE = "#/components/schemas/{model}"
-_ALWAYS = ("unauthenticated", "forbidden", "internal-error", "database-unavailable")
-_WITH_BODY = ("malformed-json", "body-too-large", "unsupported-media-type", "invalid-request")
+_ALWAYS = (
+    "unauthenticated",
+    "forbidden",
+    "invalid-request",
+    "internal-error",
+    "database-unavailable",
+)
+_WITH_BODY = ("malformed-json", "body-too-large", "unsupported-media-type")
 _WITH_COMMAND = ("request-in-progress", "mailbox-full", "overloaded", "draining")
 _WITH_KEY = ("idempotency-key-invalid", "idempotency-key-reused")
+
+# The headers of answers, with what they say.
+_ANY_HEADERS = {
+    "X-Request-Id": "The request's own id, or the one that it was given.",
+    "traceparent": "The trace that the request belongs to (W3C Trace Context).",
+}
+_WALLET_HEADERS = {"ETag": "w and the version.", "X-Cache": "hit, miss or bypass."}
+_CREATED_HEADERS = {"Location": "The address of what was made."}
+_KEY_HEADERS = {"Idempotent-Replayed": "true, where this is the outcome of an earlier request."}
+_PAGE_HEADERS = {"Link": 'The next page (rel="next"), if there is one.'}
+_RETRY_HEADERS = {"Retry-After": "Seconds to wait before another try, where that helps."}
+_HEADERS_OF_STATUS: dict[int, dict[str, str]] = {
+    401: {"WWW-Authenticate": "Bearer."},
+    409: _RETRY_HEADERS,
+    429: _RETRY_HEADERS,
+    503: _RETRY_HEADERS,
+}
 
 
 def document(operations: Sequence[Operation]) -> bytes:
@@ -64,9 +87,13 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["description"] = f"Scope `{operation.scope}`."
     if operation.key != "none":
         described["parameters"].append(_key_parameter(operation))
+    if operation.query is schemas.WalletQuery:
+        described["parameters"].append(_header_parameter("If-None-Match"))
+    described["parameters"] += [_header_parameter(name) for name in _ANY_HEADERS]
     if operation.body is not None:
         described["requestBody"] = {
-            "required": bool(operation.body.model_json_schema().get("required")),
+            # A body of which all may be left out is still an object; a reversal needs none at all.
+            "required": operation.body is not schemas.NewReversal,
             "content": {"application/json": {"schema": _reference(operation.body)}},
         }
     return described
@@ -84,32 +111,54 @@ def _responses(operation: Operation) -> dict[str, Any]:
                 "next_cursor": {"type": ["string", "null"]},
             },
         }
+    headers = _ANY_HEADERS | (_KEY_HEADERS if operation.key != "none" else {})
     responses: dict[str, Any] = {
         str(operation.status): {
             "description": "Done.",
+            "headers": _headers(headers | _success_headers(operation)),
             "content": {"application/json": {"schema": schema}},
         }
     }
     if operation.query is schemas.DryRunQuery:
-        responses["200"] = {**responses["201"], "description": "Decided, nothing written."}
+        responses["200"] = {
+            **responses["201"],
+            "description": "Decided, nothing written.",
+            "headers": _headers(_ANY_HEADERS),
+        }
     if operation.query is schemas.WalletQuery:
-        responses["304"] = {"description": "If-None-Match names the current version."}
+        responses["304"] = {
+            "description": "If-None-Match names the current version.",
+            "headers": _headers(headers | _WALLET_HEADERS),
+        }
     by_status: dict[int, list[str]] = {}
     for code in _codes(operation):
         by_status.setdefault(TYPES[code].status, []).append(code)
     for status, codes in sorted(by_status.items()):
         responses[str(status)] = {
             "description": ", ".join(f"`{code}`" for code in codes),
+            "headers": _headers(headers | _HEADERS_OF_STATUS.get(status, {})),
             "content": {MEDIA_TYPE: {"schema": _reference(schemas.Problem)}},
         }
     return responses
 
 
+def _success_headers(operation: Operation) -> dict[str, str]:
+    if operation.query is schemas.WalletQuery:
+        return _WALLET_HEADERS
+    if operation.is_list:
+        return _PAGE_HEADERS
+    return _CREATED_HEADERS if operation.status == 201 else {}
+
+
+def _headers(headers: dict[str, str]) -> dict[str, Any]:
+    return {
+        name: {"description": text, "schema": {"type": "string"}} for name, text in headers.items()
+    }
+
+
 def _codes(operation: Operation) -> list[str]:
     codes = [*_ALWAYS, *operation.refusals]
-    if operation.query is not schemas.NoQuery or operation.is_list:
-        codes += ["invalid-request"]
-    if operation.is_list:
+    if issubclass(operation.query, schemas.ListQuery):
         codes += ["cursor-invalid"]
     if operation.method != "GET":
         codes += [*_WITH_COMMAND, *_WITH_BODY, "deadline-exceeded"]
@@ -150,6 +199,10 @@ def _key_parameter(operation: Operation) -> dict[str, Any]:
         "required": operation.key == "required",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
     }
+
+
+def _header_parameter(name: str) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
 
 
 def _reference(model: type[BaseModel]) -> dict[str, str]:

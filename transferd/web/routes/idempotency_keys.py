@@ -56,6 +56,6 @@ OPERATIONS = (
         schemas.KeyState,
         "transfers",
         scope="wallets:read",
-        refusals=("not-found",),
+        refusals=("not-found", "idempotency-key-invalid"),
     ),
 )

@@ -1,0 +1,314 @@
+"""What the service says of itself: health, OpenAPI, documentation, problems, request ids."""
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from typing import Any
+
+import jsonschema_rs
+import pytest
+import schemathesis
+
+from tests.support.api import Api, Reply
+from tests.support.contract import NOBODY, transfer_body
+
+_HEX = "[0-9a-f]"
+_TRACEPARENT = re.compile(rf"00-({_HEX}{{32}})-{_HEX}{{16}}-{_HEX}{{2}}")
+_DOCUMENTS = {
+    "/healthz": "application/json",
+    "/readyz": "application/json",
+    "/metrics": "text/plain; version=0.0.4; charset=utf-8",
+    "/openapi.json": "application/json",
+    "/docs": "text/html; charset=utf-8",
+    "/docs/swagger-ui-bundle.js": "text/javascript; charset=utf-8",
+    "/docs/swagger-ui.css": "text/css; charset=utf-8",
+    "/problems": "application/json",
+    "/problems/insufficient-funds": "text/html; charset=utf-8",
+}
+
+# Every refusal and error of the contract, with its status.
+_CODES = {
+    400: "malformed-json idempotency-key-missing idempotency-key-invalid cursor-invalid",
+    401: "unauthenticated",
+    403: "forbidden",
+    404: "user-not-found wallet-not-found transfer-not-found not-found",
+    405: "method-not-allowed",
+    409: "request-in-progress reversal-exceeds-transfer not-reversible wallet-not-empty",
+    412: "version-not-reached",
+    413: "body-too-large",
+    415: "unsupported-media-type",
+    422: "invalid-request insufficient-funds currency-mismatch same-wallet wallet-frozen"
+    " wallet-closed balance-out-of-range idempotency-key-reused",
+    429: "rate-limited mailbox-full",
+    500: "internal-error",
+    503: "overloaded draining database-unavailable",
+    504: "deadline-exceeded",
+}
+_STATUS_OF_CODE = {code: status for status, codes in _CODES.items() for code in codes.split()}
+
+
+@pytest.fixture
+async def document(api: Api) -> Any:
+    """The OpenAPI document."""
+    return (await api.get("/openapi.json")).json
+
+
+def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
+    """Method, path and description of every operation."""
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation
+
+
+async def test_it_is_healthy_and_ready(api: Api) -> None:
+    assert (await api.get("/healthz")).json == {"status": "ok"}
+    assert (await api.get("/readyz")).json == {"status": "ready"}
+    assert b"\n# TYPE transferd_" in (await api.get("/metrics")).body
+
+
+async def test_documents_have_their_media_types(api: Api) -> None:
+    for path, media_type in _DOCUMENTS.items():
+        reply = await api.get(path)
+        assert reply.status == 200, path
+        assert reply.headers["Content-Type"].removesuffix("; charset=utf-8") == (
+            media_type.removesuffix("; charset=utf-8")
+        )
+
+
+async def test_head_is_get_without_the_body(api: Api) -> None:
+    ada = await api.wallet(5)
+    user = (await api.get(f"/wallets/{ada}")).json["user_id"]
+    [paid] = (await api.get(f"/transfers?wallet_id={ada}")).json["data"]
+    await api.transfer(ada, await api.funding_wallet(), 1, key="rent")
+    paths = [path for path in _DOCUMENTS if path != "/metrics"]
+    paths += ["/users", f"/users/{user}", "/currencies", "/wallets?limit=1", f"/wallets/{ada}"]
+    paths += [f"/wallets/{ada}/statement", f"/transfers?wallet_id={ada}&limit=1"]
+    paths += [f"/transfers/{paid['id']}", "/idempotency-keys/rent", "/nothing"]
+    paths += [f"/wallets/{NOBODY}", "/users?limit=0"]
+    own = {"date", "x-request-id", "traceparent"}
+    for path in paths:
+        headers = {"X-Request-Id": "x"}
+        whole = await api.get(path, headers)
+        head = await api.call("HEAD", path, headers=headers)
+        assert (head.status, head.body) == (whole.status, b""), path
+        for name, value in whole.headers.items():
+            if name.lower() not in own:
+                assert head.headers[name] == value, (path, name)
+    assert (await api.call("HEAD", f"/wallets/{ada}/freeze")).status == 405
+
+
+async def test_the_document_is_valid_openapi(document: Any) -> None:
+    assert document["openapi"].startswith("3.1.")
+    schemathesis.openapi.from_dict(document).validate()
+    for name, schema in document["components"]["schemas"].items():
+        assert jsonschema_rs.meta.is_valid(schema), name
+    # It would not pass whatever it says.
+    broken = {**document, "paths": {"/users": {"get": {"responses": {"200": {}}}}}}
+    with pytest.raises(jsonschema_rs.ValidationError):
+        schemathesis.openapi.from_dict(broken).validate()
+
+
+async def test_every_operation_is_described_and_needs_a_scope(document: Any) -> None:
+    described = list(operations(document))
+    assert len(described) == 18
+    ids = [operation["operationId"] for _, _, operation in described]
+    assert len(set(ids)) == len(ids)
+    for _, path, operation in described:
+        assert operation["summary"]
+        assert re.fullmatch(
+            r"Scope `(wallets:(read|write)|transfers:write)`\.", operation["description"]
+        )
+        named = {each["name"] for each in operation["parameters"] if each["in"] == "path"}
+        assert named == set(re.findall(r"{(\w+)}", path))
+
+
+async def test_the_document_names_every_code_where_it_belongs(document: Any) -> None:
+    named: dict[str, set[int]] = {}
+    for _, _, operation in operations(document):
+        for status, response in operation["responses"].items():
+            if "application/problem+json" in response.get("content", {}):
+                for code in re.findall(r"`([\w-]+)`", response["description"]):
+                    named.setdefault(code, set()).add(int(status))
+    # Two are not of an operation, and one is Nginx's.
+    elsewhere = {"not-found", "method-not-allowed", "rate-limited"}
+    for code, statuses in named.items():
+        assert statuses == {_STATUS_OF_CODE[code]}, code
+    assert set(named) | elsewhere == set(_STATUS_OF_CODE)
+
+
+async def test_the_document_says_what_may_be_left_out(api: Api, document: Any) -> None:
+    user, ada = await api.user(), await api.wallet(5)
+    [paid] = (await api.get(f"/transfers?wallet_id={ada}")).json["data"]
+    ids = {"/users/{id}": user, "/wallets/{id}": ada, "/transfers/{id}/reversal": paid["id"]}
+    for method, path, operation in operations(document):
+        if "requestBody" in operation:
+            address = path.replace("{id}", ids.get(path, ""))
+            without = await api.call(method, address, key=f"{method} {path}")
+            expected = 415 if operation["requestBody"]["required"] else 201
+            assert without.status == expected, path
+        for parameter in operation["parameters"]:
+            if parameter["name"] == "Idempotency-Key" and parameter["required"]:
+                body = transfer_body(ada, NOBODY) if path == "/transfers" else {"amount": 1}
+                reply = await api.post(path.replace("{id}", paid["id"]), body)
+                assert reply.code == "idempotency-key-missing"
+
+
+class Conformity:
+    """Checks answers against the document, and knows which of its operations were answered."""
+
+    def __init__(self, document: Any) -> None:
+        self._document = document
+        self._components = document["components"]
+        for schema in self._components["schemas"].values():
+            if schema.get("type") == "object":
+                # An answer has no more than what is documented; only problems may.
+                schema.setdefault("additionalProperties", False)
+        self.missing = {
+            (method, path, status)
+            for method, path, operation in operations(document)
+            for status, response in operation["responses"].items()
+            if "application/json" in response.get("content", {}) or status in {"304", "412"}
+        }
+
+    def check(self, method: str, path: str, reply: Reply) -> None:
+        """Raise unless the answer is as the document says."""
+        described = self._document["paths"][path][method.lower()]["responses"][str(reply.status)]
+        always = {"X-Request-Id", "traceparent"}
+        assert always <= set(described["headers"])
+        for name in set(described["headers"]) - {"Link", "Retry-After", "Idempotent-Replayed"}:
+            assert name in reply.headers, (method, path, name)
+        if reply.status == 304:
+            assert reply.body == b""
+        else:
+            media_type = reply.headers["Content-Type"].split(";")[0]
+            schema = {**described["content"][media_type]["schema"], "components": self._components}
+            jsonschema_rs.validate(schema, reply.json, validate_formats=True)
+        self.missing.discard((method, path, str(reply.status)))
+
+
+async def test_every_answer_is_as_documented(api: Api, document: Any) -> None:
+    conformity = Conformity(document)
+
+    async def ask(method: str, path: str, body: Any = None, query: str = "", **values: str) -> Any:
+        address = path.format(**values) + query
+        headers = {"If-None-Match": "*"} if query == "?" else {}
+        key = f"{address} {body}" if method == "POST" else None
+        reply = await api.call(method, address, body, key=key, headers=headers)
+        conformity.check(method, path, reply)
+        return reply.json if reply.body else None
+
+    user = (await ask("POST", "/users", {"name": "Ada", "metadata": {"a": None, "b": 1.5}}))["id"]
+    await ask("GET", "/users/{id}", id=user)
+    await ask("PATCH", "/users/{id}", {"name": None}, id=user)
+    await ask("GET", "/users")
+    await ask("GET", "/currencies")
+    wallet: dict[str, Any] = {"user_id": user, "currency": "USD", "overdraft_limit": 7}
+    ada = (await ask("POST", "/wallets", wallet | {"initial_balance": 90}))["id"]
+    bob = (await ask("POST", "/wallets", wallet))["id"]
+    body = transfer_body(ada, bob, 20, reference="rent", metadata={"n": True})
+    await ask("POST", "/transfers", body, "?dry_run=true")
+    paid = (await ask("POST", "/transfers", body))["id"]
+    back = (await ask("POST", "/transfers/{id}/reversal", {"amount": 5}, id=paid))["id"]
+    for id in (paid, back):
+        await ask("GET", "/transfers/{id}", id=id)
+    await ask("GET", "/transfers", query=f"?wallet_id={ada}")
+    await ask("GET", "/transfers", query=f"?wallet_id={ada}&limit=1")
+    await ask("PATCH", "/wallets/{id}", {"metadata": {"x": "y"}}, id=bob)
+    for verb in ("freeze", "unfreeze"):
+        await ask("POST", f"/wallets/{{id}}/{verb}", id=bob)
+    await ask("POST", "/transfers", transfer_body(bob, ada, 15))
+    await ask("POST", "/wallets/{id}/close", id=bob)
+    for id in (ada, bob, await api.funding_wallet()):
+        await ask("GET", "/wallets/{id}", id=id)
+        await ask("GET", "/wallets/{id}/statement", id=id)
+    await ask("GET", "/wallets")
+    await ask("GET", "/wallets/{id}", query="?", id=ada)
+    await ask("GET", "/wallets/{id}", query="?min_version=99", id=ada)
+    refused = transfer_body(ada, bob, 1_000)
+    await ask("POST", "/transfers", refused)
+    for key in (f"/transfers {body}", f"/transfers {refused}"):
+        await ask("GET", "/idempotency-keys/{key}", key=key)
+    assert conformity.missing == set()
+
+
+class Addresses(HTMLParser):
+    """Every address that a page makes a browser load."""
+
+    def __init__(self, page: str) -> None:
+        super().__init__()
+        self.found: list[str] = []
+        self.feed(page)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        """Note the addresses of a tag."""
+        self.found += [value or "" for name, value in attrs if name in {"src", "href", "action"}]
+
+
+async def test_the_documentation_comes_from_the_service_alone(api: Api) -> None:
+    page = (await api.get("/docs")).body.decode()
+    addresses = Addresses(page).found
+    assert len(addresses) == 3
+    for address in addresses:
+        assert address.startswith("/docs/")
+        assert (await api.get(address)).status == 200
+    script = (await api.get("/docs/start.js")).body.decode()
+    assert re.findall(r'"(/[^"]*)"', script) == ["/openapi.json"]
+    styles = (await api.get("/docs/swagger-ui.css")).body.decode()
+    loaded = re.findall(r"url\(([^)]*)\)", styles)
+    assert [url for url in loaded if not url.strip("\"'").startswith("data:")] == []
+    for text in (page, script, styles):
+        assert not re.search(r"(src|href|url|@import)\W{1,3}(https?:)?//", text)
+
+
+async def test_every_problem_has_a_page(api: Api) -> None:
+    listed = {each["code"]: each["status"] for each in (await api.get("/problems")).json["data"]}
+    assert listed == _STATUS_OF_CODE
+    for code, status in _STATUS_OF_CODE.items():
+        page = await api.get(f"/problems/{code}")
+        assert page.status == 200
+        assert f"{status} {code}" in page.body.decode()
+    # The type of a problem is the address of its page.
+    problem = await api.get("/nothing")
+    assert problem.code == "not-found"
+    assert (await api.get(problem.json["type"])).status == 200
+
+
+async def test_a_problem_says_what_where_and_whose(api: Api) -> None:
+    reply = await api.get(f"/wallets/{NOBODY}?min_version=1", {"X-Request-Id": "mine"})
+    assert list(reply.json.items()) == [
+        ("type", "/problems/wallet-not-found"),
+        ("title", "Wallet not found"),
+        ("status", 404),
+        ("detail", f"There is no wallet {NOBODY}."),
+        ("instance", f"/wallets/{NOBODY}"),
+        ("code", "wallet-not-found"),
+        ("request_id", "mine"),
+    ]
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/users", "/nothing", "/users?limit=0", "/docs"])
+async def test_every_answer_has_the_ids_of_its_request(api: Api, path: str) -> None:
+    traceparent = f"00-{'4b' * 16}-{'0f' * 8}-01"
+    given = await api.get(path, {"X-Request-Id": "My.id:1_2-3", "traceparent": traceparent})
+    assert given.headers["X-Request-Id"] == "My.id:1_2-3"
+    assert given.headers["traceparent"] == traceparent
+    made = [await api.get(path) for _ in range(2)]
+    for reply in made:
+        match = _TRACEPARENT.fullmatch(reply.headers["traceparent"])
+        assert match is not None
+        assert reply.headers["X-Request-Id"] == match[1]
+    assert made[0].headers["traceparent"] != made[1].headers["traceparent"]
+    traced = await api.get(path, {"traceparent": traceparent})
+    assert traced.headers["X-Request-Id"] == "4b" * 16
+
+
+@pytest.mark.parametrize("id", ["", "a b", "x" * 129, "<script>", "ä", "a,b", 'a"b'])
+async def test_an_id_that_is_not_well_formed_is_replaced(api: Api, id: str) -> None:
+    bad_trace = f"00-{'4B' * 16}-{'0f' * 8}-01"
+    reply = await api.get("/nothing", {"X-Request-Id": id, "traceparent": bad_trace})
+    match = _TRACEPARENT.fullmatch(reply.headers["traceparent"])
+    assert match is not None
+    assert reply.headers["X-Request-Id"] == reply.json["request_id"] == match[1] != "4b" * 16
+    longest = "x" * 128
+    kept = await api.get("/nothing", {"X-Request-Id": longest})
+    assert kept.json["request_id"] == longest
