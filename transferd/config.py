@@ -66,8 +66,9 @@ class Limits:
     duplicate_attempts_max: int = 2
     # While a wallet's row stays locked by somebody else its commands try again this often.
     step_aside_s: float = 0.1
-    # After a lock time-out groups leave locked rows out for this long instead of waiting for each.
-    contended_window_s: float = 2.0
+    # Wallets remembered as held by somebody else; beyond that all are tried again, which costs one
+    # lock time-out.
+    contended_wallets_max: int = 10_000
 
     # Longer than nearly every attempt; that of a killed replica ends by itself. A claim that ends
     # too early costs a rolled back attempt, no more.
@@ -84,11 +85,15 @@ class Limits:
     # After a failed call Redis is left alone this long, so that an outage costs one call, not one
     # time-out per group.
     breaker_open_s: float = 1.0
+    # Requests with the key of one that is under way; each costs memory only.
+    joined_requests_max: int = 1024
     cache_read_keys_max: int = 512
 
     # Reads take a connection each for about a millisecond. The committer has one group in flight
     # and one connection that no read can take from it.
     read_connections: int = 10
+    # More reads than this would wait longer for a connection than their callers have patience.
+    waiting_reads_max: int = 1024
     commit_connections: int = 1
     pool_acquire_timeout_s: float = 2.0
     api_key_cache_s: float = 5.0

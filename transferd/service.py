@@ -7,6 +7,7 @@ import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Any
 
 from aiohttp import http_parser, web
@@ -25,6 +26,7 @@ from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
 from transferd.web.application import build
 from transferd.web.parts import Lifecycle, Parts
+from transferd.web.protocol import Protocol
 from transferd.web.rendering import Rendering
 
 
@@ -96,6 +98,8 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
     commits = await stack.enter_async_context(Database(settings, limits, limits.commit_connections))
     redis_url = settings.required("redis_url") if settings.cache else None
     link = await stack.enter_async_context(Link(redis_url, limits, facts, clock))
+    # A ping must not wait behind reads: a busy replica is ready.
+    probe = await stack.enter_async_context(Database(settings, limits, connections=1))
     currencies = await _read_currencies(database)
     rendering = Rendering()
     wallets = Wallets(link, limits)
@@ -115,6 +119,7 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
         settings=settings,
         limits=limits,
         database=database,
+        probe=probe,
         link=link,
         wallets=wallets,
         replays=replays,
@@ -145,27 +150,35 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
 async def _serving(parts: Parts, linger_s: float) -> AsyncIterator[str]:
     """Listen; at the end close the listener first, answer what still comes, then what is queued."""
     runner = web.AppRunner(
-        build(parts),
-        access_log=None,
-        handler_cancellation=False,
-        auto_decompress=False,
-        shutdown_timeout=parts.limits.drain_timeout_s,
+        build(parts), handler_cancellation=False, shutdown_timeout=parts.limits.drain_timeout_s
     )
     await runner.setup()
     try:
         listener = _listen(parts.settings)
-        site = web.SockSite(runner, listener, backlog=parts.limits.accept_queue_max)
-        await site.start()
         host, port = listener.getsockname()[:2]
+        # Not a site of the runner, which would make aiohttp's own handlers of connections.
+        server = await asyncio.get_running_loop().create_server(
+            partial(_protocol, runner), sock=listener, backlog=parts.limits.accept_queue_max
+        )
         try:
             yield f"http://{host}:{port}"
         finally:
             parts.lifecycle.is_draining = True
-            await site.stop()
+            server.close()
             await asyncio.sleep(linger_s)
             await parts.router.drain()
     finally:
         await runner.cleanup()
+
+
+def _protocol(runner: web.AppRunner) -> Protocol:
+    assert runner.server is not None
+    return Protocol(
+        runner.server,
+        loop=asyncio.get_running_loop(),
+        access_log=None,  # type: ignore[arg-type]  # as AppRunner passes it on
+        auto_decompress=False,
+    )
 
 
 def _listen(settings: Settings) -> socket.socket:

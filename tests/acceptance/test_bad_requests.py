@@ -1,12 +1,13 @@
 """Bad queries, headers, sizes, methods and addresses; nothing of it has an effect."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import orjson
 import pytest
 
 from tests.support.api import Api
-from tests.support.contract import NOBODY, exactly
+from tests.support.contract import NOBODY, exactly, transfer_body
 from tests.support.target import Target, assert_invalid
 
 _QUERIES = [
@@ -206,3 +207,43 @@ async def test_there_is_nothing_at_an_unknown_address(api: Api, path: str) -> No
         if path.startswith(("/docs/", "/problems/")) and method == "DELETE":
             codes.add((405, "method-not-allowed"))
         assert (reply.status, reply.code) in codes
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"rubbish\r\n\r\n",
+        b"FOO /users HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /users?cursor=" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /users HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 9_000 + b"\r\n\r\n",
+        b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
+    ],
+    ids=["no HTTP", "unknown method", "long address", "long header", "no length"],
+)
+async def test_what_is_not_http_is_a_problem_too(sent: bytes, api: Api) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rsplit(":", 1)[1]))
+    writer.write(sent)
+    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+    writer.close()
+    assert head.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400")), head
+    assert b"Content-Type: application/problem+json" in head
+    problem = orjson.loads(body)
+    assert (problem["code"], problem["status"]) == ("malformed-request", 400)
+    # Nothing of what was sent is repeated.
+    assert b"xxx" not in body
+    assert b"rubbish" not in body
+
+
+async def test_a_point_in_time_has_no_version_to_wait_for(api: Api) -> None:
+    ada = await api.wallet()
+    reply = await api.get(f"/wallets/{ada}?at=2026-01-01T00:00:00Z&min_version=1")
+    assert reply.code == "invalid-request"
+
+
+@pytest.mark.parametrize("value", ["yes", "1", "on", "True", ""])
+async def test_a_dry_run_is_true_or_false(value: str, api: Api) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    body = transfer_body(ada, bob)
+    reply = await api.post(f"/transfers?dry_run={value}", body, key="dry")
+    assert reply.code == "invalid-request"
+    assert await api.balance(ada) == 100

@@ -28,7 +28,8 @@ _DOCUMENTS = {
 
 # Every refusal and error of the contract, with its status.
 _CODES = {
-    400: "malformed-json idempotency-key-missing idempotency-key-invalid cursor-invalid",
+    400: "malformed-request malformed-json cursor-invalid"
+    " idempotency-key-missing idempotency-key-invalid",
     401: "unauthenticated",
     403: "forbidden",
     404: "user-not-found wallet-not-found transfer-not-found not-found",
@@ -129,8 +130,8 @@ async def test_the_document_names_every_code_where_it_belongs(document: Any) -> 
             if "application/problem+json" in response.get("content", {}):
                 for code in re.findall(r"`([\w-]+)`", response["description"]):
                     named.setdefault(code, set()).add(int(status))
-    # Two are not of an operation, and one is Nginx's.
-    elsewhere = {"not-found", "method-not-allowed", "rate-limited"}
+    # Three are not of an operation, and one is Nginx's.
+    elsewhere = {"malformed-request", "not-found", "method-not-allowed", "rate-limited"}
     for code, statuses in named.items():
         assert statuses == {_STATUS_OF_CODE[code]}, code
     assert set(named) | elsewhere == set(_STATUS_OF_CODE)

@@ -104,7 +104,8 @@ async def test_a_wallet_is_shown_as_it_was_at_a_time(api: Api) -> None:
         for moment in moments:
             reply = await exactly(api, "GET", f"/wallets/{ada}?at={moment:%Y-%m-%dT%H:%M:%S.%fZ}")
             assert reply.json == then
-            assert reply.headers["ETag"] == f'"w{then["version"]}"'
+            # Its metadata are today's, so a tag of its version would name two answers.
+            assert "ETag" not in reply.headers
             assert reply.headers["X-Cache"] == "bypass"
 
 

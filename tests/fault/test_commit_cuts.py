@@ -100,13 +100,26 @@ async def test_a_cut_commit_is_run_again_and_done_once(
         ada, bob = await api.wallet(100), await api.wallet()
         await api.transfer(ada, bob, 10)
         before = {table: await row_count(database, table) for table in rows}
+        # Both are in the cache now, as they were before.
+        await assert_shown(api, database, ada, bob)
         proxy.arm(cut)
         reply = await action(api, ada, bob)
         assert (proxy.cuts, reply.status) == (number, status), cut
+        await assert_shown(api, database, ada, bob)
         after = {table: await row_count(database, table) for table in rows}
         assert {table: after[table] - before[table] for table in rows} == rows, cut
         await assert_true(api, reply)
     assert await faults_in(database) == []
+
+
+async def assert_shown(api: Api, database: Database, *wallets: str) -> None:
+    """Reads show what is committed, whatever the cache was told."""
+    for wallet in wallets:
+        [row] = await database.fetch(
+            "SELECT version, balance FROM ledger_00.wallets WHERE id = $1", wallet
+        )
+        shown = (await api.get(f"/wallets/{wallet}")).json
+        assert (shown["version"], shown["balance"]) == (row["version"], row["balance"])
 
 
 async def assert_true(api: Api, reply: Reply) -> None:

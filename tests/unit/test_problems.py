@@ -8,12 +8,13 @@ import pytest
 from tests.unit.samples import ORIGIN
 from transferd.domain import errors
 from transferd.domain.errors import Reason, Refused, TransferdError
-from transferd.ledger.store.errors import ConnectionFailure
+from transferd.ledger.store.errors import ConnectionFailure, NoConnectionFree
 from transferd.web.problems import TYPES, Problem
 
 # What the HTTP contract promises, apart from what only Nginx answers.
 CONTRACT = {
     400: {
+        "malformed-request",
         "malformed-json",
         "idempotency-key-missing",
         "idempotency-key-invalid",
@@ -53,6 +54,7 @@ CODE_OF = {
     errors.Draining: "draining",
     errors.DatabaseUnavailable: "database-unavailable",
     ConnectionFailure: "database-unavailable",
+    NoConnectionFree: "overloaded",
     errors.DeadlineExceeded: "deadline-exceeded",
     errors.RequestInProgress: "request-in-progress",
     errors.InternalFailure: "internal-error",

@@ -141,6 +141,22 @@ async def test_who_joined_hears_of_the_first_ones_failure() -> None:
     assert not home.router.pending(KEY), "the key is free for another try"
 
 
+async def test_who_joined_one_that_misses_its_deadline_hears_that_it_is_in_progress() -> None:
+    home = house()
+    asking = await home.ask(envelope(key=KEY), envelope(key=KEY))
+    [first] = home.take_turns()
+    first.fail(DeadlineExceeded())
+    assert await failures(asking) == [DeadlineExceeded, RequestInProgress]
+
+
+async def test_so_many_may_join_and_no_more() -> None:
+    home = house(joined_requests_max=2)
+    *asking, last = await home.ask(*(envelope(key=KEY) for _ in range(4)))
+    assert await failures([last]) == [RequestInProgress]
+    home.committer.commit()
+    assert [answer.status for answer in await asyncio.gather(*asking)] == [OK.status] * 3
+
+
 async def test_if_the_first_one_is_not_kept_the_second_is_executed() -> None:
     home = house()
     first, second, third = (envelope(key=KEY) for _ in range(3))

@@ -44,14 +44,15 @@ async def test_postgresql_is_asked_for_all_claimed_keys_at_once_and_not_at_once(
     assert scene.room.keys_to_ask() == [(1, "one"), (1, "two")]
 
 
-async def test_whose_outcome_is_known_leaves_with_it() -> None:
+async def test_whose_outcome_is_known_goes_into_the_next_group() -> None:
     scene = Scene()
     known, unknown = envelope(key=(1, "known")), envelope(key=(1, "unknown"))
     for each in (known, unknown):
         scene.room.wait_for_claim(each)
     scene.pass_time(LIMITS.claim_poll_s)
-    assert scene.room.settle({(1, "known"): DONE}) == [(known, DONE)]
-    assert scene.back == []
+    assert scene.room.release({(1, "known"): DONE}) == 1
+    assert scene.turns == [[known]]
+    assert scene.settled_claims() == [True], "the group finds its outcome"
     assert len(scene.room) == 1
 
 
@@ -59,7 +60,7 @@ async def test_whose_outcome_is_unknown_is_asked_for_again_later() -> None:
     scene = Scene()
     scene.room.wait_for_claim(envelope(key=(1, "k")))
     scene.pass_time(LIMITS.claim_poll_s)
-    assert scene.room.settle({}) == []
+    assert scene.room.release({}) == 0
     assert scene.room.keys_to_ask() == []
     scene.pass_time(LIMITS.claim_poll_s)
     assert scene.room.keys_to_ask() == [(1, "k")]
@@ -70,10 +71,10 @@ async def test_a_claim_only_delays() -> None:
     waiting = envelope(key=(1, "k"))
     scene.room.wait_for_claim(waiting)
     scene.pass_time(LIMITS.claim_wait_s - 2 * HAIR_S)
-    scene.room.settle({})
+    scene.room.release({})
     assert scene.back == []
     scene.pass_time(2 * HAIR_S)
-    assert scene.room.settle({}) == []
+    assert scene.room.release({}) == 1
     assert scene.turns == [[waiting]]
     assert scene.settled_claims() == [True], "or the same claim would hold it up again"
     assert not waiting.answer.done()
@@ -85,8 +86,8 @@ async def test_an_outcome_that_comes_with_the_end_of_patience_counts() -> None:
     waiting = envelope(key=(1, "k"))
     scene.room.wait_for_claim(waiting)
     scene.pass_time(LIMITS.claim_wait_s)
-    assert scene.room.settle({(1, "k"): DONE}) == [(waiting, DONE)]
-    assert scene.back == []
+    assert scene.room.release({(1, "k"): DONE}) == 1
+    assert scene.turns == [[waiting]], "once"
 
 
 async def test_who_waits_for_a_lock_comes_back_in_order_and_on_his_own() -> None:
@@ -96,11 +97,11 @@ async def test_who_waits_for_a_lock_comes_back_in_order_and_on_his_own() -> None
     scene.room.wait_for_lock(second)
     scene.pass_time(LIMITS.step_aside_s / 2)
     scene.room.wait_for_lock(later)
-    assert scene.room.settle({}) == []
+    assert scene.room.release({}) == 0
     assert scene.back == []
     scene.pass_time(LIMITS.step_aside_s / 2)
     assert scene.room.keys_to_ask() == [], "nobody else has their keys"
-    scene.room.settle({})
+    scene.room.release({})
     assert scene.turns == [[first], [second]]
     assert scene.settled_claims() == [False, False]
     assert len(scene.room) == 1

@@ -2,7 +2,6 @@
 
 import asyncio
 from collections.abc import Callable
-from itertools import takewhile
 
 from transferd.actors.gate import Gate
 from transferd.actors.mailbox import Mailbox
@@ -38,8 +37,7 @@ class Router:
         self._actors: dict[str, WalletActor] = {}
         self._by_key: dict[Key, Envelope] = {}
         self._gate = Gate(limits)
-        # In order of arrival, and so of deadline.
-        self._in_flight: dict[Envelope, None] = {}
+        self._in_flight: set[Envelope] = set()
         self._nothing_in_flight = asyncio.Event()
         self.is_draining = False
 
@@ -67,21 +65,16 @@ class Router:
             answer = await self._join(first, envelope)
             if answer is not None:
                 return answer
+            # It has waited for the other one until now, not in a mailbox.
+            envelope.enqueued_at = self._clock()
         if self.is_draining:
             raise Draining()
         if envelope.key is not None:
             self._by_key[envelope.key] = envelope
-        self._in_flight[envelope] = None
-        envelope.on_answered = self._forget
+        self._in_flight.add(envelope)
+        envelope.on_over = self._over
         try:
-            if not self._gate.try_enter():
-                await self._gate.wait(self._limits.mailbox_wait_s)
-            if envelope.is_over:
-                # The sweeper failed it and, with those inside, made the room that let it in.
-                self._gate.leave()
-            else:
-                envelope.on_answered = self._leave
-                self._actor(envelope.wallet_id).tell(envelope)
+            await self._enter(envelope)
         except TransferdError as error:
             # Those who joined hear the same.
             envelope.fail(error)
@@ -92,14 +85,24 @@ class Router:
         # Should the caller go away from now on, the command runs on for whoever joined.
         return await envelope.answer
 
-    def _leave(self, envelope: Envelope) -> None:
-        self._gate.leave()
-        self._forget(envelope)
+    async def _enter(self, envelope: Envelope) -> None:
+        """Through the gate into the mailbox. Raises Overloaded or MailboxFull."""
+        if not self._gate.try_enter():
+            await self._gate.wait(self._limits.mailbox_wait_s)
+        if envelope.is_over:
+            # The sweeper failed it and, with those inside, made the room that let it in.
+            self._gate.leave()
+            return
+        envelope.is_inside = True
+        self._actor(envelope.wallet_id).tell(envelope)
 
-    def _forget(self, envelope: Envelope) -> None:
+    def _over(self, envelope: Envelope) -> None:
+        """The command is over, just now: free its place and its key."""
+        if envelope.is_inside:
+            self._gate.leave()
         if envelope.key is not None:
             del self._by_key[envelope.key]
-        del self._in_flight[envelope]
+        self._in_flight.remove(envelope)
         if not self._in_flight:
             self._nothing_in_flight.set()
 
@@ -119,10 +122,12 @@ class Router:
 
     async def _join(self, first: Envelope, envelope: Envelope) -> Answer | None:
         """The first one's answer for an equal key; None if that was not the key's own outcome."""
+        if len(first.watchers) >= self._limits.joined_requests_max:
+            raise RequestInProgress()
         remaining_s = envelope.deadline - self._clock()
         try:
             answer = await asyncio.wait_for(first.watch(), remaining_s)
-        except TimeoutError:
+        except (TimeoutError, DeadlineExceeded):
             raise RequestInProgress() from None
         if not answer.kept:
             return None
@@ -146,7 +151,7 @@ class Router:
         enqueued_before = now - self._limits.mailbox_wait_s
         failed = sum(actor.mailbox.expire(enqueued_before) for actor in self._actors.values())
         # The committer answers in time; this is the net below it, so that nobody waits for ever.
-        late = list(takewhile(lambda envelope: envelope.deadline < now, self._in_flight))
+        late = [envelope for envelope in self._in_flight if envelope.deadline < now]
         for envelope in late:
             envelope.fail(DeadlineExceeded())
         return failed + len(late)

@@ -9,7 +9,8 @@ from transferd.domain.errors import InternalFailure
 
 
 class WalletActor:
-    """Serializes what debits one wallet: at most one turn of it is in a group at any time.
+    """Serializes what debits one wallet: at most one turn of it is in a group at any time. (Only
+    what has stepped aside for somebody else's claim or lock comes back beside it, on its own.)
 
     It is no task: it acts when an envelope arrives, when the committer asks for its turn and when
     that turn is over. So it costs a few hundred bytes, and only while something waits.

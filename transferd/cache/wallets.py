@@ -88,21 +88,22 @@ class Wallets:
         try:
             while self._wanted:
                 wanted, self._wanted = self._wanted, {}
-                ids = list(wanted)
-                for start in range(0, len(ids), self._limits.cache_read_keys_max):
-                    part = ids[start : start + self._limits.cache_read_keys_max]
-                    await self._read_part(part, wanted)
+                try:
+                    await self._read_all(wanted)
+                finally:
+                    # Whatever happened, nobody waits for ever.
+                    for future in wanted.values():
+                        if not future.done():
+                            future.set_result(None)
         finally:
             self._reader = None
 
-    async def _read_part(
-        self, ids: Sequence[str], wanted: dict[str, "asyncio.Future[Snapshot | None]"]
-    ) -> None:
-        values: Sequence[bytes | None] | None = None
-        try:
-            values = await self._link.get_many([_key(id) for id in ids])
-        finally:
-            for id, value in zip(ids, values or [None] * len(ids), strict=True):
+    async def _read_all(self, wanted: dict[str, asyncio.Future[Snapshot | None]]) -> None:
+        ids = list(wanted)
+        for start in range(0, len(ids), self._limits.cache_read_keys_max):
+            part = ids[start : start + self._limits.cache_read_keys_max]
+            values = await self._link.get_many([_key(id) for id in part])
+            for id, value in zip(part, values or (), strict=False):
                 if not wanted[id].done():
                     wanted[id].set_result(_read(id, value))
 

@@ -10,7 +10,7 @@ from transferd.commit.envelope import Answer, Envelope, Renderer, TurnSource
 from transferd.commit.transaction import GroupTransaction, Report, key_reused
 from transferd.commit.waiting_room import WaitingRoom
 from transferd.config import Limits
-from transferd.domain.errors import DeadlineExceeded, InternalFailure, Overloaded
+from transferd.domain.errors import InternalFailure
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.outcomes import read_outcomes
@@ -92,24 +92,14 @@ class Committer:
                 await self.attend_once()
 
     async def attend_once(self) -> int:
-        """Settle whoever waited for somebody else's claim or lock; how many got their answer."""
+        """Let those into the next group who waited for somebody else long enough; how many."""
         keys = self.waiting_room.keys_to_ask()
         try:
             known = await read_outcomes(self._reads, keys) if keys else {}
         except StoreError:
-            # PostgreSQL is away: they stay, and when their patience ends they go into a group.
+            # PostgreSQL is away: they stay until their patience ends.
             known = {}
-        found = self.waiting_room.settle(known)
-        try:
-            answers = await self._transaction.replay(found, self._reads)
-        except StoreError:
-            # It has happened, but cannot be shown now; the key will tell.
-            for envelope, _ in found:
-                envelope.fail(DeadlineExceeded())
-            return 0
-        for envelope, answer in answers:
-            envelope.settle(answer)
-        return len(answers)
+        return self.waiting_room.release(known)
 
     def _end_turn(self, source: TurnSource) -> None:
         try:
@@ -137,7 +127,7 @@ class Committer:
         return turns
 
     async def _commit(self, envelopes: Sequence[Envelope], started: float) -> Report:
-        going, replayed = await self._claim(self._still_wanted(envelopes, started))
+        going, replayed = await self._claim([e for e in envelopes if not e.is_over])
         if not going:
             return Report()
         report = await self._transaction.commit(going)
@@ -170,16 +160,6 @@ class Committer:
             for envelope, answer in report.answers[start : start + self._limits.answers_per_tick]:
                 envelope.settle(answer)
             await asyncio.sleep(0)
-
-    def _still_wanted(self, envelopes: Sequence[Envelope], now: float) -> list[Envelope]:
-        """Without those that have been answered, or have no time left for one whole attempt."""
-        wanted = []
-        for envelope in envelopes:
-            if now + self._limits.command_timeout_s > envelope.deadline:
-                envelope.fail(Overloaded())
-            elif not envelope.is_over:
-                wanted.append(envelope)
-        return wanted
 
     async def _claim(self, envelopes: Sequence[Envelope]) -> tuple[list[Envelope], int]:
         """Those that go into the transaction, and how many were answered with a replay."""

@@ -39,9 +39,10 @@ class Envelope:
         "enqueued_at",
         "fingerprint",
         "in_doubt",
+        "is_inside",
         "is_over",
         "key",
-        "on_answered",
+        "on_over",
         "origin",
         "urgent",
         "wallet_id",
@@ -72,10 +73,12 @@ class Envelope:
         self.claim_settled = False
         # Set once a COMMIT with it was cut: from then on nobody may say that nothing happened.
         self.in_doubt = False
+        # Whether it counts in the backlog; the router's business.
+        self.is_inside = False
         # Whether it has been settled or failed, whoever may still be waiting.
         self.is_over = False
         # Told once, when the command is over, also if nobody waits for the answer any more.
-        self.on_answered: Callable[[Envelope], None] | None = None
+        self.on_over: Callable[[Envelope], None] | None = None
         self.answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         # Requests with the same key. They wait on their own: if the first caller goes away, its
         # answer is cancelled and theirs is not.
@@ -108,9 +111,9 @@ class Envelope:
     def _end(self) -> list[asyncio.Future[Answer]]:
         """The command is over: tell so, once, and return the waits that are still open."""
         self.is_over = True
-        if (on_answered := self.on_answered) is not None:
-            self.on_answered = None
-            on_answered(self)
+        if (on_over := self.on_over) is not None:
+            self.on_over = None
+            on_over(self)
         return [future for future in (self.answer, *self.watchers) if not future.done()]
 
 

@@ -25,7 +25,7 @@ from transferd.domain.errors import (
     TransferdError,
 )
 from transferd.domain.key import Key
-from transferd.domain.transfer import PostedTransfer, Reversal, Transfer
+from transferd.domain.transfer import PostedTransfer, Reversal
 from transferd.domain.user import CreateUser
 from transferd.domain.wallet import CreateWallet, Wallet
 from transferd.ledger.store import group as store
@@ -78,57 +78,81 @@ class GroupTransaction:
         self._limits = limits
         self._facts = facts
         self._clock = clock
-        self._contended_until = 0.0
+        # Wallets that somebody else held for longer than lock_timeout. Until they are seen free,
+        # their commands go into a transaction of their own that waits for nobody.
+        self._contended: set[str] = set()
 
     async def commit(self, envelopes: Sequence[Envelope]) -> Report:
         """Commit the envelopes in order; never raises for what a single command or a server did."""
-        try:
-            return await self._retried(envelopes)
-        except TransferdError as error:
-            return Report(failures=[(envelope, error) for envelope in envelopes])
-        except Exception as error:
-            if len(envelopes) == 1:
-                command = type(envelopes[0].command).__name__
-                self._facts.emit(CommandPoisoned(command, error))
-                return Report(failures=[(envelopes[0], InternalFailure())])
-        # One of them is poisonous. Halve, in order, until it is alone; its neighbours pass.
-        middle = len(envelopes) // 2
-        report = await self.commit(envelopes[:middle])
-        report.add(await self.commit(envelopes[middle:]))
+        if not self._contended:
+            return await self._commit(envelopes, skip_locked=False)
+        held: list[Envelope] = []
+        report = await self._commit(_without(envelopes, self._contended, held), skip_locked=False)
+        report.add(await self._commit(held, skip_locked=True))
         return report
 
-    async def _retried(self, envelopes: Sequence[Envelope]) -> Report:
-        """Run attempts until one commits or the first deadline would be missed."""
-        deadline = min(envelope.deadline for envelope in envelopes)
+    async def _commit(self, envelopes: Sequence[Envelope], *, skip_locked: bool) -> Report:
+        wanted = [e for e in envelopes if not self._is_too_late(e)]
+        late = Report(failures=[(e, Overloaded()) for e in envelopes if self._is_too_late(e)])
+        if not wanted:
+            return late
+        try:
+            report = await self._retried(wanted, skip_locked=skip_locked)
+        except Exception as error:
+            if len(wanted) == 1:
+                command = type(wanted[0].command).__name__
+                self._facts.emit(CommandPoisoned(command, error))
+                report = Report(failures=[(wanted[0], InternalFailure())])
+            else:
+                # One of them is poisonous. Halve, in order, until it is alone; its neighbours pass.
+                middle = len(wanted) // 2
+                report = await self._commit(wanted[:middle], skip_locked=skip_locked)
+                report.add(await self._commit(wanted[middle:], skip_locked=skip_locked))
+        report.add(late)
+        return report
+
+    def _is_too_late(self, envelope: Envelope) -> bool:
+        """Whether nobody waits any more, or would not for as long as an attempt may take."""
+        return (
+            envelope.is_over or self._clock() + self._limits.command_timeout_s > envelope.deadline
+        )
+
+    async def _retried(self, envelopes: Sequence[Envelope], *, skip_locked: bool) -> Report:
+        """Run attempts until one commits, without those whose deadline comes before. Raises what
+        another attempt will not mend."""
+        gave_up = Report()
         wait_s = 0.0
         duplicates = 0
-        gave_up: TransferdError
-        while True:
-            skip_locked = self._clock() < self._contended_until
+        failure: TransferdError
+        while envelopes:
             try:
-                return await self._attempt(envelopes, skip_locked=skip_locked)
+                report = await self._attempt(envelopes, skip_locked=skip_locked)
             except SerializationFailure as error:
                 # A further attempt sees what is there. If it does not help, something is wrong with
                 # one of the commands.
                 duplicates += isinstance(error, Duplicate)
                 if duplicates > self._limits.duplicate_attempts_max:
                     raise
-                cause, gave_up = error.sqlstate or "conflict", Overloaded()
+                cause, failure = error.sqlstate or "conflict", Overloaded()
             except LockTimeout as error:
-                self._contended_until = self._clock() + self._limits.contended_window_s
-                cause, gave_up = error.sqlstate, Overloaded()
+                skip_locked = True
+                cause, failure = error.sqlstate, Overloaded()
             except ConnectionFailure as error:
-                if error.in_doubt:
-                    for envelope in envelopes:
-                        envelope.in_doubt = True
-                cause, gave_up = error.sqlstate or "connection", DatabaseUnavailable()
+                for envelope in envelopes:
+                    envelope.in_doubt = envelope.in_doubt or error.in_doubt
+                cause, failure = error.sqlstate or "connection", DatabaseUnavailable()
+            else:
+                report.add(gave_up)
+                return report
             self._facts.emit(GroupRetried(cause, len(envelopes)))
-            if self._clock() + wait_s + self._limits.lock_timeout_s > deadline:
-                raise gave_up
+            soonest = self._clock() + wait_s + self._limits.lock_timeout_s
+            gave_up.failures += [(e, failure) for e in envelopes if e.deadline < soonest]
+            envelopes = [e for e in envelopes if e.deadline >= soonest]
             await asyncio.sleep(wait_s)
             wait_s = min(
                 max(2 * wait_s, self._limits.retry_wait_first_s), self._limits.retry_wait_max_s
             )
+        return gave_up
 
     async def _attempt(self, envelopes: Sequence[Envelope], *, skip_locked: bool) -> Report:
         """One transaction: lock, look up, decide, write. After a StoreError nothing is kept."""
@@ -139,7 +163,11 @@ class GroupTransaction:
             locked = await store.lock_and_look_up(
                 transaction, touched, keys, skip_locked=skip_locked
             )
-            if locked.contended:
+            if skip_locked:
+                self._contended -= touched
+                self._contended |= locked.contended
+                if len(self._contended) > self._limits.contended_wallets_max:
+                    self._contended.clear()
                 envelopes = _without(envelopes, locked.contended, report.aside)
             book = Book(locked.at, locked.wallets)
             await _read_beside(transaction, envelopes, book)
@@ -161,6 +189,11 @@ class GroupTransaction:
             if result:
                 await store.write(transaction, result)
         report.wallets = {wallet.id: wallet for wallet in result.changed_wallets()}
+        # Whoever has committed a repeated command, perhaps this one in an earlier attempt, may have
+        # been cut off before the cache was refreshed. Its wallets are locked here and up to date.
+        earlier = [e for e, _ in repeated] + [e for e in envelopes if e.in_doubt]
+        ids = {id for envelope in earlier for id in touched_wallets(envelope.command)}
+        report.wallets |= {id: locked.wallets[id] for id in ids if id in locked.wallets}
         return report
 
     def _decide(
@@ -193,14 +226,10 @@ class GroupTransaction:
                 answer = self._renderer.outcome(envelope, key_reused())
             elif stored.transfer_id is not None:
                 body = self._renderer.transfer(transfers[stored.transfer_id])
-                # A further attempt, after a cut COMMIT, finds what its own request has posted.
-                command = envelope.command
-                is_own = (
-                    isinstance(command, Transfer | Reversal) and command.id == stored.transfer_id
-                )
-                answer = Answer(stored.status, body, replayed=not is_own)
+                answer = Answer(stored.status, body, replayed=not envelope.in_doubt)
             else:
-                answer = Answer(stored.status, stored.body or b"", replayed=True)
+                # One whose COMMIT was cut finds what it has done itself.
+                answer = Answer(stored.status, stored.body or b"", replayed=not envelope.in_doubt)
             answers.append((envelope, answer))
         return answers
 
@@ -256,7 +285,7 @@ def _record(outcome: Outcome, result: store.GroupResult) -> None:
             if initial is not None:
                 result.transfers.append(initial)
         case WalletSet(wallet, change) if change is not None:
-            result.set_wallets.append(wallet)
+            result.set_wallets.add(wallet.id)
             result.changes.append(change)
         case UserCreated(user):
             result.users.append(user)

@@ -1,13 +1,12 @@
 """Envelopes that somebody else delays: another replica's claim on their key, or a locked wallet."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 
 from transferd.commit.envelope import Envelope
 from transferd.config import Limits
 from transferd.domain.errors import InternalFailure, Overloaded
 from transferd.domain.key import Key
-from transferd.ledger.store.outcomes import StoredOutcome
 
 
 @dataclass(slots=True)
@@ -34,8 +33,7 @@ class Straggler:
 class WaitingRoom:
     """Delays envelopes and asks PostgreSQL, for all of them at once, whether they are settled.
 
-    `read_outcomes` and `replay` are the store's and the transaction's plural functions; `announce`
-    puts a straggler into the next group. Times are in seconds of `clock`.
+    `announce` puts a straggler into the next group. Times are in seconds of `clock`.
     """
 
     def __init__(
@@ -77,25 +75,26 @@ class WaitingRoom:
             if straggler.due_at <= now and straggler.envelope.key is not None
         ]
 
-    def settle(self, known: dict[Key, StoredOutcome]) -> list[tuple[Envelope, StoredOutcome]]:
-        """Take out those with an outcome; announce those whose patience, or lock wait, is over."""
+    def release(self, known: Container[Key]) -> int:
+        """Announce those whose key has an outcome by now, or whose wait is over; how many.
+
+        The group finds the outcome again under its locks, and refreshes the cache with it: whoever
+        committed it may have been cut off before it could.
+        """
         now = self._clock()
-        found: list[tuple[Envelope, StoredOutcome]] = []
-        staying = []
+        staying: list[Straggler] = []
+        leaving: list[Straggler] = []
         for straggler in self._claimed:
-            envelope = straggler.envelope
-            if envelope.key is not None and envelope.key in known:
-                found.append((envelope, known[envelope.key]))
-            elif straggler.patience_until <= now:
-                envelope.claim_settled = True
-                self._announce(straggler)
+            if straggler.envelope.key in known or straggler.patience_until <= now:
+                straggler.envelope.claim_settled = True
+                leaving.append(straggler)
             else:
                 if straggler.due_at <= now:
                     straggler.due_at = now + self._limits.claim_poll_s
                 staying.append(straggler)
         self._claimed = staying
-        due = [straggler for straggler in self._locked if straggler.due_at <= now]
+        leaving += [straggler for straggler in self._locked if straggler.due_at <= now]
         self._locked = [straggler for straggler in self._locked if straggler.due_at > now]
-        for straggler in due:
+        for straggler in leaving:
             self._announce(straggler)
-        return found
+        return len(leaving)

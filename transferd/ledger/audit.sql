@@ -11,11 +11,11 @@ SELECT (SELECT count(*) FROM {ledger}.currencies) AS currencies,
 
 -- name: wallets_page
 -- One more than a chunk: the last row is where the next one starts.
-SELECT id::text FROM {ledger}.wallets WHERE id >= $1 ORDER BY id LIMIT $2;
+SELECT id::text FROM {ledger}.wallets WHERE id >= $1 ORDER BY wallets.id LIMIT $2;
 
 -- name: transfers_page
 -- As `wallets_page`; ids grow with time, so a chunk lies together on disk.
-SELECT id::text FROM {ledger}.transfers WHERE id >= $1 ORDER BY id LIMIT $2;
+SELECT id::text FROM {ledger}.transfers WHERE id >= $1 ORDER BY transfers.id LIMIT $2;
 
 -- name: outcomes_page
 -- The rows themselves: a body that is not JSON, or not even text, would end a statement, so bodies

@@ -107,12 +107,16 @@ ON CONFLICT DO NOTHING
 RETURNING 1;
 
 -- name: set_wallets
--- What a freeze, a close or an update changes besides the version; its row is already locked.
+-- Wallets that were frozen, closed or updated, with all else that the group did to them: balance and
+-- limit must change together, or the checks of the table would meet one without the other.
 UPDATE {ledger}.wallets w
-SET status = c.status, overdraft_limit = c.overdraft_limit, metadata = c.metadata::json
-FROM unnest($1::uuid[], $2::smallint[], $3::bigint[], $4::text[])
-    AS c (id, status, overdraft_limit, metadata)
-WHERE w.id = c.id;
+SET balance = c.balance, version = c.version, updated_at = $1, status = c.status,
+    overdraft_limit = c.overdraft_limit, metadata = c.metadata::json
+FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::smallint[], $7::bigint[],
+            $8::text[])
+    AS c (id, version_read, version, balance, status, overdraft_limit, metadata)
+WHERE w.id = c.id AND w.version = c.version_read
+RETURNING 1;
 
 -- name: insert_wallet_changes
 -- The history of everything that is not a transfer.
@@ -137,7 +141,7 @@ FROM {ledger}.wallets
 WHERE ($1::uuid IS NULL OR user_id = $1)
   AND ($2::text IS NULL OR currency = $2)
   AND ($3::uuid IS NULL OR id < $3)
-ORDER BY id DESC
+ORDER BY wallets.id DESC
 LIMIT $4;
 
 -- name: version_at
@@ -250,7 +254,7 @@ SELECT id::text, name, metadata::text, created_at FROM transferd.users WHERE id 
 SELECT id::text, name, metadata::text, created_at
 FROM transferd.users
 WHERE ($1::uuid IS NULL OR id < $1)
-ORDER BY id DESC
+ORDER BY users.id DESC
 LIMIT $2;
 
 -- name: update_user

@@ -24,7 +24,7 @@ _TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PRINTABLE = re.compile(r"[ -~]+")
 
 
-def origin_of(request: web.Request) -> Origin:
+def origin_of(request: web.BaseRequest) -> Origin:
     """Request id and trace context, accepted where well-formed and generated otherwise."""
     headers = request.headers
     request_id = headers.get("X-Request-Id")

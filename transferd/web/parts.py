@@ -29,6 +29,7 @@ class Parts:
     settings: Settings
     limits: Limits
     database: Database
+    probe: Database
     link: Link
     wallets: Wallets
     replays: Replays

@@ -21,6 +21,9 @@ class ProblemType:
 
 
 TYPES: dict[str, ProblemType] = {
+    "malformed-request": ProblemType(
+        400, "Malformed request", "This is not HTTP, or its address or a header is too long."
+    ),
     "malformed-json": ProblemType(
         400, "Malformed JSON", "The body is not valid JSON in UTF-8, or is nested too deeply."
     ),

@@ -69,6 +69,13 @@ def _flat(value: dict[str, Any]) -> dict[str, Any]:
     return value
 
 
+def _boolean(value: str) -> str:
+    # pydantic would read yes, on and 1 as well.
+    if value not in ("true", "false"):
+        raise PydanticCustomError("bool_parsing", "must be true or false")
+    return value
+
+
 def _digits(value: str) -> str:
     # pydantic would read 1.0 and 1_000 as well.
     if _DIGITS.fullmatch(value) is None:
@@ -220,7 +227,7 @@ class WalletQuery(Query):
 class DryRunQuery(Query):
     """POST /transfers."""
 
-    dry_run: bool = False
+    dry_run: Annotated[bool, BeforeValidator(_boolean)] = False
 
 
 class NoQuery(Query):

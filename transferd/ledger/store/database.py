@@ -12,7 +12,12 @@ import asyncpg
 
 from transferd.config import Limits, Settings
 from transferd.ledger.ids import LEDGERS
-from transferd.ledger.store.errors import ConnectionFailure, StoreError, translated
+from transferd.ledger.store.errors import (
+    ConnectionFailure,
+    NoConnectionFree,
+    StoreError,
+    translated,
+)
 
 Row = asyncpg.Record
 
@@ -52,6 +57,7 @@ class Database:
         self._limits = limits
         self._connections = connections
         self._pool: asyncpg.Pool[Row] | None = None
+        self._waiting_reads = 0
 
     def __repr__(self) -> str:
         if self._pool is None:
@@ -92,11 +98,16 @@ class Database:
 
     async def fetch(self, name: str, *arguments: object, ledger: str = LEDGERS[0]) -> Sequence[Row]:
         """Run one read outside a transaction. Raises StoreError; retries a dead connection."""
+        if self._waiting_reads >= self._limits.waiting_reads_max:
+            raise NoConnectionFree("too many reads wait for a connection")
+        self._waiting_reads += 1
         try:
             return await self._fetch(queries(ledger)[name], arguments)
         except ConnectionFailure:
             # The pool hands out connections that died while idle; the next one is new.
             return await self._fetch(queries(ledger)[name], arguments)
+        finally:
+            self._waiting_reads -= 1
 
     async def ping(self) -> None:
         """Raise StoreError unless PostgreSQL answers."""
@@ -105,13 +116,21 @@ class Database:
     async def _fetch(self, sql: str, arguments: Sequence[object]) -> Sequence[Row]:
         pool = self._open_pool()
         with translated():
-            async with pool.acquire(timeout=self._limits.pool_acquire_timeout_s) as connection:
+            try:
+                connection = await pool.acquire(timeout=self._limits.pool_acquire_timeout_s)
+            except TimeoutError:
+                if self.connections_in_use == self._connections:
+                    raise NoConnectionFree("no connection became free in time") from None
+                raise
+            try:
                 if self._settings.prepared_statements:
                     return await connection.fetch(sql, *arguments)
                 # PgBouncer may give every message of ours to another server, but a transaction, and
                 # with it the unnamed statement and its execution, to one.
                 async with connection.transaction():
                     return await connection.fetch(sql, *arguments)
+            finally:
+                await _give_back(pool, connection)
 
     @asynccontextmanager
     async def transaction(self, ledger: str = LEDGERS[0]) -> AsyncIterator[Transaction]:

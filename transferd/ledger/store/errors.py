@@ -5,7 +5,7 @@ from contextlib import contextmanager
 
 import asyncpg
 
-from transferd.domain.errors import DatabaseUnavailable
+from transferd.domain.errors import DatabaseUnavailable, Overloaded
 
 
 class StoreError(Exception):
@@ -38,12 +38,22 @@ class ConnectionFailure(StoreError, DatabaseUnavailable):
 
 
 class Rejected(StoreError):
-    """Anything else: a check, a type, a statement time-out. Running it again will not help."""
+    """Anything else: a check, a type. Running it again will not help."""
+
+
+class NoConnectionFree(StoreError, Overloaded):
+    """All connections for reads are in use; nothing happened. Try again after the time given."""
+
+    def __init__(self, message: str) -> None:
+        StoreError.__init__(self, message)
+        self.retry_after_s = 1
 
 
 # Codes after which the server, not the statement, is at fault: try again on another connection.
 # 08 connection, 53 resources (disk, connections), 57P operator, 25P03 idle in transaction, 58 I/O.
-_SERVER_AT_FAULT = ("08", "53", "57P", "25P03", "58")
+# 57014 a statement that took too long on a slow server, 25006 a server that only reads (after a
+# failover: the next connection may find the right one).
+_SERVER_AT_FAULT = ("08", "53", "57P", "25P03", "58", "57014", "25006")
 
 
 @contextmanager

@@ -17,6 +17,8 @@ from transferd.ledger.store.wallets import CHANGE_KINDS, STATUSES, wallet_of
 # How a stored transfer is turned into bytes. A new number gets a new renderer beside the old one.
 RENDER_VERSION = 1
 
+_MOVED = "the version of a wallet has moved under its lock"
+
 _KIND_NUMBER = {TransferKind.TRANSFER: 0, TransferKind.REVERSAL: 1}
 _STATUS_NUMBER = {status: number for number, status in enumerate(STATUSES)}
 _CHANGE_NUMBER = {kind: number for number, kind in enumerate(CHANGE_KINDS)}
@@ -43,7 +45,8 @@ class GroupResult:
     transfers: list[PostedTransfer] = field(default_factory=list)
     created_wallets: list[Wallet] = field(default_factory=list)
     changes: list[WalletChange] = field(default_factory=list)
-    set_wallets: list[Wallet] = field(default_factory=list)
+    # Ids of those of which more than balance and version has changed.
+    set_wallets: set[str] = field(default_factory=set)
     users: list[User] = field(default_factory=list)
     outcomes: list[OutcomeRow] = field(default_factory=list)
     events: list[bytes] = field(default_factory=list)
@@ -121,7 +124,7 @@ async def write(transaction: Transaction, result: GroupResult) -> None:
         await _insert_wallets(transaction, result)
     await _write_group(transaction, result)
     if result.set_wallets:
-        await _set_wallets(transaction, result.set_wallets)
+        await _set_wallets(transaction, result)
     if result.changes:
         await _insert_changes(transaction, result)
 
@@ -133,7 +136,8 @@ async def _write_group(transaction: Transaction, result: GroupResult) -> None:
     moved = [
         wallet
         for wallet in result.changed_wallets()
-        if not (wallet.id in created and wallet.version == 0)
+        if wallet.id not in result.set_wallets
+        and not (wallet.id in created and wallet.version == 0)
     ]
     [row] = await transaction.fetch(
         "write_group",
@@ -166,7 +170,7 @@ async def _write_group(transaction: Transaction, result: GroupResult) -> None:
         "[" + b",".join(result.events).decode() + "]",
     )
     if row["wallets"] != len(moved):
-        raise SerializationFailure("the version of a wallet has moved under its lock")
+        raise SerializationFailure(_MOVED)
     if row["outcomes"] != len(outcomes):
         raise SerializationFailure("another replica was faster with a key")
 
@@ -200,16 +204,21 @@ async def _insert_wallets(transaction: Transaction, result: GroupResult) -> None
         raise SerializationFailure("an earlier COMMIT of these wallets was still in flight")
 
 
-async def _set_wallets(transaction: Transaction, wallets: Sequence[Wallet]) -> None:
-    # The last state of a wallet wins if the group changed it twice.
-    last = {wallet.id: wallet for wallet in wallets}.values()
-    await transaction.fetch(
+async def _set_wallets(transaction: Transaction, result: GroupResult) -> None:
+    wallets = [result.wallets[id] for id in result.set_wallets]
+    rows = await transaction.fetch(
         "set_wallets",
-        [w.id for w in last],
-        [_STATUS_NUMBER[w.status] for w in last],
-        [w.overdraft_limit_minor for w in last],
-        [w.metadata for w in last],
+        result.at,
+        [w.id for w in wallets],
+        [result.versions_read.get(w.id, 0) for w in wallets],
+        [w.version for w in wallets],
+        [w.balance_minor for w in wallets],
+        [_STATUS_NUMBER[w.status] for w in wallets],
+        [w.overdraft_limit_minor for w in wallets],
+        [w.metadata for w in wallets],
     )
+    if len(rows) != len(wallets):
+        raise SerializationFailure(_MOVED)
 
 
 async def _insert_changes(transaction: Transaction, result: GroupResult) -> None:

@@ -1,7 +1,9 @@
 """Reading and updating users."""
 
+from transferd.domain.errors import DeadlineExceeded
 from transferd.domain.user import User
 from transferd.ledger.store.database import Database
+from transferd.ledger.store.errors import ConnectionFailure
 
 
 async def read_user(database: Database, id: str) -> User | None:
@@ -18,13 +20,22 @@ async def list_users(database: Database, *, before_id: str | None, limit: int) -
 async def update_user(
     database: Database, id: str, *, name: tuple[str | None] | None, metadata: str | None
 ) -> User | None:
-    """Change what is given (`name` wrapped in a tuple, since a name may be set to null)."""
-    rows = await database.fetch(
-        "update_user",
-        id,
-        name is not None,
-        name[0] if name else None,
-        metadata is not None,
-        metadata,
-    )
+    """Change what is given (`name` wrapped in a tuple, since a name may be set to null).
+
+    Raises StoreError, or DeadlineExceeded if it is not known whether it has happened.
+    """
+    try:
+        async with database.transaction() as transaction:
+            rows = await transaction.fetch(
+                "update_user",
+                id,
+                name is not None,
+                name[0] if name else None,
+                metadata is not None,
+                metadata,
+            )
+    except ConnectionFailure as error:
+        if error.in_doubt:
+            raise DeadlineExceeded() from error
+        raise
     return User(*rows[0]) if rows else None

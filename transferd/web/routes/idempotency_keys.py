@@ -3,7 +3,7 @@
 import orjson
 from aiohttp import web
 
-from transferd.cache.replays import Claim
+from transferd.cache.replays import Claim, Replay
 from transferd.domain.key import Key
 from transferd.ledger.store.outcomes import StoredOutcome, read_outcomes
 from transferd.ledger.store.transfers import read_transfers
@@ -24,7 +24,11 @@ async def read(call: Call) -> web.Response:
     stored = (await read_outcomes(call.parts.database, [key])).get(key)
     if stored is not None:
         return shown(await _settled(call, stored))
-    if call.parts.router.pending(key) or await call.parts.replays.look_up(key) is Claim.BUSY:
+    cached = await call.parts.replays.look_up(key)
+    if isinstance(cached, Replay):
+        # It was settled since PostgreSQL was asked.
+        return shown(_view(cached.status, cached.body))
+    if call.parts.router.pending(key) or cached is Claim.BUSY:
         return shown(orjson.dumps({"state": "pending", "status": None, "answer": None}))
     raise Problem(
         "not-found",
@@ -38,10 +42,14 @@ async def _settled(call: Call, stored: StoredOutcome) -> bytes:
         body = call.parts.rendering.transfer(transfers[stored.transfer_id])
     else:
         body = stored.body or b"null"
+    return _view(stored.status, body)
+
+
+def _view(status: int, body: bytes) -> bytes:
     return orjson.dumps(
         {
-            "state": "succeeded" if stored.status < 400 else "refused",
-            "status": stored.status,
+            "state": "succeeded" if status < 400 else "refused",
+            "status": status,
             "answer": orjson.Fragment(body),
         }
     )

@@ -28,7 +28,7 @@ async def readyz(parts: Parts, _: web.Request) -> web.Response:
     """GET /readyz: PostgreSQL answers and the replica is not draining."""
     if parts.lifecycle.is_draining:
         raise Problem("draining", headers={"Retry-After": "1"})
-    if not await _answers(parts.database):
+    if not await _answers(parts.probe):
         raise Problem("database-unavailable", headers={"Retry-After": "1"})
     return web.Response(body=b'{"status":"ready"}', content_type="application/json")
 

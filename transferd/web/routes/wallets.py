@@ -64,6 +64,8 @@ async def read(call: Call) -> web.Response:
     """GET /wallets/{id}."""
     query = call.query(schemas.WalletQuery)
     id = wallet_id_of(call)
+    if query.at is not None and query.min_version is not None:
+        raise invalid("/min_version", "conflict", "cannot be combined with at")
     if query.at is not None:
         return await _read_at(call, id, query.at)
     min_version = query.min_version or 0
@@ -104,9 +106,7 @@ async def _read_at(call: Call, id: str, at: datetime) -> web.Response:
     if then is None:
         raise wallet_not_found(call)
     call.parts.facts.emit(WalletRead("bypass"))
-    return shown(
-        call.parts.rendering.wallet(then), **{"ETag": f'"w{then.version}"', "X-Cache": "bypass"}
-    )
+    return shown(call.parts.rendering.wallet(then), **{"X-Cache": "bypass"})
 
 
 async def list_(call: Call) -> web.Response:

@@ -1,0 +1,73 @@
+"""PostgreSQL answers, but cannot do its work: the commands are not at fault."""
+
+from typing import Any
+
+import pytest
+
+from tests.conftest import Database, Replicas
+from tests.support.pressure import crowd, statuses
+from tests.support.truth import faults_in, row_count
+from transferd.config import Limits
+from transferd.ledger.store import database as store
+
+# Short, so that a deadline is met within a second or two.
+_IMPATIENT = Limits(
+    request_deadline_s=1.5,
+    mailbox_wait_s=0.4,
+    statement_timeout_s=0.3,
+    idle_in_transaction_timeout_s=0.2,
+    lock_timeout_s=0.1,
+    command_timeout_s=0.5,
+    pool_acquire_timeout_s=0.3,
+)
+
+
+async def _only_reads(database: Database, value: str) -> None:
+    """As after a failover to a standby: for new connections, and there are no old ones."""
+    await database.servers.as_superuser(
+        f"ALTER DATABASE {database.name} SET default_transaction_read_only = {value};"
+        " SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+        f" WHERE datname = '{database.name}'"
+    )
+
+
+async def test_a_server_that_only_reads_is_unavailable_and_no_command_is_poisonous(
+    replicas: Replicas, database: Database
+) -> None:
+    api = await replicas.start(_IMPATIENT)
+    ada, bob = await api.wallet(100), await api.wallet()
+    before = await row_count(database, "ledger_00.transfers")
+    await _only_reads(database, "on")
+    replies = await crowd(api.transfer(ada, bob, 1) for _ in range(50))
+    assert statuses(replies) == {503: 50}
+    assert {reply.code for reply in replies} <= {"database-unavailable", "overloaded"}
+    await _only_reads(database, "off")
+    assert (await api.transfer(ada, bob, 1)).status == 201
+    assert await row_count(database, "ledger_00.transfers") == before + 1
+    assert await faults_in(database) == []
+
+
+async def test_a_new_limit_may_be_used_in_the_same_group(
+    replicas: Replicas, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await replicas.start()
+    ada, bob = await api.wallet(), await api.wallet()
+    names: list[str] = []
+    fetch = store.Transaction.fetch
+
+    async def counted_fetch(self: store.Transaction, name: str, *arguments: object) -> Any:
+        names.append(name)
+        return await fetch(self, name, *arguments)
+
+    monkeypatch.setattr(store.Transaction, "fetch", counted_fetch)
+    # Together in one mailbox, so together in one group: the limit first, then what it allows.
+    router = replicas.opened[0].parts.router
+    changing = api.patch(f"/wallets/{ada}", {"overdraft_limit": 50})
+    paying = [api.transfer(ada, bob, 10) for _ in range(5)]
+    changed, *paid = await crowd([changing, *paying])
+    assert changed.status == 200
+    assert sum(reply.status == 201 for reply in paid) >= 4
+    assert router.backlog == 0
+    # Every group that was begun was written: none had to be halved.
+    assert names.count("lock_and_look_up") == names.count("write_group")
+    assert await faults_in(database) == []

@@ -1,0 +1,62 @@
+"""Lists and the audit's walk stay quick as data grows: they follow an index and never sort."""
+
+import pytest
+
+from tests.conftest import Database
+from transferd.ledger.store.database import queries
+
+_WALLETS = 20_000
+
+
+@pytest.fixture
+async def large(database: Database) -> Database:
+    """A database with so many wallets, users and transfers that a plan matters."""
+    await database.fetch(
+        "INSERT INTO transferd.users (id, name, metadata, created_at)"
+        " SELECT gen_random_uuid(), NULL, '{}', now() FROM generate_series(1, $1)",
+        _WALLETS,
+    )
+    await database.fetch(
+        "INSERT INTO ledger_00.wallets (id, user_id, balance, held, overdraft_limit, version,"
+        " created_at, updated_at, status, funding, currency, metadata)"
+        " SELECT gen_random_uuid(), id, 0, 0, 0, 0, now(), now(), 0, false, 'USD', '{}'"
+        " FROM transferd.users"
+    )
+    await database.fetch(
+        "INSERT INTO ledger_00.transfers (id, source_wallet_id, destination_wallet_id, amount,"
+        " source_version, source_balance_after, destination_version, destination_balance_after,"
+        " created_at, kind, currency)"
+        " SELECT gen_random_uuid(), gen_random_uuid(), gen_random_uuid(), 1, 1, 0, 1, 0, now(), 0,"
+        " 'USD' FROM generate_series(1, $1)",
+        _WALLETS,
+    )
+    for table in ("transferd.users", "ledger_00.wallets", "ledger_00.transfers"):
+        await database.fetch(f"ANALYZE {table}")
+    return database
+
+
+_NOBODY = "'ffffffff-ffff-7fff-bfff-ffffffffffff'"
+
+
+@pytest.mark.parametrize(
+    ("file", "name", "arguments"),
+    [
+        ("queries.sql", "list_wallets", ["NULL", "NULL", _NOBODY, "51"]),
+        ("queries.sql", "list_wallets", [_NOBODY, "NULL", "NULL", "51"]),
+        ("queries.sql", "list_users", [_NOBODY, "51"]),
+        ("queries.sql", "statement", [_NOBODY, "0", "100", "51"]),
+        ("queries.sql", "list_transfers", [_NOBODY, "100", "51"]),
+        ("queries.sql", "read_transfers", [f"ARRAY[{_NOBODY}]"]),
+        ("audit.sql", "wallets_page", ["'00000000-0000-7000-8000-000000000000'", "2000"]),
+        ("audit.sql", "transfers_page", ["'00000000-0000-7000-8000-000000000000'", "2000"]),
+    ],
+)
+async def test_a_page_follows_an_index(
+    file: str, name: str, arguments: list[str], large: Database
+) -> None:
+    sql = queries("ledger_00", file)[name]
+    for number in range(len(arguments), 0, -1):
+        sql = sql.replace(f"${number}", arguments[number - 1])
+    plan = "\n".join(row[0] for row in await large.fetch(f"EXPLAIN {sql}"))
+    assert "Index" in plan, plan
+    assert "Seq Scan" not in plan, plan
