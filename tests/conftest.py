@@ -1,5 +1,6 @@
 """Fixtures: one set of private servers per run, one database and one replica per test."""
 
+import asyncio
 import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
@@ -10,9 +11,12 @@ import asyncpg
 import pytest
 
 from tests.support.api import Api
+from tests.support.queues import remove_queues
 from tests.support.servers import Servers, running_servers
 from transferd.config import Limits, Settings
+from transferd.devstack import RabbitServer
 from transferd.service import Replica, open_replica
+from transferd.worker import Only, Worker, open_worker
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +30,17 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
                 parent.chmod(0o711)
     with running_servers(directory) as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
+    """A broker for the whole run; tests tell themselves apart by the prefix of their queues."""
+    server = RabbitServer(tmp_path_factory.mktemp("rabbitmq"))
+    asyncio.run(server.start())
+    try:
+        yield server
+    finally:
+        asyncio.run(server.stop())
 
 
 @dataclass
@@ -85,6 +100,50 @@ async def replicas(database: Database) -> AsyncIterator[Replicas]:
     """For tests that need more than one replica, or other limits or settings."""
     async with AsyncExitStack() as exits:
         yield Replicas(database, exits)
+
+
+class Workers:
+    """Starts workers on the test's database and broker; all stop at the end of the test."""
+
+    def __init__(self, database: Database, amqp_url: str, exits: AsyncExitStack) -> None:
+        self.amqp_url = amqp_url
+        self.prefix = f"{database.name}."
+        self._database = database
+        self._exits = exits
+        self._made: list[Settings] = []
+
+    def settings(self, **changes: object) -> Settings:
+        """Settings of a worker that may reach receivers of the test."""
+        values: dict[str, object] = {
+            "amqp_url": self.amqp_url,
+            "amqp_prefix": self.prefix,
+            "worker_port": 0,
+            "webhook_allow_http": True,
+            "webhook_allow_networks": "127.0.0.0/8",
+        }
+        self._made.append(self._database.settings(**(values | changes)))
+        return self._made[-1]
+
+    async def remove_queues(self) -> None:
+        """Remove what workers with these settings have declared."""
+        await remove_queues(self.amqp_url, self._made)
+
+    async def start(
+        self, limits: Limits | None = None, *, only: Only | None = None, **settings: object
+    ) -> Worker:
+        """One more worker."""
+        return await self._exits.enter_async_context(
+            open_worker(self.settings(**settings), limits or Limits(), only=only)
+        )
+
+
+@pytest.fixture
+async def workers(database: Database, rabbitmq: RabbitServer) -> AsyncIterator[Workers]:
+    """For tests of what leaves; the queues of the test are removed at its end."""
+    async with AsyncExitStack() as exits:
+        workers = Workers(database, rabbitmq.url, exits)
+        exits.push_async_callback(workers.remove_queues)
+        yield workers
 
 
 @pytest.fixture

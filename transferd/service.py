@@ -28,6 +28,7 @@ from transferd.web.application import build
 from transferd.web.parts import Lifecycle, Parts
 from transferd.web.protocol import Protocol
 from transferd.web.rendering import Rendering
+from transferd.web.streams import Streams
 
 
 class Replica:
@@ -70,6 +71,7 @@ async def open_replica(
                 ("committer", committer.run()),
                 ("waiting room", committer.attend()),
                 ("sweeper", parts.router.sweep()),
+                ("event streams", parts.streams.run()),
             )
         }
         linger_s = limits.drain_linger_s if drain_linger_s is None else drain_linger_s
@@ -125,6 +127,7 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
         replays=replays,
         router=router,
         rendering=rendering,
+        streams=Streams(database, limits),
         currencies=currencies,
         funding_wallet_ids=frozenset(c.funding_wallet_id for c in currencies.values()),
         lifecycle=Lifecycle(),
@@ -165,6 +168,7 @@ async def _serving(parts: Parts, linger_s: float) -> AsyncIterator[str]:
         finally:
             parts.lifecycle.is_draining = True
             server.close()
+            parts.streams.close()
             await asyncio.sleep(linger_s)
             await parts.router.drain()
     finally:
@@ -210,6 +214,7 @@ def _add_gauges(parts: Parts) -> None:
         "transferd_live_actors", "Wallets that have something waiting.", lambda: router.live_actors
     )
     gauge("transferd_backlog_envelopes", "Commands on their way.", lambda: router.backlog)
+    gauge("transferd_event_streams", "Event streams of wallets.", lambda: len(parts.streams))
     gauge(
         "transferd_pool_connections_in_use",
         "Connections to PostgreSQL at work.",

@@ -7,6 +7,8 @@ import pytest
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
 from tests.support.contract import ApiWithKey, api_key, footprint, transfer_body
+from tests.support.deliveries import logged_delivery
+from tests.support.events import following
 from transferd.config import Limits
 
 _SCOPES = ("wallets:read", "wallets:write", "transfers:write", "webhooks:admin", "admin")
@@ -87,12 +89,30 @@ async def test_a_key_that_is_revoked_while_in_use_is_good_no_more(
     assert_unauthenticated(await user.get("/users"))
 
 
-async def test_each_scope_is_good_for_its_own_operations(locked: Api, database: Database) -> None:
+async def holders_of_scopes(api: Api, database: Database) -> dict[str, ApiWithKey]:
+    """Somebody with each scope, and under "" somebody with none."""
     holders = {
-        scope: ApiWithKey(locked, await api_key(database, f"holder{n}", scope))
+        scope: ApiWithKey(api, await api_key(database, f"holder{n}", scope))
         for n, scope in enumerate(_SCOPES)
     }
-    nobody = ApiWithKey(locked, await api_key(database, "nobody"))
+    return {**holders, "": ApiWithKey(api, await api_key(database, "nobody"))}
+
+
+async def assert_takes_its_scope(
+    holders: dict[str, ApiWithKey], method: str, path: str, body: object, scope: str
+) -> None:
+    """Everybody tries it, each with a key of their own."""
+    for held, holder in holders.items():
+        reply = await holder.call(method, path, body, key=f"{path} {held}")
+        if held in {scope, "admin"}:
+            assert reply.status in {200, 201, 202}, (method, path, held, reply)
+        else:
+            assert (reply.status, reply.code) == (403, "forbidden"), (method, path, held)
+            assert scope in reply.json["detail"]
+
+
+async def test_each_scope_is_good_for_its_own_operations(locked: Api, database: Database) -> None:
+    holders = await holders_of_scopes(locked, database)
     boss = holders["admin"]
     ada, bob = await boss.wallet(100), await boss.wallet()
     paid = (await boss.transfer(ada, bob, 5)).json["id"]
@@ -117,17 +137,46 @@ async def test_each_scope_is_good_for_its_own_operations(locked: Api, database: 
         ("GET", f"/transfers/{paid}", None, "wallets:read"),
         ("POST", f"/wallets/{await boss.wallet()}/close", None, "wallets:write"),
     ]
-    for method, path, body, scope in operations:
-        for held, holder in {**holders, "": nobody}.items():
-            reply = await holder.call(method, path, body, key=f"{path} {held}")
-            if held in {scope, "admin"}:
-                assert reply.status in {200, 201}, (method, path, held, reply)
-            else:
-                assert (reply.status, reply.code) == (403, "forbidden"), (method, path, held)
-                assert scope in reply.json["detail"]
+    for operation in operations:
+        await assert_takes_its_scope(holders, *operation)
     known = await holders["wallets:read"].get("/idempotency-keys/nothing")
     assert known.code == "not-found"
     assert (await holders["wallets:write"].get("/idempotency-keys/nothing")).code == "forbidden"
+
+
+async def test_webhooks_have_a_scope_of_their_own(locked: Api, database: Database) -> None:
+    holders = await holders_of_scopes(locked, database)
+    webhook = {"url": "https://example.com/", "events": ["*"]}
+    hook = (await holders["admin"].post("/webhooks", webhook)).json["id"]
+    sent = await logged_delivery(database, hook)
+    for method, path, body in (
+        ("POST", "/webhooks", webhook),
+        ("GET", "/webhooks", None),
+        ("GET", f"/webhooks/{hook}", None),
+        ("PATCH", f"/webhooks/{hook}", {"events": ["user.*"]}),
+        ("POST", f"/webhooks/{hook}/rotate", None),
+        ("GET", f"/webhooks/{hook}/deliveries", None),
+        ("POST", f"/webhooks/{hook}/deliveries/{sent}/redeliver", None),
+    ):
+        await assert_takes_its_scope(holders, method, path, body, "webhooks:admin")
+    for held, holder in holders.items():
+        deleted = await holder.call("DELETE", f"/webhooks/{hook}")
+        if held == "webhooks:admin":
+            assert deleted.status == 204
+        else:
+            assert deleted.code == ("webhook-not-found" if held == "admin" else "forbidden")
+
+
+async def test_a_wallet_is_followed_by_whoever_may_read_it(locked: Api, database: Database) -> None:
+    holders = await holders_of_scopes(locked, database)
+    ada = await holders["admin"].wallet()
+    for held, holder in holders.items():
+        if held in {"wallets:read", "admin"}:
+            async with following(holder, ada) as stream:
+                assert (stream.status, stream.told) == (200, 0)
+        else:
+            assert (await holder.get(f"/wallets/{ada}/events")).code == "forbidden"
+    assert_unauthenticated(await locked.get(f"/wallets/{ada}/events"))
 
 
 async def test_making_money_takes_an_admin(locked: Api, database: Database) -> None:

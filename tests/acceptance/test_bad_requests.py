@@ -52,6 +52,11 @@ _QUERIES = [
     ("/wallets/{ada}/statement?to=1", "/to"),
     ("/wallets/{ada}/statement?from_=2024-01-01T00:00:00Z", "/from_"),
     ("/wallets/{ada}/statement?to=infinity", "/to"),
+    ("/wallets/{ada}/events?from=1", "/from"),
+    ("/webhooks?wallet_id={ada}", "/wallet_id"),
+    (f"/webhooks/{NOBODY}?x=1", "/x"),
+    (f"/webhooks/{NOBODY}/deliveries?status=gone", "/status"),
+    (f"/webhooks/{NOBODY}/deliveries?limit=0", "/limit"),
 ]
 
 
@@ -62,6 +67,8 @@ async def test_queries_are_checked_too(target: Target) -> None:
     for path in ("/users", "/wallets", f"/wallets/{target.ada}/freeze"):
         assert_invalid(await target.api.post(f"{path}?x=1", {}, key="bad"), "/x")
     assert_invalid(await target.api.patch(f"/users/{target.user}?x=1", {}), "/x")
+    assert_invalid(await target.api.post("/webhooks?x=1", {}), "/x")
+    assert_invalid(await target.api.call("DELETE", f"/webhooks/{NOBODY}?x=1"), "/x")
     assert_invalid(await target.api.patch(f"/wallets/{target.ada}?x=1", {}), "/x")
     reversal = f"/transfers/{target.paid}/reversal?dry_run=true"
     assert_invalid(await target.api.post(reversal, key="bad"), "/dry_run")
@@ -152,6 +159,12 @@ _ALLOWED = {
     "/transfers/{paid}": "GET,HEAD",
     "/transfers/{paid}/reversal": "POST",
     "/idempotency-keys/a/b": "GET,HEAD",
+    "/wallets/{ada}/events": "GET,HEAD",
+    "/webhooks": "GET,HEAD,POST",
+    f"/webhooks/{NOBODY}": "DELETE,GET,HEAD,PATCH",
+    f"/webhooks/{NOBODY}/rotate": "POST",
+    f"/webhooks/{NOBODY}/deliveries": "GET,HEAD",
+    f"/webhooks/{NOBODY}/deliveries/{NOBODY}/redeliver": "POST",
     "/healthz": "GET,HEAD",
     "/readyz": "GET,HEAD",
     "/metrics": "GET,HEAD",

@@ -1,15 +1,17 @@
 """What README.md promises is what a reader gets."""
 
 import re
+from functools import partial
 
 import aiohttp
 import pytest
 
-from tests.conftest import Database
+from tests.conftest import Database, Workers
 from tests.support.api import Api
 from tests.support.command import run, running
 from tests.support.configuration import README
 from tests.support.tidy import shell_commands
+from tests.support.waiting import until
 from tests.support.walk import README_URL, take, walk_in_readme, walk_moves_money
 from transferd.config import Limits
 
@@ -33,7 +35,7 @@ def settings_of(database: Database) -> dict[str, str]:
 
 def documented_commands() -> list[list[str]]:
     """What stands behind `transferd` in blocks of shell and in the text, each once."""
-    text = readme()
+    text = readme() + (README.parent / "docs/notifications.md").read_text(encoding="utf-8")
     inline = "\n".join(re.findall(r"`(transferd [^`]+)`", text))
     commands = [*shell_commands(text), *shell_commands(f"```sh\n{inline}\n```\n")]
     words = {tuple(command[1:]) for command in commands if command[:1] == ["transferd"]}
@@ -59,7 +61,7 @@ async def test_every_documented_command_works(database: Database) -> None:
     assert ["audit"] in documented
     assert ["migrate"] in documented
     for words in documented:
-        if words[0] in ("dev", "serve"):  # They go on until they are stopped.
+        if words[0] in ("dev", "serve", "worker"):  # They go on until they are stopped.
             continue
         code, output = await run(*words, settings=settings)
         assert code == 0, f"transferd {' '.join(words)}: {output}"
@@ -74,6 +76,28 @@ async def test_serve_serves_what_migrate_has_made(database: Database) -> None:
             session.get(f"{command.url}/readyz") as reply,
         ):
             assert reply.status == 200
+
+
+async def test_every_documented_worker_becomes_ready(workers: Workers, database: Database) -> None:
+    settings = settings_of(database) | {
+        "TRANSFERD_AMQP_URL": workers.amqp_url,
+        "TRANSFERD_AMQP_PREFIX": workers.prefix,
+        "TRANSFERD_WORKER_PORT": "0",
+    }
+    documented = [words for words in documented_commands() if words[0] == "worker"]
+    assert ["worker"] in documented
+    for words in documented:
+        async with (
+            running(*words, settings=settings) as command,
+            aiohttp.ClientSession() as session,
+        ):
+            await command.says("/readyz")
+
+            async def is_ready(session: aiohttp.ClientSession, url: str) -> bool:
+                async with session.get(f"{url}/readyz") as reply:
+                    return reply.status == 200
+
+            await until(partial(is_ready, session, command.url))
 
 
 async def test_the_table_of_calls_is_complete(api: Api) -> None:
@@ -111,7 +135,7 @@ def test_the_bounds_are_the_ones_of_the_code() -> None:
 
 
 def test_the_links_lead_somewhere() -> None:
-    for name in ("README.md", "docs/architecture.md", "CHANGELOG.md"):
+    for name in ("README.md", "docs/architecture.md", "docs/notifications.md", "CHANGELOG.md"):
         page = README.parent / name
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if not target.startswith("https://"):

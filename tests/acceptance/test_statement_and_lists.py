@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import Database
 from tests.support.api import Api, Reply
 from tests.support.contract import NOBODY, exactly, time_of
+from tests.support.deliveries import logged_delivery
 
 
 async def pages(api: Api, path: str) -> AsyncIterator[Reply]:
@@ -99,7 +100,7 @@ async def test_pages_follow_each_other_without_gap_or_overlap(api: Api, limit: i
     assert [entry["version"] for page in found for entry in page] == list(range(8, 0, -1))
 
 
-async def test_every_list_has_pages(api: Api) -> None:
+async def test_every_list_has_pages(api: Api, database: Database) -> None:
     owner = await api.user()
     users = [owner, *[await api.user() for _ in range(4)]]
     wallets = [
@@ -108,6 +109,9 @@ async def test_every_list_has_pages(api: Api) -> None:
     ]
     rich = await api.wallet(5)
     transfers = [(await api.transfer(rich, wallets[0], 1)).json["id"] for _ in range(5)]
+    hook = {"url": "https://example.com/", "events": ["*"]}
+    hooks = [(await api.post("/webhooks", hook)).json["id"] for _ in range(5)]
+    sent = [await logged_delivery(database, hooks[0]) for _ in range(5)]
     users.append((await api.get(f"/wallets/{rich}")).json["user_id"])
     for path, made in (
         # Those of the same millisecond come in the order of their ids.
@@ -115,6 +119,9 @@ async def test_every_list_has_pages(api: Api) -> None:
         (f"/wallets?limit=2&user_id={owner}", sorted(wallets)),
         (f"/wallets?currency=USD&limit=2&user_id={owner}", sorted(wallets)),
         (f"/transfers?limit=2&wallet_id={wallets[0]}", transfers),
+        ("/webhooks?limit=2", sorted(hooks)),
+        (f"/webhooks/{hooks[0]}/deliveries?limit=2", sorted(sent)),
+        (f"/webhooks/{hooks[0]}/deliveries?limit=2&status=retrying", sorted(sent)),
     ):
         found = await all_pages(api, path)
         assert [len(page) for page in found[:-1]] == [2] * (len(found) - 1), path
@@ -206,14 +213,20 @@ def cursor(text: str | bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-async def test_a_cursor_that_no_page_has_given_is_refused(api: Api) -> None:
+async def test_a_cursor_that_no_page_has_given_is_refused(api: Api, database: Database) -> None:
     ada, _, _ = await history(api)
+    hook = {"url": "https://example.com/", "events": ["*"]}
+    hooks = [(await api.post("/webhooks", hook)).json["id"] for _ in range(2)]
+    for _ in range(2):
+        await logged_delivery(database, hooks[0])
     given: dict[str, str] = {}
     lists = {
         "users": "/users?limit=1",
         "wallets": "/wallets?limit=1",
         "transfers": f"/transfers?limit=1&wallet_id={ada}",
         "statement": f"/wallets/{ada}/statement?limit=1",
+        "webhooks": "/webhooks?limit=1",
+        "deliveries": f"/webhooks/{hooks[0]}/deliveries?limit=1",
     }
     for name, path in lists.items():
         given[name] = (await api.get(path)).json["next_cursor"]

@@ -105,6 +105,7 @@ async def test_an_outage_past_the_deadline_is_told_and_settled_by_the_key(
         mailbox_wait_s=0.4,
         statement_timeout_s=0.3,
         idle_in_transaction_timeout_s=0.2,
+        relay_publish_timeout_s=0.1,
         lock_timeout_s=0.1,
         command_timeout_s=0.5,
         pool_acquire_timeout_s=0.3,

@@ -16,6 +16,7 @@ _IMPATIENT = Limits(
     mailbox_wait_s=0.4,
     statement_timeout_s=0.3,
     idle_in_transaction_timeout_s=0.2,
+    relay_publish_timeout_s=0.1,
     lock_timeout_s=0.1,
     command_timeout_s=0.5,
     pool_acquire_timeout_s=0.3,

@@ -99,6 +99,7 @@ async def test_who_waits_too_long_in_a_mailbox_is_told_that_nothing_happened(
         mailbox_wait_s=0.2,
         statement_timeout_s=0.15,
         idle_in_transaction_timeout_s=0.1,
+        relay_publish_timeout_s=0.05,
         lock_timeout_s=0.05,
         sweep_interval_s=0.05,
     )
@@ -142,6 +143,7 @@ async def test_a_wallet_that_stays_locked_is_given_up_before_the_deadline(
         mailbox_wait_s=0.4,
         statement_timeout_s=0.3,
         idle_in_transaction_timeout_s=0.2,
+        relay_publish_timeout_s=0.1,
         lock_timeout_s=0.1,
         command_timeout_s=1.5,
     )

@@ -11,11 +11,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from standardwebhooks import Webhook as Verifier
 
-from tests.conftest import Database
+from tests.conftest import Database, Workers
 from tests.support.api import Api
 from tests.support.command import Command, alive, run, running, working_in
 from tests.support.pressure import held_rows
+from tests.support.receivers import Receiver, receiving, status
 from tests.support.truth import faults_in, row_count
 from tests.support.waiting import until
 from tests.support.walk import README_URL, printed_walk, walk_in_readme, walk_moves_money
@@ -234,8 +236,11 @@ async def test_without_redis_and_rabbitmq_it_says_so_and_works(
     program = (sys.executable, "-c", WITHOUT_RABBITMQ)
     async with running("dev", settings=environment, program=program) as command:
         await command.says(READY)
-        assert len(command.lines_with("RabbitMQ is NOT INSTALLED: events wait in the outbox")) == 1
-        assert command.lines_with("RabbitMQ       none: events wait in the outbox")
+        assert (
+            len(command.lines_with("RabbitMQ is NOT INSTALLED: events are delivered within this"))
+            == 1
+        )
+        assert command.lines_with("RabbitMQ       none: events are delivered within this process")
         assert command.lines_with("fakeredis")
         async with client(command) as api:
             payer, payee = await api.wallet(100), await api.wallet()
@@ -249,6 +254,77 @@ async def test_without_redis_and_rabbitmq_it_says_so_and_works(
             assert await api.balance(payee) == 40
         await stopped(command, signal.SIGINT)
     assert working_in(tmp_path) == []
+
+
+# Notifications
+
+
+async def webhook_to(api: Api, receiver: Receiver, wallet: str) -> str:
+    """The secret of a new webhook for transfers of a wallet."""
+    reply = await api.post(
+        "/webhooks", {"url": receiver.url, "events": ["transfer.posted"], "wallet_id": wallet}
+    )
+    assert reply.status == 201, reply
+    secret: str = reply.json["secret"]
+    return secret
+
+
+async def test_a_transfer_is_told_to_a_webhook_on_this_machine(
+    tmp_path: Path, database: Database, workers: Workers
+) -> None:
+    environment = settings(
+        tmp_path,
+        **given_servers(database),
+        TRANSFERD_AMQP_URL=workers.amqp_url,
+        TRANSFERD_AMQP_PREFIX=workers.settings().amqp_prefix,
+    )
+    async with receiving() as receiver, running("dev", settings=environment) as command:
+        await command.says(READY)
+        assert command.lines_with("RabbitMQ       amqp://guest:***@127.0.0.1:")
+        async with client(command) as api:
+            payer, payee = await api.wallet(100), await api.wallet()
+            secret = await webhook_to(api, receiver, payee)
+            transfer = (await api.transfer(payer, payee, 40)).json
+            await until(lambda: receiver.event_ids() == [transfer["id"]])
+        [request] = receiver.received
+        event = Verifier(secret).verify(request.body.decode(), request.headers)
+        assert event["type"] == "transfer.posted"
+        assert (event["data"]["amount"], event["data"]["destination_wallet_id"]) == (40, payee)
+        await stopped(command, signal.SIGTERM)
+
+
+async def test_without_rabbitmq_a_transfer_is_told_all_the_same_also_after_a_restart(
+    tmp_path: Path, database: Database
+) -> None:
+    environment = settings(tmp_path, **given_servers(database))
+    del environment["TRANSFERD_AMQP_URL"]
+    program = (sys.executable, "-c", WITHOUT_RABBITMQ)
+    async with receiving() as receiver:
+        async with running("dev", settings=environment, program=program) as command:
+            await command.says(READY)
+            assert command.lines_with("RabbitMQ       none: events are delivered within this")
+            async with client(command) as api:
+                payer, payee = await api.wallet(100), await api.wallet()
+                await webhook_to(api, receiver, payee)
+                first = (await api.transfer(payer, payee, 1)).json["id"]
+                await until(lambda: receiver.event_ids() == [first])
+                receiver.answer = status(500)
+                second = (await api.transfer(payer, payee, 2)).json["id"]
+                await until(lambda: receiver.event_ids() == [first, second])
+            await stopped(command, signal.SIGINT)
+
+        # Its next attempt was to come in five seconds; a new process does not wait for that.
+        receiver.answer = None
+        async with running("dev", settings=environment, program=program) as command:
+            await command.says(READY)
+            await until(lambda: receiver.event_ids() == [first, second, second])
+
+            async def nothing_is_left() -> bool:
+                return await row_count(database, "ledger_00.outbox") == 0
+
+            await until(nothing_is_left)
+            await stopped(command, signal.SIGINT)
+        assert len(receiver.received) == 3
 
 
 # What cannot be had

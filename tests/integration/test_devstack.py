@@ -389,7 +389,7 @@ async def test_without_rabbitmq_the_report_says_so_loudly(
         assert stack.amqp_url is None
         assert stack.servers == []
     assert len(lines) == 1
-    assert "RabbitMQ is NOT INSTALLED: events wait in the outbox" in lines[0]
+    assert "RabbitMQ is NOT INSTALLED: events are delivered within this" in lines[0]
 
 
 async def test_fakeredis_serves_scripts_where_redis_is_not_installed(

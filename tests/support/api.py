@@ -37,6 +37,8 @@ class Api:
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self.session = session
         self.url = url
+        # What every request carries.
+        self.headers: dict[str, str] = {}
 
     async def call(
         self,

@@ -83,7 +83,7 @@ class ApiWithKey(Api):
 
     def __init__(self, api: Api, token: str) -> None:
         super().__init__(api.session, api.url)
-        self._authorization = {"Authorization": f"Bearer {token}"}
+        self.headers = {"Authorization": f"Bearer {token}"}
 
     async def call(
         self,
@@ -96,7 +96,7 @@ class ApiWithKey(Api):
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Send a request in the name of the key's client."""
-        signed = {**self._authorization, **(headers or {})}
+        signed = {**self.headers, **(headers or {})}
         return await super().call(method, path, body, key=key, raw=raw, headers=signed)
 
 

@@ -53,7 +53,8 @@ class Proxy:
         """The address of the server, by way of this proxy."""
         assert self._server is not None
         port = self._server.sockets[0].getsockname()[1]
-        user = f"{self._target.username}@" if self._target.username else ""
+        login, at, _ = self._target.netloc.rpartition("@")
+        user = f"{login}{at}"
         return self._target._replace(netloc=f"{user}127.0.0.1:{port}").geturl()
 
     def arm(

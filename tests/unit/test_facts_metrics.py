@@ -14,6 +14,10 @@ from transferd.observability.facts import (
     GroupCommitted,
     GroupRetried,
     KeysClaimed,
+    NotificationFinished,
+    NotifierFailed,
+    OutboxRelayed,
+    RelayFailed,
     RequestFailed,
     RequestFinished,
     WalletRead,
@@ -22,6 +26,15 @@ from transferd.observability.metrics import Metrics
 
 GROUP = GroupCommitted(
     envelopes=7, posted=4, refused=2, replayed=1, oldest_wait_s=0.003, duration_s=0.2
+)
+DELIVERED = NotificationFinished(
+    sink="webhook",
+    result="delivered",
+    attempt=2,
+    lag_s=0.3,
+    endpoint_id="endpoint-hush",
+    event_id="event-hush",
+    error=None,
 )
 TRACES: list[tuple[Fact, list[str]]] = [
     (
@@ -71,6 +84,30 @@ TRACES: list[tuple[Fact, list[str]]] = [
             '{http_request_method="POST",http_response_status_code="201",'
             'http_route="/transfers/{id}/reversal"} 1.0',
         ],
+    ),
+    (
+        OutboxRelayed(events=300, duration_s=0.05),
+        [
+            "transferd_outbox_events_total 300.0",
+            'transferd_outbox_publish_seconds_bucket{le="0.032"} 0.0',
+            'transferd_outbox_publish_seconds_bucket{le="0.064"} 1.0',
+        ],
+    ),
+    (
+        RelayFailed(ConnectionError("amqp://ada:hush@queue.example")),
+        ['transferd_errors_total{where="RelayFailed"} 1.0'],
+    ),
+    (
+        DELIVERED,
+        [
+            'transferd_notifications_total{attempt="2",result="delivered",sink="webhook"} 1.0',
+            'transferd_notification_lag_seconds_bucket{le="0.25",sink="webhook"} 0.0',
+            'transferd_notification_lag_seconds_bucket{le="0.5",sink="webhook"} 1.0',
+        ],
+    ),
+    (
+        NotifierFailed(ConnectionError("postgresql://ada:hush@db.example")),
+        ['transferd_errors_total{where="NotifierFailed"} 1.0'],
     ),
 ]
 
@@ -122,6 +159,16 @@ def test_what_did_not_happen_is_not_shown() -> None:
     metrics(KeysClaimed(claimed=1, replayed=0, busy=0, unknown=0))
     shown = {line.partition("{")[2] for line in samples(metrics) if "_total{" in line}
     assert shown == {'result="done"} 4.0', 'state="claimed"} 1.0'}
+
+
+@pytest.mark.parametrize("result", ["retrying", "dead", "parked", "repeated"])
+def test_only_what_was_delivered_has_a_lag(result: str) -> None:
+    metrics = Metrics()
+    metrics(DELIVERED._replace(result=result, sink="log", attempt=1, error="answered 500"))
+    shown = {line for line in samples(metrics) if line.startswith("transferd_notification")}
+    assert shown == {
+        f'transferd_notifications_total{{attempt="1",result="{result}",sink="log"}} 1.0'
+    }
 
 
 def test_a_gauge_is_read_when_metrics_are_asked_for() -> None:

@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import FrozenInstanceError, fields, replace
+from ipaddress import ip_network
 from itertools import pairwise
 from typing import Any, Literal
 
@@ -25,8 +26,9 @@ NEST = {
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
     """No settings but those of the test."""
-    for name in [name for name in os.environ if name.upper().startswith("TRANSFERD_")]:
-        monkeypatch.delenv(name)
+    for name in os.environ.copy():
+        if name.upper().startswith(("TRANSFERD_", "NOTIFY_")):
+            monkeypatch.delenv(name)
     return monkeypatch
 
 
@@ -65,7 +67,7 @@ def test_a_wait_that_is_as_long_as_the_one_around_it_is_refused(outer: str, inne
 
 def test_limits_that_just_fit_are_accepted() -> None:
     tight_s = (5.02, 5.01, 5.0, 1.5, 1.49, 1.48, 1.47)
-    limits = with_limits(**dict(zip(NEST, tight_s, strict=True)))
+    limits = with_limits(**dict(zip(NEST, tight_s, strict=True)), relay_publish_timeout_s=1.479)
     assert limits.mailbox_wait_s + limits.command_timeout_s == limits.request_deadline_s
 
 
@@ -92,6 +94,22 @@ def test_a_wait_and_one_whole_attempt_fit_into_the_deadline(name: str) -> None:
 )
 def test_water_marks_are_in_order(changes: dict[str, int]) -> None:
     assert complaint(**changes) == "backlog_low < backlog_high < backlog_max must hold"
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        (
+            {"relay_publish_timeout_s": 2.0},
+            "relay_publish_timeout_s must be shorter than idle_in_transaction_timeout_s",
+        ),
+        ({"renew_after_returns": 20}, "renew_after_returns must be smaller than delivery_limit"),
+        ({"delivery_limit": 8}, "renew_after_returns must be smaller than delivery_limit"),
+    ],
+    ids=str,
+)
+def test_what_leaves_has_limits_that_fit(changes: dict[str, float], told: str) -> None:
+    assert complaint(**changes) == told
 
 
 def test_limits_do_not_change_once_they_are_checked() -> None:
@@ -124,6 +142,58 @@ def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> 
     assert settings.database_password is not None
     assert settings.database_password.get_secret_value() == "hush"
     assert "hush" not in repr(settings)
+
+
+def test_settings_of_a_worker_come_from_the_environment(environment: pytest.MonkeyPatch) -> None:
+    values = {
+        "AMQP_PREFIX": "blue.",
+        "WORKER_HOST": "0.0.0.0",
+        "WORKER_PORT": "9001",
+        "NOTIFY_LOG": "false",
+        "NOTIFY_RETRY_DELAYS_S": "0.5, 5,86400",
+        "NOTIFY_FAIL_RATE": "0.3",
+        "NOTIFY_DELAY_S": "1.5",
+        "DELIVERY_LOG_DAYS": "30",
+        "WEBHOOK_ALLOW_HTTP": "true",
+        "WEBHOOK_ALLOW_NETWORKS": "10.1.0.0/16, fd00::/8",
+    }
+    for name, value in values.items():
+        environment.setenv(f"TRANSFERD_{name}", value)
+    settings = load_settings()
+    assert settings.amqp_prefix == "blue."
+    assert (settings.worker_host, settings.worker_port) == ("0.0.0.0", 9001)
+    assert settings.notify_log is False
+    assert settings.retry_delays_s == (0.5, 5.0, 86_400.0)
+    assert (settings.notify_fail_rate, settings.notify_delay_s) == (0.3, 1.5)
+    assert settings.delivery_log_days == 30
+    assert settings.webhook_allow_http is True
+    assert settings.webhook_networks == (ip_network("10.1.0.0/16"), ip_network("fd00::/8"))
+
+
+def test_without_settings_webhooks_are_public_and_nothing_is_made_to_fail() -> None:
+    settings = load_settings()
+    assert settings.retry_delays_s == (5.0, 30.0, 300.0, 3600.0)
+    assert (settings.notify_fail_rate, settings.notify_delay_s) == (0.0, 0.0)
+    assert (settings.webhook_allow_http, settings.webhook_networks) == (False, ())
+    assert (settings.amqp_prefix, settings.notify_log) == ("", True)
+    assert (settings.worker_host, settings.worker_port) == ("127.0.0.1", 8081)
+
+
+@pytest.mark.parametrize("name", ["NOTIFY_FAIL_RATE", "NOTIFY_DELAY_S"])
+def test_what_is_simulated_has_a_plain_name_too(environment: pytest.MonkeyPatch, name: str) -> None:
+    environment.setenv(name, "0.25")
+    assert getattr(load_settings(), name.lower()) == 0.25
+    environment.setenv(f"TRANSFERD_{name}", "0.5")
+    assert getattr(load_settings(), name.lower()) == 0.5
+    assert getattr(load_settings(**{name.lower(): 0.75}), name.lower()) == 0.75
+
+
+def test_a_mistake_under_the_plain_name_is_told_under_the_full_one(
+    environment: pytest.MonkeyPatch,
+) -> None:
+    environment.setenv("NOTIFY_FAIL_RATE", "2")
+    with pytest.raises(ConfigurationError, match=r"^TRANSFERD_NOTIFY_FAIL_RATE: .+$"):
+        load_settings()
 
 
 def test_without_settings_a_replica_is_local_and_asks_for_keys() -> None:
@@ -162,6 +232,23 @@ def test_only_the_prefix_is_read(environment: pytest.MonkeyPatch) -> None:
         ("DATABASE_URL", "postgresql://ada:hush@db.example:port/x", ""),
         ("REDIS_URL", "http://:hush@cache.example", "must start with redis://"),
         ("AMQP_URL", "http://:hush@queue.example", "must start with amqp://"),
+        ("AMQP_PREFIX", "two words", "should match pattern"),
+        ("AMQP_PREFIX", "x" * 65, "should match pattern"),
+        ("WORKER_PORT", "65536", "less than or equal to 65535"),
+        ("NOTIFY_LOG", "perhaps", "valid boolean"),
+        ("NOTIFY_RETRY_DELAYS_S", "", "must be seconds, growing"),
+        ("NOTIFY_RETRY_DELAYS_S", "soon", "could not convert"),
+        ("NOTIFY_RETRY_DELAYS_S", "30,5", "must be seconds, growing"),
+        ("NOTIFY_RETRY_DELAYS_S", "0,5", "must be seconds, growing"),
+        ("NOTIFY_RETRY_DELAYS_S", "5,86401", "must be seconds, growing, of at most a day"),
+        ("NOTIFY_RETRY_DELAYS_S", "5,nan", "must be seconds, growing"),
+        ("NOTIFY_FAIL_RATE", "1.1", "less than or equal to 1"),
+        ("NOTIFY_FAIL_RATE", "often", "valid number"),
+        ("NOTIFY_DELAY_S", "-1", "greater than or equal to 0"),
+        ("DELIVERY_LOG_DAYS", "0", "greater than or equal to 1"),
+        ("WEBHOOK_ALLOW_HTTP", "perhaps", "valid boolean"),
+        ("WEBHOOK_ALLOW_NETWORKS", "intranet", "does not appear to be an IPv4 or IPv6 network"),
+        ("WEBHOOK_ALLOW_NETWORKS", "10.0.0.1/8", "has host bits set"),
     ],
 )
 def test_a_setting_that_makes_no_sense_is_told_in_one_line(

@@ -22,13 +22,21 @@ CONTRACT = {
     },
     401: {"unauthenticated"},
     403: {"forbidden"},
-    404: {"user-not-found", "wallet-not-found", "transfer-not-found", "not-found"},
+    404: {
+        "user-not-found",
+        "wallet-not-found",
+        "transfer-not-found",
+        "webhook-not-found",
+        "delivery-not-found",
+        "not-found",
+    },
     405: {"method-not-allowed"},
     409: {
         "request-in-progress",
         "reversal-exceeds-transfer",
         "not-reversible",
         "wallet-not-empty",
+        "webhook-disabled",
     },
     412: {"version-not-reached"},
     413: {"body-too-large"},
@@ -71,7 +79,7 @@ def test_every_problem_has_the_status_of_the_contract() -> None:
     told: dict[int, set[str]] = {}
     for code, kind in TYPES.items():
         told.setdefault(kind.status, set()).add(code)
-    # The webhooks' and holds' codes come with them.
+    # The holds' codes come with them.
     assert {
         status: told.get(status, set()) & codes for status, codes in CONTRACT.items()
     } == CONTRACT

@@ -32,6 +32,7 @@ QUICK = Limits(
     mailbox_wait_s=0.05,
     statement_timeout_s=0.04,
     idle_in_transaction_timeout_s=0.03,
+    relay_publish_timeout_s=0.015,
     lock_timeout_s=0.02,
 )
 

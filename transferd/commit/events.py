@@ -1,14 +1,20 @@
-"""The events of a group, as they lie in the outbox: compact JSON, completed when published."""
+"""What happened, as the world hears of it: short in the outbox, a CloudEvent when it leaves.
+
+CloudEvents 1.0, JSON format: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
+"""
 
 from collections.abc import Mapping
 from datetime import datetime
+from typing import Any, NamedTuple
 
 import orjson
 
 from transferd.commit.envelope import Envelope
 from transferd.domain.book import Outcome, Posted, UserCreated, WalletCreated, WalletSet
 from transferd.domain.transfer import PostedTransfer
-from transferd.domain.wallet import ChangeKind, Wallet, WalletChange
+from transferd.domain.wallet import ChangeKind, WalletChange
+
+CLOUD_EVENT = "application/cloudevents+json"
 
 _WALLET_EVENT = {
     ChangeKind.CREATED: "wallet.created",
@@ -20,29 +26,55 @@ _WALLET_EVENT = {
 _TRANSFER_EVENT = {"transfer": "transfer.posted", "reversal": "transfer.reversed"}
 
 
+class News(NamedTuple):
+    """One event. The id is derived from what happened, so whoever tells it again uses the same."""
+
+    id: str
+    type: str
+    time: datetime
+    data: dict[str, object]
+
+
 def events_of(envelope: Envelope, outcome: Outcome) -> list[bytes]:
-    """The events of one outcome, in order; a refusal is no news.
-
-    Ids are derived from what happened, so a repeated attempt cannot make a second event of it.
-    """
-    match outcome:
-        case Posted(transfer):
-            return [_transfer_event(envelope, transfer)]
-        case WalletCreated(wallet, change, None):
-            return [_wallet_event(envelope, wallet, change)]
-        case WalletCreated(wallet, change, PostedTransfer() as initial):
-            return [_wallet_event(envelope, wallet, change), _transfer_event(envelope, initial)]
-        case WalletSet(wallet, WalletChange() as change):
-            return [_wallet_event(envelope, wallet, change)]
-        case UserCreated(user):
-            data = {"id": user.id, "name": user.name}
-            return [_event(envelope, "user.created", user.id, user.created_at, data)]
-        case _:
-            return []
+    """The events of one outcome as they lie in the outbox, in order; a refusal is no news."""
+    origin = envelope.origin
+    return [
+        orjson.dumps(
+            {
+                "id": news.id,
+                "type": news.type,
+                "time": news.time,
+                "traceparent": origin.traceparent,
+                "request_id": origin.request_id,
+                "data": news.data,
+            },
+            option=orjson.OPT_UTC_Z,
+        )
+        for news in _news_of(outcome)
+    ]
 
 
-def _transfer_event(envelope: Envelope, transfer: PostedTransfer) -> bytes:
-    data = {
+def cloud_event(event: Mapping[str, Any]) -> bytes:
+    """An event of the outbox (or `News._asdict()`) as a CloudEvent in JSON."""
+    envelope = {
+        "specversion": "1.0",
+        "id": event["id"],
+        "source": "/transferd",
+        "type": event["type"],
+        "subject": event["data"]["id"],
+        "time": event["time"],
+        "datacontenttype": "application/json",
+    }
+    if "traceparent" in event:
+        envelope["traceparent"] = event["traceparent"]
+        envelope["requestid"] = event["request_id"]
+    envelope["data"] = event["data"]
+    return orjson.dumps(envelope, option=orjson.OPT_UTC_Z)
+
+
+def news_of_transfer(transfer: PostedTransfer) -> News:
+    """A posted transfer or reversal, with what both its wallets are afterwards."""
+    data: dict[str, object] = {
         "id": transfer.id,
         "kind": transfer.kind,
         "source_wallet_id": transfer.source_wallet_id,
@@ -57,35 +89,35 @@ def _transfer_event(envelope: Envelope, transfer: PostedTransfer) -> bytes:
         "destination_balance_after": transfer.destination_balance_after_minor,
         "reverses_transfer_id": transfer.reverses_transfer_id,
     }
-    kind = _TRANSFER_EVENT[transfer.kind]
-    return _event(envelope, kind, transfer.id, transfer.created_at, data)
+    return News(transfer.id, _TRANSFER_EVENT[transfer.kind], transfer.created_at, data)
 
 
-def _wallet_event(envelope: Envelope, wallet: Wallet, change: WalletChange) -> bytes:
-    data = {
-        "id": wallet.id,
-        "user_id": wallet.user_id,
-        "currency": wallet.currency,
+def news_of_change(change: WalletChange, user_id: str | None, currency: str) -> News:
+    """Any other change of a wallet; its creation too."""
+    data: dict[str, object] = {
+        "id": change.wallet_id,
+        "user_id": user_id,
+        "currency": currency,
         "balance": change.balance_minor,
         "overdraft_limit": change.overdraft_limit_minor,
         "status": change.status,
         "version": change.version,
     }
-    id = f"{wallet.id}:{change.version}"
-    return _event(envelope, _WALLET_EVENT[change.kind], id, change.created_at, data)
+    id = f"{change.wallet_id}:{change.version}"
+    return News(id, _WALLET_EVENT[change.kind], change.created_at, data)
 
 
-def _event(
-    envelope: Envelope, type: str, id: str, time: datetime, data: Mapping[str, object]
-) -> bytes:
-    return orjson.dumps(
-        {
-            "id": id,
-            "type": type,
-            "time": time,
-            "traceparent": envelope.origin.traceparent,
-            "request_id": envelope.origin.request_id,
-            "data": data,
-        },
-        option=orjson.OPT_UTC_Z,
-    )
+def _news_of(outcome: Outcome) -> list[News]:
+    match outcome:
+        case Posted(transfer):
+            return [news_of_transfer(transfer)]
+        case WalletCreated(wallet, change, initial):
+            created = news_of_change(change, wallet.user_id, wallet.currency)
+            return [created] if initial is None else [created, news_of_transfer(initial)]
+        case WalletSet(wallet, WalletChange() as change):
+            return [news_of_change(change, wallet.user_id, wallet.currency)]
+        case UserCreated(user):
+            data: dict[str, object] = {"id": user.id, "name": user.name}
+            return [News(user.id, "user.created", user.created_at, data)]
+        case _:
+            return []

@@ -36,8 +36,10 @@ __all__ = [
 ]
 
 NO_RABBITMQ = (
-    "RabbitMQ is NOT INSTALLED: events wait in the outbox, a table of PostgreSQL. "
-    "Install it (apt install rabbitmq-server, brew install rabbitmq) or set TRANSFERD_AMQP_URL."
+    "RabbitMQ is NOT INSTALLED: events are delivered within this process instead. They stay in "
+    "the outbox, a table of PostgreSQL, until they are; what waits for another attempt is "
+    "remembered in memory only. Install it (apt install rabbitmq-server, brew install rabbitmq) or "
+    "set TRANSFERD_AMQP_URL."
 )
 
 

@@ -12,7 +12,7 @@ from transferd.ledger.ids import LEDGERS, ledger_of
 from transferd.ledger.store.audit import Snapshot, snapshot
 from transferd.ledger.store.database import Database, Row
 from transferd.ledger.store.errors import Rejected
-from transferd.ledger.store.group import RENDER_VERSION
+from transferd.ledger.store.outcomes import RENDER_VERSION
 
 
 class Check(StrEnum):
@@ -194,5 +194,5 @@ def _complaint_about(body: bytes, status: int) -> str | None:
         fits = repeated == status
     else:
         # Failures of the machinery are never stored.
-        fits = status in (200, 201) and not isinstance(repeated, int)
+        fits = status in (200, 201, 202) and not isinstance(repeated, int)
     return None if fits else f"status {status} does not fit its body (status {repeated})"

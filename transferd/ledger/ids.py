@@ -18,6 +18,12 @@ def new_id(ledger: int = 0) -> str:
     )
 
 
+def id_at(time_s: float) -> str:
+    """The smallest id that is made at this time (seconds since 1970) or later."""
+    milliseconds = max(0, int(time_s * 1000))
+    return f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7000-8000-000000000000"
+
+
 def ledger_of(id: str) -> str:
     """The schema that holds the wallet or transfer `id`.
 

@@ -274,3 +274,260 @@ WHERE id = $1;
 -- name: ping
 -- Whether PostgreSQL answers.
 SELECT 1;
+
+-- name: insert_outcome
+-- The outcome of a key whose request moves no money, beside what the request changed. A row fewer
+-- tells that another request with the key was faster.
+INSERT INTO transferd.outcomes (
+    client_id, key, fingerprint, status, render_version, transfer_id, body, created_at)
+VALUES ($1, $2, $3, $4, $5, NULL, $6, now())
+ON CONFLICT DO NOTHING
+RETURNING 1;
+
+-- name: take_lease
+-- Whoever gets this row locked publishes until its transaction ends; the others do not wait.
+SELECT ledger FROM transferd.relay_leases WHERE ledger = $1 FOR UPDATE SKIP LOCKED;
+
+-- name: read_outbox
+-- The oldest rows, up to $1 events. Never "behind the last one": sequence numbers commit out of order,
+-- though for one wallet in order. Rows with a number in $2 are left out.
+SELECT seq, created_at, events::text
+FROM (
+    SELECT seq, created_at, events, sum(event_count) OVER (ORDER BY seq) - event_count AS before
+    FROM (
+        SELECT seq, created_at, event_count, events FROM {ledger}.outbox
+        WHERE seq <> ALL ($2::bigint[])
+        ORDER BY seq LIMIT $1
+    ) oldest
+) counted
+WHERE before < $1
+ORDER BY seq;
+
+-- name: outbox_has_rows
+-- A poll must be cheap while there is nothing to do.
+SELECT EXISTS (SELECT FROM {ledger}.outbox);
+
+-- name: outbox_oldest
+-- For a relay that stands by: what lies for long is published by nobody else.
+SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 AS oldest_s
+FROM {ledger}.outbox
+ORDER BY seq LIMIT 1;
+
+-- name: outbox_size
+-- What waits to be published, and since when the oldest does. Read for the metrics.
+SELECT coalesce(sum(event_count), 0)::bigint AS events,
+       extract(epoch FROM clock_timestamp() - min(created_at))::float8 AS oldest_s
+FROM {ledger}.outbox;
+
+-- name: delete_outbox
+-- Published, or in the hands of the in-process transport's receiver.
+DELETE FROM {ledger}.outbox WHERE seq = ANY ($1::bigint[]);
+
+-- name: insert_outbox
+-- Events that are to be sent once more: they leave the way they came.
+INSERT INTO {ledger}.outbox (created_at, event_count, events)
+VALUES (clock_timestamp(), $1, $2::json);
+
+-- name: insert_webhook
+-- A new endpoint.
+INSERT INTO transferd.webhooks (
+    id, client_id, url, events, wallet_id, secret, status, created_at, updated_at)
+VALUES ($1, $2, $3, $4, $5, $6, 0, now(), now())
+RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
+          previous_secret_until, created_at, updated_at;
+
+-- name: read_webhooks
+-- One endpoint, or all of them for a notifier.
+SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
+       previous_secret_until, created_at, updated_at
+FROM transferd.webhooks
+WHERE $1::uuid IS NULL OR id = $1;
+
+-- name: list_webhooks
+-- Newest first by id.
+SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
+       previous_secret_until, created_at, updated_at
+FROM transferd.webhooks
+WHERE $1::uuid IS NULL OR id < $1
+ORDER BY webhooks.id DESC
+LIMIT $2;
+
+-- name: update_webhook
+-- What is null stays; an endpoint that is set active again forgets why it was not.
+UPDATE transferd.webhooks
+SET url = coalesce($2, url), events = coalesce($3, events), status = coalesce($4, status),
+    disabled_reason = CASE $4::smallint WHEN 0 THEN NULL WHEN 1 THEN $5::text
+                      ELSE disabled_reason END,
+    updated_at = now()
+WHERE id = $1
+RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
+          previous_secret_until, created_at, updated_at;
+
+-- name: rotate_webhook
+-- A new secret. The old one goes on signing beside it, until $3 seconds from now.
+UPDATE transferd.webhooks
+SET previous_secret = secret, previous_secret_until = now() + make_interval(secs => $3),
+    secret = $2, updated_at = now()
+WHERE id = $1
+RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
+          previous_secret_until, created_at, updated_at;
+
+-- name: delete_webhook
+-- Its delivery log goes with it.
+WITH log AS (
+    DELETE FROM transferd.deliveries WHERE endpoint_id = $1
+)
+DELETE FROM transferd.webhooks WHERE id = $1 RETURNING 1;
+
+-- name: count_webhook_change
+-- In the transaction of the change.
+UPDATE transferd.webhooks_version SET version = version + 1;
+
+-- name: read_deliveries
+-- What is known of these events already, and in the last row the version of the webhooks.
+SELECT event_id, endpoint_id::text, status, NULL::bigint AS version
+FROM transferd.deliveries
+WHERE event_id = ANY ($1::text[])
+UNION ALL
+SELECT NULL, NULL, NULL, version FROM transferd.webhooks_version;
+
+-- name: record_deliveries
+-- The result of an attempt each, and with it the mark that the event was consumed. What was delivered
+-- stays so, whatever a second message with the same event thinks.
+INSERT INTO transferd.deliveries AS d (
+    id, event_id, endpoint_id, event_type, status, attempts, response_status, error,
+    response_excerpt, event, next_attempt_at, created_at, updated_at)
+SELECT id, event_id, endpoint_id, event_type, status, attempts, response_status, error, excerpt,
+       event::json, now() + make_interval(secs => wait_s), now(), now()
+FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::smallint[], $6::integer[],
+            $7::smallint[], $8::text[], $9::text[], $10::text[], $11::float8[])
+    AS r (id, event_id, endpoint_id, event_type, status, attempts, response_status, error, excerpt,
+          event, wait_s)
+ON CONFLICT (event_id, endpoint_id) DO UPDATE
+SET status = excluded.status, attempts = d.attempts + excluded.attempts,
+    response_status = excluded.response_status, error = excluded.error,
+    response_excerpt = excluded.response_excerpt, next_attempt_at = excluded.next_attempt_at,
+    updated_at = excluded.updated_at
+WHERE d.status <> 1;
+
+-- name: list_deliveries
+-- The log of an endpoint, newest first.
+SELECT id::text, event_id, event_type, status, attempts, response_status, error, response_excerpt,
+       next_attempt_at, created_at, updated_at, event::text
+FROM transferd.deliveries
+WHERE endpoint_id = $1
+  AND ($2::smallint IS NULL OR status = $2)
+  AND ($3::uuid IS NULL OR id < $3)
+ORDER BY deliveries.id DESC
+LIMIT $4;
+
+-- name: ask_again
+-- Marks a delivery as wanted once more: its next message is not taken for a repetition.
+UPDATE transferd.deliveries
+SET status = 0, next_attempt_at = NULL, updated_at = now()
+WHERE endpoint_id = $1 AND id = $2
+RETURNING id::text, event_id, event_type, status, attempts, response_status, error,
+          response_excerpt, next_attempt_at, created_at, updated_at, event::text;
+
+-- name: ask_again_for_events
+-- The same for dead letters that are sent once more.
+UPDATE transferd.deliveries d
+SET status = 0, next_attempt_at = NULL, updated_at = now()
+FROM unnest($1::text[], $2::uuid[]) AS wanted (event_id, endpoint_id)
+WHERE d.event_id = wanted.event_id AND d.endpoint_id = wanted.endpoint_id;
+
+-- name: endpoints_with_deliveries
+-- Who has a log, by jumping from one endpoint to the next in the index.
+WITH RECURSIVE endpoints (id) AS (
+    (SELECT endpoint_id FROM transferd.deliveries ORDER BY endpoint_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT endpoint_id FROM transferd.deliveries d WHERE d.endpoint_id > endpoints.id
+            ORDER BY endpoint_id LIMIT 1)
+    FROM endpoints WHERE id IS NOT NULL
+)
+SELECT id::text FROM endpoints WHERE id IS NOT NULL;
+
+-- name: prune_deliveries
+-- The oldest of an endpoint that are behind the window, some at a time; $2 is an id (UUIDv7) of its
+-- time. What is still being tried stays.
+DELETE FROM transferd.deliveries
+WHERE ctid = ANY (ARRAY(
+    SELECT ctid FROM transferd.deliveries
+    WHERE endpoint_id = $1 AND id < $2 AND status IN (1, 3)
+    ORDER BY id LIMIT $3))
+RETURNING 1;
+
+-- name: insert_dead_letters
+-- With the delivery record of the last attempt, in one transaction.
+INSERT INTO transferd.dead_letters (
+    id, endpoint_id, event_id, event_type, reason, detail, attempts, body, died_at)
+SELECT id, endpoint_id, event_id, event_type, reason, detail, attempts, body, now()
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[],
+            $8::bytea[])
+    AS l (id, endpoint_id, event_id, event_type, reason, detail, attempts, body)
+ON CONFLICT DO NOTHING;
+
+-- name: list_dead_letters
+-- Oldest first; a null filter admits everything.
+SELECT id::text, endpoint_id::text, event_id, event_type, reason, detail, attempts, body, died_at
+FROM transferd.dead_letters
+WHERE ($1::uuid IS NULL OR id > $1)
+  AND ($2::uuid IS NULL OR endpoint_id = $2)
+  AND ($3::text IS NULL OR event_type = $3)
+  AND ($4::text IS NULL OR reason = $4)
+  AND ($5::timestamptz IS NULL OR died_at < $5)
+  AND ($6::uuid[] IS NULL OR id = ANY ($6))
+ORDER BY dead_letters.id
+LIMIT $7;
+
+-- name: count_dead_letters
+-- How many pass the same filters.
+SELECT count(*) AS count
+FROM transferd.dead_letters
+WHERE ($1::uuid IS NULL OR endpoint_id = $1)
+  AND ($2::text IS NULL OR event_type = $2)
+  AND ($3::text IS NULL OR reason = $3)
+  AND ($4::timestamptz IS NULL OR died_at < $4)
+  AND ($5::uuid[] IS NULL OR id = ANY ($5));
+
+-- name: delete_dead_letters
+-- Those of these that are still there; two operators at once get each letter once.
+DELETE FROM transferd.dead_letters WHERE id = ANY ($1::uuid[])
+RETURNING id::text, endpoint_id::text, event_id, event_type, reason, detail, attempts, body,
+          died_at;
+
+-- name: wallet_versions
+-- Which of the watched wallets have moved; one question for all event streams of a replica.
+SELECT id::text, version FROM {ledger}.wallets WHERE id = ANY ($1::uuid[]);
+
+-- name: changes_after
+-- Changes of a wallet that are not transfers, oldest first, for its event stream.
+SELECT c.wallet_id::text, c.version, c.kind, c.status, c.balance_after, c.overdraft_limit,
+       c.created_at, w.user_id::text, w.currency
+FROM {ledger}.wallet_changes c
+JOIN {ledger}.wallets w ON w.id = c.wallet_id
+WHERE c.wallet_id = $1 AND c.version > $2
+ORDER BY c.version
+LIMIT $3;
+
+-- name: transfers_after
+-- A wallet's transfers on either side after a version, oldest first, for its event stream.
+SELECT * FROM (
+    (SELECT id::text, kind, source_wallet_id::text, destination_wallet_id::text, amount, currency,
+            reference, metadata::text, source_version, source_balance_after, destination_version,
+            destination_balance_after, reverses_transfer_id::text, created_at,
+            source_version AS wallet_version
+     FROM {ledger}.transfers
+     WHERE source_wallet_id = $1 AND source_version > $2
+     ORDER BY source_version LIMIT $3)
+    UNION ALL
+    (SELECT id::text, kind, source_wallet_id::text, destination_wallet_id::text, amount, currency,
+            reference, metadata::text, source_version, source_balance_after, destination_version,
+            destination_balance_after, reverses_transfer_id::text, created_at,
+            destination_version AS wallet_version
+     FROM {ledger}.transfers
+     WHERE destination_wallet_id = $1 AND destination_version > $2
+     ORDER BY destination_version LIMIT $3)
+) transfers
+ORDER BY wallet_version
+LIMIT $3;

@@ -79,6 +79,38 @@ class RequestFailed(NamedTuple):
     error: BaseException
 
 
+class OutboxRelayed(NamedTuple):
+    """Events were published and taken out of the outbox, in one transaction."""
+
+    events: int
+    duration_s: float
+
+
+class RelayFailed(NamedTuple):
+    """A batch of the outbox could not be published; it stays and is tried again."""
+
+    error: BaseException
+
+
+class NotificationFinished(NamedTuple):
+    """An attempt to deliver ended. `sink` is log or webhook; `result` is delivered, retrying, dead,
+    parked (its endpoint is slow) or repeated (delivered before). `lag_s` since the commit."""
+
+    sink: str
+    result: str
+    attempt: int
+    lag_s: float
+    endpoint_id: str
+    event_id: str
+    error: str | None
+
+
+class NotifierFailed(NamedTuple):
+    """The notifier could not go on for a moment; what it holds comes again."""
+
+    error: BaseException
+
+
 Fact = (
     GroupCommitted
     | GroupRetried
@@ -90,6 +122,10 @@ Fact = (
     | WalletRead
     | RequestFinished
     | RequestFailed
+    | OutboxRelayed
+    | RelayFailed
+    | NotificationFinished
+    | NotifierFailed
 )
 Hook = Callable[[Fact], None]
 
@@ -98,7 +134,11 @@ class Facts:
     """Hands each fact to every hook, in the order in which they were given."""
 
     def __init__(self, *hooks: Hook) -> None:
-        self._hooks = hooks
+        self._hooks = list(hooks)
+
+    def hear(self, hook: Hook) -> None:
+        """One more hook."""
+        self._hooks.append(hook)
 
     def emit(self, fact: Fact) -> None:
         """Tell all hooks. A hook must be quick and must not raise."""

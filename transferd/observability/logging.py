@@ -12,6 +12,9 @@ from transferd.observability.facts import (
     CommandPoisoned,
     Fact,
     GroupRetried,
+    NotificationFinished,
+    NotifierFailed,
+    RelayFailed,
     RequestFailed,
 )
 
@@ -31,10 +34,24 @@ def configure(level: str) -> None:
     # While PostgreSQL is away the driver's pool writes a stack trace for each connect that fails.
     # The facts of the group commit say the same in a line.
     logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
+    # The same while RabbitMQ is away: `RelayFailed` and `NotifierFailed` have the reason.
+    logging.getLogger("aiormq").setLevel(logging.CRITICAL)
+    logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
 
 
 # Most facts are numbers; asking this first keeps them cheap.
-_WORTH_A_LINE = frozenset({RequestFailed, CommandPoisoned, ActorFailed, GroupRetried, CacheFailed})
+_WORTH_A_LINE = frozenset(
+    {
+        RequestFailed,
+        CommandPoisoned,
+        ActorFailed,
+        GroupRetried,
+        CacheFailed,
+        RelayFailed,
+        NotifierFailed,
+        NotificationFinished,
+    }
+)
 
 
 class Log:
@@ -59,10 +76,27 @@ class Log:
             case GroupRetried(cause, envelopes):
                 self._log.warning("group retried", cause=cause, envelopes=envelopes)
             case CacheFailed(error):
-                self._log.warning("redis call failed", error=f"{type(error).__name__}: {error}")
+                self._log.warning("redis call failed", error=_one_line(error))
+            case RelayFailed(error) | NotifierFailed(error):
+                self._log.warning("notifications wait", error=_one_line(error))
+            case NotificationFinished(error=str()) as failed:
+                # What will be tried again is no alarm; what was given up is.
+                say = self._log.error if failed.result == "dead" else self._log.info
+                say(
+                    "delivery failed",
+                    result=failed.result,
+                    attempt=failed.attempt,
+                    endpoint=failed.endpoint_id,
+                    event_id=failed.event_id,
+                    error=failed.error,
+                )
             case _:
                 pass
 
     def say(self, event: str, **facts: object) -> None:
         """A line of a component's life: started, draining, stopped."""
         self._log.info(event, **facts)
+
+
+def _one_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

@@ -14,6 +14,10 @@ from transferd.observability.facts import (
     GroupCommitted,
     GroupRetried,
     KeysClaimed,
+    NotificationFinished,
+    NotifierFailed,
+    OutboxRelayed,
+    RelayFailed,
     RequestFailed,
     RequestFinished,
     WalletRead,
@@ -63,9 +67,28 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._relayed = Counter(
+            "transferd_outbox_events", "Events published.", registry=self.registry
+        )
+        self._relay_time = self._histogram(
+            "transferd_outbox_publish_seconds", "One batch, from lease to COMMIT.", _SECONDS
+        )
+        self._notifications = Counter(
+            "transferd_notifications",
+            "Attempts to deliver, by sink, result and number of the attempt.",
+            ("sink", "result", "attempt"),
+            registry=self.registry,
+        )
+        self._lag = Histogram(
+            "transferd_notification_lag_seconds",
+            "From the commit of an event to its delivery.",
+            ("sink",),
+            buckets=_SECONDS,
+            registry=self.registry,
+        )
         self._request_children: dict[tuple[str, str, int], Histogram] = {}
 
-    def __call__(self, fact: Fact) -> None:  # noqa: C901 one flat case per fact
+    def __call__(self, fact: Fact) -> None:  # noqa: C901, PLR0912 one flat case per fact
         """Take a fact."""
         match fact:
             case RequestFinished():
@@ -89,7 +112,16 @@ class Metrics:
                 self._failures.labels(code).inc()
             case CacheFailed(error):
                 self._cache_failures.labels(type(error).__name__).inc()
-            case CommandPoisoned() | ActorFailed() | RequestFailed():
+            case NotificationFinished(sink, result, attempt, lag_s):
+                self._notifications.labels(sink, result, str(attempt)).inc()
+                if result == "delivered":
+                    self._lag.labels(sink).observe(lag_s)
+            case OutboxRelayed(events, duration_s):
+                self._relayed.inc(events)
+                self._relay_time.observe(duration_s)
+            case CommandPoisoned() | ActorFailed() | RequestFailed() | RelayFailed():
+                self._errors.labels(type(fact).__name__).inc()
+            case NotifierFailed():
                 self._errors.labels(type(fact).__name__).inc()
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:

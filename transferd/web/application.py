@@ -10,15 +10,26 @@ from transferd.web.calls import Call
 from transferd.web.middlewares import ORIGIN, edge
 from transferd.web.operations import Operation
 from transferd.web.parts import Parts
-from transferd.web.routes import currencies, idempotency_keys, system, transfers, users, wallets
+from transferd.web.routes import (
+    currencies,
+    events,
+    idempotency_keys,
+    system,
+    transfers,
+    users,
+    wallets,
+    webhooks,
+)
 from transferd.web.schemas import NoQuery
 
 OPERATIONS: tuple[Operation, ...] = (
     *users.OPERATIONS,
     *currencies.OPERATIONS,
     *wallets.OPERATIONS,
+    *events.OPERATIONS,
     *transfers.OPERATIONS,
     *idempotency_keys.OPERATIONS,
+    *webhooks.OPERATIONS,
 )
 
 

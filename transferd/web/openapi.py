@@ -8,9 +8,11 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
+from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.web import schemas
 from transferd.web.operations import Operation
 from transferd.web.problems import MEDIA_TYPE, TYPES
+from transferd.web.streams import EVENT_STREAM
 
 _REFERENCE = "#/components/schemas/{model}"
 _ALWAYS = (
@@ -21,8 +23,9 @@ _ALWAYS = (
     "database-unavailable",
 )
 _WITH_BODY = ("malformed-json", "body-too-large", "unsupported-media-type")
-_WITH_COMMAND = ("request-in-progress", "mailbox-full", "overloaded", "draining")
-_WITH_KEY = ("idempotency-key-invalid", "idempotency-key-reused")
+_WITH_COMMAND = ("request-in-progress", "mailbox-full", "draining")
+_WITH_CHANGE = ("overloaded", "deadline-exceeded")
+_WITH_KEY = ("request-in-progress", "idempotency-key-invalid", "idempotency-key-reused")
 
 # The headers of answers, with what they say.
 _ANY_HEADERS = {
@@ -33,7 +36,17 @@ _WALLET_HEADERS = {"ETag": "w and the version.", "X-Cache": "hit, miss or bypass
 _CREATED_HEADERS = {"Location": "The address of what was made."}
 _KEY_HEADERS = {"Idempotent-Replayed": "true, where this is the outcome of an earlier request."}
 _PAGE_HEADERS = {"Link": 'The next page (rel="next"), if there is one.'}
+_STREAM_HEADERS = {
+    "Cache-Control": "no-store.",
+    "X-Accel-Buffering": "no: a proxy has to pass each event on at once.",
+}
+_EVENTS = (
+    "Events as they come, until the client leaves. `id` is the version that the wallet has then,"
+    " `event` its type, and `data` a CloudEvent as JSON. The first block has only the id that the"
+    " stream begins after. Lines that begin with a colon may be ignored."
+)
 _RETRY_HEADERS = {"Retry-After": "Seconds to wait before another try, where that helps."}
+_LAST_EVENT_ID = {"type": "integer", "minimum": 0, "maximum": BALANCE_MINOR_MAX}
 _HEADERS_OF_STATUS: dict[int, dict[str, str]] = {
     401: {"WWW-Authenticate": "Bearer."},
     409: _RETRY_HEADERS,
@@ -89,6 +102,8 @@ def _operation(operation: Operation) -> dict[str, Any]:
         described["parameters"].append(_key_parameter(operation))
     if operation.query is schemas.WalletQuery:
         described["parameters"].append(_header_parameter("If-None-Match"))
+    if operation.media_type == EVENT_STREAM:
+        described["parameters"].append(_header_parameter("Last-Event-ID", _LAST_EVENT_ID))
     described["parameters"] += [_header_parameter(name) for name in _ANY_HEADERS]
     if operation.body is not None:
         described["requestBody"] = {
@@ -100,25 +115,16 @@ def _operation(operation: Operation) -> dict[str, Any]:
 
 
 def _responses(operation: Operation) -> dict[str, Any]:
-    schema: dict[str, Any] = _reference(operation.answer)
-    if operation.is_list:
-        schema = {
-            "type": "object",
-            "required": ["data", "has_more", "next_cursor"],
-            "properties": {
-                "data": {"type": "array", "items": schema},
-                "has_more": {"type": "boolean"},
-                "next_cursor": {"type": ["string", "null"]},
-            },
-        }
     headers = _ANY_HEADERS | (_KEY_HEADERS if operation.key != "none" else {})
     responses: dict[str, Any] = {
         str(operation.status): {
             "description": "Done.",
             "headers": _headers(headers | _success_headers(operation)),
-            "content": {"application/json": {"schema": schema}},
         }
     }
+    if operation.status != 204:
+        content = {operation.media_type: {"schema": _schema(operation)}}
+        responses[str(operation.status)]["content"] = content
     if operation.query is schemas.DryRunQuery:
         responses["200"] = {
             **responses["201"],
@@ -142,7 +148,26 @@ def _responses(operation: Operation) -> dict[str, Any]:
     return responses
 
 
+def _schema(operation: Operation) -> dict[str, Any]:
+    if operation.answer is None:
+        return {"type": "string", "description": _EVENTS}
+    schema: dict[str, Any] = _reference(operation.answer)
+    if not operation.is_list:
+        return schema
+    return {
+        "type": "object",
+        "required": ["data", "has_more", "next_cursor"],
+        "properties": {
+            "data": {"type": "array", "items": schema},
+            "has_more": {"type": "boolean"},
+            "next_cursor": {"type": ["string", "null"]},
+        },
+    }
+
+
 def _success_headers(operation: Operation) -> dict[str, str]:
+    if operation.media_type == EVENT_STREAM:
+        return _STREAM_HEADERS
     if operation.query is schemas.WalletQuery:
         return _WALLET_HEADERS
     if operation.is_list:
@@ -161,7 +186,9 @@ def _codes(operation: Operation) -> list[str]:
     if issubclass(operation.query, schemas.ListQuery):
         codes += ["cursor-invalid"]
     if operation.method != "GET":
-        codes += [*_WITH_COMMAND, *_WITH_BODY, "deadline-exceeded"]
+        codes += [*_WITH_BODY, *_WITH_CHANGE]
+    if operation.method != "GET" and operation.is_command:
+        codes += _WITH_COMMAND
     if operation.key != "none":
         codes += _WITH_KEY
     if operation.key == "required":
@@ -201,8 +228,8 @@ def _key_parameter(operation: Operation) -> dict[str, Any]:
     }
 
 
-def _header_parameter(name: str) -> dict[str, Any]:
-    return {"name": name, "in": "header", "required": False, "schema": {"type": "string"}}
+def _header_parameter(name: str, schema: dict[str, Any] | None = None) -> dict[str, Any]:
+    return {"name": name, "in": "header", "required": False, "schema": schema or {"type": "string"}}
 
 
 def _reference(model: type[BaseModel]) -> dict[str, str]:

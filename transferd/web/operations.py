@@ -18,20 +18,26 @@ Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What clients may call. `refusals` are the codes beyond those that every operation has."""
+    """What clients may call. `refusals` are the codes beyond those that every operation has.
+
+    `answer` is None where nothing comes back, or no JSON: `media_type` says what does.
+    """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
     path: str
     handler: Handler
     summary: str
-    answer: type[BaseModel]
+    answer: type[BaseModel] | None
     tag: str
     scope: str | None = None
     status: int = 200
     body: type[BaseModel] | None = None
     query: type[Query] = NoQuery
     is_list: bool = False
+    media_type: str = "application/json"
     key: Literal["required", "optional", "none"] = "none"
+    # Whether it goes through an actor and a group commit; reads do not.
+    is_command: bool = True
     refusals: Sequence[str] = field(default_factory=tuple)
 
 

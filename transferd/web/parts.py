@@ -13,6 +13,7 @@ from transferd.ledger.store.wallets import Currency
 from transferd.observability.facts import Facts
 from transferd.observability.metrics import Metrics
 from transferd.web.rendering import Rendering
+from transferd.web.streams import Streams
 
 
 @dataclass(slots=True)
@@ -35,6 +36,7 @@ class Parts:
     replays: Replays
     router: Router
     rendering: Rendering
+    streams: Streams
     currencies: Mapping[str, Currency]
     funding_wallet_ids: frozenset[str]
     lifecycle: Lifecycle

@@ -50,6 +50,10 @@ TYPES: dict[str, ProblemType] = {
     "transfer-not-found": ProblemType(
         404, "Transfer not found", "There is no transfer with this id."
     ),
+    "webhook-not-found": ProblemType(404, "Webhook not found", "There is no webhook with this id."),
+    "delivery-not-found": ProblemType(
+        404, "Delivery not found", "This webhook has no such delivery in its log."
+    ),
     "not-found": ProblemType(404, "Not found", "There is nothing at this address."),
     "method-not-allowed": ProblemType(
         405, "Method not allowed", "The Allow header lists the methods of this address."
@@ -67,6 +71,11 @@ TYPES: dict[str, ProblemType] = {
     "not-reversible": ProblemType(409, "Not reversible", "A reversal cannot be reversed."),
     "wallet-not-empty": ProblemType(
         409, "Wallet not empty", "A wallet can be closed only when its balance is zero."
+    ),
+    "webhook-disabled": ProblemType(
+        409,
+        "Webhook disabled",
+        "Nothing is sent to a disabled webhook. Set its status to active first.",
     ),
     "version-not-reached": ProblemType(
         412, "Version not reached", "The wallet has not reached min_version; `version` is its own."

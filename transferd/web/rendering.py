@@ -12,6 +12,8 @@ from transferd.domain.errors import Reason, Refused
 from transferd.domain.transfer import PostedTransfer
 from transferd.domain.user import User
 from transferd.domain.wallet import CreateWallet, Wallet
+from transferd.domain.webhook import Webhook
+from transferd.ledger.store.deliveries import Delivery
 from transferd.ledger.store.wallets import Currency, StatementEntry
 from transferd.web import problems
 
@@ -120,6 +122,43 @@ def currency_view(currency: Currency) -> dict[str, object]:
         "name": currency.name,
         "exponent": currency.exponent,
         "funding_wallet_id": currency.funding_wallet_id,
+    }
+
+
+def webhook_view(webhook: Webhook, *, secret: str | None = None) -> dict[str, object]:
+    """The fields of a webhook; its secret only where it is handed out."""
+    until = webhook.previous_secret_until
+    view: dict[str, object] = {
+        "id": webhook.id,
+        "url": webhook.url,
+        "events": webhook.events,
+        "wallet_id": webhook.wallet_id,
+        "status": webhook.status,
+        "disabled_reason": webhook.disabled_reason,
+        "previous_secret_until": None if until is None else rfc3339(until),
+        "created_at": rfc3339(webhook.created_at),
+        "updated_at": rfc3339(webhook.updated_at),
+    }
+    if secret is not None:
+        view["secret"] = secret
+    return view
+
+
+def delivery_view(delivery: Delivery) -> dict[str, object]:
+    """The fields of a row of a webhook's delivery log."""
+    due = delivery.next_attempt_at
+    return {
+        "id": delivery.id,
+        "event_id": delivery.event_id,
+        "event_type": delivery.event_type,
+        "status": delivery.status,
+        "attempts": delivery.attempts,
+        "response_status": delivery.response_status,
+        "error": delivery.error,
+        "response_excerpt": delivery.response_excerpt,
+        "next_attempt_at": None if due is None else rfc3339(due),
+        "created_at": rfc3339(delivery.created_at),
+        "updated_at": rfc3339(delivery.updated_at),
     }
 
 

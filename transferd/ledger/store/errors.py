@@ -63,7 +63,14 @@ def translated() -> Iterator[None]:
         yield
     except asyncpg.PostgresError as error:
         raise _translate(error) from error
-    except (TimeoutError, asyncpg.InterfaceError, OSError, EOFError) as error:
+    except (
+        TimeoutError,
+        asyncpg.InterfaceError,
+        # A connection that the server ends between two messages of one statement.
+        asyncpg.InternalClientError,
+        OSError,
+        EOFError,
+    ) as error:
         text = str(error) or type(error).__name__
         if isinstance(error, asyncpg.InterfaceError) and not _is_about_connection(error):
             raise Rejected(text) from error

@@ -11,11 +11,8 @@ from transferd.domain.user import User
 from transferd.domain.wallet import Wallet, WalletChange
 from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.errors import SerializationFailure
-from transferd.ledger.store.outcomes import StoredOutcome
+from transferd.ledger.store.outcomes import RENDER_VERSION, StoredOutcome
 from transferd.ledger.store.wallets import CHANGE_KINDS, STATUSES, wallet_of
-
-# How a stored transfer is turned into bytes. A new number gets a new renderer beside the old one.
-RENDER_VERSION = 1
 
 _MOVED = "the version of a wallet has moved under its lock"
 

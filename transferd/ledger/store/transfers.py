@@ -50,3 +50,13 @@ async def list_transfers(
         "list_transfers", wallet_id, before_version, limit, ledger=ledger_of(wallet_id)
     )
     return [(row["wallet_version"], transfer_of(row)) for row in rows]
+
+
+async def transfers_after(
+    database: Database, wallet_id: str, *, after_version: int, limit: int
+) -> list[tuple[int, PostedTransfer]]:
+    """The wallet's (version, transfer) pairs above `after_version`, oldest first."""
+    rows = await database.fetch(
+        "transfers_after", wallet_id, after_version, limit, ledger=ledger_of(wallet_id)
+    )
+    return [(row["wallet_version"], transfer_of(row)) for row in rows]

@@ -3,11 +3,11 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any
+from typing import Any, NamedTuple
 
-from transferd.domain.wallet import ChangeKind, Wallet, WalletStatus
+from transferd.domain.wallet import ChangeKind, Wallet, WalletChange, WalletStatus
 from transferd.ledger.ids import LEDGERS, ledger_of
-from transferd.ledger.store.database import Database, Row
+from transferd.ledger.store.database import Database, Row, Transaction
 
 # How the enumerations are stored: by position. New members go to the end.
 STATUSES = (WalletStatus.ACTIVE, WalletStatus.FROZEN, WalletStatus.CLOSED)
@@ -47,6 +47,14 @@ class StatementEntry:
     metadata: str
 
 
+class WalletNews(NamedTuple):
+    """A change of a wallet, with whose it is."""
+
+    user_id: str | None
+    currency: str
+    change: WalletChange
+
+
 def wallet_of(row: Row | tuple[Any, ...]) -> Wallet:
     """The twelve columns of a wallet, which come in the same order from every query."""
     (
@@ -79,9 +87,9 @@ def wallet_of(row: Row | tuple[Any, ...]) -> Wallet:
     )
 
 
-async def read_wallets(database: Database, ids: Iterable[str]) -> dict[str, Wallet]:
+async def read_wallets(source: Database | Transaction, ids: Iterable[str]) -> dict[str, Wallet]:
     """Committed snapshots by id; unknown ids are missing."""
-    return {row["id"]: wallet_of(row) for row in await database.fetch("read_wallets", list(ids))}
+    return {row["id"]: wallet_of(row) for row in await source.fetch("read_wallets", list(ids))}
 
 
 async def list_wallets(
@@ -154,3 +162,33 @@ async def read_currencies(database: Database) -> Sequence[Currency]:
     """All currencies, by code."""
     rows = await database.fetch("read_currencies", ledger=LEDGERS[0])
     return [Currency(*row) for row in rows]
+
+
+async def changes_after(
+    database: Database, wallet_id: str, *, after_version: int, limit: int
+) -> list[WalletNews]:
+    """The wallet's changes that are not transfers, above a version, oldest first."""
+    rows = await database.fetch(
+        "changes_after", wallet_id, after_version, limit, ledger=ledger_of(wallet_id)
+    )
+    return [
+        WalletNews(
+            row["user_id"],
+            row["currency"],
+            WalletChange(
+                row["wallet_id"],
+                row["version"],
+                CHANGE_KINDS[row["kind"]],
+                STATUSES[row["status"]],
+                row["balance_after"],
+                row["overdraft_limit"],
+                row["created_at"],
+            ),
+        )
+        for row in rows
+    ]
+
+
+async def wallet_versions(database: Database, ids: Sequence[str]) -> dict[str, int]:
+    """The versions that wallets have now; unknown ids are missing."""
+    return {row["id"]: row["version"] for row in await database.fetch("wallet_versions", ids)}

@@ -46,13 +46,12 @@ async def _settled(call: Call, stored: StoredOutcome) -> bytes:
 
 
 def _view(status: int, body: bytes) -> bytes:
-    return orjson.dumps(
-        {
-            "state": "succeeded" if status < 400 else "refused",
-            "status": status,
-            "answer": orjson.Fragment(body),
-        }
-    )
+    answer = orjson.loads(body)
+    if isinstance(answer, dict):
+        # That of a webhook is only for whoever repeats the request; this takes a lesser scope.
+        answer.pop("secret", None)
+    state = "succeeded" if status < 400 else "refused"
+    return orjson.dumps({"state": state, "status": status, "answer": answer})
 
 
 OPERATIONS = (

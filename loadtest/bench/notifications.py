@@ -1,0 +1,299 @@
+"""`python -m loadtest.bench.notifications`: what leaves, measured on private servers.
+
+- The relay beside a bare aio-pika loop with 200 confirmed publishes in flight, interleaved.
+- A backlog of events: how fast it is drained, and the memory of the worker while it is.
+- The lag from commit to sink at a steady rate of transfers (needs wrk).
+"""
+
+import asyncio
+import os
+import re
+import shutil
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import aio_pika
+import aiohttp
+import asyncpg
+import click
+import orjson
+import uvloop
+
+from loadtest.bench.__main__ import Side, _create_wallets, _start, _stop
+from transferd.config import Limits, Settings, load_settings
+from transferd.devstack import PostgresServer, RabbitServer, RedisServer
+from transferd.ledger.ids import new_id
+from transferd.ledger.migrate import migrate
+from transferd.ledger.store.database import Database
+from transferd.notifications.broker import Broker
+from transferd.notifications.relay import Relay
+from transferd.notifications.topology import Topology
+from transferd.observability.facts import Facts
+
+_IN_FLIGHT = 200
+_GROUP_EVENTS = 50
+_LUA = Path(__file__).with_name("transfers.lua")
+
+
+@click.command()
+@click.option("--rounds", default=3, show_default=True)
+@click.option("--events", default=10_000, show_default=True, help="Events per round of the relay.")
+@click.option("--backlog", default=100_000, show_default=True)
+@click.option("--rate", default=2_000, show_default=True, help="Transfers per second.")
+@click.option("--seconds", default=15, show_default=True)
+def main(rounds: int, events: int, backlog: int, rate: int, seconds: int) -> None:
+    """Measure the relay, a backlog and the lag."""
+    if shutil.which("wrk") is None:
+        raise click.ClickException("wrk is not installed: apt install wrk (or brew install wrk)")
+    uvloop.run(_measure(rounds, events, backlog, rate, seconds))
+
+
+async def _measure(rounds: int, events: int, backlog: int, rate: int, seconds: int) -> None:
+    with tempfile.TemporaryDirectory(prefix="transferd-bench-") as name:
+        directory = Path(name)
+        os.chmod(directory, 0o711)  # PostgreSQL runs as another user when we are root
+        postgres = PostgresServer(directory / "postgresql")
+        redis = RedisServer(directory / "redis")
+        rabbitmq = RabbitServer(directory / "rabbitmq")
+        async with AsyncExitStack() as exits:
+            for server in (postgres, redis, rabbitmq):
+                exits.push_async_callback(server.stop)
+            await asyncio.gather(postgres.start(), redis.start(), rabbitmq.start())
+            settings = load_settings(
+                database_url=postgres.url, redis_url=redis.url, amqp_url=rabbitmq.url, worker_port=0
+            )
+            await migrate(settings, Limits())
+            await _compare_relay(settings, rounds, events)
+            await _drain_backlog(settings, backlog)
+            await _measure_lag(settings, directory, rate, seconds)
+
+
+def _event(number: int) -> dict[str, object]:
+    return {
+        "id": new_id(),
+        "type": "transfer.posted",
+        "time": "2026-01-01T00:00:00.000000Z",
+        "traceparent": f"00-{number:032x}-{number:016x}-00",
+        "request_id": f"{number:032x}",
+        "data": {
+            "id": new_id(),
+            "kind": "transfer",
+            "source_wallet_id": new_id(),
+            "destination_wallet_id": new_id(),
+            "amount": 1,
+            "currency": "USD",
+            "reference": None,
+            "metadata": {},
+            "source_version": number,
+            "source_balance_after": 1,
+            "destination_version": number,
+            "destination_balance_after": 1,
+            "reverses_transfer_id": None,
+        },
+    }
+
+
+async def _fill_outbox(settings: Settings, count: int) -> None:
+    connection = await asyncpg.connect(settings.required("database_url"))
+    for first in range(0, count, _GROUP_EVENTS):
+        events = [_event(first + number) for number in range(_GROUP_EVENTS)]
+        await connection.execute(
+            "INSERT INTO ledger_00.outbox (created_at, event_count, events) VALUES (now(), $1, $2)",
+            len(events),
+            orjson.dumps(events).decode(),
+        )
+    await connection.close()
+
+
+async def _compare_relay(settings: Settings, rounds: int, events: int) -> None:
+    topology = Topology(settings.amqp_prefix, settings.retry_delays_s, Limits())
+    relay_rates, bare_rates = [], []
+    for _ in range(rounds):
+        await _fill_outbox(settings, events)
+        relay_rates.append(events / await _relay_all(settings, topology))
+        await _purge(settings, topology)
+        bare_rates.append(events / await _publish_bare(settings, topology, events))
+        await _purge(settings, topology)
+    relay, bare = statistics.median(relay_rates), statistics.median(bare_rates)
+    click.echo(
+        f"relay {relay:.0f}/s, bare aio-pika loop {bare:.0f}/s, ratio {relay / bare:.2f}"
+        f" (rounds: {_rounded(relay_rates)} against {_rounded(bare_rates)})"
+    )
+
+
+async def _relay_all(settings: Settings, topology: Topology) -> float:
+    """Seconds to publish the whole outbox."""
+    limits = Limits()
+    async with Database(settings, limits, connections=1) as database:
+        relay = Relay(
+            database=database,
+            connect=partial(Broker, settings.required("amqp_url"), topology, limits, "bench"),
+            topology=topology,
+            limits=limits,
+            facts=Facts(),
+            clock=time.monotonic,
+            wakeup=asyncio.Event(),
+        )
+        started = time.monotonic()
+        while await relay.relay_once():
+            pass
+        elapsed_s = time.monotonic() - started
+        await relay.close()
+    return elapsed_s
+
+
+async def _publish_bare(settings: Settings, topology: Topology, count: int) -> float:
+    """Seconds for as many messages of the same size, as fast as aio-pika goes."""
+    connection = await aio_pika.connect(settings.required("amqp_url"))
+    async with connection:
+        channel = await connection.channel()
+        exchange = await channel.get_exchange(topology.exchange)
+        bodies = iter([orjson.dumps(_event(number)) for number in range(count)])
+
+        async def publish() -> None:
+            for body in bodies:
+                message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
+                await exchange.publish(message, "transfer.posted")
+
+        started = time.monotonic()
+        await asyncio.gather(*(publish() for _ in range(_IN_FLIGHT)))
+        return time.monotonic() - started
+
+
+async def _purge(settings: Settings, topology: Topology) -> None:
+    connection = await aio_pika.connect(settings.required("amqp_url"))
+    async with connection:
+        channel = await connection.channel()
+        queue = await channel.get_queue(topology.work)
+        await queue.purge()
+
+
+async def _drain_backlog(settings: Settings, count: int) -> None:
+    await _fill_outbox(settings, count)
+    async with AsyncExitStack() as exits:
+        process, url = await _start_worker(settings, exits)
+        started = time.monotonic()
+        memory: list[float] = []
+        done = 0.0
+        while done < count:
+            await asyncio.sleep(1.0)
+            memory.append(_resident_mib(process.pid))
+            done = _sum_of(await _metrics(url), "transferd_notifications_total")
+        elapsed_s = time.monotonic() - started
+    quarter = max(1, len(memory) // 4)
+    click.echo(
+        f"backlog of {count} events delivered in {elapsed_s:.0f} s ({count / elapsed_s:.0f}/s);"
+        f" worker {max(memory[:quarter]):.0f} MiB in the first quarter,"
+        f" {max(memory[-quarter:]):.0f} MiB in the last"
+    )
+
+
+async def _measure_lag(settings: Settings, directory: Path, rate: int, seconds: int) -> None:
+    async with AsyncExitStack() as exits:
+        side = Side("transferd", 28080, settings.required("database_url"))
+        await _start(side, settings.required("redis_url"))
+        exits.push_async_callback(_stop, side)
+        wallets = directory / "wallets"
+        wallets.write_text("\n".join(await _create_wallets(side.port)) + "\n")
+        _, url = await _start_worker(settings, exits)
+        connections = 64
+        pause_ms = max(1, round(connections * 1000 / rate))
+        before = await _metrics(url)
+        wrk = await asyncio.create_subprocess_exec(
+            *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(_LUA)),
+            *(f"http://127.0.0.1:{side.port}", "--", str(wallets), "uniform", uuid4().hex[:12]),
+            str(pause_ms),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        output, _ = await wrk.communicate()
+        await asyncio.sleep(2.0)
+        after = await _metrics(url)
+    found = re.search(r"Requests/sec:\s+([\d.]+)", output.decode())
+    real_rate = float(found.group(1)) if found else 0.0
+    counts = _buckets(after, before)
+    click.echo(
+        f"at {real_rate:.0f} transfers/s, commit to sink:"
+        f" p50 <= {_quantile(counts, 0.5):.3f} s, p99 <= {_quantile(counts, 0.99):.3f} s"
+        f" ({counts[-1][1]:.0f} deliveries)"
+    )
+
+
+async def _start_worker(
+    settings: Settings, exits: AsyncExitStack
+) -> tuple[asyncio.subprocess.Process, str]:
+    environment = os.environ | {
+        "TRANSFERD_DATABASE_URL": settings.required("database_url"),
+        "TRANSFERD_AMQP_URL": settings.required("amqp_url"),
+        "TRANSFERD_WORKER_PORT": "0",
+    }
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-c", "from transferd.cli import main; main(['worker'])"),
+        env=environment,
+        stderr=asyncio.subprocess.PIPE,
+    )
+
+    async def stop() -> None:
+        process.terminate()
+        await process.wait()
+        reading.cancel()
+
+    exits.push_async_callback(stop)
+    assert process.stderr is not None
+    url = ""
+    while not url:
+        line = (await process.stderr.readline()).decode()
+        found = re.search(r"http://\S+(?=/readyz)", line)
+        url = found.group() if found else ""
+    # The log lines of the sink have to go somewhere.
+    reading = asyncio.create_task(_discard(process.stderr))
+    return process, url
+
+
+async def _discard(stream: asyncio.StreamReader) -> None:
+    while await stream.read(1 << 16):
+        pass
+
+
+async def _metrics(url: str) -> dict[str, float]:
+    async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as response:
+        lines = (await response.text()).splitlines()
+    samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in samples}
+
+
+def _sum_of(metrics: dict[str, float], name: str) -> float:
+    return sum(value for key, value in metrics.items() if key.partition("{")[0] == name)
+
+
+def _buckets(after: dict[str, float], before: dict[str, float]) -> list[tuple[float, float]]:
+    """Upper bound in seconds -> deliveries up to it, of the log sink, between two readings."""
+    pattern = re.compile(r'transferd_notification_lag_seconds_bucket\{le="([^"]+)",sink="log"\}')
+    found = []
+    for name, value in after.items():
+        match = pattern.fullmatch(name)
+        if match:
+            found.append((float(match.group(1)), value - before.get(name, 0.0)))
+    return sorted(found)
+
+
+def _quantile(buckets: list[tuple[float, float]], share: float) -> float:
+    return next(bound for bound, count in buckets if count >= share * buckets[-1][1])
+
+
+def _resident_mib(pid: int) -> float:
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def _rounded(rates: list[float]) -> str:
+    return ", ".join(f"{rate:.0f}" for rate in rates)
+
+
+if __name__ == "__main__":
+    main()

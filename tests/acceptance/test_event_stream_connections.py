@@ -1,0 +1,251 @@
+"""Event streams as connections: how many, how long, and what ends them."""
+
+import asyncio
+import signal
+import socket
+from contextlib import AsyncExitStack
+from datetime import datetime
+from urllib.parse import urlsplit
+
+import aiohttp
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api
+from tests.support.command import running
+from tests.support.events import Event, Stream, following, until_streams, versions
+from tests.support.pressure import counted
+from tests.support.waiting import until
+from transferd.config import Limits
+from transferd.ledger.store.database import queries
+from transferd.service import open_replica
+
+_QUICK = Limits(stream_poll_s=0.02)
+
+
+async def test_a_silent_stream_has_a_heartbeat(replicas: Replicas) -> None:
+    api = await replicas.start(Limits(stream_heartbeat_s=0.05))
+    ada, bob = await api.wallet(5), await api.wallet()
+    async with following(api, ada) as stream:
+        for _ in range(3):
+            block = await stream.block()
+            assert block is not None
+            assert (block.fields, block.comments) == ([], ["heartbeat"])
+        await api.transfer(ada, bob, 1)
+        assert (await stream.event()).version == 2
+
+
+async def test_the_head_of_a_stream_has_an_end(replicas: Replicas) -> None:
+    api = await replicas.start()
+    ada = await api.wallet()
+    async with asyncio.timeout(5):
+        head = await api.call("HEAD", f"/wallets/{ada}/events")
+    assert (head.status, head.body) == (200, b"")
+    async with following(api, ada) as stream:
+        own = {"date", "x-request-id", "traceparent", "transfer-encoding", "connection"}
+        for name, value in stream.headers.items():
+            if name.lower() not in own:
+                assert head.headers[name] == value
+    assert len(replicas.opened[0].parts.streams) <= 1
+
+
+async def test_a_replica_has_so_many_streams_and_no_more(replicas: Replicas) -> None:
+    api = await replicas.start(Limits(streams_max=2, stream_poll_s=0.02))
+    ada, bob = await api.wallet(5), await api.wallet()
+    path = f"/wallets/{ada}/events"
+    async with following(api, ada), following(api, bob) as second:
+        assert counted(replicas, "transferd_event_streams") == 2
+        refused = await api.get(path)
+        assert (refused.status, refused.code) == (503, "overloaded")
+        assert refused.headers["Retry-After"] == "1"
+        # Those that are there do not suffer, and a look at the head takes no place.
+        assert (await api.call("HEAD", path)).status == 200
+        await api.transfer(ada, bob, 1)
+        assert (await second.event()).version == 1
+    await until_streams(replicas, 0)
+    async with following(api, ada) as stream:
+        assert stream.status == 200
+
+
+async def test_a_place_is_free_as_soon_as_its_client_has_gone(replicas: Replicas) -> None:
+    # Long before a heartbeat would find out.
+    api = await replicas.start(_QUICK)
+    ada = await api.wallet()
+    async with following(api, ada):
+        await until_streams(replicas, 1)
+    await until_streams(replicas, 0)
+
+
+async def test_a_client_that_does_not_read_loses_its_place(replicas: Replicas) -> None:
+    api = await replicas.start(Limits(stream_poll_s=0.02, stream_send_timeout_s=0.2))
+    ada, bob = await api.wallet(10_000), await api.wallet()
+    heard: list[Event] = []
+
+    async def read(stream: Stream) -> None:
+        while True:
+            heard.append(await stream.event())
+
+    address = urlsplit(api.url)
+    assert address.hostname is not None
+    with socket.socket() as lazy:
+        lazy.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        lazy.connect((address.hostname, address.port))
+        head = f"GET /wallets/{ada}/events HTTP/1.1\r\nHost: x\r\nLast-Event-ID: 0\r\n\r\n"
+        lazy.sendall(head.encode())
+        async with following(api, ada, last=0) as stream, asyncio.TaskGroup() as tasks:
+            reading = tasks.create_task(read(stream))
+            await until_streams(replicas, 2)
+            thick = {"text": "x" * 4_000}
+            # More than the kernel keeps for a connection, if need be.
+            for _ in range(60):
+                await asyncio.gather(
+                    *(api.transfer(ada, bob, 1, metadata=thick) for _ in range(50))
+                )
+                if counted(replicas, "transferd_event_streams") == 1:
+                    break
+            await until_streams(replicas, 1)
+            # Whoever reads has heard everything.
+            last = (await api.get(f"/wallets/{ada}")).json["version"]
+            await until(lambda: len(heard) >= last)
+            reading.cancel()
+    assert versions(heard) == list(range(1, last + 1))
+
+
+async def test_a_drain_ends_streams_at_once_and_they_go_on_elsewhere(
+    database: Database, replicas: Replicas
+) -> None:
+    other = await replicas.start(_QUICK)
+    ada, bob = await other.wallet(100), await other.wallet()
+    async with AsyncExitStack() as exits:
+        leaving = await exits.enter_async_context(
+            open_replica(database.settings(), _QUICK, drain_linger_s=0.0)
+        )
+        api = Api(other.session, leaving.url)
+        async with following(api, ada) as stream, following(api, bob) as silent:
+            await other.transfer(ada, bob, 1)
+            told = (await stream.event()).version
+            assert (await silent.event()).version == 1
+            async with asyncio.timeout(_QUICK.drain_timeout_s / 2):
+                await exits.aclose()
+            # The end of the answer is there, it was not cut.
+            assert await stream.rest() == await silent.rest() == []
+    await other.transfer(ada, bob, 1)
+    async with following(other, ada, last=told) as stream:
+        assert (await stream.event()).version == told + 1
+
+
+async def test_serve_ends_its_streams_when_it_is_asked_to_stop(database: Database) -> None:
+    values = database.settings()
+    settings = {
+        "TRANSFERD_DATABASE_URL": values.required("database_url"),
+        "TRANSFERD_REDIS_URL": values.required("redis_url"),
+        "TRANSFERD_PORT": "0",
+        "TRANSFERD_AUTH": "off",
+    }
+    async with running("serve", settings=settings) as command, aiohttp.ClientSession() as session:
+        await command.says("http://127.0.0.1:")
+        api = Api(session, command.url)
+        ada, bob = await api.wallet(100), await api.wallet()
+        async with following(api, ada) as stream, following(api, bob):
+            await api.transfer(ada, bob, 1)
+            assert (await stream.event()).version == 2
+            stopped_at = asyncio.get_running_loop().time()
+            command.send(signal.SIGTERM)
+            assert await stream.rest() == []
+            # Before it lingers for the sake of other connections.
+            assert asyncio.get_running_loop().time() - stopped_at < Limits().drain_linger_s
+        assert await command.end() == 0
+    assert "Traceback" not in command.output
+    assert command.lines_with('"stopped"')
+
+
+async def test_a_replica_that_drains_begins_no_stream(replicas: Replicas) -> None:
+    api = await replicas.start()
+    ada = await api.wallet()
+    replicas.opened[0].parts.streams.close()
+    refused = await api.get(f"/wallets/{ada}/events")
+    assert (refused.status, refused.code) == (503, "draining")
+    assert refused.headers["Retry-After"] == "1"
+
+
+async def test_streams_outlive_the_absence_of_the_database(
+    replicas: Replicas, database: Database
+) -> None:
+    api = await replicas.start(Limits(stream_poll_s=0.02, stream_heartbeat_s=0.1))
+    ada, bob = await api.wallet(100), await api.wallet()
+    async with following(api, ada) as stream:
+        await api.transfer(ada, bob, 1)
+        server, name = database.servers, database.name
+        await server.as_superuser(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+        await server.as_superuser(
+            f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'"
+        )
+        events = []
+        for _ in range(6):
+            block = await stream.block()
+            assert block is not None
+            events += [block] if block.fields else []
+        await server.as_superuser(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+        assert (await api.transfer(ada, bob, 1)).status == 201
+        events += await stream.until_version(3)
+    assert versions(events) == [2, 3]
+
+
+async def test_only_the_time_to_the_first_byte_counts_as_the_time_of_a_request(
+    replicas: Replicas,
+) -> None:
+    api = await replicas.start(Limits(stream_heartbeat_s=0.2))
+    ada = await api.wallet()
+    name = "http_server_request_duration_seconds"
+
+    def counted_of_stream(sample: str) -> float:
+        return counted(
+            replicas,
+            f"{name}_{sample}",
+            http_request_method="GET",
+            http_route="/wallets/{id}/events",
+            http_response_status_code="200",
+        )
+
+    async with following(api, ada) as stream:
+        assert counted_of_stream("count") == 1
+        for _ in range(3):
+            await stream.block()
+    await until_streams(replicas, 0)
+    assert counted_of_stream("count") == 1
+    assert counted_of_stream("sum") < 0.5
+
+
+async def last_polls(database: Database) -> list[datetime]:
+    """When the service's sessions asked for versions, where that was the last that they asked."""
+    poll = queries("ledger_00")["wallet_versions"]
+    rows = await database.fetch(
+        "SELECT query_start FROM pg_stat_activity"
+        " WHERE datname = current_database() AND query = $1",
+        poll,
+    )
+    return [row["query_start"] for row in rows]
+
+
+async def test_the_database_is_asked_only_while_somebody_watches(
+    replicas: Replicas, database: Database
+) -> None:
+    api = await replicas.start(_QUICK)
+    ada = await api.wallet()
+    assert await last_polls(database) == []
+
+    async def asked_again() -> bool:
+        return await last_polls(database) != before
+
+    async with following(api, ada):
+        for _ in range(3):
+            before = await last_polls(database)
+            await until(asked_again)
+    await until_streams(replicas, 0)
+    streams = replicas.opened[0].parts.streams
+    assert repr(streams) == f"<Streams 0 of {_QUICK.streams_max}>"
+    # One question may still be on its way.
+    await asyncio.sleep(0.09)
+    before = await last_polls(database)
+    assert before != []
+    await asyncio.sleep(0.09)
+    assert not await asked_again()

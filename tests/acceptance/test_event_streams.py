@@ -1,0 +1,198 @@
+"""Event streams: each event of a wallet once and in order, wherever its client resumes."""
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api
+from tests.support.contract import NOBODY, time_of
+from tests.support.events import following, versions
+from tests.support.target import assert_invalid
+from transferd.config import Limits
+
+_QUICK = Limits(stream_poll_s=0.02)
+
+
+async def story(api: Api) -> tuple[str, str, list[str]]:
+    """A wallet with one change of each kind, its partner, and the types of all its events."""
+    ada, bob = await api.wallet(1_000), await api.wallet()
+    sent = await api.transfer(ada, bob, 300, reference="rent", metadata={"text": "a\nb\r\u2028"})
+    await api.post(f"/transfers/{sent.json['id']}/reversal", {"amount": 100}, key="back")
+    await api.post(f"/wallets/{ada}/freeze")
+    await api.post(f"/wallets/{ada}/unfreeze")
+    await api.patch(f"/wallets/{ada}", {"metadata": {"name": "ada"}})
+    await api.transfer(ada, bob, 800)
+    await api.post(f"/wallets/{ada}/close")
+    posted = "transfer.posted"
+    changed = ["wallet.frozen", "wallet.unfrozen", "wallet.updated"]
+    return ada, bob, [posted, posted, "transfer.reversed", *changed, posted, "wallet.closed"]
+
+
+async def outbox(database: Database) -> dict[str, Any]:
+    """The events that the group commit has left, as a relay would send them, by their ids."""
+    rows = await database.fetch("SELECT events::text FROM ledger_00.outbox ORDER BY seq")
+    events = [event for row in rows for event in orjson.loads(row["events"])]
+    return {event["id"]: event for event in events}
+
+
+async def test_a_stream_tells_what_the_outbox_tells(api: Api, database: Database) -> None:
+    ada, _, types = await story(api)
+    async with following(api, ada, last=0) as stream:
+        assert stream.status == 200
+        events = await stream.events(len(types))
+    told = await outbox(database)
+    for version, (event, type) in enumerate(zip(events, types, strict=True), start=1):
+        assert [name for name, _ in event.fields] == ["id", "event", "data"]
+        assert (event.version, event["event"]) == (version, type)
+        cloud_event = event.cloud_event
+        assert list(cloud_event) == [
+            *("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data")
+        ]
+        assert (cloud_event["specversion"], cloud_event["type"]) == ("1.0", type)
+        time_of(cloud_event["time"])
+        sent = told[cloud_event["id"]]
+        assert {name: sent[name] for name in ("type", "time", "data")} == {
+            name: cloud_event[name] for name in ("type", "time", "data")
+        }
+    assert events[1].cloud_event["data"]["metadata"] == {"text": "a\nb\r\u2028"}
+
+
+async def test_a_stream_says_where_it_begins_and_how_to_read_it(api: Api) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    await api.transfer(ada, bob, 1)
+    traced = {"X-Request-Id": "mine", "traceparent": f"00-{'4b' * 16}-{'0f' * 8}-01"}
+    api.headers = traced
+    async with following(api, ada) as stream:
+        assert {name: stream.headers[name] for name in traced} == traced
+        assert stream.headers["Content-Type"] == "text/event-stream"
+        assert stream.headers["Cache-Control"] == "no-store"
+        assert stream.headers["X-Accel-Buffering"] == "no"
+        assert stream.opening.comments == ["the wallet is at version 2"]
+        assert stream.opening.fields == [("retry", "2000"), ("id", "2")]
+        # What was before is told to nobody who has not asked for it.
+        await api.transfer(ada, bob, 1)
+        assert (await stream.event()).version == 3
+    async with following(api, ada, last=1) as stream:
+        assert stream.opening.comments == ["the wallet is at version 3"]
+        assert stream.opening.fields == [("retry", "2000"), ("id", "1")]
+
+
+@pytest.mark.parametrize("page_events", [1, 7, 200])
+async def test_events_come_in_order_while_transfers_run(
+    page_events: int, replicas: Replicas
+) -> None:
+    limits = Limits(stream_poll_s=0.02, stream_page_events=page_events, stream_reads_max=1)
+    api, other = await replicas.start(limits), await replicas.start(limits)
+    ada, bob = await api.wallet(1_000), await api.wallet(1_000)
+
+    async def pay(replica: Api, source: str, destination: str) -> None:
+        for n in range(20):
+            await replica.transfer(source, destination, 1)
+            if n % 5 == 4:
+                verb = "freeze" if n % 2 else "unfreeze"
+                await replica.post(f"/wallets/{destination}/{verb}")
+                await replica.post(f"/wallets/{destination}/unfreeze")
+
+    async with following(api, ada) as here, following(other, ada) as there:
+        assert here.told == there.told == 1
+        await asyncio.gather(
+            *(pay(api, ada, bob) for _ in range(3)), *(pay(other, bob, ada) for _ in range(3))
+        )
+        last = (await api.get(f"/wallets/{ada}")).json["version"]
+        seen = [await stream.until_version(last) for stream in (here, there)]
+    for events in seen:
+        assert versions(events) == list(range(2, last + 1))
+    assert [event.fields for event in seen[0]] == [event.fields for event in seen[1]]
+
+
+async def test_who_resumes_misses_nothing_and_hears_nothing_twice(replicas: Replicas) -> None:
+    apis = [await replicas.start(_QUICK) for _ in range(2)]
+    ada, bob = await apis[0].wallet(1_000), await apis[0].wallet()
+
+    async def pay() -> None:
+        for _ in range(120):
+            await apis[0].transfer(ada, bob, 1)
+
+    paying = asyncio.create_task(pay())
+    seen: list[int] = []
+    told = 0
+    # A few events, then another replica, and so on; sometimes nothing was heard in between.
+    for turn in range(24):
+        async with following(apis[turn % 2], ada, last=told) as stream:
+            assert stream.told == told
+            seen += versions(await stream.events(turn % 4))
+        told = seen[-1] if seen else told
+    await paying
+    async with following(apis[1], ada, last=told) as stream:
+        seen += versions(await stream.until_version(121))
+    assert seen == list(range(1, 122))
+
+
+async def test_who_was_cut_off_before_the_first_event_resumes_from_where_it_began(
+    api: Api,
+) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    async with following(api, ada) as stream:
+        began = stream.told
+    await api.transfer(ada, bob, 1)
+    async with following(api, ada, last=began) as stream:
+        assert (await stream.event()).version == began + 1
+
+
+async def test_nothing_is_told_beyond_a_version_that_is_not_there_yet(
+    replicas: Replicas, database: Database
+) -> None:
+    api = await replicas.start(Limits(stream_poll_s=0.02, stream_heartbeat_s=0.1))
+    ada, _, types = await story(api)
+    # As a reader sees it whose look at one table was before a commit, and at the other one after.
+    where = "WHERE wallet_id = $1::uuid AND version = 4"
+    await database.fetch("CREATE TABLE unseen AS TABLE ledger_00.wallet_changes WITH NO DATA")
+    await database.fetch(
+        f"WITH gone AS (DELETE FROM ledger_00.wallet_changes {where} RETURNING *)"
+        " INSERT INTO unseen SELECT * FROM gone",
+        ada,
+    )
+    async with following(api, ada, last=0) as stream:
+        assert versions(await stream.events(3)) == [1, 2, 3]
+        # It waits, however often it looks.
+        for _ in range(3):
+            block = await stream.block()
+            assert block is not None
+            assert (block.fields, block.comments) == ([], ["heartbeat"])
+        await database.fetch("INSERT INTO ledger_00.wallet_changes SELECT * FROM unseen")
+        assert versions(await stream.events(len(types) - 3)) == [4, 5, 6, 7, 8]
+
+
+@pytest.mark.parametrize(
+    "last", ["", "x", "-1", "+1", "1.0", "01", "1 1", "٣", "0x1", str(2**63), "9" * 400]
+)
+async def test_only_the_id_of_an_event_may_be_the_last_one(last: str, api: Api) -> None:
+    ada = await api.wallet()
+    for wallet in (ada, NOBODY):
+        refused = await api.get(f"/wallets/{wallet}/events", {"Last-Event-ID": last})
+        assert_invalid(refused, "/Last-Event-ID")
+
+
+async def test_two_last_ids_are_none(api: Api) -> None:
+    ada = await api.wallet()
+    headers = [("Last-Event-ID", "1"), ("Last-Event-ID", "1")]
+    async with api.session.get(f"{api.url}/wallets/{ada}/events", headers=headers) as response:
+        assert response.status == 422
+
+
+async def test_who_is_ahead_of_the_wallet_waits_for_it(replicas: Replicas) -> None:
+    api = await replicas.start(_QUICK)
+    ada, bob = await api.wallet(100), await api.wallet()
+    async with following(api, ada, last=3) as stream, following(api, ada, last=2**63 - 1):
+        for _ in range(4):
+            await api.transfer(ada, bob, 1)
+        assert versions(await stream.events(2)) == [4, 5]
+
+
+async def test_there_is_no_stream_of_an_unknown_wallet(api: Api) -> None:
+    for id in (NOBODY, "ada"):
+        reply = await api.get(f"/wallets/{id}/events")
+        assert (reply.status, reply.code) == (404, "wallet-not-found")

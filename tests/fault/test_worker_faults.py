@@ -1,0 +1,358 @@
+"""Workers that are killed, cut off or fed with rubbish lose no event."""
+
+import asyncio
+import signal
+import sys
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import aio_pika
+import orjson
+import pytest
+from aiohttp import web
+
+from tests.conftest import Database, Workers
+from tests.support.command import Command, running
+from tests.support.endpoints import letters
+from tests.support.notifying import QUICK, Scene, has_received
+from tests.support.outbox import left, put, transfer_event
+from tests.support.proxy import Cut, Proxy
+from tests.support.queues import message_count, publish, take, topology_of
+from tests.support.receivers import after
+from tests.support.waiting import until
+from transferd.config import Limits, Settings
+from transferd.domain.webhook import DeliveryStatus
+from transferd.ledger.ids import new_id
+from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.dead_letters import Filter
+from transferd.notifications.broker import ENDPOINT
+from transferd.notifications.dead_letters import redrive
+from transferd.notifications.directory import LOG
+from transferd.notifications.messages import Message
+from transferd.notifications.rabbit import RabbitTransport
+from transferd.worker import open_worker
+
+# Connects anew at once, since here somebody cuts the connection all the time.
+HASTY = replace(QUICK, relay_wait_first_s=0.02, relay_wait_max_s=0.05)
+_PROGRAM = (sys.executable, "-c", "from transferd.cli import main; main()")
+
+
+@pytest.fixture
+async def scene(database: Database, workers: Workers) -> AsyncIterator[Scene]:
+    async with AsyncExitStack() as exits:
+        yield Scene(database, workers.settings, exits)
+
+
+def environment(settings: Settings) -> dict[str, str]:
+    """The settings of a worker in a process of its own."""
+    return {
+        "TRANSFERD_DATABASE_URL": settings.required("database_url"),
+        "TRANSFERD_AMQP_URL": settings.required("amqp_url"),
+        "TRANSFERD_AMQP_PREFIX": settings.amqp_prefix,
+        "TRANSFERD_WORKER_PORT": "0",
+        "TRANSFERD_NOTIFY_LOG": "false",
+        "TRANSFERD_NOTIFY_RETRY_DELAYS_S": settings.notify_retry_delays_s,
+        "TRANSFERD_WEBHOOK_ALLOW_HTTP": "true",
+        "TRANSFERD_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+    }
+
+
+async def log_of(database: Database) -> Counter[tuple[int, int]]:
+    """How many deliveries have each (status, attempts)."""
+    rows = await database.fetch("SELECT status, attempts FROM transferd.deliveries")
+    return Counter((row[0], row[1]) for row in rows)
+
+
+async def has_log(database: Database, status: int, count: int) -> bool:
+    return sum(n for key, n in (await log_of(database)).items() if key[0] == status) == count
+
+
+@pytest.mark.parametrize("cut", [Cut.BEFORE, Cut.IN_FLIGHT, Cut.AFTER])
+async def test_a_relay_that_is_cut_off_between_publish_and_delete_repeats_at_most(
+    cut: Cut, scene: Scene
+) -> None:
+    receiver, webhook = await scene.receiver()
+    events = [transfer_event() for _ in range(40)]
+    async with Proxy(scene.database.settings().required("database_url")) as proxy:
+        settings = scene.settings_with(database_url=proxy.url)
+        async with open_worker(settings, HASTY, only="relay") as relay:
+            await until(lambda: relay.complaints() == {})
+            proxy.arm(cut)
+            await put(scene.database, events)
+            await until(lambda: proxy.cuts == 1)
+            await until(lambda: relay.complaints() == {})
+            await scene.relayed()
+        published = await message_count(settings, topology_of(settings).work)
+        assert published == len(events) if cut is Cut.AFTER else published >= len(events)
+        if cut is Cut.BEFORE:
+            assert published == 2 * len(events), "the fault did happen"
+    async with scene.working(HASTY):
+        await until(has_received(receiver, len(events)))
+        for event in events:
+            await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    assert Counter(receiver.event_ids()) == Counter(event["id"] for event in events)
+
+
+async def cut_again_and_again(scene: Scene, times: int) -> None:
+    """Cut a worker off in the middle of a delivery, so many times, before it can be finished."""
+    receiver, _ = await scene.receiver()
+    may_end = asyncio.Event()
+    receiver.answer = after(may_end)
+    async with (
+        Proxy(scene.settings_with().required("amqp_url")) as proxy,
+        scene.working(replace(HASTY, webhook_timeout_s=60.0), amqp_url=proxy.url) as worker,
+    ):
+        await scene.put(*(transfer_event() for _ in range(5)))
+        await until(has_received(receiver, 5))
+        assert scene.settings is not None
+        direct = scene.settings_with()
+        work = topology_of(direct).work
+        for _ in range(times):
+            proxy.cut_all()
+            await until(lambda: worker.complaints() != {})
+            await until(lambda: worker.complaints() == {})
+
+            async def is_taken() -> bool:
+                return await message_count(direct, work) == 0
+
+            await until(is_taken)
+        may_end.set()
+        await until(lambda: worker.complaints() == {})
+
+        async def are_over() -> bool:
+            return await has_log(scene.database, 1, 5)
+
+        await until(are_over)
+
+
+async def test_being_cut_off_many_times_loses_nothing_to_the_delivery_limit(scene: Scene) -> None:
+    await cut_again_and_again(scene, times=QUICK.delivery_limit + 5)
+    assert await letters(scene.database) == []
+
+
+async def test_without_renewal_the_delivery_limit_would_take_them(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def renew(_: RabbitTransport, __: Message) -> bool:
+        return False
+
+    monkeypatch.setattr(RabbitTransport, "renew", renew)
+    await cut_again_and_again(scene, times=QUICK.delivery_limit + 5)
+    await scene.has_letters(5)
+    assert {letter.detail for letter in await letters(scene.database)} == {"delivery limit"}
+
+
+async def test_a_worker_that_is_killed_while_it_delivers_loses_nothing(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    settings = scene.settings_with()
+    events = [transfer_event() for _ in range(150)]
+
+    async def slowly(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.02)
+        return web.Response(status=204)
+
+    receiver.answer = slowly
+    await put(scene.database, *([event] for event in events))
+    for kills in range(1, 4):
+        async with running("worker", settings=environment(settings), program=_PROGRAM) as command:
+            await until(has_received(receiver, 30 * kills))
+            command.send(signal.SIGKILL)
+            assert await command.end() == -signal.SIGKILL
+    async with scene.working():
+        for event in events:
+            await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    assert set(receiver.event_ids()) == {event["id"] for event in events}
+    assert await letters(scene.database) == []
+
+
+async def test_what_is_no_event_becomes_a_dead_letter_and_blocks_nobody(scene: Scene) -> None:
+    receiver, _ = await scene.receiver()
+    event = transfer_event()
+    bodies = [
+        b"",
+        b"not json",
+        b"\xff\xfe",
+        b"[1, 2]",
+        b"{}",
+        orjson.dumps({**event, "id": "nul\x00"}),
+        orjson.dumps({**event, "data": {"source_wallet_id": [], "destination_wallet_id": {}}}),
+        orjson.dumps({**event, "time": "noon"}),
+        orjson.dumps({**event, "type": 7}),
+        b"x" * 200_000,
+    ]
+    async with scene.working() as worker:
+        await until(lambda: worker.complaints() == {})
+        settings = scene.settings_with()
+        work = topology_of(settings).work
+        for body in bodies:
+            await publish(settings, work, body)
+        # Nobody has this id any more, or ever had: there is nobody to miss it.
+        await publish(settings, work, orjson.dumps(event), **{ENDPOINT: "no id"})
+        await scene.put(event)
+        await until(has_received(receiver, 1))
+        await scene.has_letters(len(bodies))
+    found = await letters(scene.database)
+    assert {letter.reason for letter in found} == {"undeliverable"}
+    assert all(letter.detail for letter in found)
+    assert {letter.body for letter in found} >= set(bodies)
+
+
+async def test_a_fail_rate_delivers_all_in_as_many_attempts_as_chance_has_it(scene: Scene) -> None:
+    count, rate = 2_000, 0.3
+    delays = ",".join(f"{0.05 * n:.2f}" for n in range(1, 14))
+    for _ in range(40):
+        await scene.put(*(transfer_event() for _ in range(count // 40)))
+    async with scene.working(notify_log=True, notify_fail_rate=rate, notify_retry_delays_s=delays):
+
+        async def are_delivered() -> bool:
+            return await has_log(scene.database, 1, count)
+
+        await until(are_delivered, within_s=60)
+    log = await log_of(scene.database)
+    # Attempts are geometric: n of them with probability 0.7 * 0.3^(n-1). Five standard deviations
+    # of a binomial count are missed once in a million runs.
+    for least in (2, 3):
+        share = rate ** (least - 1)
+        found = sum(n for (_, attempts), n in log.items() if attempts >= least)
+        assert abs(found - count * share) < 5 * (count * share * (1 - share)) ** 0.5, log
+    assert await letters(scene.database) == []
+
+
+async def test_a_fail_rate_of_one_kills_all_and_a_redrive_delivers_all(scene: Scene) -> None:
+    events = [transfer_event() for _ in range(200)]
+    await scene.put(*events)
+    delays = "0.05,0.1"
+    async with scene.working(notify_log=True, notify_fail_rate=1.0, notify_retry_delays_s=delays):
+        await scene.has_letters(len(events))
+    found = await letters(scene.database)
+    assert {letter.event for letter in found} == {event["id"] for event in events}
+    assert {(letter.reason, letter.attempts) for letter in found} == {("attempts exhausted", 3)}
+    assert all("simulated" in letter.detail for letter in found)
+
+    async with Store(scene.database.settings(), Limits(), 1) as store:
+        redriven = await redrive(store, Filter(), lambda done, total: None)
+    assert redriven.sent == len(events)
+    assert await letters(scene.database) == []
+    async with scene.working(notify_log=True, notify_retry_delays_s=delays):
+        for event in events:
+            await scene.ends(LOG, event, DeliveryStatus.DELIVERED)
+    assert await log_of(scene.database) == {(1, 4): len(events)}
+
+
+async def test_while_the_queue_is_full_the_outbox_holds(scene: Scene) -> None:
+    limits = replace(HASTY, work_queue_messages_max=20)
+    settings = scene.settings_with(notify_log=True)
+    for _ in range(10):
+        await put(scene.database, [transfer_event() for _ in range(10)])
+    async with open_worker(settings, limits, only="relay") as relay:
+        await until(lambda: "a queue is full" in relay.complaints().get("relay", ""))
+        held = await left(scene.database)
+        assert held, "what the broker refuses stays"
+        await put(scene.database, [transfer_event()])
+        async with open_worker(settings, limits, only="notifier"):
+            await scene.relayed()
+            await until(lambda: relay.complaints() == {})
+
+            async def are_delivered() -> bool:
+                return await has_log(scene.database, 1, 101)
+
+            await until(are_delivered)
+
+
+async def test_another_topology_ends_the_worker_with_one_line(scene: Scene) -> None:
+    settings = scene.settings_with()
+    work = topology_of(settings).work
+    async with await aio_pika.connect(settings.required("amqp_url")) as connection:
+        channel = await connection.channel()
+        await channel.declare_queue(work, durable=True, arguments={"x-queue-type": "quorum"})
+    async with running("worker", settings=environment(settings), program=_PROGRAM) as command:
+        assert await command.end() == 1
+        [line] = [text for text in command.output.splitlines() if work in text]
+        assert "rabbitmqctl delete_queue" in line
+        assert "TRANSFERD_AMQP_PREFIX" in line
+        assert "Traceback" not in command.output
+
+
+async def test_a_consumer_that_the_broker_cancels_comes_back(scene: Scene) -> None:
+    receiver, _ = await scene.receiver()
+    async with scene.working(replace(HASTY, relay_wait_first_s=0.2)) as worker:
+        await until(lambda: worker.complaints() == {})
+        settings = scene.settings_with()
+        async with await aio_pika.connect(settings.required("amqp_url")) as connection:
+            channel = await connection.channel()
+            await channel.queue_delete(topology_of(settings).work)
+        await until(lambda: "cancelled the consumer" in worker.complaints().get("consumer", ""))
+        await until(lambda: worker.complaints() == {})
+        await scene.put(transfer_event())
+        await until(has_received(receiver, 1))
+
+
+async def test_a_connection_into_nowhere_is_noticed_and_replaced(scene: Scene) -> None:
+    receiver, _ = await scene.receiver()
+    limits = replace(HASTY, amqp_timeout_s=0.5, consumer_check_s=0.1)
+    async with Proxy(scene.settings_with().required("amqp_url")) as proxy:
+        async with scene.working(limits, amqp_url=proxy.url) as worker:
+            await until(lambda: worker.complaints() == {})
+            proxy.stall()
+            await until(lambda: "consumer" in worker.complaints())
+            await scene.put(transfer_event())
+            await until(lambda: "relay" in worker.complaints())
+            proxy.resume()
+            await until(lambda: worker.complaints() == {})
+            await until(has_received(receiver, 1))
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
+async def test_another_relay_takes_over_in_order(number: signal.Signals, scene: Scene) -> None:
+    settings = scene.settings_with()
+    wallet, events = new_id(), 3_000
+    for first in range(0, events, 100):
+        versions = range(first, first + 100)
+        await put(scene.database, [_numbered(wallet, version) for version in versions])
+    relay = ("worker", "--only", "relay")
+    async with (
+        running(*relay, settings=environment(settings), program=_PROGRAM) as first_relay,
+        running(*relay, settings=environment(settings), program=_PROGRAM) as second_relay,
+    ):
+        await until(lambda: _are_up(first_relay, second_relay))
+
+        async def has_begun() -> bool:
+            return 0 < len(await left(scene.database)) < events // 100
+
+        await until(has_begun)
+        first_relay.send(number)
+        await scene.relayed()
+        if number is signal.SIGSTOP:
+            first_relay.send(signal.SIGCONT)
+    found = await message_count(settings, topology_of(settings).work)
+    taken = await take(settings, topology_of(settings).work, found)
+    order = [orjson.loads(message.body)["data"]["source_version"] for message in taken]
+    assert list(dict.fromkeys(order)) == list(range(events)), "first arrivals, without a gap"
+
+
+async def test_a_database_that_is_cut_off_again_and_again_only_delays(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    events = [transfer_event() for _ in range(100)]
+    async with Proxy(scene.database.settings().required("database_url")) as proxy:
+        async with scene.working(HASTY, database_url=proxy.url):
+            for start in range(0, len(events), 20):
+                await scene.put(*events[start : start + 20])
+                await until(has_received(receiver, start + 10))
+                proxy.cut_all()
+            for event in events:
+                await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    assert set(receiver.event_ids()) == {event["id"] for event in events}
+    assert await letters(scene.database) == []
+
+
+def _numbered(wallet: str, version: int) -> dict[str, Any]:
+    event = transfer_event(wallet)
+    event["data"]["source_version"] = version
+    return event
+
+
+def _are_up(*commands: Command) -> bool:
+    return all("/readyz" in command.output for command in commands)

@@ -1,0 +1,658 @@
+"""The notifier over RabbitMQ: who gets an event, in which order, how often; what is recorded."""
+
+import asyncio
+from collections import Counter, defaultdict
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from itertools import pairwise
+
+import orjson
+import pytest
+from aiohttp import web
+from standardwebhooks import Webhook as Verifier
+
+from tests.conftest import Database, Workers
+from tests.support.endpoints import (
+    SECRET,
+    delete_webhook,
+    deliveries,
+    delivery,
+    letters,
+    new_webhook,
+    update_webhook,
+)
+from tests.support.notifying import QUICK, Scene, has_received
+from tests.support.outbox import TRACEPARENT, again, transfer_event, wallet_event
+from tests.support.queues import publish, take, topology_of
+from tests.support.receivers import after, in_turn, receiving, status
+from tests.support.waiting import until
+from transferd.commit.events import CLOUD_EVENT, cloud_event
+from transferd.config import Limits
+from transferd.domain.webhook import DeliveryStatus, WebhookStatus
+from transferd.ledger.ids import new_id
+from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.dead_letters import Filter
+from transferd.ledger.store.deliveries import DeliveryRecord, ask_again_for, record_deliveries
+from transferd.ledger.store.webhooks import read_webhook
+from transferd.notifications.broker import ATTEMPTS, ENDPOINT, PARKS, Broker
+from transferd.notifications.dead_letters import redrive
+from transferd.observability.facts import NotifierFailed
+
+
+@pytest.fixture
+async def scene(database: Database, workers: Workers) -> AsyncIterator[Scene]:
+    async with AsyncExitStack() as exits:
+        yield Scene(database, workers.settings, exits)
+
+
+async def send_again(scene: Scene) -> int:
+    """Redrive every dead letter; how many were sent."""
+    async with Store(scene.database.settings(), Limits(), 1) as store:
+        return (await redrive(store, Filter(), lambda _, __: None)).sent
+
+
+# Who gets it
+
+
+async def test_an_event_reaches_a_webhook_signed_and_unchanged(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    await scene.start()
+    event = transfer_event()
+    await scene.put(event)
+    await until(has_received(receiver, 1))
+    [request] = receiver.received
+    assert request.body == cloud_event(event)
+    assert request.headers["content-type"] == CLOUD_EVENT
+    assert request.headers["traceparent"] == TRACEPARENT
+    assert request.event_id == event["id"]
+    assert Verifier(SECRET).verify(request.body.decode(), request.headers) == request.json
+    await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    assert scene.results(webhook) == {"delivered": 1}
+
+
+async def test_each_endpoint_gets_what_it_asked_for(scene: Scene) -> None:
+    ada, bob, cy = new_id(), new_id(), new_id()
+    transfer = transfer_event(ada, bob)
+    reversal = transfer_event(bob, cy, type="transfer.reversed")
+    frozen = wallet_event(ada)
+    user = transfer_event(type="user.created", data={"id": new_id(), "name": "Ada"})
+    last = wallet_event(ada, "wallet.closed", version=8)
+    expected = [
+        (await scene.receiver(), [transfer, reversal, frozen, user, last]),
+        (await scene.receiver("transfer.*", "wallet.closed"), [transfer, reversal, last]),
+        (await scene.receiver("wallet.*"), [frozen, last]),
+        (await scene.receiver("user.created", "wallet.closed"), [user, last]),
+        (await scene.receiver(wallet=ada), [transfer, frozen, last]),
+        (await scene.receiver("transfer.posted", wallet=bob), [transfer]),
+        (await scene.receiver("wallet.updated"), []),
+    ]
+    await scene.start()
+    await scene.put(transfer, reversal, frozen, user, last)
+    for (receiver, _), events in expected:
+        await until(has_received(receiver, len(events)))
+    for (receiver, webhook), events in expected:
+        for event in events:
+            await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+        assert Counter(receiver.event_ids()) == Counter(event["id"] for event in events)
+
+
+async def test_a_disabled_webhook_gets_nothing(scene: Scene) -> None:
+    silent, webhook = await scene.receiver()
+    other, _ = await scene.receiver()
+    await update_webhook(scene.database, webhook, status=WebhookStatus.DISABLED, reason="asked to")
+    await scene.start()
+    await scene.put(transfer_event())
+    await until(has_received(other, 1))
+    assert silent.received == []
+    assert await deliveries(scene.database, webhook) == {}
+    assert await letters(scene.database) == []
+
+
+async def test_a_webhook_gets_what_happens_a_moment_after_its_creation(scene: Scene) -> None:
+    first, _ = await scene.receiver()
+    await scene.start()
+    # By now the worker has read the webhooks.
+    await scene.put(transfer_event())
+    await until(has_received(first, 1))
+    for _ in range(3):
+        newer, webhook = await scene.receiver()
+        event = transfer_event()
+        await scene.put(event)
+        await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+        assert newer.event_ids() == [event["id"]]
+
+
+# Order and bounds
+
+
+async def test_a_wallets_events_come_one_by_one_while_other_wallets_go_beside_it(
+    scene: Scene,
+) -> None:
+    receiver, webhook = await scene.receiver()
+    now: Counter[str] = Counter()
+    most: Counter[str] = Counter()
+    order: defaultdict[str, list[str]] = defaultdict(list)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        event = orjson.loads(await request.read())
+        wallet = event["data"]["source_wallet_id"]
+        now[wallet] += 1
+        most[wallet] = max(most[wallet], now[wallet])
+        order[wallet].append(event["id"])
+        # Later ones answer sooner, so whatever does not wait overtakes.
+        await asyncio.sleep(0.03 / len(order[wallet]))
+        now[wallet] -= 1
+        return web.Response(status=204)
+
+    receiver.answer = answer
+    wallets = [new_id() for _ in range(6)]
+    events = [transfer_event(wallets[number % 6]) for number in range(60)]
+    await scene.start(replace(QUICK, endpoint_in_flight_max=3))
+    await scene.put(*events)
+    await until(has_received(receiver, 60))
+    await scene.ends(webhook, events[-1], DeliveryStatus.DELIVERED)
+    for number, wallet in enumerate(wallets):
+        assert order[wallet] == [event["id"] for event in events[number::6]]
+        assert most[wallet] == 1
+    assert receiver.most_in_progress == 3
+
+
+async def test_a_slow_endpoint_delays_no_other_and_gets_the_rest_later(scene: Scene) -> None:
+    slow, slow_webhook = await scene.receiver()
+    quick, quick_webhook = await scene.receiver()
+    released = asyncio.Event()
+    slow.answer = after(released)
+    events = [transfer_event() for _ in range(60)]
+    limits = replace(
+        QUICK,
+        # Fewer than there are events: messages that wait for the slow one must not fill it.
+        notify_prefetch=20,
+        endpoint_in_flight_max=2,
+        endpoint_held_max=4,
+        endpoint_trouble_s=0.05,
+    )
+    await scene.start(limits)
+    await scene.put(*events)
+    await until(has_received(quick, 60))
+    assert len(slow.received) == slow.in_progress == 2
+    await until(lambda: scene.results(quick_webhook)["delivered"] == 60)
+    # At most four are held for it; the others wait in the broker, and have not been tried.
+    parked = scene.results(slow_webhook)
+    assert parked["parked"] >= 56
+    assert set(parked) == {"parked"}
+    assert await deliveries(scene.database, slow_webhook) == {}
+    released.set()
+    await until(lambda: scene.results(slow_webhook)["delivered"] == 60)
+    assert Counter(slow.event_ids()) == Counter(event["id"] for event in events)
+    for found in (await deliveries(scene.database, slow_webhook)).values():
+        assert (found.status, found.attempts) == (DeliveryStatus.DELIVERED, 1)
+    assert slow.most_in_progress == 2
+
+
+async def test_an_endpoint_that_is_only_busy_is_not_made_to_wait_longer_and_longer(
+    scene: Scene,
+) -> None:
+    receiver, webhook = await scene.receiver()
+
+    async def answer(_: web.Request) -> web.StreamResponse:
+        await asyncio.sleep(0.01)
+        return web.Response(status=204)
+
+    receiver.answer = answer
+    events = [transfer_event() for _ in range(40)]
+    await scene.start(
+        replace(QUICK, endpoint_in_flight_max=1, endpoint_held_max=2),
+        notify_retry_delays_s="0.05,600",
+    )
+    await scene.put(*events)
+    await until(has_received(receiver, 40))
+    assert scene.results(webhook)["parked"] > 40, "some had to wait more than once"
+    assert await scene.waiting(600.0) == 0
+
+
+async def test_an_endpoint_in_trouble_is_asked_less_and_less_often(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    released = asyncio.Event()
+    receiver.answer = after(released)
+    held, parked = transfer_event(), transfer_event()
+    limits = replace(QUICK, endpoint_in_flight_max=1, endpoint_trouble_s=0.01)
+    await scene.start(limits, notify_retry_delays_s="0.05,0.1,600")
+    await scene.put(held)
+    await until(has_received(receiver, 1))
+    await scene.put(parked)
+
+    async def it_waits_long() -> bool:
+        return await scene.waiting(600.0) == 1
+
+    await until(it_waits_long)
+    assert scene.results(webhook) == {"parked": 3}
+    assert scene.settings is not None
+    [message] = await take(scene.settings, topology_of(scene.settings).wait_queue(600.0), 1)
+    assert (message.message_id, message.headers[ENDPOINT]) == (parked["id"], webhook)
+    assert (message.headers[ATTEMPTS], message.headers[PARKS]) == (0, 3)
+    released.set()
+
+
+async def test_a_notifier_that_holds_all_it_may_is_not_taken_for_forgotten(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[tuple[int, int]] = []
+    look_at = Broker.look_at
+
+    async def noted(broker: Broker, queue: str) -> tuple[int, int]:
+        looks.append(await look_at(broker, queue))
+        return looks[-1]
+
+    monkeypatch.setattr(Broker, "look_at", noted)
+    receiver, webhook = await scene.receiver()
+    released = asyncio.Event()
+    receiver.answer = after(released)
+    await scene.start(replace(QUICK, notify_prefetch=2, consumer_check_s=0.03))
+    await scene.put(*[transfer_event() for _ in range(5)])
+    await until(lambda: looks[-8:] == [(3, 1)] * 8)
+    assert not any(isinstance(fact, NotifierFailed) for fact in scene.facts)
+    released.set()
+    await until(lambda: scene.results(webhook)["delivered"] == 5)
+    assert scene.results(webhook) == {"delivered": 5}
+
+
+# What fails
+
+
+async def test_retries_wait_longer_each_time_and_end_as_a_dead_letter(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    receiver.answer = status(500)
+    loop = asyncio.get_running_loop()
+    event = transfer_event()
+    await scene.start(notify_retry_delays_s="0.1,0.3,0.5")
+    await scene.put(event)
+    times_s = []
+    for attempt in range(1, 5):
+        await until(has_received(receiver, attempt))
+        times_s.append(loop.time())
+    waits_s = [later - sooner for sooner, later in pairwise(times_s)]
+    for wait_s, least_s in zip(waits_s, (0.1, 0.3, 0.5), strict=True):
+        assert wait_s > least_s - 0.03, waits_s
+    await scene.has_letters(1)
+    [letter] = await letters(scene.database)
+    assert (letter.endpoint, letter.event) == (webhook, event["id"])
+    assert (letter.reason, letter.detail) == ("attempts exhausted", "answered 500")
+    assert (letter.attempts, letter.body) == (4, cloud_event(event))
+    assert {request.body for request in receiver.received} == {letter.body}
+    found = await delivery(scene.database, webhook, event["id"])
+    assert found is not None
+    assert (found.status, found.attempts) == (DeliveryStatus.DEAD, 4)
+    await until(lambda: scene.results(webhook) == {"retrying": 3, "dead": 1})
+
+
+async def test_a_retry_knows_its_endpoint_and_how_often_it_was_tried(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    other, _ = await scene.receiver()
+    receiver.answer = status(500)
+    event = transfer_event()
+    await scene.start(notify_retry_delays_s="0.05,0.05,600")
+    await scene.put(event)
+    await until(has_received(receiver, 3))
+
+    async def one_waits() -> bool:
+        return await scene.waiting(600.0) == 1
+
+    await until(one_waits)
+    assert scene.settings is not None
+    queue = topology_of(scene.settings).wait_queue(600.0)
+    [message] = await take(scene.settings, queue, 1)
+    assert message.headers[ENDPOINT] == webhook
+    assert (message.headers[ATTEMPTS], message.headers[PARKS]) == (3, 0)
+    assert (message.message_id, message.body) == (event["id"], cloud_event(event))
+    # Whoever has it does not get it again because somebody else has not.
+    assert other.event_ids() == [event["id"]]
+
+
+async def test_a_receiver_may_ask_for_a_longer_wait(scene: Scene) -> None:
+    asked = {"0": 5.0, "4": 5.0, "6": 60.0, "60": 60.0, "61": 600.0, "99999": 600.0, "soon": 5.0}
+    webhooks = {}
+    for value in asked:
+        receiver, webhooks[value] = await scene.receiver()
+        receiver.answer = status(503, **{"Retry-After": value})
+    event = transfer_event()
+    await scene.start(notify_retry_delays_s="5,60,600")
+    await scene.put(event)
+    for value, wait_s in asked.items():
+        await scene.ends(webhooks[value], event, DeliveryStatus.RETRYING)
+        found = await delivery(scene.database, webhooks[value], event["id"])
+        assert found is not None
+        assert found.wait_s == wait_s, value
+    assert [await scene.waiting(delay_s) for delay_s in (5.0, 60.0, 600.0)] == [3, 2, 2]
+
+
+async def test_the_log_of_deliveries_says_what_happened(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    released = asyncio.Event()
+    receiver.answer = in_turn(status(500), after(released, status(200)))
+    event = transfer_event()
+    await scene.start(notify_retry_delays_s="0.4")
+    await scene.put(event)
+    await scene.ends(webhook, event, DeliveryStatus.RETRYING)
+    failed = await delivery(scene.database, webhook, event["id"])
+    assert failed is not None
+    assert (failed.attempts, failed.response_status) == (1, 500)
+    assert (failed.error, failed.response_excerpt) == ("answered 500", "answer 500")
+    assert failed.wait_s == 0.4
+    assert failed.event_type == "transfer.posted"
+    assert failed.event == cloud_event(event).decode()
+    await until(has_received(receiver, 2))
+    released.set()
+    await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    delivered = await delivery(scene.database, webhook, event["id"])
+    assert delivered is not None
+    assert (delivered.attempts, delivered.response_status) == (2, 200)
+    assert (delivered.error, delivered.response_excerpt) == (None, "answer 200")
+    assert delivered.next_attempt_at is None
+    assert delivered.created_at == failed.created_at
+    assert delivered.updated_at > failed.updated_at
+
+
+async def test_an_endpoint_that_nobody_listens_at_is_retried(scene: Scene) -> None:
+    async with receiving() as receiver:
+        gone = receiver.url
+    webhook = await new_webhook(scene.database, gone)
+    event = transfer_event()
+    await scene.start(notify_retry_delays_s="600")
+    await scene.put(event)
+    await scene.ends(webhook, event, DeliveryStatus.RETRYING)
+    found = await delivery(scene.database, webhook, event["id"])
+    assert found is not None
+    assert (found.response_status, found.response_excerpt) == (None, None)
+    assert found.error == "no connection: connection refused"
+
+
+async def test_a_fault_of_our_own_is_a_failed_attempt(scene: Scene) -> None:
+    receiver, good = await scene.receiver()
+    broken = await new_webhook(scene.database, receiver.url, secret="whsec_no base64")
+    event = transfer_event()
+    async with scene.working(notify_retry_delays_s="0.05"):
+        await scene.put(event)
+        await scene.ends(good, event, DeliveryStatus.DELIVERED)
+        await scene.ends(broken, event, DeliveryStatus.DEAD)
+    found = await delivery(scene.database, broken, event["id"])
+    assert found is not None
+    assert found.attempts == 2
+    assert found.error is not None
+    assert "no base64" not in found.error
+    assert receiver.event_ids() == [event["id"]]
+    assert await scene.unfinished() == 0
+
+
+async def test_what_is_no_event_is_kept_as_it_is_whoever_it_names(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    event = transfer_event()
+    async with scene.working() as worker:
+        assert scene.settings is not None
+        await until(lambda: not worker.complaints())
+        queue = topology_of(scene.settings).work
+        await publish(scene.settings, queue, b"\xffno event", **{ENDPOINT: "nobody"})
+        ours: dict[str, str | int] = {ENDPOINT: webhook, ATTEMPTS: 2}
+        await publish(scene.settings, queue, b"{}", **ours)
+        await publish(scene.settings, queue, cloud_event(event), **{ENDPOINT: 7, ATTEMPTS: -1})
+        await scene.has_letters(2)
+        await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    first, second = sorted(await letters(scene.database), key=lambda letter: letter.attempts)
+    assert (first.reason, first.endpoint, first.body) == ("undeliverable", None, b"\xffno event")
+    assert (second.endpoint, second.attempts) == (webhook, 2)
+    assert first.detail.startswith("not an event: ")
+    assert receiver.event_ids() == [event["id"]]
+    assert await scene.unfinished() == 0
+
+
+@pytest.mark.parametrize("table", ["deliveries", "dead_letters"])
+async def test_a_row_that_cannot_be_stored_does_not_hold_up_the_others(
+    scene: Scene, table: str
+) -> None:
+    receiver, webhook = await scene.receiver()
+    receiver.answer = status(500)
+    events = [transfer_event() for _ in range(5)]
+    bad = events[2]
+    await scene.database.fetch(
+        f"ALTER TABLE transferd.{table} ADD CHECK (event_id <> '{bad['id']}')"
+    )
+    async with scene.working(notify_retry_delays_s="0.05"):
+        await scene.put(*events)
+        await until(has_received(receiver, 10))
+        await until(lambda: scene.results(webhook)["dead"] == 5)
+    assert await scene.unfinished() == 0
+    kept = [letter.event for letter in await letters(scene.database)]
+    recorded = await deliveries(scene.database, webhook)
+    found = recorded if table == "deliveries" else kept
+    assert set(found) == {event["id"] for event in events if event is not bad}
+    assert any(isinstance(fact, NotifierFailed) for fact in scene.facts)
+
+
+# Endpoints that go away
+
+
+async def test_an_endpoint_that_is_gone_is_disabled(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    receiver.answer = status(410)
+    event = transfer_event()
+    await scene.start()
+    await scene.put(event)
+    await scene.ends(webhook, event, DeliveryStatus.DEAD)
+    [letter] = await letters(scene.database)
+    assert (letter.reason, letter.detail) == ("endpoint gone", "answered 410")
+    assert (letter.endpoint, letter.attempts) == (webhook, 1)
+    async with Store(scene.database.settings(), Limits(), 1) as store:
+        found = await read_webhook(store, webhook)
+    assert found is not None
+    assert found.status is WebhookStatus.DISABLED
+    assert found.disabled_reason == "it answered 410 Gone"
+    # Nothing more is meant for it.
+    other, _ = await scene.receiver()
+    await scene.put(transfer_event())
+    await until(has_received(other, 1))
+    assert len(receiver.received) == 1
+    assert len(await letters(scene.database)) == 1
+
+
+async def test_what_waits_for_a_disabled_webhook_is_kept_until_it_is_back(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    receiver.answer = status(500)
+    event = transfer_event()
+    await scene.start(notify_retry_delays_s="0.3")
+    await scene.put(event)
+    await scene.ends(webhook, event, DeliveryStatus.RETRYING)
+    await update_webhook(scene.database, webhook, status=WebhookStatus.DISABLED, reason="asked to")
+    await scene.ends(webhook, event, DeliveryStatus.DEAD)
+    [letter] = await letters(scene.database)
+    assert (letter.reason, letter.detail) == ("endpoint gone", "the endpoint is disabled")
+    assert len(receiver.received) == 1
+
+    receiver.answer = None
+    await update_webhook(scene.database, webhook, status=WebhookStatus.ACTIVE)
+    assert await send_again(scene) == 1
+    await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    assert receiver.event_ids() == [event["id"]] * 2
+    assert await letters(scene.database) == []
+
+
+async def test_what_waits_for_a_deleted_webhook_vanishes(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    other, _ = await scene.receiver()
+    receiver.answer = status(500)
+    event = transfer_event()
+    async with scene.working(notify_retry_delays_s="0.3"):
+        await scene.put(event)
+        await scene.ends(webhook, event, DeliveryStatus.RETRYING)
+        await delete_webhook(scene.database, webhook)
+
+        async def it_is_gone() -> bool:
+            return await scene.waiting(0.3) == 0
+
+        await until(it_is_gone)
+        # What came after it has arrived, so it was seen to.
+        await scene.put(transfer_event())
+        await until(has_received(other, 2))
+    assert len(receiver.received) == 1
+    assert await letters(scene.database) == []
+    assert await deliveries(scene.database, webhook) == {}
+    assert await scene.unfinished() == 0
+
+
+# Once, and once more when asked
+
+
+async def test_an_event_that_is_published_twice_is_delivered_once(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    event, last = transfer_event(), transfer_event()
+    async with scene.working():
+        await scene.put(event)
+        await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+        await scene.put(event)
+        await scene.put(last)
+        await scene.ends(webhook, last, DeliveryStatus.DELIVERED)
+    assert receiver.event_ids() == [event["id"], last["id"]]
+    assert scene.results(webhook) == {"delivered": 2, "repeated": 1}
+    assert await scene.unfinished() == 0
+
+
+async def test_an_event_that_comes_twice_at_the_same_time_is_delivered_once(
+    scene: Scene,
+) -> None:
+    receiver, webhook = await scene.receiver("transfer.posted")
+    marker, _ = await scene.receiver("wallet.frozen")
+    released = asyncio.Event()
+    receiver.answer = after(released)
+    event = transfer_event()
+    async with scene.working():
+        await scene.put(event, event)
+        await scene.put(event)
+        await until(has_received(receiver, 1))
+        # This one comes after all of them, so they are all in hand.
+        await scene.put(wallet_event())
+        await until(has_received(marker, 1))
+        assert len(receiver.received) == 1
+        released.set()
+        await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    assert receiver.event_ids() == [event["id"]]
+    assert scene.results(webhook) == {"delivered": 1}
+    assert await scene.unfinished() == 0
+
+
+async def test_whoever_has_an_event_does_not_get_it_again_for_another(scene: Scene) -> None:
+    good, good_webhook = await scene.receiver()
+    bad, bad_webhook = await scene.receiver()
+    bad.answer = in_turn(status(500), status(500), status(204))
+    event = transfer_event()
+    await scene.start()
+    await scene.put(event)
+    await scene.ends(bad_webhook, event, DeliveryStatus.DELIVERED)
+    assert bad.event_ids() == [event["id"]] * 3
+    assert good.event_ids() == [event["id"]]
+    assert scene.results(good_webhook) == {"delivered": 1}
+    found = await delivery(scene.database, bad_webhook, event["id"])
+    assert found is not None
+    assert found.attempts == 3
+
+
+async def test_a_repeated_event_does_not_disturb_a_retry_that_waits(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver("transfer.posted")
+    marker, _ = await scene.receiver("wallet.frozen")
+    receiver.answer = status(500)
+    event = transfer_event()
+    await scene.start(notify_retry_delays_s="600")
+    await scene.put(event)
+    await scene.ends(webhook, event, DeliveryStatus.RETRYING)
+    await scene.put(event)
+    await scene.put(wallet_event())
+    await until(has_received(marker, 1))
+    assert len(receiver.received) == 1
+    assert await scene.waiting(600.0) == 1
+    assert scene.results(webhook) == {"retrying": 1, "repeated": 1}
+
+
+async def test_a_delivery_that_is_asked_for_again_is_made_again(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    other, _ = await scene.receiver()
+    event = transfer_event()
+    await scene.start()
+    await scene.put(event)
+    await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    async with (
+        Store(scene.database.settings(), Limits(), 1) as store,
+        store.transaction() as transaction,
+    ):
+        await ask_again_for(transaction, [(event["id"], webhook)])
+    await scene.put(again(event, webhook))
+    await until(has_received(receiver, 2))
+    await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    assert receiver.event_ids() == [event["id"]] * 2
+    first, second = receiver.received
+    assert first.json == second.json
+    assert second.headers["traceparent"] == TRACEPARENT
+    assert other.event_ids() == [event["id"]]
+    found = await delivery(scene.database, webhook, event["id"])
+    assert found is not None
+    assert found.attempts == 2
+
+
+async def test_a_message_for_an_endpoint_that_nobody_asked_again_for_is_a_repetition(
+    scene: Scene,
+) -> None:
+    receiver, webhook = await scene.receiver()
+    event, last = transfer_event(), transfer_event()
+    await scene.start()
+    await scene.put(event)
+    await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    await scene.put(again(event, webhook), last)
+    await scene.ends(webhook, last, DeliveryStatus.DELIVERED)
+    assert receiver.event_ids() == [event["id"], last["id"]]
+    assert scene.results(webhook)["repeated"] == 1
+
+
+async def test_what_was_delivered_stays_so_whatever_a_slower_notifier_thinks(
+    scene: Scene,
+) -> None:
+    _, webhook = await scene.receiver()
+    event = transfer_event()
+    await scene.start()
+    await scene.put(event)
+    await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    before = await delivery(scene.database, webhook, event["id"])
+    late = DeliveryRecord(
+        id=new_id(),
+        event_id=event["id"],
+        endpoint_id=webhook,
+        event_type="transfer.posted",
+        status=DeliveryStatus.RETRYING,
+        attempts=1,
+        response_status=None,
+        error="timeout after 10 s",
+        response_excerpt=None,
+        event=None,
+        wait_s=5.0,
+    )
+    async with (
+        Store(scene.database.settings(), Limits(), 1) as store,
+        store.transaction() as transaction,
+    ):
+        await record_deliveries(transaction, [late])
+    assert await delivery(scene.database, webhook, event["id"]) == before
+
+
+# The log sink
+
+
+async def test_the_log_is_an_endpoint_like_any_other(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    log = "00000000-0000-0000-0000-000000000000"
+    event = transfer_event()
+    await scene.start(notify_log=True)
+    await scene.put(event)
+    await scene.ends(log, event, DeliveryStatus.DELIVERED)
+    await scene.put(event)
+    await until(lambda: scene.results(log) == {"delivered": 1, "repeated": 1})
+    await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    assert receiver.event_ids() == [event["id"]]
+    found = await delivery(scene.database, log, event["id"])
+    assert found is not None
+    assert (found.event, found.response_status, found.attempts) == (None, None, 1)

@@ -1,0 +1,54 @@
+"""Rows of a webhook's delivery log, as a notifier would have written them."""
+
+from typing import Any
+
+import orjson
+
+from tests.conftest import Database
+from transferd.ledger.ids import new_id
+from transferd.ledger.store.deliveries import STATUSES
+
+# What a notifier keeps of a delivery that has just failed for the first time.
+_FAILED: dict[str, Any] = {
+    "event_type": "transfer.posted",
+    "status": "retrying",
+    "attempts": 1,
+    "response_status": 500,
+    "error": "answered 500",
+    "response_excerpt": "oh no",
+}
+
+
+def sent_event(id: str, type: str = "transfer.posted") -> dict[str, Any]:
+    """A CloudEvent as it was sent, with numbers that suffer where they are not read exactly."""
+    return {
+        "specversion": "1.0",
+        "id": id,
+        "source": "/transferd",
+        "type": type,
+        "data": {"id": id, "amount": 9_007_199_254_740_991, "metadata": {"rate": 1e-7}},
+    }
+
+
+async def logged_delivery(database: Database, webhook: str, **changes: object) -> str:
+    """The id of a new row; `changes` are columns, `event` None leaves out what was sent."""
+    id = new_id()
+    values = _FAILED | {"event_id": id, "event": sent_event(id)} | changes
+    event = values["event"]
+    await database.fetch(
+        "INSERT INTO transferd.deliveries (id, endpoint_id, event_id, event_type, status, attempts,"
+        " response_status, error, response_excerpt, event, next_attempt_at, created_at, updated_at)"
+        " VALUES ($1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10::json,"
+        " CASE $5::smallint WHEN 2 THEN now() + interval '1 hour' END, now(), now())",
+        id,
+        webhook,
+        values["event_id"],
+        values["event_type"],
+        [status.value for status in STATUSES].index(values["status"]),
+        values["attempts"],
+        values["response_status"],
+        values["error"],
+        values["response_excerpt"],
+        None if event is None else orjson.dumps(event).decode(),
+    )
+    return id

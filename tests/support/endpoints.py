@@ -1,0 +1,121 @@
+"""Webhooks and what became of deliveries to them, without a replica."""
+
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from tests.conftest import Database
+from transferd.config import Limits
+from transferd.domain.webhook import DeliveryStatus
+from transferd.ledger.ids import new_id
+from transferd.ledger.store import webhooks
+from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.deliveries import STATUSES
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+
+
+async def new_webhook(
+    database: Database, url: str, *events: str, wallet: str | None = None, secret: str = SECRET
+) -> str:
+    """The id of a new webhook, for all events unless some are named."""
+    async with (
+        Store(database.settings(), Limits(), 1) as store,
+        store.transaction() as transaction,
+    ):
+        webhook = await webhooks.insert_webhook(
+            transaction,
+            id=new_id(),
+            client_id=0,
+            url=url,
+            events=events or ("*",),
+            wallet_id=wallet,
+            secret=secret,
+        )
+    return webhook.id
+
+
+async def update_webhook(database: Database, id: str, **changes: Any) -> None:
+    """Change a webhook as its owner might."""
+    async with (
+        Store(database.settings(), Limits(), 1) as store,
+        store.transaction() as transaction,
+    ):
+        assert await webhooks.update_webhook(transaction, id, **changes)
+
+
+async def delete_webhook(database: Database, id: str) -> None:
+    """Remove a webhook and its log."""
+    async with (
+        Store(database.settings(), Limits(), 1) as store,
+        store.transaction() as transaction,
+    ):
+        assert await webhooks.delete_webhook(transaction, id)
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """A row of the delivery log."""
+
+    status: DeliveryStatus
+    attempts: int
+    response_status: int | None
+    response_excerpt: str | None
+    error: str | None
+    created_at: datetime
+    updated_at: datetime
+    next_attempt_at: datetime | None
+    event_type: str
+    event: str | None
+
+    @property
+    def wait_s(self) -> float | None:
+        """How long it was to wait for its next attempt."""
+        if self.next_attempt_at is None:
+            return None
+        return (self.next_attempt_at - self.updated_at).total_seconds()
+
+
+async def deliveries(database: Database, endpoint: str) -> dict[str, Delivery]:
+    """The delivery log of an endpoint by the id of the event."""
+    rows = await database.fetch(
+        "SELECT event_id, status, attempts, response_status, response_excerpt, error, created_at,"
+        " updated_at, next_attempt_at, event_type, event::text"
+        " FROM transferd.deliveries WHERE endpoint_id = $1 ORDER BY id",
+        UUID(endpoint),
+    )
+    return {row[0]: Delivery(STATUSES[row[1]], *row[2:]) for row in (tuple(r) for r in rows)}
+
+
+async def delivery(database: Database, endpoint: str, event: str) -> Delivery | None:
+    """What became of one event at one endpoint, if anything is known."""
+    return (await deliveries(database, endpoint)).get(event)
+
+
+async def status_of(database: Database, endpoint: str, event: str) -> DeliveryStatus | None:
+    """The status of that."""
+    found = await delivery(database, endpoint, event)
+    return None if found is None else found.status
+
+
+@dataclass(frozen=True)
+class Letter:
+    """A dead letter."""
+
+    id: str
+    endpoint: str | None
+    event: str | None
+    reason: str
+    detail: str
+    attempts: int
+    body: bytes
+
+
+async def letters(database: Database) -> list[Letter]:
+    """All dead letters, oldest first."""
+    rows = await database.fetch(
+        "SELECT id::text, endpoint_id::text, event_id, reason, detail, attempts, body"
+        " FROM transferd.dead_letters ORDER BY id"
+    )
+    return [Letter(*row) for row in rows]

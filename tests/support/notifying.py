@@ -1,0 +1,109 @@
+"""A worker in this process, its facts, and receivers that it delivers to."""
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from tests.conftest import Database
+from tests.support.endpoints import letters, new_webhook, status_of
+from tests.support.outbox import left, put
+from tests.support.queues import message_count, topology_of
+from tests.support.receivers import Receiver, receiving
+from tests.support.waiting import until
+from transferd.config import Limits, Settings
+from transferd.domain.webhook import DeliveryStatus
+from transferd.observability.facts import Fact, Facts, NotificationFinished
+from transferd.worker import Worker, open_worker
+
+# There is one relay, so nobody has to wait whether another one leads.
+QUICK = replace(Limits(), relay_standby_s=0.05)
+DELAYS = "0.05,0.1,0.2"
+
+
+@dataclass
+class Scene:
+    """What a test of notifications is played on. Everything stops with the test."""
+
+    database: Database
+    # Makes the settings of a worker from those that differ.
+    settings_with: Callable[..., Settings]
+    exits: AsyncExitStack
+    facts: list[Fact] = field(default_factory=list)
+    # Those of the last worker.
+    settings: Settings | None = None
+    # Tells workers that there is news.
+    wakeup: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def receiver(self, *events: str, wallet: str | None = None) -> tuple[Receiver, str]:
+        """A receiver, and the id of the webhook that leads to it."""
+        receiver = await self.exits.enter_async_context(receiving())
+        webhook = await new_webhook(self.database, receiver.url, *events, wallet=wallet)
+        return receiver, webhook
+
+    async def start(self, limits: Limits = QUICK, **settings: Any) -> Worker:
+        """A worker that relays and notifies, without a log sink and with short delays."""
+        return await self.exits.enter_async_context(self.working(limits, **settings))
+
+    @asynccontextmanager
+    async def working(self, limits: Limits = QUICK, **settings: Any) -> AsyncIterator[Worker]:
+        """The same, until the block ends."""
+        chosen = {"notify_log": False, "notify_retry_delays_s": DELAYS} | settings
+        self.settings = self.settings_with(**chosen)
+        facts = Facts(self.facts.append)
+        async with open_worker(self.settings, limits, facts=facts, wakeup=self.wakeup) as worker:
+            yield worker
+
+    async def put(self, *events: dict[str, Any]) -> None:
+        """Events for the outbox, as one row."""
+        await put(self.database, list(events))
+
+    async def relayed(self) -> None:
+        """Wait until the outbox is empty."""
+
+        async def is_empty() -> bool:
+            return await left(self.database) == []
+
+        await until(is_empty)
+
+    async def ends(self, webhook: str, event: dict[str, Any], status: DeliveryStatus) -> None:
+        """Wait until that has become of the event at the webhook."""
+
+        async def has() -> bool:
+            return await status_of(self.database, webhook, event["id"]) is status
+
+        await until(has)
+
+    async def has_letters(self, count: int) -> None:
+        """Wait until there are so many dead letters."""
+
+        async def has() -> bool:
+            return len(await letters(self.database)) == count
+
+        await until(has)
+
+    async def waiting(self, delay_s: float) -> int:
+        """How many messages wait in the queue of this delay."""
+        assert self.settings is not None
+        queue = topology_of(self.settings).wait_queue(delay_s)
+        return await message_count(self.settings, queue)
+
+    async def unfinished(self) -> int:
+        """How many messages are in the work queue; to be asked when no worker runs any more."""
+        assert self.settings is not None
+        return await message_count(self.settings, topology_of(self.settings).work)
+
+    def results(self, webhook: str) -> Counter[str]:
+        """How attempts at this endpoint have ended."""
+        return Counter(
+            fact.result
+            for fact in self.facts
+            if isinstance(fact, NotificationFinished) and fact.endpoint_id == webhook
+        )
+
+
+def has_received(receiver: Receiver, count: int) -> Callable[[], bool]:
+    """Whether so many requests have come."""
+    return lambda: len(receiver.received) >= count

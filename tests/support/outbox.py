@@ -1,0 +1,77 @@
+"""Events as a replica leaves them in the outbox, without a replica."""
+
+from typing import Any
+
+import orjson
+
+from tests.conftest import Database
+from transferd.commit.events import cloud_event
+from transferd.ledger.ids import new_id
+
+TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+
+
+def transfer_event(
+    source: str | None = None, destination: str | None = None, **changes: object
+) -> dict[str, Any]:
+    """A transfer of 123,456 minor units, between wallets of its own unless they are given."""
+    id = new_id()
+    data = {
+        "id": id,
+        "kind": "transfer",
+        "source_wallet_id": source or new_id(),
+        "destination_wallet_id": destination or new_id(),
+        "amount": 123_456,
+        "currency": "USD",
+        "reference": None,
+        "metadata": {},
+        "source_version": 1,
+        "source_balance_after": 1,
+        "destination_version": 1,
+        "destination_balance_after": 123_456,
+        "reverses_transfer_id": None,
+    }
+    return {
+        "id": id,
+        "type": "transfer.posted",
+        "time": "2030-01-02T03:04:05.678901Z",
+        "traceparent": TRACEPARENT,
+        "request_id": "request-1",
+        "data": data,
+    } | changes
+
+
+def wallet_event(
+    wallet: str | None = None, type: str = "wallet.frozen", version: int = 7
+) -> dict[str, Any]:
+    """A change of a wallet, which has a new version by it."""
+    wallet = wallet or new_id()
+    return transfer_event() | {
+        "id": f"{wallet}:{version}",
+        "type": type,
+        "data": {"id": wallet, "balance": 123_456, "version": version},
+    }
+
+
+def again(event: dict[str, Any], endpoint: str | None) -> dict[str, Any]:
+    """The same event, wanted once more by one endpoint, or by all."""
+    return {"endpoint": endpoint, "event": orjson.loads(cloud_event(event))}
+
+
+async def put(database: Database, *rows: list[dict[str, Any]]) -> None:
+    """Rows of the outbox, each with the events of one group."""
+    for events in rows:
+        await database.fetch(
+            "INSERT INTO ledger_00.outbox (created_at, event_count, events)"
+            " VALUES (clock_timestamp(), $1, $2::json)",
+            len(events),
+            orjson.dumps(events).decode(),
+        )
+
+
+async def left(database: Database) -> list[list[str]]:
+    """The ids of the events that are still there, row by row."""
+    rows = await database.fetch("SELECT events::text FROM ledger_00.outbox ORDER BY seq")
+    return [
+        [(item.get("event") or item)["id"] for item in orjson.loads(row["events"])] for row in rows
+    ]

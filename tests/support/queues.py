@@ -1,0 +1,69 @@
+"""What a test may know of the broker: its queues, from outside."""
+
+import asyncio
+from collections.abc import Sequence
+
+import aio_pika
+from aio_pika.abc import AbstractIncomingMessage
+
+from transferd.config import Limits, Settings
+from transferd.notifications.topology import Topology
+
+
+def topology_of(settings: Settings, limits: Limits | None = None) -> Topology:
+    """The names that a worker with these settings uses."""
+    return Topology(settings.amqp_prefix, settings.retry_delays_s, limits or Limits())
+
+
+def queue_names(settings: Settings) -> list[str]:
+    """All queues of these settings."""
+    topology = topology_of(settings)
+    waits = [topology.wait_queue(delay_s) for delay_s in settings.retry_delays_s]
+    return [topology.work, topology.dead, *waits]
+
+
+async def message_count(settings: Settings, queue: str) -> int:
+    """How many messages are ready in a queue."""
+    connection = await aio_pika.connect(settings.required("amqp_url"))
+    async with connection:
+        channel = await connection.channel()
+        found = await channel.declare_queue(queue, passive=True)
+        return found.declaration_result.message_count or 0
+
+
+async def take(settings: Settings, queue: str, count: int) -> list[AbstractIncomingMessage]:
+    """Consume so many messages of a queue, as if they were done; in the order of their arrival."""
+    connection = await aio_pika.connect(settings.required("amqp_url"))
+    async with connection, asyncio.timeout(10.0):
+        channel = await connection.channel()
+        await channel.set_qos(prefetch_count=count)
+        found = await channel.declare_queue(queue, passive=True)
+        taken: list[AbstractIncomingMessage] = []
+        async with found.iterator() as messages:
+            async for message in messages:
+                taken.append(message)
+                await message.ack()
+                if len(taken) == count:
+                    break
+    return taken
+
+
+async def publish(settings: Settings, queue: str, body: bytes, **headers: str | int) -> None:
+    """Put a message into a queue, as somebody else might."""
+    connection = await aio_pika.connect(settings.required("amqp_url"))
+    async with connection:
+        channel = await connection.channel()
+        message = aio_pika.Message(
+            body, headers=dict(headers), delivery_mode=aio_pika.DeliveryMode.PERSISTENT
+        )
+        await channel.default_exchange.publish(message, queue)
+
+
+async def remove_queues(url: str, several: Sequence[Settings]) -> None:
+    """Remove the queues and the exchanges of these settings, also where some are missing."""
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        for name in {name for settings in several for name in queue_names(settings)}:
+            await channel.queue_delete(name)
+        for exchange in {topology_of(settings).exchange for settings in several}:
+            await channel.exchange_delete(exchange)

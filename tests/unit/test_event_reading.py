@@ -1,0 +1,153 @@
+"""What the notifier takes for an event. Anything may come from a broker that others reach too."""
+
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import orjson
+import pytest
+import structlog
+from hypothesis import given, settings
+from hypothesis import strategies as some
+
+from tests.unit.samples import NOW, posted
+from transferd.commit.events import cloud_event, news_of_transfer
+from transferd.notifications.attempts import Event
+from transferd.notifications.sinks.log import LogSink
+from transferd.observability.logging import Log
+
+TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
+
+
+def body(**changes: Any) -> bytes:
+    """A transfer's event with some attributes changed; Ellipsis leaves one out."""
+    event = orjson.loads(cloud_event(news_of_transfer(posted(created_at=NOW))._asdict()))
+    merged = event | {"traceparent": TRACEPARENT} | changes
+    return orjson.dumps({name: value for name, value in merged.items() if value is not ...})
+
+
+def test_an_event_of_ours_is_read() -> None:
+    event = Event.read(body())
+    assert (event.id, event.type, event.time) == ("lunch", "transfer.posted", NOW)
+    assert event.wallets == ("ada", "bob")
+    assert event.traceparent == TRACEPARENT
+    assert event.json["data"]["amount"] == 100
+
+
+def test_an_event_that_was_rebuilt_has_no_trace() -> None:
+    assert Event.read(body(traceparent=...)).traceparent is None
+
+
+@pytest.mark.parametrize(
+    ("type", "data", "wallets"),
+    [
+        ("wallet.frozen", {"id": "ada"}, ("ada",)),
+        ("user.created", {"id": "ada's owner"}, ()),
+        ("weather.changed", {}, ()),
+        (
+            "transfer.reversed",
+            {"source_wallet_id": "bob", "destination_wallet_id": "ada"},
+            ("bob", "ada"),
+        ),
+        # Nobody may wait for himself.
+        (
+            "transfer.posted",
+            {"source_wallet_id": "ada", "destination_wallet_id": "ada"},
+            ("ada",),
+        ),
+    ],
+)
+def test_an_event_is_about_the_wallets_of_its_kind(
+    type: str, data: dict[str, str], wallets: tuple[str, ...]
+) -> None:
+    assert Event.read(body(type=type, data=data)).wallets == wallets
+
+
+def test_a_time_may_have_any_offset_but_has_one() -> None:
+    time = Event.read(body(time="2030-01-02T05:04:05.678901+02:00")).time
+    assert time == NOW
+    assert time.utcoffset() == timedelta(hours=2)
+    assert Event.read(body(time="2030-01-02T03:04:05Z")).time == datetime(
+        2030, 1, 2, 3, 4, 5, tzinfo=UTC
+    )
+
+
+@pytest.mark.parametrize(
+    "unreadable",
+    [
+        b"",
+        b"not json",
+        b"\xff\xfe",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"{}",
+        body(id=...),
+        body(id=7),
+        body(id=None),
+        body(id="x" * 201),
+        body(id="two\r\nlines: injected"),
+        body(id="nul\0"),
+        body(type=...),
+        body(type=7),
+        body(type="transfer.\n"),
+        body(time=...),
+        body(time=7),
+        body(time="soon"),
+        body(time="2030-01-02T03:04:05"),
+        body(data=...),
+        body(data=None),
+        body(data="text"),
+        body(data={}),
+        body(data={"source_wallet_id": "ada"}),
+        body(data={"source_wallet_id": "ada", "destination_wallet_id": 7}),
+        body(data={"source_wallet_id": "ada", "destination_wallet_id": ["bob"]}),
+        body(traceparent=7),
+        body(traceparent="a\r\nb: c"),
+        body(traceparent="x" * 201),
+    ],
+    ids=lambda unreadable: unreadable[:60].decode(errors="replace"),
+)
+def test_what_is_no_event_is_told_by_an_error_that_is_expected(unreadable: bytes) -> None:
+    with pytest.raises(UNREADABLE):
+        Event.read(unreadable)
+
+
+@pytest.mark.parametrize("traceparent", ["", "odd", "odd-"])
+def test_an_event_with_an_odd_trace_can_be_logged(traceparent: str) -> None:
+    event = Event.read(body(traceparent=traceparent))
+    with structlog.testing.capture_logs() as lines:
+        assert LogSink(Log()).deliver(event.json).error is None
+    assert [line["id"] for line in lines] == ["lunch"]
+
+
+_JSON = some.recursive(
+    some.none() | some.booleans() | some.integers(-(2**63), 2**63) | some.text(max_size=9),
+    lambda inner: (
+        some.lists(inner, max_size=3)
+        | some.dictionaries(
+            some.sampled_from(["id", "type", "time", "data", "traceparent", "source_wallet_id"]),
+            inner,
+        )
+    ),
+)
+
+
+@given(_JSON)
+def test_nothing_is_an_error_that_nobody_expects(value: Any) -> None:
+    try:
+        event = Event.read(orjson.dumps(value))
+    except UNREADABLE:
+        return
+    assert event.id.isprintable()
+
+
+@pytest.mark.parametrize("name", ["id", "type", "time", "data", "traceparent"])
+@settings(max_examples=40)
+@given(value=_JSON)
+def test_neither_is_an_event_with_one_thing_wrong(name: str, value: Any) -> None:
+    try:
+        event = Event.read(body(**{name: value}))
+    except UNREADABLE:
+        return
+    assert all(isinstance(wallet, str) for wallet in event.wallets)

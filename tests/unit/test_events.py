@@ -1,0 +1,223 @@
+"""What the outbox holds, and the CloudEvents that it becomes."""
+
+import re
+from datetime import UTC, datetime
+from typing import Any
+
+import orjson
+import pytest
+
+from tests.unit.samples import EARLIER, NOW, ORIGIN, envelope, posted, wallet
+from transferd.commit.events import (
+    News,
+    cloud_event,
+    events_of,
+    news_of_change,
+    news_of_transfer,
+)
+from transferd.domain.book import Outcome, Posted, UserCreated, WalletCreated, WalletSet
+from transferd.domain.errors import Reason, Refused
+from transferd.domain.transfer import TransferKind
+from transferd.domain.user import User
+from transferd.domain.wallet import ChangeKind, WalletChange, WalletStatus
+from transferd.domain.webhook import EVENT_TYPES
+
+LUNCH = posted(
+    metadata='{"table":7,"tip":0.1}', source_version=4, destination_version=9, created_at=NOW
+)
+# Each outcome with the types of its events.
+OUTCOMES: list[tuple[Outcome, list[str]]] = [
+    (Posted(LUNCH), ["transfer.posted"]),
+    (
+        Posted(posted(kind=TransferKind.REVERSAL, reverses_transfer_id="breakfast")),
+        ["transfer.reversed"],
+    ),
+    (UserCreated(User("ada's owner", "Ada", "{}", NOW)), ["user.created"]),
+    (Refused(Reason.INSUFFICIENT_FUNDS, "not enough"), []),
+]
+
+
+def change(kind: ChangeKind, **changes: Any) -> WalletChange:
+    """A change of ada's wallet to version 5."""
+    return WalletChange(
+        wallet_id="ada",
+        version=5,
+        kind=kind,
+        status=WalletStatus.FROZEN,
+        balance_minor=250,
+        overdraft_limit_minor=30,
+        created_at=NOW,
+    )._replace(**changes)
+
+
+def set_to(kind: ChangeKind) -> WalletSet:
+    return WalletSet(wallet("ada", 250, version=5), change(kind))
+
+
+OUTCOMES += [
+    (WalletCreated(wallet("ada"), change(ChangeKind.CREATED, version=0), None), ["wallet.created"]),
+    (
+        WalletCreated(wallet("ada"), change(ChangeKind.CREATED, version=0), LUNCH),
+        ["wallet.created", "transfer.posted"],
+    ),
+    (set_to(ChangeKind.FREEZE), ["wallet.frozen"]),
+    (set_to(ChangeKind.UNFREEZE), ["wallet.unfrozen"]),
+    (set_to(ChangeKind.CLOSE), ["wallet.closed"]),
+    (set_to(ChangeKind.UPDATE), ["wallet.updated"]),
+    (WalletSet(wallet("ada"), None), []),
+]
+
+
+async def outbox(outcome: Outcome) -> list[Any]:
+    """The events of an outcome, as a relay reads them."""
+    return [orjson.loads(event) for event in events_of(envelope(), outcome)]
+
+
+async def sent(outcome: Outcome) -> list[Any]:
+    """The events of an outcome, as a receiver gets them."""
+    return [orjson.loads(cloud_event(event)) for event in await outbox(outcome)]
+
+
+# In the outbox
+
+
+@pytest.mark.parametrize(
+    ("outcome", "types"), OUTCOMES, ids=[" ".join(types) or "nothing" for _, types in OUTCOMES]
+)
+async def test_an_outcome_has_its_events_in_order(outcome: Outcome, types: list[str]) -> None:
+    assert [event["type"] for event in await outbox(outcome)] == types
+
+
+def test_every_type_of_event_can_happen() -> None:
+    assert {type for _, types in OUTCOMES for type in types} == set(EVENT_TYPES)
+
+
+async def test_a_transfer_in_the_outbox_tells_of_both_its_wallets_and_of_its_request() -> None:
+    [event] = await outbox(Posted(LUNCH))
+    assert event == {
+        "id": "lunch",
+        "type": "transfer.posted",
+        "time": "2030-01-02T03:04:05.678901Z",
+        "traceparent": ORIGIN.traceparent,
+        "request_id": "request-1",
+        "data": {
+            "id": "lunch",
+            "kind": "transfer",
+            "source_wallet_id": "ada",
+            "destination_wallet_id": "bob",
+            "amount": 100,
+            "currency": "USD",
+            "reference": "lunch",
+            "metadata": {"table": 7, "tip": 0.1},
+            "source_version": 4,
+            "source_balance_after": 900,
+            "destination_version": 9,
+            "destination_balance_after": 100,
+            "reverses_transfer_id": None,
+        },
+    }
+
+
+async def test_a_reversal_names_what_it_gives_back() -> None:
+    reversal = posted(kind=TransferKind.REVERSAL, reverses_transfer_id="breakfast")
+    [event] = await outbox(Posted(reversal))
+    assert (event["data"]["kind"], event["data"]["reverses_transfer_id"]) == (
+        "reversal",
+        "breakfast",
+    )
+
+
+async def test_a_change_of_a_wallet_is_recognized_by_its_version() -> None:
+    [event] = await outbox(set_to(ChangeKind.FREEZE))
+    assert (event["id"], event["type"]) == ("ada:5", "wallet.frozen")
+    assert event["data"] == {
+        "id": "ada",
+        "user_id": "ada's owner",
+        "currency": "USD",
+        "balance": 250,
+        "overdraft_limit": 30,
+        "status": "frozen",
+        "version": 5,
+    }
+
+
+async def test_a_new_user_is_told_without_metadata() -> None:
+    [event] = await outbox(UserCreated(User("ada's owner", "Ada", '{"secret":1}', NOW)))
+    assert event["data"] == {"id": "ada's owner", "name": "Ada"}
+
+
+# As CloudEvents 1.0
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [pytest.param(outcome, id=" ".join(types)) for outcome, types in OUTCOMES if types],
+)
+async def test_what_leaves_is_a_cloud_event(outcome: Outcome) -> None:
+    for event in await sent(outcome):
+        for name in ("id", "source", "specversion", "type"):
+            assert isinstance(event[name], str), name
+            assert event[name], name
+        assert event["specversion"] == "1.0"
+        attributes = {name: value for name, value in event.items() if name != "data"}
+        for name, value in attributes.items():
+            assert re.fullmatch("[a-z0-9]{1,20}", name), name
+            assert isinstance(value, str), name
+        assert event["datacontenttype"] == "application/json"
+        assert event["subject"] == event["data"]["id"]
+        assert datetime.fromisoformat(event["time"]).tzinfo is UTC
+
+
+async def test_a_cloud_event_says_what_the_outbox_said() -> None:
+    [kept] = await outbox(Posted(LUNCH))
+    [event] = await sent(Posted(LUNCH))
+    assert event == {
+        "specversion": "1.0",
+        "id": "lunch",
+        "source": "/transferd",
+        "type": "transfer.posted",
+        "subject": "lunch",
+        "time": "2030-01-02T03:04:05.678901Z",
+        "datacontenttype": "application/json",
+        "traceparent": ORIGIN.traceparent,
+        "requestid": "request-1",
+        "data": kept["data"],
+    }
+
+
+async def test_two_tellings_of_an_event_are_the_same_bytes() -> None:
+    first, second = await outbox(Posted(LUNCH)), await outbox(Posted(LUNCH))
+    assert [cloud_event(event) for event in first] == [cloud_event(event) for event in second]
+
+
+# Rebuilt from what is stored
+
+
+def rebuilt(news: News) -> Any:
+    return orjson.loads(cloud_event(news._asdict()))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "news"),
+    [
+        (Posted(LUNCH), news_of_transfer(LUNCH)),
+        (
+            set_to(ChangeKind.CLOSE),
+            news_of_change(change(ChangeKind.CLOSE), "ada's owner", "USD"),
+        ),
+    ],
+    ids=["transfer", "change"],
+)
+async def test_an_event_that_is_rebuilt_is_the_one_that_was_sent(
+    outcome: Outcome, news: News
+) -> None:
+    [event] = await sent(outcome)
+    again = rebuilt(news)
+    assert event["id"] == again["id"]
+    # Which request it came from is not stored with the money.
+    assert event == again | {"traceparent": ORIGIN.traceparent, "requestid": "request-1"}
+
+
+def test_the_creation_of_a_wallet_is_its_version_0() -> None:
+    created = change(ChangeKind.CREATED, version=0, created_at=EARLIER)
+    assert rebuilt(news_of_change(created, None, "USD"))["id"] == "ada:0"

@@ -1,0 +1,288 @@
+"""Which events an endpoint gets, and which URLs and addresses it may have."""
+
+from datetime import UTC, datetime
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from transferd.domain.webhook import (
+    EVENT_FILTERS,
+    EVENT_TYPES,
+    Network,
+    Webhook,
+    WebhookStatus,
+    is_allowed,
+    url_fault,
+)
+
+ANY = ("0.0.0.0/0", "::/0")
+
+
+def endpoint(
+    *events: str, wallet_id: str | None = None, status: WebhookStatus = WebhookStatus.ACTIVE
+) -> Webhook:
+    moment = datetime(2030, 1, 1, tzinfo=UTC)
+    return Webhook(
+        id="hook",
+        url="https://receiver.example/",
+        events=events,
+        wallet_id=wallet_id,
+        status=status,
+        disabled_reason=None,
+        secret="whsec_AAAA",
+        previous_secret=None,
+        previous_secret_until=None,
+        created_at=moment,
+        updated_at=moment,
+    )
+
+
+def networks(*names: str) -> tuple[Network, ...]:
+    return tuple(ip_network(name) for name in names)
+
+
+# Events
+
+
+@pytest.mark.parametrize(
+    ("events", "event_type", "wanted"),
+    [
+        (("*",), "transfer.posted", True),
+        (("*",), "user.created", True),
+        (("transfer.*",), "transfer.posted", True),
+        (("transfer.*",), "transfer.reversed", True),
+        (("transfer.*",), "wallet.created", False),
+        (("wallet.frozen",), "wallet.frozen", True),
+        (("wallet.frozen",), "wallet.unfrozen", False),
+        (("user.created", "wallet.closed"), "wallet.closed", True),
+        (("user.created", "wallet.closed"), "wallet.created", False),
+        ((), "transfer.posted", False),
+    ],
+)
+def test_an_endpoint_gets_what_its_filters_say(
+    events: tuple[str, ...], event_type: str, wanted: bool
+) -> None:
+    assert endpoint(*events).wants(event_type, ["ada"]) is wanted
+
+
+def test_every_filter_wants_something() -> None:
+    for wanted in EVENT_FILTERS:
+        assert any(endpoint(wanted).wants(event_type, []) for event_type in EVENT_TYPES), wanted
+
+
+@pytest.mark.parametrize(
+    ("wallet_id", "wallet_ids", "wanted"),
+    [
+        (None, [], True),
+        (None, ["ada", "bob"], True),
+        ("ada", ["ada", "bob"], True),
+        ("bob", ["ada", "bob"], True),
+        ("cy", ["ada", "bob"], False),
+        ("ada", [], False),
+    ],
+)
+def test_an_endpoint_of_a_wallet_gets_what_is_about_it(
+    wallet_id: str | None, wallet_ids: list[str], wanted: bool
+) -> None:
+    assert endpoint("*", wallet_id=wallet_id).wants("transfer.posted", wallet_ids) is wanted
+
+
+def test_a_disabled_endpoint_gets_nothing() -> None:
+    disabled = endpoint("*", status=WebhookStatus.DISABLED)
+    assert not disabled.wants("transfer.posted", ["ada"])
+
+
+# Addresses
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "1.1.1.1",
+        "8.8.8.8",
+        "172.15.255.255",
+        "172.32.0.1",
+        "100.63.255.255",
+        "100.128.0.1",
+        "2606:4700:4700::1111",
+        "2a00:1450::1",
+        # A public IPv4 address in other clothes.
+        "::ffff:8.8.8.8",
+        "64:ff9b::8.8.8.8",
+        "2002:808:808::1",
+    ],
+)
+def test_a_public_address_is_allowed(address: str) -> None:
+    assert is_allowed(ip_address(address), ())
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "0.0.0.0",
+        "0.1.2.3",
+        "10.0.0.1",
+        "100.64.0.1",
+        "100.100.100.200",
+        "127.0.0.1",
+        "127.255.255.254",
+        "168.63.129.16",
+        "169.254.169.254",
+        "172.16.0.1",
+        "172.31.255.255",
+        "192.0.0.9",
+        "192.0.0.192",
+        "192.0.2.1",
+        "192.88.99.1",
+        "192.168.1.1",
+        "198.18.0.1",
+        "198.51.100.1",
+        "203.0.113.1",
+        "224.0.0.1",
+        "239.255.255.255",
+        "240.0.0.1",
+        "255.255.255.255",
+        "::",
+        "::1",
+        "100::1",
+        "2001::1",
+        "2001:1::1",
+        "2001:db8::1",
+        "3fff::1",
+        "4000::1",
+        "5f00::1",
+        "fc00::1",
+        "fd00:ec2::254",
+        "fe80::1",
+        "fe80::1%eth0",
+        "fec0::1",
+        "ff02::1",
+        "ff0e::1",
+        # Others that carry an IPv4 address.
+        "::ffff:127.0.0.1",
+        "::ffff:0.0.0.0",
+        "::ffff:169.254.169.254",
+        "::10.0.0.1",
+        "::8.8.8.8",
+        "::ffff:0:10.0.0.1",
+        "64:ff9b::127.0.0.1",
+        "64:ff9b::a9fe:a9fe",
+        "64:ff9b:1::8.8.8.8",
+        "2002:7f00:1::",
+        "2002:a9fe:a9fe::1",
+        "2001:0:4136:e378:8000:63bf:f7f7:f7f7",
+    ],
+)
+def test_any_other_address_is_not_unless_its_network_is(address: str) -> None:
+    assert not is_allowed(ip_address(address), ())
+    assert not is_allowed(ip_address(address), networks("10.99.0.0/16", "fd99::/16"))
+    assert is_allowed(ip_address(address), networks(*ANY))
+
+
+@pytest.mark.parametrize(
+    ("address", "network", "allowed"),
+    [
+        ("10.1.2.3", "10.1.0.0/16", True),
+        ("10.2.2.3", "10.1.0.0/16", False),
+        ("::ffff:10.1.2.3", "10.1.0.0/16", True),
+        # What it stands for decides, not how it is written.
+        ("::ffff:10.1.2.3", "::/0", False),
+        ("64:ff9b::10.1.2.3", "64:ff9b::/96", False),
+        ("fd00::1", "fd00::/8", True),
+        ("fd00::1", "0.0.0.0/0", False),
+        ("10.0.0.1", "::/0", False),
+    ],
+)
+def test_a_network_lets_its_own_addresses_pass(address: str, network: str, allowed: bool) -> None:
+    assert is_allowed(ip_address(address), networks(network)) is allowed
+
+
+# URLs
+
+ASCII = "must be ASCII, with everything that has no place in a URL percent-encoded"
+HOST = "must have a host that is a name or an address"
+PRIVATE = "must not be a private or local address"
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://receiver.example",
+        "https://receiver.example/hook?a[]=1&b=%2F",
+        "https://receiver.example:8443/",
+        "https://receiver.example./",
+        "https://under_score.xn--bcher-kva.example/",
+        "HTTPS://RECEIVER.EXAMPLE/",
+        "https://1.1.1.1/",
+        "https://[2606:4700:4700::1111]:8443/",
+        "https://[::ffff:8.8.8.8]/",
+        "https://1.2.3.4.receiver.example/",
+        "https://localhost/",
+    ],
+)
+def test_a_plain_url_is_fine(url: str) -> None:
+    assert url_fault(url, allow_http=False, allowed=()) is None
+
+
+@pytest.mark.parametrize(
+    ("url", "fault"),
+    [
+        ("", ASCII),
+        ("https://bücher.example/", ASCII),
+        ("https://receiver.example/\r\nX: y", ASCII),
+        ("https://receiver.example/\n", ASCII),
+        (" https://receiver.example/", ASCII),
+        ("https://receiver.example/\x00", ASCII),
+        ("https://receiver.example/%zz", ASCII),
+        ("https://receiver.example/a b", ASCII),
+        ("https://127.0.0.1\\.receiver.example/", ASCII),
+        ("https://127。0。0。1/", ASCII),
+        ("https://[::1", "is not a URL"),
+        ("https://receiver.example:99999/", "is not a URL"),
+        ("https://receiver.example:http/", "is not a URL"),
+        ("receiver.example", "must be an absolute https URL"),
+        ("/hook", "must be an absolute https URL"),
+        ("https:receiver.example", "must be an absolute https URL"),
+        ("https:///hook", "must be an absolute https URL"),
+        ("ftp://receiver.example/", "must be an absolute https URL"),
+        ("file:///etc/passwd", "must be an absolute https URL"),
+        ("http://receiver.example/", "must be https"),
+        ("https://ada:secret@receiver.example/", "must not contain a user or a password"),
+        ("https://@receiver.example/", "must not contain a user or a password"),
+        ("https://receiver.example:0/", "must not have the port 0"),
+        ("https://receiver.example/#top", "must not have a fragment"),
+        ("https://2130706433/", HOST),
+        ("https://127.1/", HOST),
+        ("https://[v1.receiver]/", HOST),
+        ("https://0x7f.0x1/", HOST),
+        ("https://0x7f000001/", HOST),
+        ("https://017700000001/", HOST),
+        ("https://127.0.0.01/", HOST),
+        ("https://127.0.0.1./", HOST),
+        ("https://%31%32%37.0.0.1/", HOST),
+        ("https://receiver..example/", HOST),
+        ("https://.receiver.example/", HOST),
+        ("https://" + "a" * 64 + ".example/", HOST),
+        ("https://" + "a." * 127 + "example/", HOST),
+        ("https://[fe80::1%25eth0]/", "must not name a network interface"),
+        ("https://[2606:4700::1%25eth0]/", "must not name a network interface"),
+        ("https://127.0.0.1/", PRIVATE),
+        ("https://10.0.0.7:8443/", PRIVATE),
+        ("https://169.254.169.254/latest/meta-data/", PRIVATE),
+        ("https://0.0.0.0/", PRIVATE),
+        ("https://[::]/", PRIVATE),
+        ("https://[::1]/", PRIVATE),
+        ("https://[::ffff:127.0.0.1]/", PRIVATE),
+        ("https://[::ffff:7f00:1]/", PRIVATE),
+        ("https://[64:ff9b::7f00:1]/", PRIVATE),
+    ],
+)
+def test_what_is_wrong_with_a_url_is_told(url: str, fault: str) -> None:
+    assert url_fault(url, allow_http=False, allowed=()) == fault
+
+
+def test_what_an_operator_allows_is_no_fault() -> None:
+    assert url_fault("http://receiver.example/", allow_http=True, allowed=()) is None
+    allowed = networks("10.0.0.0/8")
+    assert url_fault("https://10.0.0.7/", allow_http=False, allowed=allowed) is None
+    assert url_fault("https://127.0.0.1/", allow_http=False, allowed=allowed) == PRIVATE

@@ -1,0 +1,193 @@
+"""`transferd dead-letters`: look at what was given up, send it again, or throw it away."""
+
+import json
+from collections.abc import Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from transferd.cli.running import progress_bars, run, settings_of
+from transferd.config import Limits, Settings
+from transferd.domain.webhook import EVENT_TYPES
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.dead_letters import (
+    DeadLetter,
+    Filter,
+    count_dead_letters,
+    list_dead_letters,
+)
+from transferd.notifications.dead_letters import Progress, purge, redrive
+
+_WIDTH_OF_A_PIPE = 10_000
+_UUID = click.UUID
+
+
+@click.group("dead-letters")
+def dead_letters() -> None:
+    """Notifications that were given up: list, show, redrive, purge."""
+
+
+def _filtered(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose letters."""
+    for option in (
+        click.option("--endpoint", type=_UUID, help="Only those for this webhook."),
+        click.option("--type", "event_type", type=click.Choice(EVENT_TYPES), help="Only these."),
+        click.option(
+            "--reason",
+            type=click.Choice(["attempts exhausted", "endpoint gone", "undeliverable"]),
+            help="Only those given up for this reason.",
+        ),
+        click.option(
+            "--older-than",
+            "hours",
+            type=click.FloatRange(min=0),
+            help="Only those older, in hours.",
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _filter_of(
+    endpoint: object, event_type: str | None, reason: str | None, hours: float | None
+) -> Filter:
+    try:
+        before = None if hours is None else datetime.now(UTC) - timedelta(hours=hours)
+    except (ValueError, OverflowError) as error:
+        raise click.BadParameter("is no time of this era", param_hint="--older-than") from error
+    return Filter(None if endpoint is None else str(endpoint), event_type, reason, before)
+
+
+@dead_letters.command("list")
+@_filtered
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+def list_command(*, limit: int, as_json: bool, **chosen: Any) -> None:
+    """List letters, oldest first."""
+    run(_list(settings_of(), _filter_of(**chosen), limit, as_json))
+
+
+async def _list(settings: Settings, wanted: Filter, limit: int, as_json: bool) -> int:
+    async with Database(settings, Limits(), connections=1) as database:
+        letters = await list_dead_letters(database, wanted, after_id=None, limit=limit)
+        total = await count_dead_letters(database, wanted)
+    if as_json:
+        for letter in letters:
+            click.echo(json.dumps(_view(letter)))
+        return 0
+    table = Table("id", "died at", "event", "endpoint", "attempts", Column("why", overflow="fold"))
+    table.box = box.SIMPLE_HEAD
+    for letter in letters:
+        view = _view(letter)
+        why = f"{letter.reason}: {letter.detail}"
+        names = ("id", "died_at", "event_type", "endpoint_id", "attempts")
+        cells = ["-" if view[name] is None else str(view[name]) for name in names]
+        table.add_row(*(Text(cell) for cell in (*cells, why)))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_OF_A_PIPE, highlight=False)
+    if letters:
+        console.print(table)
+    click.echo(f"{len(letters)} of {total} dead letters")
+    return 0
+
+
+@dead_letters.command("show")
+@click.argument("id", type=_UUID)
+def show_command(*, id: object) -> None:
+    """Show one letter, with the message as it was."""
+    run(_show(settings_of(), str(id)))
+
+
+async def _show(settings: Settings, id: str) -> int:
+    async with Database(settings, Limits(), connections=1) as database:
+        letters = await list_dead_letters(database, Filter(ids=[id]), after_id=None, limit=1)
+    if not letters:
+        raise click.ClickException(f"there is no dead letter {id}")
+    view = _view(letters[0])
+    body = letters[0].body.decode(errors="replace")
+    try:
+        view["message"] = json.loads(body)
+    except ValueError:
+        view["message"] = body
+    click.echo(json.dumps(view, indent=2))
+    return 0
+
+
+@dead_letters.command("redrive")
+@click.argument("ids", nargs=-1, type=_UUID)
+@_filtered
+@click.option("--all", "everything", is_flag=True, help="All that pass the filters.")
+def redrive_command(*, ids: tuple[object, ...], everything: bool, **chosen: Any) -> None:
+    """Send letters again, to the endpoint that has not had them."""
+    wanted = _chosen(ids, everything, chosen)
+    run(_redrive(settings_of(), wanted))
+
+
+async def _redrive(settings: Settings, wanted: Filter) -> int:
+    async def work(database: Database, progress: Progress) -> str:
+        sent, unreadable = await redrive(database, wanted, progress)
+        rest = f"; {unreadable} are no events and stay" if unreadable else ""
+        return f"{sent} on their way again{rest}"
+
+    return await _with_progress(settings, "redriving", work)
+
+
+@dead_letters.command("purge")
+@click.argument("ids", nargs=-1, type=_UUID)
+@_filtered
+@click.option("--all", "everything", is_flag=True, help="All that pass the filters.")
+@click.confirmation_option(prompt="They cannot be had back. Purge?")
+def purge_command(*, ids: tuple[object, ...], everything: bool, **chosen: Any) -> None:
+    """Throw letters away, for ever."""
+    wanted = _chosen(ids, everything, chosen)
+    run(_purge(settings_of(), wanted))
+
+
+async def _purge(settings: Settings, wanted: Filter) -> int:
+    async def work(database: Database, progress: Progress) -> str:
+        return f"{await purge(database, wanted, progress)} purged"
+
+    return await _with_progress(settings, "purging", work)
+
+
+def _chosen(ids: tuple[object, ...], everything: bool, chosen: dict[str, Any]) -> Filter:
+    """Ids or filters; to mean all of them takes a word of its own."""
+    is_filtered = any(value is not None for value in chosen.values())
+    if bool(ids) + (everything or is_filtered) != 1:
+        raise click.UsageError("name the letters, or choose them by options, or say --all")
+    return _filter_of(**chosen)._replace(ids=[str(id) for id in ids] or None)
+
+
+async def _with_progress(
+    settings: Settings,
+    title: str,
+    work: Callable[[Database, Progress], Coroutine[Any, Any, str]],
+) -> int:
+    async with Database(settings, Limits(), connections=1) as database:
+        with progress_bars(Console(stderr=True)) as bars:
+            bar = bars.add_task(title, total=None)
+            said = await work(
+                database, lambda done, total: bars.update(bar, completed=done, total=total)
+            )
+    click.echo(said)
+    return 0
+
+
+def _view(letter: DeadLetter) -> dict[str, Any]:
+    died_at = letter.died_at
+    return {
+        "id": letter.id,
+        "died_at": None if died_at is None else died_at.isoformat(),
+        "event_id": letter.event_id,
+        "event_type": letter.event_type,
+        "endpoint_id": letter.endpoint_id,
+        "attempts": letter.attempts,
+        "reason": letter.reason,
+        "detail": letter.detail,
+    }

@@ -1,0 +1,82 @@
+"""Commands about the database: migrate and audit."""
+
+import json
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import asdict
+
+import click
+from rich import box
+from rich.console import Console
+from rich.progress import TaskID
+from rich.table import Column, Table
+from rich.text import Text
+
+from transferd.cli.running import progress_bars, run, settings_of
+from transferd.config import Limits, Settings
+from transferd.ledger.audit import Finding, audit
+from transferd.ledger.migrate import migrate
+from transferd.ledger.store.database import Database
+
+
+@click.command("migrate")
+def migrate_command() -> None:
+    """Bring the database up to date. Safe when several start at once."""
+    run(_migrate(settings_of()))
+
+
+async def _migrate(settings: Settings) -> int:
+    applied = await migrate(settings, Limits())
+    click.echo("\n".join(f"applied {name}" for name in applied) or "the database is up to date")
+    return 0
+
+
+@click.command("audit")
+@click.option("--json", "as_json", is_flag=True, help="Print the findings and counts as JSON.")
+def audit_command(*, as_json: bool) -> None:
+    """Prove that every balance follows from its history. Exits with 1 where one does not."""
+    run(_audit(settings_of(), as_json))
+
+
+async def _audit(settings: Settings, as_json: bool) -> int:
+    limits = Limits()
+    progress = progress_bars(Console(stderr=True))
+    rows: dict[str, TaskID] = {}
+    counts: dict[str, int] = {}
+    with ExitStack() as exits:
+
+        def report_progress(step: str, done: int, total: int) -> None:
+            if not rows:  # an audit that cannot even begin shows no progress
+                exits.enter_context(progress)
+            if step not in rows:
+                rows[step] = progress.add_task(step, total=total)
+            progress.update(rows[step], completed=done, total=total)
+            counts[step] = total
+
+        async with Database(settings, limits, connections=1) as database:
+            findings = await audit(database, report_progress, limits)
+    if as_json:
+        listed = [asdict(finding) for finding in findings]
+        click.echo(json.dumps(counts | {"findings": listed}, indent=2))
+    elif findings:
+        _print_findings(findings)
+    else:
+        click.echo(
+            f"no findings: {counts['wallets']} wallets, {counts['transfers']} transfers,"
+            f" {counts['outcomes']} outcomes"
+        )
+    return 1 if findings else 0
+
+
+_WIDTH_OF_A_PIPE = 10_000
+
+
+def _print_findings(findings: Sequence[Finding]) -> None:
+    table = Table("check", "subject", Column("detail", overflow="fold"), box=box.SIMPLE_HEAD)
+    for finding in findings:
+        # As text: what stands in a damaged row is not markup.
+        table.add_row(*(Text(cell) for cell in (finding.check, finding.subject, finding.detail)))
+    # Into a file or a pipe every finding goes on one line.
+    width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
+    Console(width=width, highlight=False).print(table)

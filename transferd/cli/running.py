@@ -1,0 +1,100 @@
+"""How a command runs: signals stop it in order, and what is expected to go wrong is one line."""
+
+import asyncio
+import signal
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any
+
+import aiohttp
+import click
+import uvloop
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from transferd.config import ConfigurationError, Settings, load_settings
+from transferd.devstack import StackError
+from transferd.ledger.migrate import MigrationError
+from transferd.ledger.store.errors import StoreError
+
+_EXPECTED = (ConfigurationError, StackError, MigrationError, StoreError, aiohttp.ClientError)
+
+
+def run(main: Coroutine[Any, Any, int]) -> None:
+    """Run to the end and exit; what is expected to go wrong is one line, not a stack trace."""
+    try:
+        sys.exit(uvloop.run(main))
+    except _EXPECTED as error:
+        raise click.ClickException(_line(error)) from error
+    except BaseExceptionGroup as group:
+        expected, unexpected = group.split(_EXPECTED)
+        if expected is None or unexpected is not None:
+            raise
+        raise click.ClickException(_line(_first_leaf(expected))) from group
+
+
+def _line(error: BaseException) -> str:
+    # The driver's own words do not say which server they are about.
+    return f"PostgreSQL: {error}" if isinstance(error, StoreError) else str(error)
+
+
+def _first_leaf(group: BaseExceptionGroup[Any]) -> BaseException:
+    error: BaseException = group
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
+
+
+def settings_of(**overrides: object) -> Settings:
+    """The settings; what is wrong with them is one line as well."""
+    try:
+        return load_settings(**overrides)
+    except ConfigurationError as error:
+        raise click.ClickException(str(error)) from error
+
+
+async def until_stopped(work: Coroutine[Any, Any, int]) -> int:
+    """Do the work until it ends by itself, or until SIGINT or SIGTERM; its exit code, or 0.
+
+    The handlers come first, so that a Ctrl-C during the start stops in order as well: the work is
+    cancelled, and whatever it had started by then is stopped on the way out.
+    """
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, asked.set)
+    task = asyncio.ensure_future(work)
+    asking = asyncio.ensure_future(asked.wait())
+    await asyncio.wait((task, asking), return_when=asyncio.FIRST_COMPLETED)
+    asking.cancel()
+    if task.done():
+        return task.result()
+    click.echo("stopping: asked to", err=True)
+    # Whoever presses Ctrl-C again does not want to wait: each cuts short what is waited for then.
+    loop.add_signal_handler(signal.SIGINT, task.cancel)
+    task.cancel()
+    try:
+        return await task
+    except asyncio.CancelledError:
+        return 0
+
+
+async def first_exit(*watches: Callable[[], Awaitable[str]]) -> str:
+    """Wait for one of the watches: the line that says what has ended."""
+    tasks = [asyncio.ensure_future(watch()) for watch in watches]
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        return done.pop().result()
+    finally:
+        for task in tasks:
+            task.cancel()
+
+
+def progress_bars(console: Console) -> Progress:
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+    )

@@ -1,0 +1,157 @@
+"""Webhook endpoints: which events they want, and which addresses they may have."""
+
+import re
+from collections.abc import Sequence
+from datetime import datetime
+from enum import StrEnum
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+EVENT_TYPES = (
+    "transfer.posted",
+    "transfer.reversed",
+    "wallet.created",
+    "wallet.frozen",
+    "wallet.unfrozen",
+    "wallet.closed",
+    "wallet.updated",
+    "user.created",
+)
+# What a filter may say: a type, all of a kind, or all.
+EVENT_FILTERS = ("*", "transfer.*", "wallet.*", "user.*", *EVENT_TYPES)
+
+Network = IPv4Network | IPv6Network
+
+# An IPv6 address that begins like this ends with an IPv4 address, to which a gateway delivers.
+_NAT64 = IPv6Network("64:ff9b::/96")
+# The only part of IPv6 from which public addresses are given out (RFC 4291, section 2.4).
+_PUBLIC_IPV6 = IPv6Network("2000::/3")
+# What Python calls global, or did in some version, and is no machine of somebody on the Internet.
+_NOT_PUBLIC = tuple(
+    ip_network(network)
+    for network in (
+        "168.63.129.16/32",  # how a machine in Azure talks to its host
+        "192.0.0.0/24",  # protocols, some answered by the nearest router
+        "192.88.99.0/24",  # the nearest gateway from IPv4 to IPv6
+        "2001::/23",  # protocols, Teredo among them
+        "3fff::/20",  # documentation
+    )
+)
+
+# RFC 3986, as to characters. Clients and servers disagree about the others, or about names that are
+# written with percent signs; here nobody has to guess what a URL means.
+_URL = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
+_LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
+_NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
+_NAME_CHARS_MAX = 253
+
+
+class WebhookStatus(StrEnum):
+    """A disabled endpoint gets nothing; what was on its way to it becomes a dead letter."""
+
+    ACTIVE = "active"
+    DISABLED = "disabled"
+
+
+class DeliveryStatus(StrEnum):
+    """pending: asked for again; retrying: failed, to be tried again; dead: given up."""
+
+    PENDING = "pending"
+    DELIVERED = "delivered"
+    RETRYING = "retrying"
+    DEAD = "dead"
+
+
+class Webhook(NamedTuple):
+    """An endpoint. `secret` is `whsec_` and base64; until its time is over `previous_secret` signs
+    as well."""
+
+    id: str
+    url: str
+    events: tuple[str, ...]
+    wallet_id: str | None
+    status: WebhookStatus
+    disabled_reason: str | None
+    secret: str
+    previous_secret: str | None
+    previous_secret_until: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+    def wants(self, event_type: str, wallet_ids: Sequence[str]) -> bool:
+        """Whether an event of this type, about these wallets, is to be delivered to it."""
+        if self.status is not WebhookStatus.ACTIVE:
+            return False
+        if self.wallet_id is not None and self.wallet_id not in wallet_ids:
+            return False
+        kind = event_type.partition(".")[0]
+        return any(wanted in ("*", event_type, f"{kind}.*") for wanted in self.events)
+
+
+def url_fault(url: str, *, allow_http: bool, allowed: Sequence[Network]) -> str | None:
+    """What is wrong with the URL of an endpoint, in words that follow "the URL"; None if nothing.
+
+    A name is looked at again, with the address that it leads to, whenever it is connected to.
+    """
+    if _URL.fullmatch(url) is None:
+        return "must be ASCII, with everything that has no place in a URL percent-encoded"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return "is not a URL"
+    if parts.scheme not in ("http", "https") or not host:
+        return "must be an absolute https URL"
+    if parts.scheme == "http" and not allow_http:
+        return "must be https"
+    if "@" in parts.netloc:
+        return "must not contain a user or a password"
+    if port == 0:
+        return "must not have the port 0"
+    if parts.fragment:
+        return "must not have a fragment"
+    return _host_fault(host, is_bracketed="[" in parts.netloc, allowed=allowed)
+
+
+def is_allowed(address: IPv4Address | IPv6Address, allowed: Sequence[Network]) -> bool:
+    """Whether an endpoint may be at this address: it is public, or inside one of `allowed`.
+
+    An IPv6 address that stands for an IPv4 address is what that is.
+    """
+    if isinstance(address, IPv6Address):
+        inner = address.ipv4_mapped or address.sixtofour
+        if inner is None and address in _NAT64:
+            inner = IPv4Address(int(address) & 0xFFFFFFFF)
+        if inner is not None:
+            return is_allowed(inner, allowed)
+    if _is_in(address, allowed):
+        return True
+    if isinstance(address, IPv6Address) and address not in _PUBLIC_IPV6:
+        return False
+    return address.is_global and not address.is_multicast and not _is_in(address, _NOT_PUBLIC)
+
+
+def _host_fault(host: str, *, is_bracketed: bool, allowed: Sequence[Network]) -> str | None:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        is_fine = _is_name(host) and not is_bracketed
+        return None if is_fine else "must have a host that is a name or an address"
+    if isinstance(address, IPv6Address) and address.scope_id is not None:
+        return "must not name a network interface"
+    return None if is_allowed(address, allowed) else "must not be a private or local address"
+
+
+def _is_name(host: str) -> bool:
+    """Whether this can be the name of a host, and is no other way to write an address: 0x7f.1."""
+    labels = host.removesuffix(".").split(".")
+    return (
+        len(host) <= _NAME_CHARS_MAX
+        and all(_LABEL.fullmatch(label) for label in labels)
+        and not _NUMBER.fullmatch(labels[-1])
+    )
+
+
+def _is_in(address: IPv4Address | IPv6Address, networks: Sequence[Network]) -> bool:
+    return any(address in network for network in networks)

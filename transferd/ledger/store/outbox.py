@@ -1,0 +1,67 @@
+"""The outbox: events that wait to be published, in rows of one group each."""
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from transferd.ledger.ids import LEDGERS
+from transferd.ledger.store.database import Database, Transaction
+
+
+class OutboxRow(NamedTuple):
+    """The events of one group, in their order: a JSON array."""
+
+    seq: int
+    created_at: datetime
+    events: str
+
+
+class OutboxSize(NamedTuple):
+    """What waits; the age of the oldest in seconds, 0 if there is none."""
+
+    events: int
+    oldest_s: float
+
+
+async def has_rows(database: Database, ledger: str = LEDGERS[0]) -> bool:
+    """Whether anything waits."""
+    [row] = await database.fetch("outbox_has_rows", ledger=ledger)
+    return bool(row[0])
+
+
+async def oldest_s(database: Database, ledger: str = LEDGERS[0]) -> float:
+    """The age of the first row in seconds, 0 if there is none."""
+    rows = await database.fetch("outbox_oldest", ledger=ledger)
+    return float(rows[0]["oldest_s"]) if rows else 0.0
+
+
+async def size(database: Database, ledger: str = LEDGERS[0]) -> OutboxSize:
+    """How much waits, and for how long."""
+    [row] = await database.fetch("outbox_size", ledger=ledger)
+    return OutboxSize(row["events"], row["oldest_s"] or 0.0)
+
+
+async def take_lease(transaction: Transaction, ledger: str = LEDGERS[0]) -> bool:
+    """Whether this transaction is the one that may publish; it is until it ends."""
+    return bool(await transaction.fetch("take_lease", ledger))
+
+
+async def read_outbox(
+    source: Database | Transaction, *, events_max: int, known: Sequence[int] = ()
+) -> list[OutboxRow]:
+    """The oldest rows, without those in `known`, until they hold `events_max` events.
+
+    To be asked only after `take_lease`: a statement sees what was committed when it began, so one
+    that had begun earlier could show rows that another relay has published since.
+    """
+    return [OutboxRow(*row) for row in await source.fetch("read_outbox", events_max, list(known))]
+
+
+async def delete_outbox(source: Database | Transaction, rows: Sequence[int]) -> None:
+    """Remove rows by their sequence numbers."""
+    await source.fetch("delete_outbox", list(rows))
+
+
+async def insert_outbox(transaction: Transaction, events: Sequence[bytes]) -> None:
+    """A row of events that are JSON each, to be published like any others."""
+    await transaction.fetch("insert_outbox", len(events), "[" + b",".join(events).decode() + "]")

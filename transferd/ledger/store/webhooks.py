@@ -1,0 +1,100 @@
+"""Webhook endpoints. Each change counts up a version, by which notifiers see that there was one."""
+
+from collections.abc import Sequence
+
+from transferd.domain.webhook import Webhook, WebhookStatus
+from transferd.ledger.store.database import Database, Row, Transaction
+
+# How the status is stored: by position.
+_STATUSES = (WebhookStatus.ACTIVE, WebhookStatus.DISABLED)
+
+
+async def insert_webhook(
+    transaction: Transaction,
+    *,
+    id: str,
+    client_id: int,
+    url: str,
+    events: Sequence[str],
+    wallet_id: str | None,
+    secret: str,
+) -> Webhook:
+    """A new endpoint."""
+    return await _changed(
+        transaction, "insert_webhook", id, client_id, url, list(events), wallet_id, secret
+    )
+
+
+async def read_webhook(source: Database | Transaction, id: str) -> Webhook | None:
+    """One endpoint, or None."""
+    rows = await source.fetch("read_webhooks", id)
+    return _webhook_of(rows[0]) if rows else None
+
+
+async def read_all_webhooks(database: Database) -> list[Webhook]:
+    """All endpoints."""
+    return [_webhook_of(row) for row in await database.fetch("read_webhooks", None)]
+
+
+async def list_webhooks(database: Database, *, before_id: str | None, limit: int) -> list[Webhook]:
+    """Newest first, those with an id below `before_id`."""
+    return [_webhook_of(row) for row in await database.fetch("list_webhooks", before_id, limit)]
+
+
+async def update_webhook(
+    transaction: Transaction,
+    id: str,
+    *,
+    url: str | None = None,
+    events: Sequence[str] | None = None,
+    status: WebhookStatus | None = None,
+    reason: str | None = None,
+) -> Webhook | None:
+    """Change what is not None; None if there is no such endpoint. `reason` goes with disabling."""
+    number = None if status is None else _STATUSES.index(status)
+    chosen = None if events is None else list(events)
+    return await _changed_if_there(transaction, "update_webhook", id, url, chosen, number, reason)
+
+
+async def rotate_webhook(
+    transaction: Transaction, id: str, *, secret: str, overlap_s: float
+) -> Webhook | None:
+    """A new secret; the old one signs beside it for `overlap_s` seconds."""
+    return await _changed_if_there(transaction, "rotate_webhook", id, secret, overlap_s)
+
+
+async def delete_webhook(transaction: Transaction, id: str) -> bool:
+    """Remove an endpoint and its log; whether it was there."""
+    rows = await transaction.fetch("delete_webhook", id)
+    await transaction.fetch("count_webhook_change")
+    return bool(rows)
+
+
+async def _changed(transaction: Transaction, name: str, *arguments: object) -> Webhook:
+    webhook = await _changed_if_there(transaction, name, *arguments)
+    assert webhook is not None
+    return webhook
+
+
+async def _changed_if_there(
+    transaction: Transaction, name: str, *arguments: object
+) -> Webhook | None:
+    rows = await transaction.fetch(name, *arguments)
+    await transaction.fetch("count_webhook_change")
+    return _webhook_of(rows[0]) if rows else None
+
+
+def _webhook_of(row: Row) -> Webhook:
+    return Webhook(
+        id=row["id"],
+        url=row["url"],
+        events=tuple(row["events"]),
+        wallet_id=row["wallet_id"],
+        status=_STATUSES[row["status"]],
+        disabled_reason=row["disabled_reason"],
+        secret=row["secret"],
+        previous_secret=row["previous_secret"],
+        previous_secret_until=row["previous_secret_until"],
+        created_at=row["created_at"],
+        updated_at=row["updated_at"],
+    )

@@ -1,0 +1,201 @@
+"""Every bound, checked at start.
+
+Nothing else in the package holds a number that limits a queue, a batch, a retry or a wait.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+
+
+class ConfigurationError(Exception):
+    """The settings cannot work together; the message says which one and what it should be."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Named bounds. Each says why it has its value; making them proves that the waits nest."""
+
+    # A body of the single-transfer routes is under 1 KiB; 4 KiB of metadata and escapes fit in 32.
+    body_bytes_max: int = 32 * 1024
+    metadata_bytes_max: int = 4 * 1024
+    text_chars_max: int = 140
+    key_chars_max: int = 255
+    list_items_default: int = 50
+    list_items_max: int = 200
+
+    # One wallet commits some 5,000 transfers/s in group commits, so a full mailbox is a tenth of a
+    # second of work: enough for a burst, too little to make a client wait for nothing.
+    mailbox_envelopes_max: int = 512
+    # Larger groups no longer lower the cost per transfer but make everybody in them wait longer.
+    group_envelopes_max: int = 512
+    # A slice of requests takes the loop a quarter of a millisecond. Measured: 2 and 16 are slower.
+    answers_per_tick: int = 4
+    # One stormed wallet may fill at most half a group, so that the others always find room.
+    turn_envelopes_max: int = 256
+    # Above the high mark new callers wait at the gate until the backlog is below the low one;
+    # as many again may wait there, then the replica is overloaded.
+    backlog_high: int = 4096
+    backlog_low: int = 3072
+    backlog_max: int = 8192
+    # Connections that wait to be accepted. A burst that finds the kernel's queue full loses its
+    # SYNs, and each of those costs a second.
+    accept_queue_max: int = 1024
+
+    # The nest of waits, in seconds: client 15 > nginx 12 > the ones below, each inside the one
+    # before, so that whoever waits outside always hears the reason from whoever gave up inside.
+    client_timeout_s: float = 15.0
+    nginx_timeout_s: float = 12.0
+    request_deadline_s: float = 10.0
+    mailbox_wait_s: float = 5.0
+    statement_timeout_s: float = 3.0
+    idle_in_transaction_timeout_s: float = 2.0
+    lock_timeout_s: float = 1.0
+    # The driver gives a server that hangs (instead of answering that it timed out) this much more.
+    command_timeout_s: float = 3.5
+
+    # A first retry comes at once after a serialization failure; the wait doubles up to the largest.
+    retry_wait_first_s: float = 0.01
+    retry_wait_max_s: float = 0.25
+    # Rows that are there already are found by the next attempt; after that they are a fault.
+    duplicate_attempts_max: int = 2
+    # While a wallet's row stays locked by somebody else its commands try again this often.
+    step_aside_s: float = 0.1
+    # Wallets remembered as held by somebody else; beyond that all are tried again, which costs one
+    # lock time-out.
+    contended_wallets_max: int = 10_000
+
+    # Longer than nearly every attempt; that of a killed replica ends by itself. A claim that ends
+    # too early costs a rolled back attempt, no more.
+    claim_ttl_s: float = 3.0
+    # Another replica's claim: ask PostgreSQL this often, and stop believing the claim after that.
+    claim_poll_s: float = 0.1
+    claim_wait_s: float = 1.0
+    replay_ttl_s: int = 24 * 3600
+    # A snapshot can be stale only where a refresh failed, and no longer than this.
+    snapshot_ttl_s: int = 15
+    # A reader that takes longer between its look at PostgreSQL and the cache does not fill it.
+    reservation_ttl_s: float = 2.0
+    redis_timeout_s: float = 0.25
+    # After a failed call Redis is left alone this long, so that an outage costs one call, not one
+    # time-out per group.
+    breaker_open_s: float = 1.0
+    # Requests with the key of one that is under way; each costs memory only.
+    joined_requests_max: int = 1024
+    cache_read_keys_max: int = 512
+
+    # Reads take a connection each for about a millisecond. The committer has one group in flight
+    # and one connection that no read can take from it.
+    read_connections: int = 10
+    # More reads than this would wait longer for a connection than their callers have patience.
+    waiting_reads_max: int = 1024
+    commit_connections: int = 1
+    pool_acquire_timeout_s: float = 2.0
+    api_key_cache_s: float = 5.0
+    api_key_cache_entries_max: int = 10_000
+
+    sweep_interval_s: float = 0.25
+    # Longer than Nginx's upstream keep-alive (2 s), so that it never writes to a closed connection.
+    drain_linger_s: float = 2.5
+    drain_timeout_s: float = 12.0
+
+    # What the relay publishes in one transaction, and how long it may take: the server ends a
+    # transaction that idles longer than idle_in_transaction_timeout_s.
+    relay_batch_events_max: int = 500
+    relay_publish_timeout_s: float = 1.5
+    # How soon news is looked for that no signal tells of. A relay that stands by looks less often,
+    # and takes over when events have been lying for as long as that.
+    relay_poll_s: float = 0.05
+    relay_standby_s: float = 0.5
+    # How often what waits in the outbox is counted for the metrics.
+    outbox_measure_s: float = 2.0
+    # After a failure; it doubles up to the largest.
+    relay_wait_first_s: float = 0.1
+    relay_wait_max_s: float = 5.0
+    # A broker that takes longer to connect, declare or confirm is treated as away.
+    amqp_timeout_s: float = 5.0
+
+    # Some tens of seconds of a busy day; more would be in nobody's memory but the broker's disk.
+    # Beyond it the broker refuses, and the outbox holds.
+    work_queue_messages_max: int = 1_000_000
+    # Returned to the queue this often, a message is one that breaks whoever takes it. Long before,
+    # a copy takes its place: a worker that is killed many times must not use up the returns of all
+    # it holds. A message that is still there after that many returns in all is poison.
+    delivery_limit: int = 20
+    renew_after_returns: int = 8
+    returns_max: int = 200
+    # Unfinished messages in one notifier. A message is some 2 KiB, so this is 4 MiB.
+    notify_prefetch: int = 2048
+    # Messages begun, and results recorded, together: one transaction each.
+    notify_batch_max: int = 256
+    # How long the first of a batch waits for others. Measured: without it batches are of two or
+    # three, and what an event costs more than doubles.
+    notify_linger_s: float = 0.01
+    # Requests to one endpoint at a time, and messages held for it in order of its wallets. Beyond
+    # the latter, or beyond the former while it is in trouble, messages wait in the broker instead,
+    # so that a slow receiver cannot fill the prefetch that it shares with all others.
+    endpoint_in_flight_max: int = 8
+    endpoint_held_max: int = 256
+    endpoint_trouble_s: float = 2.0
+    # Connect, send and answer. A receiver should answer first and work afterwards.
+    webhook_timeout_s: float = 10.0
+    webhook_connect_timeout_s: float = 3.0
+    # Read of an answer before the connection is closed, and kept of it in the delivery log.
+    webhook_response_bytes_max: int = 16 * 1024
+    webhook_excerpt_chars: int = 500
+    # Kept open for the next delivery, but not as long as common receivers keep an idle connection
+    # (2 to 5 s): a request into one that is just being closed would be a failed attempt.
+    webhook_keepalive_s: float = 1.5
+    # Name servers that do not answer hold a thread each; with more of them names have to wait.
+    webhook_lookups_max: int = 32
+    # A receiver may ask to be left alone for a day, not until events are forgotten.
+    webhook_retry_after_max_s: float = 24 * 3600.0
+    # The old secret signs beside the new one for a day, so that receivers can be changed over.
+    webhook_secret_overlap_s: float = 24 * 3600.0
+    prune_interval_s: float = 600.0
+    prune_rows: int = 2_000
+    # How often the broker is asked whether it still knows our consumer.
+    consumer_check_s: float = 2.0
+
+    # A stream holds a connection and some KiB; asking for new versions takes one query for all.
+    streams_max: int = 1_000
+    stream_poll_s: float = 0.25
+    stream_heartbeat_s: float = 15.0
+    stream_page_events: int = 200
+    # A client that takes nothing for so long resumes later where it was; a drain waits for it.
+    stream_send_timeout_s: float = 5.0
+    # Pages read at a time, so that a busy wallet with many watchers leaves connections to others.
+    stream_reads_max: int = 4
+
+    # The audit holds a chunk of ids, or of outcomes with bodies of some KiB, in memory at a time.
+    audit_chunk_rows: int = 2_000
+    # A broken ledger may be broken everywhere; a hundred cases of a kind show what kind it is.
+    audit_findings_per_check_max: int = 100
+    # Nobody waits for the audit, but a server that hangs must not keep it for ever: a day.
+    audit_query_timeout_s: float = 24 * 3600.0
+
+    def __post_init__(self) -> None:
+        """Raise ConfigurationError unless the waits nest and a wait plus one attempt fits."""
+        nest = (
+            "client_timeout_s",
+            "nginx_timeout_s",
+            "request_deadline_s",
+            "mailbox_wait_s",
+            "statement_timeout_s",
+            "idle_in_transaction_timeout_s",
+            "lock_timeout_s",
+        )
+        for outer, inner in pairwise(nest):
+            if not getattr(self, outer) > getattr(self, inner):
+                raise ConfigurationError(f"{outer} must be longer than {inner}")
+        if self.mailbox_wait_s + self.command_timeout_s > self.request_deadline_s:
+            raise ConfigurationError(
+                "mailbox_wait_s and one whole attempt must fit into request_deadline_s"
+            )
+        if not self.relay_publish_timeout_s < self.idle_in_transaction_timeout_s:
+            raise ConfigurationError(
+                "relay_publish_timeout_s must be shorter than idle_in_transaction_timeout_s"
+            )
+        if not self.renew_after_returns < self.delivery_limit:
+            raise ConfigurationError("renew_after_returns must be smaller than delivery_limit")
+        if not self.backlog_low < self.backlog_high < self.backlog_max:
+            raise ConfigurationError("backlog_low < backlog_high < backlog_max must hold")

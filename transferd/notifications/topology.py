@@ -1,0 +1,108 @@
+"""Exchange and queues, declared so that RabbitMQ 3.10 to 4.x agree and nothing gets lost.
+
+Every queue is a quorum queue, and whatever dead-letters does so at least once: with the default a
+message is lost if it expires while its target is full or has no leader. RabbitMQ asks for
+`reject-publish` with that (https://www.rabbitmq.com/docs/quorum-queues#dead-lettering).
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aio_pika import ExchangeType
+from aio_pika.abc import AbstractChannel
+from aio_pika.exceptions import ChannelPreconditionFailed
+
+from transferd.config import ConfigurationError, Limits
+
+# 4.x limits returns of every quorum queue to 20; nothing may ever fall out of the dead letters.
+_RETURNS_WITHOUT_LIMIT = 1_000_000_000
+
+
+class Topology:
+    """Names, each with the prefix of the installation, and how to declare them."""
+
+    def __init__(self, prefix: str, delays_s: Sequence[float], limits: Limits) -> None:
+        self.exchange = f"{prefix}transferd.events"
+        self.work = f"{prefix}notify.work"
+        self.dead = f"{prefix}notify.dead"
+        self.delays_s = tuple(delays_s)
+        self._prefix = prefix
+        self._limits = limits
+
+    def __repr__(self) -> str:
+        return f"<Topology {self.exchange} -> {self.work}, {len(self.delays_s)} delays>"
+
+    def wait_queue(self, delay_s: float) -> str:
+        """The queue whose messages return to the work queue after this delay.
+
+        One per delay: a queue expires its messages from the front, so one with a longer delay there
+        would hold up all behind it.
+        """
+        return f"{self._prefix}notify.wait.{round(delay_s * 1000)}ms"
+
+    async def declare(self, channel: AbstractChannel) -> None:
+        """Declare all of it; what is there already and the same stays as it is.
+
+        Raises ConfigurationError where the broker has something else under one of the names.
+        """
+        for name, arguments in self._queues().items():
+            try:
+                queue = await channel.declare_queue(
+                    name,
+                    durable=True,
+                    arguments=arguments,
+                    timeout=self._limits.amqp_timeout_s,
+                )
+            except ChannelPreconditionFailed as error:
+                raise ConfigurationError(
+                    f"RabbitMQ has a queue {name} with other arguments ({error}): let it run empty,"
+                    f" delete it (rabbitmqctl delete_queue {name}) and start again, or set"
+                    " TRANSFERD_AMQP_PREFIX to begin with new queues"
+                ) from error
+            if name == self.work:
+                await self._bind(channel, queue)
+
+    async def _bind(self, channel: AbstractChannel, queue: Any) -> None:
+        try:
+            exchange = await channel.declare_exchange(
+                self.exchange,
+                ExchangeType.TOPIC,
+                durable=True,
+                timeout=self._limits.amqp_timeout_s,
+            )
+        except ChannelPreconditionFailed as error:
+            raise ConfigurationError(
+                f"RabbitMQ has an exchange {self.exchange} of another kind ({error}): delete it and"
+                " start again, or set TRANSFERD_AMQP_PREFIX to begin with a new one"
+            ) from error
+        await queue.bind(exchange, "#", timeout=self._limits.amqp_timeout_s)
+
+    def _queues(self) -> dict[str, dict[str, Any]]:
+        safe = {
+            "x-queue-type": "quorum",
+            "x-dead-letter-exchange": "",
+            "x-dead-letter-strategy": "at-least-once",
+            "x-overflow": "reject-publish",
+        }
+        queues = {
+            self.dead: {
+                "x-queue-type": "quorum",
+                "x-delivery-limit": _RETURNS_WITHOUT_LIMIT,
+            },
+            # One consumer at a time, the others stand by: two would overtake each other, and events
+            # of a wallet would come out of order.
+            self.work: {
+                **safe,
+                "x-dead-letter-routing-key": self.dead,
+                "x-delivery-limit": self._limits.delivery_limit,
+                "x-max-length": self._limits.work_queue_messages_max,
+                "x-single-active-consumer": True,
+            },
+        }
+        for delay_s in self.delays_s:
+            queues[self.wait_queue(delay_s)] = {
+                **safe,
+                "x-dead-letter-routing-key": self.work,
+                "x-message-ttl": round(delay_s * 1000),
+            }
+        return queues

@@ -1,0 +1,85 @@
+"""Changes that need no actor: each is one PostgreSQL transaction, at most once per key.
+
+They move no money and touch no wallet, so nothing orders them and no group carries them. The
+promise of an Idempotency-Key is the same as everywhere: its outcome is stored beside the change.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from transferd.commit.envelope import Answer
+from transferd.commit.transaction import key_reused
+from transferd.domain.errors import (
+    DatabaseUnavailable,
+    DeadlineExceeded,
+    Overloaded,
+    RequestInProgress,
+    TransferdError,
+)
+from transferd.domain.key import Key
+from transferd.ledger.store.database import Transaction
+from transferd.ledger.store.errors import ConnectionFailure, LockTimeout, SerializationFailure
+from transferd.ledger.store.outcomes import StoredOutcome, insert_outcome, read_outcomes
+from transferd.web.calls import Call
+from transferd.web.problems import Problem
+
+# Makes the change and its answer. Raises Problem to refuse it: then nothing of it is kept, and the
+# key stays free, because the same request will be refused again for as long as it has a reason.
+Change = Callable[[Transaction], Awaitable[Answer]]
+
+
+async def change_once(
+    call: Call, change: Change, *, key: Key | None = None, fingerprint: bytes = b""
+) -> Answer:
+    """Run `change` in a transaction, or answer what the key has led to already.
+
+    It is run again after a conflict, a lock that somebody holds or a lost connection, for as long
+    as another attempt fits into the request's deadline. Raises Problem or TransferdError.
+    """
+    limits, clock = call.parts.limits, call.parts.clock
+    deadline = clock() + limits.request_deadline_s
+    wait_s = 0.0
+    in_doubt = False
+    failure: TransferdError
+    while True:
+        try:
+            answer = await _attempt(call, change, key, fingerprint)
+        except (SerializationFailure, LockTimeout):
+            # Most often another request with the same key, which is not finished.
+            failure = Overloaded() if key is None else RequestInProgress()
+        except ConnectionFailure as error:
+            if error.in_doubt and key is None:
+                # Nothing tells a second attempt what the first has done.
+                raise DeadlineExceeded from error
+            in_doubt = in_doubt or error.in_doubt
+            failure = DatabaseUnavailable()
+        else:
+            # One whose COMMIT was cut finds what it has done itself.
+            return answer._replace(replayed=answer.replayed and not in_doubt)
+        if clock() + wait_s + limits.command_timeout_s > deadline:
+            raise DeadlineExceeded() if in_doubt else failure
+        await asyncio.sleep(wait_s)
+        wait_s = min(max(2 * wait_s, limits.retry_wait_first_s), limits.retry_wait_max_s)
+
+
+async def _attempt(call: Call, change: Change, key: Key | None, fingerprint: bytes) -> Answer:
+    async with call.parts.database.transaction() as transaction:
+        if key is None:
+            return await change(transaction)
+        stored = (await read_outcomes(transaction, [key])).get(key)
+        if stored is not None:
+            return _replay(stored, fingerprint)
+        answer = await change(transaction)
+        if not await insert_outcome(
+            transaction, key, fingerprint=fingerprint, status=answer.status, body=answer.body
+        ):
+            # It waited for the other one's COMMIT; the next look-up finds it.
+            raise SerializationFailure("another request with this key was faster")
+    return answer
+
+
+def _replay(stored: StoredOutcome, fingerprint: bytes) -> Answer:
+    # What moved money has another fingerprint, so there is always a body here.
+    if stored.fingerprint != fingerprint or stored.body is None:
+        raise Problem.of_refusal(key_reused())
+    return Answer(stored.status, stored.body, replayed=True)

@@ -1,0 +1,63 @@
+"""The event stream of a wallet."""
+
+import re
+
+from aiohttp import web
+
+from transferd.domain.money import BALANCE_MINOR_MAX
+from transferd.ledger.store.wallets import read_wallets
+from transferd.web.calls import Call, invalid
+from transferd.web.event_stream import HEADERS, EventStream
+from transferd.web.operations import Operation
+from transferd.web.routes.wallets import wallet_id_of, wallet_not_found
+from transferd.web.streams import EVENT_STREAM
+
+# At most 19 digits: Python refuses to read very long ones.
+_VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
+
+
+async def follow(call: Call) -> web.StreamResponse:
+    """GET /wallets/{id}/events."""
+    last = _last_event_id(call)
+    id = wallet_id_of(call)
+    wallet = (await read_wallets(call.parts.database, [id])).get(id)
+    if wallet is None:
+        raise wallet_not_found(call)
+    request = call.request
+    if request.method == "HEAD":
+        return web.StreamResponse(headers=HEADERS)
+    watch = call.parts.streams.open(
+        id,
+        told=wallet.version if last is None else last,
+        known=wallet.version,
+        is_gone=lambda: request.transport is None or request.transport.is_closing(),
+    )
+    return EventStream(watch, call.parts.limits)
+
+
+def _last_event_id(call: Call) -> int | None:
+    """The version after which to go on; None for now. Raises Problem."""
+    headers = call.request.headers.getall("Last-Event-ID", [])
+    if not headers:
+        return None
+    if len(headers) > 1 or _VERSION.fullmatch(headers[0]) is None:
+        raise invalid("/Last-Event-ID", "version_parsing", "must be the id of an event")
+    version = int(headers[0])
+    if version > BALANCE_MINOR_MAX:
+        raise invalid("/Last-Event-ID", "version_parsing", "must be the id of an event")
+    return version
+
+
+OPERATIONS = (
+    Operation(
+        "GET",
+        "/wallets/{id}/events",
+        follow,
+        "Follow a wallet: server-sent events, each with the version that it led to",
+        None,
+        "wallets",
+        scope="wallets:read",
+        media_type=EVENT_STREAM,
+        refusals=("wallet-not-found", "overloaded", "draining"),
+    ),
+)

@@ -1,0 +1,110 @@
+"""Request and response models of webhooks and their delivery logs."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, Field, StringConstraints, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+from transferd.domain.webhook import EVENT_FILTERS, DeliveryStatus, WebhookStatus
+from transferd.web.schemas import Body, Id, ListQuery
+
+_FILTERS_MAX = 16
+_URL_CHARS_MAX = 2048
+_FILTER_SCHEMA = {"type": "string", "enum": list(EVENT_FILTERS)}
+
+
+def _known(value: str) -> str:
+    if value not in EVENT_FILTERS:
+        raise PydanticCustomError(
+            "event_unknown", "must be one of {filters}", {"filters": ", ".join(EVENT_FILTERS)}
+        )
+    return value
+
+
+def _unique(values: list[str]) -> list[str]:
+    if len(set(values)) < len(values):
+        raise PydanticCustomError("repeated", "must not name an event twice")
+    return values
+
+
+EventFilter = Annotated[str, AfterValidator(_known), WithJsonSchema(_FILTER_SCHEMA)]
+EventFilters = Annotated[
+    list[EventFilter],
+    Field(min_length=1, max_length=_FILTERS_MAX, json_schema_extra={"uniqueItems": True}),
+    AfterValidator(_unique),
+]
+Url = Annotated[
+    str,
+    StringConstraints(max_length=_URL_CHARS_MAX),
+    Field(
+        json_schema_extra={"format": "uri"},
+        description="Absolute, https, without user, password or fragment, and not to a private"
+        " or local address.",
+    ),
+]
+
+
+class NewWebhook(Body):
+    """POST /webhooks: without a wallet, the events of all of them."""
+
+    url: Url
+    events: EventFilters
+    wallet_id: Id | None = None
+
+
+class WebhookPatch(Body):
+    """PATCH /webhooks/{id}: what is left out stays."""
+
+    # Factories, because a default in the OpenAPI document would say otherwise.
+    url: Url = Field(default_factory=str)
+    events: EventFilters = Field(default_factory=list)
+    status: Literal["active", "disabled"] = Field(default_factory=lambda: "active")
+
+
+class DeliveriesQuery(ListQuery):
+    """GET /webhooks/{id}/deliveries."""
+
+    status: DeliveryStatus | None = None
+
+
+class Webhook(BaseModel):
+    """An endpoint. After a rotation the secret before it signs as well, for a while."""
+
+    id: Id
+    url: Url
+    events: list[EventFilter]
+    wallet_id: Id | None
+    status: WebhookStatus
+    disabled_reason: str | None
+    previous_secret_until: datetime | None
+    created_at: datetime
+    updated_at: datetime
+
+
+class WebhookWithSecret(Webhook):
+    """The only answer that shows the secret: keep it."""
+
+    secret: Annotated[
+        str,
+        Field(
+            pattern=r"^whsec_[A-Za-z0-9+/]+=*$",
+            description="whsec_ and the signing key in base64 (Standard Webhooks).",
+        ),
+    ]
+
+
+class Delivery(BaseModel):
+    """What became of one event at one endpoint; pending: it was asked for again."""
+
+    id: Id
+    event_id: str
+    event_type: str
+    status: DeliveryStatus
+    attempts: Annotated[int, Field(ge=0)]
+    response_status: int | None
+    error: str | None
+    response_excerpt: str | None
+    next_attempt_at: datetime | None
+    created_at: datetime
+    updated_at: datetime

@@ -1,0 +1,294 @@
+"""Composition root of the notification worker: the relay, the notifier, or both."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Literal
+
+from aiohttp import web
+
+from transferd.config import ConfigurationError, Limits, Settings
+from transferd.ledger.store import outbox
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.deliveries import read_known
+from transferd.ledger.store.errors import Rejected, StoreError
+from transferd.notifications.attempts import Sinks
+from transferd.notifications.broker import Broker
+from transferd.notifications.directory import Directory
+from transferd.notifications.local import LocalTransport
+from transferd.notifications.messages import Transport
+from transferd.notifications.notifier import Notifier
+from transferd.notifications.prune import prune
+from transferd.notifications.rabbit import RabbitTransport
+from transferd.notifications.recorder import Recorder
+from transferd.notifications.relay import Relay
+from transferd.notifications.sinks.log import LogSink
+from transferd.notifications.sinks.webhook import WebhookSink
+from transferd.notifications.topology import Topology
+from transferd.observability.facts import Facts
+from transferd.observability.logging import Log
+from transferd.observability.metrics import Metrics
+
+Only = Literal["relay", "notifier"]
+
+_DATABASE_CONNECTIONS = 4
+
+
+class Worker:
+    """A running worker; made by `open_worker`. `url` is where it tells of itself, if anywhere."""
+
+    def __init__(self) -> None:
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+        # Each gives why its part does nothing now, or None.
+        self.faults: dict[str, Callable[[], str | None]] = {}
+        self.url = ""
+
+    def __repr__(self) -> str:
+        return f"<Worker of {', '.join(self.tasks)}>"
+
+    def complaints(self) -> dict[str, str]:
+        """Part -> what is wrong with it; empty when ready."""
+        wrong = {name: fault for name, read in self.faults.items() if (fault := read())}
+        return wrong | {name: "ended" for name, task in self.tasks.items() if task.done()}
+
+    async def first_exit(self) -> str:
+        """Wait until a part ends that never should; one line that says which.
+
+        Raises ConfigurationError if that is why.
+        """
+        done, _ = await asyncio.wait(self.tasks.values(), return_when=asyncio.FIRST_COMPLETED)
+        name = next(name for name, task in self.tasks.items() if task in done)
+        error = self.tasks[name].exception()
+        if isinstance(error, ConfigurationError):
+            raise error
+        return f"the {name} ended: {error!r}"
+
+
+@asynccontextmanager
+async def open_worker(
+    settings: Settings,
+    limits: Limits,
+    *,
+    only: Only | None = None,
+    facts: Facts | None = None,
+    metrics: Metrics | None = None,
+    wakeup: asyncio.Event | None = None,
+    tells_status: bool = True,
+) -> AsyncIterator[Worker]:
+    """A worker that relays and notifies until the block ends.
+
+    Without an address of RabbitMQ both happen in this process alone, which is for `transferd dev`.
+    `wakeup` is set when there is news. Raises ConfigurationError, StoreError or OSError.
+    """
+    metrics = metrics or Metrics()
+    log = Log()
+    facts = facts or Facts(metrics, log)
+    wakeup = wakeup or asyncio.Event()
+    worker = Worker()
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(
+            Database(settings, limits, _DATABASE_CONNECTIONS)
+        )
+        await _check_schema(database)
+        parts = _Parts(settings, limits, facts, metrics, database, worker, stack)
+        if settings.amqp_url is None:
+            local = LocalTransport(database, limits, facts, wakeup)
+            await parts.start("relay", local.run(), lambda: local.fault)
+            await parts.notify(local)
+        else:
+            topology = Topology(settings.amqp_prefix, settings.retry_delays_s, limits)
+            connect = partial(Broker, settings.amqp_url, topology, limits)
+            if only != "notifier":
+                await parts.relay(partial(connect, "transferd relay"), topology, wakeup)
+            if only != "relay":
+                rabbit = RabbitTransport(
+                    partial(connect, "transferd notifier"), topology, limits, facts
+                )
+                await parts.start("consumer", rabbit.run(), lambda: rabbit.fault)
+                await parts.notify(rabbit)
+        if tells_status:
+            worker.url = await stack.enter_async_context(_status(settings, worker, metrics))
+        try:
+            yield worker
+        finally:
+            log.say("worker stopping")
+            await stack.aclose()
+
+
+class _Parts:
+    """Starts the parts of a worker; the stack stops them in reverse."""
+
+    def __init__(  # noqa: PLR0917 what all of them share
+        self,
+        settings: Settings,
+        limits: Limits,
+        facts: Facts,
+        metrics: Metrics,
+        database: Database,
+        worker: Worker,
+        stack: AsyncExitStack,
+    ) -> None:
+        self._settings = settings
+        self._limits = limits
+        self._facts = facts
+        self._metrics = metrics
+        self._database = database
+        self._worker = worker
+        self._stack = stack
+
+    async def start(
+        self,
+        name: str,
+        loop: Coroutine[Any, Any, None],
+        fault: Callable[[], str | None] = lambda: None,
+    ) -> None:
+        """Run a part for as long as the worker runs."""
+        self._worker.tasks[name] = await self._stack.enter_async_context(_running(name, loop))
+        self._worker.faults[name] = fault
+
+    async def relay(
+        self, connect: Callable[[], Broker], topology: Topology, wakeup: asyncio.Event
+    ) -> None:
+        """Publish the outbox, and measure it."""
+        relay = Relay(
+            database=self._database,
+            connect=connect,
+            topology=topology,
+            limits=self._limits,
+            facts=self._facts,
+            clock=time.monotonic,
+            wakeup=wakeup,
+        )
+        await self.start("relay", relay.run(), lambda: relay.fault)
+        measured = _OutboxGauges(self._database, self._metrics)
+        self._metrics.gauge(
+            "transferd_relay_leads", "1 if this relay publishes.", lambda: float(relay.leads)
+        )
+        await self.start("measuring", measured.run(self._limits.outbox_measure_s))
+
+    async def notify(self, transport: Transport) -> None:
+        """Deliver what the transport brings."""
+        settings, limits = self._settings, self._limits
+        webhooks = await self._stack.enter_async_context(
+            WebhookSink(settings, limits, lambda: datetime.now(UTC))
+        )
+        recorder = Recorder(
+            database=self._database,
+            transport=transport,
+            delays_s=settings.retry_delays_s,
+            limits=limits,
+            facts=self._facts,
+        )
+        notifier = Notifier(
+            database=self._database,
+            transport=transport,
+            directory=Directory(self._database, with_log=settings.notify_log),
+            sinks=Sinks(settings, LogSink(Log()), webhooks),
+            recorder=recorder,
+            limits=limits,
+            facts=self._facts,
+            clock=time.monotonic,
+        )
+        await self.start("recorder", recorder.run(), lambda: recorder.fault)
+        await self.start("notifier", notifier.run(), lambda: notifier.fault)
+        await self.start(
+            "pruning", prune(self._database, limits, self._facts, settings.delivery_log_days)
+        )
+        self._stack.push_async_callback(notifier.drain)
+        self._metrics.gauge(
+            "transferd_notifications_in_flight",
+            "Deliveries begun and not recorded yet.",
+            lambda: notifier.in_flight,
+        )
+
+
+class _OutboxGauges:
+    """How much waits in the outbox, and since when."""
+
+    def __init__(self, database: Database, metrics: Metrics) -> None:
+        self._database = database
+        self._size = outbox.OutboxSize(0, 0.0)
+        metrics.gauge(
+            "transferd_outbox_waiting_events",
+            "Events in the outbox, not published yet.",
+            lambda: self._size.events,
+        )
+        metrics.gauge(
+            "transferd_outbox_oldest_seconds",
+            "Age of the oldest event in the outbox.",
+            lambda: self._size.oldest_s,
+        )
+
+    async def run(self, every_s: float) -> None:
+        """Measure until cancelled."""
+        while True:
+            # The relay tells if PostgreSQL is away.
+            with suppress(StoreError):
+                self._size = await outbox.size(self._database)
+            await asyncio.sleep(every_s)
+
+
+@asynccontextmanager
+async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[asyncio.Task[None]]:
+    task = asyncio.create_task(loop, name=name)
+    try:
+        yield task
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def _check_schema(database: Database) -> None:
+    try:
+        await read_known(database, [])
+    except Rejected as error:
+        raise ConfigurationError(
+            f"the database is not up to date ({error}): run `transferd migrate`"
+        ) from error
+
+
+@asynccontextmanager
+async def _status(settings: Settings, worker: Worker, metrics: Metrics) -> AsyncIterator[str]:
+    """`/healthz`, `/readyz` and `/metrics` of the worker."""
+
+    async def healthz(_: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+    async def readyz(_: web.Request) -> web.Response:
+        complaints = worker.complaints()
+        if complaints:
+            return web.json_response({"status": "not ready", "why": complaints}, status=503)
+        return web.json_response({"status": "ready"})
+
+    async def show_metrics(_: web.Request) -> web.Response:
+        return web.Response(
+            body=metrics.text(),
+            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
+        )
+
+    application = web.Application()
+    application.router.add_get("/healthz", healthz)
+    application.router.add_get("/readyz", readyz)
+    application.router.add_get("/metrics", show_metrics)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, settings.worker_host, settings.worker_port)
+        try:
+            await site.start()
+        except OSError as error:
+            # The loop puts the address into the system's words; a name that leads nowhere has none.
+            number = error.errno or 0
+            reason = os.strerror(number) if number > 0 else error.strerror
+            raise ConfigurationError(
+                f"cannot listen on {settings.worker_host}:{settings.worker_port} ({reason}): stop"
+                " what listens there, or set TRANSFERD_WORKER_PORT"
+            ) from error
+        host, port = runner.addresses[0][:2]
+        yield f"http://{host}:{port}"
+    finally:
+        await runner.cleanup()
