@@ -123,18 +123,21 @@ class Limits:
     delivery_limit: int = 20
     renew_after_returns: int = 8
     returns_max: int = 200
-    # Unfinished messages in one notifier. A message is some 2 KiB, so this is 4 MiB.
-    notify_prefetch: int = 2048
+    # Unfinished messages in one notifier. One in hand takes some 6 KiB, so this is 50 MiB.
+    notify_prefetch: int = 8192
     # Messages begun, and results recorded, together: one transaction each.
     notify_batch_max: int = 256
     # How long the first of a batch waits for others. Measured: without it batches are of two or
     # three, and what an event costs more than doubles.
     notify_linger_s: float = 0.01
-    # Requests to one endpoint at a time, and messages held for it in order of its wallets. Beyond
-    # the latter, or beyond the former while it is in trouble, messages wait in the broker instead,
-    # so that a slow receiver cannot fill the prefetch that it shares with all others.
+    # Requests to one endpoint at a time.
     endpoint_in_flight_max: int = 8
-    endpoint_held_max: int = 256
+    # Messages held for an endpoint, in order of its wallets: always so many, and more while half of
+    # the prefetch is free; but none for longer than a minute, since the broker allows thirty to
+    # finish a message. The others wait in the broker instead, and are overtaken.
+    endpoint_held_max: int = 64
+    endpoint_hold_s: float = 60.0
+    # One where no request has come to its end for so long is in trouble.
     endpoint_trouble_s: float = 2.0
     # Connect, send and answer. A receiver should answer first and work afterwards.
     webhook_timeout_s: float = 10.0

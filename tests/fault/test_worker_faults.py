@@ -293,16 +293,18 @@ async def test_a_consumer_that_the_broker_cancels_comes_back(scene: Scene) -> No
 async def test_a_connection_into_nowhere_is_noticed_and_replaced(scene: Scene) -> None:
     receiver, _ = await scene.receiver()
     limits = replace(HASTY, amqp_timeout_s=0.5, consumer_check_s=0.1)
-    async with Proxy(scene.settings_with().required("amqp_url")) as proxy:
-        async with scene.working(limits, amqp_url=proxy.url) as worker:
-            await until(lambda: worker.complaints() == {})
-            proxy.stall()
-            await until(lambda: "consumer" in worker.complaints())
-            await scene.put(transfer_event())
-            await until(lambda: "relay" in worker.complaints())
-            proxy.resume()
-            await until(lambda: worker.complaints() == {})
-            await until(has_received(receiver, 1))
+    async with (
+        Proxy(scene.settings_with().required("amqp_url")) as proxy,
+        scene.working(limits, amqp_url=proxy.url) as worker,
+    ):
+        await until(lambda: worker.complaints() == {})
+        proxy.stall()
+        await until(lambda: "consumer" in worker.complaints())
+        await scene.put(transfer_event())
+        await until(lambda: "relay" in worker.complaints())
+        proxy.resume()
+        await until(lambda: worker.complaints() == {})
+        await until(has_received(receiver, 1))
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSTOP])
@@ -336,14 +338,16 @@ async def test_another_relay_takes_over_in_order(number: signal.Signals, scene: 
 async def test_a_database_that_is_cut_off_again_and_again_only_delays(scene: Scene) -> None:
     receiver, webhook = await scene.receiver()
     events = [transfer_event() for _ in range(100)]
-    async with Proxy(scene.database.settings().required("database_url")) as proxy:
-        async with scene.working(HASTY, database_url=proxy.url):
-            for start in range(0, len(events), 20):
-                await scene.put(*events[start : start + 20])
-                await until(has_received(receiver, start + 10))
-                proxy.cut_all()
-            for event in events:
-                await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    async with (
+        Proxy(scene.database.settings().required("database_url")) as proxy,
+        scene.working(HASTY, database_url=proxy.url),
+    ):
+        for start in range(0, len(events), 20):
+            await scene.put(*events[start : start + 20])
+            await until(has_received(receiver, start + 10))
+            proxy.cut_all()
+        for event in events:
+            await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
     assert set(receiver.event_ids()) == {event["id"] for event in events}
     assert await letters(scene.database) == []
 

@@ -213,9 +213,9 @@ async def test_a_slow_endpoints_surplus_waits_without_being_tried(scene: Scene) 
     await scene.put(*events)
     await until(has_received(quick, 10))
     assert len(slow.received) == 1
+    await until(lambda: scene.results(webhook)["parked"] >= 8)
     released.set()
     await scene.relayed()
     assert sorted(slow.event_ids()) == sorted(event["id"] for event in events)
-    assert scene.results(webhook)["parked"] >= 8
     recorded = await deliveries(scene.database, webhook)
     assert {found.attempts for found in recorded.values()} == {1}

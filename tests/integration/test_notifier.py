@@ -196,13 +196,18 @@ async def test_an_endpoint_that_is_only_busy_is_not_made_to_wait_longer_and_long
     receiver, webhook = await scene.receiver()
 
     async def answer(_: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(0.01)
+        await asyncio.sleep(0.03)
         return web.Response(status=204)
 
     receiver.answer = answer
     events = [transfer_event() for _ in range(40)]
     await scene.start(
-        replace(QUICK, endpoint_in_flight_max=1, endpoint_held_max=2),
+        replace(
+            QUICK,
+            notify_prefetch=4,
+            endpoint_in_flight_max=1,
+            endpoint_held_max=2,
+        ),
         notify_retry_delays_s="0.05,600",
     )
     await scene.put(*events)

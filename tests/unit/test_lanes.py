@@ -6,6 +6,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as some
 
+from tests.support.waiting import until
 from tests.unit.samples import Clock
 from transferd.config import Limits
 from transferd.notifications.lanes import Job, Lane
@@ -16,9 +17,15 @@ class Endpoint:
 
     def __init__(self, **limits: float) -> None:
         self.clock = Clock()
-        self.lane = Lane(replace(Limits(), **limits), self.clock)  # type: ignore[arg-type]
+        self.has_spare = False
+        self.lane = Lane(
+            replace(Limits(), **limits),  # type: ignore[arg-type]
+            self.clock,
+            lambda: self.has_spare,
+        )
         self.started: list[str] = []
         self.running: dict[str, asyncio.Future[bool]] = {}
+        self.parked: list[str] = []
 
     async def submit(self, name: str, *wallets: str) -> None:
         """Hand in a delivery and let it begin, if it may."""
@@ -31,7 +38,7 @@ class Endpoint:
             finally:
                 del self.running[name]
 
-        self.lane.submit(Job(wallets, run))
+        self.lane.submit(Job(wallets, run, lambda: self.parked.append(name)))
         await settled()
 
     def has_room(self) -> bool:
@@ -116,42 +123,92 @@ async def test_only_so_many_run_at_a_time() -> None:
     assert set(endpoint.running) == {"of dan"}
 
 
-async def test_a_lane_has_room_up_to_its_bound() -> None:
-    endpoint = Endpoint(endpoint_held_max=3)
-    for name in ("first", "second", "third"):
-        assert endpoint.has_room()
-        await endpoint.submit(name, "ada")
-    assert not endpoint.has_room()
-    await endpoint.end("first")
-    assert endpoint.has_room()
-
-
-async def test_after_a_failure_there_is_room_only_for_what_can_be_tried() -> None:
-    endpoint = Endpoint(endpoint_in_flight_max=2)
-    await endpoint.submit("bad", "ada")
-    await endpoint.end("bad", well=False)
+async def test_a_lane_holds_its_share_and_more_while_there_is_room_that_nobody_needs() -> None:
+    endpoint = Endpoint(endpoint_held_max=2)
     await endpoint.submit("first", "ada")
     assert endpoint.has_room()
     await endpoint.submit("second", "ada")
     assert not endpoint.has_room()
-    await endpoint.end("first")
+    endpoint.has_spare = True
     assert endpoint.has_room()
     await endpoint.submit("third", "ada")
+    assert endpoint.has_room()
+    endpoint.has_spare = False
+    await endpoint.end("first")
+    assert not endpoint.has_room()
+    await endpoint.end("second")
+    assert endpoint.has_room()
+    await endpoint.lane.stop()
+
+
+async def test_while_everything_fails_there_is_room_only_for_what_can_be_tried() -> None:
+    endpoint = Endpoint(endpoint_in_flight_max=2)
+    await endpoint.submit("bad", "ada")
+    await endpoint.end("bad", well=False)
+    for name in ("worse", "third", "fourth"):
+        assert endpoint.has_room(), "a single failure is no trouble"
+        await endpoint.submit(name, "ada")
+    await endpoint.end("worse", well=False)
+    assert not endpoint.has_room()
+    await endpoint.end("third", well=False)
+    assert endpoint.has_room()
+    await endpoint.submit("fifth", "bob")
+    assert not endpoint.has_room()
+    await endpoint.end("fifth")
+    assert endpoint.has_room()
+    await endpoint.submit("sixth", "ada")
     assert endpoint.has_room(), "one went well, so it is trusted again"
+    await endpoint.lane.stop()
 
 
 async def test_an_endpoint_that_hangs_is_in_trouble_before_it_fails() -> None:
     endpoint = Endpoint(endpoint_in_flight_max=2, endpoint_trouble_s=2.0)
     await endpoint.submit("first", "ada")
-    await endpoint.submit("second", "ada")
+    await endpoint.submit("second", "bob")
     endpoint.clock.now = 2.0
     assert endpoint.has_room()
     endpoint.clock.now = 2.1
     assert not endpoint.has_room()
-    # The next one began just now, so it is not what hangs.
     await endpoint.end("first")
-    await endpoint.submit("third", "bob")
-    assert endpoint.has_room()
+    assert endpoint.has_room(), "some answer, so it does not hang"
+    endpoint.clock.now = 4.2
+    await endpoint.submit("third", "cy")
+    assert not endpoint.has_room()
+    await endpoint.lane.stop()
+
+
+async def test_what_has_waited_for_long_is_parked_though_the_endpoint_answers() -> None:
+    endpoint = Endpoint(endpoint_in_flight_max=1, endpoint_trouble_s=0.01, endpoint_hold_s=1.0)
+    for name in ("first", "second", "third"):
+        await endpoint.submit(name, "ada")
+    endpoint.clock.now = 0.995
+    await endpoint.end("first")
+    endpoint.clock.now = 1.0
+    await asyncio.sleep(0.02)
+    assert endpoint.parked == []
+    endpoint.clock.now = 1.001
+    await until(lambda: endpoint.parked == ["third"])
+    await endpoint.end("second")
+    assert endpoint.is_idle()
+
+
+async def test_what_waits_behind_an_endpoint_that_hangs_is_parked_and_what_runs_is_not() -> None:
+    endpoint = Endpoint(endpoint_in_flight_max=2, endpoint_trouble_s=0.01)
+    await endpoint.submit("first", "ada")
+    for name in ("second", "third"):
+        await endpoint.submit(name, "ada", "bob")
+    await endpoint.submit("fourth", "cy")
+    await endpoint.submit("fifth", "dan")
+    await asyncio.sleep(0.02)
+    assert endpoint.parked == [], "by its clock it has only just begun"
+    endpoint.clock.now = 0.02
+    await until(lambda: endpoint.parked == ["second", "third", "fifth"])
+    assert set(endpoint.running) == {"first", "fourth"}
+    await endpoint.end("first")
+    assert set(endpoint.running) == {"fourth"}
+    await endpoint.submit("bob again", "bob")
+    assert set(endpoint.running) == {"fourth", "bob again"}
+    await endpoint.lane.stop()
 
 
 # Its end

@@ -6,62 +6,93 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from transferd.config import Limits
 
+# The clock that decides may be a little behind the one that woke us.
+_WATCH_MIN_S = 0.001
+
 
 class Job:
-    """A delivery that waits for its turn, or runs. `blockers`: wallets where others come first."""
+    """A delivery that waits for its turn, or runs. `blockers`: wallets where others come first.
 
-    __slots__ = ("blockers", "run", "started_at", "wallets")
+    `run` makes it and tells whether it went well; `park` is called instead when the lane gives it
+    up before it began.
+    """
 
-    def __init__(self, wallets: Sequence[str], run: Callable[[], Awaitable[bool]]) -> None:
+    __slots__ = ("blockers", "park", "run", "submitted_at", "wallets")
+
+    def __init__(
+        self,
+        wallets: Sequence[str],
+        run: Callable[[], Awaitable[bool]],
+        park: Callable[[], None],
+    ) -> None:
         self.wallets = wallets
         self.run = run
+        self.park = park
         self.blockers = 0
-        self.started_at = 0.0
+        self.submitted_at = 0.0
 
 
 class Lane:
-    """The deliveries to one endpoint. `run` of a job tells whether it went well."""
+    """The deliveries to one endpoint. `has_spare` tells whether there is room that nobody needs."""
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float], has_spare: Callable[[], bool]
+    ) -> None:
         self._limits = limits
         self._clock = clock
+        self._has_spare = has_spare
         # Per wallet, in the order in which they came. An event of two wallets is in two of them.
         self._queues: dict[str, deque[Job]] = {}
+        # All that did not begin yet, as a set in order, and those of them that nothing blocks.
+        self._waiting: dict[Job, None] = {}
         self._ready: deque[Job] = deque()
         self._running: dict[Job, asyncio.Task[None]] = {}
-        self._last_went_well = True
+        self._failures_in_a_row = 0
+        # When a delivery last came to an end, or the first began after a rest.
+        self._ended_at = 0.0
+        self._watch: asyncio.TimerHandle | None = None
         self._is_stopped = False
-        self.held = 0
 
     def __repr__(self) -> str:
         return f"<Lane {len(self._running)} of {self.held} running>"
 
     @property
+    def held(self) -> int:
+        """Deliveries that wait or run."""
+        return len(self._waiting) + len(self._running)
+
+    @property
     def has_room(self) -> bool:
-        """Whether another delivery may be held here. One in trouble holds only what it tries."""
-        limits = self._limits
-        return self.held < (
-            limits.endpoint_in_flight_max if self.is_in_trouble else limits.endpoint_held_max
-        )
+        """Whether another delivery may be held here.
+
+        What is not held will be overtaken by what comes later, so as much as possible is; but one
+        in trouble holds only what it tries.
+        """
+        if self.is_in_trouble:
+            return self.held < self._limits.endpoint_in_flight_max
+        return self.held < self._limits.endpoint_held_max or self._has_spare()
 
     @property
     def is_in_trouble(self) -> bool:
-        """Whether the last delivery went wrong, or one takes suspiciously long."""
-        if not self._last_went_well:
-            return True
-        oldest = next(iter(self._running), None)
-        if oldest is None:
-            return False
-        return self._clock() - oldest.started_at > self._limits.endpoint_trouble_s
+        """Whether all deliveries go wrong, or none has come to its end for suspiciously long."""
+        return self._failures_in_a_row >= self._limits.endpoint_in_flight_max or self._hangs
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is held, and nothing is remembered against the endpoint."""
-        return not self.held and self._last_went_well
+        return not self.held and not self._failures_in_a_row
+
+    @property
+    def _hangs(self) -> bool:
+        limit_s = self._limits.endpoint_trouble_s
+        return bool(self._running) and self._clock() - self._ended_at > limit_s
 
     def submit(self, job: Job) -> None:
         """Take a job. It runs when those of its wallets that came before are over."""
-        self.held += 1
+        job.submitted_at = self._clock()
+        if not self._running:
+            self._ended_at = job.submitted_at
+        self._waiting[job] = None
         for wallet in job.wallets:
             queue = self._queues.setdefault(wallet, deque())
             job.blockers += bool(queue)
@@ -73,6 +104,8 @@ class Lane:
     async def stop(self) -> None:
         """Give up what runs and begin nothing more."""
         self._is_stopped = True
+        if self._watch is not None:
+            self._watch.cancel()
         tasks = list(self._running.values())
         for task in tasks:
             task.cancel()
@@ -85,15 +118,19 @@ class Lane:
             and len(self._running) < self._limits.endpoint_in_flight_max
         ):
             job = self._ready.popleft()
-            job.started_at = self._clock()
+            del self._waiting[job]
             self._running[job] = asyncio.create_task(self._run(job))
+        if self._waiting and self._watch is None and not self._is_stopped:
+            self._watch_after(self._limits.endpoint_trouble_s)
 
     async def _run(self, job: Job) -> None:
+        went_well = False
         try:
-            self._last_went_well = await job.run()
+            went_well = await job.run()
         finally:
+            self._failures_in_a_row = 0 if went_well else self._failures_in_a_row + 1
             del self._running[job]
-            self.held -= 1
+            self._ended_at = self._clock()
             for wallet in job.wallets:
                 self._leave(wallet)
             self._start()
@@ -108,3 +145,22 @@ class Lane:
         queue[0].blockers -= 1
         if not queue[0].blockers:
             self._ready.append(queue[0])
+
+    def _watch_after(self, delay_s: float) -> None:
+        self._watch = asyncio.get_running_loop().call_later(delay_s, self._park_if_it_lasts)
+
+    def _park_if_it_lasts(self) -> None:
+        """What waits behind deliveries that do not end would keep its room from all others."""
+        self._watch = None
+        if not self._waiting:
+            return
+        now, oldest = self._clock(), next(iter(self._waiting))
+        if not self._hangs and now - oldest.submitted_at <= self._limits.endpoint_hold_s:
+            ends_at = self._ended_at + self._limits.endpoint_trouble_s
+            self._watch_after(max(ends_at - now, _WATCH_MIN_S))
+            return
+        parked, self._waiting = self._waiting, {}
+        self._ready.clear()
+        self._queues = {wallet: deque([job]) for job in self._running for wallet in job.wallets}
+        for job in parked:
+            job.park()

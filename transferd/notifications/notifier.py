@@ -180,12 +180,16 @@ class Notifier:
             return
         lane = self._lanes.get(endpoint_id)
         if lane is None:
-            lane = self._lanes[endpoint_id] = Lane(self._limits, self._clock)
-        if not lane.has_room:
+            lane = self._lanes[endpoint_id] = Lane(self._limits, self._clock, self._has_spare)
+
+        def park() -> None:
             attempt.is_parked = True
             # One that is well has room again soon; one in trouble is asked less and less often.
             attempt.parks += lane.is_in_trouble
             self._recorder.record(attempt)
+
+        if not lane.has_room:
+            park()
             return
 
         async def run() -> bool:
@@ -199,7 +203,11 @@ class Notifier:
             self._recorder.record(attempt)
             return attempt.result.error is None
 
-        lane.submit(Job(work.event.wallets, run))
+        lane.submit(Job(work.event.wallets, run, park))
+
+    def _has_spare(self) -> bool:
+        """Half of what may be unfinished is for whoever needs it, the rest keeps others going."""
+        return len(self._in_flight) < self._limits.notify_prefetch // 2
 
     def _closed(self, attempt: Attempt) -> None:
         """It is recorded."""
