@@ -28,8 +28,9 @@ class Message:
     """A message that was received.
 
     `attempts` were made before with its endpoint, `parks` is how often it had to wait because that
-    was in trouble, `returns` how often it came back unfinished. `dead_reason` is why the broker
-    itself gave it up. `receipt` belongs to the transport.
+    was in trouble, `returns` how often it came back unfinished, and `broker_returns` how many of
+    these the broker counts. `dead_reason` is why the broker itself gave it up. `receipt` belongs to
+    the transport.
     """
 
     body: bytes
@@ -37,6 +38,7 @@ class Message:
     attempts: int = 0
     parks: int = 0
     returns: int = 0
+    broker_returns: int = 0
     dead_reason: str | None = None
     receipt: Any = None
 

@@ -105,7 +105,7 @@ class Notifier:
             reason = message.dead_reason or "returned too often"
             self._recorder.bury(message, reason.replace("_", " "))
             return None
-        if message.returns and message.returns % self._limits.renew_after_returns == 0:
+        if message.broker_returns >= self._limits.renew_after_returns:
             # The broker gives up what comes back too often, and whoever holds a message when a
             # worker is killed sends it back. A copy begins anew, and remembers the count itself.
             message.returns += 1

@@ -221,12 +221,14 @@ def _message(
     delivery = delivered.delivery
     assert isinstance(delivery, spec.Basic.Deliver)
     dead = delivery.routing_key == topology.dead
+    broker_returns = _count(headers, "x-delivery-count")
     return Message(
         body=delivered.body,
         endpoint_id=_id(headers.get(ENDPOINT)),
         attempts=_count(headers, ATTEMPTS),
         parks=_count(headers, PARKS),
-        returns=_count(headers, RETURNS) + _count(headers, "x-delivery-count"),
+        returns=_count(headers, RETURNS) + broker_returns,
+        broker_returns=broker_returns,
         dead_reason=str(headers.get("x-first-death-reason", "unknown")) if dead else None,
         receipt=Receipt(acknowledgements, delivery.delivery_tag or 0),
     )
