@@ -25,8 +25,9 @@ help: ## List the targets
 run: $(RUN_STAMP) ## Start the service with throw-away servers of its own
 	@exec $(BIN)/transferd dev $(ARGS)
 
+# Each process starts servers of its own, and a file's tests stay together on one of them.
 test: services $(DEVELOP_STAMP) ## Run the whole test suite
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 check: lint test ## Run all there is to pass: the linters, then the tests
 
