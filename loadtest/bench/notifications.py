@@ -202,9 +202,10 @@ async def _measure_lag(settings: Settings, directory: Path, rate: int, seconds: 
         wallets = directory / "wallets"
         wallets.write_text("\n".join(await _create_wallets(side.port)) + "\n")
         _, url = await _start_worker(settings, exits)
-        connections = 64
-        pause_ms = max(1, round(connections * 1000 / rate))
-        before = await _metrics(url)
+        # So many that what a request takes is little beside the pause before it.
+        connections = 256
+        pause_ms = max(1, round(connections * 1000 / rate) - 10)
+        before = await _settled(url)
         wrk = await asyncio.create_subprocess_exec(
             *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(_LUA)),
             *(f"http://127.0.0.1:{side.port}", "--", str(wallets), "uniform", uuid4().hex[:12]),
@@ -253,6 +254,18 @@ async def _start_worker(
     # The log lines of the sink have to go somewhere.
     reading = asyncio.create_task(_discard(process.stderr))
     return process, url
+
+
+async def _settled(url: str) -> dict[str, float]:
+    """The metrics once everything from before, such as the news of new wallets, is delivered."""
+    last = -1.0
+    while True:
+        metrics = await _metrics(url)
+        count = _sum_of(metrics, "transferd_notifications_total")
+        if count == last > 0:
+            return metrics
+        last = count
+        await asyncio.sleep(1.0)
 
 
 async def _discard(stream: asyncio.StreamReader) -> None:
