@@ -17,6 +17,16 @@ class Limits:
 
     # A body of the single-transfer routes is under 1 KiB; 4 KiB of metadata and escapes fit in 32.
     body_bytes_max: int = 32 * 1024
+    # 5,000 transfers with a reference each, and some with metadata.
+    batch_body_bytes_max: int = 4 * 1024 * 1024
+    batch_transfers_max: int = 5_000
+    # Batches from the first byte to the answer; the next ones wait, unread. One takes some 25 MiB
+    # at most while it is here, and a client that sends slowly must not keep its place.
+    batches_max: int = 8
+    batch_wait_s: float = 1.5
+    batch_body_wait_s: float = 5.0
+    # A batch can be wrong in ten thousand places; whoever sent it mends the first ones first.
+    field_errors_max: int = 100
     metadata_bytes_max: int = 4 * 1024
     text_chars_max: int = 140
     key_chars_max: int = 255
@@ -71,6 +81,8 @@ class Limits:
     claim_poll_s: float = 0.1
     claim_wait_s: float = 1.0
     replay_ttl_s: int = 24 * 3600
+    # A larger answer, that of a batch, is read from PostgreSQL again.
+    replay_bytes_max: int = 32 * 1024
     # A snapshot can be stale only where a refresh failed, and no longer than this.
     snapshot_ttl_s: int = 15
     # A reader that takes longer between its look at PostgreSQL and the cache does not fill it.
@@ -98,6 +110,8 @@ class Limits:
     drain_linger_s: float = 2.5
     drain_timeout_s: float = 12.0
 
+    # Of a row of the outbox, so that what a relay takes is never much more than the batch below.
+    outbox_row_events_max: int = 250
     # What the relay publishes in one transaction, and how long it may take: the server ends a
     # transaction that idles longer than idle_in_transaction_timeout_s.
     relay_batch_events_max: int = 500

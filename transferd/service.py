@@ -128,6 +128,7 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
         router=router,
         rendering=rendering,
         streams=Streams(database, limits),
+        batches=asyncio.Semaphore(limits.batches_max),
         currencies=currencies,
         funding_wallet_ids=frozenset(c.funding_wallet_id for c in currencies.values()),
         lifecycle=Lifecycle(),

@@ -5,10 +5,10 @@ from transferd.commit.envelope import Envelope
 from transferd.commit.waiting_room import Straggler, WaitingRoom
 from transferd.config import Limits
 from transferd.domain.errors import InternalFailure, Overloaded
-from transferd.ledger.store.outcomes import StoredOutcome
+from transferd.ledger.store.outcomes import RENDER_SINGLE, StoredOutcome
 
 LIMITS = Limits()
-DONE = StoredOutcome(b"same", 201, "t", None)
+DONE = StoredOutcome(b"same", 201, RENDER_SINGLE, "t", None)
 # A hair, so that floating point cannot decide what is due.
 HAIR_S = 0.001
 

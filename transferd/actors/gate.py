@@ -1,20 +1,20 @@
 """The backlog's high and low water marks: who may come in, who waits, who is turned away."""
 
 import asyncio
-from collections import deque
 
 from transferd.config import Limits
 from transferd.domain.errors import Overloaded
 
 
 class Gate:
-    """Counts the envelopes inside. Above the high mark callers wait until the low one is reached;
+    """Counts the transfers inside. Above the high mark callers wait until the low one is reached;
     when inside and waiting together reach the bound, they are turned away."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._inside = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
+        # With how many transfers each will come in.
+        self._waiting: dict[asyncio.Future[None], int] = {}
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -22,7 +22,7 @@ class Gate:
 
     @property
     def inside(self) -> int:
-        """How many envelopes are inside."""
+        """How many transfers are inside."""
         return self._inside
 
     @property
@@ -30,41 +30,41 @@ class Gate:
         """How many callers wait outside."""
         return len(self._waiting)
 
-    def try_enter(self) -> bool:
-        """Come in at once, if the gate is open."""
+    def try_enter(self, weight: int = 1) -> bool:
+        """Come in at once, if the gate is open; a batch of any size does."""
         if self._inside >= self._limits.backlog_high:
             self._is_closed = True
         if self._is_closed:
             return False
-        self._inside += 1
+        self._inside += weight
         return True
 
-    async def wait(self, timeout_s: float) -> None:
+    async def wait(self, timeout_s: float, weight: int = 1) -> None:
         """Come in when it is one's turn. Raises Overloaded; then nothing happened."""
         if self._inside + len(self._waiting) >= self._limits.backlog_max:
             raise Overloaded()
         ticket = asyncio.get_running_loop().create_future()
-        self._waiting.append(ticket)
+        self._waiting[ticket] = weight
         try:
             # Not wait_for: it may raise although the ticket was called; its place would be lost.
             await asyncio.wait([ticket], timeout=timeout_s)
         except asyncio.CancelledError:
             if ticket.done():
-                self.leave()
+                self.leave(weight)
             raise
         finally:
-            if ticket in self._waiting:
-                self._waiting.remove(ticket)
+            self._waiting.pop(ticket, None)
         if not ticket.done():
             raise Overloaded()
 
-    def leave(self) -> None:
+    def leave(self, weight: int = 1) -> None:
         """Go out; whoever waits comes in once the low mark is reached."""
-        self._inside -= 1
+        self._inside -= weight
         if self._is_closed and self._inside <= self._limits.backlog_low:
             self._is_closed = False
             while self._waiting and self._inside < self._limits.backlog_high:
-                self._inside += 1
-                self._waiting.popleft().set_result(None)
+                ticket = next(iter(self._waiting))
+                self._inside += self._waiting.pop(ticket)
+                ticket.set_result(None)
             # Who is left outside comes in at the next low mark; till then nobody may overtake them.
             self._is_closed = bool(self._waiting)

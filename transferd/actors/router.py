@@ -7,7 +7,7 @@ from transferd.actors.gate import Gate
 from transferd.actors.mailbox import Mailbox
 from transferd.actors.wallet_actor import WalletActor
 from transferd.commit.committer import Committer
-from transferd.commit.envelope import Answer, Envelope, Renderer
+from transferd.commit.envelope import Answer, Envelope, Renderer, Solo
 from transferd.commit.transaction import key_reused
 from transferd.config import Limits
 from transferd.domain.errors import (
@@ -87,19 +87,22 @@ class Router:
 
     async def _enter(self, envelope: Envelope) -> None:
         """Through the gate into the mailbox. Raises Overloaded or MailboxFull."""
-        if not self._gate.try_enter():
-            await self._gate.wait(self._limits.mailbox_wait_s)
+        if not self._gate.try_enter(envelope.weight):
+            await self._gate.wait(self._limits.mailbox_wait_s, envelope.weight)
         if envelope.is_over:
             # The sweeper failed it and, with those inside, made the room that let it in.
-            self._gate.leave()
+            self._gate.leave(envelope.weight)
             return
         envelope.is_inside = True
+        if envelope.wallet_id is None:
+            self._committer.announce(Solo(envelope))
+            return
         self._actor(envelope.wallet_id).tell(envelope)
 
     def _over(self, envelope: Envelope) -> None:
         """The command is over, just now: free its place and its key."""
         if envelope.is_inside:
-            self._gate.leave()
+            self._gate.leave(envelope.weight)
         if envelope.key is not None:
             del self._by_key[envelope.key]
         self._in_flight.remove(envelope)

@@ -113,6 +113,9 @@ class Committer:
         turns: list[tuple[TurnSource, Sequence[Envelope]]] = []
         room = self._limits.group_envelopes_max
         while self._ready and room > 0:
+            if turns and self._ready[0].weight > room:
+                # A batch that does not fit in is the first of the next group.
+                break
             source = self._ready.popleft()
             try:
                 turn = source.take_turn(min(room, self._limits.turn_envelopes_max))
@@ -120,7 +123,7 @@ class Committer:
                 self._facts.emit(ActorFailed(error))
                 source.crashed()
                 continue
-            room -= len(turn)
+            room -= sum(envelope.weight for envelope in turn)
             turns.append((source, turn))
         if not self._ready:
             self._something_ready.clear()
@@ -138,7 +141,7 @@ class Committer:
                 envelopes=len(going),
                 posted=report.posted,
                 refused=report.refused,
-                replayed=replayed + len(report.answers) - report.posted - report.refused,
+                replayed=replayed + report.replayed,
                 oldest_wait_s=started - min(envelope.enqueued_at for envelope in envelopes),
                 duration_s=self._clock() - started,
             )
@@ -193,7 +196,9 @@ class Committer:
         replays = [
             (e.key, Replay(answer.status, e.fingerprint, answer.body))
             for e, answer in report.answers
-            if e.key is not None and answer.kept
+            if e.key is not None
+            and answer.kept
+            and len(answer.body) <= self._limits.replay_bytes_max
         ]
         # A command that failed may be sent again at once; one whose COMMIT is in doubt had better
         # wait until its claim runs out.
@@ -201,6 +206,12 @@ class Committer:
             (e.key, self._replays.claim_value)
             for e, _ in report.failures
             if e.key is not None and not e.in_doubt
+        ]
+        # What is too long to be kept there is asked of PostgreSQL, at once and not after the claim.
+        releases += [
+            (e.key, self._replays.claim_value)
+            for e, answer in report.answers
+            if e.key is not None and len(answer.body) > self._limits.replay_bytes_max
         ]
         snapshots = [
             Snapshot(wallet.id, wallet.version, self._renderer.wallet(wallet))

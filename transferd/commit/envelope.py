@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple, Protocol
 
 from transferd.domain.book import Command, Outcome
-from transferd.domain.errors import DeadlineExceeded, InternalFailure, TransferdError
+from transferd.domain.errors import DeadlineExceeded, InternalFailure, Refused, TransferdError
 from transferd.domain.key import Key
-from transferd.domain.transfer import PostedTransfer
+from transferd.domain.transfer import Batch, PostedTransfer
 from transferd.domain.wallet import Wallet
 
 
@@ -47,13 +47,14 @@ class Envelope:
         "urgent",
         "wallet_id",
         "watchers",
+        "weight",
     )
 
     def __init__(
         self,
         command: Command,
         *,
-        wallet_id: str,
+        wallet_id: str | None,
         key: Key | None,
         fingerprint: bytes,
         origin: Origin,
@@ -62,6 +63,9 @@ class Envelope:
         urgent: bool = False,
     ) -> None:
         self.command = command
+        # How much of a group it is: the transfers of a batch, which is never divided.
+        self.weight = len(command.transfers) if isinstance(command, Batch) else 1
+        # Whose actor gives the turn; a batch has many wallets, and takes a turn of its own.
         self.wallet_id = wallet_id
         self.key = key
         self.fingerprint = fingerprint
@@ -118,7 +122,12 @@ class Envelope:
 
 
 class TurnSource(Protocol):
-    """Whoever has announced that a turn is ready: an actor, or a straggler."""
+    """Whoever has announced that a turn is ready: an actor, a batch, or a straggler."""
+
+    @property
+    def weight(self) -> int:
+        """How much of a group the turn takes at least."""
+        ...
 
     def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
         """What goes into one transaction now, in the order in which it is to be decided."""
@@ -133,11 +142,47 @@ class TurnSource(Protocol):
         ...
 
 
+class Solo:
+    """A turn of one envelope that no actor gives."""
+
+    __slots__ = ("envelope",)
+
+    def __init__(self, envelope: Envelope) -> None:
+        self.envelope = envelope
+
+    def __repr__(self) -> str:
+        return f"<Solo {self.envelope!r}>"
+
+    @property
+    def weight(self) -> int:
+        """That of the envelope."""
+        return self.envelope.weight
+
+    def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
+        """The one envelope; there is always room for one."""
+        return (self.envelope,)
+
+    def done(self) -> None:
+        """Nothing waits behind it."""
+
+    def crashed(self) -> None:
+        """Answer the one who waits."""
+        self.envelope.fail(InternalFailure())
+
+
 class Renderer(Protocol):
     """Turns results into bytes. The edge knows how; it is handed in from above."""
 
     def outcome(self, envelope: Envelope, outcome: Outcome) -> Answer:
         """The answer to a command that was decided just now."""
+        ...
+
+    def refusal(self, envelope: Envelope, refused: Refused) -> bytes:
+        """The problem that a refusal is shown as."""
+        ...
+
+    def batch(self, results: Sequence[bytes]) -> bytes:
+        """The body of a posted batch from those of its transfers and problems."""
         ...
 
     def transfer(self, transfer: PostedTransfer) -> bytes:

@@ -10,7 +10,14 @@ from typing import Any, NamedTuple
 import orjson
 
 from transferd.commit.envelope import Envelope
-from transferd.domain.book import Outcome, Posted, UserCreated, WalletCreated, WalletSet
+from transferd.domain.book import (
+    BatchPosted,
+    Outcome,
+    Posted,
+    UserCreated,
+    WalletCreated,
+    WalletSet,
+)
 from transferd.domain.transfer import PostedTransfer
 from transferd.domain.wallet import ChangeKind, WalletChange
 
@@ -111,6 +118,8 @@ def _news_of(outcome: Outcome) -> list[News]:
     match outcome:
         case Posted(transfer):
             return [news_of_transfer(transfer)]
+        case BatchPosted(results):
+            return [news_of_transfer(r.transfer) for r in results if isinstance(r, Posted)]
         case WalletCreated(wallet, change, initial):
             created = news_of_change(change, wallet.user_id, wallet.currency)
             return [created] if initial is None else [created, news_of_transfer(initial)]

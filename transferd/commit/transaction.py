@@ -6,8 +6,10 @@ from dataclasses import dataclass, field
 
 from transferd.commit.envelope import Answer, Envelope, Renderer
 from transferd.commit.events import events_of
+from transferd.commit.outcomes import bodies_of, outcome_row
 from transferd.config import Limits
 from transferd.domain.book import (
+    BatchPosted,
     Book,
     Outcome,
     Posted,
@@ -24,7 +26,6 @@ from transferd.domain.errors import (
     Refused,
     TransferdError,
 )
-from transferd.domain.key import Key
 from transferd.domain.transfer import PostedTransfer, Reversal
 from transferd.domain.user import CreateUser
 from transferd.domain.wallet import CreateWallet, Wallet
@@ -37,7 +38,6 @@ from transferd.ledger.store.errors import (
     SerializationFailure,
 )
 from transferd.ledger.store.outcomes import StoredOutcome
-from transferd.ledger.store.transfers import read_transfers
 from transferd.observability.facts import CommandPoisoned, Facts, GroupRetried
 
 
@@ -49,8 +49,10 @@ class Report:
     failures: list[tuple[Envelope, TransferdError]] = field(default_factory=list)
     aside: list[Envelope] = field(default_factory=list)
     wallets: dict[str, Wallet] = field(default_factory=dict)
+    # Of batches each transfer counts.
     posted: int = 0
     refused: int = 0
+    replayed: int = 0
 
     def add(self, other: "Report") -> None:
         """Take over what another transaction of the same group did, later."""
@@ -60,6 +62,7 @@ class Report:
         self.wallets |= other.wallets
         self.posted += other.posted
         self.refused += other.refused
+        self.replayed += other.replayed
 
 
 class GroupTransaction:
@@ -185,9 +188,14 @@ class GroupTransaction:
                     self._decide(envelope, book, result, report)
             if repeated:
                 report.answers += await self.replay(repeated, transaction)
+                report.replayed += len(repeated)
             result.wallets = book.wallets
             if result:
-                await store.write(transaction, result)
+                await store.write(
+                    transaction,
+                    result,
+                    outbox_row_events_max=self._limits.outbox_row_events_max,
+                )
         report.wallets = {wallet.id: wallet for wallet in result.changed_wallets()}
         # Whoever has committed a repeated command, perhaps this one in an earlier attempt, may have
         # been cut off before the cache was refreshed. Its wallets are locked here and up to date.
@@ -203,13 +211,16 @@ class GroupTransaction:
         book.apply(outcome)
         answer = self._renderer.outcome(envelope, outcome)
         if isinstance(outcome, Refused):
-            report.refused += 1
+            report.refused += envelope.weight
         else:
-            _record(outcome, result)
+            posted = _record(outcome, result)
             result.events += events_of(envelope, outcome)
-            report.posted += 1
+            report.posted += posted
+            report.refused += envelope.weight - posted
         if envelope.key is not None:
-            result.outcomes.append(_outcome_row(envelope, envelope.key, outcome, answer))
+            result.outcomes.append(
+                outcome_row(envelope, envelope.key, outcome, answer, self._renderer)
+            )
         report.answers.append((envelope, answer))
 
     async def replay(
@@ -218,18 +229,15 @@ class GroupTransaction:
         source: Database | Transaction,
     ) -> list[tuple[Envelope, Answer]]:
         """Answer repeated requests from their stored outcomes."""
-        ids = [stored.transfer_id for _, stored in repeated if stored.transfer_id is not None]
-        transfers = await read_transfers(source, ids) if ids else {}
+        theirs = [s for e, s in repeated if s.fingerprint == e.fingerprint]
+        bodies = iter(await bodies_of(theirs, source, self._renderer))
         answers = []
         for envelope, stored in repeated:
             if stored.fingerprint != envelope.fingerprint:
                 answer = self._renderer.outcome(envelope, key_reused())
-            elif stored.transfer_id is not None:
-                body = self._renderer.transfer(transfers[stored.transfer_id])
-                answer = Answer(stored.status, body, replayed=not envelope.in_doubt)
             else:
                 # One whose COMMIT was cut finds what it has done itself.
-                answer = Answer(stored.status, stored.body or b"", replayed=not envelope.in_doubt)
+                answer = Answer(stored.status, next(bodies), replayed=not envelope.in_doubt)
             answers.append((envelope, answer))
         return answers
 
@@ -274,11 +282,15 @@ async def _read_beside(transaction: Transaction, envelopes: Sequence[Envelope], 
         book.users = await store.existing_users(transaction, list(users))
 
 
-def _record(outcome: Outcome, result: store.GroupResult) -> None:
-    """Note what the outcome changes."""
+def _record(outcome: Outcome, result: store.GroupResult) -> int:
+    """Note what the outcome changes; how many were posted, of a single command always one."""
     match outcome:
         case Posted(transfer):
             result.transfers.append(transfer)
+        case BatchPosted(results):
+            posted = [r.transfer for r in results if isinstance(r, Posted)]
+            result.transfers += posted
+            return len(posted)
         case WalletCreated(wallet, change, initial):
             result.created_wallets.append(wallet)
             result.changes.append(change)
@@ -291,17 +303,4 @@ def _record(outcome: Outcome, result: store.GroupResult) -> None:
             result.users.append(user)
         case _:
             pass
-
-
-def _outcome_row(
-    envelope: Envelope, key: Key, outcome: Outcome, answer: Answer
-) -> store.OutcomeRow:
-    transfer_id = outcome.transfer.id if isinstance(outcome, Posted) else None
-    return store.OutcomeRow(
-        client_id=key[0],
-        key=key[1],
-        fingerprint=envelope.fingerprint,
-        status=answer.status,
-        transfer_id=transfer_id,
-        body=None if transfer_id else answer.body,
-    )
+    return 1

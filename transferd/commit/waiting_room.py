@@ -1,33 +1,25 @@
 """Envelopes that somebody else delays: another replica's claim on their key, or a locked wallet."""
 
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container
 
-from transferd.commit.envelope import Envelope
+from transferd.commit.envelope import Envelope, Solo
 from transferd.config import Limits
-from transferd.domain.errors import InternalFailure, Overloaded
+from transferd.domain.errors import Overloaded
 from transferd.domain.key import Key
 
 
-@dataclass(slots=True)
-class Straggler:
-    """A turn of one envelope that comes back into a group on its own."""
+class Straggler(Solo):
+    """An envelope that comes back into a group on its own.
 
-    envelope: Envelope
-    # When it is looked at next, and from when on it goes into a group whatever the claim says.
-    due_at: float
-    patience_until: float
+    It is looked at next at `due_at`; from `patience_until` on it goes whatever the claim says.
+    """
 
-    def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
-        """The one envelope; there is always room for one."""
-        return (self.envelope,)
+    __slots__ = ("due_at", "patience_until")
 
-    def done(self) -> None:
-        """Nothing waits behind it."""
-
-    def crashed(self) -> None:
-        """Answer the one who waits."""
-        self.envelope.fail(InternalFailure())
+    def __init__(self, envelope: Envelope, due_at: float, patience_until: float) -> None:
+        super().__init__(envelope)
+        self.due_at = due_at
+        self.patience_until = patience_until
 
 
 class WaitingRoom:

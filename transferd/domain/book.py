@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from transferd.domain.errors import Refused
-from transferd.domain.transfer import PostedTransfer, Reversal, Transfer
+from transferd.domain.transfer import Batch, PostedTransfer, Reversal, Transfer
 from transferd.domain.user import CreateUser, User
 from transferd.domain.wallet import (
     CreateWallet,
@@ -15,13 +15,19 @@ from transferd.domain.wallet import (
     WalletChange,
 )
 
-Command = Transfer | Reversal | CreateWallet | SetStatus | UpdateWallet | CreateUser
+Command = Transfer | Batch | Reversal | CreateWallet | SetStatus | UpdateWallet | CreateUser
 
 
 class Posted(NamedTuple):
     """Money moved."""
 
     transfer: PostedTransfer
+
+
+class BatchPosted(NamedTuple):
+    """What became of each transfer of a batch, in order; of an atomic one all were posted."""
+
+    results: tuple[Posted | Refused, ...]
 
 
 class WalletCreated(NamedTuple):
@@ -45,7 +51,7 @@ class UserCreated(NamedTuple):
     user: User
 
 
-Outcome = Posted | WalletCreated | WalletSet | UserCreated | Refused
+Outcome = Posted | BatchPosted | WalletCreated | WalletSet | UserCreated | Refused
 
 
 @dataclass(slots=True)
@@ -66,6 +72,9 @@ class Book:
         match outcome:
             case Posted(transfer):
                 self._move(transfer)
+            case BatchPosted(results):
+                for result in results:
+                    self.apply(result)
             case WalletCreated(wallet, _, initial):
                 self.wallets[wallet.id] = replace(wallet)
                 if initial is not None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 
 from transferd.domain.book import (
+    BatchPosted,
     Book,
     Command,
     Outcome,
@@ -17,7 +18,14 @@ from transferd.domain.book import (
 )
 from transferd.domain.errors import Reason, Refused
 from transferd.domain.money import fits_a_balance
-from transferd.domain.transfer import PostedTransfer, Reversal, Transfer, TransferKind
+from transferd.domain.transfer import (
+    Batch,
+    BatchMode,
+    PostedTransfer,
+    Reversal,
+    Transfer,
+    TransferKind,
+)
 from transferd.domain.user import CreateUser, User
 from transferd.domain.wallet import (
     ChangeKind,
@@ -35,6 +43,8 @@ def touched_wallets(command: Command) -> Iterable[str]:
     match command:
         case Transfer():
             return (command.source_wallet_id, command.destination_wallet_id)
+        case Batch(_, transfers):
+            return {id for transfer in transfers for id in touched_wallets(transfer)}
         case Reversal(original=PostedTransfer() as original):
             return (original.destination_wallet_id, original.source_wallet_id)
         case CreateWallet(initial_minor=0):
@@ -52,6 +62,8 @@ def decide(command: Command, book: Book) -> Outcome:
     match command:
         case Transfer():
             return decide_transfer(command, book)
+        case Batch():
+            return decide_batch(command, book)
         case Reversal():
             return decide_reversal(command, book)
         case CreateWallet():
@@ -80,6 +92,29 @@ def decide_transfer(command: Transfer, book: Book) -> Posted | Refused:
         reference=command.reference,
         metadata=command.metadata,
     )
+
+
+def decide_batch(command: Batch, book: Book) -> BatchPosted | Refused:
+    """Each transfer as `decide_transfer` does, on what those before it have left."""
+    ids = touched_wallets(command)
+    # A copy, since the book moves on only when the whole is decided.
+    draft = Book(book.at, {id: book.wallets[id].copy() for id in ids if id in book.wallets})
+    results: list[Posted | Refused] = []
+    for index, transfer in enumerate(command.transfers):
+        result = decide_transfer(transfer, draft)
+        if isinstance(result, Posted):
+            draft.apply(result)
+        elif command.mode is BatchMode.ATOMIC:
+            return Refused(
+                Reason.BATCH_REFUSED,
+                f"Nothing was posted: transfer {index} was refused. {result.detail}",
+                {
+                    "index": index,
+                    "refusal": {"code": result.reason, "detail": result.detail, **result.facts},
+                },
+            )
+        results.append(result)
+    return BatchPosted(tuple(results))
 
 
 def decide_reversal(command: Reversal, book: Book) -> Posted | Refused:

@@ -20,6 +20,7 @@ class Reason(StrEnum):
     BALANCE_OUT_OF_RANGE = "balance-out-of-range"
     NOT_REVERSIBLE = "not-reversible"
     REVERSAL_EXCEEDS_TRANSFER = "reversal-exceeds-transfer"
+    BATCH_REFUSED = "batch-refused"
     IDEMPOTENCY_KEY_REUSED = "idempotency-key-reused"
 
 
@@ -29,7 +30,7 @@ class Refused:
 
     reason: Reason
     detail: str
-    facts: Mapping[str, str | int] = field(default_factory=dict)
+    facts: Mapping[str, object] = field(default_factory=dict)
 
 
 class TransferdError(Exception):

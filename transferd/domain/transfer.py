@@ -43,6 +43,20 @@ class Transfer(NamedTuple):
     metadata: str
 
 
+class BatchMode(StrEnum):
+    """atomic: all of it or nothing. independent: each transfer on its own, after those before."""
+
+    ATOMIC = "atomic"
+    INDEPENDENT = "independent"
+
+
+class Batch(NamedTuple):
+    """Command: these transfers in this order, in one transaction."""
+
+    mode: BatchMode
+    transfers: tuple[Transfer, ...]
+
+
 class Reversal(NamedTuple):
     """Command: give back `amount_minor` of `original`, or all that is left of it when None.
 

@@ -48,6 +48,23 @@ class Wallet:
             return None
         return self.balance_minor - self.held_minor + self.overdraft_limit_minor
 
+    def copy(self) -> "Wallet":
+        """Another one with the same state; `dataclasses.replace` takes several times as long."""
+        return Wallet(
+            self.id,
+            self.user_id,
+            self.currency,
+            self.balance_minor,
+            self.held_minor,
+            self.overdraft_limit_minor,
+            self.status,
+            self.funding,
+            self.version,
+            self.metadata,
+            self.created_at,
+            self.updated_at,
+        )
+
 
 class CreateWallet(NamedTuple):
     """Command. A non-zero `initial_minor` is a transfer `transfer_id` from the funding wallet."""

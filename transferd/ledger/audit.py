@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from uuid import UUID
 
 import orjson
 
@@ -12,7 +13,7 @@ from transferd.ledger.ids import LEDGERS, ledger_of
 from transferd.ledger.store.audit import Snapshot, snapshot
 from transferd.ledger.store.database import Database, Row
 from transferd.ledger.store.errors import Rejected
-from transferd.ledger.store.outcomes import RENDER_VERSION
+from transferd.ledger.store.outcomes import RENDER_BATCH, RENDER_VERSION_MAX
 
 
 class Check(StrEnum):
@@ -61,6 +62,8 @@ _FIRST_KEY = (-(2**31), "")
 
 # SQLSTATE of a schema and of a table that is not there.
 _NO_LEDGER = ("3F000", "42P01")
+# Of one batch; more would say no more.
+_MISSING_MAX = 10
 _SUBJECT_OF_MORE = "more"
 
 
@@ -135,9 +138,26 @@ class _Audit:
                 # Another ledger's transfer is looked for there.
                 if ledger_of(row["transfer_id"] or _FIRST_ID) == ledger:
                     self._take(_judge_outcome(row))
+                    if row["render_version"] == RENDER_BATCH and row["has_body"]:
+                        await self._judge_batch(view, row)
             last = page[chunk_rows] if len(page) > chunk_rows else None
             following = (last["client_id"], last["key"]) if last else None
             self._advance("outcomes", len(page[:chunk_rows]))
+
+    async def _judge_batch(self, view: Snapshot, row: Row) -> None:
+        """Whether a batch can be answered again: all its transfers are there."""
+        [stored] = await view.fetch("outcome_body", row["client_id"], row["key"])
+        subject = _subject_of(row)
+        ids = _transfers_of(stored["body"])
+        if ids is None:
+            detail = "its body is not a list of ids and problems"
+            self._take([Finding(Check.OUTCOME_BODY, subject, detail)])
+            return
+        missing = await view.fetch("missing_transfers", ids, _MISSING_MAX)
+        self._take(
+            Finding(Check.OUTCOME_TRANSFER, subject, f"its transfer {gone['id']} is missing")
+            for gone in missing
+        )
 
     def _advance(self, step: str, rows: int) -> None:
         self._done[step] += rows
@@ -159,8 +179,8 @@ class _Audit:
 
 def _judge_outcome(row: Row) -> Iterator[Finding]:
     """Whether what a key leads to can be answered again."""
-    subject = f"client {row['client_id']}, key {row['key']}"
-    if not 1 <= row["render_version"] <= RENDER_VERSION:
+    subject = _subject_of(row)
+    if not 1 <= row["render_version"] <= RENDER_VERSION_MAX:
         detail = f"no renderer has version {row['render_version']}"
         yield Finding(Check.OUTCOME_RENDER_VERSION, subject, detail)
     if row["fingerprint_bytes"] != 16:
@@ -173,11 +193,30 @@ def _judge_outcome(row: Row) -> Iterator[Finding]:
         if row["status"] != 201:
             detail = f"leads to transfer {row['transfer_id']} with status {row['status']}, not 201"
             yield Finding(Check.OUTCOME_TRANSFER, subject, detail)
-    if (row["transfer_id"] is None) == (row["body"] is None):
-        which = "neither" if row["body"] is None else "both"
+    if (row["transfer_id"] is None) == (not row["has_body"]):
+        which = "both" if row["has_body"] else "neither"
         yield Finding(Check.OUTCOME_BODY, subject, f"has {which} of transfer and body")
     if row["body"] is not None and (complaint := _complaint_about(row["body"], row["status"])):
         yield Finding(Check.OUTCOME_BODY, subject, complaint)
+
+
+def _subject_of(row: Row) -> str:
+    return f"client {row['client_id']}, key {row['key']}"
+
+
+def _transfers_of(body: bytes) -> list[str] | None:
+    """The ids in what is kept of a batch; None if it is nothing of the kind."""
+    try:
+        items = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        return None
+    if not isinstance(items, list) or not all(isinstance(item, str | dict) for item in items):
+        return None
+    ids = [item for item in items if isinstance(item, str)]
+    try:
+        return [str(UUID(id)) for id in ids]
+    except ValueError:
+        return None
 
 
 def _complaint_about(body: bytes, status: int) -> str | None:

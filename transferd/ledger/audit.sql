@@ -19,9 +19,10 @@ SELECT id::text FROM {ledger}.transfers WHERE id >= $1 ORDER BY transfers.id LIM
 
 -- name: outcomes_page
 -- The rows themselves: a body that is not JSON, or not even text, would end a statement, so bodies
--- are judged outside.
+-- are judged outside. Those of batches are long, and come one by one with `outcome_body`.
 SELECT o.client_id, o.key, o.status, o.render_version, length(o.fingerprint) AS fingerprint_bytes,
-       o.transfer_id::text, o.body, t.id IS NOT NULL AS is_stored
+       o.transfer_id::text, o.body IS NOT NULL AS has_body,
+       CASE WHEN o.render_version <> 2 THEN o.body END AS body, t.id IS NOT NULL AS is_stored
 FROM (
     SELECT * FROM transferd.outcomes
     WHERE (client_id, key) >= ($1::integer, $2::text)
@@ -30,6 +31,14 @@ FROM (
 ) o
 LEFT JOIN {ledger}.transfers t ON t.id = o.transfer_id
 ORDER BY o.client_id, o.key;
+
+-- name: outcome_body
+SELECT body FROM transferd.outcomes WHERE client_id = $1 AND key = $2;
+
+-- name: missing_transfers
+SELECT id::text FROM unnest($1::uuid[]) AS wanted (id)
+WHERE NOT EXISTS (SELECT FROM {ledger}.transfers t WHERE t.id = wanted.id)
+LIMIT $2;
 
 -- name: currency_sums
 -- Money neither appears nor vanishes: what wallets hold came out of the currency's funding wallet.

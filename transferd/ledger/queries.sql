@@ -15,17 +15,18 @@ WITH locked AS MATERIALIZED (
     FOR NO KEY UPDATE {skip_locked}
 )
 SELECT locked.*, NULL::integer AS client_id, NULL::text AS key, NULL::bytea AS fingerprint,
-       NULL::smallint AS outcome_status, NULL::text AS transfer_id, NULL::bytea AS body,
-       NULL::timestamptz AS at
+       NULL::smallint AS outcome_status, NULL::smallint AS render_version,
+       NULL::text AS transfer_id, NULL::bytea AS body, NULL::timestamptz AS at
 FROM locked
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, stored.client_id,
-       stored.key, stored.fingerprint, stored.status, stored.transfer_id::text, stored.body, NULL
+       stored.key, stored.fingerprint, stored.status, stored.render_version,
+       stored.transfer_id::text, stored.body, NULL
 FROM unnest($2::integer[], $3::text[]) AS wanted (client_id, key)
 JOIN transferd.outcomes stored USING (client_id, key)
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       NULL, NULL, NULL, clock_timestamp();
+       NULL, NULL, NULL, NULL, clock_timestamp();
 
 -- name: existing_wallets
 -- Tells a wallet that is locked by somebody else from one that does not exist.
@@ -33,8 +34,8 @@ SELECT id::text FROM {ledger}.wallets WHERE id = ANY ($1::uuid[]);
 
 -- name: outcomes
 -- Whether keys that another replica has claimed are settled by now.
-SELECT stored.client_id, stored.key, stored.fingerprint, stored.status, stored.transfer_id::text,
-       stored.body
+SELECT stored.client_id, stored.key, stored.fingerprint, stored.status, stored.render_version,
+       stored.transfer_id::text, stored.body
 FROM unnest($1::integer[], $2::text[]) AS wanted (client_id, key)
 JOIN transferd.outcomes stored USING (client_id, key);
 
@@ -74,15 +75,18 @@ WITH moved AS (
 ), kept AS (
     INSERT INTO transferd.outcomes (
         client_id, key, fingerprint, status, render_version, transfer_id, body, created_at)
-    SELECT client_id, key, fingerprint, status, $19, transfer_id, body, $1
-    FROM unnest($20::integer[], $21::text[], $22::bytea[], $23::smallint[], $24::uuid[],
-                $25::bytea[]) AS o (client_id, key, fingerprint, status, transfer_id, body)
+    SELECT client_id, key, fingerprint, status, render_version, transfer_id, body, $1
+    FROM unnest($19::integer[], $20::text[], $21::bytea[], $22::smallint[], $23::smallint[],
+                $24::uuid[], $25::bytea[])
+        AS o (client_id, key, fingerprint, status, render_version, transfer_id, body)
     ORDER BY client_id, key
     ON CONFLICT DO NOTHING
     RETURNING 1
 ), sent AS (
     INSERT INTO {ledger}.outbox (created_at, event_count, events)
-    SELECT $1, $26, $27::json WHERE $26 > 0
+    SELECT $1, event_count, events::json
+    FROM unnest($26::integer[], $27::text[]) WITH ORDINALITY AS n (event_count, events, position)
+    ORDER BY position
 )
 SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM kept) AS outcomes;
 

@@ -51,14 +51,14 @@ class Call:
         self.origin = origin
         self.principal = principal
 
-    async def body(self, model: type[Model]) -> Model:
-        """The body as a model. Raises Problem."""
+    async def body(self, model: type[Model], *, bytes_max: int | None = None) -> Model:
+        """The body as a model; `bytes_max` where it may be longer than usual. Raises Problem."""
         self._check_media_type()
-        raw = await self._read()
+        raw = await self._read(bytes_max)
         try:
             return model.model_validate_json(raw)
         except ValidationError as error:
-            raise _problem_of(error) from None
+            raise _problem_of(error, self.parts.limits.field_errors_max) from None
 
     async def no_body(self) -> None:
         """Read a body that may only be empty or `{}`. Raises Problem."""
@@ -75,7 +75,7 @@ class Call:
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            raise _problem_of(error) from None
+            raise _problem_of(error, self.parts.limits.field_errors_max) from None
 
     def key(self, *, required: bool) -> Key | None:
         """The Idempotency-Key with its owner. Raises Problem."""
@@ -99,12 +99,15 @@ class Call:
         self,
         command: Command,
         *,
-        wallet_id: str,
+        wallet_id: str | None,
         key: Key | None,
         fingerprint: bytes,
         urgent: bool = False,
     ) -> Answer:
-        """Send the command to its actor and wait for the answer. Raises TransferdError."""
+        """Send the command to its actor and wait for the answer. Raises TransferdError.
+
+        What has many wallets that pay has none for an actor, and takes a turn of its own.
+        """
         now = self.parts.clock()
         return await self.parts.router.ask(
             Envelope(
@@ -119,9 +122,12 @@ class Call:
             )
         )
 
-    async def _read(self) -> bytes:
+    async def _read(self, bytes_max: int | None = None) -> bytes:
+        request = self.request
+        if bytes_max is not None:
+            request = request.clone(client_max_size=bytes_max)
         try:
-            return await self.request.read()
+            return await request.read()
         except web.HTTPRequestEntityTooLarge:
             raise Problem("body-too-large", headers={"Connection": "close"}) from None
         except ConnectionError:
@@ -149,7 +155,7 @@ def metadata_text(metadata: dict[str, Any]) -> str:
     return orjson.dumps(metadata).decode() if metadata else "{}"
 
 
-def _problem_of(error: ValidationError) -> Problem:
+def _problem_of(error: ValidationError, errors_max: int) -> Problem:
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if problems[0]["type"] == "json_invalid":
         return Problem("malformed-json", problems[0]["msg"])
@@ -161,7 +167,7 @@ def _problem_of(error: ValidationError) -> Problem:
             "code": item["type"],
             "message": item["msg"],
         }
-        for item in problems
+        for item in problems[:errors_max]
     ]
     return Problem("invalid-request", facts={"errors": items})
 

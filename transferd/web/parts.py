@@ -1,5 +1,6 @@
 """The parts of a replica that routes ask; the composition root puts them together."""
 
+import asyncio
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -37,6 +38,8 @@ class Parts:
     router: Router
     rendering: Rendering
     streams: Streams
+    # The places of batches.
+    batches: asyncio.Semaphore
     currencies: Mapping[str, Currency]
     funding_wallet_ids: frozenset[str]
     lifecycle: Lifecycle

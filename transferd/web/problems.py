@@ -93,6 +93,12 @@ TYPES: dict[str, ProblemType] = {
     "currency-mismatch": ProblemType(
         422, "Currency mismatch", "Both wallets and the transfer must have the same currency."
     ),
+    "batch-refused": ProblemType(
+        422,
+        "Batch refused",
+        "All or none: `index` counts from 0 to the first transfer that was refused, `refusal` says"
+        " why. Nothing was posted.",
+    ),
     "same-wallet": ProblemType(422, "Same wallet", "A transfer needs two different wallets."),
     "wallet-frozen": ProblemType(422, "Wallet frozen", "A frozen wallet receives but cannot pay."),
     "wallet-closed": ProblemType(422, "Wallet closed", "A closed wallet takes part in nothing."),

@@ -1,5 +1,6 @@
 """Results -> JSON bytes. What is stored as a transfer id is rendered again: same bytes for ever."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -7,7 +8,14 @@ from functools import lru_cache
 import orjson
 
 from transferd.commit.envelope import Answer, Envelope
-from transferd.domain.book import Outcome, Posted, UserCreated, WalletCreated, WalletSet
+from transferd.domain.book import (
+    BatchPosted,
+    Outcome,
+    Posted,
+    UserCreated,
+    WalletCreated,
+    WalletSet,
+)
 from transferd.domain.errors import Reason, Refused
 from transferd.domain.transfer import PostedTransfer
 from transferd.domain.user import User
@@ -26,11 +34,19 @@ class Rendering:
         match outcome:
             case Posted(transfer):
                 return Answer(201, self.transfer(transfer))
-            case Refused(reason, detail, facts):
-                body = problems.render(reason, detail, facts, envelope.origin)
+            case Refused(reason) as refused:
+                body = self.refusal(envelope, refused)
                 # A reused key keeps leading to what it led to before.
                 kept = reason is not Reason.IDEMPOTENCY_KEY_REUSED
                 return Answer(problems.TYPES[reason].status, body, kept=kept)
+            case BatchPosted(results):
+                bodies = [
+                    self.transfer(r.transfer)
+                    if isinstance(r, Posted)
+                    else self.refusal(envelope, r)
+                    for r in results
+                ]
+                return Answer(200, self.batch(bodies))
             case WalletCreated(wallet, _, initial):
                 return Answer(201, self.wallet(_after(wallet, initial)))
             case WalletSet(wallet, _):
@@ -38,6 +54,14 @@ class Rendering:
                 return Answer(status, self.wallet(wallet))
             case UserCreated(user):
                 return Answer(201, self.user(user))
+
+    def refusal(self, envelope: Envelope, refused: Refused) -> bytes:
+        """A refusal as a problem."""
+        return problems.render(refused.reason, refused.detail, refused.facts, envelope.origin)
+
+    def batch(self, results: Sequence[bytes]) -> bytes:
+        """A posted batch (render version 2): its transfers and problems, in order."""
+        return b'{"results":[%s]}' % b",".join(results)
 
     def transfer(self, transfer: PostedTransfer) -> bytes:
         """A posted transfer (render version 1; never change it, add a version instead)."""

@@ -11,7 +11,7 @@ from transferd.domain.user import User
 from transferd.domain.wallet import Wallet, WalletChange
 from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.errors import SerializationFailure
-from transferd.ledger.store.outcomes import RENDER_VERSION, StoredOutcome
+from transferd.ledger.store.outcomes import StoredOutcome
 from transferd.ledger.store.wallets import CHANGE_KINDS, STATUSES, wallet_of
 
 _MOVED = "the version of a wallet has moved under its lock"
@@ -28,6 +28,7 @@ class OutcomeRow(NamedTuple):
     key: str
     fingerprint: bytes
     status: int
+    render_version: int
     transfer_id: str | None
     body: bytes | None
 
@@ -90,7 +91,11 @@ async def lock_and_look_up(
             wallets[row[0]] = wallet_of(row[:12])
         else:
             outcomes[row["client_id"], row["key"]] = StoredOutcome(
-                row["fingerprint"], row["outcome_status"], row["transfer_id"], row["body"]
+                row["fingerprint"],
+                row["outcome_status"],
+                row["render_version"],
+                row["transfer_id"],
+                row["body"],
             )
     missing = [id for id in ids if id not in wallets] if skip_locked else []
     contended: set[str] = set()
@@ -113,22 +118,28 @@ async def existing_users(transaction: Transaction, ids: Sequence[str]) -> dict[s
     return {row["id"]: row["created_at"] for row in rows}
 
 
-async def write(transaction: Transaction, result: GroupResult) -> None:
+async def write(
+    transaction: Transaction, result: GroupResult, *, outbox_row_events_max: int
+) -> None:
     """Write it all. Raises SerializationFailure if another replica was faster with anything."""
     if result.users:
         await _insert_users(transaction, result)
     if result.created_wallets:
         await _insert_wallets(transaction, result)
-    await _write_group(transaction, result)
+    await _write_group(transaction, result, outbox_row_events_max)
     if result.set_wallets:
         await _set_wallets(transaction, result)
     if result.changes:
         await _insert_changes(transaction, result)
 
 
-async def _write_group(transaction: Transaction, result: GroupResult) -> None:
+async def _write_group(transaction: Transaction, result: GroupResult, row_events_max: int) -> None:
     transfers = result.transfers
     outcomes = result.outcomes
+    news = [
+        result.events[start : start + row_events_max]
+        for start in range(0, len(result.events), row_events_max)
+    ]
     created = {wallet.id for wallet in result.created_wallets}
     moved = [
         wallet
@@ -156,15 +167,15 @@ async def _write_group(transaction: Transaction, result: GroupResult) -> None:
         [result.versions_read.get(w.id, 0) for w in moved],
         [w.version for w in moved],
         [w.balance_minor for w in moved],
-        RENDER_VERSION,
         [o.client_id for o in outcomes],
         [o.key for o in outcomes],
         [o.fingerprint for o in outcomes],
         [o.status for o in outcomes],
+        [o.render_version for o in outcomes],
         [o.transfer_id for o in outcomes],
         [o.body for o in outcomes],
-        len(result.events),
-        "[" + b",".join(result.events).decode() + "]",
+        [len(row) for row in news],
+        ["[" + b",".join(row).decode() + "]" for row in news],
     )
     if row["wallets"] != len(moved):
         raise SerializationFailure(_MOVED)

@@ -6,8 +6,11 @@ from typing import NamedTuple
 from transferd.domain.key import Key
 from transferd.ledger.store.database import Database, Row, Transaction
 
-# How a stored transfer is turned into bytes. A new number gets a new renderer beside the old one.
-RENDER_VERSION = 1
+# How what is stored becomes an answer: as the transfer with `transfer_id` or the bytes of `body`;
+# or as a batch, whose transfers `body` names. A new way gets a new number beside the old ones.
+RENDER_SINGLE = 1
+RENDER_BATCH = 2
+RENDER_VERSION_MAX = 2
 
 
 class StoredOutcome(NamedTuple):
@@ -15,6 +18,7 @@ class StoredOutcome(NamedTuple):
 
     fingerprint: bytes
     status: int
+    render_version: int
     transfer_id: str | None
     body: bytes | None
 
@@ -23,7 +27,11 @@ def outcomes_of(rows: Sequence[Row]) -> dict[Key, StoredOutcome]:
     """Rows of `outcomes`, by key."""
     return {
         (row["client_id"], row["key"]): StoredOutcome(
-            row["fingerprint"], row["status"], row["transfer_id"], row["body"]
+            row["fingerprint"],
+            row["status"],
+            row["render_version"],
+            row["transfer_id"],
+            row["body"],
         )
         for row in rows
     }
@@ -43,6 +51,6 @@ async def insert_outcome(
     """Keep the outcome of a key whose request moves no money; False if the key has one by now."""
     client_id, text = key
     rows = await transaction.fetch(
-        "insert_outcome", client_id, text, fingerprint, status, RENDER_VERSION, body
+        "insert_outcome", client_id, text, fingerprint, status, RENDER_SINGLE, body
     )
     return bool(rows)

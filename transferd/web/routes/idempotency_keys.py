@@ -4,9 +4,9 @@ import orjson
 from aiohttp import web
 
 from transferd.cache.replays import Claim, Replay
+from transferd.commit.outcomes import bodies_of
 from transferd.domain.key import Key
 from transferd.ledger.store.outcomes import StoredOutcome, read_outcomes
-from transferd.ledger.store.transfers import read_transfers
 from transferd.web import schemas
 from transferd.web.calls import Call
 from transferd.web.operations import Operation, shown
@@ -37,12 +37,8 @@ async def read(call: Call) -> web.Response:
 
 
 async def _settled(call: Call, stored: StoredOutcome) -> bytes:
-    if stored.transfer_id is not None:
-        transfers = await read_transfers(call.parts.database, [stored.transfer_id])
-        body = call.parts.rendering.transfer(transfers[stored.transfer_id])
-    else:
-        body = stored.body or b"null"
-    return _view(stored.status, body)
+    [body] = await bodies_of([stored], call.parts.database, call.parts.rendering)
+    return _view(stored.status, body or b"null")
 
 
 def _view(status: int, body: bytes) -> bytes:

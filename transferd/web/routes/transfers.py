@@ -1,6 +1,8 @@
 """Transfers and reversals: the main job."""
 
-from collections.abc import Iterable
+import asyncio
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import orjson
@@ -8,8 +10,8 @@ from aiohttp import web
 
 from transferd.domain.book import Book, Posted
 from transferd.domain.decide import decide, touched_wallets
-from transferd.domain.errors import Refused
-from transferd.domain.transfer import Reversal, Transfer
+from transferd.domain.errors import Overloaded, Refused
+from transferd.domain.transfer import Batch, BatchMode, Reversal, Transfer
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import transfers as store
 from transferd.ledger.store.wallets import read_wallets
@@ -17,6 +19,7 @@ from transferd.web import cursors, schemas
 from transferd.web.auth import ADMIN
 from transferd.web.calls import Call, fingerprint_of, metadata_text
 from transferd.web.operations import Operation, answered, listed, shown
+from transferd.web.parts import Parts
 from transferd.web.problems import Problem
 from transferd.web.rendering import transfer_view
 
@@ -28,16 +31,7 @@ async def create(call: Call) -> web.Response:
     """POST /transfers."""
     body = await call.body(schemas.NewTransfer)
     _require_admin_for_funding(call, (body.source_wallet_id, body.destination_wallet_id))
-    metadata = metadata_text(body.metadata)
-    command = Transfer(
-        new_id(),
-        body.source_wallet_id,
-        body.destination_wallet_id,
-        body.amount,
-        body.currency,
-        body.reference,
-        metadata,
-    )
+    command = _command_of(body)
     if call.request.query_string and call.query(schemas.DryRunQuery).dry_run:
         return await _dry_run(call, command)
     key = call.key(required=True)
@@ -45,17 +39,61 @@ async def create(call: Call) -> web.Response:
         command,
         wallet_id=body.source_wallet_id,
         key=key,
-        fingerprint=fingerprint_of(
-            "transfers",
-            body.source_wallet_id,
-            body.destination_wallet_id,
-            body.amount,
-            body.currency,
-            body.reference,
-            metadata,
-        ),
+        fingerprint=fingerprint_of("transfers", *command[1:]),
     )
     return answered(answer, location="/transfers/")
+
+
+async def create_batch(call: Call) -> web.Response:
+    """POST /transfers/batch."""
+    async with _place_of_a_batch(call.parts):
+        body = await _batch_of(call)
+        commands = tuple(_command_of(transfer) for transfer in body.transfers)
+        _require_admin_for_funding(call, touched_wallets(Batch(BatchMode.ATOMIC, commands)))
+        key = call.key(required=True)
+        answer = await call.ask(
+            Batch(BatchMode(body.mode), commands),
+            wallet_id=None,
+            key=key,
+            fingerprint=fingerprint_of("batch", body.mode, [c[1:] for c in commands]),
+        )
+    return answered(answer)
+
+
+@asynccontextmanager
+async def _place_of_a_batch(parts: Parts) -> AsyncIterator[None]:
+    """Few batches at a time, since each takes much memory. Raises Overloaded."""
+    try:
+        async with asyncio.timeout(parts.limits.batch_wait_s):
+            await parts.batches.acquire()
+    except TimeoutError:
+        raise Overloaded() from None
+    try:
+        yield
+    finally:
+        parts.batches.release()
+
+
+async def _batch_of(call: Call) -> schemas.NewBatch:
+    limits = call.parts.limits
+    try:
+        async with asyncio.timeout(limits.batch_body_wait_s):
+            return await call.body(schemas.NewBatch, bytes_max=limits.batch_body_bytes_max)
+    except TimeoutError:
+        detail = f"The body did not arrive within {limits.batch_body_wait_s:g} s."
+        raise Problem("malformed-json", detail, headers={"Connection": "close"}) from None
+
+
+def _command_of(body: schemas.NewTransfer) -> Transfer:
+    return Transfer(
+        new_id(),
+        body.source_wallet_id,
+        body.destination_wallet_id,
+        body.amount,
+        body.currency,
+        body.reference,
+        metadata_text(body.metadata),
+    )
 
 
 async def _dry_run(call: Call, command: Transfer) -> web.Response:
@@ -153,6 +191,18 @@ OPERATIONS = (
         query=schemas.DryRunQuery,
         key="required",
         refusals=("same-wallet", *_MOVING_REFUSALS),
+    ),
+    Operation(
+        "POST",
+        "/transfers/batch",
+        create_batch,
+        "Post many transfers in one transaction: all or none, or each on its own",
+        schemas.BatchResult,
+        "transfers",
+        scope="transfers:write",
+        body=schemas.NewBatch,
+        key="required",
+        refusals=("batch-refused",),
     ),
     Operation(
         "GET",

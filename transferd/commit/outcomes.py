@@ -1,0 +1,75 @@
+"""What is kept of an outcome under its key, and how that becomes the same answer again."""
+
+from collections.abc import Mapping, Sequence
+
+import orjson
+
+from transferd.commit.envelope import Answer, Envelope, Renderer
+from transferd.domain.book import BatchPosted, Outcome, Posted
+from transferd.domain.key import Key
+from transferd.domain.transfer import PostedTransfer
+from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.group import OutcomeRow
+from transferd.ledger.store.outcomes import RENDER_BATCH, RENDER_SINGLE, StoredOutcome
+from transferd.ledger.store.transfers import read_transfers
+
+
+def outcome_row(
+    envelope: Envelope, key: Key, outcome: Outcome, answer: Answer, renderer: Renderer
+) -> OutcomeRow:
+    """A transfer is kept as its id, a batch as the ids of its transfers, all else as its bytes."""
+    transfer_id, body, version = None, None, RENDER_SINGLE
+    match outcome:
+        case Posted(transfer):
+            transfer_id = transfer.id
+        case BatchPosted(results):
+            version = RENDER_BATCH
+            body = orjson.dumps(
+                [
+                    result.transfer.id
+                    if isinstance(result, Posted)
+                    else orjson.Fragment(renderer.refusal(envelope, result))
+                    for result in results
+                ]
+            )
+        case _:
+            body = answer.body
+    client_id, text = key
+    return OutcomeRow(
+        client_id, text, envelope.fingerprint, answer.status, version, transfer_id, body
+    )
+
+
+async def bodies_of(
+    stored: Sequence[StoredOutcome], source: Database | Transaction, renderer: Renderer
+) -> list[bytes]:
+    """The bytes that each was answered with, from one read of all their transfers."""
+    batches = [
+        orjson.loads(outcome.body or b"[]") if outcome.render_version == RENDER_BATCH else []
+        for outcome in stored
+    ]
+    ids = [outcome.transfer_id for outcome in stored if outcome.transfer_id is not None]
+    ids += [item for batch in batches for item in batch if isinstance(item, str)]
+    transfers = await read_transfers(source, ids) if ids else {}
+    return [
+        _body_of(outcome, batch, transfers, renderer)
+        for outcome, batch in zip(stored, batches, strict=True)
+    ]
+
+
+def _body_of(
+    stored: StoredOutcome,
+    batch: list[object],
+    transfers: Mapping[str, PostedTransfer],
+    renderer: Renderer,
+) -> bytes:
+    if stored.transfer_id is not None:
+        return renderer.transfer(transfers[stored.transfer_id])
+    if stored.render_version == RENDER_BATCH:
+        return renderer.batch(
+            [
+                renderer.transfer(transfers[item]) if isinstance(item, str) else orjson.dumps(item)
+                for item in batch
+            ]
+        )
+    return stored.body or b""
