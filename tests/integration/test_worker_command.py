@@ -127,7 +127,7 @@ async def test_it_delivers_tells_of_itself_and_stops_in_order(
     assert "Traceback" not in command.output
 
     # Each event is a line, which tells nothing of what is in it.
-    lines = [json.loads(line) for line in command.lines_with('"event": "event"')]
+    lines = [json.loads(line) for line in command.lines_with('"event":"event"')]
     assert [(line["id"], line["type"]) for line in lines] == [
         (event["id"], "transfer.posted") for event in (first, second)
     ]
