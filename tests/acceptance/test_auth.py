@@ -117,6 +117,7 @@ async def test_each_scope_is_good_for_its_own_operations(locked: Api, database: 
     ada, bob = await boss.wallet(100), await boss.wallet()
     paid = (await boss.transfer(ada, bob, 5)).json["id"]
     user = await boss.user()
+    batch = {"mode": "atomic", "transfers": [transfer_body(ada, bob)]}
     operations = [
         ("GET", "/users", None, "wallets:read"),
         ("GET", f"/users/{user}", None, "wallets:read"),
@@ -132,6 +133,7 @@ async def test_each_scope_is_good_for_its_own_operations(locked: Api, database: 
         ("POST", f"/wallets/{bob}/unfreeze", None, "wallets:write"),
         ("POST", "/transfers", transfer_body(ada, bob), "transfers:write"),
         ("POST", "/transfers?dry_run=true", transfer_body(ada, bob), "transfers:write"),
+        ("POST", "/transfers/batch", batch, "transfers:write"),
         ("POST", f"/transfers/{paid}/reversal", {"amount": 1}, "transfers:write"),
         ("GET", "/transfers?wallet_id=" + ada, None, "wallets:read"),
         ("GET", f"/transfers/{paid}", None, "wallets:read"),

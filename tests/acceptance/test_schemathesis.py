@@ -109,7 +109,7 @@ async def test_what_is_made_up_from_the_document_is_answered_as_it_says(
     }
     explorer = Explorer(api.url, known)
     await asyncio.to_thread(explorer.explore)
-    assert len(explorer.statuses) == 27
+    assert len(explorer.statuses) == 28
     assert all(
         sum(found.values()) >= _EXAMPLES_PER_OPERATION for found in explorer.statuses.values()
     )

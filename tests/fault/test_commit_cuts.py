@@ -8,6 +8,7 @@ import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
+from tests.support.contract import transfer_body
 from tests.support.pressure import counted, crowd, statuses
 from tests.support.proxy import Cut, Proxy
 from tests.support.truth import faults_in, row_count, transfers_of
@@ -58,6 +59,12 @@ async def new_limit(api: Api, ada: str, bob: str) -> Reply:
     return await api.patch(f"/wallets/{ada}", {"overdraft_limit": 5})
 
 
+async def batch(api: Api, ada: str, bob: str) -> Reply:
+    transfers = [transfer_body(ada, bob, amount) for amount in (1, 99_999, 2)]
+    body = {"mode": "independent", "transfers": transfers}
+    return await api.post("/transfers/batch", body, key=f"payday of {ada}")
+
+
 async def new_user(api: Api, ada: str, bob: str) -> Reply:
     return await api.post("/users", {"name": "Eve"})
 
@@ -77,6 +84,7 @@ async def new_full_wallet(api: Api, ada: str, bob: str) -> Reply:
 _ONCE: list[tuple[Action, int, dict[str, int]]] = [
     (transfer, 201, {"ledger_00.transfers": 1, "transferd.outcomes": 1}),
     (refused, 422, {"ledger_00.transfers": 0, "transferd.outcomes": 1}),
+    (batch, 200, {"ledger_00.transfers": 2, "transferd.outcomes": 1, "ledger_00.outbox": 1}),
     (reversal, 201, {"ledger_00.transfers": 1, "transferd.outcomes": 1}),
     (freeze, 200, {"ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
     (new_limit, 200, {"ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),

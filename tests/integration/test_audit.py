@@ -101,7 +101,7 @@ async def test_progress_goes_up_to_the_end_of_every_step(ledger: Database) -> No
 
     await audited(ledger, Limits(audit_chunk_rows=2), report_progress)
     assert list(told) == ["currencies", "wallets", "transfers", "outcomes"]
-    assert told["transfers"] == [(0, 6), (2, 6), (4, 6), (6, 6)]
+    assert told["transfers"] == [(0, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
     for steps in told.values():
         assert steps == sorted(steps)
         assert steps[-1][0] == steps[-1][1] > 0
@@ -180,7 +180,7 @@ async def test_the_command_says_what_it_has_looked_at(ledger: Database) -> None:
     [[wallets]] = await ledger.fetch("SELECT count(*) FROM ledger_00.wallets")
     assert (ended.code, ended.out) == (
         0,
-        f"no findings: {wallets} wallets, 6 transfers, 13 outcomes\n",
+        f"no findings: {wallets} wallets, 8 transfers, 14 outcomes\n",
     )
     assert "transfers" in ended.err
 
@@ -199,7 +199,7 @@ async def test_the_command_lists_findings_and_exits_with_1(ledger: Database) -> 
     as_json = await transferd("audit", "--json", database_url=url)
     assert as_json.code == 1
     printed = json.loads(as_json.out)
-    assert printed["transfers"] == 6
+    assert printed["transfers"] == 8
     assert [each["check"] for each in printed["findings"]] == ["wallet-settings", "outcome-body"]
     assert printed["findings"][0]["subject"] == subject
 

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from uuid import uuid4
 
 from tests.support.api import Api
+from tests.support.contract import transfer_body
 from transferd.ledger.audit import Check
 
 
@@ -23,6 +24,9 @@ async def make_traffic(api: Api) -> None:
         assert (await api.post(path, key=path[-8:])).status == 200
     assert (await api.patch(f"/wallets/{bob}", {"overdraft_limit": 500})).status == 200
     assert (await api.transfer(ada, bob, 100, key="dinner", reference="dinner")).status == 201
+    wages = [transfer_body(ada, bob, amount, reference="wages") for amount in (10, 99_999, 20)]
+    body = {"mode": "independent", "transfers": wages}
+    assert (await api.post("/transfers/batch", body, key="payday")).status == 200
 
 
 @dataclass(frozen=True)
@@ -235,6 +239,13 @@ DAMAGES = {
         set_outcome("house", "body = NULL"),
         unguarded="transferd.outcomes outcomes_check",
     ),
+    "a batch that lost a transfer": damage(
+        Check.OUTCOME_TRANSFER,
+        set_outcome("payday", f"body = convert_to('[\"{STRANGER}\"]', 'UTF8')"),
+    ),
+    "a batch of nonsense": damage(Check.OUTCOME_BODY, set_outcome("payday", r"body = '\xff00'")),
+    "a batch that is no list": damage(Check.OUTCOME_BODY, set_outcome("payday", "body = '{}'")),
+    "a batch of no ids": damage(Check.OUTCOME_BODY, set_outcome("payday", "body = '[\"x\"]'")),
     "an unknown rendering": damage(
         Check.OUTCOME_RENDER_VERSION, set_outcome("lunch", "render_version = 99")
     ),

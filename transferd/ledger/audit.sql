@@ -33,9 +33,11 @@ LEFT JOIN {ledger}.transfers t ON t.id = o.transfer_id
 ORDER BY o.client_id, o.key;
 
 -- name: outcome_body
+-- What is kept of one batch.
 SELECT body FROM transferd.outcomes WHERE client_id = $1 AND key = $2;
 
 -- name: missing_transfers
+-- Those of a batch's transfers that are not there; a few are enough to know it.
 SELECT id::text FROM unnest($1::uuid[]) AS wanted (id)
 WHERE NOT EXISTS (SELECT FROM {ledger}.transfers t WHERE t.id = wanted.id)
 LIMIT $2;

@@ -181,15 +181,6 @@ class NewTransfer(Body):
     metadata: Metadata = Field(default_factory=dict)
 
 
-class NewBatch(Body):
-    """POST /transfers/batch. atomic: all or none; independent: each on its own, in order."""
-
-    mode: Literal["atomic", "independent"]
-    transfers: Annotated[
-        list[NewTransfer], Field(min_length=1, max_length=_LIMITS.batch_transfers_max)
-    ]
-
-
 class NewReversal(Body):
     """POST /transfers/{id}/reversal: without an amount, all that is left."""
 
@@ -340,12 +331,6 @@ class Problem(BaseModel):
     code: str
     request_id: str
     errors: list[FieldError] | None = None
-
-
-class BatchResult(BaseModel):
-    """What became of each transfer of a batch, in order: a transfer or, when refused, a problem."""
-
-    results: list[Transfer | Problem]
 
 
 class Health(BaseModel):

@@ -17,6 +17,7 @@ from transferd.ledger.store import transfers as store
 from transferd.ledger.store.wallets import read_wallets
 from transferd.web import cursors, schemas
 from transferd.web.auth import ADMIN
+from transferd.web.batch_schemas import BatchResult, NewBatch
 from transferd.web.calls import Call, fingerprint_of, metadata_text
 from transferd.web.operations import Operation, answered, listed, shown
 from transferd.web.parts import Parts
@@ -74,11 +75,11 @@ async def _place_of_a_batch(parts: Parts) -> AsyncIterator[None]:
         parts.batches.release()
 
 
-async def _batch_of(call: Call) -> schemas.NewBatch:
+async def _batch_of(call: Call) -> NewBatch:
     limits = call.parts.limits
     try:
         async with asyncio.timeout(limits.batch_body_wait_s):
-            return await call.body(schemas.NewBatch, bytes_max=limits.batch_body_bytes_max)
+            return await call.body(NewBatch, bytes_max=limits.batch_body_bytes_max)
     except TimeoutError:
         detail = f"The body did not arrive within {limits.batch_body_wait_s:g} s."
         raise Problem("malformed-json", detail, headers={"Connection": "close"}) from None
@@ -197,10 +198,10 @@ OPERATIONS = (
         "/transfers/batch",
         create_batch,
         "Post many transfers in one transaction: all or none, or each on its own",
-        schemas.BatchResult,
+        BatchResult,
         "transfers",
         scope="transfers:write",
-        body=schemas.NewBatch,
+        body=NewBatch,
         key="required",
         refusals=("batch-refused",),
     ),
