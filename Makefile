@@ -16,7 +16,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test check lint fmt docs constraints venv services clean
+.PHONY: help run test bench check lint fmt docs constraints venv services clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -28,6 +28,9 @@ run: $(RUN_STAMP) ## Start the service with throw-away servers of its own
 # Each process starts servers of its own, and a file's tests stay together on one of them.
 test: services $(DEVELOP_STAMP) ## Run the whole test suite
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+
+bench: services $(DEVELOP_STAMP) ## Measure every speed figure: ARGS="--only uniform --rounds 5"
+	@$(BIN)/python -m loadtest.bench $(ARGS)
 
 check: lint test ## Run all there is to pass: the linters, then the tests
 
@@ -49,7 +52,7 @@ constraints: ## Pin the newest versions of all dependencies
 
 venv: $(DEVELOP_STAMP) ## Make .venv with everything for development
 
-services: ## Make sure that PostgreSQL, Redis and RabbitMQ are installed
+services: ## Make sure that PostgreSQL, Redis, RabbitMQ and wrk are installed
 	@.ci/services
 
 clean: ## Remove caches, build output and reports (.venv stays)
@@ -65,5 +68,5 @@ $(RUN_STAMP): pyproject.toml constraints.txt
 $(DEVELOP_STAMP): pyproject.toml constraints.txt
 	@.ci/venv $(VENV)
 	@echo 'Installing transferd and its tools into $(VENV) ...'
-	@$(INSTALL) -e '.[dev-stack,test,check]'
+	@$(INSTALL) -e '.[dev-stack,test,check,bench]'
 	@touch $@ $(RUN_STAMP)

@@ -1,201 +1,214 @@
-"""`python -m loadtest.bench`: the service and the baseline, interleaved, on private servers.
+"""`make bench`: every speed figure, beside what it is measured against.
 
-Prints a table of medians of committed transfers per second and their ratios; `--json FILE` writes
-every round. Needs wrk (apt install wrk).
+Rounds are interleaved: each row of each round measures all its columns one after the other, and the
+table has medians. Everything runs on private servers on this machine, durably (fsync on).
 """
 
-import asyncio
 import json
 import os
-import shutil
+import platform
 import statistics
-import sys
-import tempfile
 import time
-from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from collections.abc import Iterable
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
 
-import aiohttp
 import asyncpg
 import click
 import uvloop
 
-from transferd.config import Limits, load_settings
-from transferd.devstack import PostgresServer, RedisServer
-from transferd.ledger.migrate import migrate
+from loadtest.bench.measures import Options, prepare
+from loadtest.bench.rows import ROWS, Row
+from loadtest.bench.scene import Scene, scene
 
-_MODES = ("uniform", "from-one", "to-one")
-_WALLETS = 1_000
-_BALANCE_MINOR = 1_000_000_000
-_LUA = Path(__file__).with_name("transfers.lua")
+_SETTINGS = ("server_version", "fsync", "synchronous_commit", "shared_buffers", "max_wal_size")
 
-
-@dataclass
-class Side:
-    """One of the two services: its database, its port, its process."""
-
-    name: str
-    port: int
-    database_url: str = ""
-    process: asyncio.subprocess.Process | None = None
-    wallets_file: Path = Path()
-    rounds: dict[str, list[float]] = field(default_factory=dict)
+Found = dict[str, dict[str, list[float]]]
 
 
 @click.command()
-@click.option("--rounds", default=3, show_default=True)
-@click.option("--seconds", default=5, show_default=True)
-@click.option("--connections", default=128, show_default=True)
-@click.option("--json", "json_file", type=click.Path(dir_okay=False), help="Write all rounds here.")
-def main(rounds: int, seconds: int, connections: int, json_file: str | None) -> None:
-    """Compare the service with one row-locking transaction per request."""
-    if shutil.which("wrk") is None:
-        raise click.ClickException("wrk is not installed: apt install wrk (or brew install wrk)")
-    sides = uvloop.run(_compare(rounds, seconds, connections))
-    _print_table(sides)
-    if json_file is not None:
-        Path(json_file).write_text(json.dumps({side.name: side.rounds for side in sides}, indent=2))
-
-
-async def _compare(rounds: int, seconds: int, connections: int) -> list[Side]:
-    sides = [Side("transferd", 28080), Side("baseline", 28081)]
-    with tempfile.TemporaryDirectory(prefix="transferd-bench-") as name:
-        directory = Path(name)
-        os.chmod(directory, 0o711)  # PostgreSQL runs as another user when we are root
-        async with AsyncExitStack() as exits:
-            postgres = PostgresServer(directory / "postgresql")
-            redis = RedisServer(directory / "redis")
-            for server in (postgres, redis):
-                exits.push_async_callback(server.stop)
-                await server.start()
-            for number, side in enumerate(sides):
-                await _prepare(side, postgres, f"{redis.url.rsplit('/', 1)[0]}/{number}", directory)
-                exits.push_async_callback(_stop, side)
-            for round_number in range(rounds):
-                for mode in _MODES:
-                    for side in sides:
-                        await _measure(side, mode, seconds, connections, round_number)
-    return sides
-
-
-async def _prepare(side: Side, postgres: PostgresServer, redis_url: str, directory: Path) -> None:
-    """A database of its own, the wallets, and the process."""
-    superuser = await asyncpg.connect(postgres.superuser_url)
-    await superuser.execute(f"CREATE DATABASE {side.name}_bench OWNER transferd")
-    await superuser.close()
-    side.database_url = f"{postgres.url.rsplit('/', 1)[0]}/{side.name}_bench"
-    await migrate(load_settings(database_url=side.database_url), Limits())
-    await _start(side, redis_url)
-    if side.name == "transferd":
-        side.wallets_file = directory / "wallets-transferd"
-        side.wallets_file.write_text("\n".join(await _create_wallets(side.port)) + "\n")
-    else:
-        side.wallets_file = directory / "wallets-baseline"
-        side.wallets_file.write_text("\n".join(await _insert_wallets(side.database_url)) + "\n")
-
-
-async def _start(side: Side, redis_url: str) -> None:
-    environment = os.environ | {
-        "TRANSFERD_DATABASE_URL": side.database_url,
-        "TRANSFERD_REDIS_URL": redis_url,
-        "TRANSFERD_PORT": str(side.port),
-        "TRANSFERD_AUTH": "off",
-    }
-    command = ["-c", "from transferd.cli import main; main(['serve'])"]
-    if side.name == "baseline":
-        command = ["-m", "loadtest.bench.baseline", str(side.port), side.database_url, redis_url]
-    side.process = await asyncio.create_subprocess_exec(
-        sys.executable, *command, env=environment, stderr=asyncio.subprocess.DEVNULL
-    )
-    deadline = time.monotonic() + 10
-    while time.monotonic() < deadline:
-        try:
-            _, writer = await asyncio.open_connection("127.0.0.1", side.port)
-        except OSError:
-            await asyncio.sleep(0.05)
-        else:
-            writer.close()
-            return
-    raise click.ClickException(f"{side.name} did not start on port {side.port}")
-
-
-async def _create_wallets(port: int) -> list[str]:
-    async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as session:
-
-        async def post(path: str, body: object) -> str:
-            headers = {"Idempotency-Key": str(uuid4())}
-            async with session.post(path, json=body, headers=headers) as response:
-                response.raise_for_status()
-                return str((await response.json())["id"])
-
-        user = await post("/users", {"name": "bench"})
-        body = {"user_id": user, "currency": "USD", "initial_balance": _BALANCE_MINOR}
-        return list(await asyncio.gather(*(post("/wallets", body) for _ in range(_WALLETS))))
-
-
-async def _insert_wallets(database_url: str) -> list[str]:
-    connection = await asyncpg.connect(database_url)
-    rows = await connection.fetch(
-        "INSERT INTO ledger_00.wallets (id, user_id, balance, held, overdraft_limit, version,"
-        " created_at, updated_at, status, funding, currency, metadata)"
-        " SELECT gen_random_uuid(), gen_random_uuid(), $1, 0, 0, 1, now(), now(), 0, false, 'USD',"
-        " '{}' FROM generate_series(1, $2::integer) RETURNING id::text",
-        _BALANCE_MINOR,
-        _WALLETS,
-    )
-    await connection.close()
-    return [row["id"] for row in rows]
-
-
-async def _measure(
-    side: Side, mode: str, seconds: int, connections: int, round_number: int
+@click.option(
+    "--only", multiple=True, type=click.Choice([row.name for row in ROWS]), help="Repeatable."
+)
+@click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
+@click.option("--seconds", default=4.0, show_default=True, help="Of each measurement.")
+@click.option("--connections", default=128, show_default=True, type=click.IntRange(1))
+@click.option("--wallets", default=1_000_000, show_default=True, help="Of the large ledger.")
+@click.option("--transfers", default=10_000_000, show_default=True, help="Of the large ledger.")
+@click.option(
+    "--out",
+    default="reports/bench",
+    show_default=True,
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where bench.json and bench.svg go.",
+)
+def main(  # noqa: PLR0917 click passes them by name
+    only: tuple[str, ...],
+    rounds: int,
+    seconds: float,
+    connections: int,
+    wallets: int,
+    transfers: int,
+    out: Path,
 ) -> None:
-    connection = await asyncpg.connect(side.database_url)
-    count = "SELECT count(*) FROM ledger_00.transfers"
-    before = await connection.fetchval(count)
-    started = time.monotonic()
-    wrk = await asyncio.create_subprocess_exec(
-        "wrk",
-        "-t1",
-        f"-c{connections}",
-        f"-d{seconds}s",
-        "-s",
-        str(_LUA),
-        f"http://127.0.0.1:{side.port}",
-        "--",
-        str(side.wallets_file),
-        mode,
-        uuid4().hex[:12],
-        stdout=asyncio.subprocess.PIPE,
-    )
-    output, _ = await wrk.communicate()
-    elapsed_s = time.monotonic() - started
-    committed = await connection.fetchval(count) - before
+    """Measure the service beside a row-locking handler, pgbench and bare aiohttp."""
+    rows = _chosen(only)
+    options = Options(seconds, connections, wallets, transfers, rate=0.0)
+    found, settings = uvloop.run(_measure(rows, rounds, options))
+    report = _report(rows, found, settings, rounds, options)
+    _print(report)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "bench.json").write_text(json.dumps(report, indent=2) + "\n")
+    _plot(report, out / "bench.svg")
+    click.echo(f"\nwritten: {out / 'bench.json'} and {out / 'bench.svg'}")
+
+
+def _chosen(only: Iterable[str]) -> list[Row]:
+    """The rows that were asked for, and those whose medians they need."""
+    wanted = set(only) or {row.name for row in ROWS}
+    for row in ROWS:
+        if row.name in wanted:
+            wanted |= set(row.needs)
+    return [row for row in ROWS if row.name in wanted]
+
+
+async def _measure(rows: list[Row], rounds: int, options: Options) -> tuple[Found, dict[str, str]]:
+    found: Found = {row.name: {} for row in rows}
+    steps = sum(1 if row.once else rounds for row in rows)
+    async with scene() as place:
+        with click.progressbar(length=steps, label="starting", show_eta=True) as bar:
+            await prepare(place)
+            for number in range(rounds):
+                for row in rows:
+                    if row.once and number:
+                        continue
+                    bar.label = f"round {number + 1}: {row.name:<13}"
+                    bar.render_progress()
+                    for column, value in (await row.measure(place, options)).items():
+                        found[row.name].setdefault(column, []).append(value)
+                    if row.name == "uniform":
+                        options = options._replace(
+                            rate=statistics.median(found["uniform"]["transferd"])
+                        )
+                    bar.update(1)
+        return found, await _settings(place)
+
+
+async def _settings(place: Scene) -> dict[str, str]:
+    """What ran it, for whoever compares."""
+    connection = await asyncpg.connect(place.postgres.superuser_url)
+    values = {name: await connection.fetchval(f"SHOW {name}") for name in _SETTINGS}
     await connection.close()
-    rate = committed / elapsed_s
-    side.rounds.setdefault(mode, []).append(rate)
-    errors = [line.strip() for line in output.decode().splitlines() if "Non-2xx" in line]
+    return {
+        "when": time.strftime("%Y-%m-%d"),
+        "cores": str(os.cpu_count()),
+        "memory": f"{os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') / 2**30:.0f} GiB",
+        "processor": _processor(),
+        "system": platform.platform(terse=True),
+        "Python": platform.python_version(),
+        **{f"PostgreSQL {name}": value for name, value in values.items()},
+        "servers": f"{place.postgres.origin}; {place.redis.origin}",
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = (line.partition(": ")[2] for line in lines if line.startswith("model name"))
+    return next(names, "unknown")
+
+
+def _report(
+    rows: list[Row], found: Found, settings: dict[str, str], rounds: int, options: Options
+) -> dict[str, Any]:
+    medians = {
+        row: {column: statistics.median(values) for column, values in columns.items()}
+        for row, columns in found.items()
+    }
+    return {
+        "machine": settings,
+        "settings": {
+            "rounds": rounds,
+            "seconds": options.seconds,
+            "connections": options.connections,
+            "wallets of the large ledger": options.wallets,
+            "transfers of the large ledger": options.transfers,
+        },
+        "rows": [
+            {
+                "name": row.name,
+                "what": row.what,
+                "unit": row.unit,
+                "medians": medians[row.name],
+                "rounds": found[row.name],
+                "figures": [
+                    {
+                        "what": figure.what,
+                        "value": figure.of(medians),
+                        "at_least": figure.at_least,
+                        "at_most": figure.at_most,
+                        "unit": figure.unit,
+                        "is_reached": figure.is_reached(figure.of(medians)),
+                    }
+                    for figure in row.figures
+                ],
+            }
+            for row in rows
+        ],
+    }
+
+
+def _print(report: dict[str, Any]) -> None:
+    machine = report["machine"]
     click.echo(
-        f"round {round_number + 1} {mode:9} {side.name:10} {rate:8.0f}/s {' '.join(errors)}",
-        err=True,
+        f"\n{machine['processor']}, {machine['cores']} cores, {machine['memory']}; ", nl=False
     )
+    click.echo(f"{machine['system']}; Python {machine['Python']}; {machine['servers']}")
+    click.echo(", ".join(f"{name} {value}" for name, value in report["settings"].items()))
+    for row in report["rows"]:
+        columns = "  ".join(f"{name} {_short(v)}" for name, v in row["medians"].items())
+        click.echo(f"\n{row['what']}  [{row['name']}]")
+        click.echo(f"    {columns}  {row['unit']}")
+        for figure in row["figures"]:
+            bound = (
+                f">= {figure['at_least']:g}"
+                if figure["at_least"] is not None
+                else f"<= {figure['at_most']:g}"
+            )
+            verdict = "reached" if figure["is_reached"] else "NOT REACHED"
+            number = f"{_short(figure['value'])}{figure['unit']}"
+            click.echo(f"    {figure['what']:<24}{number:>14}  {bound:<8} {verdict}")
 
 
-async def _stop(side: Side) -> None:
-    if side.process is not None and side.process.returncode is None:
-        side.process.terminate()
-        await side.process.wait()
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.2f}"
 
 
-def _print_table(sides: list[Side]) -> None:
-    service, baseline = sides
-    click.echo(f"{'committed transfers/s':22}{'transferd':>12}{'baseline':>12}{'ratio':>8}")
-    for mode in _MODES:
-        ours = statistics.median(service.rounds[mode])
-        theirs = statistics.median(baseline.rounds[mode])
-        click.echo(f"{mode:22}{ours:12.0f}{theirs:12.0f}{ours / theirs:8.1f}")
+def _plot(report: dict[str, Any], path: Path) -> None:
+    """Bars of all rows that are rates, a group for each row."""
+    # It takes a second to import, and nothing else needs it.
+    from matplotlib.figure import Figure
+
+    rates = [row for row in report["rows"] if row["unit"].endswith("/s")]
+    if not rates:
+        return
+    figure = Figure(figsize=(8, 1 + 0.9 * len(rates)), layout="constrained")
+    axes = figure.subplots()
+    labels: list[str] = []
+    for row in reversed(rates):
+        for column, value in reversed(row["medians"].items()):
+            labels.append(f"{row['name']}: {column}")
+            own = column in ("transferd", "large")
+            axes.barh(len(labels), value, color="tab:blue" if own else "tab:gray")
+            axes.annotate(f" {value:,.0f}", (value, len(labels)), va="center", fontsize=8)
+    axes.set_yticks(range(1, len(labels) + 1), labels, fontsize=8)
+    axes.set_xscale("log")
+    axes.set_xlabel("per second (logarithmic)")
+    axes.set_title(f"transferd on {report['machine']['cores']} cores, medians")
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

@@ -2,12 +2,12 @@
 
 The same duties on the same tables and indexes (claim and replay in Redis, durable outcome, balances
 and versions, transfer, outbox, dropped wallet cache), written the way a competent engineer would.
-Run as `python -m loadtest.bench.baseline PORT DATABASE_URL REDIS_URL`.
+It reads TRANSFERD_PORT, TRANSFERD_DATABASE_URL and TRANSFERD_REDIS_URL, as the service does.
 """
 
 import asyncio
 import hashlib
-import sys
+import os
 from typing import Any
 
 import asyncpg
@@ -22,6 +22,8 @@ from transferd.web.schemas import NewTransfer
 # Two cores: more connections only wait for each other.
 _CONNECTIONS = 20
 _CLIENT = 1
+# Whoever waits for PostgreSQL holds no connection to Redis, but many may ask it at the same time.
+_CALLERS_MAX = 1024
 
 _KEEP = """
 INSERT INTO transferd.outcomes
@@ -112,17 +114,25 @@ def _view(id: str, body: NewTransfer, version: int, balance: int) -> dict[str, A
     }
 
 
-async def main(port: int, database_url: str, redis_url: str) -> None:
+async def _healthz(_: web.Request) -> web.Response:
+    return web.Response()
+
+
+async def main() -> None:
     """Serve until killed."""
-    pool = await asyncpg.create_pool(database_url, min_size=_CONNECTIONS, max_size=_CONNECTIONS)
-    baseline = Baseline(pool, Redis.from_url(redis_url))
+    url = os.environ["TRANSFERD_DATABASE_URL"]
+    pool = await asyncpg.create_pool(url, min_size=_CONNECTIONS, max_size=_CONNECTIONS)
+    baseline = Baseline(
+        pool, Redis.from_url(os.environ["TRANSFERD_REDIS_URL"], max_connections=_CALLERS_MAX)
+    )
     application = web.Application()
     application.router.add_post("/transfers", baseline.transfer)
+    application.router.add_get("/healthz", _healthz)
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", port).start()
+    await web.TCPSite(runner, "127.0.0.1", int(os.environ["TRANSFERD_PORT"])).start()
     await asyncio.Event().wait()
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1]), sys.argv[2], sys.argv[3]))
+    uvloop.run(main())

@@ -2,21 +2,18 @@
 
 - The relay beside a bare aio-pika loop with 200 confirmed publishes in flight, interleaved.
 - A backlog of events: how fast it is drained, and the memory of the worker while it is.
-- The lag from commit to sink at a steady rate of transfers (needs wrk).
+- The lag from commit to sink at a steady rate of transfers.
 """
 
 import asyncio
 import os
 import re
-import shutil
 import statistics
 import sys
-import tempfile
 import time
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
-from uuid import uuid4
 
 import aio_pika
 import aiohttp
@@ -25,11 +22,12 @@ import click
 import orjson
 import uvloop
 
-from loadtest.bench.__main__ import Side, _create_wallets, _start, _stop
+from loadtest.bench.load import at_rate
+from loadtest.bench.measures import WALLETS, uniform_pairs
+from loadtest.bench.scene import SERVICE, Scene, Side, scene
 from transferd.config import Limits, Settings, load_settings
-from transferd.devstack import PostgresServer, RabbitServer, RedisServer
+from transferd.devstack import RabbitServer
 from transferd.ledger.ids import new_id
-from transferd.ledger.migrate import migrate
 from transferd.ledger.store.database import Database
 from transferd.notifications.broker import Broker
 from transferd.notifications.relay import Relay
@@ -38,7 +36,6 @@ from transferd.observability.facts import Facts
 
 _IN_FLIGHT = 200
 _GROUP_EVENTS = 50
-_LUA = Path(__file__).with_name("transfers.lua")
 
 
 @click.command()
@@ -49,29 +46,24 @@ _LUA = Path(__file__).with_name("transfers.lua")
 @click.option("--seconds", default=15, show_default=True)
 def main(rounds: int, events: int, backlog: int, rate: int, seconds: int) -> None:
     """Measure the relay, a backlog and the lag."""
-    if shutil.which("wrk") is None:
-        raise click.ClickException("wrk is not installed: apt install wrk (or brew install wrk)")
     uvloop.run(_measure(rounds, events, backlog, rate, seconds))
 
 
 async def _measure(rounds: int, events: int, backlog: int, rate: int, seconds: int) -> None:
-    with tempfile.TemporaryDirectory(prefix="transferd-bench-") as name:
-        directory = Path(name)
-        os.chmod(directory, 0o711)  # PostgreSQL runs as another user when we are root
-        postgres = PostgresServer(directory / "postgresql")
-        redis = RedisServer(directory / "redis")
-        rabbitmq = RabbitServer(directory / "rabbitmq")
-        async with AsyncExitStack() as exits:
-            for server in (postgres, redis, rabbitmq):
-                exits.push_async_callback(server.stop)
-            await asyncio.gather(postgres.start(), redis.start(), rabbitmq.start())
-            settings = load_settings(
-                database_url=postgres.url, redis_url=redis.url, amqp_url=rabbitmq.url, worker_port=0
-            )
-            await migrate(settings, Limits())
-            await _compare_relay(settings, rounds, events)
-            await _drain_backlog(settings, backlog)
-            await _measure_lag(settings, directory, rate, seconds)
+    async with scene() as place:
+        rabbitmq = RabbitServer(place.directory / "rabbitmq")
+        place.exits.push_async_callback(rabbitmq.stop)
+        await rabbitmq.start()
+        side = await place.add(Side("transferd", SERVICE), wallets=WALLETS)
+        settings = load_settings(
+            database_url=side.database_url,
+            redis_url=side.redis_url,
+            amqp_url=rabbitmq.url,
+            worker_port=0,
+        )
+        await _compare_relay(settings, rounds, events)
+        await _drain_backlog(settings, backlog)
+        await _measure_lag(settings, place, rate, seconds)
 
 
 def _event(number: int) -> dict[str, object]:
@@ -194,34 +186,18 @@ async def _drain_backlog(settings: Settings, count: int) -> None:
     )
 
 
-async def _measure_lag(settings: Settings, directory: Path, rate: int, seconds: int) -> None:
+async def _measure_lag(settings: Settings, place: Scene, rate: int, seconds: int) -> None:
     async with AsyncExitStack() as exits:
-        side = Side("transferd", 28080, settings.required("database_url"))
-        await _start(side, settings.required("redis_url"))
-        exits.push_async_callback(_stop, side)
-        wallets = directory / "wallets"
-        wallets.write_text("\n".join(await _create_wallets(side.port)) + "\n")
         _, url = await _start_worker(settings, exits)
-        # So many that what a request takes is little beside the pause before it.
-        connections = 256
-        pause_ms = max(1, round(connections * 1000 / rate) - 10)
         before = await _settled(url)
-        wrk = await asyncio.create_subprocess_exec(
-            *("wrk", "-t1", f"-c{connections}", f"-d{seconds}s", "-s", str(_LUA)),
-            *(f"http://127.0.0.1:{side.port}", "--", str(wallets), "uniform", uuid4().hex[:12]),
-            str(pause_ms),
-            stdout=asyncio.subprocess.PIPE,
-        )
-        output, _ = await wrk.communicate()
+        found = await at_rate(place["transferd"], uniform_pairs(place), rate, seconds)
         await asyncio.sleep(2.0)
         after = await _metrics(url)
-    found = re.search(r"Requests/sec:\s+([\d.]+)", output.decode())
-    real_rate = float(found.group(1)) if found else 0.0
     counts = _buckets(after, before)
     click.echo(
-        f"at {real_rate:.0f} transfers/s, commit to sink:"
+        f"at {rate} transfers/s (p99 {found['p99_ms']:.0f} ms), commit to sink:"
         f" p50 <= {_quantile(counts, 0.5):.3f} s, p99 <= {_quantile(counts, 0.99):.3f} s"
-        f" ({counts[-1][1]:.0f} deliveries)"
+        f" ({counts[-1][1]:.0f} deliveries of {rate * seconds})"
     )
 
 
@@ -262,7 +238,7 @@ async def _settled(url: str) -> dict[str, float]:
     while True:
         metrics = await _metrics(url)
         count = _sum_of(metrics, "transferd_notifications_total")
-        if count == last > 0:
+        if count == last:
             return metrics
         last = count
         await asyncio.sleep(1.0)

@@ -1,0 +1,26 @@
+"""The ceiling: aiohttp and uvloop that read a request and answer `{}`. Port: TRANSFERD_PORT."""
+
+import asyncio
+import os
+
+import uvloop
+from aiohttp import web
+
+
+async def _answer(request: web.Request) -> web.Response:
+    await request.read()
+    return web.Response(body=b"{}", content_type="application/json")
+
+
+async def main() -> None:
+    """Serve until killed."""
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", _answer)
+    runner = web.AppRunner(application, access_log=None)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", int(os.environ["TRANSFERD_PORT"])).start()
+    await asyncio.Event().wait()
+
+
+if __name__ == "__main__":
+    uvloop.run(main())

@@ -1,0 +1,190 @@
+"""What is measured, and what it is measured against: private servers and the sides on them."""
+
+import asyncio
+import os
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import aiohttp
+import asyncpg
+import click
+
+from transferd.config import Limits, load_settings
+from transferd.devstack import PostgresServer, RedisServer
+from transferd.devstack.process import free_port
+from transferd.ledger.migrate import migrate
+
+_BALANCE_MINOR = 1_000_000_000
+_START_S = 30.0
+# Wallets with numbers in place of random ids, so that pgbench can name them; of version 7 as all.
+_INSERT_WALLETS = """
+INSERT INTO ledger_00.wallets (id, user_id, balance, held, overdraft_limit, version, created_at,
+                               updated_at, status, funding, currency, metadata)
+SELECT format('00000000-0000-7000-8000-%s', lpad(to_hex(n), 12, '0'))::uuid, gen_random_uuid(), $1,
+       0, 0, 1, now(), now(), 0, false, 'USD', '{}'
+FROM generate_series($2::bigint, $3::bigint) AS n"""
+
+
+@dataclass
+class Side:
+    """A process with a database of its own. `command` is what Python runs."""
+
+    name: str
+    command: Sequence[str]
+    database_url: str = ""
+    redis_url: str = ""
+    port: int = 0
+    process: asyncio.subprocess.Process | None = None
+    # Wallets that it has, numbered from 1.
+    wallets: int = 0
+
+    @property
+    def url(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.port}"
+
+    async def committed(self) -> int:
+        """Transfers that are in the ledger."""
+        connection = await asyncpg.connect(self.database_url)
+        try:
+            count: int = await connection.fetchval("SELECT count(*) FROM ledger_00.transfers")
+        finally:
+            await connection.close()
+        return count
+
+    def resident_mib(self) -> float:
+        """Memory of the process."""
+        assert self.process is not None
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+@dataclass
+class Scene:
+    """Servers, sides by name, and files for load generators; all of it goes with the block."""
+
+    directory: Path
+    postgres: PostgresServer
+    redis: RedisServer
+    exits: AsyncExitStack
+    sides: dict[str, Side] = field(default_factory=dict)
+    amqp_url: str = ""
+
+    def __getitem__(self, name: str) -> Side:
+        return self.sides[name]
+
+    async def add(self, side: Side, *, wallets: int = 0) -> Side:
+        """A database with wallets in it, and the process that serves it."""
+        number = len(self.sides)
+        self.sides[side.name] = side
+        superuser = await asyncpg.connect(self.postgres.superuser_url)
+        await superuser.execute(f'CREATE DATABASE "bench_{number}" OWNER transferd')
+        await superuser.close()
+        side.database_url = f"{self.postgres.url.rsplit('/', 1)[0]}/bench_{number}"
+        side.redis_url = f"{self.redis.url.rsplit('/', 1)[0]}/{number}"
+        await migrate(load_settings(database_url=side.database_url), Limits())
+        await self.grow(side, wallets)
+        if side.command:
+            await self.start(side)
+        return side
+
+    async def grow(self, side: Side, wallets: int) -> None:
+        """Give it more wallets, up to so many."""
+        connection = await asyncpg.connect(side.database_url)
+        await connection.execute(
+            _INSERT_WALLETS, _BALANCE_MINOR, side.wallets + 1, wallets, timeout=600.0
+        )
+        await connection.execute("VACUUM ANALYZE ledger_00.wallets", timeout=600.0)
+        await connection.close()
+        side.wallets = max(side.wallets, wallets)
+
+    async def start(self, side: Side) -> float:
+        """Start its process; seconds until the first answer."""
+        side.port = free_port()
+        environment = os.environ | {
+            "TRANSFERD_DATABASE_URL": side.database_url,
+            "TRANSFERD_REDIS_URL": side.redis_url,
+            "TRANSFERD_PORT": str(side.port),
+            "TRANSFERD_AUTH": "off",
+            "TRANSFERD_LOG_LEVEL": "INFO",
+        }
+        started = time.monotonic()
+        with (self.directory / f"{side.name.replace(' ', '-')}.log").open("ab") as log:
+            side.process = await asyncio.create_subprocess_exec(
+                sys.executable, *side.command, env=environment, stdout=log, stderr=log
+            )
+        self.exits.push_async_callback(self.stop, side)
+        async with aiohttp.ClientSession() as session:
+            while time.monotonic() < started + _START_S:
+                try:
+                    async with session.get(f"{side.url}/healthz") as response:
+                        await response.read()
+                        return time.monotonic() - started
+                except aiohttp.ClientError:
+                    await asyncio.sleep(0.005)
+        raise click.ClickException(f"{side.name} did not start: see {log.name}")
+
+    async def stop(self, side: Side) -> None:
+        """End its process, if it runs."""
+        if side.process is not None and side.process.returncode is None:
+            side.process.terminate()
+            await side.process.wait()
+
+    def pairs(self, name: str, sources: Sequence[int], destinations: Sequence[int]) -> Path:
+        """A file of transfers to make, in this order: source and destination by number."""
+        path = self.directory / f"pairs-{name}"
+        if not path.exists():
+            lines = (
+                f"{wallet_id(a)} {wallet_id(b if a != b else b % max(destinations) + 1)}\n"
+                for a, b in zip(sources, destinations, strict=True)
+            )
+            path.write_text("".join(lines))
+        return path
+
+
+SERVICE = ("-c", "from transferd.cli import main; main(['serve'])")
+BASELINE = ("-m", "loadtest.bench.baseline")
+CEILING = ("-m", "loadtest.bench.ceiling")
+
+
+def wallet_id(number: int) -> str:
+    """The id of a wallet by its number, as `_INSERT_WALLETS` makes it."""
+    return f"00000000-0000-7000-8000-{number:012x}"
+
+
+def evenly(wallets: int, count: int) -> list[int]:
+    """So many wallets, any as likely as any other."""
+    return [random.randint(1, wallets) for _ in range(count)]
+
+
+def by_zipf(wallets: int, count: int) -> list[int]:
+    """So many wallets; the n-th is named 1/n as often as the first (Zipf with exponent 1.0)."""
+    weights = [1 / n for n in range(1, wallets + 1)]
+    return random.choices(range(1, wallets + 1), weights, k=count)
+
+
+@asynccontextmanager
+async def scene() -> AsyncIterator[Scene]:
+    """PostgreSQL with fsync and Redis, both private."""
+    missing = [name for name in ("wrk", "pgbench") if shutil.which(name) is None]
+    if missing:
+        packages = {"wrk": "wrk", "pgbench": "postgresql-contrib"}
+        names = " ".join(packages[name] for name in missing)
+        raise click.ClickException(f"{' and '.join(missing)} is missing: apt install {names}")
+    with tempfile.TemporaryDirectory(prefix="transferd-bench-") as name:
+        directory = Path(name)
+        os.chmod(directory, 0o711)  # PostgreSQL runs as another user when we are root
+        async with AsyncExitStack() as exits:
+            postgres = PostgresServer(directory / "postgresql")
+            redis = RedisServer(directory / "redis")
+            for server in (postgres, redis):
+                exits.push_async_callback(server.stop)
+                await server.start()
+            yield Scene(directory, postgres, redis, exits)

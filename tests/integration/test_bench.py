@@ -1,0 +1,121 @@
+"""The benchmark runs for real, in small, and its open loop does not look away from a stall."""
+
+import asyncio
+import json
+import math
+import sys
+from pathlib import Path
+
+import pytest
+from aiohttp import web
+
+from loadtest.bench.rows import ROWS, Figure, ratio
+from loadtest.bench.scene import by_zipf, wallet_id
+
+_NAMES = {row.name for row in ROWS}
+
+
+async def output_of(module: str, *arguments: str) -> str:
+    """What a module prints; it must succeed."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", module, *arguments),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode == 0, output.decode()
+    return output.decode()
+
+
+async def test_it_measures_reports_and_plots(tmp_path: Path) -> None:
+    rows = ("uniform", "batch", "reads")
+    only = [word for row in rows for word in ("--only", row)]
+    output = await output_of(
+        "loadtest.bench", *only, "--rounds", "1", "--seconds", "1", "--out", str(tmp_path)
+    )
+    report = json.loads((tmp_path / "bench.json").read_text())
+    assert [row["name"] for row in report["rows"]] == list(rows)
+    for row in report["rows"]:
+        assert all(value > 0 for value in row["medians"].values()), row
+        for figure in row["figures"]:
+            assert f"{figure['what']} " in output
+            assert ("reached" if figure["is_reached"] else "NOT REACHED") in output
+    assert report["machine"]["PostgreSQL fsync"] == "on"
+    assert report["machine"]["PostgreSQL synchronous_commit"] == "on"
+    assert (tmp_path / "bench.svg").read_text().startswith("<?xml")
+    # Whatever was refused or failed would be said.
+    assert "Non-2xx" not in output
+
+
+async def test_an_open_loop_counts_how_long_a_request_had_to_wait(tmp_path: Path) -> None:
+    rate, seconds, held_from, held_until = 200, 2.0, 150, 250
+    released = asyncio.Event()
+    arrived = 0
+
+    async def answer(request: web.Request) -> web.Response:
+        nonlocal arrived
+        await request.read()
+        arrived += 1
+        if arrived >= held_until:
+            released.set()
+        elif arrived >= held_from:
+            await released.wait()
+        return web.Response(status=201, body=b"{}")
+
+    application = web.Application()
+    application.router.add_post("/transfers", answer)
+    runner = web.AppRunner(application)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    pairs = tmp_path / "pairs"
+    pairs.write_text(f"{wallet_id(1)} {wallet_id(2)}\n")
+    try:
+        printed = await output_of(
+            "loadtest.bench.openloop", str(port), str(pairs), str(rate), str(seconds)
+        )
+    finally:
+        await runner.cleanup()
+    found = json.loads(printed)
+    assert found["statuses"] == {"201": rate * seconds}
+    assert found["unanswered"] == 0
+    # The first one that was held waited for the hundred behind it, each 5 ms apart.
+    assert found["p99_ms"] > 400
+    assert found["p50_ms"] < 100
+
+
+def test_rows_need_only_rows_that_there_are() -> None:
+    for row in ROWS:
+        assert set(row.needs) <= _NAMES
+        assert row.figures
+
+
+@pytest.mark.parametrize(
+    ("value", "at_least", "at_most", "is_reached"),
+    [
+        (5.0, 5.0, None, True),
+        (4.99, 5.0, None, False),
+        (1.3, None, 1.3, True),
+        (1.31, None, 1.3, False),
+        (math.nan, 5.0, None, False),
+        (math.nan, None, 5.0, False),
+    ],
+)
+def test_a_figure_keeps_its_bound_or_does_not(
+    value: float, at_least: float | None, at_most: float | None, *, is_reached: bool
+) -> None:
+    figure = Figure("figure", lambda _: value, at_least, at_most)
+    assert figure.is_reached(value) is is_reached
+
+
+def test_what_gave_nothing_is_no_ratio() -> None:
+    assert ratio("a", "x", "b", "y")({"a": {"x": 6.0}, "b": {"y": 2.0}}) == 3.0
+    assert math.isnan(ratio("a", "x", "b", "y")({"a": {"x": 6.0}, "b": {"y": 0.0}}))
+
+
+def test_the_first_wallets_of_zipf_are_named_most() -> None:
+    numbers = by_zipf(1_000, 20_000)
+    counts = [numbers.count(n) for n in (1, 10, 100)]
+    assert counts == sorted(counts, reverse=True)
+    assert counts[0] > 5 * counts[1]
