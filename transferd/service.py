@@ -1,7 +1,6 @@
 """Composition root of an API replica: builds, starts and stops every part of it."""
 
 import asyncio
-import gc
 import os
 import socket
 import time
@@ -76,7 +75,6 @@ async def open_replica(
         }
         linger_s = limits.drain_linger_s if drain_linger_s is None else drain_linger_s
         url = await stack.enter_async_context(_serving(parts, linger_s))
-        _spare_the_collector()
         log.say("serving", url=url, pid=os.getpid())
         try:
             yield Replica(parts, url, tasks)
@@ -226,17 +224,6 @@ def _add_gauges(parts: Parts) -> None:
         "1 while the replica is stopping.",
         lambda: float(parts.lifecycle.is_draining),
     )
-
-
-def _spare_the_collector() -> None:
-    """Leave what was built at start out of garbage collection, and collect seldom.
-
-    Requests leave almost no cycles behind, but every one allocates: with the default thresholds the
-    collector walks the live objects of all requests some hundred times a second (8 % of the time).
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(50_000, 20, 20)
 
 
 def _assert_fast_parser() -> None:

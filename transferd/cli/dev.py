@@ -11,7 +11,14 @@ import click
 from rich.console import Console
 
 from transferd import demo
-from transferd.cli.running import first_exit, progress_bars, run, settings_of, until_stopped
+from transferd.cli.running import (
+    first_exit,
+    progress_bars,
+    run,
+    settings_of,
+    spare_the_collector,
+    until_stopped,
+)
 from transferd.config import Limits, Settings
 from transferd.devstack import DevStack
 from transferd.ledger.migrate import migrate
@@ -71,6 +78,7 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
                 tells_status=False,
             )
         )
+        spare_the_collector()
         ending = asyncio.ensure_future(
             first_exit(stack.first_exit, replica.first_exit, worker.first_exit)
         )

@@ -4,7 +4,7 @@ from typing import Literal
 
 import click
 
-from transferd.cli.running import run, settings_of, until_stopped
+from transferd.cli.running import run, settings_of, spare_the_collector, until_stopped
 from transferd.config import Limits, Settings
 from transferd.observability.logging import configure
 from transferd.service import open_replica
@@ -24,6 +24,7 @@ async def _serve(settings: Settings) -> int:
             "TRANSFERD_AUTH=off: everybody who reaches this port may do everything", err=True
         )
     async with open_replica(settings, Limits()) as replica:
+        spare_the_collector()
         click.echo(f"stopping: {await replica.first_exit()}", err=True)
     return 1
 
@@ -48,6 +49,7 @@ async def _work(settings: Settings, only: Literal["relay", "notifier"] | None) -
             err=True,
         )
     async with open_worker(settings, Limits(), only=only) as working:
+        spare_the_collector()
         click.echo(f"ready when {working.url}/readyz says so", err=True)
         click.echo(f"stopping: {await working.first_exit()}", err=True)
     return 1
