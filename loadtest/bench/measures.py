@@ -9,7 +9,7 @@ from uuid import uuid4
 import asyncpg
 
 from loadtest.bench import load
-from loadtest.bench.scene import BASELINE, CEILING, SERVICE, Scene, Side, by_zipf, evenly
+from loadtest.bench.scene import BASELINE, CEILING, SERVICE, Scene, Side, by_zipf, evenly, patient
 
 WALLETS = 1_000
 _ZIPF_WALLETS = 100_000
@@ -186,7 +186,7 @@ async def growth(scene: Scene, options: Options) -> dict[str, float]:
     """Beside the small ledger, in the same rounds, so that the machine's moods are the same."""
     small = await scene.add(Side("small ledger", SERVICE), wallets=WALLETS)
     large = await scene.add(Side("large ledger", SERVICE), wallets=options.wallets)
-    connection = await asyncpg.connect(large.database_url)
+    connection = await patient(large)
     for first in range(1, options.transfers + 1, _FILL_AT_ONCE):
         last = min(first + _FILL_AT_ONCE - 1, options.transfers)
         await connection.execute(_FILL, first, last, options.wallets, timeout=600.0)

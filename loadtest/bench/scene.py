@@ -97,7 +97,7 @@ class Scene:
 
     async def grow(self, side: Side, wallets: int) -> None:
         """Give it more wallets, up to so many."""
-        connection = await asyncpg.connect(side.database_url)
+        connection = await patient(side)
         await connection.execute(
             _INSERT_WALLETS, _BALANCE_MINOR, side.wallets + 1, wallets, timeout=600.0
         )
@@ -152,6 +152,11 @@ class Scene:
 SERVICE = ("-c", "from transferd.cli import main; main(['serve'])")
 BASELINE = ("-m", "loadtest.bench.baseline")
 CEILING = ("-m", "loadtest.bench.ceiling")
+
+
+async def patient(side: Side) -> "asyncpg.Connection[asyncpg.Record]":
+    """A connection for what fills the ledger; the service's own end after seconds."""
+    return await asyncpg.connect(side.database_url, server_settings={"statement_timeout": "0"})
 
 
 def wallet_id(number: int) -> str:
