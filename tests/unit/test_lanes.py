@@ -177,6 +177,17 @@ async def test_an_endpoint_that_hangs_is_in_trouble_before_it_fails() -> None:
     await endpoint.lane.stop()
 
 
+async def test_what_waits_behind_its_own_wallet_is_watched_as_well() -> None:
+    endpoint = Endpoint(endpoint_trouble_s=0.01)
+    await endpoint.submit("first", "ada")
+    await endpoint.submit("second", "ada")
+    endpoint.clock.now = 0.02
+    await until(lambda: endpoint.parked == ["second"])
+    assert set(endpoint.running) == {"first"}
+    await endpoint.end("first")
+    assert endpoint.is_idle()
+
+
 async def test_what_has_waited_for_long_is_parked_though_the_endpoint_answers() -> None:
     endpoint = Endpoint(endpoint_in_flight_max=1, endpoint_trouble_s=0.01, endpoint_hold_s=1.0)
     for name in ("first", "second", "third"):

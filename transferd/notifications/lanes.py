@@ -99,7 +99,7 @@ class Lane:
             queue.append(job)
         if not job.blockers:
             self._ready.append(job)
-            self._start()
+        self._start()
 
     async def stop(self) -> None:
         """Give up what runs and begin nothing more."""

@@ -50,10 +50,11 @@ async def create_batch(call: Call) -> web.Response:
     async with _place_of_a_batch(call.parts):
         body = await _batch_of(call)
         commands = tuple(_command_of(transfer) for transfer in body.transfers)
-        _require_admin_for_funding(call, touched_wallets(Batch(BatchMode.ATOMIC, commands)))
+        command = Batch(BatchMode(body.mode), commands)
+        _require_admin_for_funding(call, touched_wallets(command))
         key = call.key(required=True)
         answer = await call.ask(
-            Batch(BatchMode(body.mode), commands),
+            command,
             wallet_id=None,
             key=key,
             fingerprint=fingerprint_of("batch", body.mode, [c[1:] for c in commands]),
