@@ -36,12 +36,22 @@ class Limits:
     # One wallet commits some 5,000 transfers/s in group commits, so a full mailbox is a tenth of a
     # second of work: enough for a burst, too little to make a client wait for nothing.
     mailbox_envelopes_max: int = 512
+    # Refusals for a full mailbox: a burst goes out at once, then so many per second, each held back
+    # no longer than the Retry-After that it names. Without that, those who ask again at once are
+    # refused some 8,000 times a second, and nobody else gets a turn of the core.
+    mailbox_refusals_burst: int = 128
+    mailbox_refusals_per_s: float = 200.0
+    mailbox_refusal_delay_s: float = 2.5
     # Larger groups no longer lower the cost per transfer but make everybody in them wait longer.
     group_envelopes_max: int = 512
     # A slice of requests takes the loop a quarter of a millisecond. Measured: 2 and 16 are slower.
     answers_per_tick: int = 4
-    # One stormed wallet may fill at most half a group, so that the others always find room.
+    # One wallet may fill at most half a group, so that the others always find room. Beside others,
+    # or with others in the last quarter of a second, it brings as many as they do, but never fewer
+    # than the lower bound: a wallet that is stormed still commits some 2,000 transfers/s.
     turn_envelopes_max: int = 256
+    shared_turn_envelopes_min: int = 8
+    shared_for_s: float = 0.25
     # Above the high mark new callers wait at the gate until the backlog is below the low one;
     # as many again may wait there, then the replica is overloaded.
     backlog_high: int = 4096

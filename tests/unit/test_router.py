@@ -205,6 +205,22 @@ async def test_a_full_mailbox_is_told_to_all_with_that_key_and_frees_it() -> Non
     assert_nothing_left(home)
 
 
+async def test_a_storm_of_refusals_leaves_no_work_for_the_garbage_collector() -> None:
+    home = house(mailbox_envelopes_max=1)
+    [inside] = await home.ask(envelope())
+    gc.collect()
+    gc.disable()
+    try:
+        for _ in range(50):
+            with pytest.raises(MailboxFull):
+                await home.router.ask(envelope(key=KEY))
+        assert gc.collect() < 50
+    finally:
+        gc.enable()
+    home.committer.commit()
+    assert await inside == OK
+
+
 async def test_who_waits_at_the_gate_too_long_is_turned_away_with_all_who_joined() -> None:
     home = house(QUICK, backlog_low=0, backlog_high=1, backlog_max=3)
     [inside] = await home.ask(envelope())

@@ -76,14 +76,19 @@ class Router:
         try:
             await self._enter(envelope)
         except TransferdError as error:
-            # Those who joined hear the same.
-            envelope.fail(error)
+            # Those who joined hear the same. The frames of the way here hold the envelope, which
+            # will hold the error: a cycle, and a storm of refusals leaves thousands of them.
+            envelope.fail(error.with_traceback(None))
         except asyncio.CancelledError:
             # The caller went away before it was let in: nothing happened.
             envelope.fail(Overloaded())
             raise
-        # Should the caller go away from now on, the command runs on for whoever joined.
-        return await envelope.answer
+        try:
+            # Should the caller go away from now on, the command runs on for whoever joined.
+            return await envelope.answer
+        finally:
+            # An error that is raised here holds this frame: the same cycle.
+            del envelope
 
     async def _enter(self, envelope: Envelope) -> None:
         """Through the gate into the mailbox. Raises Overloaded or MailboxFull."""

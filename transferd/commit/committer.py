@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from transferd.cache.replays import Claim, Replay, Replays
 from transferd.cache.wallets import Snapshot, Wallets
 from transferd.commit.envelope import Answer, Envelope, Renderer, TurnSource
+from transferd.commit.fair_share import FairShare
 from transferd.commit.transaction import GroupTransaction, Report, key_reused
 from transferd.commit.waiting_room import WaitingRoom
 from transferd.config import Limits
@@ -43,6 +44,7 @@ class Committer:
         self._ready: deque[TurnSource] = deque()
         self._something_ready = asyncio.Event()
         self._answering: asyncio.Task[None] | None = None
+        self._share = FairShare(limits, clock)
         self.waiting_room = WaitingRoom(limits, clock, self.announce)
 
     def __repr__(self) -> str:
@@ -112,13 +114,14 @@ class Committer:
         """The turns of one group, first come first served, up to its largest size."""
         turns: list[tuple[TurnSource, Sequence[Envelope]]] = []
         room = self._limits.group_envelopes_max
+        turn_max = self._share.envelopes_max(len(self._ready))
         while self._ready and room > 0:
             if turns and self._ready[0].weight > room:
                 # A batch that does not fit in is the first of the next group.
                 break
             source = self._ready.popleft()
             try:
-                turn = source.take_turn(min(room, self._limits.turn_envelopes_max))
+                turn = source.take_turn(min(room, turn_max))
             except Exception as error:
                 self._facts.emit(ActorFailed(error))
                 source.crashed()

@@ -9,6 +9,7 @@ from transferd.web.auth import Authentication
 from transferd.web.calls import Call
 from transferd.web.middlewares import ORIGIN, edge
 from transferd.web.operations import Operation
+from transferd.web.pace import Pace
 from transferd.web.parts import Parts
 from transferd.web.routes import (
     currencies,
@@ -36,7 +37,7 @@ OPERATIONS: tuple[Operation, ...] = (
 def build(parts: Parts) -> web.Application:
     """The application of one replica."""
     application = web.Application(
-        middlewares=[edge(parts.facts, parts.lifecycle, parts.clock)],
+        middlewares=[edge(parts.facts, parts.lifecycle, _refusal_pace(parts), parts.clock)],
         client_max_size=parts.limits.body_bytes_max,
     )
     authentication = Authentication(
@@ -52,6 +53,16 @@ def build(parts: Parts) -> web.Application:
             application.router.add_route("HEAD", path, handler)
     system.add_routes(application, parts, openapi.document(OPERATIONS))
     return application
+
+
+def _refusal_pace(parts: Parts) -> Pace:
+    limits = parts.limits
+    return Pace(
+        per_s=limits.mailbox_refusals_per_s,
+        burst=limits.mailbox_refusals_burst,
+        delay_max_s=limits.mailbox_refusal_delay_s,
+        clock=parts.clock,
+    )
 
 
 def _bound(

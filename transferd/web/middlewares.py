@@ -1,13 +1,15 @@
 """The one middleware: whatever happens inside, the client gets an answer it can read."""
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
 from transferd.commit.envelope import Origin
-from transferd.domain.errors import TransferdError
+from transferd.domain.errors import MailboxFull, TransferdError
 from transferd.observability.facts import EnvelopeFailed, Facts, RequestFailed, RequestFinished
 from transferd.web.calls import origin_of
+from transferd.web.pace import Pace
 from transferd.web.parts import Lifecycle
 from transferd.web.problems import MEDIA_TYPE, Problem
 
@@ -19,7 +21,7 @@ Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def edge(
-    facts: Facts, lifecycle: Lifecycle, clock: Callable[[], float]
+    facts: Facts, lifecycle: Lifecycle, pace: Pace, clock: Callable[[], float]
 ) -> Callable[..., Awaitable[web.StreamResponse]]:
     """Ids in and out, problems for errors, one fact per request."""
 
@@ -34,6 +36,9 @@ def edge(
             response = _response(problem, origin)
         except TransferdError as error:
             failed = Problem.of_error(error)
+            if isinstance(error, MailboxFull):
+                # Callers who ask again at once would else take the whole core for refusals.
+                await asyncio.sleep(pace.delay_s())
             facts.emit(EnvelopeFailed(failed.code))
             response = _response(failed, origin)
         except web.HTTPException as error:

@@ -1,0 +1,56 @@
+"""A stormed wallet: how much of a group it gets, and how fast its callers are turned away."""
+
+from tests.unit.samples import Clock
+from transferd.commit.fair_share import FairShare
+from transferd.config import Limits
+from transferd.web.pace import Pace
+
+
+def share(clock: Clock) -> FairShare:
+    limits = Limits(turn_envelopes_max=100, shared_turn_envelopes_min=8, shared_for_s=0.25)
+    return FairShare(limits, clock)
+
+
+def test_a_wallet_that_is_alone_fills_its_turns() -> None:
+    assert share(Clock()).envelopes_max(1) == 100
+
+
+def test_beside_others_it_brings_as_many_as_they_do_but_never_few() -> None:
+    fair = share(Clock())
+    assert [fair.envelopes_max(ready) for ready in (2, 9, 10, 41, 500)] == [8, 8, 9, 40, 100]
+
+
+def test_others_are_remembered_for_a_while() -> None:
+    clock = Clock()
+    fair = share(clock)
+    fair.envelopes_max(3)
+    clock.now += 0.2
+    assert fair.envelopes_max(1) == 8
+    clock.now += 0.1
+    assert fair.envelopes_max(1) == 100
+
+
+def pace(clock: Clock) -> Pace:
+    return Pace(per_s=10, burst=3, delay_max_s=1.0, clock=clock)
+
+
+def test_a_burst_is_answered_at_once_and_the_rest_at_a_steady_rate() -> None:
+    turnstile = pace(Clock())
+    delays = [round(turnstile.delay_s(), 6) for _ in range(6)]
+    assert delays == [0, 0, 0, 0.1, 0.2, 0.3]
+
+
+def test_nobody_waits_longer_than_the_longest_delay_nor_do_all_wait_equally_long() -> None:
+    turnstile = pace(Clock())
+    delays = [turnstile.delay_s() for _ in range(1_000)]
+    assert max(delays) <= 1.0
+    assert len({round(delay, 3) for delay in delays[100:] if delay >= 0.5}) > 100
+
+
+def test_after_a_storm_answers_are_quick_again() -> None:
+    clock = Clock()
+    turnstile = pace(clock)
+    for _ in range(1_000):
+        turnstile.delay_s()
+    clock.now += 1.5
+    assert turnstile.delay_s() == 0
