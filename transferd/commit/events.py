@@ -43,8 +43,19 @@ class News(NamedTuple):
 
 
 def events_of(envelope: Envelope, outcome: Outcome) -> list[bytes]:
-    """The events of one outcome as they lie in the outbox, in order; a refusal is no news."""
+    """The events of one outcome as they lie in the outbox, in order; a refusal is no news.
+
+    Those of a batch are the ids of its transfers, which whoever publishes them reads: they are many
+    and wait under the locks of all its wallets, and the transfers say all else.
+    """
     origin = envelope.origin
+    if isinstance(outcome, BatchPosted):
+        rest = orjson.dumps({"traceparent": origin.traceparent, "request_id": origin.request_id})
+        return [
+            b'{"id":"%b",%b' % (result.transfer.id.encode(), rest[1:])
+            for result in outcome.results
+            if isinstance(result, Posted)
+        ]
     return [
         orjson.dumps(
             {
@@ -118,8 +129,6 @@ def _news_of(outcome: Outcome) -> list[News]:
     match outcome:
         case Posted(transfer):
             return [news_of_transfer(transfer)]
-        case BatchPosted(results):
-            return [news_of_transfer(r.transfer) for r in results if isinstance(r, Posted)]
         case WalletCreated(wallet, change, initial):
             created = news_of_change(change, wallet.user_id, wallet.currency)
             return [created] if initial is None else [created, news_of_transfer(initial)]

@@ -44,7 +44,8 @@ def touched_wallets(command: Command) -> Iterable[str]:
         case Transfer():
             return (command.source_wallet_id, command.destination_wallet_id)
         case Batch(_, transfers):
-            return {id for transfer in transfers for id in touched_wallets(transfer)}
+            sources = {transfer.source_wallet_id for transfer in transfers}
+            return sources | {transfer.destination_wallet_id for transfer in transfers}
         case Reversal(original=PostedTransfer() as original):
             return (original.destination_wallet_id, original.source_wallet_id)
         case CreateWallet(initial_minor=0):

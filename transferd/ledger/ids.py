@@ -11,11 +11,9 @@ def new_id(ledger: int = 0) -> str:
     """A new id in canonical lower-case form, growing with time to the millisecond."""
     milliseconds = time.time_ns() // 1_000_000
     # Seeded by the operating system in each process; an id must be unique, it is no secret.
-    tail = random.getrandbits(62)
-    return (
-        f"{milliseconds >> 16:08x}-{milliseconds & 0xFFFF:04x}-7{ledger:03x}"
-        f"-{0x8000 | tail >> 48:04x}-{tail & 0xFFFF_FFFF_FFFF:012x}"
-    )
+    tail = 0x8000_0000_0000_0000 | random.getrandbits(62)
+    digits = f"{(milliseconds << 16 | 0x7000 | ledger) << 64 | tail:032x}"
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def id_at(time_s: float) -> str:

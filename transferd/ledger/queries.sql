@@ -10,7 +10,7 @@ WITH locked AS MATERIALIZED (
     SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding,
            version, metadata::text, created_at, updated_at
     FROM {ledger}.wallets
-    WHERE id = ANY ($1::uuid[])
+    WHERE id = ANY ($1::text::uuid[])
     ORDER BY wallets.id
     FOR NO KEY UPDATE {skip_locked}
 )
@@ -52,7 +52,9 @@ SELECT id::text, created_at FROM transferd.users WHERE id = ANY ($1::uuid[]);
 
 -- name: write_group
 -- The whole result of a group in one statement: transfers, balances, outcomes, news. The counts tell
--- whether a version had moved (a lost update) or a key was won by another replica.
+-- whether a version had moved (a lost update) or a key was won by another replica. Ids, numbers and
+-- currencies come as array literals: the server takes a text apart faster than the driver puts an
+-- array together, item by item.
 WITH moved AS (
     INSERT INTO {ledger}.transfers (
         id, kind, source_wallet_id, destination_wallet_id, amount, currency, reference, metadata,
@@ -60,15 +62,15 @@ WITH moved AS (
         reverses_transfer_id, created_at)
     SELECT id, kind, source, destination, amount, currency, reference, metadata::json,
            source_version, source_after, destination_version, destination_after, reverses, $1
-    FROM unnest($2::uuid[], $3::smallint[], $4::uuid[], $5::uuid[], $6::bigint[], $7::text[],
-                $8::text[], $9::text[], $10::bigint[], $11::bigint[], $12::bigint[], $13::bigint[],
-                $14::uuid[])
+    FROM unnest($2::text::uuid[], $3::text::smallint[], $4::text::uuid[], $5::text::uuid[],
+                $6::text::bigint[], $7::text::text[], $8::text[], $9::text[], $10::text::bigint[],
+                $11::text::bigint[], $12::text::bigint[], $13::text::bigint[], $14::text::uuid[])
         AS t (id, kind, source, destination, amount, currency, reference, metadata,
               source_version, source_after, destination_version, destination_after, reverses)
 ), updated AS (
     UPDATE {ledger}.wallets w
     SET balance = c.balance, version = c.version, updated_at = $1
-    FROM unnest($15::uuid[], $16::bigint[], $17::bigint[], $18::bigint[])
+    FROM unnest($15::text::uuid[], $16::text::bigint[], $17::text::bigint[], $18::text::bigint[])
         AS c (id, version_read, version, balance)
     WHERE w.id = c.id AND w.version = c.version_read
     RETURNING 1

@@ -13,7 +13,8 @@ from transferd.ledger.store import outbox
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.notifications.inbox import Inbox
-from transferd.notifications.messages import Deferred, Message, outgoing_of
+from transferd.notifications.messages import Deferred, Message
+from transferd.notifications.unpacking import unpack
 from transferd.observability.facts import Facts, RelayFailed
 
 
@@ -78,11 +79,8 @@ class LocalTransport:
             return 0
         rows = await outbox.read_outbox(self._database, events_max=room, known=list(self._open))
         count = 0
-        for row in rows:
-            messages = [
-                Message(item.body, item.endpoint_id, receipt=row.seq)
-                for item in outgoing_of(row.events)
-            ]
+        for row, group in zip(rows, await unpack(self._database, rows), strict=True):
+            messages = [Message(item.body, item.endpoint_id, receipt=row.seq) for item in group]
             self._open[row.seq] = len(messages)
             self._receive(messages)
             count += len(messages)

@@ -4,10 +4,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-import orjson
-
-from transferd.commit.events import cloud_event
-
 
 class TransportFailure(Exception):
     """The transport did not take, or did not confirm, what it was given; the message says why."""
@@ -87,21 +83,3 @@ class Transport(Protocol):
     async def give_back(self, messages: Sequence[Message]) -> None:
         """These could not be finished; let them come again."""
         ...
-
-
-def outgoing_of(events: str) -> list[Outgoing]:
-    """The messages of a row of the outbox, in order.
-
-    An item is an event as `commit.events` writes it, or `{"endpoint", "event"}`: a CloudEvent that
-    was sent before and is wanted again, by that endpoint or by all.
-    """
-    return [_outgoing(item) for item in orjson.loads(events)]
-
-
-def _outgoing(item: dict[str, Any]) -> Outgoing:
-    again = item.get("event")
-    if again is not None:
-        body = orjson.dumps(again)
-        traceparent = again.get("traceparent")
-        return Outgoing(again["id"], again["type"], body, traceparent, item["endpoint"])
-    return Outgoing(item["id"], item["type"], cloud_event(item), item["traceparent"])

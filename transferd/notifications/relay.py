@@ -10,8 +10,9 @@ from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.outbox import OutboxRow
 from transferd.notifications.broker import Broker, Parcel
-from transferd.notifications.messages import TransportFailure, outgoing_of
+from transferd.notifications.messages import Outgoing, TransportFailure
 from transferd.notifications.topology import Topology
+from transferd.notifications.unpacking import unpack
 from transferd.observability.facts import Facts, OutboxRelayed, RelayFailed
 
 
@@ -98,7 +99,8 @@ class Relay:
             )
             # Whoever finds nothing after all was too late: another relay has published it.
             self.leads = bool(rows)
-            sent, count, failure = await self._publish(broker, rows)
+            events = await unpack(transaction, rows)
+            sent, count, failure = await self._publish(broker, rows, events)
             if sent:
                 await outbox.delete_outbox(transaction, sent)
         if count:
@@ -119,10 +121,9 @@ class Relay:
         return await outbox.oldest_s(self._database) > self._limits.relay_standby_s
 
     async def _publish(
-        self, broker: Broker, rows: Sequence[OutboxRow]
+        self, broker: Broker, rows: Sequence[OutboxRow], events: Sequence[Sequence[Outgoing]]
     ) -> tuple[list[int], int, str | None]:
         """The rows from the front whose events are all confirmed, their events, what went wrong."""
-        events = [outgoing_of(row.events) for row in rows]
         parcels = [
             # What is for one endpoint only has nothing to be routed by.
             Parcel(outgoing, self._topology.work if outgoing.endpoint_id else None)

@@ -1,6 +1,6 @@
 """The statements of one group commit, in their order: lock, look up, write."""
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
@@ -83,7 +83,7 @@ async def lock_and_look_up(
     """
     name = "lock_and_look_up_skipping" if skip_locked else "lock_and_look_up"
     clients, texts = zip(*keys, strict=True) if keys else ((), ())
-    rows = await transaction.fetch(name, list(ids), clients, texts)
+    rows = await transaction.fetch(name, _literal(ids), clients, texts)
     wallets: dict[str, Wallet] = {}
     outcomes: dict[Key, StoredOutcome] = {}
     for row in rows[:-1]:
@@ -150,23 +150,23 @@ async def _write_group(transaction: Transaction, result: GroupResult, row_events
     [row] = await transaction.fetch(
         "write_group",
         result.at,
-        [t.id for t in transfers],
-        [_KIND_NUMBER[t.kind] for t in transfers],
-        [t.source_wallet_id for t in transfers],
-        [t.destination_wallet_id for t in transfers],
-        [t.amount_minor for t in transfers],
-        [t.currency for t in transfers],
-        [t.reference for t in transfers],
-        [None if t.metadata == "{}" else t.metadata for t in transfers],
-        [t.source_version for t in transfers],
-        [t.source_balance_after_minor for t in transfers],
-        [t.destination_version for t in transfers],
-        [t.destination_balance_after_minor for t in transfers],
-        [t.reverses_transfer_id for t in transfers],
-        [w.id for w in moved],
-        [result.versions_read.get(w.id, 0) for w in moved],
-        [w.version for w in moved],
-        [w.balance_minor for w in moved],
+        _literal([t.id for t in transfers]),
+        _literal([str(_KIND_NUMBER[t.kind]) for t in transfers]),
+        _literal([t.source_wallet_id for t in transfers]),
+        _literal([t.destination_wallet_id for t in transfers]),
+        _literal([str(t.amount_minor) for t in transfers]),
+        _literal([t.currency for t in transfers]),
+        _sparse([t.reference for t in transfers]),
+        _sparse([None if t.metadata == "{}" else t.metadata for t in transfers]),
+        _literal([str(t.source_version) for t in transfers]),
+        _literal([str(t.source_balance_after_minor) for t in transfers]),
+        _literal([str(t.destination_version) for t in transfers]),
+        _literal([str(t.destination_balance_after_minor) for t in transfers]),
+        _literal([t.reverses_transfer_id or "NULL" for t in transfers]),
+        _literal([w.id for w in moved]),
+        _literal([str(result.versions_read.get(w.id, 0)) for w in moved]),
+        _literal([str(w.version) for w in moved]),
+        _literal([str(w.balance_minor) for w in moved]),
         [o.client_id for o in outcomes],
         [o.key for o in outcomes],
         [o.fingerprint for o in outcomes],
@@ -181,6 +181,16 @@ async def _write_group(transaction: Transaction, result: GroupResult, row_events
         raise SerializationFailure(_MOVED)
     if row["outcomes"] != len(outcomes):
         raise SerializationFailure("another replica was faster with a key")
+
+
+def _literal(items: Iterable[str]) -> str:
+    """A PostgreSQL array of items that need no quotes."""
+    return "{" + ",".join(items) + "}"
+
+
+def _sparse(items: list[str | None]) -> list[str | None]:
+    """None of them where all are null: `unnest` gives what a shorter array lacks as null."""
+    return items if any(item is not None for item in items) else []
 
 
 async def _insert_users(transaction: Transaction, result: GroupResult) -> None:
