@@ -29,20 +29,19 @@ class Wallets:
     def __init__(self, link: Link, limits: Limits) -> None:
         self._link = link
         self._limits = limits
-        self._wanted: dict[str, asyncio.Future[Snapshot | None]] = {}
+        self._wanted: dict[str, list[asyncio.Future[Snapshot | None]]] = {}
         self._reader: asyncio.Task[None] | None = None
 
     async def get(self, wallet_id: str) -> Snapshot | None:
         """The snapshot, or None if there is none (or no Redis)."""
         if not self._link.is_available:
             return None
-        future = self._wanted.get(wallet_id)
-        if future is None:
-            future = asyncio.get_running_loop().create_future()
-            self._wanted[wallet_id] = future
-            if self._reader is None:
-                self._reader = asyncio.create_task(self._read_wanted())
-        return await asyncio.shield(future)
+        # One each, so that a caller who goes away takes nobody's answer along.
+        future: asyncio.Future[Snapshot | None] = asyncio.get_running_loop().create_future()
+        self._wanted.setdefault(wallet_id, []).append(future)
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read_wanted())
+        return await future
 
     async def reserve(self, wallet_id: str) -> str:
         """Before PostgreSQL is read: a reservation, to be handed to `fill`."""
@@ -88,24 +87,24 @@ class Wallets:
         try:
             while self._wanted:
                 wanted, self._wanted = self._wanted, {}
+                found: dict[str, Snapshot | None] = {}
                 try:
-                    await self._read_all(wanted)
+                    await self._read_all(list(wanted), found)
                 finally:
                     # Whatever happened, nobody waits for ever.
-                    for future in wanted.values():
-                        if not future.done():
-                            future.set_result(None)
+                    for id, futures in wanted.items():
+                        for future in futures:
+                            if not future.done():
+                                future.set_result(found.get(id))
         finally:
             self._reader = None
 
-    async def _read_all(self, wanted: dict[str, asyncio.Future[Snapshot | None]]) -> None:
-        ids = list(wanted)
+    async def _read_all(self, ids: Sequence[str], found: dict[str, Snapshot | None]) -> None:
         for start in range(0, len(ids), self._limits.cache_read_keys_max):
             part = ids[start : start + self._limits.cache_read_keys_max]
             values = await self._link.get_many([_key(id) for id in part])
             for id, value in zip(part, values or (), strict=False):
-                if not wanted[id].done():
-                    wanted[id].set_result(_read(id, value))
+                found[id] = _read(id, value)
 
 
 def _key(wallet_id: str) -> str:

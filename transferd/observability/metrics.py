@@ -55,7 +55,8 @@ class Metrics:
         self._keys = self._counter(
             "transferd_idempotency_keys", "What Redis said of the keys of a group.", "state"
         )
-        self._reads = self._counter("transferd_wallet_reads", "Wallet reads.", "cache")
+        reads = self._counter("transferd_wallet_reads", "Wallet reads.", "cache")
+        self._reads = {cache: reads.labels(cache) for cache in ("hit", "miss", "bypass")}
         self._cache_failures = self._counter(
             "transferd_cache_failures", "Calls to Redis that failed, by error.", "error"
         )
@@ -96,7 +97,7 @@ class Metrics:
             case GroupCommitted():
                 self._group(fact)
             case WalletRead(cache):
-                self._reads.labels(cache).inc()
+                self._reads[cache].inc()
             case KeysClaimed(claimed, replayed, busy, unknown):
                 for state, count in (
                     ("claimed", claimed),
