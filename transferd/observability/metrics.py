@@ -55,8 +55,7 @@ class Metrics:
         self._keys = self._counter(
             "transferd_idempotency_keys", "What Redis said of the keys of a group.", "state"
         )
-        reads = self._counter("transferd_wallet_reads", "Wallet reads.", "cache")
-        self._reads = {cache: reads.labels(cache) for cache in ("hit", "miss", "bypass")}
+        self._reads = self._counter("transferd_wallet_reads", "Wallet reads.", "cache")
         self._cache_failures = self._counter(
             "transferd_cache_failures", "Calls to Redis that failed, by error.", "error"
         )
@@ -87,7 +86,9 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        # What each request needs is looked up here: the library locks and builds a key every time.
         self._request_children: dict[tuple[str, str, int], Histogram] = {}
+        self._read_children: dict[str, Counter] = {}
 
     def __call__(self, fact: Fact) -> None:  # noqa: C901, PLR0912 one flat case per fact
         """Take a fact."""
@@ -97,7 +98,7 @@ class Metrics:
             case GroupCommitted():
                 self._group(fact)
             case WalletRead(cache):
-                self._reads[cache].inc()
+                self._read(cache)
             case KeysClaimed(claimed, replayed, busy, unknown):
                 for state, count in (
                     ("claimed", claimed),
@@ -140,6 +141,12 @@ class Metrics:
             child = self._requests.labels(fact.method, fact.route, str(fact.status))
             self._request_children[key] = child
         child.observe(fact.duration_s)
+
+    def _read(self, cache: str) -> None:
+        child = self._read_children.get(cache)
+        if child is None:
+            child = self._read_children[cache] = self._reads.labels(cache)
+        child.inc()
 
     def _group(self, fact: GroupCommitted) -> None:
         self._group_size.observe(fact.envelopes)
