@@ -17,7 +17,7 @@ _HERE = Path(__file__).parent
 _STATEMENTS = _HERE / "same_statements.sql"
 
 
-async def _output(*command: str) -> str:
+async def output_of(*command: str) -> str:
     process = await asyncio.create_subprocess_exec(
         *command, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE
     )
@@ -31,7 +31,7 @@ async def requests_per_s(
     side: Side, script: str, pairs: Path, *more: str, seconds: float, connections: int
 ) -> float:
     """What wrk gets with one of its scripts; complains if anything was refused."""
-    output = await _output(
+    output = await output_of(
         *("wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"),
         *("-s", str(_HERE / script), side.url, "--", str(pairs), *more),
     )
@@ -55,7 +55,7 @@ async def transfers_per_s(
 
 async def pgbench_per_s(side: Side, *, seconds: float, connections: int) -> float:
     """Transactions per second of the same statements without any HTTP."""
-    output = await _output(
+    output = await output_of(
         *(
             "pgbench",
             "-n",
@@ -74,7 +74,7 @@ async def pgbench_per_s(side: Side, *, seconds: float, connections: int) -> floa
 
 async def at_rate(side: Side, pairs: Path, rate: float, seconds: float) -> dict[str, Any]:
     """Latencies in an open loop: p50_ms, p99_ms, statuses, unanswered."""
-    output = await _output(
+    output = await output_of(
         *(sys.executable, "-m", "loadtest.bench.openloop", str(side.port), str(pairs)),
         *(f"{rate:.1f}", f"{seconds:.1f}"),
     )

@@ -22,7 +22,7 @@ UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, stored.client_id,
        stored.key, stored.fingerprint, stored.status, stored.render_version,
        stored.transfer_id::text, stored.body, NULL
-FROM unnest($2::integer[], $3::text[]) AS wanted (client_id, key)
+FROM unnest($2::text::integer[], $3::text[]) AS wanted (client_id, key)
 JOIN transferd.outcomes stored USING (client_id, key)
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
@@ -78,8 +78,8 @@ WITH moved AS (
     INSERT INTO transferd.outcomes (
         client_id, key, fingerprint, status, render_version, transfer_id, body, created_at)
     SELECT client_id, key, fingerprint, status, render_version, transfer_id, body, $1
-    FROM unnest($19::integer[], $20::text[], $21::bytea[], $22::smallint[], $23::smallint[],
-                $24::uuid[], $25::bytea[])
+    FROM unnest($19::text::integer[], $20::text[], $21::bytea[], $22::text::smallint[],
+                $23::text::smallint[], $24::text::uuid[], $25::bytea[])
         AS o (client_id, key, fingerprint, status, render_version, transfer_id, body)
     ORDER BY client_id, key
     ON CONFLICT DO NOTHING
@@ -87,7 +87,7 @@ WITH moved AS (
 ), sent AS (
     INSERT INTO {ledger}.outbox (created_at, event_count, events)
     SELECT $1, event_count, events::json
-    FROM unnest($26::integer[], $27::text[]) WITH ORDINALITY AS n (event_count, events, position)
+    FROM unnest($26::text::integer[], $27::text[]) WITH ORDINALITY AS n (event_count, events, position)
     ORDER BY position
 )
 SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM kept) AS outcomes;

@@ -82,8 +82,8 @@ async def lock_and_look_up(
     A row that somebody else has locked is waited for (LockTimeout), or left out with `skip_locked`.
     """
     name = "lock_and_look_up_skipping" if skip_locked else "lock_and_look_up"
-    clients, texts = zip(*keys, strict=True) if keys else ((), ())
-    rows = await transaction.fetch(name, _literal(ids), clients, texts)
+    clients = _literal([str(client_id) for client_id, _ in keys])
+    rows = await transaction.fetch(name, _literal(ids), clients, [text for _, text in keys])
     wallets: dict[str, Wallet] = {}
     outcomes: dict[Key, StoredOutcome] = {}
     for row in rows[:-1]:
@@ -167,14 +167,14 @@ async def _write_group(transaction: Transaction, result: GroupResult, row_events
         _literal([str(result.versions_read.get(w.id, 0)) for w in moved]),
         _literal([str(w.version) for w in moved]),
         _literal([str(w.balance_minor) for w in moved]),
-        [o.client_id for o in outcomes],
+        _literal([str(o.client_id) for o in outcomes]),
         [o.key for o in outcomes],
         [o.fingerprint for o in outcomes],
-        [o.status for o in outcomes],
-        [o.render_version for o in outcomes],
-        [o.transfer_id for o in outcomes],
+        _literal([str(o.status) for o in outcomes]),
+        _literal([str(o.render_version) for o in outcomes]),
+        _literal([o.transfer_id or "NULL" for o in outcomes]),
         [o.body for o in outcomes],
-        [len(row) for row in news],
+        _literal([str(len(row)) for row in news]),
         ["[" + b",".join(row).decode() + "]" for row in news],
     )
     if row["wallets"] != len(moved):

@@ -1,0 +1,145 @@
+"""Where the time of a transfer goes: `python -m loadtest.bench.profile`.
+
+py-spy looks at the service under load some hundred times a second, into its C code too. What it
+sees is sorted into the stages of a transfer's way; a stage's share of the samples, times the CPU
+time that the service took per committed transfer, is what the stage costs.
+"""
+
+import asyncio
+import os
+import shutil
+from collections import Counter
+from pathlib import Path
+
+import click
+import uvloop
+
+from loadtest.bench import load
+from loadtest.bench.measures import WALLETS, uniform_pairs
+from loadtest.bench.scene import SERVICE, Scene, Side, scene
+
+_LOOKS_PER_S = 200
+# Before it is looked at, and after.
+_MARGIN_S = 1.5
+
+# The innermost frame that is named here says which stage a sample belongs to. In the order of the
+# way, from the socket to the commit and back.
+STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    (
+        "HTTP parse and route",
+        (
+            *("RequestHandler.data_received", "RequestHandler.start", "BaseRequest.__init__"),
+            *("Application._handle", "Application._make_request", "_http_parser_cb", "llhttp"),
+            *("_fix_request_current_app", "edge.<locals>", "_bound.<locals>"),
+        ),
+    ),
+    ("validation", ("Call.body", "Call.key", "Call.query", "origin_of", "create (")),
+    ("mailbox", ("Call.ask", "Router.", "Envelope.__init__", "Gate.", "Committer._collect")),
+    ("claim", ("Committer._claim", "Replays.claim")),
+    ("lock and look up", ("lock_and_look_up",)),
+    ("decide", ("decide (", "Book.apply", "GroupTransaction._decide")),
+    ("render the answer and the event", ("Rendering.outcome", "events_of", "outcome_row")),
+    ("write", ("_write_group", "write (transferd")),
+    ("begin and commit", ("Database.transaction", "_give_back")),
+    ("cache", ("Committer._refresh", "Wallets.refresh")),
+    (
+        "reply",
+        (
+            *("answered (", "Committer._answer", "Envelope.settle"),
+            *("RequestHandler.finish_response", "Response.__init__"),
+        ),
+    ),
+    ("metrics", ("Facts.emit",)),
+)
+# Where no stage is named: servers' answers arrive outside of the calls that wait for them.
+_LIBRARIES: tuple[tuple[str, tuple[str, ...]], ...] = (
+    ("read what PostgreSQL answers", ("asyncpg", "BaseProtocol", "protocol.c", "recordobj")),
+    ("read what Redis answers", ("redis/", "hiredis")),
+)
+_REST = "event loop and sockets"
+
+
+def stage_of(stack: str) -> str:
+    """The stage of a sample: frames from the outermost to the innermost, separated by `;`."""
+    frames = stack.split(";")[::-1]
+    for named in (STAGES, _LIBRARIES):
+        for frame in frames:
+            for name, parts in named:
+                if any(part in frame for part in parts):
+                    return name
+    return _REST
+
+
+def shares(samples: Path) -> dict[str, float]:
+    """The share of each stage in a recording of py-spy (format `raw`)."""
+    counts: Counter[str] = Counter()
+    for line in samples.read_text().splitlines():
+        stack, _, count = line.rpartition(" ")
+        counts[stage_of(stack)] += int(count)
+    total = counts.total()
+    if not total:
+        raise click.ClickException("py-spy has seen nothing; it may need to be run as root")
+    names = [name for name, _ in (*STAGES, *_LIBRARIES)]
+    return {name: counts[name] / total for name in (*names, _REST)}
+
+
+@click.command()
+@click.option("--seconds", default=10.0, show_default=True, help="How long it is looked at.")
+@click.option("--connections", default=128, show_default=True, type=click.IntRange(1))
+def main(seconds: float, connections: int) -> None:
+    """Print the microseconds of a transfer by stage."""
+    if shutil.which("py-spy") is None:
+        raise click.ClickException("py-spy is missing: pip install 'transferd[bench]'")
+    uvloop.run(_profile(seconds, connections))
+
+
+async def _profile(seconds: float, connections: int) -> None:
+    async with scene() as place:
+        side = await place.add(Side("transferd", SERVICE), wallets=WALLETS)
+        rate, cpu_us = await _cost(place, side, seconds, connections)
+        found = await _looked_at(place, side, seconds, connections)
+    click.echo(f"{rate:,.0f} transfers/s, {cpu_us:.0f} us of CPU in the service for each:\n")
+    for name, share in found.items():
+        click.echo(f"  {name:<34}{share * cpu_us:6.1f} us  {share:5.0%}")
+
+
+async def _cost(place: Scene, side: Side, seconds: float, connections: int) -> tuple[float, float]:
+    """Transfers per second, and microseconds of CPU for each, while nobody looks."""
+    before, cpu_s = await side.committed(), _cpu_s(side)
+    rate = await _load(place, side, seconds, connections)
+    transfers = await side.committed() - before
+    return rate, (_cpu_s(side) - cpu_s) / max(1, transfers) * 1e6
+
+
+async def _load(place: Scene, side: Side, seconds: float, connections: int) -> float:
+    return await load.transfers_per_s(
+        side, "transfers.lua", uniform_pairs(place), seconds=seconds, connections=connections
+    )
+
+
+async def _looked_at(
+    place: Scene, side: Side, seconds: float, connections: int
+) -> dict[str, float]:
+    assert side.process is not None
+    samples = place.directory / "samples"
+    # It stops the service for every look into C code, so the load has to last longer.
+    loading = asyncio.create_task(_load(place, side, seconds + 2 * _MARGIN_S, connections))
+    await asyncio.sleep(_MARGIN_S)
+    await load.output_of(
+        *("py-spy", "record", "--native", "--pid", str(side.process.pid)),
+        *("--rate", str(_LOOKS_PER_S), "--duration", str(max(1, round(seconds)))),
+        *("--format", "raw", "--output", str(samples)),
+    )
+    await loading
+    return shares(samples)
+
+
+def _cpu_s(side: Side) -> float:
+    """Of the process, user and system."""
+    assert side.process is not None
+    fields = Path(f"/proc/{side.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+if __name__ == "__main__":
+    main()
