@@ -156,7 +156,8 @@ CEILING = ("-m", "loadtest.bench.ceiling")
 
 async def patient(side: Side) -> "asyncpg.Connection[asyncpg.Record]":
     """A connection for what fills the ledger; the service's own end after seconds."""
-    return await asyncpg.connect(side.database_url, server_settings={"statement_timeout": "0"})
+    settings = {"statement_timeout": "0", "lock_timeout": "0"}
+    return await asyncpg.connect(side.database_url, server_settings=settings)
 
 
 def wallet_id(number: int) -> str:

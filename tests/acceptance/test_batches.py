@@ -21,6 +21,9 @@ from tests.support.contract import (
 from tests.support.pressure import held_rows, until_sessions_wait
 from tests.support.truth import faults_in, row_count
 from transferd.config import Limits
+from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.outbox import read_outbox
+from transferd.notifications.unpacking import unpack
 
 
 async def post(
@@ -344,3 +347,25 @@ async def test_each_transfer_is_an_event_in_order_and_rows_of_the_outbox_stay_sh
     assert [row["event_count"] for row in rows] == [250, 250, 100]
     ids = [event["id"] for row in rows for event in orjson.loads(row["events"])]
     assert ids == [transfer["id"] for transfer in results]
+
+
+async def test_what_is_published_of_a_batch_says_as_much_as_of_single_transfers(
+    api: Api, database: Database
+) -> None:
+    ada, bob = await api.wallet(1_000), await api.wallet()
+    await database.fetch("DELETE FROM ledger_00.outbox")
+    await api.transfer(ada, bob, 1)
+    lunch = transfer_body(ada, bob, 2, reference="lunch", metadata={"table": 7})
+    results = (await post(api, "atomic", [lunch, transfer_body(bob, ada, 1)])).json["results"]
+    async with Store(database.settings(), Limits(), 1) as store:
+        rows = await read_outbox(store, events_max=10)
+        [single], [first, second] = await unpack(store, rows)
+    events = [orjson.loads(message.body) for message in (single, first, second)]
+    assert [event["id"] for event in events[1:]] == [result["id"] for result in results]
+    assert {tuple(event) for event in events} == {tuple(events[0])}
+    assert {tuple(event["data"]) for event in events} == {tuple(events[0]["data"])}
+    assert [event["data"]["source_balance_after"] for event in events] == [999, 997, 2]
+    assert (first.event_type, first.traceparent) == ("transfer.posted", events[1]["traceparent"])
+    data = events[1]["data"]
+    assert (data["amount"], data["reference"], data["metadata"]) == (2, "lunch", {"table": 7})
+    assert events[1]["requestid"] == events[2]["requestid"] != events[0]["requestid"]

@@ -58,6 +58,23 @@ async def test_a_full_mailbox_turns_away_and_says_when_to_come_back(
     assert (await api.transfer(ada, bob, 1, key=key)).status == 201
 
 
+async def test_who_asks_again_at_once_is_refused_at_a_steady_rate(
+    replicas: Replicas, database: Database
+) -> None:
+    limits = Limits(mailbox_envelopes_max=1, mailbox_refusals_burst=2, mailbox_refusals_per_s=20.0)
+    api = await replicas.start(limits)
+    ada, bob = await api.wallet(100), await api.wallet()
+    async with busy_committers(database, api):
+        queued = begun(api, ada, bob, 1)
+        await arrived(replicas, 2)
+        started = time.monotonic()
+        refused = [await api.transfer(ada, bob, 1) for _ in range(6)]
+        took_s = time.monotonic() - started
+    assert {reply.code for reply in refused} == {"mailbox-full"}
+    assert took_s >= 0.15
+    assert statuses(await asyncio.gather(*queued)) == {201: 1}
+
+
 async def test_a_freeze_gets_past_a_full_mailbox_and_ahead_of_it(
     replicas: Replicas, database: Database
 ) -> None:
