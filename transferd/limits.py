@@ -120,6 +120,14 @@ class Limits:
     drain_linger_s: float = 2.5
     drain_timeout_s: float = 12.0
 
+    # A replica that lived so long before it died is started again at once; else after waits that
+    # double up to the largest. It has half a minute to become ready in a restart of all.
+    replica_stable_s: float = 10.0
+    replica_restart_first_s: float = 0.25
+    replica_restart_max_s: float = 5.0
+    replica_start_s: float = 30.0
+    replica_poll_s: float = 0.05
+
     # Of a row of the outbox, so that what a relay takes is never much more than the batch below.
     outbox_row_events_max: int = 250
     # What the relay publishes in one transaction, and how long it may take: the server ends a

@@ -2,6 +2,7 @@
 
 import asyncio
 import statistics
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 from uuid import uuid4
@@ -10,6 +11,7 @@ import asyncpg
 
 from loadtest.bench import load
 from loadtest.bench.scene import BASELINE, CEILING, SERVICE, Scene, Side, by_zipf, evenly, patient
+from loadtest.front import running_nginx
 
 WALLETS = 1_000
 _ZIPF_WALLETS = 100_000
@@ -166,6 +168,40 @@ async def reads(scene: Scene, options: Options) -> dict[str, float]:
         )
         for name in ("transferd", "aiohttp")
     }
+
+
+# Nginx as anybody would write it, to see what the routing by wallet costs.
+_PLAIN_HASH = ("hash $shard consistent;", "")
+
+
+async def behind_nginx(scene: Scene, options: Options) -> dict[str, float]:
+    """Two replicas behind Nginx, beside one that is reached directly; all on the same cores."""
+    replicas = [
+        await scene.add(Side(f"replica {n}", SERVICE), wallets=WALLETS if n == 1 else 0)
+        for n in (1, 2)
+    ]
+    # One database for both: the second one's own stays empty.
+    await scene.stop(replicas[1])
+    replicas[1].database_url, replicas[1].redis_url = (
+        replicas[0].database_url,
+        replicas[0].redis_url,
+    )
+    await scene.start(replicas[1])
+    pairs = uniform_pairs(scene)
+    addresses = [f"127.0.0.1:{side.port}" for side in replicas]
+    rates: dict[str, list[float]] = {"direct": [], "two behind nginx": [], "plain proxying": []}
+    async with (
+        running_nginx(addresses) as front,
+        running_nginx(addresses, changed=_PLAIN_HASH) as plain,
+    ):
+        ports = {"direct": replicas[0].port, "two behind nginx": front.port}
+        ports["plain proxying"] = plain.port
+        for _ in range(3):
+            for name, port in ports.items():
+                rates[name].append(await _posts(replace(replicas[0], port=port), pairs, options))
+    for side in replicas:
+        await scene.stop(side)
+    return {name: statistics.median(found) for name, found in rates.items()}
 
 
 # Ids that grow with time and versions of their own, as the service would have left them.

@@ -150,6 +150,25 @@ ROWS = (
         (Figure("of the ceiling", ratio("reads", "transferd", "reads", "aiohttp"), 0.6),),
     ),
     Row(
+        "behind-nginx",
+        "two replicas behind Nginx",
+        "transfers/s",
+        measures.behind_nginx,
+        (
+            Figure(
+                "of one, directly",
+                ratio("behind-nginx", "two behind nginx", "behind-nginx", "direct"),
+                0.8,
+            ),
+            Figure(
+                "of plain proxying",
+                ratio("behind-nginx", "two behind nginx", "behind-nginx", "plain proxying"),
+                0.8,
+            ),
+        ),
+        once=True,
+    ),
+    Row(
         "resources",
         "a replica alone",
         "",

@@ -46,6 +46,7 @@ _CODES = {
     " wallet-closed balance-out-of-range batch-refused idempotency-key-reused",
     429: "rate-limited mailbox-full",
     500: "internal-error",
+    502: "bad-gateway",
     503: "overloaded draining database-unavailable",
     504: "deadline-exceeded",
 }

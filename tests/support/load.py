@@ -16,14 +16,24 @@ from tests.support.waiting import until
 class Load:
     """Workers that pay 1 again and again, each time under a new key, until told to stop."""
 
-    def __init__(self, api: Api, source: str, destination: str) -> None:
+    def __init__(
+        self,
+        api: Api,
+        source: str,
+        destination: str,
+        *,
+        name: str = "load",
+        repeats: bool = False,
+    ) -> None:
         self.acknowledged: set[str] = set()
         # Keys whose request was answered by a 5xx, or not at all.
         self.unknown: set[str] = set()
         self.statuses: Counter[int] = Counter()
         self._api = api
+        # Whether it sends again, with the same key, what got no answer at all.
+        self._repeats = repeats
         self._wallets = (source, destination)
-        self._names = (f"load-{n}" for n in count())
+        self._names = (f"{name}-{n}" for n in count())
         self._workers: list[asyncio.Task[None]] = []
         self._is_over = False
 
@@ -55,6 +65,8 @@ class Load:
     async def _work(self) -> None:
         for name in self._names:
             await self._pay(self._api, name)
+            while self._repeats and name in self.unknown:
+                await self._pay(self._api, name)
             if self._is_over:
                 return
 

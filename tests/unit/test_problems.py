@@ -53,6 +53,7 @@ CONTRACT = {
     },
     429: {"rate-limited", "mailbox-full"},
     500: {"internal-error"},
+    502: {"bad-gateway"},
     503: {"overloaded", "draining", "database-unavailable"},
     504: {"deadline-exceeded"},
 }

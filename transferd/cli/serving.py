@@ -4,7 +4,14 @@ from typing import Literal
 
 import click
 
-from transferd.cli.running import run, settings_of, spare_the_collector, until_stopped
+from transferd.cli.running import (
+    first_exit,
+    run,
+    settings_of,
+    spare_the_collector,
+    until_stopped,
+)
+from transferd.cli.supervisor import Supervisor, supervisor_gone
 from transferd.config import Limits, Settings
 from transferd.observability.logging import configure
 from transferd.service import open_replica
@@ -12,12 +19,28 @@ from transferd.worker import open_worker
 
 
 @click.command()
-def serve() -> None:
-    """Serve the API on one port, with the servers that the environment names."""
-    run(until_stopped(_serve(settings_of())))
+@click.option(
+    "--processes",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Replicas, on as many ports from TRANSFERD_PORT on. SIGHUP restarts them one by one.",
+)
+@click.option("--supervised", is_flag=True, hidden=True)
+def serve(*, processes: int, supervised: bool) -> None:
+    """Serve the API, with the servers that the environment names."""
+    settings = settings_of()
+    if processes > 1:
+        run(until_stopped(_supervise(settings, processes)))
+    else:
+        run(until_stopped(_serve(settings, supervised=supervised)))
 
 
-async def _serve(settings: Settings) -> int:
+async def _supervise(settings: Settings, processes: int) -> int:
+    return await Supervisor(settings, Limits(), processes).run()
+
+
+async def _serve(settings: Settings, *, supervised: bool) -> int:
     configure(settings.log_level)
     if settings.auth == "off":
         click.echo(
@@ -25,8 +48,16 @@ async def _serve(settings: Settings) -> int:
         )
     async with open_replica(settings, Limits()) as replica:
         spare_the_collector()
-        click.echo(f"stopping: {await replica.first_exit()}", err=True)
+        watches = [replica.first_exit]
+        if supervised:
+            watches.append(_supervisor_gone)
+        click.echo(f"stopping: {await first_exit(*watches)}", err=True)
     return 1
+
+
+async def _supervisor_gone() -> str:
+    await supervisor_gone()
+    return "the supervisor is gone"
 
 
 @click.command()

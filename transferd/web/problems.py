@@ -115,6 +115,12 @@ TYPES: dict[str, ProblemType] = {
     "internal-error": ProblemType(
         500, "Internal error", "Repeat the request with the same key; report the request_id."
     ),
+    # Only a proxy before the replicas says this.
+    "bad-gateway": ProblemType(
+        502,
+        "Bad gateway",
+        "No replica answered. Repeat the request with the same key to learn what happened.",
+    ),
     "overloaded": ProblemType(503, "Overloaded", "Nothing happened. Try again after Retry-After."),
     "draining": ProblemType(503, "Draining", "This replica is stopping; nothing happened."),
     "database-unavailable": ProblemType(

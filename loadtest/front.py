@@ -1,0 +1,136 @@
+"""The real Nginx with the configuration that the repository ships, on a free port."""
+
+import asyncio
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from transferd.devstack import StackError
+from transferd.devstack.process import free_port
+
+FOLDER = Path(__file__).parents[1] / "nginx"
+_START_S = 10.0
+# Server programs live outside of most people's PATH.
+_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
+
+
+def program() -> str:
+    """Where nginx is. Raises StackError."""
+    found = shutil.which("nginx", path=_PATH)
+    if found is None:
+        raise StackError("nginx is missing: apt install nginx libnginx-mod-http-js")
+    return found
+
+
+class Nginx:
+    """A running Nginx; `url` is where clients come in."""
+
+    def __init__(
+        self, directory: Path, environment: Mapping[str, str], changed: tuple[str, str] | None
+    ) -> None:
+        self.directory = directory
+        self._changed = changed
+        self.port = free_port()
+        self.status_port = free_port()
+        self._environment = {
+            "NGINX_LISTEN": f"127.0.0.1:{self.port}",
+            "NGINX_STATUS_LISTEN": f"127.0.0.1:{self.status_port}",
+            "NGINX_ACCESS_LOG": str(directory / "access.log"),
+            "NGINX_RATE": "100000",
+            "NGINX_KEY_RATE": "100000",
+        } | dict(environment)
+        self.process: asyncio.subprocess.Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Where clients come in."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def render(self, replicas: Sequence[str]) -> None:
+        """Write the configuration for these replicas, `host:port` each."""
+        subprocess.run(
+            [FOLDER / "render", self.directory, *replicas],
+            check=True,
+            env=os.environ | self._environment,
+        )
+        if self._changed is not None:
+            old, new = self._changed
+            path = self.directory / "nginx.conf"
+            text = path.read_text()
+            assert old in text, old
+            path.write_text(text.replace(old, new))
+
+    async def start(self, replicas: Sequence[str]) -> None:
+        """Start it, and wait until it listens."""
+        self.render(replicas)
+        log = (self.directory / "error.log").open("ab")
+        self.process = await asyncio.create_subprocess_exec(
+            *(program(), "-e", "stderr", "-c", str(self.directory / "nginx.conf")),
+            *("-g", "daemon off;"),
+            stderr=log,
+        )
+        log.close()
+        async with asyncio.timeout(_START_S):
+            # Nobody tells us; asking is all there is.
+            while not await self._listens():  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+
+    async def reload(self, replicas: Sequence[str]) -> None:
+        """Another list of replicas, while requests are on their way."""
+        self.render(replicas)
+        assert self.process is not None
+        self.process.send_signal(signal.SIGHUP)
+
+    async def stop(self) -> None:
+        """End it, if it runs."""
+        if self.process is not None and self.process.returncode is None:
+            self.process.terminate()
+            await self.process.wait()
+
+    def access_log(self) -> list[dict[str, Any]]:
+        """A row for each request so far."""
+        text = (self.directory / "access.log").read_text()
+        return [orjson.loads(line) for line in text.splitlines()]
+
+    def log_of_errors(self) -> str:
+        """What it complained about."""
+        return (self.directory / "error.log").read_text()
+
+    async def _listens(self) -> bool:
+        assert self.process is not None
+        if self.process.returncode is not None:
+            raise StackError(f"nginx did not start: {self.log_of_errors().strip()}")
+        try:
+            _, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
+            return False
+        writer.close()
+        return True
+
+
+@asynccontextmanager
+async def running_nginx(
+    replicas: Sequence[str],
+    environment: Mapping[str, str] | None = None,
+    *,
+    changed: tuple[str, str] | None = None,
+) -> AsyncIterator[Nginx]:
+    """Nginx before these replicas, until the block ends; with a text of its configuration changed,
+    for comparison. Raises StackError."""
+    with tempfile.TemporaryDirectory(prefix="transferd-nginx-") as name:
+        # Its workers are another user when we are root.
+        os.chmod(name, 0o711)
+        nginx = Nginx(Path(name), environment or {}, changed)
+        try:
+            await nginx.start(replicas)
+            yield nginx
+        finally:
+            await nginx.stop()

@@ -1,0 +1,33 @@
+// Which replica a request belongs to. It is only a hint: any replica may answer anything, and a wallet's
+// requests are quickest where its actor is.
+
+const SOURCE = /"source_wallet_id"\s*:\s*"([0-9a-fA-F-]{36})"/;
+const PATH = /^\/wallets\/([0-9a-fA-F-]{36})(?:\/|$)/;
+
+function of(r) {
+    const named = r.headersIn['X-Wallet-Id'];
+    if (named) {
+        return named.toLowerCase();
+    }
+    const inPath = PATH.exec(r.uri);
+    if (inPath) {
+        return inPath[1].toLowerCase();
+    }
+    if (r.method === 'POST') {
+        if (r.uri === '/transfers') {
+            const inBody = SOURCE.exec(r.requestText || '');
+            if (inBody) {
+                return inBody[1].toLowerCase();
+            }
+        }
+        // A batch has many wallets, and a reversal names none. What is sent again comes to the same
+        // replica, where it joins the first.
+        const key = r.headersIn['Idempotency-Key'];
+        if (key) {
+            return key;
+        }
+    }
+    return r.variables.request_id;
+}
+
+export default { of };

@@ -1,0 +1,121 @@
+"""Replicas that die, restart and multiply behind Nginx, under load: no client notices."""
+
+import os
+import signal
+
+from tests.conftest import Database
+from tests.support.command import alive, run
+from tests.support.load import Load
+from tests.support.topology import Topology, free_ports, settings_of, topology
+from tests.support.truth import faults_in
+from tests.support.waiting import until
+
+
+async def loads(whole: Topology, count: int = 6, *, repeats: bool = False) -> list[Load]:
+    """Load from several wallets, which belong to different replicas."""
+    bob = await whole.api.wallet()
+    found = []
+    for n in range(count):
+        load = Load(
+            whole.api, await whole.api.wallet(1_000_000), bob, name=f"load-{n}", repeats=repeats
+        )
+        load.start(workers=3)
+        found.append(load)
+    return found
+
+
+async def more(all_loads: list[Load], transfers: int) -> None:
+    """Wait until each has that many more acknowledged."""
+    for load in all_loads:
+        await load.until_acknowledged(transfers)
+
+
+async def assert_unnoticed(all_loads: list[Load], database: Database) -> None:
+    """Nothing but 201, and all of it in the ledger once."""
+    for load in all_loads:
+        await load.stop()
+    assert [dict(load.statuses) for load in all_loads] == [
+        {201: len(load.acknowledged)} for load in all_loads
+    ]
+    assert not any(load.unknown for load in all_loads)
+    for load in all_loads:
+        await load.assert_each_once(database)
+    assert await faults_in(database) == []
+
+
+async def test_the_wallets_of_a_killed_replica_move_and_no_client_notices(
+    database: Database,
+) -> None:
+    async with topology(database, 2) as whole:
+        under_load = await loads(whole)
+        await more(under_load, 20)
+        for _ in range(2):
+            os.kill(whole.pids()[0], signal.SIGKILL)
+            await more(under_load, 20)
+            await whole.supervisor.says("SIGKILL): starting it again")
+            await whole.until_all_ready()
+        await more(under_load, 20)
+        await assert_unnoticed(under_load, database)
+
+
+async def test_replicas_restart_one_after_the_other_and_no_client_notices(
+    database: Database,
+) -> None:
+    async with topology(database, 3) as whole:
+        before = set(whole.pids())
+        under_load = await loads(whole)
+        await more(under_load, 20)
+        whole.supervisor.send(signal.SIGHUP)
+        await whole.supervisor.says("all replicas were restarted")
+        assert before.isdisjoint(whole.pids())
+        await more(under_load, 20)
+        await assert_unnoticed(under_load, database)
+
+
+async def test_replicas_come_and_go_and_no_client_notices(database: Database) -> None:
+    async with topology(database, 3, behind=[0]) as whole:
+        # A worker of Nginx that goes closes its connections, and a request may meet that: whoever
+        # keeps connections open has to send it again.
+        under_load = await loads(whole, repeats=True)
+        await more(under_load, 20)
+        for count in (3, 2, 1, 3):
+            await whole.nginx.reload(whole.addresses[:count])
+            await more(under_load, 30)
+        assert {row["replica"] for row in whole.nginx.access_log()} == set(whole.addresses)
+        await assert_unnoticed(under_load, database)
+
+
+# The supervisor
+
+
+async def test_sigterm_stops_all_replicas_in_order(database: Database) -> None:
+    async with topology(database, 2) as whole:
+        processes = whole.supervisor.processes()
+        assert len(processes) == 3
+        whole.supervisor.send(signal.SIGTERM)
+        assert await whole.supervisor.end() == 0
+        assert alive(processes) == []
+        assert len(whole.supervisor.lines_with('"stopped"')) == 2
+
+
+async def test_replicas_do_not_outlive_their_supervisor(database: Database) -> None:
+    async with topology(database, 2) as whole:
+        processes = whole.supervisor.processes()
+        await whole.supervisor.kill()
+        await until(lambda: alive(processes) == [], within_s=30)
+
+
+async def test_a_replica_that_cannot_run_at_all_ends_the_supervisor(database: Database) -> None:
+    settings = settings_of(database, free_ports(2)) | {
+        "TRANSFERD_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/nothing"
+    }
+    code, output = await run("serve", "--processes", "2", settings=settings)
+    assert code == 1
+    assert "PostgreSQL:" in output
+    assert "starting it again" not in output
+
+
+async def test_processes_need_ports_to_count_up_from(database: Database) -> None:
+    code, output = await run("serve", "--processes", "2", settings=settings_of(database, 0))
+    assert (code, output.count("\n")) == (1, 1)
+    assert "TRANSFERD_PORT" in output

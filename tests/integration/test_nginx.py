@@ -1,0 +1,264 @@
+"""Nginx with the shipped configuration before real replicas: routes, limits, its own answers."""
+
+import asyncio
+import gzip
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+import pytest
+
+from loadtest.front import FOLDER, Nginx, running_nginx
+from tests.conftest import Database, Replicas
+from tests.support.api import Api
+from tests.support.contract import transfer_body
+from tests.support.pressure import statuses
+from tests.support.waiting import until
+from transferd.config import Limits
+from transferd.web import problems
+
+
+class Front:
+    """Replicas behind an Nginx, and a client that comes in through it."""
+
+    def __init__(self, replicas: Replicas, exits: AsyncExitStack) -> None:
+        self._replicas = replicas
+        self._exits = exits
+        self.apis: list[Api] = []
+
+    async def open(self, count: int = 3, **environment: str) -> tuple[Nginx, Api]:
+        """Nginx before that many replicas, and a client of it."""
+        self.apis = [await self._replicas.start() for _ in range(count)]
+        addresses = [urlsplit(api.url).netloc for api in self.apis]
+        nginx = await self._exits.enter_async_context(running_nginx(addresses, environment))
+        session = await self._exits.enter_async_context(
+            aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0))
+        )
+        return nginx, Api(session, nginx.url)
+
+
+@pytest.fixture
+async def front(replicas: Replicas) -> AsyncIterator[Front]:
+    async with AsyncExitStack() as exits:
+        yield Front(replicas, exits)
+
+
+async def replicas_that_answered(nginx: Nginx, path: str, requests: int) -> Counter[str]:
+    """How many requests for the path each replica answered, once that many are logged."""
+
+    def rows() -> list[str]:
+        return [row["replica"] for row in nginx.access_log() if row["path"] == path]
+
+    await until(lambda: len(rows()) >= requests)
+    return Counter(rows())
+
+
+# Where a request goes
+
+
+async def test_a_wallet_always_reaches_the_same_replica(front: Front) -> None:
+    nginx, api = await front.open()
+    ada, bob = await api.wallet(1_000), await api.wallet(1_000)
+    replies = [await api.transfer(ada, bob, 1) for _ in range(12)]
+    assert statuses(replies) == {201: 12}
+    assert len(await replicas_that_answered(nginx, "/transfers", 12)) == 1
+    [home] = await replicas_that_answered(nginx, "/transfers", 12)
+    for _ in range(3):
+        await api.get(f"/wallets/{ada}")
+        await api.post(f"/wallets/{ada}/freeze")
+    assert set(await replicas_that_answered(nginx, f"/wallets/{ada}", 3)) == {home}
+    assert set(await replicas_that_answered(nginx, f"/wallets/{ada}/freeze", 3)) == {home}
+
+
+async def test_wallets_are_spread_over_all_replicas(front: Front) -> None:
+    nginx, api = await front.open()
+    bob = await api.wallet()
+    for _ in range(30):
+        assert (await api.transfer(await api.wallet(10), bob, 1)).status == 201
+    assert len(await replicas_that_answered(nginx, "/transfers", 30)) == 3
+
+
+async def test_a_header_names_the_wallet_where_it_is_given(front: Front) -> None:
+    nginx, api = await front.open()
+    for n in range(6):
+        await api.call("GET", f"/currencies?limit={n + 1}", headers={"X-Wallet-Id": "one"})
+    assert len(await replicas_that_answered(nginx, "/currencies", 6)) == 1
+
+
+async def test_batches_and_reversals_follow_their_key(front: Front) -> None:
+    nginx, api = await front.open()
+    ada, bob = await api.wallet(1_000), await api.wallet()
+    transfer = (await api.transfer(ada, bob, 100)).json["id"]
+    body = {"mode": "atomic", "transfers": [transfer_body(ada, bob)] * 2_000}
+    replies = [await api.post("/transfers/batch", body, key="payday") for _ in range(3)]
+    assert statuses(replies) == {422: 3}  # there is not enough for 2,000
+    assert len(await replicas_that_answered(nginx, "/transfers/batch", 3)) == 1
+    path = f"/transfers/{transfer}/reversal"
+    for _ in range(3):
+        assert (await api.post(path, {"amount": 1}, key="back")).status == 201
+    assert len(await replicas_that_answered(nginx, path, 3)) == 1
+
+
+async def test_the_rest_is_spread(front: Front) -> None:
+    nginx, api = await front.open()
+    for _ in range(30):
+        await api.get("/currencies")
+    assert len(await replicas_that_answered(nginx, "/currencies", 30)) == 3
+
+
+# Too often
+
+
+async def test_an_address_that_pays_too_often_is_told_to_wait(front: Front) -> None:
+    _, api = await front.open(1, NGINX_RATE="1", NGINX_BURST="4")
+    ada, bob = await api.wallet(1_000), await api.wallet()
+    replies = await asyncio.gather(*(api.transfer(ada, bob, 1) for _ in range(20)))
+    refused = [reply for reply in replies if reply.status == 429]
+    assert 14 <= len(refused) <= 15
+    assert statuses(replies)[201] == 20 - len(refused)
+    for reply in refused:
+        assert (reply.code, reply.headers["Retry-After"]) == ("rate-limited", "1")
+        assert reply.headers["Content-Type"] == "application/problem+json"
+        assert reply.json["request_id"] == reply.headers["X-Request-Id"]
+    # Nothing else is counted.
+    assert statuses([await api.get(f"/wallets/{ada}") for _ in range(20)]) == {200: 20}
+
+
+async def test_a_key_that_pays_too_often_is_told_to_wait_and_others_are_not(front: Front) -> None:
+    _, api = await front.open(1, NGINX_KEY_RATE="1", NGINX_KEY_BURST="4")
+    ada, bob = await api.wallet(1_000), await api.wallet()
+
+    async def pay(token: str) -> int:
+        headers = {"Authorization": f"Bearer td_{token}_{'x' * 43}"}
+        body = transfer_body(ada, bob)
+        return (await api.post("/transfers", body, key=token, headers=headers)).status
+
+    # Both keys are unknown to the replica; Nginx counts what is sent.
+    mine = Counter(await asyncio.gather(*(pay("mine") for _ in range(20))))
+    assert 14 <= mine[429] <= 15
+    assert mine[401] == 20 - mine[429]
+    assert Counter([await pay("yours")]) == {401: 1}
+
+
+# What Nginx answers itself
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/console", "/console/"])
+async def test_what_is_for_operators_is_not_public(path: str, front: Front) -> None:
+    _, api = await front.open(1)
+    reply = await api.get(path)
+    assert (reply.status, reply.code) == (404, "not-found")
+    assert reply.json["instance"] == path
+
+
+async def test_a_body_that_is_too_large_is_a_problem(front: Front) -> None:
+    _, api = await front.open(1)
+    reply = await api.post("/transfers", {"metadata": {"x": "y" * 40_000}}, key="large")
+    assert (reply.status, reply.code) == (413, "body-too-large")
+    assert reply.headers["Content-Type"] == "application/problem+json"
+
+
+async def test_without_a_replica_the_answer_is_a_problem(front: Front) -> None:
+    nginx, api = await front.open(1)
+    await nginx.reload(["127.0.0.1:9"])
+    await until(lambda: gone(api))
+    reply = await api.get("/currencies")
+    assert (reply.status, reply.code, reply.headers["Retry-After"]) == (502, "bad-gateway", "1")
+
+
+async def gone(api: Api) -> bool:
+    return (await api.get("/currencies")).status == 502
+
+
+async def test_what_is_not_http_is_a_problem(front: Front) -> None:
+    nginx, _ = await front.open(1)
+    reader, writer = await asyncio.open_connection("127.0.0.1", nginx.port)
+    writer.write(b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
+    answer = await reader.read()
+    writer.close()
+    assert answer.startswith(b"HTTP/1.1 400 ")
+    assert orjson.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "malformed-request"
+
+
+def test_nginx_says_what_the_replicas_say() -> None:
+    for line in (FOLDER / "problems.conf").read_text().splitlines():
+        if "return" in line:
+            status, _, body = line.strip().removeprefix("return ").partition(" ")
+            problem = orjson.loads(body.strip("';"))
+            kind = problems.TYPES[problem["code"]]
+            assert (problem["status"], problem["title"]) == (kind.status, kind.title)
+            assert int(status) == kind.status
+            assert problem["detail"] == kind.meaning
+
+
+def test_bodies_and_times_are_those_of_the_limits() -> None:
+    text = (FOLDER / "nginx.conf.template").read_text()
+    limits = Limits()
+    size = f"{limits.body_bytes_max // 1024}k;"
+    assert text.count(f"client_max_body_size {size}") == 1
+    assert f"client_body_buffer_size {size}" in text
+    assert f"client_max_body_size {limits.batch_body_bytes_max // 2**20}m;" in text
+    for setting in ("proxy_read_timeout", "proxy_send_timeout", "proxy_next_upstream_timeout"):
+        assert f"    {setting} {limits.nginx_timeout_s:g}s;" in text
+    assert "keepalive_timeout 2s;" in text
+    assert limits.drain_linger_s > 2
+
+
+# What it adds
+
+
+async def test_ids_are_passed_on_and_made_where_there_is_none(front: Front) -> None:
+    nginx, api = await front.open(1)
+    mine = await api.call("GET", "/currencies", headers={"X-Request-Id": "mine"})
+    assert mine.headers["X-Request-Id"] == "mine"
+    other = await api.get("/currencies")
+    odd = await api.call("GET", "/currencies", headers={"X-Request-Id": 'od"d'})
+    await until(lambda: len(nginx.access_log()) >= 3)
+    logged = [row["request_id"] for row in nginx.access_log()]
+    assert logged == [reply.headers["X-Request-Id"] for reply in (mine, other, odd)]
+    assert len(set(logged)) == 3
+
+
+async def test_every_answer_has_the_headers_that_keep_browsers_safe(front: Front) -> None:
+    _, api = await front.open(1)
+    for path in ("/currencies", "/metrics", "/docs", "/wallets/none"):
+        headers = (await api.get(path)).headers
+        assert headers["X-Content-Type-Options"] == "nosniff"
+        assert headers["X-Frame-Options"] == "DENY"
+        assert "default-src 'self'" in headers["Content-Security-Policy"]
+
+
+async def test_long_answers_are_compressed_and_keep_their_tag(front: Front) -> None:
+    _, api = await front.open(1)
+    session = api.session
+    headers = {"Accept-Encoding": "gzip"}
+    async with session.get(
+        f"{api.url}/openapi.json", headers=headers, auto_decompress=False
+    ) as response:
+        assert response.headers["Content-Encoding"] == "gzip"
+        assert orjson.loads(gzip.decompress(await response.read()))["openapi"].startswith("3.1")
+
+
+async def test_event_streams_come_at_once(front: Front) -> None:
+    _, api = await front.open(1)
+    ada, bob = await api.wallet(100), await api.wallet()
+    async with api.session.get(f"{api.url}/wallets/{bob}/events") as response:
+        assert response.status == 200
+        await api.transfer(ada, bob, 7)
+        async with asyncio.timeout(5):
+            while b"transfer.posted" not in await response.content.readline():
+                pass
+
+
+async def test_the_log_tells_no_secrets(front: Front, database: Database) -> None:
+    nginx, api = await front.open(1)
+    secret = "td_someone_" + "s" * 43
+    headers = {"Authorization": f"Bearer {secret}"}
+    await api.call("GET", "/currencies?cursor=hush", headers=headers, key="hush")
+    await until(lambda: len(nginx.access_log()) >= 1)
+    text = (nginx.directory / "access.log").read_text() + nginx.log_of_errors()
+    assert "hush" not in text
+    assert secret not in text

@@ -1,0 +1,94 @@
+"""Replicas as processes behind an Nginx, all as they are run for real."""
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import aiohttp
+
+from loadtest.front import Nginx, running_nginx
+from tests.conftest import Database
+from tests.support.api import Api
+from tests.support.command import Command, running
+from tests.support.waiting import until
+from transferd.devstack.process import free_port, port_is_free
+
+
+def settings_of(database: Database, port: int) -> dict[str, str]:
+    """The environment of `transferd serve` on the database of this test."""
+    settings = database.settings()
+    return {
+        "TRANSFERD_DATABASE_URL": settings.required("database_url"),
+        "TRANSFERD_REDIS_URL": settings.required("redis_url"),
+        "TRANSFERD_PORT": str(port),
+        "TRANSFERD_AUTH": "off",
+    }
+
+
+def free_ports(count: int) -> int:
+    """The first of so many ports in a row that nobody listens on."""
+    while True:
+        first = free_port()
+        if all(port_is_free(port) for port in range(first, first + count)):
+            return first
+
+
+async def is_ready(api: Api, url: str) -> bool:
+    """Whether a replica says that it is ready."""
+    try:
+        async with api.session.get(f"{url}/readyz") as response:
+            return response.status == 200
+    except aiohttp.ClientError:
+        return False
+
+
+class Topology:
+    """`supervisor` is `transferd serve --processes N`; `api` comes in through `nginx`."""
+
+    def __init__(
+        self, first_port: int, processes: int, supervisor: Command, nginx: Nginx, api: Api
+    ) -> None:
+        self.addresses = [f"127.0.0.1:{first_port + n}" for n in range(processes)]
+        self.supervisor = supervisor
+        self.nginx = nginx
+        self.api = api
+
+    async def until_all_ready(self) -> None:
+        """Wait until each replica is ready."""
+        for address in self.addresses:
+            await self.until_ready(address)
+
+    async def until_ready(self, address: str) -> None:
+        """Wait until this one is ready."""
+
+        async def ready() -> bool:
+            return await is_ready(self.api, f"http://{address}")
+
+        await until(ready, within_s=30)
+
+    def pids(self) -> list[int]:
+        """The processes of the replicas, without their supervisor."""
+        return [p.pid for p in self.supervisor.processes() if p.pid != self.supervisor.pid]
+
+
+@asynccontextmanager
+async def topology(
+    database: Database, processes: int, *, behind: Sequence[int] | None = None
+) -> AsyncIterator[Topology]:
+    """So many replicas, of which Nginx knows all, or those whose numbers are in `behind`."""
+    first = free_ports(processes)
+    async with AsyncExitStack() as exits:
+        supervisor = await exits.enter_async_context(
+            running(
+                *("serve", "--processes", str(processes)), settings=settings_of(database, first)
+            )
+        )
+        known = [f"127.0.0.1:{first + n}" for n in behind or range(processes)]
+        nginx = await exits.enter_async_context(running_nginx(known))
+        session = await exits.enter_async_context(
+            aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=15)
+            )
+        )
+        whole = Topology(first, processes, supervisor, nginx, Api(session, nginx.url))
+        await whole.until_all_ready()
+        yield whole

@@ -1,0 +1,167 @@
+"""Several replicas on consecutive ports, each a process that is started again when it dies.
+
+A replica uses one core. One port for each, because the kernel would spread a wallet over processes
+that share one, and a wallet's requests are quickest where its actor is.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+
+import aiohttp
+import click
+
+from transferd.config import ConfigurationError, Limits, Settings
+
+_PROGRAM = (sys.executable, "-m", "transferd", "serve", "--supervised")
+# What `transferd serve` exits with when the environment is wrong: trying again would not help.
+_CANNOT_RUN = 1
+
+
+class _Unusable(Exception):
+    """A replica could not even start for the first time; it has said why."""
+
+
+class Supervisor:
+    """Keeps the replicas running. SIGHUP restarts them one after another."""
+
+    def __init__(self, settings: Settings, limits: Limits, processes: int) -> None:
+        if settings.port == 0:
+            raise ConfigurationError("--processes counts up from TRANSFERD_PORT, so it cannot be 0")
+        if settings.port + processes - 1 > 65535:
+            raise ConfigurationError("TRANSFERD_PORT leaves too few ports for --processes")
+        self._limits = limits
+        self._host = settings.host
+        self._ports = range(settings.port, settings.port + processes)
+        self._running: dict[int, asyncio.subprocess.Process] = {}
+        self._asked_to_restart = asyncio.Event()
+        # Replicas that are restarted on purpose come back at once and without a complaint.
+        self._restarting: set[int] = set()
+
+    def __repr__(self) -> str:
+        return f"<Supervisor {len(self._running)} of {len(self._ports)} replicas running>"
+
+    async def run(self) -> int:
+        """Supervise until cancelled; 1 if a replica cannot run at all."""
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, self._asked_to_restart.set)
+        code = 0
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for port in self._ports:
+                    tasks.create_task(self._keep(port))
+                tasks.create_task(self._restart_when_asked())
+        except* _Unusable:
+            code = _CANNOT_RUN
+        finally:
+            await self._stop()
+        return code
+
+    async def _keep(self, port: int) -> None:
+        """Start the replica, and again whenever it has ended."""
+        waits = self._waits()
+        is_first = True
+        while True:
+            started = time.monotonic()
+            process = await asyncio.create_subprocess_exec(
+                *_PROGRAM,
+                env=os.environ | {"TRANSFERD_PORT": str(port)},
+                # Its end of this pipe tells it that we are gone, however that came.
+                stdin=asyncio.subprocess.PIPE,
+            )
+            self._running[port] = process
+            code = await process.wait()
+            del self._running[port]
+            if port in self._restarting:
+                self._restarting.discard(port)
+                continue
+            if is_first and code == _CANNOT_RUN:
+                raise _Unusable
+            is_first = False
+            if time.monotonic() - started > self._limits.replica_stable_s:
+                waits = self._waits()
+            wait_s = next(waits)
+            click.echo(
+                f"the replica on port {port} has ended ({_reason(code)}): starting it again"
+                + (f" in {wait_s:g} s" if wait_s else ""),
+                err=True,
+            )
+            await asyncio.sleep(wait_s)
+
+    def _waits(self) -> Iterator[float]:
+        """At once, then longer and longer: one that dies at its start must not use up a core."""
+        yield 0.0
+        wait_s = self._limits.replica_restart_first_s
+        while True:
+            yield wait_s
+            wait_s = min(2 * wait_s, self._limits.replica_restart_max_s)
+
+    async def _restart_when_asked(self) -> None:
+        while True:
+            await self._asked_to_restart.wait()
+            self._asked_to_restart.clear()
+            for port in self._ports:
+                if not await self._restart(port):
+                    click.echo(
+                        f"the replica on port {port} did not come back: the others are left alone",
+                        err=True,
+                    )
+                    break
+            else:
+                click.echo("all replicas were restarted", err=True)
+
+    async def _restart(self, port: int) -> bool:
+        """Let one drain and start it again; whether it became ready."""
+        process = self._running.get(port)
+        if process is not None:
+            self._restarting.add(port)
+            process.terminate()
+            await process.wait()
+        async with aiohttp.ClientSession() as session:
+            deadline = time.monotonic() + self._limits.replica_start_s
+            while time.monotonic() < deadline:
+                if await _is_ready(session, f"http://{self._host}:{port}/readyz"):
+                    return True
+                await asyncio.sleep(self._limits.replica_poll_s)
+        return False
+
+    async def _stop(self) -> None:
+        """Drain all at once; who has not ended when even the slowest should have is killed."""
+        processes = list(self._running.values())
+        for process in processes:
+            process.terminate()
+        limits = self._limits
+        patience_s = limits.drain_linger_s + 2 * limits.drain_timeout_s
+        if not processes:
+            return
+        waiting = [asyncio.ensure_future(process.wait()) for process in processes]
+        _, late = await asyncio.wait(waiting, timeout=patience_s)
+        if late:
+            for process in processes:
+                if process.returncode is None:
+                    process.kill()
+            await asyncio.wait(late)
+
+
+async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:
+    try:
+        async with session.get(url, timeout=aiohttp.ClientTimeout(total=1.0)) as response:
+            return response.status == 200
+    except (aiohttp.ClientError, TimeoutError):
+        return False
+
+
+def _reason(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"
+
+
+async def supervisor_gone() -> None:
+    """Wait until the supervisor has ended: a replica of its own must not outlive it."""
+    reader = asyncio.StreamReader()
+    await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), sys.stdin
+    )
+    while await reader.read(1024):
+        pass
