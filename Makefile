@@ -16,7 +16,7 @@ export PYTHON
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test bench check lint fmt docs constraints venv services clean
+.PHONY: help run test bench check lint fmt docs constraints venv services scale clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
@@ -52,7 +52,10 @@ constraints: ## Pin the newest versions of all dependencies
 
 venv: $(DEVELOP_STAMP) ## Make .venv with everything for development
 
-services: ## Make sure that PostgreSQL, Redis, RabbitMQ and wrk are installed
+scale: ## Run so many replicas in the compose project, without losing a request: REPLICAS=3
+	@deploy/scale $(REPLICAS)
+
+services: ## Make sure that the servers and tools that tests start are installed
 	@.ci/services
 
 clean: ## Remove caches, build output and reports (.venv stays)

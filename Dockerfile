@@ -1,0 +1,30 @@
+# One image for replicas, worker, migrations and load tests; what it runs is in docker-compose.yml.
+FROM python:3.12.8-slim-bookworm AS build
+WORKDIR /src
+RUN python -m venv /venv
+ENV PATH=/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY transferd transferd
+# Exactly the versions that the tests run with.
+RUN pip install -c constraints.txt ".[tracing]"
+
+FROM build AS build-loadtest
+RUN pip install -c constraints.txt locust
+
+# The users who load-test it: Locust, and the scenarios.
+FROM python:3.12.8-slim-bookworm AS loadtest
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin transferd
+COPY --from=build-loadtest /venv /venv
+COPY loadtest /loadtest
+ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 10001:10001
+WORKDIR /
+EXPOSE 8089
+
+FROM python:3.12.8-slim-bookworm
+RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin transferd
+COPY --from=build /venv /venv
+ENV PATH=/venv/bin:$PATH PYTHONDONTWRITEBYTECODE=1 PYTHONUNBUFFERED=1
+USER 10001:10001
+EXPOSE 8080
+CMD ["transferd", "serve"]
