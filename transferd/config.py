@@ -1,7 +1,8 @@
 """Every knob: `Settings`, from the environment, checked at start. Nothing else reads it."""
 
+from dataclasses import fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -15,6 +16,17 @@ from pydantic import (
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from transferd.limits import ConfigurationError, Limits
+
+# These are in the OpenAPI document and the same for every client of every installation.
+_OF_THE_CONTRACT = frozenset(
+    {
+        "batch_transfers_max",
+        "list_items_default",
+        "list_items_max",
+        "metadata_bytes_max",
+        "text_chars_max",
+    }
+)
 
 __all__ = ["ConfigurationError", "Limits", "Settings", "load_settings"]
 
@@ -120,6 +132,11 @@ class Settings(BaseSettings):
         le=3650,
         description="How long deliveries are kept, and repeated events recognized by them.",
     )
+    limits: str = Field(
+        "",
+        description="Bounds other than those of `transferd/limits.py`:"
+        " `mailbox_envelopes_max=1024,read_connections=20`.",
+    )
     webhook_allow_http: bool = Field(False, description="Allow webhooks that are not https.")
     webhook_allow_networks: Annotated[str, AfterValidator(_networks)] = Field(
         "",
@@ -137,6 +154,30 @@ class Settings(BaseSettings):
         """Networks that are not public, and allowed all the same."""
         parts = self.webhook_allow_networks.split(",")
         return tuple(ip_network(part.strip()) for part in parts if part.strip())
+
+    def limits_of(self) -> Limits:
+        """The bounds, with the changes that the setting names. Raises ConfigurationError."""
+        usual = Limits()
+        known = {field.name: getattr(usual, field.name) for field in fields(Limits)}
+        changes: dict[str, Any] = {}
+        for part in self.limits.split(","):
+            name, _, value = (word.strip() for word in part.partition("="))
+            if not name and not value:
+                continue
+            if name not in known:
+                raise ConfigurationError(f"TRANSFERD_LIMITS: there is no limit {name!r}")
+            if name in _OF_THE_CONTRACT:
+                raise ConfigurationError(f"TRANSFERD_LIMITS: {name} is part of the HTTP contract")
+            try:
+                # A count stays a whole number.
+                changes[name] = type(known[name])(value)
+            except ValueError:
+                raise ConfigurationError(
+                    f"TRANSFERD_LIMITS: {name} must be a number like {known[name]}"
+                ) from None
+            if changes[name] <= 0:
+                raise ConfigurationError(f"TRANSFERD_LIMITS: {name} must be above zero")
+        return Limits(**changes)
 
     def required(self, name: Literal["database_url", "redis_url", "amqp_url"]) -> str:
         """The setting, or ConfigurationError with the variable to set."""

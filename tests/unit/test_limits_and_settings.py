@@ -292,3 +292,36 @@ def test_settings_do_not_change_once_they_are_read() -> None:
     settings = load_settings()
     with pytest.raises(ValidationError):
         settings.port = 9000  # type: ignore[misc]
+
+
+# Limits that are changed by a setting
+
+
+def limits_of(text: str) -> Limits:
+    return Settings(limits=text).limits_of()
+
+
+def test_limits_are_changed_by_name() -> None:
+    changed = limits_of(" mailbox_envelopes_max = 1024, drain_linger_s=1.5,")
+    assert changed == replace(Limits(), mailbox_envelopes_max=1024, drain_linger_s=1.5)
+    assert isinstance(changed.mailbox_envelopes_max, int)
+    assert limits_of("") == Limits()
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("mailbox=1", "there is no limit 'mailbox'"),
+        ("mailbox_envelopes_max=many", "must be a number like 512"),
+        ("mailbox_envelopes_max=1.5", "must be a number like 512"),
+        ("mailbox_envelopes_max=0", "must be above zero"),
+        ("mailbox_envelopes_max", "must be a number like 512"),
+        ("list_items_max=1000", "is part of the HTTP contract"),
+        ("lock_timeout_s=5", "must be longer than lock_timeout_s"),
+    ],
+)
+def test_a_limit_that_makes_no_sense_is_told_in_one_line(text: str, told: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        limits_of(text)
+    assert told in str(caught.value)
+    assert "\n" not in str(caught.value)

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from transferd.cli.running import progress_bars, run, settings_of
-from transferd.config import Limits, Settings
+from transferd.config import Settings
 from transferd.domain.webhook import EVENT_TYPES
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.dead_letters import (
@@ -73,7 +73,7 @@ def list_command(*, limit: int, as_json: bool, **chosen: Any) -> None:
 
 
 async def _list(settings: Settings, wanted: Filter, limit: int, as_json: bool) -> int:
-    async with Database(settings, Limits(), connections=1) as database:
+    async with Database(settings, settings.limits_of(), connections=1) as database:
         letters = await list_dead_letters(database, wanted, after_id=None, limit=limit)
         total = await count_dead_letters(database, wanted)
     if as_json:
@@ -105,7 +105,7 @@ def show_command(*, id: object) -> None:
 
 
 async def _show(settings: Settings, id: str) -> int:
-    async with Database(settings, Limits(), connections=1) as database:
+    async with Database(settings, settings.limits_of(), connections=1) as database:
         letters = await list_dead_letters(database, Filter(ids=[id]), after_id=None, limit=1)
     if not letters:
         raise click.ClickException(f"there is no dead letter {id}")
@@ -169,7 +169,7 @@ async def _with_progress(
     title: str,
     work: Callable[[Database, Progress], Coroutine[Any, Any, str]],
 ) -> int:
-    async with Database(settings, Limits(), connections=1) as database:
+    async with Database(settings, settings.limits_of(), connections=1) as database:
         with progress_bars(Console(stderr=True)) as bars:
             bar = bars.add_task(title, total=None)
             said = await work(

@@ -19,7 +19,7 @@ from transferd.cli.running import (
     spare_the_collector,
     until_stopped,
 )
-from transferd.config import Limits, Settings
+from transferd.config import Settings
 from transferd.devstack import DevStack
 from transferd.ledger.migrate import migrate
 from transferd.observability.facts import Fact, GroupCommitted
@@ -39,7 +39,7 @@ def dev(*, ephemeral: bool, with_demo: bool) -> None:
 
 async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    limits = Limits()
+    limits = settings.limits_of()
     configure("WARNING" if settings.log_level == "INFO" else settings.log_level)
     async with AsyncExitStack() as exits:
         stack = await exits.enter_async_context(

@@ -14,7 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from transferd.cli.running import progress_bars, run, settings_of
-from transferd.config import Limits, Settings
+from transferd.config import Settings
 from transferd.ledger.audit import Finding, audit
 from transferd.ledger.migrate import migrate
 from transferd.ledger.store.database import Database
@@ -27,7 +27,7 @@ def migrate_command() -> None:
 
 
 async def _migrate(settings: Settings) -> int:
-    applied = await migrate(settings, Limits())
+    applied = await migrate(settings, settings.limits_of())
     click.echo("\n".join(f"applied {name}" for name in applied) or "the database is up to date")
     return 0
 
@@ -40,7 +40,7 @@ def audit_command(*, as_json: bool) -> None:
 
 
 async def _audit(settings: Settings, as_json: bool) -> int:
-    limits = Limits()
+    limits = settings.limits_of()
     progress = progress_bars(Console(stderr=True))
     rows: dict[str, TaskID] = {}
     counts: dict[str, int] = {}

@@ -12,7 +12,7 @@ from transferd.cli.running import (
     until_stopped,
 )
 from transferd.cli.supervisor import Supervisor, supervisor_gone
-from transferd.config import Limits, Settings
+from transferd.config import Settings
 from transferd.observability.logging import configure
 from transferd.service import open_replica
 from transferd.worker import open_worker
@@ -37,7 +37,7 @@ def serve(*, processes: int, supervised: bool) -> None:
 
 
 async def _supervise(settings: Settings, processes: int) -> int:
-    return await Supervisor(settings, Limits(), processes).run()
+    return await Supervisor(settings, settings.limits_of(), processes).run()
 
 
 async def _serve(settings: Settings, *, supervised: bool) -> int:
@@ -46,7 +46,7 @@ async def _serve(settings: Settings, *, supervised: bool) -> int:
         click.echo(
             "TRANSFERD_AUTH=off: everybody who reaches this port may do everything", err=True
         )
-    async with open_replica(settings, Limits()) as replica:
+    async with open_replica(settings, settings.limits_of()) as replica:
         spare_the_collector()
         watches = [replica.first_exit]
         if supervised:
@@ -79,7 +79,7 @@ async def _work(settings: Settings, only: Literal["relay", "notifier"] | None) -
             f"TRANSFERD_NOTIFY_FAIL_RATE={settings.notify_fail_rate}: failures are simulated",
             err=True,
         )
-    async with open_worker(settings, Limits(), only=only) as working:
+    async with open_worker(settings, settings.limits_of(), only=only) as working:
         spare_the_collector()
         click.echo(f"ready when {working.url}/readyz says so", err=True)
         click.echo(f"stopping: {await working.first_exit()}", err=True)
