@@ -32,6 +32,9 @@ _WIDTH_OF_A_PIPE = 10_000
 # Enough for ids that nobody meets twice; a secret of 256 bits is never guessed.
 _ID_BYTES = 8
 _SECRET_BYTES = 32
+_TIMES = ("created", "expires", "last used", "revoked")
+# On a narrow terminal a time takes two lines, but a date is never cut.
+_DATE_CHARS = len("2026-01-02")
 _UNDEFINED_TABLE = "42P01"
 _TIME: TypeAdapter[datetime] = TypeAdapter(QueryTime)
 
@@ -65,7 +68,9 @@ def _client_name(_: click.Context, __: click.Parameter, name: str | None) -> str
     type=click.Choice(SCOPES),
     help="What it is good for; may be given several times. admin includes all.",
 )
-@click.option("--expires-in-days", "days", type=click.IntRange(1, 36_500))
+@click.option(
+    "--expires-in-days", "days", type=click.IntRange(1, 36_500), help="Else it never ends."
+)
 @click.option("--expires-at", "at", metavar="TIME", help="RFC 3339: 2031-01-01T00:00:00Z.")
 @click.option("--json", "as_json", is_flag=True, help="The key with its token as a JSON object.")
 def create_command(
@@ -151,8 +156,10 @@ def _print_keys(listed: Sequence[ListedKey]) -> None:
         Column("id", no_wrap=True),
         Column("client", overflow="fold"),
         Column("scopes", overflow="fold"),
-        *("created", "expires", "last used", "revoked"),
+        *(Column(name, min_width=_DATE_CHARS) for name in _TIMES),
         box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
     )
     for key in listed:
         times = (key.created_at, key.expires_at, key.last_used_at, key.revoked_at)
