@@ -64,6 +64,14 @@ class Database:
         finally:
             await connection.close()
 
+    async def add_the_key_of_nobody(self) -> None:
+        """A key whose secret nobody has: without any a replica that wants keys does not start."""
+        await self.fetch(
+            "INSERT INTO transferd.api_keys (id, client_id, secret_sha256, scopes)"
+            " VALUES ('nobodys', 1, $1, '{}') ON CONFLICT DO NOTHING",
+            bytes(32),
+        )
+
 
 @pytest.fixture
 async def database(servers: Servers) -> AsyncIterator[Database]:
@@ -83,6 +91,8 @@ class Replicas:
 
     async def start(self, limits: Limits | None = None, **settings: object) -> Api:
         """One more replica; a client of it."""
+        if settings.get("auth") == "on":
+            await self._database.add_the_key_of_nobody()
         replica = await self._exits.enter_async_context(
             open_replica(
                 self._database.settings(**settings), limits or Limits(), drain_linger_s=0.0

@@ -114,6 +114,14 @@ class Limits:
     pool_acquire_timeout_s: float = 2.0
     api_key_cache_s: float = 5.0
     api_key_cache_entries_max: int = 10_000
+    # When a key was used last is for people, who ask whether it may go: a minute late is early
+    # enough, and a key that is always in use costs one row a minute.
+    key_uses_interval_s: float = 60.0
+    # Keys in use within such a minute; there are more of them only where somebody makes one for
+    # each call, and nobody asks for the last use of those.
+    key_uses_max: int = 10_000
+    # The last write of a replica that stops: nobody waits longer for it than for a lock.
+    key_uses_last_write_s: float = 1.0
 
     sweep_interval_s: float = 0.25
     # Longer than Nginx's upstream keep-alive (2 s), so that it never writes to a closed connection.

@@ -17,6 +17,7 @@ from transferd.cache.replays import Replays
 from transferd.cache.wallets import Wallets
 from transferd.commit.committer import Committer
 from transferd.config import ConfigurationError, Limits, Settings
+from transferd.ledger.store.clients import has_usable_api_key
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import Rejected
 from transferd.ledger.store.wallets import Currency, read_currencies
@@ -24,6 +25,7 @@ from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
 from transferd.web.application import build
+from transferd.web.key_uses import KeyUses
 from transferd.web.parts import Lifecycle, Parts
 from transferd.web.protocol import Protocol
 from transferd.web.rendering import Rendering
@@ -71,6 +73,7 @@ async def open_replica(
                 ("waiting room", committer.attend()),
                 ("sweeper", parts.router.sweep()),
                 ("event streams", parts.streams.run()),
+                ("uses of API keys", parts.key_uses.run()),
             )
         }
         linger_s = limits.drain_linger_s if drain_linger_s is None else drain_linger_s
@@ -101,6 +104,8 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
     # A ping must not wait behind reads: a busy replica is ready.
     probe = await stack.enter_async_context(Database(settings, limits, connections=1))
     currencies = await _read_currencies(database)
+    if settings.auth == "on":
+        await _assert_somebody_may_call(database)
     rendering = Rendering()
     wallets = Wallets(link, limits)
     replays = Replays(link, limits, name=os.urandom(8).hex())
@@ -126,6 +131,7 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
         router=router,
         rendering=rendering,
         streams=Streams(database, limits),
+        key_uses=KeyUses(database, limits, facts),
         batches=asyncio.Semaphore(limits.batches_max),
         currencies=currencies,
         funding_wallet_ids=frozenset(c.funding_wallet_id for c in currencies.values()),
@@ -204,6 +210,14 @@ async def _read_currencies(database: Database) -> dict[str, Currency]:
             f"the database has no ledger yet ({error}): run `transferd migrate`"
         ) from error
     return {currency.code: currency for currency in currencies}
+
+
+async def _assert_somebody_may_call(database: Database) -> None:
+    if not await has_usable_api_key(database):
+        raise ConfigurationError(
+            "there is no usable API key: make one with `transferd keys create --client NAME"
+            " --scope SCOPE`, or set TRANSFERD_AUTH=off"
+        )
 
 
 def _add_gauges(parts: Parts) -> None:

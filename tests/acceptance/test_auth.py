@@ -1,5 +1,6 @@
 """API keys: who may call, what each scope is good for, and whose an Idempotency-Key is."""
 
+import time
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -9,9 +10,13 @@ from tests.support.api import Api, Reply
 from tests.support.contract import ApiWithKey, api_key, footprint, transfer_body
 from tests.support.deliveries import logged_delivery
 from tests.support.events import following
-from transferd.config import Limits
+from tests.support.waiting import until
+from transferd.config import ConfigurationError, Limits
+from transferd.domain.api_key import SCOPES
+from transferd.service import open_replica
 
 _SCOPES = ("wallets:read", "wallets:write", "transfers:write", "webhooks:admin", "admin")
+assert _SCOPES == SCOPES
 
 
 @pytest.fixture
@@ -87,6 +92,65 @@ async def test_a_key_that_is_revoked_while_in_use_is_good_no_more(
     assert (await user.get("/users")).status == 200
     await database.fetch("UPDATE transferd.api_keys SET revoked_at = now()")
     assert_unauthenticated(await user.get("/users"))
+
+
+async def test_a_revoked_key_is_turned_away_within_the_time_of_the_cache(
+    replicas: Replicas, database: Database
+) -> None:
+    limits = Limits(api_key_cache_s=0.5)
+    user = ApiWithKey(
+        await replicas.start(limits, auth="on"), await api_key(database, "user", "wallets:read")
+    )
+    assert (await user.get("/users")).status == 200
+    await database.fetch("UPDATE transferd.api_keys SET revoked_at = now()")
+    revoked_at = time.monotonic()
+
+    async def is_turned_away() -> bool:
+        asked_at = time.monotonic()
+        reply = await user.get("/users")
+        # Whoever asks later than that is turned away, without exception.
+        assert reply.status == 401 or asked_at < revoked_at + limits.api_key_cache_s
+        return reply.status == 401
+
+    await until(is_turned_away)
+
+
+async def test_a_key_in_the_cache_expires_on_time(replicas: Replicas, database: Database) -> None:
+    api = await replicas.start(Limits(api_key_cache_s=3600.0), auth="on")
+    expires_at = datetime.now(UTC) + timedelta(seconds=1)
+    user = ApiWithKey(api, await api_key(database, "user", "wallets:read", expires_at=expires_at))
+    assert (await user.get("/users")).status == 200
+    # From here on only the cache knows that the key ends.
+    await database.fetch("UPDATE transferd.api_keys SET expires_at = NULL")
+
+    async def has_expired() -> bool:
+        asked_at = datetime.now(UTC)
+        reply = await user.get("/users")
+        if reply.status == 200:
+            assert asked_at < expires_at
+            return False
+        assert datetime.now(UTC) >= expires_at
+        assert_unauthenticated(reply)
+        return True
+
+    await until(has_expired)
+
+
+@pytest.mark.parametrize("usable", ["none", "revoked", "expired"])
+async def test_where_nobody_could_call_no_replica_starts(database: Database, usable: str) -> None:
+    now = datetime.now(UTC)
+    if usable == "revoked":
+        await api_key(database, "late", "admin", revoked_at=now)
+    if usable == "expired":
+        await api_key(database, "late", "admin", expires_at=now - timedelta(seconds=1))
+    with pytest.raises(ConfigurationError, match="there is no usable API key: make one with"):
+        async with open_replica(database.settings(auth="on"), Limits()):
+            pass
+    async with open_replica(database.settings(auth="off"), Limits(), drain_linger_s=0.0):
+        pass
+    await api_key(database, "good", "wallets:read", expires_at=now + timedelta(hours=1))
+    async with open_replica(database.settings(auth="on"), Limits(), drain_linger_s=0.0):
+        pass
 
 
 async def holders_of_scopes(api: Api, database: Database) -> dict[str, ApiWithKey]:

@@ -6,14 +6,16 @@ from functools import partial
 import aiohttp
 import pytest
 
-from tests.conftest import Database, Workers
+from tests.conftest import Database, Replicas, Workers
 from tests.support.api import Api
 from tests.support.command import run, running
 from tests.support.configuration import README
+from tests.support.contract import ApiWithKey
 from tests.support.tidy import shell_commands
 from tests.support.waiting import until
 from tests.support.walk import README_URL, take, walk_in_readme, walk_moves_money
 from transferd.config import Limits
+from transferd.domain.api_key import SCOPES
 
 _CALL = re.compile(r"`(GET|POST|PATCH|DELETE) (/[\w/{}.-]*)`")
 
@@ -60,6 +62,7 @@ async def test_every_documented_command_works(database: Database) -> None:
     documented = documented_commands()
     assert ["audit"] in documented
     assert ["migrate"] in documented
+    assert ["keys", "list"] in documented
     for words in documented:
         if words[0] in ("dev", "serve", "worker"):  # They go on until they are stopped.
             continue
@@ -76,6 +79,20 @@ async def test_serve_serves_what_migrate_has_made(database: Database) -> None:
             session.get(f"{command.url}/readyz") as reply,
         ):
             assert reply.status == 200
+
+
+async def test_the_key_of_the_readme_is_good_for_what_it_says(
+    database: Database, replicas: Replicas
+) -> None:
+    [words] = [words for words in documented_commands() if words[:2] == ["keys", "create"]]
+    code, output = await run(*words, settings=settings_of(database))
+    assert code == 0
+    token = output.splitlines()[-1]
+    shop = ApiWithKey(await replicas.start(auth="on"), token)
+    scopes = {words[at + 1] for at, word in enumerate(words) if word == "--scope"}
+    assert (await shop.get("/users")).status == (200 if "wallets:read" in scopes else 403)
+    assert (await shop.post("/users", {})).code == "forbidden"
+    assert set(SCOPES) <= set(re.findall(r"`([a-z:]+)`", readme()))
 
 
 async def test_every_documented_worker_becomes_ready(workers: Workers, database: Database) -> None:
@@ -130,6 +147,7 @@ def test_the_bounds_are_the_ones_of_the_code() -> None:
         f"within {limits.request_deadline_s:g} seconds",
         f"at most {limits.body_bytes_max // 1024} KiB",
         f"its metadata {limits.metadata_bytes_max // 1024} KiB",
+        f"turned away within {limits.api_key_cache_s:g} seconds",
     ):
         assert bound in text
 

@@ -1,6 +1,7 @@
 """The command line: what cannot run says why in one line; what serves stops in order."""
 
 import asyncio
+import json
 import re
 import signal
 import socket
@@ -15,6 +16,7 @@ from click.testing import CliRunner, Result
 from tests.conftest import Database
 from tests.support.api import Api
 from tests.support.command import run, running
+from tests.support.contract import ApiWithKey
 from tests.support.pressure import held_rows
 from tests.support.servers import Servers
 from tests.support.waiting import until
@@ -180,12 +182,28 @@ async def test_serve_finishes_what_is_on_its_way_and_stops(database: Database) -
 async def test_serve_wants_api_keys_unless_that_is_turned_off(database: Database) -> None:
     settings = settings_of(database)
     del settings["TRANSFERD_AUTH"]
-    async with running("serve", settings=settings) as command:
+    code, output = await run("serve", settings=settings)
+    assert code == 1
+    assert output.splitlines()[-1] == (
+        "Error: there is no usable API key: make one with `transferd keys create --client NAME"
+        " --scope SCOPE`, or set TRANSFERD_AUTH=off"
+    )
+    assert "Traceback" not in output
+    words = ("keys", "create", "--client", "shop", "--scope", "admin", "--json")
+    code, output = await run(*words, settings=settings)
+    assert code == 0
+    token = json.loads(output)["token"]
+    async with (
+        running("serve", settings=settings) as command,
+        aiohttp.ClientSession() as session,
+    ):
         await command.says("serving")
         assert not command.lines_with("TRANSFERD_AUTH=off")
-        async with aiohttp.ClientSession() as session:
-            reply = await Api(session, command.url).post("/users", {})
-        assert reply.code == "unauthenticated"
+        api = Api(session, command.url)
+        assert (await api.post("/users", {})).code == "unauthenticated"
+        assert (await ApiWithKey(api, token).post("/users", {})).status == 201
+        # Nothing that is printed or logged has the token.
+        assert token not in command.output
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

@@ -14,6 +14,7 @@ from transferd.observability.facts import (
     GroupCommitted,
     GroupRetried,
     KeysClaimed,
+    KeyUsesFailed,
     NotificationFinished,
     NotifierFailed,
     OutboxRelayed,
@@ -76,6 +77,10 @@ TRACES: list[tuple[Fact, list[str]]] = [
     (
         RequestFailed("request-1", "/transfers", ValueError("hush")),
         ['transferd_errors_total{where="RequestFailed"} 1.0'],
+    ),
+    (
+        KeyUsesFailed(ConnectionError("postgresql://ada:hush@db.example")),
+        ['transferd_errors_total{where="KeyUsesFailed"} 1.0'],
     ),
     (
         RequestFinished("POST", "/transfers/{id}/reversal", 201, 0.05),

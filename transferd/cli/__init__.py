@@ -4,6 +4,7 @@ import click
 
 from transferd.cli.dead_letters import dead_letters
 from transferd.cli.dev import dev
+from transferd.cli.keys import keys
 from transferd.cli.ledger import audit_command, migrate_command
 from transferd.cli.serving import serve, worker
 
@@ -14,5 +15,5 @@ def main() -> None:
     """A wallet and money-transfer service on PostgreSQL."""
 
 
-for command in (dev, serve, worker, migrate_command, audit_command, dead_letters):
+for command in (dev, serve, worker, migrate_command, audit_command, keys, dead_letters):
     main.add_command(command)

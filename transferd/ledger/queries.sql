@@ -277,6 +277,51 @@ SELECT client_id, secret_sha256, scopes, expires_at, revoked_at
 FROM transferd.api_keys
 WHERE id = $1;
 
+-- name: insert_client
+-- A client is there from its first key on; of two that create it at once the second waits here.
+INSERT INTO transferd.clients (name) VALUES ($1) ON CONFLICT (name) DO NOTHING;
+
+-- name: insert_api_key
+-- A new key, and what may be shown of it.
+INSERT INTO transferd.api_keys (id, client_id, secret_sha256, scopes, expires_at)
+SELECT $1, clients.id, $3, $4, $5 FROM transferd.clients WHERE name = $2
+RETURNING id, $2::text AS client, scopes, created_at, expires_at, last_used_at, revoked_at;
+
+-- name: list_api_keys
+-- What an operator may see of keys, oldest first; never a secret, nor its digest.
+SELECT api_keys.id, clients.name, scopes, api_keys.created_at, expires_at, last_used_at, revoked_at
+FROM transferd.api_keys
+JOIN transferd.clients ON clients.id = client_id
+WHERE $1::text IS NULL OR clients.name = $1
+ORDER BY api_keys.created_at, api_keys.id;
+
+-- name: has_usable_api_key
+-- Where nobody could call, a replica need not start.
+SELECT EXISTS (
+    SELECT FROM transferd.api_keys
+    WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+) AS found;
+
+-- name: revoke_api_keys
+-- The first revocation keeps its time. Locked in id order, as by `record_key_uses`: no deadlock.
+WITH locked AS MATERIALIZED (
+    SELECT id FROM transferd.api_keys WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE transferd.api_keys SET revoked_at = coalesce(revoked_at, now())
+FROM locked
+WHERE api_keys.id = locked.id
+RETURNING api_keys.id;
+
+-- name: record_key_uses
+-- When keys were used last: one statement for all, and a clock that runs ahead counts as now.
+WITH locked AS MATERIALIZED (
+    SELECT id FROM transferd.api_keys WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE
+)
+UPDATE transferd.api_keys SET last_used_at = greatest(last_used_at, least(used.at, now()))
+FROM locked
+JOIN unnest($1::text[], $2::timestamptz[]) AS used (id, at) USING (id)
+WHERE api_keys.id = locked.id;
+
 -- name: ping
 -- Whether PostgreSQL answers.
 SELECT 1;

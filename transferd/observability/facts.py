@@ -62,6 +62,12 @@ class WalletRead(NamedTuple):
     cache: str
 
 
+class KeyUsesFailed(NamedTuple):
+    """When API keys were used last could not be written down; it is tried again."""
+
+    error: BaseException
+
+
 class RequestFinished(NamedTuple):
     """A request was answered; `route` is the template, never the path."""
 
@@ -120,6 +126,7 @@ Fact = (
     | KeysClaimed
     | CacheFailed
     | WalletRead
+    | KeyUsesFailed
     | RequestFinished
     | RequestFailed
     | OutboxRelayed

@@ -13,6 +13,7 @@ from transferd.observability.facts import (
     CommandPoisoned,
     Fact,
     GroupRetried,
+    KeyUsesFailed,
     NotificationFinished,
     NotifierFailed,
     RelayFailed,
@@ -49,6 +50,7 @@ _WORTH_A_LINE = frozenset(
         ActorFailed,
         GroupRetried,
         CacheFailed,
+        KeyUsesFailed,
         RelayFailed,
         NotifierFailed,
         NotificationFinished,
@@ -79,6 +81,8 @@ class Log:
                 self._log.warning("group retried", cause=cause, envelopes=envelopes)
             case CacheFailed(error):
                 self._log.warning("redis call failed", error=_one_line(error))
+            case KeyUsesFailed(error):
+                self._log.warning("uses of API keys not written", error=_one_line(error))
             case RelayFailed(error) | NotifierFailed(error):
                 self._log.warning("notifications wait", error=_one_line(error))
             case NotificationFinished(error=str()) as failed:

@@ -14,6 +14,7 @@ from transferd.observability.facts import (
     GroupCommitted,
     GroupRetried,
     KeysClaimed,
+    KeyUsesFailed,
     NotificationFinished,
     NotifierFailed,
     OutboxRelayed,
@@ -123,7 +124,7 @@ class Metrics:
                 self._relay_time.observe(duration_s)
             case CommandPoisoned() | ActorFailed() | RequestFailed() | RelayFailed():
                 self._errors.labels(type(fact).__name__).inc()
-            case NotifierFailed():
+            case NotifierFailed() | KeyUsesFailed():
                 self._errors.labels(type(fact).__name__).inc()
 
     def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:

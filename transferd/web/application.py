@@ -41,7 +41,11 @@ def build(parts: Parts) -> web.Application:
         client_max_size=parts.limits.body_bytes_max,
     )
     authentication = Authentication(
-        parts.database, parts.limits, is_required=parts.settings.auth == "on", clock=parts.clock
+        parts.database,
+        parts.limits,
+        parts.key_uses,
+        is_required=parts.settings.auth == "on",
+        clock=parts.clock,
     )
     for operation in OPERATIONS:
         # A key may hold slashes; every other part of a path may not.

@@ -1,20 +1,17 @@
 """Who calls: resolves a request to an API client, whom idempotency keys belong to."""
 
-import hashlib
 import hmac
-import re
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from transferd.config import Limits
+from transferd.domain.api_key import ADMIN, Scope, digest_of, id_in
 from transferd.ledger.store.clients import ApiKey, read_api_key
 from transferd.ledger.store.database import Database
+from transferd.web.key_uses import KeyUses
 from transferd.web.problems import Problem
-
-ADMIN = "admin"
-_TOKEN = re.compile(r"td_([0-9A-Za-z]{1,64})_([0-9A-Za-z_-]{16,128})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +21,7 @@ class Principal:
     client_id: int
     scopes: frozenset[str]
 
-    def require(self, scope: str) -> None:
+    def require(self, scope: Scope) -> None:
         """Raise Problem `forbidden` without the scope."""
         if scope not in self.scopes and ADMIN not in self.scopes:
             raise Problem("forbidden", f"This needs the scope {scope}.")
@@ -39,10 +36,17 @@ class Authentication:
     """Resolves `Authorization` headers; keys are kept for a few seconds."""
 
     def __init__(
-        self, database: Database, limits: Limits, *, is_required: bool, clock: Callable[[], float]
+        self,
+        database: Database,
+        limits: Limits,
+        uses: KeyUses,
+        *,
+        is_required: bool,
+        clock: Callable[[], float],
     ) -> None:
         self._database = database
         self._limits = limits
+        self._uses = uses
         self._is_required = is_required
         self._clock = clock
         self._cached: OrderedDict[str, tuple[float, ApiKey | None]] = OrderedDict()
@@ -57,16 +61,18 @@ class Authentication:
     async def resolve(self, header: str) -> Principal:
         """The client. Raises Problem `unauthenticated`, always with the same words."""
         scheme, _, token = header.partition(" ")
-        match = _TOKEN.fullmatch(token.strip())
-        if scheme.lower() != "bearer" or match is None:
+        token = token.strip()
+        key_id = id_in(token)
+        if scheme.lower() != "bearer" or key_id is None:
             raise Problem("unauthenticated", headers=_UNAUTHENTICATED)
-        key_id, _secret = match.groups()
         key = await self._key(key_id)
-        digest = hashlib.sha256(token.strip().encode()).digest()
         # Compared also when there is no such key, so that its existence cannot be timed.
-        matches = hmac.compare_digest(digest, key.secret_sha256 if key else b"\0" * 32)
-        if key is None or not matches or not _is_valid(key, datetime.now(UTC)):
+        matches = hmac.compare_digest(digest_of(token), key.secret_sha256 if key else b"\0" * 32)
+        # The cache keeps what is stored and not whether it is valid: a key expires on time.
+        now = datetime.now(UTC)
+        if key is None or not matches or not _is_valid(key, now):
             raise Problem("unauthenticated", headers=_UNAUTHENTICATED)
+        self._uses.note(key_id, now)
         return Principal(key.client_id, key.scopes)
 
     async def _key(self, key_id: str) -> ApiKey | None:

@@ -9,6 +9,7 @@ from aiohttp import web
 from pydantic import BaseModel
 
 from transferd.commit.envelope import Answer
+from transferd.domain.api_key import Scope
 from transferd.web import cursors
 from transferd.web.calls import Call
 from transferd.web.schemas import NoQuery, Query
@@ -29,7 +30,7 @@ class Operation:
     summary: str
     answer: type[BaseModel] | None
     tag: str
-    scope: str | None = None
+    scope: Scope | None = None
     status: int = 200
     body: type[BaseModel] | None = None
     query: type[Query] = NoQuery

@@ -13,6 +13,7 @@ from transferd.ledger.store.database import Database
 from transferd.ledger.store.wallets import Currency
 from transferd.observability.facts import Facts
 from transferd.observability.metrics import Metrics
+from transferd.web.key_uses import KeyUses
 from transferd.web.rendering import Rendering
 from transferd.web.streams import Streams
 
@@ -38,6 +39,7 @@ class Parts:
     router: Router
     rendering: Rendering
     streams: Streams
+    key_uses: KeyUses
     # The places of batches.
     batches: asyncio.Semaphore
     currencies: Mapping[str, Currency]

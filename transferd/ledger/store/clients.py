@@ -1,7 +1,9 @@
 """API keys, and the clients whom idempotency keys belong to."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from transferd.ledger.store.database import Database
 
@@ -17,6 +19,36 @@ class ApiKey:
     revoked_at: datetime | None
 
 
+class ListedKey(NamedTuple):
+    """What may be shown of a key. `last_used_at` is up to a minute late."""
+
+    id: str
+    client: str
+    scopes: Sequence[str]
+    created_at: datetime
+    expires_at: datetime | None
+    last_used_at: datetime | None
+    revoked_at: datetime | None
+
+
+async def insert_api_key(
+    database: Database,
+    *,
+    id: str,
+    client: str,
+    secret_sha256: bytes,
+    scopes: Sequence[str],
+    expires_at: datetime | None,
+) -> ListedKey:
+    """A new key of the client with that name, who is created with the first one."""
+    async with database.transaction() as transaction:
+        await transaction.fetch("insert_client", client)
+        [row] = await transaction.fetch(
+            "insert_api_key", id, client, secret_sha256, list(scopes), expires_at
+        )
+    return ListedKey(*row)
+
+
 async def read_api_key(database: Database, id: str) -> ApiKey | None:
     """The key with that public id, or None."""
     rows = await database.fetch("read_api_key", id)
@@ -30,3 +62,27 @@ async def read_api_key(database: Database, id: str) -> ApiKey | None:
         row["expires_at"],
         row["revoked_at"],
     )
+
+
+async def list_api_keys(database: Database, *, client: str | None) -> list[ListedKey]:
+    """All keys, or those of a client, in the order in which they were created."""
+    return [ListedKey(*row) for row in await database.fetch("list_api_keys", client)]
+
+
+async def has_usable_api_key(database: Database) -> bool:
+    """Whether anybody could call: a key is there that is neither revoked nor expired."""
+    [row] = await database.fetch("has_usable_api_key")
+    return bool(row["found"])
+
+
+async def revoke_api_keys(database: Database, ids: Sequence[str]) -> set[str]:
+    """Revoke keys, again without effect; those of the ids that are keys."""
+    async with database.transaction() as transaction:
+        rows = await transaction.fetch("revoke_api_keys", list(ids))
+    return {row["id"] for row in rows}
+
+
+async def record_key_uses(database: Database, used_at: Mapping[str, datetime]) -> None:
+    """Write down when keys were used last. An earlier time changes nothing."""
+    async with database.transaction() as transaction:
+        await transaction.fetch("record_key_uses", list(used_at), list(used_at.values()))

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 import orjson
 from aiohttp import web
 
+from transferd.domain.api_key import ADMIN
 from transferd.domain.book import Book, Posted
 from transferd.domain.decide import decide, touched_wallets
 from transferd.domain.errors import Overloaded, Refused
@@ -16,7 +17,6 @@ from transferd.ledger.ids import new_id
 from transferd.ledger.store import transfers as store
 from transferd.ledger.store.wallets import read_wallets
 from transferd.web import cursors, schemas
-from transferd.web.auth import ADMIN
 from transferd.web.batch_schemas import BatchResult, NewBatch
 from transferd.web.calls import Call, fingerprint_of, metadata_text
 from transferd.web.operations import Operation, answered, listed, shown

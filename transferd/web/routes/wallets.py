@@ -5,13 +5,13 @@ from datetime import UTC, datetime, timedelta
 from aiohttp import web
 
 from transferd.cache.wallets import Snapshot
+from transferd.domain.api_key import ADMIN
 from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, UpdateWallet, Wallet
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import wallets as store
 from transferd.observability.facts import WalletRead
 from transferd.web import cursors, schemas
-from transferd.web.auth import ADMIN
 from transferd.web.calls import Call, fingerprint_of, invalid, metadata_text
 from transferd.web.operations import Handler, Operation, answered, listed, shown
 from transferd.web.problems import Problem

@@ -7,6 +7,7 @@ import orjson
 from aiohttp import web
 
 from transferd.commit.envelope import Answer
+from transferd.domain.api_key import Scope
 from transferd.domain.webhook import Webhook, WebhookStatus, url_fault
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import deliveries as log
@@ -206,7 +207,7 @@ def _not_found(call: Call) -> Problem:
     return Problem("webhook-not-found", f"There is no webhook {call.request.match_info['id']}.")
 
 
-_SCOPE = "webhooks:admin"
+_SCOPE: Scope = "webhooks:admin"
 _TAG = "webhooks"
 
 OPERATIONS = (

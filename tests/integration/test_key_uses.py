@@ -1,0 +1,249 @@
+"""When a key was used last: written behind the back of requests, and never at their cost."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine
+from datetime import UTC, datetime, timedelta
+
+import aiohttp
+import pytest
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api
+from tests.support.contract import ApiWithKey, api_key
+from tests.support.pressure import held, until_sessions_wait
+from tests.support.waiting import until
+from transferd.config import Limits
+from transferd.ledger.store.clients import record_key_uses, revoke_api_keys
+from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.errors import StoreError
+from transferd.observability.facts import Fact, Facts, KeyUsesFailed
+from transferd.service import open_replica
+from transferd.web.key_uses import KeyUses
+
+_NOW = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+_QUICK = Limits(key_uses_interval_s=0.01)
+# Counts statements, not rows.
+_COUNTED = """
+CREATE TABLE updates (at timestamptz);
+CREATE FUNCTION count_update() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
+    INSERT INTO updates VALUES (now());
+    RETURN NULL;
+END $$;
+CREATE TRIGGER counted AFTER UPDATE ON transferd.api_keys
+FOR EACH STATEMENT EXECUTE FUNCTION count_update();
+"""
+_HOLD_FIRST = "SELECT 1 FROM transferd.api_keys WHERE id = 'first' FOR UPDATE"
+_HOLD_KEYS = "SELECT 1 FROM transferd.api_keys ORDER BY id FOR UPDATE"
+
+
+@pytest.fixture
+async def store(database: Database) -> AsyncIterator[Store]:
+    async with Store(database.settings(), Limits(), 1) as opened:
+        yield opened
+
+
+async def last_uses(database: Database) -> dict[str, datetime | None]:
+    """Of each key when it was used last, as far as that is stored."""
+    rows = await database.fetch("SELECT id, last_used_at FROM transferd.api_keys ORDER BY id")
+    return {row["id"]: row["last_used_at"] for row in rows}
+
+
+async def statements(database: Database) -> int:
+    """How many statements have changed keys since they were counted."""
+    return len(await database.fetch("SELECT FROM updates"))
+
+
+async def until_used(database: Database, id: str) -> datetime:
+    """When the key was used last, once that is stored."""
+
+    async def is_stored() -> bool:
+        return (await last_uses(database))[id] is not None
+
+    await until(is_stored)
+    used_at = (await last_uses(database))[id]
+    assert used_at is not None
+    return used_at
+
+
+async def test_a_use_is_stored_a_moment_later(database: Database, replicas: Replicas) -> None:
+    used = await api_key(database, "used", "wallets:read")
+    refused = await api_key(database, "refused")
+    await api_key(database, "idle", "admin")
+    revoked = await api_key(database, "revoked", "admin", revoked_at=_NOW)
+    api = await replicas.start(_QUICK, auth="on")
+    before = datetime.now(UTC)
+    # Whoever has no right to it has used the key all the same, and whoever has not the secret not.
+    assert (await api.get("/users", {"Authorization": f"Bearer td_idle_{used[8:]}"})).status == 401
+    assert (await ApiWithKey(api, revoked).get("/users")).status == 401
+    assert (await ApiWithKey(api, refused).get("/users")).status == 403
+    assert (await ApiWithKey(api, used).get("/users")).status == 200
+    assert before <= await until_used(database, "refused") <= await until_used(database, "used")
+    assert (await last_uses(database))["used"] < datetime.now(UTC)  # type: ignore[operator]
+    stored = await last_uses(database)
+    assert (stored["idle"], stored["revoked"], stored["nobodys"]) == (None, None, None)
+
+
+async def test_many_uses_of_many_keys_are_one_statement(database: Database, store: Store) -> None:
+    await database.servers.as_superuser(_COUNTED, database=database.name)
+    names = [f"key{number}" for number in range(20)]
+    for name in names:
+        await api_key(database, name, "admin")
+    uses = KeyUses(store, Limits(), Facts())
+    for second in range(10):
+        for name in names:
+            uses.note(name, _NOW + timedelta(seconds=second))
+    assert repr(uses) == "<KeyUses 20 of 10000>"
+    assert await uses.write_once() == 20
+    assert await statements(database) == 1
+    assert await last_uses(database) == dict.fromkeys(sorted(names), _NOW + timedelta(seconds=9))
+    # Where nothing was used there is nothing to say.
+    assert await uses.write_once() == 0
+    assert await statements(database) == 1
+
+
+async def test_a_replica_writes_once_a_minute_and_when_it_stops(database: Database) -> None:
+    await database.servers.as_superuser(_COUNTED, database=database.name)
+    token = await api_key(database, "used", "wallets:read")
+    assert Limits().key_uses_interval_s == 60.0
+    async with (
+        open_replica(database.settings(auth="on"), Limits(), drain_linger_s=0.0) as replica,
+        aiohttp.ClientSession() as session,
+    ):
+        user = ApiWithKey(Api(session, replica.url), token)
+        for _ in range(20):
+            assert (await user.get("/users")).status == 200
+        assert await statements(database) == 0
+    assert await statements(database) == 1
+    assert (await last_uses(database))["used"] is not None
+
+
+async def test_the_latest_use_stays_whoever_tells_it_first(
+    database: Database, store: Store
+) -> None:
+    await api_key(database, "used", "admin")
+    for at in (_NOW, _NOW - timedelta(hours=1)):
+        # As from another replica.
+        uses = KeyUses(store, Limits(), Facts())
+        uses.note("used", at)
+        await uses.write_once()
+    assert await last_uses(database) == {"used": _NOW}
+    ahead = KeyUses(store, Limits(), Facts())
+    ahead.note("used", datetime.now(UTC) + timedelta(days=1))
+    await ahead.write_once()
+    stored = (await last_uses(database))["used"]
+    assert stored is not None
+    assert _NOW < stored < datetime.now(UTC) + timedelta(hours=1)
+
+
+async def test_beyond_the_bound_a_new_key_goes_unnoted(database: Database, store: Store) -> None:
+    for name in ("one", "three", "two"):
+        await api_key(database, name, "admin")
+    uses = KeyUses(store, Limits(key_uses_max=2), Facts())
+    for name in ("one", "two", "three"):
+        uses.note(name, _NOW)
+    uses.note("one", _NOW + timedelta(seconds=1))
+    assert await uses.write_once() == 2
+    stored = await last_uses(database)
+    assert stored == {"one": _NOW + timedelta(seconds=1), "three": None, "two": _NOW}
+    uses.note("three", _NOW)
+    assert await uses.write_once() == 1
+
+
+async def test_a_use_during_a_write_is_for_the_next_one(database: Database, store: Store) -> None:
+    await api_key(database, "used", "admin")
+    uses = KeyUses(store, Limits(), Facts())
+    uses.note("used", _NOW)
+    async with held(database, _HOLD_KEYS):
+        writing = asyncio.create_task(uses.write_once())
+        await until_sessions_wait(database, 1)
+        uses.note("used", _NOW + timedelta(seconds=1))
+    assert await writing == 1
+    assert await last_uses(database) == {"used": _NOW}
+    assert await uses.write_once() == 1
+    assert await last_uses(database) == {"used": _NOW + timedelta(seconds=1)}
+
+
+async def record_uses(store: Store, *names: str) -> None:
+    await record_key_uses(store, dict.fromkeys(names, _NOW))
+
+
+async def revoke(store: Store, *names: str) -> None:
+    await revoke_api_keys(store, names)
+
+
+@pytest.mark.parametrize("change", [record_uses, revoke])
+async def test_who_waits_for_a_key_holds_none_of_those_behind_it(
+    database: Database, store: Store, change: Callable[..., Coroutine[None, None, None]]
+) -> None:
+    # In this order they are in the table, and are named; else two could wait for each other.
+    for name in ("later", "first"):
+        await api_key(database, name, "admin")
+    async with held(database, _HOLD_FIRST):
+        changing = asyncio.create_task(change(store, "later", "first"))
+        await until_sessions_wait(database, 1)
+        free = await database.fetch(
+            "SELECT id FROM transferd.api_keys WHERE id = 'later' FOR UPDATE NOWAIT"
+        )
+        assert [row["id"] for row in free] == ["later"]
+    await changing
+
+
+async def test_requests_do_not_wait_for_what_is_written(
+    database: Database, replicas: Replicas
+) -> None:
+    token = await api_key(database, "used", "wallets:read")
+    user = ApiWithKey(await replicas.start(_QUICK, auth="on"), token)
+    async with held(database, _HOLD_KEYS):
+        assert (await user.get("/users")).status == 200
+        await until_sessions_wait(database, 1)
+        assert (await user.get("/users")).status == 200
+        assert (await last_uses(database))["used"] is None
+    await until_used(database, "used")
+
+
+async def test_what_cannot_be_written_fails_no_request_and_is_kept(
+    database: Database, replicas: Replicas
+) -> None:
+    token = await api_key(database, "used", "wallets:read")
+    api = await replicas.start(_QUICK, auth="on")
+    user = ApiWithKey(api, token)
+    rename = "ALTER TABLE transferd.api_keys RENAME COLUMN {} TO {}"
+    await database.fetch(rename.format("last_used_at", "mislaid"))
+    assert (await user.get("/users")).status == 200
+
+    async def it_failed() -> bool:
+        metrics = (await api.get("/metrics")).body.decode()
+        return 'transferd_errors_total{where="KeyUsesFailed"}' in metrics
+
+    await until(it_failed)
+    assert (await user.get("/users")).status == 200
+    await database.fetch(rename.format("mislaid", "last_used_at"))
+    await until_used(database, "used")
+
+
+async def test_a_write_that_fails_forgets_nothing(database: Database) -> None:
+    await api_key(database, "used", "admin")
+    async with Store(database.settings(), Limits(), 1) as store:
+        uses = KeyUses(store, Limits(), Facts())
+        uses.note("used", _NOW)
+    with pytest.raises(StoreError):
+        await uses.write_once()
+    assert repr(uses) == "<KeyUses 1 of 10000>"
+
+
+async def test_a_replica_that_stops_waits_for_the_last_write_no_longer_than_that(
+    database: Database, store: Store
+) -> None:
+    await api_key(database, "used", "admin")
+    told: list[Fact] = []
+    uses = KeyUses(store, Limits(key_uses_last_write_s=0.05), Facts(told.append))
+    running = asyncio.create_task(uses.run())
+    uses.note("used", _NOW)
+    # A task that has not begun would end without a word.
+    await asyncio.sleep(0)
+    async with held(database, _HOLD_KEYS):
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    [failed] = told
+    assert isinstance(failed, KeyUsesFailed)
+    assert isinstance(failed.error, TimeoutError)

@@ -1,0 +1,323 @@
+"""`transferd keys`: a token is shown once, what is stored cannot call, and revoked is revoked."""
+
+import asyncio
+import hashlib
+import json
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from tests.conftest import Database, Replicas
+from tests.support.contract import ApiWithKey, time_of
+from tests.support.servers import Servers
+from transferd.cli import main
+from transferd.config import Limits
+from transferd.ledger.store.clients import insert_api_key, list_api_keys
+from transferd.ledger.store.database import Database as Store
+
+NOBODY = "postgresql://transferd@127.0.0.1:9/transferd"
+_TOKEN = re.compile(r"td_([0-9a-f]{16})_([0-9a-f]{64})")
+
+
+async def command(database: Database, *arguments: str) -> Result:
+    """`transferd keys` with these arguments, beside the loop of the test."""
+    environment = {
+        "TRANSFERD_DATABASE_URL": database.settings().required("database_url"),
+        "COLUMNS": "80",
+    }
+    return await asyncio.to_thread(
+        CliRunner().invoke, main, ["keys", *arguments], env=environment, input=""
+    )
+
+
+async def created(database: Database, *arguments: str) -> dict[str, Any]:
+    """What `create --json` says of a new key."""
+    result = await command(database, "create", "--json", *arguments)
+    assert (result.exit_code, result.stderr) == (0, ""), result.output
+    [line] = result.stdout.splitlines()
+    shown: dict[str, Any] = json.loads(line)
+    return shown
+
+
+async def listed(database: Database, *arguments: str) -> list[dict[str, Any]]:
+    """What `list --json` shows."""
+    result = await command(database, "list", "--json", *arguments)
+    assert result.exit_code == 0, result.output
+    return [json.loads(line) for line in result.stdout.splitlines()]
+
+
+async def everything_stored(database: Database) -> str:
+    """All that the database knows of keys and clients, as text."""
+    rows = await database.fetch(
+        "SELECT k::text AS stored FROM transferd.api_keys k"
+        " UNION ALL SELECT c::text FROM transferd.clients c"
+    )
+    return "\n".join(row["stored"] for row in rows)
+
+
+# Create
+
+
+async def test_a_key_that_was_made_can_call(database: Database, replicas: Replicas) -> None:
+    result = await command(database, "create", "--client", "shop", "--scope", "wallets:write")
+    assert result.exit_code == 0
+    # Nothing but the token, so that a script can take it.
+    token = result.stdout.removesuffix("\n")
+    match = _TOKEN.fullmatch(token)
+    assert match is not None
+    said = f"key {match[1]} of shop is good for wallets:write, for ever; "
+    assert result.stderr.startswith(said)
+    assert result.stderr.count("\n") == 1
+    assert match[2] not in result.stderr
+    shop = ApiWithKey(await replicas.start(auth="on"), token)
+    assert (await shop.post("/users", {})).status == 201
+    assert (await shop.get("/users")).code == "forbidden"
+
+
+async def test_of_a_token_only_the_digest_is_stored(database: Database) -> None:
+    key = await created(database, "--client", "shop", "--scope", "admin")
+    stored = await everything_stored(database)
+    assert key["id"] in stored
+    assert hashlib.sha256(key["token"].encode()).hexdigest() in stored
+    assert key["token"] not in stored
+    assert key["token"].rpartition("_")[2] not in stored
+
+
+async def test_a_key_is_told_as_json(database: Database) -> None:
+    scopes = ["--scope", "transfers:write", "--scope", "wallets:read", "--scope", "wallets:read"]
+    key = await created(database, "--client", "The Shop", *scopes)
+    match = _TOKEN.fullmatch(key.pop("token"))
+    assert match is not None
+    time_of(key.pop("created_at"))
+    assert key == {
+        "id": match[1],
+        "client": "The Shop",
+        "scopes": ["wallets:read", "transfers:write"],
+        "expires_at": None,
+        "last_used_at": None,
+        "revoked_at": None,
+    }
+    assert await listed(database, "--client", "The Shop") == [
+        key | {"created_at": (await listed(database))[0]["created_at"]}
+    ]
+
+
+async def test_no_two_keys_are_alike(database: Database) -> None:
+    several = [await created(database, "--client", "shop", "--scope", "admin") for _ in range(5)]
+    assert len({key["id"] for key in several}) == 5
+    assert len({key["token"].rpartition("_")[2] for key in several}) == 5
+    assert (await everything_stored(database)).count(",shop,") == 1
+
+
+async def test_a_client_that_is_named_twice_at_once_is_one_client(database: Database) -> None:
+    async with Store(database.settings(), Limits(), connections=4) as store:
+        await asyncio.gather(
+            *(
+                insert_api_key(
+                    store,
+                    id=f"key{number}",
+                    client="shop",
+                    secret_sha256=bytes(32),
+                    scopes=["admin"],
+                    expires_at=None,
+                )
+                for number in range(8)
+            )
+        )
+        assert len(await list_api_keys(store, client="shop")) == 8
+    assert (await everything_stored(database)).count(",shop,") == 1
+
+
+async def test_keys_of_one_client_share_its_idempotency_keys(
+    database: Database, replicas: Replicas
+) -> None:
+    tokens = [
+        (await created(database, "--client", name, "--scope", "admin"))["token"]
+        for name in ("shop", "shop", "bank")
+    ]
+    api = await replicas.start(auth="on")
+    till, office, bank = (ApiWithKey(api, token) for token in tokens)
+    made = await till.post("/users", {"name": "Ada"}, key="once")
+    again = await office.post("/users", {"name": "Ada"}, key="once")
+    assert (again.body, again.headers["Idempotent-Replayed"]) == (made.body, "true")
+    other = await bank.post("/users", {"name": "Ada"}, key="once")
+    assert other.json["id"] != made.json["id"]
+
+
+async def test_a_key_expires_in_days_or_at_a_time(database: Database) -> None:
+    before = datetime.now(UTC)
+    arguments = ("--client", "shop", "--scope", "admin")
+    in_days = await created(database, *arguments, "--expires-in-days", "30")
+    expires_at = time_of(in_days["expires_at"])
+    thirty_days = timedelta(days=30)
+    assert before + thirty_days <= expires_at <= datetime.now(UTC) + thirty_days
+    at = await created(database, *arguments, "--expires-at", "2099-12-31T23:00:00-02:00")
+    assert at["expires_at"] == "2100-01-01T01:00:00.000000Z"
+    assert [key["expires_at"] for key in await listed(database)] == [
+        in_days["expires_at"],
+        at["expires_at"],
+    ]
+    result = await command(database, "create", *arguments, "--expires-at", "2099-01-01T00:00:00Z")
+    assert ", until 2099-01-01T00:00:00.000000Z; " in result.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],
+        ["--client", "shop"],
+        ["--scope", "admin"],
+        ["--client", "", "--scope", "admin"],
+        ["--client", " shop", "--scope", "admin"],
+        ["--client", "sh\x1b[31mop", "--scope", "admin"],
+        ["--client", "s" * 141, "--scope", "admin"],
+        ["--client", "shop", "--scope", "wallets:steal"],
+        ["--client", "shop", "--scope", "Admin"],
+        ["--client", "shop", "--scope", "admin", "--expires-in-days", "0"],
+        ["--client", "shop", "--scope", "admin", "--expires-in-days", "99999"],
+        ["--client", "shop", "--scope", "admin", "--expires-in-days", "1.5"],
+        ["--client", "shop", "--scope", "admin", "--expires-at", "tomorrow"],
+        ["--client", "shop", "--scope", "admin", "--expires-at", "2099-01-01"],
+        ["--client", "shop", "--scope", "admin", "--expires-at", "2099-01-01T00:00:00"],
+        ["--client", "shop", "--scope", "admin", "--expires-at", "2099-02-30T00:00:00Z"],
+        ["--client", "shop", "--scope", "admin", "--expires-at", "2001-01-01T00:00:00Z"],
+        [
+            *("--client", "shop", "--scope", "admin"),
+            *("--expires-at", "2099-01-01T00:00:00Z", "--expires-in-days", "1"),
+        ],
+    ],
+)
+async def test_what_makes_no_key_is_a_usage_error(database: Database, arguments: list[str]) -> None:
+    before = await everything_stored(database)
+    result = await command(database, "create", *arguments)
+    assert result.exit_code == 2
+    assert result.output.startswith("Usage: ")
+    assert await everything_stored(database) == before
+
+
+# List
+
+
+async def test_list_shows_the_oldest_first_and_how_many_there_are(database: Database) -> None:
+    first = await created(database, "--client", "[red]shop", "--scope", "admin")
+    second = await created(
+        database, "--client", "bank", "--scope", "wallets:read", "--expires-in-days", "1"
+    )
+    await command(database, "revoke", second["id"])
+    result = await command(database, "list")
+    assert result.exit_code == 0
+    rows = [line.split() for line in result.stdout.splitlines() if line.strip()]
+    made = [
+        time_of(key["created_at"]).strftime("%Y-%m-%d %H:%M").split() for key in (first, second)
+    ]
+    assert [row for row in rows if row[0] == first["id"]] == [
+        [first["id"], "[red]shop", "admin", *made[0], "-", "-", "-"]
+    ]
+    [of_bank] = [row for row in rows if row[0] == second["id"]]
+    assert of_bank[:5] == [second["id"], "bank", "wallets:read", *made[1]]
+    assert [of_bank[7], len(of_bank)] == ["-", 10]
+    assert result.stdout.index(first["id"]) < result.stdout.index(second["id"])
+    assert result.stdout.splitlines()[-1] == "2 API keys; times are UTC"
+    result = await command(database, "list", "--client", "bank")
+    assert result.stdout.splitlines()[-1] == "1 API key; times are UTC"
+    assert first["id"] not in result.stdout
+
+
+async def test_list_without_keys_is_one_line(database: Database) -> None:
+    result = await command(database, "list")
+    assert (result.exit_code, result.output) == (0, "0 API keys; times are UTC\n")
+    assert await listed(database) == []
+    await created(database, "--client", "shop", "--scope", "admin")
+    assert await listed(database, "--client", "bank") == []
+
+
+async def test_list_shows_no_secret(database: Database) -> None:
+    token = (await created(database, "--client", "shop", "--scope", "admin"))["token"]
+    for arguments in (["list"], ["list", "--json"]):
+        output = (await command(database, *arguments)).output
+        assert token.rpartition("_")[2] not in output
+        assert hashlib.sha256(token.encode()).hexdigest() not in output
+
+
+# Revoke
+
+
+async def test_a_revoked_key_is_good_no_more(database: Database, replicas: Replicas) -> None:
+    several = [await created(database, "--client", "shop", "--scope", "admin") for _ in range(3)]
+    ids = [key["id"] for key in several]
+    api = await replicas.start(Limits(api_key_cache_s=0.0), auth="on")
+    holders = [ApiWithKey(api, key["token"]) for key in several]
+    assert [(await each.get("/users")).status for each in holders] == [200, 200, 200]
+    result = await command(database, "revoke", ids[0], ids[1], ids[0])
+    assert result.exit_code == 0
+    assert result.output == "".join(
+        f"{id} is revoked; each replica turns it away within 5 s\n" for id in ids[:2]
+    )
+    assert [(await each.get("/users")).status for each in holders] == [401, 401, 200]
+
+
+async def test_revoked_again_keeps_its_time(database: Database) -> None:
+    id = (await created(database, "--client", "shop", "--scope", "admin"))["id"]
+    first = await command(database, "revoke", id)
+    [before] = await listed(database)
+    time_of(before["revoked_at"])
+    again = await command(database, "revoke", id)
+    assert (again.exit_code, again.output) == (0, first.output)
+    assert await listed(database) == [before]
+
+
+async def test_a_token_that_leaked_can_be_revoked_as_it_was_found(database: Database) -> None:
+    key = await created(database, "--client", "shop", "--scope", "admin")
+    result = await command(database, "revoke", key["token"])
+    assert result.exit_code == 0
+    assert key["token"] not in result.output
+    [shown] = await listed(database)
+    assert shown["revoked_at"] is not None
+
+
+async def test_an_unknown_id_is_one_line_and_the_others_are_revoked(database: Database) -> None:
+    id = (await created(database, "--client", "shop", "--scope", "admin"))["id"]
+    result = await command(database, "revoke", "nobody", id, "noone")
+    assert result.exit_code == 1
+    assert result.stderr == "Error: there is no API key nobody, noone\n"
+    assert result.stdout.startswith(f"{id} is revoked")
+    [shown] = await listed(database)
+    assert shown["revoked_at"] is not None
+    # Nothing but ids: what looks like a pattern chooses nothing.
+    assert (await command(database, "revoke", "%")).exit_code == 1
+    assert (await command(database, "revoke")).exit_code == 2
+
+
+# One line
+
+
+@pytest.fixture
+def empty_database(servers: Servers) -> Iterator[str]:
+    """The address of a database that nobody has migrated."""
+    name, number = asyncio.run(servers.new_database(template="template1"))
+    yield servers.settings(name, number).required("database_url")
+    asyncio.run(servers.drop_database(name))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["create", "--client", "shop", "--scope", "admin"], ["list"], ["revoke", "nobody"]],
+    ids=lambda arguments: arguments[0],
+)
+def test_what_is_wrong_with_the_database_is_one_line(
+    empty_database: str, arguments: list[str]
+) -> None:
+    for url, reason in (
+        (NOBODY, "PostgreSQL: "),
+        (empty_database, "the database has no ledger yet"),
+        (None, "TRANSFERD_DATABASE_URL is not set"),
+    ):
+        environment = {"TRANSFERD_DATABASE_URL": url}
+        result = CliRunner().invoke(main, ["keys", *arguments], env=environment)
+        assert result.exit_code == 1
+        assert result.output.startswith(f"Error: {reason}")
+        assert result.output.count("\n") == 1

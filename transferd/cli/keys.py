@@ -1,0 +1,218 @@
+"""`transferd keys`: who may call. Makes API keys, lists them and revokes them."""
+
+import json
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import click
+from pydantic import TypeAdapter, ValidationError
+from rich import box
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from transferd.cli.running import run, settings_of
+from transferd.config import ConfigurationError, Settings
+from transferd.domain.api_key import SCOPES, digest_of, id_in, token_of
+from transferd.ledger.store.clients import (
+    ListedKey,
+    insert_api_key,
+    list_api_keys,
+    revoke_api_keys,
+)
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.errors import Rejected
+from transferd.web.rendering import rfc3339
+from transferd.web.schemas import QueryTime
+
+_WIDTH_OF_A_PIPE = 10_000
+# Enough for ids that nobody meets twice; a secret of 256 bits is never guessed.
+_ID_BYTES = 8
+_SECRET_BYTES = 32
+_TIMES = ("created", "expires", "last used", "revoked")
+# On a narrow terminal a time takes two lines, but a date is never cut.
+_DATE_CHARS = len("2026-01-02")
+_UNDEFINED_TABLE = "42P01"
+_TIME: TypeAdapter[datetime] = TypeAdapter(QueryTime)
+
+
+@click.group()
+def keys() -> None:
+    """API keys: create, list, revoke."""
+
+
+def _client_name(_: click.Context, __: click.Parameter, name: str | None) -> str | None:
+    longest = Limits().text_chars_max
+    if name is not None and not (
+        0 < len(name) <= longest and name.isprintable() and name == name.strip()
+    ):
+        raise click.BadParameter(f"must be 1 to {longest} printable characters")
+    return name
+
+
+@keys.command("create")
+@click.option(
+    "--client",
+    required=True,
+    callback=_client_name,
+    help="Whose key; its Idempotency-Keys are shared by all of its API keys.",
+)
+@click.option(
+    "--scope",
+    "scopes",
+    required=True,
+    multiple=True,
+    type=click.Choice(SCOPES),
+    help="What it is good for; may be given several times. admin includes all.",
+)
+@click.option(
+    "--expires-in-days", "days", type=click.IntRange(1, 36_500), help="Else it never ends."
+)
+@click.option("--expires-at", "at", metavar="TIME", help="RFC 3339: 2031-01-01T00:00:00Z.")
+@click.option("--json", "as_json", is_flag=True, help="The key with its token as a JSON object.")
+def create_command(
+    *, client: str, scopes: tuple[str, ...], days: int | None, at: str | None, as_json: bool
+) -> None:
+    """Make a key and print its token, which is never shown again."""
+    expires_at = _expiry_of(days, at)
+    run(_create(settings_of(), client, scopes, expires_at, as_json))
+
+
+def _expiry_of(days: int | None, at: str | None) -> datetime | None:
+    if days is not None and at is not None:
+        raise click.UsageError("--expires-in-days and --expires-at say the same; choose one")
+    if days is not None:
+        return datetime.now(UTC) + timedelta(days=days)
+    if at is None:
+        return None
+    try:
+        expires_at = _TIME.validate_python(at).astimezone(UTC)
+    except ValidationError as error:
+        said = error.errors()[0]["msg"]
+        raise click.BadParameter(said, param_hint="--expires-at") from error
+    if expires_at <= datetime.now(UTC):
+        raise click.BadParameter("is in the past", param_hint="--expires-at")
+    return expires_at
+
+
+async def _create(
+    settings: Settings,
+    client: str,
+    scopes: Sequence[str],
+    expires_at: datetime | None,
+    as_json: bool,
+) -> int:
+    id = secrets.token_hex(_ID_BYTES)
+    token = token_of(id, secrets.token_hex(_SECRET_BYTES))
+    async with _opened(settings) as database:
+        key = await insert_api_key(
+            database,
+            id=id,
+            client=client,
+            secret_sha256=digest_of(token),
+            scopes=[scope for scope in SCOPES if scope in scopes],
+            expires_at=expires_at,
+        )
+    if as_json:
+        click.echo(json.dumps(_view(key) | {"token": token}))
+        return 0
+    # The token alone goes where a script reads it.
+    until = "for ever" if expires_at is None else f"until {rfc3339(expires_at)}"
+    click.echo(
+        f"key {id} of {client} is good for {', '.join(key.scopes)}, {until}; this is its token,"
+        " which is shown only now:",
+        err=True,
+    )
+    click.echo(token)
+    return 0
+
+
+@keys.command("list")
+@click.option("--client", callback=_client_name, help="Only those of this client.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
+def list_command(*, client: str | None, as_json: bool) -> None:
+    """List keys, oldest first. Of their secrets nobody knows any."""
+    run(_list(settings_of(), client, as_json))
+
+
+async def _list(settings: Settings, client: str | None, as_json: bool) -> int:
+    async with _opened(settings) as database:
+        listed = await list_api_keys(database, client=client)
+    if as_json:
+        for key in listed:
+            click.echo(json.dumps(_view(key)))
+        return 0
+    if listed:
+        _print_keys(listed)
+    click.echo(f"{len(listed)} API key{'s' if len(listed) != 1 else ''}; times are UTC")
+    return 0
+
+
+def _print_keys(listed: Sequence[ListedKey]) -> None:
+    table = Table(
+        Column("id", no_wrap=True),
+        Column("client", overflow="fold"),
+        Column("scopes", overflow="fold"),
+        *(Column(name, min_width=_DATE_CHARS) for name in _TIMES),
+        box=box.SIMPLE_HEAD,
+        padding=0,
+        show_edge=False,
+    )
+    for key in listed:
+        times = (key.created_at, key.expires_at, key.last_used_at, key.revoked_at)
+        shown = ["-" if time is None else f"{time:%Y-%m-%d %H:%M}" for time in times]
+        # As text: a client's name is not markup.
+        table.add_row(*(Text(cell) for cell in (key.id, key.client, " ".join(key.scopes), *shown)))
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_OF_A_PIPE, highlight=False)
+    console.print(table)
+
+
+@keys.command("revoke")
+@click.argument("given", metavar="ID...", nargs=-1, required=True)
+def revoke_command(*, given: tuple[str, ...]) -> None:
+    """Turn keys off, for ever; again is no mistake. Takes ids, or whole tokens that leaked."""
+    # Each once, in the order in which they were given.
+    ids = list(dict.fromkeys(id_in(word) or word for word in given))
+    run(_revoke(settings_of(), ids))
+
+
+async def _revoke(settings: Settings, ids: Sequence[str]) -> int:
+    limits = settings.limits_of()
+    async with _opened(settings) as database:
+        revoked = await revoke_api_keys(database, ids)
+    for id in ids:
+        if id in revoked:
+            click.echo(
+                f"{id} is revoked; each replica turns it away within {limits.api_key_cache_s:g} s"
+            )
+    unknown = [id for id in ids if id not in revoked]
+    if unknown:
+        raise click.ClickException(f"there is no API key {', '.join(unknown)}")
+    return 0
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[Database]:
+    """The database. A key is what comes after `migrate`, so say so where that was forgotten."""
+    try:
+        async with Database(settings, settings.limits_of(), connections=1) as database:
+            yield database
+    except Rejected as error:
+        if error.sqlstate != _UNDEFINED_TABLE:
+            raise
+        raise ConfigurationError(
+            f"the database has no ledger yet ({error}): run `transferd migrate`"
+        ) from error
+
+
+def _view(key: ListedKey) -> dict[str, Any]:
+    view: dict[str, Any] = key._asdict()
+    for name, value in view.items():
+        if isinstance(value, datetime):
+            view[name] = rfc3339(value)
+    return view
