@@ -15,7 +15,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from transferd.cli.running import run, settings_of
-from transferd.config import ConfigurationError, Settings
+from transferd.config import ConfigurationError, Limits, Settings
 from transferd.domain.api_key import SCOPES, digest_of, id_in, token_of
 from transferd.ledger.store.clients import (
     ListedKey,
