@@ -52,7 +52,7 @@ constraints: ## Pin the newest versions of all dependencies
 
 venv: $(DEVELOP_STAMP) ## Make .venv with everything for development
 
-services: ## Make sure that PostgreSQL, Redis, RabbitMQ and wrk are installed
+services: ## Make sure that PostgreSQL, Redis, RabbitMQ, wrk and promtool are installed
 	@.ci/services
 
 clean: ## Remove caches, build output and reports (.venv stays)
