@@ -57,10 +57,8 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         self._gauges: dict[str, Gauge] = {}
-        ProcessCollector(registry=self.registry)
-        Info("transferd_build", "What runs here.", registry=self.registry).info(
-            {"version": __version__}
-        )
+        self._tell_of_the_process()
+        self._tell_of_notifications()
         self._group_size = self._histogram(
             "transferd_group_envelopes", "Envelopes in a committed group.", _SIZES
         )
@@ -96,6 +94,20 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        # A counter that begins with its first event has not increased, so no alert would hear of
+        # that one: what each single one of is worth a look begins with 0.
+        for kind in (ActorFailed, CommandPoisoned, RequestFailed):
+            self._errors.labels(kind.__name__)
+        # What each request needs is looked up here: the library locks and builds a key every time.
+        self._request_children: dict[tuple[str, str, int], Histogram] = {}
+        self._read_children: dict[str, Counter] = {}
+
+    def _tell_of_the_process(self) -> None:
+        ProcessCollector(registry=self.registry)
+        build = Info("transferd_build", "What runs here.", registry=self.registry)
+        build.info({"version": __version__})
+
+    def _tell_of_notifications(self) -> None:
         self._relayed = Counter(
             "transferd_outbox_events", "Events published.", registry=self.registry
         )
@@ -118,13 +130,6 @@ class Metrics:
         self._dead_letters = Counter(
             "transferd_dead_letters", "Dead letters kept.", registry=self.registry
         )
-        # A counter that begins with its first event has not increased, so no alert would hear of
-        # that one: what each single one of is worth a look begins with 0.
-        for kind in (ActorFailed, CommandPoisoned, RequestFailed):
-            self._errors.labels(kind.__name__)
-        # What each request needs is looked up here: the library locks and builds a key every time.
-        self._request_children: dict[tuple[str, str, int], Histogram] = {}
-        self._read_children: dict[str, Counter] = {}
 
     def __call__(self, fact: Fact) -> None:  # noqa: C901, PLR0912 one flat case per fact
         """Take a fact."""
