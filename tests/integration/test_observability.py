@@ -101,6 +101,9 @@ async def test_all_that_was_promised_is_exported_and_names_nobody(
     both = {"process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"}
     assert exported(replica).keys() >= both | {"transferd_build_info", "transferd_ready"}
     assert exported(worker).keys() >= both | {"transferd_build_info", "transferd_worker_ready"}
+    for text in (replica, worker):
+        report = promtool("check", "metrics", told=text)
+        assert (report.returncode, report.stdout + report.stderr) == (0, "")
     for line in (replica + worker).splitlines():
         name = line.partition("{")[0].partition(" ")[0]
         assert not UUID.search(line), line

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml  # type: ignore[import-untyped]
+import yaml
 
 from tests.support.tidy import ROOT
 
@@ -18,13 +18,20 @@ FOLDER = ROOT / "deploy" / "observability"
 SITUATIONS = "rules/tests/alerts.yml"
 
 
-def promtool(*arguments: str | Path, folder: Path = FOLDER) -> subprocess.CompletedProcess[str]:
-    """Run it on files of the folder."""
+def promtool(
+    *arguments: str, folder: Path = FOLDER, told: str = ""
+) -> subprocess.CompletedProcess[str]:
+    """Run it on files of the folder, or on what it is told."""
     program = shutil.which("promtool")
     if program is None:
         pytest.fail("promtool is missing: .ci/services installs it as root", pytrace=False)
     return subprocess.run(
-        [program, *arguments], cwd=folder, capture_output=True, text=True, check=False
+        [program, *arguments],
+        cwd=folder,
+        input=told,
+        capture_output=True,
+        text=True,
+        check=False,
     )
 
 

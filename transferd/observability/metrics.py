@@ -35,6 +35,8 @@ from transferd.observability.facts import (
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 5, 10)
+# The last attempt to deliver comes more than an hour after the first.
+_LAGS = (*_SECONDS, 30, 60, 300, 1800, 7200)
 
 
 class Pool(Protocol):
@@ -124,7 +126,7 @@ class Metrics:
             "transferd_notification_lag_seconds",
             "From the commit of an event to its delivery.",
             ("sink",),
-            buckets=_SECONDS,
+            buckets=_LAGS,
             registry=self.registry,
         )
         self._dead_letters = Counter(
