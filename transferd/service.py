@@ -140,7 +140,7 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
         metrics=metrics,
         clock=clock,
     )
-    _add_gauges(parts)
+    _add_gauges(parts, commits)
     return parts, committer
 
 
@@ -220,24 +220,43 @@ async def _assert_somebody_may_call(database: Database) -> None:
         )
 
 
-def _add_gauges(parts: Parts) -> None:
+def _add_gauges(parts: Parts, commits: Database) -> None:
     gauge = parts.metrics.gauge
-    router = parts.router
-    gauge(
-        "transferd_live_actors", "Wallets that have something waiting.", lambda: router.live_actors
-    )
-    gauge("transferd_backlog_envelopes", "Commands on their way.", lambda: router.backlog)
-    gauge("transferd_event_streams", "Event streams of wallets.", lambda: len(parts.streams))
-    gauge(
-        "transferd_pool_connections_in_use",
-        "Connections to PostgreSQL at work.",
-        lambda: parts.database.connections_in_use,
-    )
-    gauge(
-        "transferd_draining",
-        "1 while the replica is stopping.",
-        lambda: float(parts.lifecycle.is_draining),
-    )
+    router, lifecycle, limits = parts.router, parts.lifecycle, parts.limits
+    for name, text, read in (
+        ("live_actors", "Wallets that have something waiting.", lambda: router.live_actors),
+        ("backlog_envelopes", "Commands on their way.", lambda: router.backlog),
+        (
+            "mailbox_envelopes",
+            "Commands in mailboxes, not in a group yet.",
+            lambda: sum(router.mailbox_depths()),
+        ),
+        (
+            "mailbox_largest_envelopes",
+            "Commands in the fullest mailbox.",
+            lambda: max(router.mailbox_depths(), default=0),
+        ),
+        ("mailbox_limit_envelopes", "Room of a mailbox.", lambda: limits.mailbox_envelopes_max),
+        ("gate_inside_transfers", "Transfers past the gate.", lambda: router.gate.inside),
+        ("gate_waiting_requests", "Callers before the gate.", lambda: router.gate.waiting),
+        (
+            "gate_limit_transfers",
+            "Beyond so many, inside and waiting, callers are turned away.",
+            lambda: limits.backlog_max,
+        ),
+        ("event_streams", "Event streams of wallets.", lambda: len(parts.streams)),
+        (
+            "cache_breaker_open",
+            "1 while Redis is left alone after a failed call.",
+            lambda: parts.link.is_broken,
+        ),
+        ("database_up", "1 if PostgreSQL answered just now.", lambda: lifecycle.database_answers),
+        ("draining", "1 while the replica is stopping.", lambda: lifecycle.is_draining),
+        ("ready", "1 if `/readyz` would say so.", lambda: lifecycle.is_ready),
+    ):
+        gauge(f"transferd_{name}", text, read)
+    for name, pool in (("reads", parts.database), ("commit", commits)):
+        parts.metrics.watch_pool(name, pool)
 
 
 def _assert_fast_parser() -> None:

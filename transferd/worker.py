@@ -94,6 +94,12 @@ async def open_worker(
             Database(settings, limits, _DATABASE_CONNECTIONS)
         )
         await _check_schema(database)
+        metrics.watch_pool("worker", database)
+        metrics.gauge(
+            "transferd_worker_ready",
+            "1 if the worker's `/readyz` would say so.",
+            lambda: not worker.complaints(),
+        )
         parts = _Parts(settings, limits, facts, metrics, database, worker, stack)
         if settings.amqp_url is None:
             local = LocalTransport(database, limits, facts, wakeup)

@@ -4,10 +4,12 @@ from typing import get_args
 
 import pytest
 
+from transferd import __version__
 from transferd.observability.facts import (
     ActorFailed,
     CacheFailed,
     CommandPoisoned,
+    DeadLettersKept,
     EnvelopeFailed,
     Fact,
     Facts,
@@ -110,6 +112,7 @@ TRACES: list[tuple[Fact, list[str]]] = [
             'transferd_notification_lag_seconds_bucket{le="0.5",sink="webhook"} 1.0',
         ],
     ),
+    (DeadLettersKept(3), ["transferd_dead_letters_total 3.0"]),
     (
         NotifierFailed(ConnectionError("postgresql://ada:hush@db.example")),
         ['transferd_errors_total{where="NotifierFailed"} 1.0'],
@@ -163,7 +166,11 @@ def test_what_did_not_happen_is_not_shown() -> None:
     metrics(GROUP._replace(refused=0, replayed=0))
     metrics(KeysClaimed(claimed=1, replayed=0, busy=0, unknown=0))
     shown = {line.partition("{")[2] for line in samples(metrics) if "_total{" in line}
-    assert shown == {'result="done"} 4.0', 'state="claimed"} 1.0'}
+    # But what an alert has to hear of the first time begins with 0.
+    expected = ("ActorFailed", "CommandPoisoned", "RequestFailed")
+    assert shown == {'result="done"} 4.0', 'state="claimed"} 1.0'} | {
+        f'where="{each}"}} 0.0' for each in expected
+    }
 
 
 @pytest.mark.parametrize("result", ["retrying", "dead", "parked", "repeated"])
@@ -185,6 +192,26 @@ def test_a_gauge_is_read_when_metrics_are_asked_for() -> None:
     assert "transferd_backlog 0.0" in samples(metrics)
     assert "# HELP transferd_backlog Commands on their way." in lines(metrics)
     assert "# TYPE transferd_backlog gauge" in lines(metrics)
+
+
+def test_a_gauge_may_have_several_values_told_apart_by_a_label() -> None:
+    metrics = Metrics()
+    for pool, used in (("reads", 3.0), ("commit", 1.0)):
+        metrics.gauge("transferd_used", "Connections.", lambda used=used: used, pool=pool)  # type: ignore[misc]
+    assert samples(metrics) >= {
+        'transferd_used{pool="reads"} 3.0',
+        'transferd_used{pool="commit"} 1.0',
+    }
+
+
+def test_a_process_tells_what_it_takes_and_which_version_it_is() -> None:
+    shown = {line.partition(" ")[0] for line in samples(Metrics())}
+    assert shown >= {
+        "process_cpu_seconds_total",
+        "process_resident_memory_bytes",
+        "process_open_fds",
+        f'transferd_build_info{{version="{__version__}"}}',
+    }
 
 
 def test_two_replicas_in_one_process_count_apart() -> None:

@@ -395,3 +395,17 @@ async def test_if_the_caller_goes_away_the_command_runs_on_for_who_joined() -> N
     home.committer.commit()
     assert await joined == OK._replace(replayed=True)
     assert home.router.backlog == 0
+
+
+# What it tells of itself
+
+
+async def test_it_tells_how_deep_the_mailboxes_are() -> None:
+    home = house()
+    assert home.router.mailbox_depths() == []
+    asking = await home.ask(envelope("ada"), envelope("ada"), envelope("bob"))
+    assert sorted(home.router.mailbox_depths()) == [1, 2]
+    assert (home.router.gate.inside, home.router.gate.waiting) == (3, 0)
+    home.committer.commit()
+    await asyncio.gather(*asking)
+    assert_nothing_left(home)

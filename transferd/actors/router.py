@@ -55,6 +55,15 @@ class Router:
         """How many envelopes are on their way."""
         return len(self._in_flight)
 
+    @property
+    def gate(self) -> Gate:
+        """Where callers wait while too much is on its way."""
+        return self._gate
+
+    def mailbox_depths(self) -> list[int]:
+        """How many envelopes wait in each mailbox that there is."""
+        return [len(actor.mailbox) for actor in self._actors.values()]
+
     async def ask(self, envelope: Envelope) -> Answer:
         """Have the command executed, at most once per key. Raises TransferdError.
 

@@ -16,7 +16,12 @@ from transferd.ledger.store.webhooks import update_webhook
 from transferd.notifications.attempts import Attempt, Event, Work
 from transferd.notifications.directory import LOG
 from transferd.notifications.messages import Deferred, Message, Outgoing, Transport
-from transferd.observability.facts import Facts, NotificationFinished, NotifierFailed
+from transferd.observability.facts import (
+    DeadLettersKept,
+    Facts,
+    NotificationFinished,
+    NotifierFailed,
+)
 
 
 class _Ending:
@@ -234,18 +239,7 @@ class Recorder:
         wait_s = self._limits.relay_wait_first_s
         while True:
             try:
-                async with self._database.transaction() as transaction:
-                    if ending.records:
-                        await record_deliveries(transaction, ending.records)
-                    if ending.letters:
-                        await insert_dead_letters(transaction, ending.letters)
-                    for endpoint_id in set(ending.gone):
-                        await update_webhook(
-                            transaction,
-                            endpoint_id,
-                            status=WebhookStatus.DISABLED,
-                            reason="it answered 410 Gone",
-                        )
+                await self._write_once(ending)
             except Rejected as error:
                 # Another try will not help. Without its record an event may be delivered twice;
                 # without going on none would be.
@@ -260,7 +254,23 @@ class Recorder:
                 wait_s = min(wait_s * 2, self._limits.relay_wait_max_s)
             else:
                 self.fault = None
+                if ending.letters:
+                    self._facts.emit(DeadLettersKept(len(ending.letters)))
                 return
+
+    async def _write_once(self, ending: _Ending) -> None:
+        async with self._database.transaction() as transaction:
+            if ending.records:
+                await record_deliveries(transaction, ending.records)
+            if ending.letters:
+                await insert_dead_letters(transaction, ending.letters)
+            for endpoint_id in set(ending.gone):
+                await update_webhook(
+                    transaction,
+                    endpoint_id,
+                    status=WebhookStatus.DISABLED,
+                    reason="it answered 410 Gone",
+                )
 
     def _close(self, attempts: Sequence[Attempt], finished: list[Message]) -> list[Message]:
         """Close the attempts; adds what is finished to `finished`, returns what must come again."""

@@ -111,6 +111,12 @@ class NotificationFinished(NamedTuple):
     error: str | None
 
 
+class DeadLettersKept(NamedTuple):
+    """What cannot be delivered was written down, in one transaction, until an operator decides."""
+
+    letters: int
+
+
 class NotifierFailed(NamedTuple):
     """The notifier could not go on for a moment; what it holds comes again."""
 
@@ -132,6 +138,7 @@ Fact = (
     | OutboxRelayed
     | RelayFailed
     | NotificationFinished
+    | DeadLettersKept
     | NotifierFailed
 )
 Hook = Callable[[Fact], None]

@@ -1,14 +1,24 @@
 """Facts -> Prometheus metrics, in a registry of this process's own."""
 
 from collections.abc import Callable
+from typing import Protocol
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    ProcessCollector,
+)
 from prometheus_client.exposition import generate_latest
 
+from transferd import __version__
 from transferd.observability.facts import (
     ActorFailed,
     CacheFailed,
     CommandPoisoned,
+    DeadLettersKept,
     EnvelopeFailed,
     Fact,
     GroupCommitted,
@@ -26,6 +36,22 @@ from transferd.observability.facts import (
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 5, 10)
+# The last attempt to deliver comes more than an hour after the first.
+_LAGS = (*_SECONDS, 30, 60, 300, 1800, 7200)
+
+
+class Pool(Protocol):
+    """A pool of connections, of which this module knows no more."""
+
+    @property
+    def connections_in_use(self) -> int:
+        """How many are at work now."""
+        ...
+
+    @property
+    def connections_max(self) -> int:
+        """How many there can be."""
+        ...
 
 
 class Metrics:
@@ -33,6 +59,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        self._gauges: dict[str, Gauge] = {}
+        self._tell_of_the_process()
+        self._tell_of_notifications()
         self._group_size = self._histogram(
             "transferd_group_envelopes", "Envelopes in a committed group.", _SIZES
         )
@@ -68,6 +97,20 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        # A counter that begins with its first event has not increased, so no alert would hear of
+        # that one: what each single one of is worth a look begins with 0.
+        for kind in (ActorFailed, CommandPoisoned, RequestFailed):
+            self._errors.labels(kind.__name__)
+        # What each request needs is looked up here: the library locks and builds a key every time.
+        self._request_children: dict[tuple[str, str, int], Histogram] = {}
+        self._read_children: dict[str, Counter] = {}
+
+    def _tell_of_the_process(self) -> None:
+        ProcessCollector(registry=self.registry)
+        build = Info("transferd_build", "What runs here.", registry=self.registry)
+        build.info({"version": __version__})
+
+    def _tell_of_notifications(self) -> None:
         self._relayed = Counter(
             "transferd_outbox_events", "Events published.", registry=self.registry
         )
@@ -84,12 +127,12 @@ class Metrics:
             "transferd_notification_lag_seconds",
             "From the commit of an event to its delivery.",
             ("sink",),
-            buckets=_SECONDS,
+            buckets=_LAGS,
             registry=self.registry,
         )
-        # What each request needs is looked up here: the library locks and builds a key every time.
-        self._request_children: dict[tuple[str, str, int], Histogram] = {}
-        self._read_children: dict[str, Counter] = {}
+        self._dead_letters = Counter(
+            "transferd_dead_letters", "Dead letters kept.", registry=self.registry
+        )
 
     def __call__(self, fact: Fact) -> None:  # noqa: C901, PLR0912 one flat case per fact
         """Take a fact."""
@@ -119,6 +162,8 @@ class Metrics:
                 self._notifications.labels(sink, result, str(attempt)).inc()
                 if result == "delivered":
                     self._lag.labels(sink).observe(lag_s)
+            case DeadLettersKept(letters):
+                self._dead_letters.inc(letters)
             case OutboxRelayed(events, duration_s):
                 self._relayed.inc(events)
                 self._relay_time.observe(duration_s)
@@ -127,9 +172,27 @@ class Metrics:
             case NotifierFailed() | KeyUsesFailed():
                 self._errors.labels(type(fact).__name__).inc()
 
-    def gauge(self, name: str, text: str, read: Callable[[], float]) -> None:
-        """A value that is read whenever metrics are asked for."""
-        Gauge(name, text, registry=self.registry).set_function(read)
+    def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
+        """A value that is read whenever metrics are asked for; one for each set of labels."""
+        gauge = self._gauges.get(name)
+        if gauge is None:
+            gauge = self._gauges[name] = Gauge(name, text, tuple(labels), registry=self.registry)
+        (gauge.labels(**labels) if labels else gauge).set_function(read)
+
+    def watch_pool(self, name: str, pool: Pool) -> None:
+        """How much of a pool is in use."""
+        self.gauge(
+            "transferd_pool_connections_in_use",
+            "Connections to PostgreSQL at work.",
+            lambda: pool.connections_in_use,
+            pool=name,
+        )
+        self.gauge(
+            "transferd_pool_limit_connections",
+            "Connections that there can be.",
+            lambda: pool.connections_max,
+            pool=name,
+        )
 
     def text(self) -> bytes:
         """All metrics in the Prometheus text format."""

@@ -23,6 +23,13 @@ class Lifecycle:
     """Whether the replica is on its way out: `/readyz` says so and connections are closed."""
 
     is_draining: bool = False
+    # What PostgreSQL said when `/readyz` or `/metrics` asked last.
+    database_answers: bool = False
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether commands should be sent here."""
+        return self.database_answers and not self.is_draining
 
 
 @dataclass(frozen=True, slots=True)

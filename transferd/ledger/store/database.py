@@ -96,6 +96,11 @@ class Database:
         """How many connections are at work now."""
         return self._pool.get_size() - self._pool.get_idle_size() if self._pool else 0
 
+    @property
+    def connections_max(self) -> int:
+        """How many there can be."""
+        return self._connections
+
     async def fetch(self, name: str, *arguments: object, ledger: str = LEDGERS[0]) -> Sequence[Row]:
         """Run one read outside a transaction. Raises StoreError; retries a dead connection."""
         if self._waiting_reads >= self._limits.waiting_reads_max:

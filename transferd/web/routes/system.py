@@ -28,7 +28,8 @@ async def readyz(parts: Parts, _: web.Request) -> web.Response:
     """GET /readyz: PostgreSQL answers and the replica is not draining."""
     if parts.lifecycle.is_draining:
         raise Problem("draining", headers={"Retry-After": "1"})
-    if not await _answers(parts.probe):
+    parts.lifecycle.database_answers = await _answers(parts.probe)
+    if not parts.lifecycle.database_answers:
         raise Problem("database-unavailable", headers={"Retry-After": "1"})
     return web.Response(body=b'{"status":"ready"}', content_type="application/json")
 
@@ -52,6 +53,7 @@ async def _answers(database: Database) -> bool:
 
 async def metrics(parts: Parts, _: web.Request) -> web.Response:
     """GET /metrics: Prometheus text format."""
+    parts.lifecycle.database_answers = await _answers(parts.probe)
     return web.Response(
         body=parts.metrics.text(),
         headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},

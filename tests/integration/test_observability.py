@@ -1,0 +1,313 @@
+"""Observability as code: rules fire when they should, and ask only for what is exported."""
+
+import re
+import shutil
+from collections.abc import Iterable
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import aiohttp
+import pytest
+import yaml
+
+from tests.conftest import Database, Replicas, Workers
+from tests.support.api import Api
+from tests.support.endpoints import new_webhook
+from tests.support.pressure import counted
+from tests.support.promql import FOREIGN, exported, faults, labels_in, names_in
+from tests.support.proxy import Proxy
+from tests.support.receivers import receiving, status
+from tests.support.tidy import ROOT
+from tests.support.waiting import until
+from tests.support.watching import (
+    FOLDER,
+    SITUATIONS,
+    alerts,
+    dashboards,
+    promtool,
+    queries,
+    read,
+    rules,
+    situations,
+    write,
+)
+from transferd.config import Limits
+from transferd.worker import Worker
+
+UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
+KEY = "a-key-that-nobody-else-has"
+
+
+async def metrics_of(api: Api) -> str:
+    return (await api.get("/metrics")).body.decode()
+
+
+async def metrics_of_worker(worker: Worker) -> str:
+    async with aiohttp.ClientSession() as session, session.get(f"{worker.url}/metrics") as reply:
+        return await reply.text()
+
+
+async def busy_service(database: Database, replicas: Replicas, workers: Workers) -> tuple[str, str]:
+    """What a replica and a worker export after some traffic, with a letter that died."""
+    worker = await workers.start()
+    api = await replicas.start()
+    async with receiving() as receiver:
+        receiver.answer = status(410)
+        await new_webhook(database, receiver.url)
+        ada, bob = await api.wallet(100), await api.wallet()
+        for amount in (1, 1, 1_000):
+            await api.transfer(ada, bob, amount, key=f"{KEY}-{amount}")
+        await api.balance(ada)
+
+        async def a_letter_died() -> bool:
+            shown = await metrics_of_worker(worker)
+            return "transferd_dead_letters_total 0.0" not in shown
+
+        await until(a_letter_died)
+    return await metrics_of(api), await metrics_of_worker(worker)
+
+
+def expressions() -> list[str]:
+    """Everything that rules and dashboards ask of Prometheus."""
+    asked = [query for dashboard in dashboards().values() for query in queries(dashboard)]
+    return [rule["expr"] for rule in rules()] + asked
+
+
+# What is exported
+
+
+async def test_rules_and_dashboards_ask_only_for_what_is_exported(
+    database: Database, replicas: Replicas, workers: Workers
+) -> None:
+    known = exported(*await busy_service(database, replicas, workers))
+    recorded = {rule["record"]: frozenset[str]() for rule in rules() if "record" in rule}
+    asked = expressions()
+    assert len(asked) > 80
+    assert faults(asked, {**known, **recorded}) == []
+    # And the check finds what is wrong.
+    wrong = [
+        query.replace("transferd_outcomes_total", "transferd_results_total") for query in asked
+    ]
+    assert "transferd_results_total is not exported" in faults(wrong, {**known, **recorded})[0]
+    wrong = [query.replace("(result)", "(outcome)") for query in asked]
+    assert "outcome is no label of ['transferd_outcomes_total']" in faults(
+        wrong, {**known, **recorded}
+    )
+
+
+async def test_all_that_was_promised_is_exported_and_names_nobody(
+    database: Database, replicas: Replicas, workers: Workers
+) -> None:
+    replica, worker = await busy_service(database, replicas, workers)
+    both = {"process_cpu_seconds_total", "process_resident_memory_bytes", "process_open_fds"}
+    assert exported(replica).keys() >= both | {"transferd_build_info", "transferd_ready"}
+    assert exported(worker).keys() >= both | {"transferd_build_info", "transferd_worker_ready"}
+    for text in (replica, worker):
+        report = promtool("check", "metrics", told=text)
+        assert (report.returncode, report.stdout + report.stderr) == (0, "")
+    for line in (replica + worker).splitlines():
+        name = line.partition("{")[0].partition(" ")[0]
+        assert not UUID.search(line), line
+        assert KEY not in line
+        assert "client" not in line.rpartition("}")[0], line
+        assert not name.endswith(("_ms", "_milliseconds", "_kb", "_percent")), name
+
+
+def test_names_and_labels_are_found_in_promql() -> None:
+    query = (
+        "histogram_quantile(0.99, sum by (job, le) (rate(a_bucket"
+        '{route!~"/x/{id}|by (c_total)", code=~"5.."}[5m])))'
+        " > 1.5e9 and on (instance) (b_total offset 5m == 1 or max_over_time(job:c:d[$__range]))"
+    )
+    assert names_in(query) == {"a_bucket", "b_total", "job:c:d"}
+    assert labels_in(query) == {"job", "le", "route", "code", "instance"}
+
+
+async def test_a_replica_tells_that_it_is_ready_and_that_it_drains(
+    api: Api, replicas: Replicas
+) -> None:
+    assert "transferd_ready 1.0" in await metrics_of(api)
+    replicas.opened[0].parts.lifecycle.is_draining = True
+    shown = await metrics_of(api)
+    assert "transferd_ready 0.0" in shown
+    assert "transferd_draining 1.0" in shown
+    assert "transferd_database_up 1.0" in shown
+
+
+@pytest.mark.parametrize("trouble", ["refuses", "hangs"])
+async def test_a_replica_tells_that_postgresql_is_away(
+    database: Database, replicas: Replicas, trouble: str
+) -> None:
+    async with AsyncExitStack() as exits:
+        proxy = Proxy(database.settings().required("database_url"))
+        await exits.enter_async_context(proxy)
+        api = await replicas.start(database_url=proxy.url)
+        assert "transferd_database_up 1.0" in await metrics_of(api)
+        if trouble == "hangs":
+            proxy.stall()
+        else:
+            await exits.aclose()
+        shown = await metrics_of(api)
+        assert "transferd_database_up 0.0" in shown
+        assert "transferd_ready 0.0" in shown
+        proxy.resume()
+
+
+async def test_a_replica_tells_that_it_leaves_redis_alone(
+    database: Database, replicas: Replicas
+) -> None:
+    async with Proxy(database.settings().required("redis_url")) as proxy:
+        api = await replicas.start(Limits(breaker_open_s=60.0), redis_url=proxy.url)
+        ada = await api.wallet()
+        assert "transferd_cache_breaker_open 0.0" in await metrics_of(api)
+        proxy.stall()
+        assert await api.balance(ada) == 0
+        assert "transferd_cache_breaker_open 1.0" in await metrics_of(api)
+        proxy.resume()
+
+
+async def test_both_pools_tell_how_much_of_them_is_in_use(api: Api, replicas: Replicas) -> None:
+    shown = await metrics_of(api)
+    for pool, limit in (("reads", Limits().read_connections), ("commit", 1)):
+        assert f'transferd_pool_connections_in_use{{pool="{pool}"}} 0.0' in shown
+        assert f'transferd_pool_limit_connections{{pool="{pool}"}} {limit}.0' in shown
+    async with replicas.opened[0].parts.database.transaction():
+        assert counted(replicas, "transferd_pool_connections_in_use", pool="reads") == 1
+        assert counted(replicas, "transferd_pool_connections_in_use", pool="commit") == 0
+
+
+# Rules
+
+
+def test_promtool_accepts_the_configuration_and_the_rules() -> None:
+    files = [str(file.relative_to(FOLDER)) for file in sorted(FOLDER.glob("rules/*.yml"))]
+    for arguments in (("check", "config", "prometheus.yml"), ("check", "rules", *files)):
+        report = promtool(*arguments)
+        assert report.returncode == 0, report.stdout + report.stderr
+        assert "FAILED" not in report.stdout + report.stderr
+
+
+def test_each_alert_fires_in_its_situation_and_in_no_other() -> None:
+    report = promtool("test", "rules", SITUATIONS)
+    assert report.returncode == 0, report.stdout + report.stderr
+
+
+@pytest.mark.parametrize("fault", ["nothing fires", "all fires"])
+def test_every_situation_notices_rules_that_are_wrong(tmp_path: Path, fault: str) -> None:
+    spoiled = {"nothing fires": "({}) and vector(0) == 1", "all fires": "({}) or vector(1)"}[fault]
+    folder = tmp_path / "observability"
+    shutil.copytree(FOLDER, folder)
+    file = folder / "rules" / "alerts.yml"
+    written = read(file)
+    for group in written["groups"]:
+        for rule in group["rules"]:
+            rule["expr"] = spoiled.format(rule["expr"])
+    write(file, written)
+    report = promtool("test", "rules", SITUATIONS, folder=folder)
+    assert report.returncode == 1
+    found = (report.stdout + report.stderr).count("exp:")
+    assert found == sum(bool(case.fires) or fault == "all fires" for case in situations())
+
+
+def test_every_alert_has_a_situation_and_all_it_looks_at_is_healthy_in_the_first() -> None:
+    healthy, *others = situations()
+    assert (healthy.name, healthy.fires) == ("healthy", set())
+    fired = set[str]().union(*(case.fires for case in others))
+    assert fired == alerts().keys()
+    shown = {series.partition("{")[0] for series in healthy.series}
+    recorded = {rule["record"]: rule["expr"] for rule in rules() if "record" in rule}
+
+    def needed(names: Iterable[str]) -> set[str]:
+        unfolded = [needed(names_in(recorded[n])) if n in recorded else {n} for n in names]
+        return set[str]().union(*unfolded)
+
+    assert needed({n for rule in alerts().values() for n in names_in(rule["expr"])}) <= shown
+
+
+def test_every_alert_says_what_it_is_and_leads_to_its_section() -> None:
+    text = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
+    sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
+    assert list(sections) == list(alerts())
+    for name, rule in alerts().items():
+        assert rule["labels"]["severity"] in {"critical", "warning", "info"}
+        assert rule["annotations"].keys() == {"summary", "description", "runbook_url"}
+        assert rule["annotations"]["runbook_url"] == f"docs/alerts.md#{name.lower()}"
+        assert re.findall(r"^- \*\*(\w+):\*\*", sections[name], re.MULTILINE) == [
+            "Means",
+            "Look",
+            "Do",
+        ]
+    for anchor in re.findall(r"\(#(\w+)\)", text):
+        assert anchor in {name.lower() for name in alerts()}
+
+
+def test_without_promtool_one_line_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(pytest.fail.Exception, match=r"^promtool is missing: \.ci/services "):
+        promtool("--version")
+
+
+# What is scraped, who hears of it, what is drawn
+
+
+def test_alerts_go_to_receivers_that_exist_and_no_secret_is_told() -> None:
+    config = read(FOLDER / "alertmanager.yml")
+    receivers = {receiver["name"] for receiver in config["receivers"]}
+    routes = [config["route"], *config["route"]["routes"]]
+    assert {route["receiver"] for route in routes} == receivers
+    named = re.findall(r"Transferd\w+", (FOLDER / "alertmanager.yml").read_text())
+    assert set(named) <= alerts().keys()
+    [hook] = config["receivers"][0]["webhook_configs"]
+    assert "url" not in hook
+
+
+def test_everything_is_scraped_under_the_names_of_the_compose_network() -> None:
+    services = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["services"]
+    jobs = {job["job_name"]: job for job in read(FOLDER / "prometheus.yml")["scrape_configs"]}
+    for job in jobs.values():
+        found = [name for each in job.get("dns_sd_configs", ()) for name in each["names"]]
+        told = [t for each in job.get("static_configs", ()) for t in each["targets"]]
+        for name in (*found, *(target.partition(":")[0] for target in told)):
+            assert name in services or name == "localhost"
+    # What alerts call a replica is what is scraped.
+    chosen = {job for rule in alerts().values() for job in re.findall(r'job="(.*?)"', rule["expr"])}
+    assert chosen <= jobs.keys()
+
+
+@pytest.mark.parametrize("name", dashboards())
+def test_a_dashboard_can_be_loaded(name: str) -> None:
+    dashboard = dashboards()[name]
+    assert dashboard["schemaVersion"] == 39
+    assert name == f"{dashboard['uid']}.json"
+    variables = {variable["name"]: variable for variable in dashboard["templating"]["list"]}
+    assert variables["datasource"]["type"] == "datasource"
+    assert variables["instance"]["includeAll"]
+    panels = dashboard["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken = set[tuple[int, int]]()
+    for panel in panels:
+        at = panel["gridPos"]
+        cells = {(at["x"] + x, at["y"] + y) for x in range(at["w"]) for y in range(at["h"])}
+        assert taken.isdisjoint(cells), panel["title"]
+        assert at["x"] + at["w"] <= 24
+        taken |= cells
+        if panel["type"] != "row":
+            sources = [panel["datasource"], *(target["datasource"] for target in panel["targets"])]
+            assert {source["uid"] for source in sources} == {"${datasource}"}
+
+
+def test_dashboards_tell_replicas_apart() -> None:
+    for dashboard in dashboards().values():
+        assert any("{{instance}}" in str(panel) for panel in dashboard["panels"])
+        assert any('instance=~"$instance"' in query for query in queries(dashboard))
+    titles = [dashboard["title"] for dashboard in dashboards().values()]
+    assert titles == ["transferd: internals", "transferd: overview"]
+
+
+def test_no_exporter_is_asked_for_that_is_not_scraped() -> None:
+    foreign = {n for query in expressions() for n in names_in(query) if FOREIGN.fullmatch(n)}
+    jobs = {job["job_name"] for job in read(FOLDER / "prometheus.yml")["scrape_configs"]}
+    job_of = {"pg": "postgresql", "redis": "redis", "rabbitmq": "rabbitmq", "nginx": "nginx"}
+    exporters = {name.partition("_")[0] for name in foreign - {"up", "ALERTS"}}
+    assert exporters
+    assert {job_of[exporter] for exporter in exporters} <= jobs
