@@ -20,6 +20,7 @@ from transferd.observability.facts import (
     RelayFailed,
     RequestFailed,
     RequestFinished,
+    SpansLost,
     WalletRead,
 )
 
@@ -86,6 +87,7 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
+        self._spans_lost = Counter("transferd_spans_lost", "Spans lost.", registry=self.registry)
         # What each request needs is looked up here: the library locks and builds a key every time.
         self._request_children: dict[tuple[str, str, int], Histogram] = {}
         self._read_children: dict[str, Counter] = {}
@@ -123,6 +125,8 @@ class Metrics:
                 self._relay_time.observe(duration_s)
             case CommandPoisoned() | ActorFailed() | RequestFailed() | RelayFailed():
                 self._errors.labels(type(fact).__name__).inc()
+            case SpansLost(spans):
+                self._spans_lost.inc(spans)
             case NotifierFailed():
                 self._errors.labels(type(fact).__name__).inc()
 
