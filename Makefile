@@ -71,5 +71,5 @@ $(RUN_STAMP): pyproject.toml constraints.txt
 $(DEVELOP_STAMP): pyproject.toml constraints.txt
 	@.ci/venv $(VENV)
 	@echo 'Installing transferd and its tools into $(VENV) ...'
-	@$(INSTALL) -e '.[dev-stack,test,check,bench]'
+	@$(INSTALL) -e '.[dev-stack,tracing,test,check,bench]'
 	@touch $@ $(RUN_STAMP)

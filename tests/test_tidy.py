@@ -109,6 +109,7 @@ def test_every_query_is_explained_and_used() -> None:
         ("cache.planted", "import transferd.ledger", "Imports point down only BROKEN"),
         ("stowaway", "", "stowaway"),
         ("web.planted", "import asyncpg", "database driver BROKEN"),
+        ("web.planted", "import opentelemetry", "knows OpenTelemetry"),
         (
             "domain.planted",
             "import typing\nif typing.TYPE_CHECKING:\n    import transferd.web",
@@ -124,6 +125,8 @@ def test_an_import_that_points_up_is_found(
         folder.mkdir(parents=True)
         (folder / "__init__.py").touch()
     (tmp_path / "transferd/ledger/store/pool.py").write_text("import asyncpg\n")
+    tracing = tmp_path / "transferd/observability/tracing/__init__.py"
+    tracing.write_text("import opentelemetry\n")
     assert lint_imports(tmp_path).returncode == 0
 
     (tmp_path / "transferd" / f"{module.replace('.', '/')}.py").write_text(f"{code}\n")

@@ -93,6 +93,23 @@ class Settings(BaseSettings):
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line to write."
     )
+    tracing: Literal["on", "off"] = Field(
+        "off",
+        description="`on` sends traces by OpenTelemetry, see docs/tracing.md; no other variable"
+        " turns it on.",
+    )
+    tracing_endpoint: Annotated[str, _address("http://", "https://")] | None = Field(
+        None,
+        description="Collector of traces (OTLP over HTTP), such as `http://localhost:4318`. Without"
+        " it the `OTEL_EXPORTER_OTLP_` variables count.",
+    )
+    tracing_ratio: float = Field(
+        1.0,
+        ge=0.0,
+        le=1.0,
+        description="Share of requests to trace of those that come without a `traceparent`, which"
+        " else decides.",
+    )
     database_password: SecretStr | None = Field(
         None,
         description="Password for database_url, so that it need not stand in the address.",

@@ -209,6 +209,17 @@ class Limits:
     # Pages read at a time, so that a busy wallet with many watchers leaves connections to others.
     stream_reads_max: int = 4
 
+    # Spans that wait for the collector, of some KiB each while they are sent; what comes beyond
+    # that is lost. A few seconds of a replica that is traced in full.
+    trace_queue_spans_max: int = 8_192
+    trace_batch_spans_max: int = 512
+    trace_export_interval_s: float = 1.0
+    # One batch with its repetitions, and all that is left at the end of a drain.
+    trace_export_timeout_s: float = 5.0
+    trace_flush_s: float = 3.0
+    # A group serves up to 512 requests, and that many links would be hard to read.
+    trace_links_max: int = 128
+
     # The audit holds a chunk of ids, or of outcomes with bodies of some KiB, in memory at a time.
     audit_chunk_rows: int = 2_000
     # A broken ledger may be broken everywhere; a hundred cases of a kind show what kind it is.

@@ -24,6 +24,7 @@ from transferd.ledger.store.wallets import Currency, read_currencies
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
+from transferd.observability.telling import TracingOptions, telling
 from transferd.web.application import build
 from transferd.web.key_uses import KeyUses
 from transferd.web.parts import Lifecycle, Parts
@@ -63,8 +64,17 @@ async def open_replica(
     clock = time.monotonic
     metrics = Metrics()
     log = Log()
-    facts = Facts(metrics, log)
     async with AsyncExitStack() as stack:
+        facts = await stack.enter_async_context(
+            telling(
+                metrics,
+                log,
+                limits=limits,
+                clock=clock,
+                tells_each=settings.log_level == "DEBUG",
+                tracing=_tracing(settings),
+            )
+        )
         parts, committer = await _assemble(stack, settings, limits, facts, metrics, clock)
         tasks = {
             name: await stack.enter_async_context(_running(name, coroutine))
@@ -86,6 +96,12 @@ async def open_replica(
             log.say("draining")
             await stack.aclose()
             log.say("stopped")
+
+
+def _tracing(settings: Settings) -> TracingOptions | None:
+    if settings.tracing == "off":
+        return None
+    return TracingOptions("transferd", settings.tracing_ratio, settings.tracing_endpoint)
 
 
 async def _assemble(  # noqa: PLR0917 the parts that everything below shares

@@ -4,7 +4,12 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
@@ -32,6 +37,7 @@ from transferd.notifications.topology import Topology
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
+from transferd.observability.telling import TracingOptions, telling
 
 Only = Literal["relay", "notifier"]
 
@@ -86,10 +92,11 @@ async def open_worker(
     """
     metrics = metrics or Metrics()
     log = Log()
-    facts = facts or Facts(metrics, log)
     wakeup = wakeup or asyncio.Event()
     worker = Worker()
     async with AsyncExitStack() as stack:
+        if facts is None:
+            facts = await stack.enter_async_context(_telling(settings, limits, metrics, log))
         database = await stack.enter_async_context(
             Database(settings, limits, _DATABASE_CONNECTIONS)
         )
@@ -123,6 +130,23 @@ async def open_worker(
         finally:
             log.say("worker stopping")
             await stack.aclose()
+
+
+def _telling(
+    settings: Settings, limits: Limits, metrics: Metrics, log: Log
+) -> AbstractAsyncContextManager[Facts]:
+    tracing = None
+    if settings.tracing == "on":
+        ratio, endpoint = settings.tracing_ratio, settings.tracing_endpoint
+        tracing = TracingOptions("transferd-worker", ratio, endpoint)
+    return telling(
+        metrics,
+        log,
+        limits=limits,
+        clock=time.monotonic,
+        tells_each=settings.log_level == "DEBUG",
+        tracing=tracing,
+    )
 
 
 class _Parts:

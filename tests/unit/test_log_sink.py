@@ -32,6 +32,7 @@ def test_an_event_is_one_line_without_its_content() -> None:
             "id": "event-1",
             "request_id": "request-1",
             "trace_id": TRACE,
+            "transfer_id": "event-1",
         }
     ]
 

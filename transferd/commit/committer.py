@@ -8,6 +8,7 @@ from transferd.cache.replays import Claim, Replay, Replays
 from transferd.cache.wallets import Snapshot, Wallets
 from transferd.commit.envelope import Answer, Envelope, Renderer, TurnSource
 from transferd.commit.fair_share import FairShare
+from transferd.commit.trail import Trail
 from transferd.commit.transaction import GroupTransaction, Report, key_reused
 from transferd.commit.waiting_room import WaitingRoom
 from transferd.config import Limits
@@ -15,7 +16,14 @@ from transferd.domain.errors import InternalFailure
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.outcomes import read_outcomes
-from transferd.observability.facts import ActorFailed, Facts, GroupCommitted, KeysClaimed
+from transferd.observability.facts import (
+    ActorFailed,
+    Facts,
+    GroupCommitted,
+    GroupTraced,
+    KeysClaimed,
+    TransferPosted,
+)
 
 
 class Committer:
@@ -72,9 +80,9 @@ class Committer:
         """
         turns = self._collect()
         envelopes = [envelope for _, turn in turns for envelope in turn]
-        started = self._clock()
+        trail = Trail(self._clock)
         try:
-            report = await self._commit(envelopes, started) if envelopes else Report()
+            report = await self._commit(envelopes, trail) if envelopes else Report()
         except Exception as error:
             self._facts.emit(ActorFailed(error))
             report = Report(failures=[(envelope, InternalFailure()) for envelope in envelopes])
@@ -83,7 +91,7 @@ class Committer:
                 self._end_turn(source)
         if self._answering is not None:
             await self._answering
-        self._answering = asyncio.create_task(self._answer(report))
+        self._answering = asyncio.create_task(self._answer(report, trail))
         return len(envelopes)
 
     async def attend(self) -> None:
@@ -132,11 +140,13 @@ class Committer:
             self._something_ready.clear()
         return turns
 
-    async def _commit(self, envelopes: Sequence[Envelope], started: float) -> Report:
+    async def _commit(self, envelopes: Sequence[Envelope], trail: Trail) -> Report:
         going, replayed = await self._claim([e for e in envelopes if not e.is_over])
+        trail.end("claim")
         if not going:
             return Report()
-        report = await self._transaction.commit(going)
+        trail.envelopes = going
+        report = await self._transaction.commit(going, trail)
         for envelope in report.aside:
             self.waiting_room.wait_for_lock(envelope)
         self._facts.emit(
@@ -145,19 +155,21 @@ class Committer:
                 posted=report.posted,
                 refused=report.refused,
                 replayed=replayed + report.replayed,
-                oldest_wait_s=started - min(envelope.enqueued_at for envelope in envelopes),
-                duration_s=self._clock() - started,
+                oldest_wait_s=trail.started - min(envelope.enqueued_at for envelope in envelopes),
+                duration_s=self._clock() - trail.started,
             )
         )
         return report
 
-    async def _answer(self, report: Report) -> None:
+    async def _answer(self, report: Report, trail: Trail) -> None:
         """Refresh the cache, then answer: whoever has an answer reads its effect."""
+        trail.begin()
         try:
             await self._refresh(report)
         except Exception as error:
             # What is committed is committed; a cache that cannot be refreshed is only stale.
             self._facts.emit(ActorFailed(error))
+        trail.end("refresh")
         for envelope, failure in report.failures:
             envelope.fail(failure)
         # Every answer brings a new request. In slices, so that the next group's round trips to
@@ -166,6 +178,22 @@ class Committer:
             for envelope, answer in report.answers[start : start + self._limits.answers_per_tick]:
                 envelope.settle(answer)
             await asyncio.sleep(0)
+        if self._facts.tells_each and trail.envelopes:
+            self._tell_each(report, trail)
+
+    def _tell_each(self, report: Report, trail: Trail) -> None:
+        for about in report.news:
+            self._facts.emit(TransferPosted(about))
+        self._facts.emit(
+            GroupTraced(
+                requests=[envelope.origin.traceparent for envelope in trail.envelopes],
+                posted=report.posted,
+                refused=report.refused,
+                replayed=report.replayed,
+                retries=trail.retries,
+                stages=trail.stages,
+            )
+        )
 
     async def _claim(self, envelopes: Sequence[Envelope]) -> tuple[list[Envelope], int]:
         """Those that go into the transaction, and how many were answered with a replay."""

@@ -21,11 +21,15 @@ class Answer(NamedTuple):
 
 
 class Origin(NamedTuple):
-    """The request that a command came from; carried through to the notification."""
+    """The request that a command came from; carried through to the notification.
+
+    `traceparent` names the request's own span if it is traced, `parent` the one it came with.
+    """
 
     request_id: str
     traceparent: str
     instance: str
+    parent: str | None = None
 
 
 class Envelope:

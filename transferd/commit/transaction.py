@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from transferd.commit.envelope import Answer, Envelope, Renderer
 from transferd.commit.events import events_of
 from transferd.commit.outcomes import bodies_of, outcome_row
+from transferd.commit.trail import Trail
 from transferd.config import Limits
 from transferd.domain.book import (
     BatchPosted,
@@ -26,7 +27,7 @@ from transferd.domain.errors import (
     Refused,
     TransferdError,
 )
-from transferd.domain.transfer import PostedTransfer, Reversal
+from transferd.domain.transfer import PostedTransfer, Reversal, Transfer
 from transferd.domain.user import CreateUser
 from transferd.domain.wallet import CreateWallet, Wallet
 from transferd.ledger.store import group as store
@@ -38,7 +39,7 @@ from transferd.ledger.store.errors import (
     SerializationFailure,
 )
 from transferd.ledger.store.outcomes import StoredOutcome
-from transferd.observability.facts import CommandPoisoned, Facts, GroupRetried
+from transferd.observability.facts import About, CommandPoisoned, Facts, GroupRetried
 
 
 @dataclass(slots=True)
@@ -53,6 +54,8 @@ class Report:
     posted: int = 0
     refused: int = 0
     replayed: int = 0
+    # Each transfer that was posted, if anybody wants to hear of each.
+    news: list[About] = field(default_factory=list)
 
     def add(self, other: "Report") -> None:
         """Take over what another transaction of the same group did, later."""
@@ -63,6 +66,7 @@ class Report:
         self.posted += other.posted
         self.refused += other.refused
         self.replayed += other.replayed
+        self.news += other.news
 
 
 class GroupTransaction:
@@ -84,9 +88,12 @@ class GroupTransaction:
         # Wallets that somebody else held for longer than lock_timeout. Until they are seen free,
         # their commands go into a transaction of their own that waits for nobody.
         self._contended: set[str] = set()
+        # That of the group in hand.
+        self._trail = Trail(clock)
 
-    async def commit(self, envelopes: Sequence[Envelope]) -> Report:
+    async def commit(self, envelopes: Sequence[Envelope], trail: Trail) -> Report:
         """Commit the envelopes in order; never raises for what a single command or a server did."""
+        self._trail = trail
         if not self._contended:
             return await self._commit(envelopes, skip_locked=False)
         held: list[Envelope] = []
@@ -104,7 +111,7 @@ class GroupTransaction:
         except Exception as error:
             if len(wanted) == 1:
                 command = type(wanted[0].command).__name__
-                self._facts.emit(CommandPoisoned(command, error))
+                self._facts.emit(CommandPoisoned(command, error, _about(wanted[0])))
                 report = Report(failures=[(wanted[0], InternalFailure())])
             else:
                 # One of them is poisonous. Halve, in order, until it is alone; its neighbours pass.
@@ -147,11 +154,13 @@ class GroupTransaction:
             else:
                 report.add(gave_up)
                 return report
+            self._trail.retry()
             self._facts.emit(GroupRetried(cause, len(envelopes)))
             soonest = self._clock() + wait_s + self._limits.lock_timeout_s
             gave_up.failures += [(e, failure) for e in envelopes if e.deadline < soonest]
             envelopes = [e for e in envelopes if e.deadline >= soonest]
             await asyncio.sleep(wait_s)
+            self._trail.begin()
             wait_s = min(
                 max(2 * wait_s, self._limits.retry_wait_first_s), self._limits.retry_wait_max_s
             )
@@ -161,11 +170,13 @@ class GroupTransaction:
         """One transaction: lock, look up, decide, write. After a StoreError nothing is kept."""
         report = Report()
         async with self._database.transaction() as transaction:
+            self._trail.end("begin")
             touched = {id for e in envelopes for id in touched_wallets(e.command)}
             keys = [envelope.key for envelope in envelopes if envelope.key is not None]
             locked = await store.lock_and_look_up(
                 transaction, touched, keys, skip_locked=skip_locked
             )
+            self._trail.end("lock and look up")
             if skip_locked:
                 self._contended -= touched
                 self._contended |= locked.contended
@@ -190,12 +201,15 @@ class GroupTransaction:
                 report.answers += await self.replay(repeated, transaction)
                 report.replayed += len(repeated)
             result.wallets = book.wallets
+            self._trail.end("decide")
             if result:
                 await store.write(
                     transaction,
                     result,
                     outbox_row_events_max=self._limits.outbox_row_events_max,
                 )
+                self._trail.end("write")
+        self._trail.end("commit")
         report.wallets = {wallet.id: wallet for wallet in result.changed_wallets()}
         # Whoever has committed a repeated command, perhaps this one in an earlier attempt, may have
         # been cut off before the cache was refreshed. Its wallets are locked here and up to date.
@@ -213,7 +227,11 @@ class GroupTransaction:
         if isinstance(outcome, Refused):
             report.refused += envelope.weight
         else:
+            before = len(result.transfers)
             posted = _record(outcome, result)
+            if self._facts.tells_each:
+                ids = envelope.origin.request_id, envelope.origin.traceparent
+                report.news += [About(*ids, each.id) for each in result.transfers[before:]]
             result.events += events_of(envelope, outcome)
             report.posted += posted
             report.refused += envelope.weight - posted
@@ -240,6 +258,12 @@ class GroupTransaction:
                 answer = Answer(stored.status, next(bodies), replayed=not envelope.in_doubt)
             answers.append((envelope, answer))
         return answers
+
+
+def _about(envelope: Envelope) -> About:
+    command, origin = envelope.command, envelope.origin
+    id = command.id if isinstance(command, Transfer | Reversal) else None
+    return About(origin.request_id, origin.traceparent, id)
 
 
 def key_reused() -> Refused:

@@ -12,9 +12,10 @@ from transferd.config import Settings
 from transferd.domain.webhook import Webhook, WebhookStatus
 from transferd.notifications.directory import LOG
 from transferd.notifications.messages import Message
-from transferd.notifications.sinks.log import LogSink
+from transferd.notifications.sinks.log import LogSink, about
 from transferd.notifications.sinks.result import SinkResult
 from transferd.notifications.sinks.webhook import WebhookSink
+from transferd.observability.facts import About, Begin, Sent
 
 # Which members of an event's data are wallets, by the first word of its type.
 _WALLETS_OF = {"transfer": ("source_wallet_id", "destination_wallet_id"), "wallet": ("id",)}
@@ -65,6 +66,9 @@ class Attempt:
     """One (event, endpoint) on its way, for every message that waits for it."""
 
     __slots__ = (
+        "_ended",
+        "_spans",
+        "_started",
         "behind",
         "endpoint_id",
         "is_dropped",
@@ -90,6 +94,10 @@ class Attempt:
         # Set when only its recording is left. Messages for this endpoint that come then are about
         # the next attempt, and are looked at once this one is recorded.
         self.is_over = False
+        # From when to when it was with the receiver, and the traceparents of its two spans.
+        self._started: float | None = None
+        self._ended = 0.0
+        self._spans: tuple[str, str] | None = None
         self.behind: list[Message] = []
         self.on_over: Callable[[Attempt], None] = lambda _: None
 
@@ -115,6 +123,41 @@ class Attempt:
     def number(self) -> int:
         """1 for the first attempt."""
         return self.message.attempts + 1
+
+    @property
+    def about(self) -> About:
+        """Whose request the event came from."""
+        return about(self.event.json)
+
+    @property
+    def traceparent(self) -> str | None:
+        """What the receiver is told: the span of the request to it, or else the event's own."""
+        return self.event.traceparent if self._spans is None else self._spans[1]
+
+    @property
+    def sent(self) -> Sent | None:
+        """What a trace tells of it; None if it never began."""
+        if self._started is None:
+            return None
+        return Sent(
+            self.event.type,
+            self._started,
+            self._ended,
+            self.result.response_status,
+            *(self._spans or (None, None)),
+        )
+
+    def begin(self, now: float, begin_span: Begin | None) -> None:
+        """It goes to its receiver. Only then: what is parked or repeated is no attempt."""
+        self._started = now
+        if begin_span is not None:
+            delivery = begin_span(self.event.traceparent)
+            self._spans = (delivery, begin_span(delivery))
+
+    def end(self, now: float, result: SinkResult) -> None:
+        """It came back."""
+        self._ended = now
+        self.result = result
 
     def join(self, work: Work) -> None:
         """Another message of the same waits for the end of this."""
@@ -158,7 +201,7 @@ class Sinks:
             return SinkResult("the endpoint is disabled", is_gone=True)
         event = attempt.event
         return await self._webhooks.deliver(
-            webhook, event.id, attempt.message.body, event.traceparent
+            webhook, event.id, attempt.message.body, attempt.traceparent
         )
 
     def _simulated_failure(self) -> SinkResult | None:

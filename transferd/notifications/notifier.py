@@ -193,13 +193,15 @@ class Notifier:
             return
 
         async def run() -> bool:
+            attempt.begin(self._clock(), self._facts.begin)
             try:
                 webhook = self._directory.get(endpoint_id)
-                attempt.result = await self._sinks.deliver(attempt, webhook)
+                result = await self._sinks.deliver(attempt, webhook)
             except Exception as error:
                 # A fault of ours; but an attempt that never ended would keep its message for ever.
                 self._facts.emit(NotifierFailed(error))
-                attempt.result = SinkResult(f"could not be sent: {type(error).__name__}")
+                result = SinkResult(f"could not be sent: {type(error).__name__}")
+            attempt.end(self._clock(), result)
             self._recorder.record(attempt)
             return attempt.result.error is None
 

@@ -292,6 +292,8 @@ class Recorder:
             endpoint_id=attempt.endpoint_id,
             event_id=attempt.event.id,
             error=attempt.result.error,
+            about=attempt.about,
+            sent=attempt.sent,
         )
 
 

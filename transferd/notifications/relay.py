@@ -13,7 +13,7 @@ from transferd.notifications.broker import Broker, Parcel
 from transferd.notifications.messages import Outgoing, TransportFailure
 from transferd.notifications.topology import Topology
 from transferd.notifications.unpacking import unpack
-from transferd.observability.facts import Facts, OutboxRelayed, RelayFailed
+from transferd.observability.facts import About, EventsPublished, Facts, OutboxRelayed, RelayFailed
 
 
 class Relay:
@@ -132,7 +132,15 @@ class Relay:
         ]
         if not parcels:
             return [], 0, None
+        started = self._clock()
         outcomes = await broker.publish(parcels, timeout_s=self._limits.relay_publish_timeout_s)
+        if self._facts.tells_each:
+            confirmed_ones = [
+                (parcel.outgoing.event_type, _about(parcel.outgoing))
+                for parcel, outcome in zip(parcels, outcomes, strict=True)
+                if outcome is None
+            ]
+            self._facts.emit(EventsPublished(confirmed_ones, started, self._clock()))
         failure = next((outcome for outcome in outcomes if outcome is not None), None)
         confirmed = len(outcomes) if failure is None else outcomes.index(failure)
         sent: list[int] = []
@@ -160,3 +168,9 @@ class Relay:
             return
         self._wakeup.clear()
         self._is_told = True
+
+
+def _about(outgoing: Outgoing) -> About:
+    # The event of a transfer has the transfer's id.
+    is_transfer = outgoing.event_type.startswith("transfer.")
+    return About(None, outgoing.traceparent, outgoing.event_id if is_transfer else None)

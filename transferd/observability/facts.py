@@ -1,7 +1,15 @@
-"""Typed facts. Code emits one; hooks make it a metric, a log line or, one day, a span."""
+"""Typed facts. Code emits one; hooks make it a metric, a log line or a span."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
+
+
+class About(NamedTuple):
+    """Whose request it was, and for which transfer: the ids to look for in traces and logs."""
+
+    request_id: str | None
+    traceparent: str | None
+    transfer_id: str | None = None
 
 
 class GroupCommitted(NamedTuple):
@@ -33,6 +41,36 @@ class CommandPoisoned(NamedTuple):
 
     command: str
     error: BaseException
+    about: About
+
+
+class TransferPosted(NamedTuple):
+    """A transfer was committed; told only to whoever `tells_each`."""
+
+    about: About
+
+
+class Stage(NamedTuple):
+    """A part of a group commit, from and to when by the clock, in seconds."""
+
+    name: str
+    started: float
+    ended: float
+
+
+class GroupTraced(NamedTuple):
+    """Where the time of a group went; told only to whoever `tells_each`.
+
+    `requests` are the traceparents of the requests that it served, `retries` its attempts that were
+    rolled back or cut off.
+    """
+
+    requests: Sequence[str]
+    posted: int
+    refused: int
+    replayed: int
+    retries: int
+    stages: Sequence[Stage]
 
 
 class ActorFailed(NamedTuple):
@@ -68,19 +106,33 @@ class KeyUsesFailed(NamedTuple):
     error: BaseException
 
 
+class Asked(NamedTuple):
+    """One request: its ids, when by the clock and with which traceparent it came, its outcome."""
+
+    about: About
+    started: float
+    parent: str | None
+    code: str
+    is_replay: bool
+
+
 class RequestFinished(NamedTuple):
-    """A request was answered; `route` is the template, never the path."""
+    """A request was answered; `route` is the template, never the path.
+
+    `asked` is told only to whoever `tells_each`.
+    """
 
     method: str
     route: str
     status: int
     duration_s: float
+    asked: Asked | None = None
 
 
 class RequestFailed(NamedTuple):
     """A request hit an error that nobody expected."""
 
-    request_id: str
+    about: About
     route: str
     error: BaseException
 
@@ -92,10 +144,36 @@ class OutboxRelayed(NamedTuple):
     duration_s: float
 
 
+class EventsPublished(NamedTuple):
+    """The broker has confirmed these, of types and whose; told only to whoever `tells_each`.
+
+    From and to when is by the clock, in seconds.
+    """
+
+    events: Sequence[tuple[str, About]]
+    started: float
+    ended: float
+
+
 class RelayFailed(NamedTuple):
     """A batch of the outbox could not be published; it stays and is tried again."""
 
     error: BaseException
+
+
+class Sent(NamedTuple):
+    """An attempt at a webhook: from and to when by the clock, and what the receiver answered.
+
+    `delivery` and `request` are the traceparents of the whole attempt and of the request to the
+    receiver; None if nobody traces.
+    """
+
+    event_type: str
+    started: float
+    ended: float
+    status: int | None
+    delivery: str | None
+    request: str | None
 
 
 class NotificationFinished(NamedTuple):
@@ -109,6 +187,14 @@ class NotificationFinished(NamedTuple):
     endpoint_id: str
     event_id: str
     error: str | None
+    about: About = About(None, None)
+    sent: Sent | None = None
+
+
+class SpansLost(NamedTuple):
+    """So many spans could not be handed to the collector."""
+
+    spans: int
 
 
 class DeadLettersKept(NamedTuple):
@@ -128,6 +214,8 @@ Fact = (
     | GroupRetried
     | EnvelopeFailed
     | CommandPoisoned
+    | TransferPosted
+    | GroupTraced
     | ActorFailed
     | KeysClaimed
     | CacheFailed
@@ -136,23 +224,39 @@ Fact = (
     | RequestFinished
     | RequestFailed
     | OutboxRelayed
+    | EventsPublished
     | RelayFailed
     | NotificationFinished
     | DeadLettersKept
     | NotifierFailed
+    | SpansLost
 )
 Hook = Callable[[Fact], None]
+# The traceparent of a new span below that one, or of a new trace.
+Begin = Callable[[str | None], str]
 
 
 class Facts:
-    """Hands each fact to every hook, in the order in which they were given."""
+    """Hands each fact to every hook, in the order in which they were given.
 
-    def __init__(self, *hooks: Hook) -> None:
+    `tells_each` says that somebody wants to hear of single requests, transfers and events, which
+    else nobody gathers. `begin` makes the ids of spans; None if nobody traces.
+    """
+
+    def __init__(self, *hooks: Hook, tells_each: bool = False) -> None:
         self._hooks = list(hooks)
+        self.tells_each = tells_each
+        self.begin: Begin | None = None
 
     def hear(self, hook: Hook) -> None:
         """One more hook."""
         self._hooks.append(hook)
+
+    def trace(self, hook: Hook, begin: Begin) -> None:
+        """Spans are made from now on."""
+        self.hear(hook)
+        self.begin = begin
+        self.tells_each = True
 
     def emit(self, fact: Fact) -> None:
         """Tell all hooks. A hook must be quick and must not raise."""

@@ -2,12 +2,14 @@
 
 import logging
 import sys
+import traceback
 from typing import Any
 
 import orjson
 import structlog
 
 from transferd.observability.facts import (
+    About,
     ActorFailed,
     CacheFailed,
     CommandPoisoned,
@@ -18,7 +20,11 @@ from transferd.observability.facts import (
     NotifierFailed,
     RelayFailed,
     RequestFailed,
+    RequestFinished,
+    SpansLost,
+    TransferPosted,
 )
+from transferd.observability.traceparent import trace_id_of
 
 
 def configure(level: str) -> None:
@@ -27,7 +33,6 @@ def configure(level: str) -> None:
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.format_exc_info,
             structlog.processors.JSONRenderer(serializer=orjson.dumps),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelName(level)),
@@ -40,6 +45,8 @@ def configure(level: str) -> None:
     # The same while RabbitMQ is away: `RelayFailed` and `NotifierFailed` have the reason.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
+    # And while the collector of traces is away: `SpansLost` counts what it did not get.
+    logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
 
 # Most facts are numbers; asking this first keeps them cheap.
@@ -54,6 +61,9 @@ _WORTH_A_LINE = frozenset(
         RelayFailed,
         NotifierFailed,
         NotificationFinished,
+        RequestFinished,
+        TransferPosted,
+        SpansLost,
     }
 )
 
@@ -64,19 +74,29 @@ class Log:
     def __init__(self) -> None:
         self._log: Any = structlog.get_logger()
 
-    def __call__(self, fact: Fact) -> None:
+    def __call__(self, fact: Fact) -> None:  # noqa: C901, PLR0912 one flat case per fact
         """Take a fact."""
         if type(fact) not in _WORTH_A_LINE:
             return
         match fact:
-            case RequestFailed(request_id, route, error):
+            case RequestFinished(asked=None):
+                pass
+            case RequestFinished():
+                self._request(fact)
+            case TransferPosted(about):
+                self._log.debug("transfer posted", **ids_of(about))
+            case RequestFailed(about, route, error):
                 self._log.error(
-                    "request failed", request_id=request_id, route=route, exc_info=error
+                    "request failed", **ids_of(about), route=route, exception=_places(error)
                 )
-            case CommandPoisoned(command, error):
-                self._log.error("command isolated", command=command, exc_info=error)
+            case CommandPoisoned(command, error, about):
+                self._log.error(
+                    "command isolated", **ids_of(about), command=command, exception=_places(error)
+                )
             case ActorFailed(error):
-                self._log.error("actor failed and was replaced", exc_info=error)
+                self._log.error("actor failed and was replaced", exception=_places(error))
+            case SpansLost(spans):
+                self._log.warning("spans lost", spans=spans)
             case GroupRetried(cause, envelopes):
                 self._log.warning("group retried", cause=cause, envelopes=envelopes)
             case CacheFailed(error):
@@ -90,6 +110,7 @@ class Log:
                 say = self._log.error if failed.result == "dead" else self._log.info
                 say(
                     "delivery failed",
+                    **ids_of(failed.about),
                     result=failed.result,
                     attempt=failed.attempt,
                     endpoint=failed.endpoint_id,
@@ -99,9 +120,48 @@ class Log:
             case _:
                 pass
 
+    def _request(self, fact: RequestFinished) -> None:
+        assert fact.asked is not None
+        self._log.debug(
+            "request",
+            **ids_of(fact.asked.about),
+            method=fact.method,
+            route=fact.route,
+            status=fact.status,
+            code=fact.asked.code,
+            duration_s=round(fact.duration_s, 6),
+        )
+
     def say(self, event: str, **facts: object) -> None:
         """A line of a component's life: started, draining, stopped."""
         self._log.info(event, **facts)
+
+
+def ids_of(about: About) -> dict[str, str | None]:
+    """The ids of a line that belongs to a request, an event or a delivery."""
+    ids = {"request_id": about.request_id, "trace_id": trace_id_of(about.traceparent)}
+    if about.transfer_id is not None:
+        ids["transfer_id"] = about.transfer_id
+    return ids
+
+
+def _places(error: BaseException) -> str:
+    """What kind of error it was, and where, down to its first cause.
+
+    Without the messages: those of PostgreSQL, of the driver and of validation quote rows, keys and
+    bodies.
+    """
+    parts: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None:
+        lines = [f"Traceback of {type(cause).__name__}"]
+        lines += [
+            f"  {frame.filename}:{frame.lineno} in {frame.name}"
+            for frame in traceback.extract_tb(cause.__traceback__)
+        ]
+        parts.append("\n".join(lines))
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    return "\nbecause of ".join(parts)
 
 
 def _one_line(error: BaseException) -> str:

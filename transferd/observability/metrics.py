@@ -31,6 +31,7 @@ from transferd.observability.facts import (
     RelayFailed,
     RequestFailed,
     RequestFinished,
+    SpansLost,
     WalletRead,
 )
 
@@ -101,6 +102,7 @@ class Metrics:
         # that one: what each single one of is worth a look begins with 0.
         for kind in (ActorFailed, CommandPoisoned, RequestFailed):
             self._errors.labels(kind.__name__)
+        self._spans_lost = Counter("transferd_spans_lost", "Spans lost.", registry=self.registry)
         # What each request needs is looked up here: the library locks and builds a key every time.
         self._request_children: dict[tuple[str, str, int], Histogram] = {}
         self._read_children: dict[str, Counter] = {}
@@ -169,6 +171,8 @@ class Metrics:
                 self._relay_time.observe(duration_s)
             case CommandPoisoned() | ActorFailed() | RequestFailed() | RelayFailed():
                 self._errors.labels(type(fact).__name__).inc()
+            case SpansLost(spans):
+                self._spans_lost.inc(spans)
             case NotifierFailed() | KeyUsesFailed():
                 self._errors.labels(type(fact).__name__).inc()
 

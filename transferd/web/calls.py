@@ -1,7 +1,6 @@
 """One request: who sent it, from where, and what it asks for, read and validated."""
 
 import hashlib
-import random
 import re
 from typing import Any, TypeVar
 
@@ -12,6 +11,8 @@ from pydantic import BaseModel, ValidationError
 from transferd.commit.envelope import Answer, Envelope, Origin
 from transferd.domain.book import Command
 from transferd.domain.key import Key
+from transferd.observability.facts import Begin
+from transferd.observability.traceparent import is_traceparent, new_traceparent
 from transferd.web.auth import Principal
 from transferd.web.parts import Parts
 from transferd.web.problems import Problem
@@ -20,22 +21,23 @@ from transferd.web.schemas import NoBody
 Model = TypeVar("Model", bound=BaseModel)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
-_TRACEPARENT = re.compile(r"[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}")
 _PRINTABLE = re.compile(r"[ -~]+")
 
 
-def origin_of(request: web.BaseRequest) -> Origin:
-    """Request id and trace context, accepted where well-formed and generated otherwise."""
+def origin_of(request: web.BaseRequest, begin: Begin | None = None) -> Origin:
+    """Request id and trace context, accepted where well-formed and generated otherwise.
+
+    With `begin` the request gets a span of its own, below the one that it came with.
+    """
     headers = request.headers
     request_id = headers.get("X-Request-Id")
-    traceparent = headers.get("traceparent")
-    if traceparent is None or _TRACEPARENT.fullmatch(traceparent) is None:
-        digits = f"{random.getrandbits(192):048x}"
-        traceparent = f"00-{digits[:32]}-{digits[32:]}-00"
+    given = headers.get("traceparent")
+    parent = given if given is not None and is_traceparent(given) else None
+    traceparent = begin(parent) if begin is not None else parent or new_traceparent()
     if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
         # The id of the trace serves for both, and ties them together.
         request_id = traceparent[3:35]
-    return Origin(request_id, traceparent, request.path)
+    return Origin(request_id, traceparent, request.path, parent)
 
 
 class Call:

@@ -3,11 +3,19 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import orjson
 from aiohttp import web
 
 from transferd.commit.envelope import Origin
 from transferd.domain.errors import MailboxFull, TransferdError
-from transferd.observability.facts import EnvelopeFailed, Facts, RequestFailed, RequestFinished
+from transferd.observability.facts import (
+    About,
+    Asked,
+    EnvelopeFailed,
+    Facts,
+    RequestFailed,
+    RequestFinished,
+)
 from transferd.web.calls import origin_of
 from transferd.web.pace import Pace
 from transferd.web.parts import Lifecycle
@@ -28,7 +36,7 @@ def edge(
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
         started = clock()
-        origin = origin_of(request)
+        origin = origin_of(request, facts.begin)
         request[ORIGIN] = origin
         try:
             response = await handler(request)
@@ -44,7 +52,8 @@ def edge(
         except web.HTTPException as error:
             response = _response(_problem_of(error), origin)
         except Exception as error:
-            facts.emit(RequestFailed(origin.request_id, _route(request), error))
+            about = About(origin.request_id, origin.traceparent)
+            facts.emit(RequestFailed(about, _route(request), error))
             response = _response(Problem("internal-error"), origin)
         if lifecycle.is_draining:
             response.force_close()
@@ -52,7 +61,9 @@ def edge(
         headers["X-Request-Id"] = origin.request_id
         headers["traceparent"] = origin.traceparent
         method = request.method if request.method in _METHODS else "other"
-        facts.emit(RequestFinished(method, _route(request), response.status, clock() - started))
+        asked = _asked(request, response, origin, started) if facts.tells_each else None
+        duration_s = clock() - started
+        facts.emit(RequestFinished(method, _route(request), response.status, duration_s, asked))
         return response
 
     return middleware
@@ -61,6 +72,25 @@ def edge(
 def _route(request: web.Request) -> str:
     resource = request.match_info.route.resource
     return resource.canonical if resource is not None else "unmatched"
+
+
+def _asked(
+    request: web.Request, response: web.StreamResponse, origin: Origin, started: float
+) -> Asked:
+    """What a trace and a log line tell of a single request."""
+    transfer_id = None
+    location = response.headers.get("Location", "")
+    if location.startswith("/transfers/"):
+        transfer_id = location.removeprefix("/transfers/")
+    elif _route(request) == "/transfers/{id}" and response.status == 200:
+        # What is not there may be anything that was put into its place.
+        transfer_id = request.match_info["id"]
+    code = "ok"
+    body = response.body if isinstance(response, web.Response) else None
+    if response.content_type == MEDIA_TYPE and isinstance(body, bytes):
+        code = orjson.loads(body)["code"]
+    about = About(origin.request_id, origin.traceparent, transfer_id)
+    return Asked(about, started, origin.parent, code, "Idempotent-Replayed" in response.headers)
 
 
 def _response(problem: Problem, origin: Origin) -> web.Response:

@@ -73,21 +73,24 @@ def translated() -> Iterator[None]:
     ) as error:
         text = str(error) or type(error).__name__
         if isinstance(error, asyncpg.InterfaceError) and not _is_about_connection(error):
-            raise Rejected(text) from error
+            # What follows is the value that could not be encoded; it is nothing for a log.
+            raise Rejected(text.partition(":")[0]) from error
         raise ConnectionFailure(text) from error
 
 
 def _translate(error: asyncpg.PostgresError) -> StoreError:
     sqlstate = error.sqlstate or ""
+    # Without the details that PostgreSQL adds: they quote the row, with its key or its metadata.
+    text = str(error.args[0]) if error.args else type(error).__name__
     if sqlstate in ("40001", "40P01"):
-        return SerializationFailure(str(error), sqlstate)
+        return SerializationFailure(text, sqlstate)
     if sqlstate == "23505":
-        return Duplicate(str(error), sqlstate)
+        return Duplicate(text, sqlstate)
     if sqlstate == "55P03":
-        return LockTimeout(str(error), sqlstate)
+        return LockTimeout(text, sqlstate)
     if sqlstate.startswith(_SERVER_AT_FAULT):
-        return ConnectionFailure(str(error), sqlstate)
-    return Rejected(str(error), sqlstate)
+        return ConnectionFailure(text, sqlstate)
+    return Rejected(text, sqlstate)
 
 
 def _is_about_connection(error: asyncpg.InterfaceError) -> bool:

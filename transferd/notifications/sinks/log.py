@@ -4,7 +4,16 @@ from collections.abc import Mapping
 from typing import Any
 
 from transferd.notifications.sinks.result import SinkResult
-from transferd.observability.logging import Log
+from transferd.observability.facts import About
+from transferd.observability.logging import Log, ids_of
+
+
+def about(event: Mapping[str, Any]) -> About:
+    """Whose request a CloudEvent came from. The event of a transfer has the transfer's id."""
+    is_transfer = event["type"].startswith("transfer.")
+    return About(
+        event.get("requestid"), event.get("traceparent"), event["id"] if is_transfer else None
+    )
 
 
 class LogSink:
@@ -18,13 +27,5 @@ class LogSink:
 
     def deliver(self, event: Mapping[str, Any]) -> SinkResult:
         """A line for a CloudEvent."""
-        # version-traceid-parentid-flags; others may publish events too, with anything in its place.
-        trace = (event.get("traceparent") or "").split("-")
-        self._log.say(
-            "event",
-            type=event["type"],
-            id=event["id"],
-            request_id=event.get("requestid"),
-            trace_id=trace[1] if len(trace) > 1 else None,
-        )
+        self._log.say("event", type=event["type"], id=event["id"], **ids_of(about(event)))
         return SinkResult()
