@@ -10,7 +10,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -148,6 +148,16 @@ async def write_something(server: Server) -> None:
             queue = await channel.declare_queue("kept", durable=True)
             message = aio_pika.Message(b"precious", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
             await channel.default_exchange.publish(message, queue.name)
+        # Messages are on the disk when they are confirmed, but the queue itself a moment later.
+        await until(lambda: any("kept" in text for text in stored(server.directory)), "the queue")
+
+
+def stored(directory: Path) -> Iterator[str]:
+    """What the files below a directory hold."""
+    for path in directory.rglob("*"):
+        with suppress(OSError):  # gone meanwhile
+            if path.is_file():
+                yield path.read_text("latin-1")
 
 
 async def read_it_back(server: Server) -> str:
