@@ -48,9 +48,9 @@ class Limits:
     answers_per_tick: int = 4
     # One wallet may fill at most half a group, so that the others always find room. Beside others,
     # or with others in the last quarter of a second, it brings as many as they do, but never fewer
-    # than the lower bound: a wallet that is stormed still commits some 2,000 transfers/s.
+    # than the lower bound: a wallet that is stormed still commits some 1,500 transfers/s.
     turn_envelopes_max: int = 256
-    shared_turn_envelopes_min: int = 8
+    shared_turn_envelopes_min: int = 4
     shared_for_s: float = 0.25
     # Above the high mark new callers wait at the gate until the backlog is below the low one;
     # as many again may wait there, then the replica is overloaded.

@@ -4,10 +4,12 @@ There may be no engine where the tests run, so what a container would run is run
 """
 
 import asyncio
+import json
 import os
 import shlex
 import signal
 import subprocess
+import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from functools import partial
@@ -157,6 +159,11 @@ class Native:
             running(*words[1:], settings=environment, program=(known[words[0]],))
         )
 
+    def locustfile(self) -> Path:
+        """The scenarios that the image of the load test has."""
+        words = shlex.split(self._services["locust"]["command"])
+        return ROOT / words[words.index("--locustfile") + 1].lstrip("/")
+
     async def is_healthy(self, name: str, port: str, actual: str) -> bool:
         """What its health check says."""
         test = self._services[name]["healthcheck"]["test"]
@@ -173,6 +180,22 @@ async def native(
 ) -> AsyncIterator[Native]:
     async with AsyncExitStack() as exits:
         yield Native(services, database, rabbitmq, exits)
+
+
+async def shopped(native: Native, url: str) -> int:
+    """Requests that the scenario of the Locust service made; it fails if one of them did."""
+    file = native.locustfile()
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "locust", "--locustfile", str(file), "--host", url),
+        *("--headless", "--users", "10", "--spawn-rate", "10", "--run-time", "3s", "--json"),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, complaint = await process.communicate()
+    assert process.returncode == 0, complaint.decode()
+    rows = json.loads(output)
+    assert sum(row["num_failures"] for row in rows) == 0, rows
+    return sum(row["num_requests"] for row in rows)
 
 
 async def test_the_topology_moves_money_and_tells_of_it(
@@ -203,6 +226,8 @@ async def test_the_topology_moves_money_and_tells_of_it(
         assert (await api.transfer(ada, bob, 250)).status == 201
         assert await api.balance(bob) == 250
         assert (await api.get("/docs")).status == 200
+
+    assert await shopped(native, f"http://127.0.0.1:{ports[3]}") > 0
 
     async def is_told() -> bool:
         return await row_count(database, "ledger_00.outbox") == 0

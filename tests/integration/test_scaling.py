@@ -1,0 +1,113 @@
+"""`make scale`: what it asks of Docker, and in which order; and how Nginx finds its replicas.
+
+There may be no engine where the tests run, so the commands that would talk to one note their calls.
+What those calls lead to (Nginx before more and fewer replicas, under load) is tested for real in
+tests/fault/test_replicas_behind_nginx.py.
+"""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.support.configuration import README
+
+ROOT = README.parent
+DOCKER = """#!/bin/sh
+echo "$*" >>"$CALLS"
+case "$*" in *"ps --quiet app") for n in $(seq "$NOW"); do echo "$n"; done ;; esac
+"""
+GETENT = """#!/bin/sh
+case $2 in transferd-app-[124]) echo "10.0.0.1 $2" ;; *) exit 2 ;; esac
+"""
+
+
+def tool(folder: Path, name: str, text: str) -> None:
+    """A command of that name, found before any other."""
+    path = folder / name
+    path.write_text(text)
+    path.chmod(0o755)
+
+
+async def ran(*command: str | Path, **environment: str) -> tuple[int, str]:
+    """The exit code and what was printed."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()
+
+
+async def calls(tmp_path: Path, *, now: int, wanted: int) -> list[str]:
+    """What was asked of Docker to get from so many replicas to so many."""
+    tool(tmp_path, "docker", DOCKER)
+    log = tmp_path / "calls"
+    code, output = await ran(
+        ROOT / "deploy/scale",
+        str(wanted),
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+        CALLS=str(log),
+        NOW=str(now),
+    )
+    assert (code, output) == (0, f"{wanted} replicas\n")
+    return [line for line in log.read_text().splitlines() if "up" in line or "exec" in line]
+
+
+async def test_more_replicas_serve_before_nginx_knows_them(tmp_path: Path) -> None:
+    up, reload = await calls(tmp_path, now=2, wanted=3)
+    assert "--wait --scale app=3 app" in up
+    assert reload.endswith("nginx /nginx/start reload")
+    assert "REPLICAS_WANTED=3" in reload
+
+
+async def test_nginx_has_forgotten_replicas_before_they_stop(tmp_path: Path) -> None:
+    reload, up = await calls(tmp_path, now=3, wanted=1)
+    assert "REPLICAS_WANTED=1" in reload
+    assert "--scale app=1 app" in up
+
+
+@pytest.mark.parametrize("count", ["", "0", "many", "-1"])
+async def test_a_number_that_makes_no_sense_is_refused_in_one_line(count: str) -> None:
+    code, output = await ran(ROOT / "deploy/scale", count)
+    assert (code, output) == (2, "say how many: make scale REPLICAS=3\n")
+
+
+async def found(tmp_path: Path, **environment: str) -> tuple[int, str, list[str]]:
+    """What Nginx is started for, with names that the network knows."""
+    tool(tmp_path, "getent", GETENT)
+    tool(tmp_path, "nginx", "#!/bin/sh\n")
+    code, output = await ran(
+        ROOT / "nginx/start",
+        PATH=f"{tmp_path}:{os.environ['PATH']}",
+        NGINX_CONF=str(tmp_path / "conf"),
+        **environment,
+    )
+    path = tmp_path / "conf/replicas.conf"
+    lines = path.read_text().splitlines() if path.exists() else []
+    return code, output, [line.split()[1] for line in lines]
+
+
+async def test_replicas_are_found_by_name(tmp_path: Path) -> None:
+    _, _, replicas = await found(tmp_path, REPLICAS_AT="transferd-app-:8080")
+    assert replicas == [f"transferd-app-{n}:8080" for n in (1, 2, 4)]
+    _, _, replicas = await found(tmp_path, REPLICAS_AT="transferd-app-:8080", REPLICAS_WANTED="1")
+    assert replicas == ["transferd-app-1:8080"]
+
+
+async def test_without_any_replica_nginx_is_not_started(tmp_path: Path) -> None:
+    code, output, _ = await found(tmp_path, REPLICAS_AT="nobody-:8080")
+    assert (code, output) == (1, "no replica is known under nobody-:8080\n")
+
+
+@pytest.mark.parametrize("replica", ["nowhere", "a b:80", "host:", ":80", "host:80;evil"])
+async def test_what_is_no_address_never_gets_into_the_configuration(
+    replica: str, tmp_path: Path
+) -> None:
+    code, output = await ran(ROOT / "nginx/render", tmp_path, replica)
+    assert (code, output) == (2, f"not HOST:PORT: {replica}\n")
+    assert not (tmp_path / "replicas.conf").exists()
