@@ -12,7 +12,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 RUN_STAMP := $(VENV)/.installed-to-run
 DEVELOP_STAMP := $(VENV)/.installed-to-develop
 
-export PYTHON
+export PYTHON ENV_FILE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

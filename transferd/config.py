@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
+from math import isfinite
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from transferd.limits import ConfigurationError, Limits
 _OF_THE_CONTRACT = frozenset(
     {
         "batch_transfers_max",
+        "key_chars_max",
         "list_items_default",
         "list_items_max",
         "metadata_bytes_max",
@@ -192,7 +194,7 @@ class Settings(BaseSettings):
                 raise ConfigurationError(
                     f"TRANSFERD_LIMITS: {name} must be a number like {known[name]}"
                 ) from None
-            if changes[name] <= 0:
+            if not (changes[name] > 0 and isfinite(changes[name])):
                 raise ConfigurationError(f"TRANSFERD_LIMITS: {name} must be above zero")
         return Limits(**changes)
 

@@ -124,7 +124,8 @@ class Limits:
     key_uses_last_write_s: float = 1.0
 
     sweep_interval_s: float = 0.25
-    # Longer than Nginx's upstream keep-alive (2 s), so that it never writes to a closed connection.
+    # Longer than Nginx keeps idle connections to replicas, so that it never writes to a closed one.
+    nginx_keepalive_s: float = 2.0
     drain_linger_s: float = 2.5
     drain_timeout_s: float = 12.0
 
@@ -245,6 +246,8 @@ class Limits:
             raise ConfigurationError(
                 "mailbox_wait_s and one whole attempt must fit into request_deadline_s"
             )
+        if not self.drain_linger_s > self.nginx_keepalive_s:
+            raise ConfigurationError("drain_linger_s must be longer than nginx_keepalive_s")
         if not self.relay_publish_timeout_s < self.idle_in_transaction_timeout_s:
             raise ConfigurationError(
                 "relay_publish_timeout_s must be shorter than idle_in_transaction_timeout_s"

@@ -98,6 +98,20 @@ async def test_sigterm_stops_all_replicas_in_order(database: Database) -> None:
         assert len(whole.supervisor.lines_with('"stopped"')) == 2
 
 
+async def test_a_restart_that_fails_leaves_the_other_replicas_alone(database: Database) -> None:
+    async with topology(database, 2, limits="replica_start_s=2") as whole:
+        bob = await whole.api.wallet()
+        ada = await whole.api.wallet(100)
+        # Who is connected stays so; a replica that starts anew cannot.
+        alter = f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS"
+        await database.servers.as_superuser(f"{alter} false")
+        whole.supervisor.send(signal.SIGHUP)
+        await whole.supervisor.says("did not come back: the others are left alone")
+        assert (await whole.api.transfer(ada, bob, 1)).status == 201
+        await database.servers.as_superuser(f"{alter} true")
+        await whole.until_all_ready()
+
+
 async def test_replicas_do_not_outlive_their_supervisor(database: Database) -> None:
     async with topology(database, 2) as whole:
         processes = whole.supervisor.processes()

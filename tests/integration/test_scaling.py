@@ -97,6 +97,8 @@ async def test_replicas_are_found_by_name(tmp_path: Path) -> None:
     assert replicas == [f"transferd-app-{n}:8080" for n in (1, 2, 4)]
     _, _, replicas = await found(tmp_path, REPLICAS_AT="transferd-app-:8080", REPLICAS_WANTED="1")
     assert replicas == ["transferd-app-1:8080"]
+    _, _, replicas = await found(tmp_path, REPLICAS_AT="transferd-app-:8080", REPLICAS_WANTED="3")
+    assert replicas == [f"transferd-app-{n}:8080" for n in (1, 2, 4)]
 
 
 async def test_without_any_replica_nginx_is_not_started(tmp_path: Path) -> None:

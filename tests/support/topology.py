@@ -72,14 +72,15 @@ class Topology:
 
 @asynccontextmanager
 async def topology(
-    database: Database, processes: int, *, behind: Sequence[int] | None = None
+    database: Database, processes: int, *, behind: Sequence[int] | None = None, limits: str = ""
 ) -> AsyncIterator[Topology]:
     """So many replicas, of which Nginx knows all, or those whose numbers are in `behind`."""
     first = free_ports(processes)
     async with AsyncExitStack() as exits:
         supervisor = await exits.enter_async_context(
             running(
-                *("serve", "--processes", str(processes)), settings=settings_of(database, first)
+                *("serve", "--processes", str(processes)),
+                settings=settings_of(database, first) | {"TRANSFERD_LIMITS": limits},
             )
         )
         known = [f"127.0.0.1:{first + n}" for n in behind or range(processes)]

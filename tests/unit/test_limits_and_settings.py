@@ -302,8 +302,8 @@ def limits_of(text: str) -> Limits:
 
 
 def test_limits_are_changed_by_name() -> None:
-    changed = limits_of(" mailbox_envelopes_max = 1024, drain_linger_s=1.5,")
-    assert changed == replace(Limits(), mailbox_envelopes_max=1024, drain_linger_s=1.5)
+    changed = limits_of(" mailbox_envelopes_max = 1024, drain_linger_s=3.5,")
+    assert changed == replace(Limits(), mailbox_envelopes_max=1024, drain_linger_s=3.5)
     assert isinstance(changed.mailbox_envelopes_max, int)
     assert limits_of("") == Limits()
 
@@ -317,6 +317,9 @@ def test_limits_are_changed_by_name() -> None:
         ("mailbox_envelopes_max=0", "must be above zero"),
         ("mailbox_envelopes_max", "must be a number like 512"),
         ("list_items_max=1000", "is part of the HTTP contract"),
+        ("key_chars_max=1000", "is part of the HTTP contract"),
+        ("lock_timeout_s=nan", "must be above zero"),
+        ("drain_linger_s=1", "must be longer than nginx_keepalive_s"),
         ("lock_timeout_s=5", "must be longer than lock_timeout_s"),
     ],
 )

@@ -9,7 +9,8 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 
 import aiohttp
 import click
@@ -74,14 +75,16 @@ class Supervisor:
             self._running[port] = process
             code = await process.wait()
             del self._running[port]
+            lived_s = time.monotonic() - started
+            was_first, is_first = is_first, False
             if port in self._restarting:
                 self._restarting.discard(port)
                 continue
-            if is_first and code == _CANNOT_RUN:
-                raise _Unusable
-            is_first = False
-            if time.monotonic() - started > self._limits.replica_stable_s:
+            if lived_s > self._limits.replica_stable_s:
                 waits = self._waits()
+            elif was_first and code == _CANNOT_RUN:
+                # Only at the very beginning: later the same is no reason to stop the others.
+                raise _Unusable
             wait_s = next(waits)
             click.echo(
                 f"the replica on port {port} has ended ({_reason(code)}): starting it again"
@@ -117,8 +120,7 @@ class Supervisor:
         process = self._running.get(port)
         if process is not None:
             self._restarting.add(port)
-            process.terminate()
-            await process.wait()
+            await self._end([process])
         async with aiohttp.ClientSession() as session:
             deadline = time.monotonic() + self._limits.replica_start_s
             while time.monotonic() < deadline:
@@ -129,18 +131,21 @@ class Supervisor:
 
     async def _stop(self) -> None:
         """Drain all at once; who has not ended when even the slowest should have is killed."""
-        processes = list(self._running.values())
-        for process in processes:
-            process.terminate()
+        await self._end(list(self._running.values()))
+
+    async def _end(self, processes: Sequence[asyncio.subprocess.Process]) -> None:
         limits = self._limits
-        patience_s = limits.drain_linger_s + 2 * limits.drain_timeout_s
-        if not processes:
-            return
+        for process in processes:
+            with suppress(ProcessLookupError):  # it has ended already
+                process.terminate()
         waiting = [asyncio.ensure_future(process.wait()) for process in processes]
+        if not waiting:
+            return
+        patience_s = limits.drain_linger_s + 2 * limits.drain_timeout_s
         _, late = await asyncio.wait(waiting, timeout=patience_s)
         if late:
             for process in processes:
-                if process.returncode is None:
+                with suppress(ProcessLookupError):
                     process.kill()
             await asyncio.wait(late)
 
