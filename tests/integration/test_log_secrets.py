@@ -5,7 +5,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import aiohttp
 import orjson
-import pytest
+from structlog.testing import capture_logs
 
 from tests.conftest import Database, Workers
 from tests.support.api import Api
@@ -115,9 +115,7 @@ async def test_secrets_are_in_no_line_and_ids_in_each(database: Database, worker
     }
 
 
-async def test_an_error_is_logged_without_what_it_quotes(
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+async def test_an_error_is_logged_without_what_it_quotes() -> None:
     try:
         try:
             raise ValueError(f"DETAIL: Failing row contains ({HUSH}).")
@@ -125,8 +123,9 @@ async def test_an_error_is_logged_without_what_it_quotes(
             raise DatabaseUnavailable from error
     except DatabaseUnavailable as error:
         about = About("request-1", TRACED["traceparent"], "transfer-1")
-        Log()(CommandPoisoned("Transfer", error, about))
-    said = capsys.readouterr().out
+        with capture_logs() as lines:
+            Log()(CommandPoisoned("Transfer", error, about))
+    said = str(lines)
     assert HUSH not in said
     for word in ("DatabaseUnavailable", "because of", "ValueError", "request-1", TRACE):
         assert word in said
