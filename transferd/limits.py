@@ -38,7 +38,7 @@ class Limits:
     mailbox_envelopes_max: int = 512
     # Refusals for a full mailbox: a burst goes out at once, then so many per second, each held back
     # no longer than the Retry-After that it names. Without that, those who ask again at once are
-    # refused some 8,000 times a second, and nobody else gets a turn of the core.
+    # refused some 6,000 times a second, and nobody else gets a turn of the core.
     mailbox_refusals_burst: int = 128
     mailbox_refusals_per_s: float = 200.0
     mailbox_refusal_delay_s: float = 2.5
