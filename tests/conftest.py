@@ -81,6 +81,14 @@ async def database(servers: Servers) -> AsyncIterator[Database]:
     await servers.drop_database(name)
 
 
+@pytest.fixture
+def empty_database(servers: Servers) -> Iterator[str]:
+    """The address of a database that nobody has migrated."""
+    name, number = asyncio.run(servers.new_database(template="template1"))
+    yield servers.settings(name, number).required("database_url")
+    asyncio.run(servers.drop_database(name))
+
+
 class Replicas:
     """Starts replicas on the test's database; all stop at the end of the test."""
 

@@ -5,7 +5,6 @@ and versions, transfer, outbox, dropped wallet cache), written the way a compete
 It reads TRANSFERD_PORT, TRANSFERD_DATABASE_URL and TRANSFERD_REDIS_URL, as the service does.
 """
 
-import asyncio
 import hashlib
 import os
 from typing import Any
@@ -16,6 +15,7 @@ import uvloop
 from aiohttp import web
 from redis.asyncio import Redis
 
+from loadtest.bench.ceiling import serve
 from transferd.ledger.ids import new_id
 from transferd.web.schemas import NewTransfer
 
@@ -128,10 +128,7 @@ async def main() -> None:
     application = web.Application()
     application.router.add_post("/transfers", baseline.transfer)
     application.router.add_get("/healthz", _healthz)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", int(os.environ["TRANSFERD_PORT"])).start()
-    await asyncio.Event().wait()
+    await serve(application)
 
 
 if __name__ == "__main__":

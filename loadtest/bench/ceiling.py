@@ -12,14 +12,19 @@ async def _answer(request: web.Request) -> web.Response:
     return web.Response(body=b"{}", content_type="application/json")
 
 
-async def main() -> None:
-    """Serve until killed."""
-    application = web.Application()
-    application.router.add_route("*", "/{path:.*}", _answer)
+async def serve(application: web.Application) -> None:
+    """Serve on TRANSFERD_PORT until killed."""
     runner = web.AppRunner(application, access_log=None)
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", int(os.environ["TRANSFERD_PORT"])).start()
     await asyncio.Event().wait()
+
+
+async def main() -> None:
+    """Serve the ceiling."""
+    application = web.Application()
+    application.router.add_route("*", "/{path:.*}", _answer)
+    await serve(application)
 
 
 if __name__ == "__main__":

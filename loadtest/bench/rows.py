@@ -10,6 +10,7 @@ from loadtest.bench.measures import Options
 from loadtest.bench.scene import Scene
 
 Medians = Mapping[str, Mapping[str, float]]
+Measure = Callable[[Scene, Options], Awaitable[dict[str, float]]]
 
 
 class Figure(NamedTuple):
@@ -35,7 +36,7 @@ class Row:
     name: str
     what: str
     unit: str
-    measure: Callable[[Scene, Options], Awaitable[dict[str, float]]]
+    measure: Measure
     figures: tuple[Figure, ...]
     # Rows whose medians the figures need as well.
     needs: tuple[str, ...] = ()
@@ -58,6 +59,21 @@ def value(row: str, column: str) -> Callable[[Medians], float]:
     return lambda medians: medians[row][column]
 
 
+def _hot(name: str, what: str, measure: Measure) -> Row:
+    """A row in which one wallet is on one side of every transfer."""
+    return Row(
+        name,
+        what,
+        "transfers/s",
+        measure,
+        (
+            Figure("of the baseline", ratio(name, "transferd", name, "baseline"), 12.0),
+            Figure("of own uniform", ratio(name, "transferd", "uniform", "transferd"), 0.95),
+        ),
+        needs=("uniform",),
+    )
+
+
 ROWS = (
     Row(
         "uniform",
@@ -70,28 +86,8 @@ ROWS = (
             Figure("of the ceiling", ratio("uniform", "transferd", "uniform", "aiohttp"), 0.25),
         ),
     ),
-    Row(
-        "to-one",
-        "all to one wallet",
-        "transfers/s",
-        measures.to_one,
-        (
-            Figure("of the baseline", ratio("to-one", "transferd", "to-one", "baseline"), 12.0),
-            Figure("of own uniform", ratio("to-one", "transferd", "uniform", "transferd"), 0.95),
-        ),
-        needs=("uniform",),
-    ),
-    Row(
-        "from-one",
-        "all from one wallet",
-        "transfers/s",
-        measures.from_one,
-        (
-            Figure("of the baseline", ratio("from-one", "transferd", "from-one", "baseline"), 12.0),
-            Figure("of own uniform", ratio("from-one", "transferd", "uniform", "transferd"), 0.95),
-        ),
-        needs=("uniform",),
-    ),
+    _hot("to-one", "all to one wallet", measures.to_one),
+    _hot("from-one", "all from one wallet", measures.from_one),
     Row(
         "zipf",
         "Zipf 1.0 over 100,000 wallets",

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 
@@ -13,7 +13,6 @@ from click.testing import CliRunner, Result
 from tests.conftest import Database
 from tests.support.endpoints import letters, new_webhook, status_of
 from tests.support.outbox import transfer_event, wallet_event
-from tests.support.servers import Servers
 from transferd.cli import main
 from transferd.commit.events import cloud_event
 from transferd.config import Limits
@@ -408,14 +407,6 @@ async def test_what_is_not_clear_is_a_usage_error_and_touches_nothing(
         assert result.exit_code == 2, arguments
         assert result.output.startswith("Usage: "), arguments
     assert [each.id for each in await letters(database)] == ids
-
-
-@pytest.fixture
-def empty_database(servers: Servers) -> Iterator[str]:
-    """The address of a database that nobody has migrated."""
-    name, number = asyncio.run(servers.new_database(template="template1"))
-    yield servers.settings(name, number).required("database_url")
-    asyncio.run(servers.drop_database(name))
 
 
 @pytest.mark.parametrize(

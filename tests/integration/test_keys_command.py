@@ -4,7 +4,6 @@ import asyncio
 import hashlib
 import json
 import re
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,7 +12,6 @@ from click.testing import CliRunner, Result
 
 from tests.conftest import Database, Replicas
 from tests.support.contract import ApiWithKey, time_of
-from tests.support.servers import Servers
 from transferd.cli import main
 from transferd.config import Limits
 from transferd.ledger.store.clients import insert_api_key, list_api_keys
@@ -293,14 +291,6 @@ async def test_an_unknown_id_is_one_line_and_the_others_are_revoked(database: Da
 
 
 # One line
-
-
-@pytest.fixture
-def empty_database(servers: Servers) -> Iterator[str]:
-    """The address of a database that nobody has migrated."""
-    name, number = asyncio.run(servers.new_database(template="template1"))
-    yield servers.settings(name, number).required("database_url")
-    asyncio.run(servers.drop_database(name))
 
 
 @pytest.mark.parametrize(
