@@ -127,7 +127,7 @@ async def running_nginx(
     for comparison. Raises StackError."""
     with tempfile.TemporaryDirectory(prefix="transferd-nginx-") as name:
         # Its workers are another user when we are root.
-        os.chmod(name, 0o711)
+        os.chmod(name, 0o711)  # nosec B103
         nginx = Nginx(Path(name), environment or {}, changed)
         try:
             await nginx.start(replicas)

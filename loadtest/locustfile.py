@@ -1,67 +1,88 @@
-"""Locust: people who pay each other, each request with a key, each answer checked.
+"""Locust: people and programs that use the service, each answer checked, the ledger audited.
 
-locust --locustfile loadtest/locustfile.py --host http://localhost
+locust --locustfile loadtest/locustfile.py --host http://localhost --scenario mixed
 """
 
-import random
-from collections import deque
-from typing import Any
-from uuid import uuid4
+import signal
+import sys
+from pathlib import Path
+from typing import Any, ClassVar
 
-from locust import FastHttpUser, between, task
+import gevent
+from locust import LoadTestShape, User, events
+from locust.runners import WorkerRunner
 
-_START_MINOR = 1_000_000
-# Whom a new shopper can pay: the wallets that others in this process have made.
-_WALLETS: deque[str] = deque(maxlen=10_000)
+# Locust puts the folder of this file on the path; the package is the folder itself.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from loadtest.dashboards.exporter import add_route, serve
+from loadtest.dashboards.server_side import ServerSide
+from loadtest.dashboards.tab import add_tab
+from loadtest.options import add_options, take_scenario_from_tags
+from loadtest.personas import (
+    Attacker,
+    Merchant,
+    Payroll,
+    Reader,
+    Shopper,
+    Treasurer,
+)
+from loadtest.run import Run
+
+__all__ = ["Attacker", "Load", "Merchant", "Payroll", "Reader", "Shopper", "Treasurer"]
 
 
-class Shopper(FastHttpUser):
-    """Has a wallet, pays small amounts to others, and looks at the balance now and then."""
+class Load(LoadTestShape):
+    """The shape of the option --shape; users, spawn rate and run time mean what they say."""
 
-    wait_time = between(0.1, 1.0)
-    wallet_id = ""
+    use_common_options: ClassVar[bool] = True
+    run: ClassVar[Run | None] = None
 
-    def on_start(self) -> None:
-        """Open a wallet with some money in it."""
-        user = self._create("/users", {"name": "Locust"})
-        wallet = {"user_id": user["id"], "currency": "USD", "initial_balance": _START_MINOR}
-        self.wallet_id = self._create("/wallets", wallet)["id"]
-        _WALLETS.append(self.wallet_id)
+    def tick(self) -> tuple[int, float, list[type[User]] | None] | None:
+        """Asked by Locust each second."""
+        assert self.run is not None
+        return self.run.tick()
 
-    @task(5)
-    def pay(self) -> None:
-        """A transfer; to be refused for want of money is no failure."""
-        other = random.choice(_WALLETS)
-        if other == self.wallet_id:
-            return
-        body = {
-            "source_wallet_id": self.wallet_id,
-            "destination_wallet_id": other,
-            "amount": random.randint(1, 5_000),
-            "currency": "USD",
-        }
-        with self.client.post(
-            "/transfers",
-            json=body,
-            headers={"Idempotency-Key": str(uuid4())},
-            catch_response=True,
-            name="POST /transfers",
-        ) as response:
-            answer: dict[str, Any] = response.json() or {}
-            if (
-                response.status_code == 201 and answer.get("amount") == body["amount"]
-            ) or answer.get("code") in {"insufficient-funds", "rate-limited", "mailbox-full"}:
-                response.success()
-            else:
-                response.failure(f"{response.status_code}: {answer.get('code')}")
 
-    @task(1)
-    def look(self) -> None:
-        """The own wallet."""
-        self.client.get(f"/wallets/{self.wallet_id}", name="GET /wallets/{id}")
+def _begin(environment: Any, **_: Any) -> None:
+    take_scenario_from_tags(environment.parsed_options)
+    options = environment.parsed_options
+    server_side = ServerSide([] if is_worker(environment) else options.metrics_url)
+    Load.run = run = Run(environment, server_side)
+    if is_worker(environment):
+        return
+    server_side.start()
+    add_tab(environment, server_side, run.status)
+    add_route(environment, violations=lambda: run.violations, info=run.info)
+    if options.metrics_port:
+        serve(environment, options.metrics_port, violations=lambda: run.violations, info=run.info)
 
-    def _create(self, path: str, body: dict[str, Any]) -> dict[str, Any]:
-        created: dict[str, Any] = self.client.post(
-            path, json=body, headers={"Idempotency-Key": str(uuid4())}
-        ).json()
-        return created
+    def tell(**_: Any) -> None:
+        if run.verdict is not None:
+            print(f"transferd load test: {run.verdict.line}", file=sys.stderr)
+
+    if options.headless:
+        _end_in_order_on_sigterm(run)
+    # After Locust's own tables, so that it is the last line.
+    environment.events.quit.add_listener(tell)
+
+
+def _end_in_order_on_sigterm(run: Run) -> None:
+    """Locust listens for SIGTERM only when a run with a shape is over; until then it is Ctrl-C."""
+    main = gevent.getcurrent()
+
+    def interrupt() -> None:
+        if run.state in ("seeding", "running"):
+            gevent.get_hub().loop.run_callback(main.throw, KeyboardInterrupt)
+
+    gevent.signal_handler(signal.SIGTERM, interrupt)
+
+
+def is_worker(environment: Any) -> bool:
+    """Whether a master has the run in its hands."""
+    return isinstance(environment.runner, WorkerRunner)
+
+
+_hooks: Any = events
+_hooks.init_command_line_parser.add_listener(add_options)
+_hooks.init.add_listener(_begin)

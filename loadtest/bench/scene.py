@@ -186,7 +186,8 @@ async def scene() -> AsyncIterator[Scene]:
         raise click.ClickException(f"{' and '.join(missing)} is missing: apt install {names}")
     with tempfile.TemporaryDirectory(prefix="transferd-bench-") as name:
         directory = Path(name)
-        os.chmod(directory, 0o711)  # PostgreSQL runs as another user when we are root
+        # PostgreSQL runs as another user when we are root.
+        os.chmod(directory, 0o711)  # nosec B103
         async with AsyncExitStack() as exits:
             postgres = PostgresServer(directory / "postgresql")
             redis = RedisServer(directory / "redis")

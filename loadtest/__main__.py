@@ -1,0 +1,116 @@
+"""`make loadtest`: the load test on a running service, or on a topology of its own.
+
+python -m loadtest --scenario mixed --shape steps
+"""
+
+import asyncio
+import os
+import signal
+import sys
+from contextlib import AsyncExitStack, nullcontext
+from datetime import datetime
+from pathlib import Path
+
+import click
+
+from loadtest.scenarios import SCENARIOS
+from loadtest.shapes import SHAPES
+from loadtest.stack import Stack, own_stack
+from transferd.devstack import StackError
+
+_LOCUSTFILE = Path(__file__).with_name("locustfile.py")
+# Of the users, when nobody says how many: a number that two cores can serve.
+_USERS = 50
+
+
+@click.command(context_settings={"ignore_unknown_options": True})
+@click.option("--scenario", type=click.Choice(list(SCENARIOS)), default="mixed", show_default=True)
+@click.option("--shape", type=click.Choice(list(SHAPES)), default="constant", show_default=True)
+@click.option("--host", default="", help="A running service; without it one is started.")
+@click.option("--replicas", default=2, show_default=True, help="Of a service that is started.")
+@click.option("--users", default=_USERS, show_default=True, help="The most there are at a time.")
+@click.option("--ui", is_flag=True, help="Locust's web page in place of a run that starts at once.")
+@click.option("--reports", default="reports", show_default=True, help="Folder for the reports.")
+@click.option(
+    "--options",
+    is_flag=True,
+    is_eager=True,
+    expose_value=False,
+    callback=lambda context, _, wanted: _list_options(context) if wanted else None,
+    help="List what MORE can be, beside Locust's own options.",
+)
+@click.argument("more", nargs=-1, type=click.UNPROCESSED)
+def main(
+    *,
+    scenario: str,
+    shape: str,
+    host: str,
+    replicas: int,
+    users: int,
+    ui: bool,
+    reports: str,
+    more: tuple[str, ...],
+) -> None:
+    """Load-test transferd. MORE options go to Locust: `locust --help` tells which there are."""
+    name = f"{scenario}-{shape}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
+    folder = Path(reports, name)
+    folder.mkdir(parents=True, exist_ok=True)
+    arguments = ["--scenario", scenario, "--shape", shape, "--users", str(users)]
+    # The page is for this machine, unless somebody says otherwise: it can start load anywhere.
+    arguments += ["--web-host", "127.0.0.1"] if ui else []
+    arguments += ["--verdict", str(folder / "verdict.json"), *more]
+    if not ui:
+        arguments += ["--headless", "--html", str(folder / "report.html")]
+        arguments += ["--csv", str(folder / "stats"), "--json-file", str(folder / "requests")]
+    try:
+        code = asyncio.run(_run(host, replicas, folder, arguments))
+    except StackError as error:
+        raise click.ClickException(str(error)) from None
+    except asyncio.CancelledError:
+        raise click.ClickException("stopped before the load test began") from None
+    click.echo(f"reports: {folder}", err=True)
+    sys.exit(code)
+
+
+def _list_options(context: click.Context) -> None:
+    # Locust takes a second to import, and changes sockets and time for all that comes after.
+    from locust.argument_parser import LocustArgumentParser
+
+    from loadtest.options import add_options
+
+    parser = LocustArgumentParser(add_help=False, usage="make loadtest ARGS=...")
+    add_options(parser)
+    click.echo(parser.format_help())
+    context.exit()
+
+
+async def _run(host: str, replicas: int, folder: Path, arguments: list[str]) -> int:
+    loop = asyncio.get_running_loop()
+    task = asyncio.current_task()
+    assert task is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, task.cancel)
+    environment = dict(os.environ)
+    if not host:
+        # The stack asks for no key, and would turn one away that it does not know.
+        environment.pop("TRANSFERD_API_KEY", None)
+    async with AsyncExitStack() as exits:
+        stack = await exits.enter_async_context(
+            nullcontext(Stack(host, []))
+            if host
+            else own_stack(replicas, folder, lambda line: click.echo(line, err=True))
+        )
+        metrics = [word for url in stack.metrics for word in ("--metrics-url", url)]
+        locust = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "locust", "--locustfile", str(_LOCUSTFILE)),
+            *("--host", stack.host, *metrics, *arguments),
+            env=environment,
+        )
+        # Locust judges the run as far as it came, and gets a Ctrl-C itself; we wait for that.
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_signal_handler(signal.SIGTERM, locust.terminate)
+        return await locust.wait()
+
+
+if __name__ == "__main__":
+    main()

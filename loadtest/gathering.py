@@ -1,0 +1,163 @@
+"""What the processes of a run tell each other: the world goes out, histories come back."""
+
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from gevent.event import Event
+from locust.runners import STATE_MISSING, STATE_STOPPING, MasterRunner, WorkerRunner
+
+from loadtest.truth.history import History
+from loadtest.world import State, World
+
+_WORLD = "transferd-world"
+_COLLECT = "transferd-collect"
+_CHUNK = "transferd-chunk"
+_DONE = "transferd-done"
+# In Locust's own report of every few seconds, for those who watch.
+_VIOLATIONS = "transferd-violations"
+# Beyond the time that users get to finish.
+_PATIENCE_S = 60.0
+
+
+class WorkerSide:
+    """In a worker: takes the world, and reports when the users have stopped."""
+
+    def __init__(
+        self,
+        runner: WorkerRunner,
+        begin: Callable[[World], None],
+        violations: Callable[[], int],
+        end: Callable[[], tuple[History, float] | None],
+    ) -> None:
+        self._runner = runner
+        self._begin = begin
+        self._world: World | None = None
+        self._end = end
+        events: Any = runner.environment.events
+        events.report_to_master.add_listener(
+            lambda client_id, data: data.update({_VIOLATIONS: violations()})
+        )
+        runner.register_message(_WORLD, self._take_world)
+        runner.register_message(_COLLECT, self._stop)
+
+    def start(self) -> None:
+        """The users come now: with the master's options, which came after the world."""
+        if self._world is not None:
+            self._begin(self._world)
+
+    def report(self) -> None:
+        """Send the history, once."""
+        ended = self._end()
+        if ended is None:
+            return
+        history, cpu_s = ended
+        # What Locust has counted since its last report would come too late for the verdict.
+        data: dict[str, Any] = {}
+        events: Any = self._runner.environment.events
+        events.report_to_master.fire(client_id=self._runner.client_id, data=data)
+        self._runner.send_message("stats", data)
+        run = self._world.run if self._world is not None else ""
+        for chunk in history.chunks():
+            self._runner.send_message(_CHUNK, {"run": run, "acknowledged": chunk})
+        done = {"run": run, "history": history.to_message(), "cpu_s": cpu_s}
+        self._runner.send_message(_DONE, done)
+        # The users have stopped, so Locust need not wait before the worker can begin again.
+        self._runner.environment.stop_timeout = 0.0
+
+    def _take_world(self, msg: Any, **_: Any) -> None:
+        data = msg.data
+        start = {name: State(*state) for name, state in data.pop("start").items()}
+        self._world = World(**data, start=start)
+
+    def _stop(self, **_: Any) -> None:
+        # Stopping ends with the event at which the report is sent; without users there is none.
+        self._runner.stop()
+        self.report()
+
+
+class MasterSide:
+    """In the master: sends the world, and collects what the workers know."""
+
+    def __init__(self, runner: MasterRunner) -> None:
+        self._runner = runner
+        self._waiting_for: set[str] = set()
+        self._all_done = Event()
+        self._world: World | None = None
+        self._history = History({})
+        self.cpu_s = 0.0
+        self._violations: dict[str, int] = {}
+        runner.register_message(_CHUNK, self._take_chunk)
+        runner.register_message(_DONE, self._take_history)
+        events: Any = runner.environment.events
+        events.worker_connect.add_listener(self._welcome)
+        events.worker_report.add_listener(self._hear)
+
+    def begin(self, world: World, history: History) -> None:
+        """A run begins: each worker gets the world before its users."""
+        self._world, self._history, self.cpu_s = world, history, 0.0
+        self._violations.clear()
+        self._all_done.clear()
+        self._waiting_for = set(self._runner.clients)
+        for client_id in self._waiting_for:
+            self._send_world(client_id)
+
+    def collect(self, stop_timeout_s: float) -> set[str]:
+        """Let the users finish and get all histories; the workers that did not report."""
+        # While it runs, Locust would give the users of a worker that quits to the others.
+        self._runner.update_state(STATE_STOPPING)
+        deadline_s = time.monotonic() + stop_timeout_s + _PATIENCE_S
+        if self._waiting_for:
+            self._runner.send_message(_COLLECT)
+        while self._waiting_for and time.monotonic() < deadline_s:
+            self._all_done.wait(1.0)
+            alive = {
+                name
+                for name, client in self._runner.clients.items()
+                if client.state != STATE_MISSING
+            }
+            if not self._waiting_for & alive:
+                break
+        self._world = None
+        return self._waiting_for
+
+    @property
+    def violations(self) -> int:
+        """How many the workers have found so far."""
+        return sum(self._violations.values())
+
+    def _hear(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+        self._violations[client_id] = data.get(_VIOLATIONS, 0)
+
+    def _welcome(self, client_id: str, **_: Any) -> None:
+        # One that comes in the middle of a run takes part in it.
+        if self._world is not None and client_id not in self._waiting_for:
+            self._waiting_for.add(client_id)
+            self._send_world(client_id)
+
+    def _send_world(self, client_id: str) -> None:
+        assert self._world is not None
+        self._runner.send_message(_WORLD, asdict(self._world) | _states(self._world), client_id)
+
+    def _take_chunk(self, msg: Any, **_: Any) -> None:
+        if self._world is not None and msg.data["run"] == self._world.run:
+            self._history.acknowledged += msg.data["acknowledged"]
+
+    def _take_history(self, msg: Any, **_: Any) -> None:
+        if self._world is None or msg.data["run"] != self._world.run:
+            return
+        self._history.merge_message(msg.data["history"])
+        self.cpu_s += msg.data["cpu_s"]
+        self._waiting_for.discard(msg.node_id)
+        if not self._waiting_for:
+            self._all_done.set()
+
+
+def _states(world: World) -> dict[str, Any]:
+    return {
+        "start": {
+            wallet_id: [state.balance_minor, state.version]
+            for wallet_id, state in world.start.items()
+        }
+    }

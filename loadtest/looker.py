@@ -1,0 +1,68 @@
+"""What all personas that read have in common: nothing may be older than what they were told."""
+
+from typing import Any
+
+from loadtest.session import Answer
+from loadtest.teller import Teller
+from loadtest.truth.checks import statement_complaint, wallet_complaint
+from loadtest.truth.violations import STALE_READ, WRONG_ANSWER
+
+
+class Looker(Teller):
+    """Abstract: reads, and notices what is older than what was told before."""
+
+    abstract = True
+
+    def look(self, wallet_id: str, *, etag: str = "", min_version: bool = False) -> str:
+        """GET a wallet; its ETag."""
+        floor = self.history.version_of(wallet_id)
+        path = f"/wallets/{wallet_id}"
+        if min_version and floor >= 0:
+            path += f"?min_version={floor}"
+
+        def judge(answer: Answer) -> tuple[str, str | None]:
+            name = "/wallets/{id}" + ("?min_version" if min_version else "")
+            if answer.status == 304:
+                version = int(etag.strip('"w'))
+                if answer.headers.get("etag") not in (None, etag):
+                    text = f"304 for {etag} with ETag {answer.headers.get('etag')}"
+                    return name, self.complain(WRONG_ANSWER, text)
+                name += " (not modified)"
+            elif answer.status == 200:
+                complaint = wallet_complaint(wallet_id, self.world.currency, answer.body)
+                version = answer.body.get("version", -1)
+                if complaint is None and answer.headers.get("etag") != f'"w{version}"':
+                    complaint = f"version {version} has ETag {answer.headers.get('etag')}"
+                if complaint is not None:
+                    return name, self.complain(WRONG_ANSWER, complaint)
+            else:
+                return name, self.unexpected(answer) or f"{answer.status}"
+            if version < floor and (min_version or not self.session.options.allow_stale):
+                text = f"wallet {wallet_id}: version {version}, and {floor} was told before"
+                return name, self.complain(STALE_READ, text)
+            self.history.saw(wallet_id, version)
+            return name, None
+
+        answer = self.ask("GET", path, judge, headers={"If-None-Match": etag} if etag else None)
+        return answer.headers.get("etag", "")
+
+    def read_statement(self, wallet_id: str, limit: int = 50) -> None:
+        """GET a page of a statement, which comes from PostgreSQL and is never old."""
+        floor = self.history.version_of(wallet_id)
+
+        def judge(answer: Answer) -> tuple[str, str | None]:
+            name = "/wallets/{id}/statement"
+            if answer.status != 200:
+                return name, self.unexpected(answer) or f"{answer.status}"
+            entries: list[dict[str, Any]] = answer.body.get("data", [])
+            complaint = statement_complaint(entries)
+            if complaint is not None:
+                return name, self.complain(WRONG_ANSWER, f"wallet {wallet_id}: {complaint}")
+            newest = entries[0]["version"] if entries else 0
+            if newest < floor:
+                text = f"statement of {wallet_id} ends at {newest}, and {floor} was told before"
+                return name, self.complain(STALE_READ, text)
+            self.history.saw(wallet_id, newest)
+            return name, None
+
+        self.ask("GET", f"/wallets/{wallet_id}/statement?limit={limit}", judge)

@@ -1,0 +1,157 @@
+"""What can be set for a load test, beside Locust's own options: `python -m loadtest --options`."""
+
+from argparse import ArgumentParser
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from loadtest.scenarios import SCENARIOS
+from loadtest.shapes import SHAPES
+
+# Locust's own defaults are one user who is cut off in the middle of a request.
+_USERS = 50
+# What the contract allows.
+_BATCH_MAX = 5_000
+# Longer than a client waits, so that every request of the run has its answer when the audit begins.
+_STOP_TIMEOUT_S = 30
+
+
+@dataclass(frozen=True)
+class Options:
+    """The options of a run. Time-outs and waits in seconds, levels in milliseconds and percent."""
+
+    host: str
+    scenario: str
+    shape: str
+    api_key: str
+    wallets: int
+    merchants: int
+    currency: str
+    seed_name: str
+    think_s: float
+    batch_size: int
+    client_timeout_s: float
+    trace_ratio: float
+    p95_ms: float
+    p99_ms: float
+    error_percent: float
+    insecure: bool
+    allow_stale: bool
+    audit: Literal["full", "sums", "off"]
+    verdict: str
+    users: int
+    spawn_rate: float
+    run_time_s: float | None
+
+    @classmethod
+    def of(cls, environment: Any) -> "Options":
+        """As they are now: the web page can change most of them before each run."""
+        parsed = environment.parsed_options
+        return cls(
+            host=environment.host or "",
+            scenario=parsed.scenario,
+            shape=parsed.shape,
+            api_key=parsed.api_key,
+            wallets=max(int(parsed.wallets), 20),
+            merchants=max(int(parsed.merchants), 1),
+            currency=parsed.currency,
+            seed_name=parsed.seed_name,
+            think_s=float(parsed.think),
+            batch_size=min(max(int(parsed.batch_size), 1), _BATCH_MAX),
+            client_timeout_s=float(parsed.client_timeout),
+            trace_ratio=float(parsed.trace_ratio),
+            p95_ms=float(parsed.p95),
+            p99_ms=float(parsed.p99),
+            error_percent=float(parsed.error_rate),
+            insecure=bool(parsed.insecure),
+            allow_stale=bool(parsed.allow_stale),
+            audit=parsed.audit,
+            verdict=parsed.verdict,
+            users=_USERS if parsed.num_users is None else int(parsed.num_users),
+            spawn_rate=float(parsed.spawn_rate or _USERS),
+            run_time_s=float(parsed.run_time) if parsed.run_time else None,
+        )
+
+
+def add_options(parser: ArgumentParser) -> None:
+    """Add ours to Locust's."""
+    add: Any = parser.add_argument
+    add("--scenario", choices=list(SCENARIOS), default="uniform", help=_listed(SCENARIOS))
+    add("--shape", choices=list(SHAPES), default="constant", help=_listed(SHAPES))
+    add(
+        "--api-key",
+        default="",
+        env_var="TRANSFERD_API_KEY",
+        include_in_web_ui=False,
+        help="Token of an API key with scope admin, which seeding needs. Without it the service"
+        " has to run with TRANSFERD_AUTH=off.",
+    )
+    add(
+        "--metrics-url",
+        action="append",
+        default=[],
+        include_in_web_ui=False,
+        metavar="URL",
+        help="Where a replica or a worker shows /metrics, for the tab Service; repeat it for each.",
+    )
+    add(
+        "--metrics-port",
+        type=int,
+        default=0,
+        include_in_web_ui=False,
+        help="Show the client's own figures to Prometheus on this port (the web page has them at"
+        " /metrics).",
+    )
+    add("--wallets", type=int, default=1000, help="Wallets of shoppers.")
+    add("--merchants", type=int, default=10, help="Wallets of merchants; the first is the hot one.")
+    add("--currency", default="USD", help="Of all wallets.")
+    add(
+        "--seed-name",
+        default="loadtest",
+        help="Wallets are made once under this name and used again by later runs. Runs at the same"
+        " time need names of their own.",
+    )
+    add("--think", type=float, default=0.5, help="Mean seconds a user waits between two tasks.")
+    add("--batch-size", type=int, default=100, help="Transfers of a batch.")
+    add("--client-timeout", type=float, default=15.0, help="Seconds until a client gives up.")
+    add(
+        "--insecure",
+        action="store_true",
+        include_in_web_ui=False,
+        help="Do not ask whether an https service has a good certificate.",
+    )
+    add("--trace-ratio", type=float, default=0.01, help="Share of requests to be traced.")
+    _add_levels(add)
+    parser.set_defaults(num_users=_USERS, spawn_rate=_USERS, stop_timeout=_STOP_TIMEOUT_S)
+
+
+def _add_levels(add: Any) -> None:
+    """What a run is judged by."""
+    add("--p95", type=float, default=500.0, help="Level: 95 of 100 answers within so many ms.")
+    add("--p99", type=float, default=1000.0, help="Level: 99 of 100 answers within so many ms.")
+    add("--error-rate", type=float, default=0.1, help="Level: failures, percent of requests.")
+    add(
+        "--allow-stale",
+        action="store_true",
+        help="Plain reads may go back in time, as they may for a moment where Redis fails. Reads"
+        " with min_version may not.",
+    )
+    add(
+        "--audit",
+        choices=["full", "sums", "off"],
+        default="full",
+        help="After the run: every transfer on both sides, only the sums, or nothing.",
+    )
+    add("--verdict", default="", include_in_web_ui=False, help="Write the verdict as JSON here.")
+
+
+def _listed(table: Any) -> str:
+    return "; ".join(f"{name}: {each.question}" for name, each in table.items())
+
+
+def take_scenario_from_tags(parsed: Any) -> None:
+    """`--tags hot-wallet` names a scenario too; other tags pick tasks, as Locust means it."""
+    tags = parsed.tags or []
+    for name in tags:
+        if name in SCENARIOS:
+            parsed.scenario = name
+    parsed.tags = [name for name in tags if name not in SCENARIOS] or None

@@ -1,0 +1,66 @@
+"""A run as JSON, and Locust's counts as the verdict wants them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from loadtest.options import Options
+from loadtest.truth.audit import Audit
+from loadtest.truth.verdict import Calls, Verdict, latencies, to_json
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that is known of a run. `seconds` is the time that users were there."""
+
+    options: Options
+    verdict: Verdict
+    audit: Audit
+    calls: Sequence[Calls]
+    seconds: float
+    users: int
+    cpu: dict[str, float]
+    server: dict[str, Any]
+
+    def to_json(self) -> dict[str, Any]:
+        """For the file of --verdict."""
+        requests = self.verdict.requests
+        return {
+            "scenario": self.options.scenario,
+            "shape": self.options.shape,
+            "host": self.options.host,
+            "seconds": round(self.seconds, 1),
+            "users": self.users,
+            **to_json(self.verdict),
+            "refused": self._counted("refused"),
+            "turned_away": self._counted("turned away"),
+            "requests_per_s": round(requests / self.seconds, 1) if self.seconds else 0.0,
+            "transfers_per_s": (
+                round(self.audit.acknowledged / self.seconds, 1) if self.seconds else 0.0
+            ),
+            "latencies_ms": latencies(self.calls),
+            "audit": self.audit.to_json(),
+            "client": self.cpu,
+            "server": self.server,
+        }
+
+    def _counted(self, aside: str) -> int:
+        return sum(each.requests for each in self.calls if f"({aside})" in each.name)
+
+
+def calls_of(stats: Any) -> list[Calls]:
+    """What Locust has counted, by name."""
+    return [
+        Calls(method, name, entry.num_requests, entry.num_failures, dict(entry.response_times))
+        for (name, method), entry in stats.entries.items()
+    ]
+
+
+def write(report: Report, file: str) -> None:
+    """As JSON; the folder is made."""
+    path = Path(file)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2))

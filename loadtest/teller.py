@@ -1,0 +1,289 @@
+"""What all personas do with a request: send it, judge the answer, repeat it with its key."""
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+import gevent
+import orjson
+from locust import FastHttpUser
+
+from loadtest.api import traceparent
+from loadtest.session import NO_ANSWER, Answer, JsonObject, Session, read_answer
+from loadtest.truth.audit import difference
+from loadtest.truth.checks import (
+    REFUSALS_OF_TRANSFERS,
+    TURNED_AWAY,
+    refusal_complaint,
+    transfer_complaint,
+)
+from loadtest.truth.history import History, Request
+from loadtest.truth.violations import (
+    CHANGED_REPLAY,
+    DOUBLED_TRANSFER,
+    WRONG_ANSWER,
+)
+from loadtest.world import World
+
+# A client that gives up leaves the rest to the audit, which asks once more.
+_TRIES = 4
+_RETRY_S = 0.2
+# A server may ask for more patience than a load test has.
+_RETRY_AFTER_MAX_S = 2.0
+
+# A judge says under which name the answer is counted, and what was wrong with it if it failed.
+Judge = Callable[[Answer], tuple[str, str | None]]
+
+
+class Teller(FastHttpUser):
+    """Abstract: a user of the service, whose every answer is checked."""
+
+    abstract = True
+    session: ClassVar[Session]
+    # In units of the option --think.
+    pauses: ClassVar[float] = 1.0
+
+    def __init__(self, environment: Any) -> None:
+        # What a client of the service waits, unless the option says otherwise; Nginx waits less.
+        self.network_timeout = self.session.options.client_timeout_s
+        self.insecure = self.session.options.insecure
+        self.connection_timeout = self.session.options.client_timeout_s
+        super().__init__(environment)
+
+    @property
+    def world(self) -> World:
+        """The wallets."""
+        return self.session.world
+
+    @property
+    def history(self) -> History:
+        """What this process was told."""
+        return self.session.history
+
+    def wait_time(self) -> float:
+        """Seconds to the next task, as even as people are: anything up to twice the mean."""
+        return random.uniform(0, 2 * self.session.options.think_s * self.pauses)
+
+    def ask(
+        self,
+        method: str,
+        path: str,
+        judge: Judge,
+        *,
+        body: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> Answer:
+        """One request; the judge's word is counted by Locust."""
+        sampled = random.random() < self.session.options.trace_ratio
+        sent: dict[str, str] = {"traceparent": traceparent(sampled=sampled)}
+        if self.session.options.api_key:
+            sent["Authorization"] = f"Bearer {self.session.options.api_key}"
+        if body is not None:
+            sent["Content-Type"] = "application/json"
+        sent.update(headers or {})
+        with self.client.request(
+            method, path, data=cast(Any, body), headers=sent, catch_response=True, name=path
+        ) as response:
+            answer = read_answer(response)
+            name, complaint = judge(answer)
+            response.request_meta["name"] = name
+            if complaint is None:
+                response.success()
+            else:
+                response.failure(complaint)
+        return answer
+
+    def transfer(self, body: JsonObject, key: str | None = None) -> Answer:
+        """POST /transfers until it is settled."""
+        request = Request("/transfers", key or self.session.new_key(), orjson.dumps(body))
+        return self.settle(request, "/transfers", self._judge_transfer(body, request))
+
+    def settle(
+        self,
+        request: Request,
+        name: str,
+        judge: Judge,
+        refusals: frozenset[str] = REFUSALS_OF_TRANSFERS,
+    ) -> Answer:
+        """Send a request that moves money, and repeat it with its key while its outcome is open."""
+        self.history.sent(request)
+        answer = NO_ANSWER
+        # Whether an earlier try may have been executed: then a later one that was not says nothing.
+        is_open = False
+        for attempt in range(_TRIES):
+            if attempt:
+                gevent.sleep(_RETRY_S * 2**attempt)
+            answer = self.ask(
+                "POST",
+                request.path,
+                self._judged(name, judge, refusals),
+                body=request.body,
+                headers={"Idempotency-Key": request.key},
+            )
+            if answer.is_final:
+                self.history.settled(request, answer.status, answer.content)
+                return answer
+            if answer.status == 429:
+                gevent.sleep(min(_seconds(answer.headers.get("retry-after")), _RETRY_AFTER_MAX_S))
+            if 400 <= answer.status < 500 and answer.status != 409 and not is_open:
+                # Who was turned away comes back later, with something else.
+                break
+            # A 503 means that nothing happened, but Nginx may have asked another replica before.
+            is_open |= answer.status != 429
+        if not is_open:
+            self.history.nothing_happened(request)
+        return answer
+
+    def repeat(self, request: Request, status: int, content: bytes) -> None:
+        """Send an answered request again: the same bytes have to come back."""
+
+        def judge(answer: Answer) -> tuple[str, str | None]:
+            complaint = None
+            if answer.status != status or answer.content != content:
+                complaint = f"{status} became {answer.status}: " + difference(
+                    content, answer.content
+                )
+            elif not answer.is_replay:
+                complaint = "repeated, and not marked as a replay"
+            if complaint is not None:
+                self.session.violated(
+                    CHANGED_REPLAY, f"{request.path} with key {request.key}: {complaint}"
+                )
+            return "(replayed)", complaint
+
+        self.ask(
+            "POST",
+            request.path,
+            self._judged(request.path, judge),
+            body=request.body,
+            headers={"Idempotency-Key": request.key},
+        )
+
+    def unexpected(self, answer: Answer) -> str | None:
+        """What is wrong with an answer that is none of the business's, to a good request."""
+        failure = failure_of(answer)
+        if failure is not None and answer.status in (400, 404, 405, 409, 412, 413, 415, 422):
+            return self.complain(WRONG_ANSWER, f"{failure} for a good request")
+        return failure
+
+    def complain(self, kind: str, text: str) -> str:
+        """Record a violation; the text, for Locust."""
+        self.session.violated(kind, text)
+        return f"{kind}: {text}"
+
+    def _judged(
+        self, name: str, judge: Judge, refusals: frozenset[str] = REFUSALS_OF_TRANSFERS
+    ) -> Judge:
+        """Only an answer of the business gets to the judge."""
+
+        def decide(answer: Answer) -> tuple[str, str | None]:
+            if answer.status in (200, 201) or (
+                answer.code in refusals and 400 <= answer.status < 500
+            ):
+                suffix, complaint = judge(answer)
+                return f"{name} {suffix}".rstrip(), complaint
+            return f"{name}{_aside(answer)}", self.unexpected(answer)
+
+        return decide
+
+    def _judge_transfer(self, body: JsonObject, request: Request) -> Judge:
+        # Taken now: what others are told while the request is on its way does not bind it.
+        floor = self.history.version_of(body["source_wallet_id"])
+
+        def judge(answer: Answer) -> tuple[str, str | None]:
+            if answer.status == 201:
+                complaint = transfer_complaint(body, answer.body)
+                if complaint is None and not answer.is_replay:
+                    version = answer.body["source_version"]
+                    if version <= floor:
+                        complaint = f"source_version {version}, and {floor} was told before"
+                if complaint is not None:
+                    return "", self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
+                self.history.transferred(answer.body)
+                return "", None
+            complaint = refusal_complaint(body["amount"], answer.body)
+            if complaint is not None:
+                return "(refused)", self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
+            return "(refused)", None
+
+        return judge
+
+    def copies(self, body: JsonObject, number: int) -> None:
+        """The same request several times at once: one effect, one answer."""
+        request = Request("/transfers", self.session.new_key(), orjson.dumps(body))
+        told: list[Answer] = []
+
+        def judge(answer: Answer) -> tuple[str, str | None]:
+            name, complaint = "(replayed)" if answer.is_replay else "", None
+            if answer.status == 201:
+                complaint = transfer_complaint(body, answer.body)
+                if complaint is not None:
+                    complaint = self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
+            elif not answer.is_replay:
+                name = "(refused)"
+            return name, complaint
+
+        def send() -> None:
+            answer = self.ask(
+                "POST",
+                "/transfers",
+                self._judged("/transfers", judge),
+                body=request.body,
+                headers={"Idempotency-Key": request.key},
+            )
+            told.append(answer)
+
+        self.history.sent(request)
+        at_once([send] * number)
+        self._compare_copies(body, request, told)
+
+    def _compare_copies(self, body: JsonObject, request: Request, told: list[Answer]) -> None:
+        final = [answer for answer in told if answer.is_final]
+        if not final:
+            if all(answer.status == 429 for answer in told):
+                self.history.nothing_happened(request)
+            return
+        first = final[0]
+        originals = sum(not answer.is_replay for answer in final)
+        if originals > 1:
+            self.complain(DOUBLED_TRANSFER, f"{request.key} was executed {originals} times")
+        for other in final[1:]:
+            if other.content != first.content:
+                text = difference(first.content, other.content)
+                self.complain(CHANGED_REPLAY, f"{request.key}, sent at once: {text}")
+        self.history.settled(request, first.status, first.content)
+        if first.status == 201 and transfer_complaint(body, first.body) is None:
+            self.history.transferred(first.body)
+
+
+def at_once(calls: Sequence[Callable[[], object]]) -> None:
+    """Make the calls at the same time. A user that is stopped takes them along: what they would
+    hear later, the audit has heard by then."""
+    greenlets = [gevent.spawn(call) for call in calls]
+    try:
+        gevent.joinall(greenlets, raise_error=True)
+    finally:
+        gevent.killall(greenlets)
+
+
+def _aside(answer: Answer) -> str:
+    if answer.status == 429 and answer.code in TURNED_AWAY:
+        return " (turned away)"
+    if answer.code == "request-in-progress":
+        return " (in progress)"
+    return ""
+
+
+def failure_of(answer: Answer) -> str | None:
+    """What is wrong with an answer that is none of the business's; back-pressure is no failure."""
+    if answer.status == 429 and answer.code in TURNED_AWAY:
+        return None if answer.headers.get("retry-after") else "429 without Retry-After"
+    if answer.code == "request-in-progress":
+        return None
+    if answer.status == 0:
+        return "no answer"
+    return f"{answer.status} {answer.code}".rstrip()
+
+
+def _seconds(text: str | None) -> float:
+    return float(text) if text and text.isdigit() else 1.0

@@ -1,0 +1,1 @@
+"""What has to be true: checks of answers, the history of a run, its audit and its verdict."""

@@ -1,0 +1,193 @@
+"""What one process of a load test was told: transfers, requests without answer, samples."""
+
+import random
+import struct
+from collections import deque
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from loadtest.truth.violations import DOUBLED_TRANSFER, Violation, Violations
+
+# A transfer takes 44 bytes here and some 400 in the audit, which needs 0.8 GB for as many. Beyond
+# it the audit knows only sums and statements, and says so.
+ACKNOWLEDGED_MAX = 2_000_000
+# Enough to meet a replay that is wrong once in a hundred; each is one more request at the end.
+SAMPLES_MAX = 300
+# Large batches would make the report of a worker too large for one message.
+SAMPLE_BYTES_MAX = 65_536
+# Those that were turned away; asked only if something is in the ledger that nobody was told of.
+TURNED_AWAY_MAX = 20_000
+# What readers ask for by id.
+_RECENT_MAX = 2_000
+# Of a message to the master; larger ones would hold up its heartbeats.
+_CHUNK_TRANSFERS = 20_000
+
+_RECORD = struct.Struct(">16sIIqiq")
+
+
+class Acknowledged(NamedTuple):
+    """A transfer that was answered with 201. Wallets by their number in the world."""
+
+    transfer_id: str
+    source: int
+    destination: int
+    amount_minor: int
+    source_version: int
+    source_balance_after: int
+
+
+@dataclass(frozen=True)
+class Request:
+    """A POST that can be repeated: path, key and the exact bytes of its body."""
+
+    path: str
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A request with the answer that every repetition has to get."""
+
+    request: Request
+    status: int
+    answer: bytes
+
+
+@dataclass
+class History:
+    """Told as the run goes; `numbers` is each wallet's number in the world."""
+
+    numbers: dict[str, int]
+    acknowledged: bytearray = field(default_factory=bytearray)
+    acknowledged_total: int = 0
+    # Sent, and no answer yet that settles it.
+    open: dict[str, Request] = field(default_factory=dict)
+    samples: list[Answered] = field(default_factory=list)
+    turned_away: deque[str] = field(default_factory=lambda: deque(maxlen=TURNED_AWAY_MAX))
+    recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_RECENT_MAX))
+    violations: Violations = field(default_factory=Violations)
+    # The latest version of each wallet that somebody in this process was told of.
+    versions: dict[str, int] = field(default_factory=dict)
+    _settled: int = 0
+
+    def sent(self, request: Request) -> None:
+        """It may happen from now on."""
+        self.open[request.key] = request
+
+    def nothing_happened(self, request: Request) -> None:
+        """Turned away before execution: no need to ask again."""
+        if self.open.pop(request.key, None) is not None:
+            self.turned_away.append(request.key)
+
+    def settled(self, request: Request, status: int, answer: bytes) -> None:
+        """Answered for good. A random share is kept to be repeated at the end."""
+        self.open.pop(request.key, None)
+        if len(request.body) + len(answer) > SAMPLE_BYTES_MAX:
+            return
+        self._settled += 1
+        sample = Answered(request, status, answer)
+        if len(self.samples) < SAMPLES_MAX:
+            self.samples.append(sample)
+        elif (place := random.randrange(self._settled)) < SAMPLES_MAX:
+            self.samples[place] = sample
+
+    def transferred(self, transfer: dict[str, Any]) -> None:
+        """A transfer was acknowledged, for the first time."""
+        self.acknowledged_total += 1
+        self.recent.append(transfer)
+        self.saw(transfer["source_wallet_id"], transfer["source_version"])
+        if self.acknowledged_total <= ACKNOWLEDGED_MAX:
+            self.acknowledged += _RECORD.pack(
+                UUID(transfer["id"]).bytes,
+                self.numbers[transfer["source_wallet_id"]],
+                self.numbers[transfer["destination_wallet_id"]],
+                transfer["amount"],
+                transfer["source_version"],
+                transfer["source_balance_after"],
+            )
+
+    def saw(self, wallet_id: str, version: int) -> None:
+        """Somebody was told that the wallet has this version, so nobody may be told less later."""
+        if version > self.versions.get(wallet_id, -1):
+            self.versions[wallet_id] = version
+
+    def version_of(self, wallet_id: str) -> int:
+        """What an answer to a request that is sent now has to be as new as."""
+        return self.versions.get(wallet_id, -1)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The acknowledged transfers in pieces."""
+        size = _RECORD.size * _CHUNK_TRANSFERS
+        for start in range(0, len(self.acknowledged), size):
+            yield bytes(self.acknowledged[start : start + size])
+
+    def to_message(self) -> dict[str, Any]:
+        """All but the chunks, for another process."""
+        return {
+            "acknowledged_total": self.acknowledged_total,
+            "settled": self._settled,
+            "turned_away": list(self.turned_away),
+            "open": [[each.path, each.key, each.body] for each in self.open.values()],
+            "samples": [
+                [each.request.path, each.request.key, each.request.body, each.status, each.answer]
+                for each in self.samples
+            ],
+            "violations": self.violations.to_message(),
+        }
+
+    def merge_message(self, message: dict[str, Any]) -> None:
+        """Take what another process was told; its chunks are added to `acknowledged` one by one."""
+        self.acknowledged_total += message["acknowledged_total"]
+        self._settled += message["settled"]
+        self.turned_away.extend(message["turned_away"])
+        for path, key, body in message["open"]:
+            self.open[key] = Request(path, key, body)
+        self.samples += [
+            Answered(Request(path, key, body), status, answer)
+            for path, key, body, status, answer in message["samples"]
+        ]
+        self.violations.merge(Violations.from_message(message["violations"]))
+
+
+def unpacked(acknowledged: bytes | bytearray) -> Iterator[Acknowledged]:
+    """The transfers in `History.acknowledged`."""
+    for record in _RECORD.iter_unpack(acknowledged):
+        yield _read(record)
+
+
+class ById(Mapping[str, Acknowledged]):
+    """The transfers in `History.acknowledged`, each under its id. It stays packed."""
+
+    def __init__(self, acknowledged: bytes | bytearray) -> None:
+        self._packed = acknowledged
+        self._places: dict[bytes, int] = {}
+        self.violations: list[Violation] = []
+        for place, (transfer_id, *_) in enumerate(_RECORD.iter_unpack(acknowledged)):
+            if transfer_id in self._places:
+                text = f"transfer {UUID(bytes=transfer_id)} was the answer to two requests"
+                self.violations.append(Violation(DOUBLED_TRANSFER, text))
+            self._places[transfer_id] = place
+
+    def __getitem__(self, transfer_id: str) -> Acknowledged:
+        place = self._places[UUID(transfer_id).bytes]
+        return _read(_RECORD.unpack_from(self._packed, place * _RECORD.size))
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(UUID(bytes=transfer_id)) for transfer_id in self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+
+def by_id(acknowledged: bytes | bytearray) -> tuple[Mapping[str, Acknowledged], list[Violation]]:
+    """Each under its id; one id for two answers is one transfer that was sold twice."""
+    found = ById(acknowledged)
+    return found, found.violations
+
+
+def _read(record: tuple[Any, ...]) -> Acknowledged:
+    transfer_id, *rest = record
+    return Acknowledged(str(UUID(bytes=transfer_id)), *rest)

@@ -1,0 +1,77 @@
+"""The wallets of a run, by the part they play, and what a scenario makes of them."""
+
+import random
+from dataclasses import dataclass, field
+
+# A ring as small as this makes groups in which each wallet pays and is paid.
+RING_WALLETS = 16
+# Of a scenario with a hot wallet, this share of the payments go to it.
+HOT_SHARE = 0.8
+
+
+@dataclass(frozen=True)
+class State:
+    """A wallet at one moment. Money in minor units."""
+
+    balance_minor: int
+    version: int
+
+
+@dataclass
+class World:
+    """Wallet ids by part, and the state of each before the first user came.
+
+    `payees` says whom a shopper pays: anybody, mostly the first merchant (hot), or the next in a
+    small ring. `copies` of each payment are sent at once, with one key.
+    """
+
+    run: str
+    currency: str
+    shoppers: list[str]
+    merchants: list[str]
+    employers: list[str]
+    treasuries: list[str]
+    # With little in them, so that payments at the same time race for it.
+    purses: list[str]
+    payees: str = "anybody"
+    copies: int = 1
+    start: dict[str, State] = field(default_factory=dict)
+
+    @property
+    def wallets(self) -> list[str]:
+        """All of them; a wallet's number is its place here."""
+        return [
+            *self.shoppers,
+            *self.merchants,
+            *self.employers,
+            *self.treasuries,
+            *self.purses,
+        ]
+
+    def payment(self) -> tuple[str, str]:
+        """Who pays whom next."""
+        if self.payees == "ring":
+            ring = self.shoppers[:RING_WALLETS]
+            place = random.randrange(len(ring))
+            # In both directions, so that neighbours pay each other at the same time.
+            return ring[place], ring[(place + random.choice((1, -1))) % len(ring)]
+        source = random.choice(self.shoppers)
+        if self.payees == "hot" and random.random() < HOT_SHARE:
+            return source, self.merchants[0]
+        if random.random() < 0.5:
+            return source, random.choice(self.merchants)
+        return source, self._other_than(source)
+
+    def merchant(self) -> str:
+        """A merchant; with a hot wallet that is it."""
+        return self.merchants[0] if self.payees == "hot" else random.choice(self.merchants)
+
+    def two_treasuries(self) -> tuple[str, str]:
+        """Two different ones."""
+        first, second = random.sample(self.treasuries, 2)
+        return first, second
+
+    def _other_than(self, wallet_id: str) -> str:
+        while (other := random.choice(self.shoppers)) == wallet_id:
+            pass
+        return other

@@ -1,0 +1,79 @@
+"""`python -m loadtest`, which is `make loadtest`: on a stack of its own, on a running service."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+
+import orjson
+
+from tests.conftest import Replicas
+from tests.support.command import alive, running
+
+_SHORT = ("--users", "10", "--wallets", "40")
+
+
+def only_folder(path: Path) -> Path:
+    [folder] = path.iterdir()
+    return folder
+
+
+def is_locust(pid: int) -> bool:
+    return b"locustfile" in Path("/proc", str(pid), "cmdline").read_bytes()
+
+
+async def test_it_runs_on_a_topology_of_its_own(tmp_path: Path) -> None:
+    async with running(
+        *("-m", "loadtest", "--scenario", "mixed", "--reports", str(tmp_path), *_SHORT),
+        *("--run-time", "5s", "--think", "0.1", "--p95", "5000", "--p99", "10000"),
+        settings={},
+        program=(sys.executable,),
+    ) as command:
+        code = await command.end()
+    assert code == 0, command.output
+    folder = only_folder(tmp_path)
+    names = {path.name for path in folder.iterdir()}
+    assert {"report.html", "requests.json", "stats_stats.csv", "verdict.json"} <= names
+    assert "replicas.log" in names
+    verdict = orjson.loads((folder / "verdict.json").read_bytes())
+    roles = sorted(target["role"] for target in verdict["server"]["targets"])
+    assert roles == ["replica", "replica", "worker"]
+    assert verdict["server"]["total"]["results"]["done"] > 0
+    assert 0 < verdict["client"]["locust_share"] < 1
+    assert str(folder) in command.output
+
+
+async def test_ctrl_c_judges_what_was_done_and_leaves_nothing_running(tmp_path: Path) -> None:
+    async with running(
+        *("-m", "loadtest", "--replicas", "1", "--reports", str(tmp_path), *_SHORT),
+        *("--run-time", "10m", "--think", "0.1", "--p95", "5000", "--p99", "10000"),
+        settings={},
+        program=(sys.executable,),
+    ) as command:
+        await command.says("/transfers/batch")
+        started = command.processes()
+        [locust] = [each for each in started if each.parent == command.pid and is_locust(each.pid)]
+        for pid in (locust.pid, command.pid):
+            # As a terminal does it: to both.
+            os.kill(pid, signal.SIGINT)
+        code = await command.end()
+    assert code == 0, command.output
+    assert "transferd load test: passed" in command.output
+    assert alive(started) == []
+
+
+async def test_it_runs_on_a_service_that_is_there(replicas: Replicas, tmp_path: Path) -> None:
+    api = await replicas.start()
+    async with running(
+        *("-m", "loadtest", "--scenario", "uniform", "--host", api.url, *_SHORT),
+        *("--reports", str(tmp_path), "--run-time", "3s", "--think", "0.1"),
+        *("--metrics-url", api.url, "--p95", "5000", "--p99", "10000"),
+        settings={},
+        program=(sys.executable,),
+    ) as command:
+        code = await command.end()
+    assert code == 0, command.output
+    folder = only_folder(tmp_path)
+    verdict = orjson.loads((folder / "verdict.json").read_bytes())
+    assert verdict["host"] == api.url
+    assert verdict["server"]["total"]["results"]["done"] > 0

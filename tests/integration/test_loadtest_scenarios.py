@@ -1,0 +1,173 @@
+"""Each scenario of the load test, against two replicas behind Nginx: the ledger is right."""
+
+import re
+from typing import Any
+
+import pytest
+
+from tests.conftest import Database
+from tests.support.locusts import LoadTest, locust
+from tests.support.topology import admin_token, topology
+
+_SECONDS = 10
+# With their pauses some 150 requests/s, so that other tests get on beside them.
+_USERS = 24
+_THINK_S = "0.15"
+_WALLETS = 200
+
+
+async def loaded(database: Database, scenario: str, *arguments: str) -> LoadTest:
+    """A run of ten seconds; it has passed."""
+    async with topology(database, 2) as whole:
+        test = await locust(
+            *("--scenario", scenario, "--run-time", f"{_SECONDS}s", "--users", str(_USERS)),
+            *("--wallets", str(_WALLETS), "--think", _THINK_S, "--batch-size", "20"),
+            *("--p95", "5000", "--p99", "10000", *arguments),
+            host=whole.nginx.url,
+        )
+        asked = [row for row in whole.nginx.access_log() if row["path"] != "/readyz"]
+    assert test.code == 0, test.output[-5_000:]
+    assert test.violations == []
+    assert test.verdict["failures"] == 0
+    # Every request belongs to a trace of its own.
+    assert len({row["trace"] for row in asked if row["trace"]}) == len(asked)
+    assert test.verdict["seconds"] >= _SECONDS - 1
+    assert test.verdict["users"] == _USERS
+    # What it says it was told is what PostgreSQL has: no more, no less.
+    assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database)
+    assert test.verdict["audit"]["entries"] == 2 * await in_the_ledger(database)
+    assert test.verdict["audit"]["complete"] is True
+    assert test.verdict["audit"]["replays"] > 0
+    return test
+
+
+async def in_the_ledger(database: Database, condition: str = "true") -> int:
+    """Transfers but those that filled the wallets."""
+    [row] = await database.fetch(
+        "SELECT count(*) FROM ledger_00.transfers AS t"
+        " JOIN ledger_00.wallets AS source ON source.id = t.source_wallet_id"
+        f" WHERE NOT source.funding AND {condition}"
+    )
+    return int(row["count"])
+
+
+def requests(test: LoadTest, name: str) -> int:
+    """Answers that were counted under this name."""
+    row: dict[str, Any] = test.verdict["latencies_ms"].get(name, {"requests": 0})
+    return int(row["requests"])
+
+
+async def test_uniform_spreads_payments_over_all_wallets(database: Database) -> None:
+    test = await loaded(database, "uniform")
+    paid = await in_the_ledger(database)
+    # Whoever was stopped in the middle of a request was told by the audit.
+    told = requests(test, "POST /transfers") + test.verdict["audit"]["settled"]
+    assert 500 < paid <= told < paid + 20
+    assert test.verdict["refused"] > 0
+    assert requests(test, "POST /transfers (replayed)") > 0
+    [row] = await database.fetch(
+        "SELECT count(DISTINCT source_wallet_id) AS payers FROM ledger_00.transfers"
+    )
+    assert row["payers"] > _WALLETS * 0.8
+
+
+async def test_a_hot_wallet_gets_most_of_the_payments(database: Database) -> None:
+    await loaded(database, "hot-wallet")
+    [hottest] = await database.fetch(
+        "SELECT destination_wallet_id AS id, count(*) FROM ledger_00.transfers"
+        " GROUP BY 1 ORDER BY 2 DESC LIMIT 1"
+    )
+    paid = await in_the_ledger(database)
+    assert hottest["count"] > paid / 2 > 250
+    # It pays some of it back.
+    assert await in_the_ledger(database, f"t.source_wallet_id = '{hottest['id']}'") > 0
+
+
+async def test_a_ring_pays_among_itself_only(database: Database) -> None:
+    await loaded(database, "contention-ring")
+    [row] = await database.fetch(
+        "SELECT count(DISTINCT source_wallet_id) AS payers,"
+        " count(DISTINCT destination_wallet_id) AS payees FROM ledger_00.transfers AS t"
+        " JOIN ledger_00.wallets AS source ON source.id = t.source_wallet_id"
+        " WHERE NOT source.funding"
+    )
+    assert (row["payers"], row["payees"]) == (16, 16)
+
+
+async def test_a_storm_does_each_request_once(database: Database) -> None:
+    test = await loaded(database, "idempotency-storm")
+    originals = requests(test, "POST /transfers")
+    assert originals > 100
+    assert requests(test, "POST /transfers (replayed)") >= 3 * originals
+
+
+async def test_reads_are_most_of_a_read_mostly_run(database: Database) -> None:
+    test = await loaded(database, "read-mostly")
+    names = test.verdict["latencies_ms"]
+    reads = sum(row["requests"] for name, row in names.items() if name.startswith("GET"))
+    assert 0.75 < reads / test.verdict["requests"] < 0.95
+    assert requests(test, "GET /wallets/{id} (not modified)") > 0
+    assert requests(test, "GET /wallets/{id}?min_version") > 0
+    assert requests(test, "GET /transfers/{id}") > 0
+
+
+async def test_a_mix_has_everybody_and_works_with_api_keys(database: Database) -> None:
+    token = await admin_token(database)
+    async with topology(database, 2, auth="on") as whole:
+        arguments = ("--scenario", "mixed", "--run-time", f"{_SECONDS}s", "--users", str(_USERS))
+        level = ("--think", _THINK_S, "--p95", "5000", "--p99", "10000", "--wallets", "100")
+        turned_away = await locust(*arguments, *level, host=whole.nginx.url)
+        test = await locust(*arguments, *level, "--api-key", token, host=whole.nginx.url)
+    assert turned_away.code == 1
+    assert "transferd keys create" in turned_away.line
+    assert test.code == 0, test.output[-5_000:]
+    assert test.verdict["failures"] == 0
+    for name in ("/transfers", "/transfers/batch", "/transfers/{id}/reversal"):
+        assert requests(test, f"POST {name}") > 0
+    assert requests(test, "POST attack") > 0
+    assert requests(test, "GET /wallets/{id}/statement") > 0
+    assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database)
+
+
+async def test_a_soak_is_a_mix_that_lasts(database: Database) -> None:
+    test = await loaded(database, "soak", "--shape", "soak")
+    assert requests(test, "POST /transfers/batch") > 0
+    assert test.verdict["shape"] == "soak"
+
+
+@pytest.mark.parametrize("how", ["processes", "wallets of before"])
+async def test_many_processes_and_later_runs_are_audited_alike(
+    database: Database, how: str
+) -> None:
+    arguments = ("--scenario", "mixed", "--run-time", "6s", "--wallets", "100", "--p95", "5000")
+    level = ("--p99", "10000", "--think", _THINK_S)
+    async with topology(database, 2) as whole:
+        host = whole.nginx.url
+        if how == "processes":
+            test = await locust(*arguments, *level, "--processes", "2", host=host)
+        else:
+            first = await locust(*arguments, *level, host=host)
+            assert first.code == 0, first.output[-5_000:]
+            before = await in_the_ledger(database)
+            test = await locust(*arguments, *level, "--tags", "pay", host=host)
+            test.verdict["audit"]["acknowledged"] += before
+            # The wallets are those of before, and only payments were made.
+            assert requests(test, "GET /wallets/{id}") == 0
+    assert test.code == 0, test.output[-5_000:]
+    assert test.violations == []
+    assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database)
+    [row] = await database.fetch("SELECT count(*) FROM ledger_00.wallets WHERE NOT funding")
+    assert row["count"] == 100 + 10 + 4 + 4 + 8
+
+
+async def test_a_ramp_ends_where_a_level_breaks(database: Database) -> None:
+    async with topology(database, 2) as whole:
+        test = await locust(
+            *("--shape", "ramp", "--run-time", "40s", "--users", "400", "--think", "0.02"),
+            # Far above what a busy machine answers 20 users in, far below what 400 wait.
+            *("--wallets", "100", "--p95", "150", "--p99", "10000"),
+            host=whole.nginx.url,
+        )
+    assert test.code == 0, test.output[-5_000:]
+    assert re.search(r"broke at \d+ users", test.line), test.line
+    assert test.verdict["seconds"] < 38

@@ -1,0 +1,239 @@
+"""What a load test thinks of answers: tables, with a row for whatever may be wrong with one."""
+
+from typing import Any
+
+import pytest
+
+from loadtest.truth.checks import (
+    REFUSALS,
+    TURNED_AWAY,
+    batch_complaint,
+    refusal_complaint,
+    statement_complaint,
+    transfer_complaint,
+    wallet_complaint,
+)
+from transferd.web.problems import TYPES
+
+JsonObject = dict[str, Any]
+# Instead of a value: the field is not there.
+MISSING: Any = object()
+
+
+def changed(document: JsonObject, **changes: Any) -> JsonObject:
+    return {name: value for name, value in (document | changes).items() if value is not MISSING}
+
+
+ASKED = {"source_wallet_id": "ada", "destination_wallet_id": "bob", "amount": 5, "currency": "USD"}
+POSTED = ASKED | {
+    "id": "01900000-0000-7000-8000-000000000001",
+    "kind": "transfer",
+    "status": "posted",
+    "source_version": 4,
+    "source_balance_after": 0,
+}
+REFUSED = {"request_id": "r", "detail": "no", "code": "wallet-frozen"}
+SHORT = {
+    "request_id": "r",
+    "detail": "no",
+    "code": "insufficient-funds",
+    "available": 3,
+    "shortfall": 2,
+}
+
+
+def test_codes_mean_one_thing_each() -> None:
+    assert not REFUSALS & TURNED_AWAY
+
+
+def test_codes_are_those_of_the_service() -> None:
+    assert {TYPES[code].status for code in REFUSALS} <= {409, 422}
+    assert {TYPES[code].status for code in TURNED_AWAY} == {429}
+
+
+# Transfers
+
+
+@pytest.mark.parametrize("field", ASKED)
+@pytest.mark.parametrize("value", ["other", None, MISSING])
+def test_a_transfer_is_the_one_that_was_asked_for(field: str, value: Any) -> None:
+    assert transfer_complaint(ASKED, POSTED) is None
+    complaint = transfer_complaint(ASKED, changed(POSTED, **{field: value}))
+    found = None if value is MISSING else value
+    assert complaint == f"{field} is {found!r}, asked for {ASKED[field]!r}"
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"kind": "reversal"}, "kind 'reversal'"),
+        ({"kind": MISSING}, "kind None"),
+        ({"status": "refused"}, "status 'refused'"),
+        ({"status": MISSING}, "status None"),
+        ({"source_version": None}, "source_version is None"),
+        ({"source_version": MISSING}, "source_version is None"),
+        ({"source_version": "4"}, "source_version is '4'"),
+        ({"source_balance_after": MISSING}, "source_balance_after is None"),
+        ({"source_balance_after": 1.5}, "source_balance_after is 1.5"),
+        ({"id": MISSING}, "id is None"),
+        ({"id": 36}, "id is 36"),
+        ({"id": "1" * 35}, "id is '1"),
+        ({"id": "1" * 37}, "id is '1"),
+        ({"id": ["1"] * 36}, "id is ['1'"),
+    ],
+)
+def test_a_transfer_says_what_became_of_it(changes: JsonObject, words: str) -> None:
+    assert words in (transfer_complaint(ASKED, changed(POSTED, **changes)) or "")
+
+
+def test_a_reversal_is_of_that_kind() -> None:
+    reversal = POSTED | {"kind": "reversal"}
+    assert transfer_complaint(ASKED, reversal, "reversal") is None
+    assert transfer_complaint(ASKED, POSTED, "reversal") == "kind 'transfer' and status 'posted'"
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("asked_minor", "answer"),
+    [
+        (5, SHORT),
+        (None, SHORT),
+        # One that was allowed less than nothing.
+        (5, changed(SHORT, available=-1, shortfall=6)),
+        (5, changed(SHORT, available=4, shortfall=1)),
+        (5, REFUSED),
+        (None, REFUSED),
+    ],
+)
+def test_a_refusal_that_helps_is_fine(asked_minor: int | None, answer: JsonObject) -> None:
+    assert refusal_complaint(asked_minor, answer) is None
+
+
+@pytest.mark.parametrize(
+    ("asked_minor", "answer", "words"),
+    [
+        (5, changed(REFUSED, request_id=MISSING), "without request_id or detail"),
+        (5, changed(REFUSED, detail=MISSING), "without request_id or detail"),
+        (5, changed(REFUSED, detail=""), "without request_id or detail"),
+        (5, changed(SHORT, available=MISSING), "without available and shortfall"),
+        (5, changed(SHORT, shortfall=MISSING), "without available and shortfall"),
+        (5, changed(SHORT, available="3"), "without available and shortfall"),
+        (None, changed(SHORT, shortfall="2"), "without available and shortfall"),
+        (6, SHORT, "asked for 6, available 3, shortfall 2"),
+        (4, SHORT, "asked for 4, available 3, shortfall 2"),
+        (5, changed(SHORT, available=5, shortfall=0), "shortfall 0"),
+        (None, changed(SHORT, available=5, shortfall=0), "shortfall 0"),
+        (5, changed(SHORT, available=6, shortfall=-1), "shortfall -1"),
+    ],
+)
+def test_a_refusal_that_does_not_help_is_noticed(
+    asked_minor: int | None, answer: JsonObject, words: str
+) -> None:
+    assert words in (refusal_complaint(asked_minor, answer) or "")
+
+
+# Wallets
+
+WALLET = {
+    "id": "ada",
+    "currency": "USD",
+    "balance": 10,
+    "held": 4,
+    "overdraft_limit": 100,
+    "available": 106,
+    "version": 0,
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({}, None),
+        ({"balance": -100, "available": -4}, "available -4"),
+        ({"balance": -96, "available": 0}, None),
+        ({"id": "bob"}, "asked for ada USD, got bob USD"),
+        ({"id": MISSING}, "asked for ada USD, got None USD"),
+        ({"currency": "EUR"}, "asked for ada USD, got ada EUR"),
+        ({"available": 107}, "available is 107, not 106"),
+        ({"balance": 11}, "available is 106, not 107"),
+        ({"held": 5}, "available is 106, not 105"),
+        ({"overdraft_limit": 99}, "available is 106, not 105"),
+        ({"version": -1}, "version -1"),
+        ({"version": None}, "not a wallet"),
+        ({"balance": None}, "not a wallet"),
+        *[
+            ({field: MISSING}, "not a wallet")
+            for field in ("balance", "held", "overdraft_limit", "available", "version")
+        ],
+    ],
+)
+def test_a_wallet_is_the_one_that_was_asked_for_and_adds_up(
+    changes: JsonObject, words: str | None
+) -> None:
+    complaint = wallet_complaint("ada", "USD", changed(WALLET, **changes))
+    assert complaint is None if words is None else words in (complaint or "")
+
+
+# Statements
+
+
+def row(version: int, amount: int, balance_after: int) -> JsonObject:
+    return {"version": version, "amount": amount, "balance_after": balance_after}
+
+
+@pytest.mark.parametrize(
+    ("entries", "words"),
+    [
+        ([], None),
+        ([row(9, 5, 7)], None),
+        ([row(3, -2, 8), row(2, 5, 10), row(1, 0, 5)], None),
+        ([row(3, -2, 8), row(1, 5, 10)], "version 3 follows 1"),
+        ([row(2, -2, 8), row(2, 5, 10)], "version 2 follows 2"),
+        ([row(2, 5, 10), row(3, -2, 8)], "version 2 follows 3"),
+        ([row(4, 1, 9), row(3, -2, 8), row(1, 5, 10)], "version 3 follows 1"),
+        ([row(3, -2, 9), row(2, 5, 10)], "balance 9 at version 3 is not 10 + -2"),
+        ([row(4, 1, 9), row(3, -3, 8), row(2, 5, 10)], "balance 8 at version 3 is not 10 + -3"),
+        ([row(2, 1, 9), {"version": 1}], "not a statement"),
+        ([{}, {}], "not a statement"),
+        ([{"version": None}, row(2, 5, 10)], "version None follows 2"),
+        ([row(2, 5, 10), {"version": None}], "not a statement"),
+    ],
+)
+def test_a_statement_adds_up_from_row_to_row(entries: list[JsonObject], words: str | None) -> None:
+    complaint = statement_complaint(entries)
+    assert complaint is None if words is None else words in (complaint or "")
+
+
+# Batches
+
+SECOND = ASKED | {"amount": 6}
+POSTED_SECOND = POSTED | {"amount": 6}
+REFUSED_SECOND = changed(SHORT, available=3, shortfall=3, status="refused")
+
+
+@pytest.mark.parametrize(
+    ("results", "atomic", "words"),
+    [
+        ([POSTED, POSTED_SECOND], True, None),
+        ([POSTED, POSTED_SECOND], False, None),
+        ([POSTED, REFUSED_SECOND], False, None),
+        ([POSTED, REFUSED_SECOND], True, "result 1: an atomic batch with a result insufficient"),
+        ([POSTED], False, "1 results for 2 transfers"),
+        ([POSTED, POSTED_SECOND, POSTED], False, "3 results for 2 transfers"),
+        ([], True, "0 results for 2 transfers"),
+        ([POSTED_SECOND, POSTED], False, "result 0: amount is 6, asked for 5"),
+        ([POSTED, POSTED_SECOND | {"id": 1}], False, "result 1: id is 1"),
+        ([POSTED, {}], False, "result 1: code None"),
+        ([POSTED, REFUSED | {"code": "overloaded"}], False, "result 1: code 'overloaded'"),
+        ([POSTED, REFUSED_SECOND | {"shortfall": 2}], False, "result 1: asked for 6, available 3"),
+        ([POSTED, REFUSED], False, "result 1: code"),
+        ([POSTED, REFUSED_SECOND | {"detail": ""}], False, "result 1: a refusal without"),
+    ],
+)
+def test_a_batch_has_the_results_of_its_items(
+    results: list[JsonObject], atomic: bool, words: str | None
+) -> None:
+    complaint = batch_complaint([ASKED, SECOND], results, atomic=atomic)
+    assert complaint is None if words is None else words in (complaint or "")
