@@ -24,9 +24,22 @@ class Limits:
     # at most while it is here, and a client that sends slowly must not keep its place.
     batches_max: int = 8
     batch_wait_s: float = 1.5
-    batch_body_wait_s: float = 5.0
+    # Clients that are slow, as in Nginx: from the first byte of a head to its last, a whole body,
+    # what is unread of one that was turned away, and an answer that nobody takes.
+    head_wait_s: float = 5.0
+    body_wait_s: float = 5.0
+    linger_s: float = 2.0
+    send_wait_s: float = 10.0
+    # Between two requests. Nginx ends its own connections long before.
+    idle_connection_s: float = 60.0
+    # An idle one takes some 10 KiB. Beyond that connections are closed at once, health checks too:
+    # Nginx asks another replica what may be asked twice. Servers and logs need files as well.
+    connections_max: int = 16_384
+    files_kept_back: int = 256
     # A batch can be wrong in ten thousand places; whoever sent it mends the first ones first.
     field_errors_max: int = 100
+    # More than the largest batch has fields. To look at each would take a second and 200 MiB.
+    field_errors_read_max: int = 50_000
     metadata_bytes_max: int = 4 * 1024
     text_chars_max: int = 140
     key_chars_max: int = 255
@@ -98,8 +111,8 @@ class Limits:
     # A reader that takes longer between its look at PostgreSQL and the cache does not fill it.
     reservation_ttl_s: float = 2.0
     redis_timeout_s: float = 0.25
-    # After a failed call Redis is left alone this long, so that an outage costs one call, not one
-    # time-out per group.
+    # After a failed call Redis is left alone, so that an outage costs one call, not one time-out
+    # per group; after each such pause it is asked in the background whether it is back.
     breaker_open_s: float = 1.0
     # Requests with the key of one that is under way; each costs memory only.
     joined_requests_max: int = 1024

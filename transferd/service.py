@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import resource
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -28,7 +29,7 @@ from transferd.observability.telling import TracingOptions, telling
 from transferd.web.application import build
 from transferd.web.key_uses import KeyUses
 from transferd.web.parts import Lifecycle, Parts
-from transferd.web.protocol import Protocol
+from transferd.web.protocol import Protocol, Room
 from transferd.web.rendering import Rendering
 from transferd.web.streams import Streams
 
@@ -116,7 +117,7 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
     database = await stack.enter_async_context(Database(settings, limits, limits.read_connections))
     commits = await stack.enter_async_context(Database(settings, limits, limits.commit_connections))
     redis_url = settings.required("redis_url") if settings.cache else None
-    link = await stack.enter_async_context(Link(redis_url, limits, facts, clock))
+    link = await stack.enter_async_context(Link(redis_url, limits, facts))
     # A ping must not wait behind reads: a busy replica is ready.
     probe = await stack.enter_async_context(Database(settings, limits, connections=1))
     currencies = await _read_currencies(database)
@@ -177,12 +178,24 @@ async def _serving(parts: Parts, linger_s: float) -> AsyncIterator[str]:
         build(parts), handler_cancellation=False, shutdown_timeout=parts.limits.drain_timeout_s
     )
     await runner.setup()
+    assert runner.server is not None
+    room = _room(parts.limits)
+    connect = partial(
+        Protocol,
+        runner.server,
+        loop=asyncio.get_running_loop(),
+        limits=parts.limits,
+        room=room,
+    )
+    parts.metrics.gauge(
+        "transferd_connections", "Connections of clients.", lambda: room.connections
+    )
     try:
-        listener = _listen(parts.settings)
+        listener = _listen(parts.settings, parts.limits)
         host, port = listener.getsockname()[:2]
         # Not a site of the runner, which would make aiohttp's own handlers of connections.
         server = await asyncio.get_running_loop().create_server(
-            partial(_protocol, runner), sock=listener, backlog=parts.limits.accept_queue_max
+            connect, sock=listener, backlog=parts.limits.accept_queue_max
         )
         try:
             yield f"http://{host}:{port}"
@@ -196,19 +209,17 @@ async def _serving(parts: Parts, linger_s: float) -> AsyncIterator[str]:
         await runner.cleanup()
 
 
-def _protocol(runner: web.AppRunner) -> Protocol:
-    assert runner.server is not None
-    return Protocol(
-        runner.server,
-        loop=asyncio.get_running_loop(),
-        access_log=None,  # type: ignore[arg-type]  # as AppRunner passes it on
-        auto_decompress=False,
-    )
+def _room(limits: Limits) -> Room:
+    # Each takes a file, and the system may allow fewer of them.
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if files == resource.RLIM_INFINITY:
+        return Room(limits.connections_max)
+    return Room(max(1, min(limits.connections_max, files - limits.files_kept_back)))
 
 
-def _listen(settings: Settings) -> socket.socket:
+def _listen(settings: Settings, limits: Limits) -> socket.socket:
     try:
-        return socket.create_server((settings.host, settings.port))
+        listener = socket.create_server((settings.host, settings.port))
     except OSError as error:
         # The library appends the address to the system's words.
         reason = str(error.strerror).partition(" (")[0]
@@ -216,6 +227,12 @@ def _listen(settings: Settings) -> socket.socket:
             f"cannot listen on {settings.host}:{settings.port} ({reason}): stop what"
             " listens there, or set TRANSFERD_PORT"
         ) from error
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # Connections inherit it. What a client does not take would else wait for it for ever, also
+        # in a connection that was closed.
+        wait_ms = int(limits.send_wait_s * 1000)
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, wait_ms)
+    return listener
 
 
 async def _read_currencies(database: Database) -> dict[str, Currency]:

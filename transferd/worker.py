@@ -42,6 +42,8 @@ from transferd.observability.telling import TracingOptions, telling
 Only = Literal["relay", "notifier"]
 
 _DATABASE_CONNECTIONS = 4
+# A part that heard it the first time needs less than this to end.
+_CANCEL_AGAIN_S = 1.0
 
 
 class Worker:
@@ -268,7 +270,11 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
     try:
         yield task
     finally:
-        task.cancel()
+        # More than once: aiormq turns a cancellation that meets the end of a channel into an error
+        # of its own, and the part would take that for a lost connection and go on.
+        while not task.done():
+            task.cancel()
+            await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
         await asyncio.gather(task, return_exceptions=True)
 
 

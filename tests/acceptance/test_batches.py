@@ -313,7 +313,7 @@ async def test_batches_beyond_the_few_that_fit_in_wait_and_are_then_turned_away(
 
 
 async def test_a_batch_that_is_sent_slowly_gives_up_its_place(replicas: Replicas) -> None:
-    api = await replicas.start(replace(Limits(), batch_body_wait_s=0.05))
+    api = await replicas.start(replace(Limits(), body_wait_s=0.05))
 
     async def trickle() -> Any:
         yield b'{"mode": "atomic", '

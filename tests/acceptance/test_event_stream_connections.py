@@ -8,6 +8,7 @@ from datetime import datetime
 from urllib.parse import urlsplit
 
 import aiohttp
+import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api
@@ -117,7 +118,7 @@ async def test_a_drain_ends_streams_at_once_and_they_go_on_elsewhere(
     ada, bob = await other.wallet(100), await other.wallet()
     async with AsyncExitStack() as exits:
         leaving = await exits.enter_async_context(
-            open_replica(database.settings(), _QUICK, drain_linger_s=0.0)
+            open_replica(database.settings(), database.limits(_QUICK), drain_linger_s=0.0)
         )
         api = Api(other.session, leaving.url)
         async with following(api, ada) as stream, following(api, bob) as silent:
@@ -134,14 +135,10 @@ async def test_a_drain_ends_streams_at_once_and_they_go_on_elsewhere(
 
 
 async def test_serve_ends_its_streams_when_it_is_asked_to_stop(database: Database) -> None:
-    values = database.settings()
-    settings = {
-        "TRANSFERD_DATABASE_URL": values.required("database_url"),
-        "TRANSFERD_REDIS_URL": values.required("redis_url"),
-        "TRANSFERD_PORT": "0",
-        "TRANSFERD_AUTH": "off",
-    }
-    async with running("serve", settings=settings) as command, aiohttp.ClientSession() as session:
+    async with (
+        running("serve", settings=database.variables()) as command,
+        aiohttp.ClientSession() as session,
+    ):
         await command.says("http://127.0.0.1:")
         api = Api(session, command.url)
         ada, bob = await api.wallet(100), await api.wallet()
@@ -226,6 +223,9 @@ async def last_polls(database: Database) -> list[datetime]:
     return [row["query_start"] for row in rows]
 
 
+@pytest.mark.needs_configuration(
+    "connections of its own", why="what each connection has asked last is looked at"
+)
 async def test_the_database_is_asked_only_while_somebody_watches(
     replicas: Replicas, database: Database
 ) -> None:

@@ -309,6 +309,9 @@ async def test_a_key_tells_what_it_has_led_to(api: Api) -> None:
         assert known == {"state": state, "status": reply.status, "answer": reply.json}, key
 
 
+@pytest.mark.needs_configuration(
+    "cache", why="other replicas know only from Redis what has not been committed"
+)
 async def test_a_key_is_pending_while_its_request_runs(
     replicas: Replicas, database: Database
 ) -> None:

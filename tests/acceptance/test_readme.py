@@ -26,13 +26,7 @@ def readme() -> str:
 
 def settings_of(database: Database) -> dict[str, str]:
     """The environment of somebody who follows the README, on the database of this test."""
-    settings = database.settings()
-    return {
-        "TRANSFERD_DATABASE_URL": settings.required("database_url"),
-        "TRANSFERD_REDIS_URL": settings.required("redis_url"),
-        "TRANSFERD_PORT": "0",
-        "TRANSFERD_AUTH": "off",
-    }
+    return database.variables()
 
 
 def documented_commands() -> list[list[str]]:
@@ -153,7 +147,15 @@ def test_the_bounds_are_the_ones_of_the_code() -> None:
 
 
 def test_the_links_lead_somewhere() -> None:
-    for name in ("README.md", "docs/architecture.md", "docs/notifications.md", "CHANGELOG.md"):
+    for name in (
+        "README.md",
+        "CHANGELOG.md",
+        "docs/architecture.md",
+        "docs/load-testing.md",
+        "docs/notifications.md",
+        "docs/reliability.md",
+        "docs/security.md",
+    ):
         page = README.parent / name
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if not target.startswith("https://"):

@@ -1,6 +1,5 @@
 """Statements and lists: their order, their pages, and what limits them."""
 
-import asyncio
 import base64
 from collections.abc import AsyncIterator
 from datetime import timedelta
@@ -13,6 +12,7 @@ from tests.conftest import Database
 from tests.support.api import Api, Reply
 from tests.support.contract import NOBODY, exactly, time_of
 from tests.support.deliveries import logged_delivery
+from tests.support.pressure import crowd, statuses
 
 
 async def pages(api: Api, path: str) -> AsyncIterator[Reply]:
@@ -156,7 +156,8 @@ async def test_lists_follow_version_and_not_id(api: Api, database: Database) -> 
 async def test_a_page_has_50_items_unless_told_otherwise(api: Api) -> None:
     ada = await api.wallet(1_000)
     bob = await api.wallet()
-    await asyncio.gather(*(api.transfer(ada, bob, 1) for _ in range(201)))
+    paid = await crowd((api.transfer(ada, bob, 1) for _ in range(201)), at_once=20)
+    assert statuses(paid) == {201: 201}
     for path in (f"/transfers?wallet_id={bob}", f"/wallets/{bob}/statement?"):
         assert [len(page) for page in await all_pages(api, path)] == [50, 50, 50, 50, 1]
         assert [len(page) for page in await all_pages(api, f"{path}&limit=200")] == [200, 1]

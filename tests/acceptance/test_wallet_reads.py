@@ -21,7 +21,8 @@ async def test_the_etag_is_the_version(api: Api) -> None:
     assert (reply.headers["ETag"], reply.json["balance"]) == ('"w2"', 95)
 
 
-async def test_a_version_that_is_known_is_not_sent_again(api: Api) -> None:
+async def test_a_version_that_is_known_is_not_sent_again(replicas: Replicas) -> None:
+    api = await replicas.start(cache=True)
     ada = await api.wallet(100)
     for known in ('"w1"', 'W/"w1"', '"w0", "w1"', '"w0","w1","w7"', "*"):
         reply = await api.get(f"/wallets/{ada}", {"If-None-Match": known})
@@ -40,7 +41,7 @@ async def test_a_version_that_is_known_is_not_sent_again(api: Api) -> None:
 async def test_x_cache_tells_where_an_answer_comes_from(
     replicas: Replicas, database: Database
 ) -> None:
-    cached, bare = await replicas.start(), await replicas.start(cache=False)
+    cached, bare = await replicas.start(cache=True), await replicas.start(cache=False)
     ada = await cached.wallet(100)
     path = f"/wallets/{ada}"
     first = await cached.get(path)
@@ -53,7 +54,7 @@ async def test_x_cache_tells_where_an_answer_comes_from(
 
 
 async def test_an_answer_is_never_older_than_asked_for(replicas: Replicas) -> None:
-    cached, bare = await replicas.start(), await replicas.start(cache=False)
+    cached, bare = await replicas.start(cache=True), await replicas.start(cache=False)
     ada = await cached.wallet(100)
     # A replica without Redis cannot tell the cache of what it did.
     assert (await bare.transfer(ada, await bare.wallet(), 5)).json["source_version"] == 2

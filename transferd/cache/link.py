@@ -1,5 +1,6 @@
 """The connection to Redis, with a circuit breaker: an outage costs one call, not one per group."""
 
+import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Sequence
 from importlib import resources
@@ -13,6 +14,8 @@ from redis.exceptions import NoScriptError, RedisError
 
 from transferd.config import Limits
 from transferd.observability.facts import CacheFailed, Facts
+
+_FAILURES = (TimeoutError, RedisError, OSError)
 
 
 class Script:
@@ -30,15 +33,13 @@ class Link:
     `url` None means that there is no cache at all: every call answers None.
     """
 
-    def __init__(
-        self, url: str | None, limits: Limits, facts: Facts, clock: Callable[[], float]
-    ) -> None:
+    def __init__(self, url: str | None, limits: Limits, facts: Facts) -> None:
         self._url = url
         self._limits = limits
         self._facts = facts
-        self._clock = clock
         self._client: Redis | None = None
-        self._open_until = 0.0
+        # Runs as long as the breaker is open.
+        self._probe: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
         state = "off" if self._client is None else "open" if self.is_broken else "closed"
@@ -57,14 +58,19 @@ class Link:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._client is not None:
-            await self._client.aclose()
-            self._client = None
+        # From here on no call is tried, and so none can begin another probe.
+        client, self._client = self._client, None
+        if self._probe is not None:
+            self._probe.cancel()
+            await asyncio.gather(self._probe, return_exceptions=True)
+            self._probe = None
+        if client is not None:
+            await client.aclose()
 
     @property
     def is_broken(self) -> bool:
         """Whether calls are answered with None without trying."""
-        return self._clock() < self._open_until
+        return self._probe is not None
 
     @property
     def is_available(self) -> bool:
@@ -83,14 +89,28 @@ class Link:
         return result
 
     async def _guarded(self, call: Callable[[Redis], Awaitable[Any]]) -> Any:
-        if self._client is None or not self.is_available:
+        if self._client is None or self.is_broken:
             return None
         try:
             return await call(self._client)
-        except (TimeoutError, RedisError, OSError) as error:
-            self._open_until = self._clock() + self._limits.breaker_open_s
+        except _FAILURES as error:
             self._facts.emit(CacheFailed(error))
+            # Whoever was on the way as well finds the breaker open; nobody after close opens it.
+            if self._probe is None and self._client is not None:
+                self._probe = asyncio.create_task(self._until_back(self._client))
             return None
+
+    async def _until_back(self, client: Redis) -> None:
+        """Ask now and then whether Redis is back. No group does: it would wait for the time-out."""
+        while True:
+            await asyncio.sleep(self._limits.breaker_open_s)
+            try:
+                await client.ping()
+            except Exception as error:  # whatever it is: nobody else would close the breaker
+                self._facts.emit(CacheFailed(error))
+            else:
+                break
+        self._probe = None
 
 
 async def _evaluate(client: Redis, script: Script, arguments: Sequence[bytes | str | int]) -> Any:

@@ -5,6 +5,7 @@ from typing import Literal
 import click
 
 from transferd.cli.running import (
+    allow_files,
     first_exit,
     run,
     settings_of,
@@ -46,7 +47,9 @@ async def _serve(settings: Settings, *, supervised: bool) -> int:
         click.echo(
             "TRANSFERD_AUTH=off: everybody who reaches this port may do everything", err=True
         )
-    async with open_replica(settings, settings.limits_of()) as replica:
+    limits = settings.limits_of()
+    allow_files(limits.connections_max + limits.files_kept_back)
+    async with open_replica(settings, limits) as replica:
         spare_the_collector()
         watches = [replica.first_exit]
         if supervised:

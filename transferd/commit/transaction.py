@@ -169,7 +169,7 @@ class GroupTransaction:
     async def _attempt(self, envelopes: Sequence[Envelope], *, skip_locked: bool) -> Report:
         """One transaction: lock, look up, decide, write. After a StoreError nothing is kept."""
         report = Report()
-        async with self._database.transaction() as transaction:
+        async with self._database.transaction(is_retried=True) as transaction:
             self._trail.end("begin")
             touched = {id for e in envelopes for id in touched_wallets(e.command)}
             keys = [envelope.key for envelope in envelopes if envelope.key is not None]

@@ -60,7 +60,8 @@ async def migrate(
             statement_cache_size=0,
         )
         try:
-            async with connection.transaction():
+            # Whoever has waited for the lock must see what was done meanwhile.
+            async with connection.transaction(isolation="read_committed"):
                 # The limits of the role are for short transactions; this one may take its time.
                 await connection.execute(
                     "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s';"
@@ -113,7 +114,9 @@ async def _apply(
 async def _add_currencies(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Every ISO 4217 currency that has minor units, with its funding wallet at version 0."""
     for ledger in LEDGERS:
-        rows = await connection.fetch(f"SELECT code FROM {ledger}.currencies")
+        # Until the end of the transaction, so that no name is put together into a statement.
+        await connection.execute("SELECT set_config('search_path', $1, true)", ledger)
+        rows = await connection.fetch("SELECT code FROM currencies")
         present = {row["code"] for row in rows}
         missing = [
             (currency.code, currency.currency_name, currency.exponent, new_id())
@@ -121,15 +124,15 @@ async def _add_currencies(connection: asyncpg.Connection[asyncpg.Record]) -> Non
             if currency.exponent is not None and currency.code not in present
         ]
         await connection.executemany(
-            f"INSERT INTO {ledger}.currencies (code, name, exponent, funding_wallet_id)"
+            "INSERT INTO currencies (code, name, exponent, funding_wallet_id)"
             " VALUES ($1, $2, $3, $4)",
             missing,
         )
         await connection.executemany(
-            f"WITH wallet AS (INSERT INTO {ledger}.wallets (id, balance, held, overdraft_limit,"
+            "WITH wallet AS (INSERT INTO wallets (id, balance, held, overdraft_limit,"
             " version, created_at, updated_at, status, funding, currency, metadata)"
             " VALUES ($1, 0, 0, 0, 0, now(), now(), 0, true, $2, '{}') RETURNING id, created_at)"
-            f" INSERT INTO {ledger}.wallet_changes (wallet_id, version, created_at, balance_after,"
+            " INSERT INTO wallet_changes (wallet_id, version, created_at, balance_after,"
             " overdraft_limit, kind, status) SELECT id, 0, created_at, 0, 0, 0, 0 FROM wallet",
             [(wallet_id, code) for code, _, _, wallet_id in missing],
         )

@@ -48,15 +48,23 @@ def build(parts: Parts) -> web.Application:
         clock=parts.clock,
     )
     for operation in OPERATIONS:
-        # A key may hold slashes; every other part of a path may not.
-        path = operation.path.replace("{key}", "{key:.+}")
+        path = _pattern(operation.path)
         handler = _bound(operation, parts, authentication)
         application.router.add_route(operation.method, path, handler)
         if operation.method == "GET":
             # RFC 9110 section 9.3.2: the same without the body.
             application.router.add_route("HEAD", path, handler)
-    system.add_routes(application, parts, openapi.document(OPERATIONS))
+    document = openapi.document(OPERATIONS, is_open=parts.settings.auth == "off")
+    system.add_routes(application, parts, document)
     return application
+
+
+def _pattern(path: str) -> str:
+    if path == "/transfers/{id}":
+        # Or else an OPTIONS of a batch would say that it can be read like a transfer.
+        return "/transfers/{id:(?!batch$)[^{}/]+}"
+    # A key may hold slashes; every other part of a path may not.
+    return path.replace("{key}", "{key:.+}")
 
 
 def _refusal_pace(parts: Parts) -> Pace:

@@ -1,5 +1,6 @@
 """One request: who sent it, from where, and what it asks for, read and validated."""
 
+import asyncio
 import hashlib
 import re
 from typing import Any, TypeVar
@@ -9,6 +10,7 @@ from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from transferd.commit.envelope import Answer, Envelope, Origin
+from transferd.config import Limits
 from transferd.domain.book import Command
 from transferd.domain.key import Key
 from transferd.observability.facts import Begin
@@ -22,6 +24,8 @@ Model = TypeVar("Model", bound=BaseModel)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PRINTABLE = re.compile(r"[ -~]+")
+# What is unread of a body would be read as the next request.
+_CLOSE = {"Connection": "close"}
 
 
 def origin_of(request: web.BaseRequest, begin: Begin | None = None) -> Origin:
@@ -60,7 +64,7 @@ class Call:
         try:
             return model.model_validate_json(raw)
         except ValidationError as error:
-            raise _problem_of(error, self.parts.limits.field_errors_max) from None
+            raise _problem_of(error, self.parts.limits) from None
 
     async def no_body(self) -> None:
         """Read a body that may only be empty or `{}`. Raises Problem."""
@@ -79,7 +83,7 @@ class Call:
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            raise _problem_of(error, self.parts.limits.field_errors_max) from None
+            raise _problem_of(error, self.parts.limits) from None
 
     def key(self, *, required: bool) -> Key | None:
         """The Idempotency-Key with its owner. Raises Problem."""
@@ -127,13 +131,22 @@ class Call:
         )
 
     async def _read(self, bytes_max: int | None = None) -> bytes:
-        request = self.request
+        request, limits = self.request, self.parts.limits
+        # What says that it is too large is not waited for.
+        if (request.content_length or 0) > (bytes_max or limits.body_bytes_max):
+            raise Problem("body-too-large", headers=_CLOSE)
         if bytes_max is not None:
             request = request.clone(client_max_size=bytes_max)
         try:
-            return await request.read()
+            # Most bodies are there already, with their heads, and need no timer.
+            wait_s = None if request.content.is_eof() else limits.body_wait_s
+            async with asyncio.timeout(wait_s):
+                return await request.read()
         except web.HTTPRequestEntityTooLarge:
-            raise Problem("body-too-large", headers={"Connection": "close"}) from None
+            raise Problem("body-too-large", headers=_CLOSE) from None
+        except TimeoutError:
+            detail = f"The body did not arrive within {limits.body_wait_s:g} s."
+            raise Problem("malformed-json", detail, headers=_CLOSE) from None
         except ConnectionError:
             # The client hung up in the middle: no fault of ours, and nobody reads this.
             raise Problem("malformed-json", "The body was cut off.") from None
@@ -145,7 +158,8 @@ class Call:
             or (self.request.charset or "utf-8").lower() not in ("utf-8", "utf8")
         ):
             raise Problem("unsupported-media-type")
-        if headers.get("Content-Encoding", "identity").lower() != "identity":
+        encodings = headers.getall("Content-Encoding", ())
+        if any(encoding.lower() != "identity" for encoding in encodings):
             raise Problem("unsupported-media-type", "Send the body uncompressed.")
 
 
@@ -159,7 +173,9 @@ def metadata_text(metadata: dict[str, Any]) -> str:
     return orjson.dumps(metadata).decode() if metadata else "{}"
 
 
-def _problem_of(error: ValidationError, errors_max: int) -> Problem:
+def _problem_of(error: ValidationError, limits: Limits) -> Problem:
+    if error.error_count() > limits.field_errors_read_max:
+        return invalid("", "too_many_errors", f"{error.error_count()} places are wrong")
     problems = error.errors(include_url=False, include_input=False, include_context=False)
     if problems[0]["type"] == "json_invalid":
         return Problem("malformed-json", problems[0]["msg"])
@@ -171,7 +187,7 @@ def _problem_of(error: ValidationError, errors_max: int) -> Problem:
             "code": item["type"],
             "message": item["msg"],
         }
-        for item in problems[:errors_max]
+        for item in problems[: limits.field_errors_max]
     ]
     return Problem("invalid-request", facts={"errors": items})
 

@@ -94,11 +94,15 @@ def _asked(
 
 
 def _response(problem: Problem, origin: Origin) -> web.Response:
-    return web.Response(
+    response = web.Response(
         status=problem.status,
         body=problem.body(origin),
         headers={"Content-Type": MEDIA_TYPE, **problem.headers},
     )
+    if problem.headers.get("Connection") == "close":
+        # aiohttp only says what is in a header; this it does.
+        response.force_close()
+    return response
 
 
 def _problem_of(error: web.HTTPException) -> Problem:

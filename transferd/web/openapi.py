@@ -8,8 +8,8 @@ import orjson
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.web import schemas
+from transferd.web.links import links_of, operation_id
 from transferd.web.operations import Operation
 from transferd.web.problems import MEDIA_TYPE, TYPES
 from transferd.web.streams import EVENT_STREAM
@@ -46,7 +46,8 @@ _EVENTS = (
     " stream begins after. Lines that begin with a colon may be ignored."
 )
 _RETRY_HEADERS = {"Retry-After": "Seconds to wait before another try, where that helps."}
-_LAST_EVENT_ID = {"type": "integer", "minimum": 0, "maximum": BALANCE_MINOR_MAX}
+# As text, which is what a header is.
+_LAST_EVENT_ID = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,17})$"}
 _HEADERS_OF_STATUS: dict[int, dict[str, str]] = {
     401: {"WWW-Authenticate": "Bearer."},
     409: _RETRY_HEADERS,
@@ -55,15 +56,18 @@ _HEADERS_OF_STATUS: dict[int, dict[str, str]] = {
 }
 
 
-def document(operations: Sequence[Operation]) -> bytes:
-    """The whole document as JSON."""
+def document(operations: Sequence[Operation], *, is_open: bool) -> bytes:
+    """The whole document as JSON; `is_open` if requests without a key are served as well."""
     models: dict[type[BaseModel], None] = {schemas.Problem: None}
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         for model in (operation.body, operation.answer):
             if model is not None:
                 models[model] = None
-        paths.setdefault(operation.path, {})[operation.method.lower()] = _operation(operation)
+        described = _operation(operation)
+        if leading := links_of(operation, operations):
+            described["responses"][str(operation.status)]["links"] = leading
+        paths.setdefault(operation.path, {})[operation.method.lower()] = described
     _, definitions = models_json_schema(
         [(model, "validation") for model in models], ref_template=_REFERENCE
     )
@@ -81,16 +85,14 @@ def document(operations: Sequence[Operation]) -> bytes:
                 "schemas": definitions["$defs"],
                 "securitySchemes": {"key": {"type": "http", "scheme": "bearer"}},
             },
-            "security": [{"key": []}, {}],
+            "security": [{"key": []}, {}] if is_open else [{"key": []}],
         }
     )
 
 
 def _operation(operation: Operation) -> dict[str, Any]:
     described: dict[str, Any] = {
-        "operationId": f"{operation.method.lower()}{operation.path}".replace("/", "_")
-        .replace("{", "")
-        .replace("}", ""),
+        "operationId": operation_id(operation),
         "summary": operation.summary,
         "tags": [operation.tag],
         "parameters": [*_path_parameters(operation), *_query_parameters(operation)],
@@ -150,7 +152,8 @@ def _responses(operation: Operation) -> dict[str, Any]:
 
 def _schema(operation: Operation) -> dict[str, Any]:
     if operation.answer is None:
-        return {"type": "string", "description": _EVENTS}
+        fields = {name: {"type": "string"} for name in ("id", "event", "data")}
+        return {"type": "object", "properties": fields, "description": _EVENTS}
     schema: dict[str, Any] = _reference(operation.answer)
     if not operation.is_list:
         return schema

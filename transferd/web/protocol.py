@@ -1,15 +1,87 @@
-"""A connection of a client. What is not even HTTP is answered with a problem as well."""
+"""A connection of a client: how long it may take, and what it hears if it is not even HTTP."""
+
+import asyncio
+from dataclasses import dataclass
 
 from aiohttp import web
 
+from transferd.config import Limits
 from transferd.web.calls import origin_of
 from transferd.web.problems import MEDIA_TYPE, Problem
 
 
-class Protocol(web.RequestHandler):
-    """aiohttp's handler of a connection, but for the answers that it would give by itself."""
+@dataclass(slots=True)
+class Room:
+    """How many connections there may be, and how many are open."""
 
-    __slots__ = ()
+    connections_max: int
+    connections: int = 0
+
+
+class Protocol(web.RequestHandler):
+    """aiohttp's handler of a connection, but for the answers that it would give by itself.
+
+    It bounds what aiohttp leaves open: how many connections there are, and how long the head of a
+    request may take.
+    """
+
+    __slots__ = ("_head_timer", "_limits", "_room")
+
+    def __init__(
+        self,
+        server: web.Server,
+        *,
+        loop: asyncio.AbstractEventLoop,
+        limits: Limits,
+        room: Room,
+    ) -> None:
+        super().__init__(
+            server,
+            loop=loop,
+            access_log=None,  # type: ignore[arg-type]  # as AppRunner passes it on
+            auto_decompress=False,
+            keepalive_timeout=limits.idle_connection_s,
+            lingering_time=limits.linger_s,
+        )
+        self._limits = limits
+        self._room = room
+        self._head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A client has connected; one too many is gone at once."""
+        super().connection_made(transport)
+        self._room.connections += 1
+        if self._room.connections > self._room.connections_max:
+            self._abort()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The connection is closed."""
+        self._room.connections -= 1
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Some bytes have come. If no request is in them, they begin one."""
+        before = self._request_count
+        super().data_received(data)
+        if self._head_timer is not None and self._request_count != before:
+            # A head is complete; bytes behind it begin another one.
+            self._head_timer.cancel()
+            self._head_timer = None
+        waiter = self._waiter
+        if self._head_timer is None and waiter is not None and not waiter.done():
+            self._head_timer = self._loop.call_later(
+                self._limits.head_wait_s, self._expect_request, self._request_count
+            )
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Send the answer. What no middleware has seen is an Expect that aiohttp does not know."""
+        if isinstance(resp, web.HTTPException):
+            resp = self.handle_error(request, resp.status)
+        return await super().finish_response(request, resp, start_time)
 
     def handle_error(
         self,
@@ -36,3 +108,13 @@ class Protocol(web.RequestHandler):
         )
         response.force_close()
         return response
+
+    def _expect_request(self, requests_before: int) -> None:
+        self._head_timer = None
+        if self._request_count == requests_before:
+            self._abort()
+
+    def _abort(self) -> None:
+        # Nothing is said to it: what it would not send it would not read either.
+        if self.transport is not None:
+            self.transport.abort()

@@ -24,6 +24,8 @@ from transferd.domain.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, BALANCE_
 _LIMITS = Limits()
 _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 _UUID_PATTERN = re.compile(_UUID)
+# For the document; it is checked by itself, since a pattern would be a slow way to look for it.
+_NO_NUL = r"^[^\u0000]*$"
 _DIGITS = re.compile(r"-?[0-9]+")
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
@@ -100,7 +102,10 @@ Id = Annotated[
     Field(json_schema_extra={"format": "uuid"}),
 ]
 Text = Annotated[
-    str, StringConstraints(max_length=_LIMITS.text_chars_max), AfterValidator(_without_nul)
+    str,
+    StringConstraints(max_length=_LIMITS.text_chars_max),
+    AfterValidator(_without_nul),
+    Field(json_schema_extra={"pattern": _NO_NUL}),
 ]
 Metadata = Annotated[
     dict[str, Any],
@@ -108,7 +113,11 @@ Metadata = Annotated[
     WithJsonSchema(
         {
             "type": "object",
-            "additionalProperties": {"type": ["string", "number", "boolean", "null"]},
+            "propertyNames": {"pattern": _NO_NUL},
+            "additionalProperties": {
+                "type": ["string", "number", "boolean", "null"],
+                "pattern": _NO_NUL,
+            },
             "description": f"Flat; at most {_LIMITS.metadata_bytes_max} bytes as JSON.",
         }
     ),
@@ -187,6 +196,8 @@ class NewReversal(Body):
     amount: Amount | None = None
 
 
+# What a cursor is made of is nobody's business, but it is never empty and safe in an address.
+_CURSOR = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}
 Limit = Annotated[int, Field(ge=1, le=_LIMITS.list_items_max), InDigits]
 
 
@@ -194,7 +205,7 @@ class ListQuery(Query):
     """Page of a list."""
 
     limit: Limit = _LIMITS.list_items_default
-    cursor: str | None = None
+    cursor: Annotated[str | None, WithJsonSchema(_CURSOR)] = None
 
 
 class WalletsQuery(ListQuery):

@@ -15,11 +15,14 @@ from transferd.ledger.ids import LEDGERS
 from transferd.ledger.store.errors import (
     ConnectionFailure,
     NoConnectionFree,
+    SerializationFailure,
     StoreError,
     translated,
 )
 
 Row = asyncpg.Record
+
+_BEGIN_READ_COMMITTED = "BEGIN ISOLATION LEVEL READ COMMITTED"
 
 
 @cache
@@ -102,7 +105,7 @@ class Database:
         return self._connections
 
     async def fetch(self, name: str, *arguments: object, ledger: str = LEDGERS[0]) -> Sequence[Row]:
-        """Run one read outside a transaction. Raises StoreError; retries a dead connection."""
+        """Run one read. Raises StoreError; does it again after a dead connection or a conflict."""
         if self._waiting_reads >= self._limits.waiting_reads_max:
             raise NoConnectionFree("too many reads wait for a connection")
         self._waiting_reads += 1
@@ -111,6 +114,9 @@ class Database:
         except ConnectionFailure:
             # The pool hands out connections that died while idle; the next one is new.
             return await self._fetch(queries(ledger)[name], arguments)
+        except SerializationFailure:
+            # Only a database that isolates more than it has to gives up a read.
+            return await self._fetch(queries(ledger)[name], arguments, read_committed=True)
         finally:
             self._waiting_reads -= 1
 
@@ -118,7 +124,9 @@ class Database:
         """Raise StoreError unless PostgreSQL answers."""
         await self.fetch("ping")
 
-    async def _fetch(self, sql: str, arguments: Sequence[object]) -> Sequence[Row]:
+    async def _fetch(
+        self, sql: str, arguments: Sequence[object], *, read_committed: bool = False
+    ) -> Sequence[Row]:
         pool = self._open_pool()
         with translated():
             try:
@@ -128,19 +136,23 @@ class Database:
                     raise NoConnectionFree("no connection became free in time") from None
                 raise
             try:
-                if self._settings.prepared_statements:
+                if self._settings.prepared_statements and not read_committed:
                     return await connection.fetch(sql, *arguments)
                 # PgBouncer may give every message of ours to another server, but a transaction, and
                 # with it the unnamed statement and its execution, to one.
-                async with connection.transaction():
+                async with connection.transaction(isolation="read_committed"):
                     return await connection.fetch(sql, *arguments)
             finally:
                 await _give_back(pool, connection)
 
     @asynccontextmanager
-    async def transaction(self, ledger: str = LEDGERS[0]) -> AsyncIterator[Transaction]:
+    async def transaction(
+        self, ledger: str = LEDGERS[0], *, is_retried: bool = False
+    ) -> AsyncIterator[Transaction]:
         """COMMIT at the end, ROLLBACK on an exception. Raises StoreError.
 
+        is_retried: whoever calls does it again after a SerializationFailure, and so takes whatever
+        isolation the database has by default. All others are at READ COMMITTED, where none comes.
         A ConnectionFailure is `in_doubt` if COMMIT was on its way: from then on it tells nothing.
         """
         pool = self._open_pool()
@@ -148,7 +160,7 @@ class Database:
             connection = await pool.acquire(timeout=self._limits.pool_acquire_timeout_s)
         try:
             with translated():
-                await connection.execute("BEGIN")
+                await connection.execute("BEGIN" if is_retried else _BEGIN_READ_COMMITTED)
             yield Transaction(connection, ledger)
             try:
                 with translated():

@@ -31,7 +31,7 @@ from transferd.notifications.sinks.guard import (
 )
 from transferd.notifications.sinks.result import SinkResult
 
-_SECRET_PREFIX = "whsec_"
+_SECRET_PREFIX = "whsec_"  # nosec B105
 _HTTP_GONE = 410
 
 

@@ -48,7 +48,7 @@ async def create(call: Call) -> web.Response:
 async def create_batch(call: Call) -> web.Response:
     """POST /transfers/batch."""
     async with _place_of_a_batch(call.parts):
-        body = await _batch_of(call)
+        body = await call.body(NewBatch, bytes_max=call.parts.limits.batch_body_bytes_max)
         commands = tuple(_command_of(transfer) for transfer in body.transfers)
         command = Batch(BatchMode(body.mode), commands)
         _require_admin_for_funding(call, touched_wallets(command))
@@ -74,16 +74,6 @@ async def _place_of_a_batch(parts: Parts) -> AsyncIterator[None]:
         yield
     finally:
         parts.batches.release()
-
-
-async def _batch_of(call: Call) -> NewBatch:
-    limits = call.parts.limits
-    try:
-        async with asyncio.timeout(limits.batch_body_wait_s):
-            return await call.body(NewBatch, bytes_max=limits.batch_body_bytes_max)
-    except TimeoutError:
-        detail = f"The body did not arrive within {limits.batch_body_wait_s:g} s."
-        raise Problem("malformed-json", detail, headers={"Connection": "close"}) from None
 
 
 def _command_of(body: schemas.NewTransfer) -> Transfer:

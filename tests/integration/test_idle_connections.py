@@ -1,0 +1,132 @@
+"""Ten thousand clients that keep their connections open and ask for nothing."""
+
+import asyncio
+import re
+import resource
+import socket
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from urllib.parse import urlsplit
+
+import pytest
+
+from tests.conftest import Database
+from tests.support.api import Api
+from tests.support.memory import resident_bytes
+from tests.support.sockets import head
+from tests.support.topology import topology
+from tests.support.waiting import until
+from transferd.cli.running import allow_files
+from transferd.devstack.process import process_tree
+
+_CONNECTIONS = 10_000
+# Fewer than listeners queue, so that no SYN is lost and sent again after a second.
+_AT_ONCE = 250
+# Measured: 9.5 KiB in a replica, 2.5 KiB in Nginx.
+_REPLICA_BYTES_MAX = 16 * 1024
+_NGINX_BYTES_MAX = 4 * 1024
+_TRANSFERS = 60
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    """Room for both ends of the connections; what the test starts inherits it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = _CONNECTIONS + 1_000
+    assert hard == resource.RLIM_INFINITY or hard >= wanted, "raise the limit: ulimit -Hn 16384"
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, wanted), hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@contextmanager
+def idle_connections(port: int) -> Iterator[None]:
+    """Each has asked once, as a client of a pool has; nothing is sent any more."""
+    opened: list[socket.socket] = []
+    try:
+        while len(opened) < _CONNECTIONS:
+            fresh = [socket.create_connection(("127.0.0.1", port)) for _ in range(_AT_ONCE)]
+            opened += fresh
+            for connection in fresh:
+                connection.sendall(head("GET", "/healthz"))
+            for connection in fresh:
+                assert connection.recv(4096).startswith(b"HTTP/1.1 200 OK")
+        yield
+    finally:
+        for connection in opened:
+            connection.close()
+
+
+async def open_connections(api: Api, address: str) -> int:
+    """Of the replica, without the one that asks."""
+    async with api.session.get(f"http://{address}/metrics") as response:
+        match = re.search(r"^transferd_connections (\S+)$", await response.text(), re.MULTILINE)
+    assert match is not None
+    return int(float(match.group(1))) - 1
+
+
+async def median_s(api: Api, source: str, destination: str) -> float:
+    """How long a transfer takes."""
+    took_s = []
+    for _ in range(_TRANSFERS):
+        started = time.monotonic()
+        assert (await api.transfer(source, destination, 1)).status == 201
+        took_s.append(time.monotonic() - started)
+    return sorted(took_s)[_TRANSFERS // 2]
+
+
+@pytest.mark.usefixtures("many_files")
+async def test_ten_thousand_idle_connections_cost_memory_once_and_nobody_time(
+    database: Database,
+) -> None:
+    async with topology(database, 1) as whole:
+        api, address = whole.api, whole.addresses[0]
+        replica = [whole.supervisor.pid]
+        assert whole.nginx.process is not None
+        nginx = [process.pid for process in process_tree(whole.nginx.process.pid)]
+        ada, bob = await api.wallet(10_000), await api.wallet()
+        quiet_s = await median_s(api, ada, bob)
+        direct = int(address.rpartition(":")[2])
+        through = urlsplit(api.url).port
+        assert through is not None
+        peaks: list[int] = []
+        for port, pids, bytes_max in (
+            (direct, replica, _REPLICA_BYTES_MAX),
+            (direct, replica, _REPLICA_BYTES_MAX),
+            (through, nginx, _NGINX_BYTES_MAX),
+        ):
+            before = resident_bytes(*pids)
+            opening = idle_connections(port)
+            await asyncio.to_thread(opening.__enter__)
+            peaks.append(resident_bytes(*pids))
+            assert (peaks[-1] - before) / _CONNECTIONS < bytes_max
+            if port == direct:
+                assert await open_connections(api, address) >= _CONNECTIONS
+            # The others do not notice.
+            assert await median_s(api, ada, bob) < 2 * quiet_s + 0.03
+            await asyncio.to_thread(opening.__exit__, None, None, None)
+            # The few that stay are those that Nginx keeps for two seconds.
+            await until(lambda: _are_gone(api, address))
+        # What the first round took serves the second one as well.
+        assert peaks[1] < peaks[0] * 1.1
+
+
+def test_a_command_lets_itself_open_as_many_files_as_it_needs() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, hard))
+        allow_files(2_000)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2_000, hard)
+        # What it may have already is not taken away, and no more than the system allows is asked.
+        allow_files(1_000)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2_000, hard)
+        if hard != resource.RLIM_INFINITY:
+            allow_files(hard + 1)
+            assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+async def _are_gone(api: Api, address: str) -> bool:
+    return await open_connections(api, address) < 100

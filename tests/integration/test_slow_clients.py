@@ -1,0 +1,248 @@
+"""Clients that are slow, silent or gone: each is ended in time, and nobody else notices."""
+
+import asyncio
+import re
+import time
+from contextlib import AsyncExitStack, closing
+from dataclasses import replace
+from urllib.parse import urlsplit
+
+import aiohttp
+import pytest
+
+from loadtest.front import Nginx, running_nginx
+from tests.conftest import Replicas
+from tests.support.api import Api
+from tests.support.pressure import counted
+from tests.support.sockets import Ending, cut, deaf, head, post, until_ended
+from tests.support.waiting import until
+from transferd.config import Limits
+
+_BODY = 1_000
+_SHORT = replace(
+    Limits(),
+    head_wait_s=0.6,
+    body_wait_s=0.6,
+    linger_s=0.3,
+    send_wait_s=1.0,
+    idle_connection_s=1.2,
+)
+# How much later than it is due something may happen on a machine that is busy.
+_LATE_S = 1.5
+# Of a transfer beside them. Slow clients cost nothing while they wait.
+_LATENCY_S = 0.5
+
+
+class Payer:
+    """Pays all the time, over one connection, until the block ends; each payment must pass."""
+
+    def __init__(self, api: Api, source: str, destination: str) -> None:
+        self.took_s: list[float] = []
+        self._api, self._pair = api, (source, destination)
+        self._paying = asyncio.create_task(self._pay())
+
+    async def _pay(self) -> None:
+        while True:
+            started = time.monotonic()
+            assert (await self._api.transfer(*self._pair, 1)).status == 201
+            self.took_s.append(time.monotonic() - started)
+            await asyncio.sleep(0.02)
+
+    async def stop(self) -> None:
+        """Check that payments passed, and were as quick as ever: all but the slowest in twenty."""
+        assert not self._paying.done(), self._paying.exception()
+        self._paying.cancel()
+        assert len(self.took_s) > 10
+        assert sorted(self.took_s)[len(self.took_s) * 19 // 20] < _LATENCY_S, self.took_s
+
+
+def port_of(api: Api) -> int:
+    """Where it listens."""
+    port = urlsplit(api.url).port
+    assert port is not None
+    return port
+
+
+def connections(replicas: Replicas) -> int:
+    """Of clients, as the replica counts them."""
+    return int(counted(replicas, "transferd_connections"))
+
+
+async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -> None:
+    api = await replicas.start(_SHORT)
+    port = port_of(api)
+    ada, bob = await api.wallet(10_000), await api.wallet()
+    tasks, payer = len(asyncio.all_tasks()), Payer(api, ada, bob)
+    endless = b"a" * 10_000
+    # What is sent, whether it drips, when it is due to end, and what it is answered.
+    probes = {
+        "silent": (b"", b"", 1.2, []),
+        "half a head": (b"GET /healthz HT", b"", 0.6, []),
+        "a head that drips": (b"GET /", endless, 0.6, []),
+        "empty lines": (b"\r\n", b"\r\n" * 5_000, 0.6, []),
+        "a header that drips": (b"GET /healthz HTTP/1.1\r\nX-Long: ", endless, 0.6, []),
+        "no body": (post("/users", _BODY), b"", 0.9, [400]),
+        "a body that drips": (post("/users", _BODY), b" " * _BODY, 0.9, [400]),
+        "a batch that drips": (post("/transfers/batch", _BODY), b" " * _BODY, 0.9, [400]),
+        "chunks that drip": (
+            head("POST", "/users", Content_Type="application/json", Transfer_Encoding="chunked"),
+            b"1\r\n \r\n" * 1_000,
+            0.9,
+            [400],
+        ),
+        "a body that nobody asked for": (
+            head("GET", "/healthz", Content_Length=_BODY),
+            endless,
+            0.3,
+            [200],
+        ),
+        "silent after an answer": (head("GET", "/healthz"), b"", 1.2, [200]),
+        "half a head after an answer": (
+            head("GET", "/healthz") + b"GET /hea",
+            b"",
+            # That piece came with the request before it, so it counts as the time between two.
+            1.2,
+            [200],
+        ),
+    }
+    endings = await asyncio.gather(
+        *(until_ended(port, sent, drip=drip) for sent, drip, _, _ in probes.values())
+    )
+    for (name, (_, _, due_s, answers)), ending in zip(probes.items(), endings, strict=True):
+        assert ending.statuses == answers, (name, ending)
+        assert due_s - 0.1 <= ending.took_s <= due_s + _LATE_S, (name, ending)
+        if answers == [400]:
+            assert ending.code == "malformed-json"
+            assert b"did not arrive within 0.6 s" in ending.answer
+    await payer.stop()
+    # The one of the client that pays is open, and it will be idle.
+    await until(lambda: connections(replicas) == 0)
+    await until(lambda: len(asyncio.all_tasks()) <= tasks)
+    assert replicas.opened[0].parts.router.backlog == 0
+
+
+async def test_a_replica_does_not_wait_for_whoever_does_not_read(replicas: Replicas) -> None:
+    api = await replicas.start(_SHORT)
+    ada, bob = await api.wallet(10_000), await api.wallet()
+    payer = Payer(api, ada, bob)
+    # More than all the buffers on the way can hold, in one pipeline.
+    asked = head("GET", "/docs/swagger-ui-bundle.js") * 20
+    with closing(deaf(port_of(api), asked)), closing(deaf(port_of(api), asked)):
+        await until(lambda: connections(replicas) >= 3)
+        started = time.monotonic()
+        await until(lambda: connections(replicas) <= 1)
+        assert time.monotonic() - started < _SHORT.send_wait_s * 2 + _LATE_S
+    await payer.stop()
+
+
+@pytest.mark.parametrize("missing", [130, 110, 14, 1, 0])
+async def test_whoever_ends_its_side_is_let_go_at_once(missing: int, replicas: Replicas) -> None:
+    api = await replicas.start()
+    body = b'{"name":"Ada"}'
+    whole = post("/users", len(body), Idempotency_Key="half") + body
+    assert len(whole) == 130
+    ending = await until_ended(port_of(api), whole[: len(whole) - missing], then_end=True)
+    assert ending.took_s < _LATE_S
+    await until(lambda: connections(replicas) == 0)
+
+    async def told() -> tuple[int, int]:
+        known = await api.get("/idempotency-keys/half")
+        return known.status, len((await api.get("/users")).json["data"])
+
+    async def is_told_right() -> bool:
+        # All of it is there once or not at all, and the key tells; it may still be on its way.
+        return await told() in ({(404, 0)} if missing else {(404, 0), (200, 1)})
+
+    await until(is_told_right)
+    assert replicas.opened[0].parts.router.backlog == 0
+
+
+async def test_one_connection_too_many_is_closed_and_the_others_are_served(
+    replicas: Replicas,
+) -> None:
+    api = await replicas.start(replace(Limits(), connections_max=8))
+    assert (await api.get("/healthz")).status == 200
+    opened = [await asyncio.open_connection("127.0.0.1", port_of(api)) for _ in range(7)]
+    await until(lambda: connections(replicas) == 8)
+    assert (await until_ended(port_of(api), head("GET", "/healthz"))).answer == b""
+    assert (await api.get("/healthz")).status == 200
+    for _, writer in opened:
+        await cut(writer)
+    await until(lambda: connections(replicas) == 1)
+    async with aiohttp.ClientSession() as session:
+        assert (await Api(session, api.url).get("/healthz")).status == 200
+
+
+async def active(nginx: Nginx, session: aiohttp.ClientSession) -> int:
+    """Connections of clients that Nginx has, but for the one that asks."""
+    async with session.get(f"http://127.0.0.1:{nginx.status_port}/stub_status") as response:
+        match = re.match(r"Active connections: (\d+)", await response.text())
+    assert match is not None
+    return int(match.group(1)) - 1
+
+
+async def test_an_address_has_so_many_requests_under_way_and_no_more(replicas: Replicas) -> None:
+    api = await replicas.start()
+    fewer = ("requests_of_address 4096", "requests_of_address 4")
+    async with (
+        running_nginx([urlsplit(api.url).netloc], changed=fewer) as nginx,
+        aiohttp.ClientSession() as session,
+    ):
+        through = Api(session, nginx.url)
+        opened = []
+
+        async def is_refused() -> bool:
+            # One more that does not end, until there is no place left.
+            _, writer = await asyncio.open_connection("127.0.0.1", nginx.port)
+            writer.write(post("/users", _BODY) + b"{")
+            opened.append(writer)
+            reply = await through.get("/currencies")
+            return reply.status == 503 and reply.code == "overloaded"
+
+        await until(is_refused)
+        assert len(opened) >= 4
+        for writer in opened:
+            await cut(writer)
+
+        async def is_served() -> bool:
+            return (await through.get("/currencies")).status == 200
+
+        await until(is_served)
+
+
+async def test_nginx_ends_each_slow_client_in_its_time(replicas: Replicas) -> None:
+    api = await replicas.start()
+    async with AsyncExitStack() as exits:
+        nginx = await exits.enter_async_context(running_nginx([urlsplit(api.url).netloc]))
+        session = await exits.enter_async_context(aiohttp.ClientSession())
+        through = Api(session, nginx.url)
+        ada, bob = await through.wallet(10_000), await through.wallet()
+        payer = Payer(through, ada, bob)
+        before = await active(nginx, session)
+        endless = b"a" * 10_000
+        probes = {
+            "silent": (b"", b"", []),
+            "half a head": (b"GET /healthz HT", b"", []),
+            "a head that drips": (b"GET /", endless, []),
+            "a header that drips": (b"GET /healthz HTTP/1.1\r\nX-Long: ", endless, []),
+            "no body": (post("/transfers", _BODY, Idempotency_Key="slow"), b"", [400]),
+            "half a body": (post("/transfers", _BODY, Idempotency_Key="slow") + b"{", b"", [400]),
+            "half a batch": (post("/transfers/batch", _BODY) + b"{", b"", [400]),
+        }
+        asked = head("GET", "/docs/swagger-ui-bundle.js") * 20
+        with closing(deaf(nginx.port, asked)):
+            endings: list[Ending] = await asyncio.gather(
+                *(until_ended(nginx.port, sent, drip=drip) for sent, drip, _ in probes.values())
+            )
+            for (name, (_, _, answers)), ending in zip(probes.items(), endings, strict=True):
+                # The slow may be told, and nothing of what they sent has reached a replica.
+                assert ending.statuses in ([], answers), (name, ending)
+                assert 4.9 <= ending.took_s <= 5.0 + _LATE_S, (name, ending)
+
+            async def only_ours() -> bool:
+                return await active(nginx, session) <= before
+
+            await until(only_ours, within_s=10)
+        await payer.stop()
+        assert (await through.get("/idempotency-keys/slow")).status == 404
+    await until(lambda: connections(replicas) <= 1)
