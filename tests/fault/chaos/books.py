@@ -1,0 +1,96 @@
+"""What is stored when a round is over: read from PostgreSQL itself, and from the receiver."""
+
+from collections.abc import Mapping, Sequence
+from uuid import UUID
+
+import asyncpg
+
+from tests.fault.chaos.records import Delivery, Ledger, TransferRow, WalletRow
+from tests.support.receivers import Received
+
+_WALLETS = """
+SELECT id::text, currency, balance, overdraft_limit, version, funding FROM ledger_00.wallets"""
+_TRANSFERS = """
+SELECT id::text, source_wallet_id::text AS source, destination_wallet_id::text AS destination,
+       amount, source_version, source_balance_after, destination_version,
+       destination_balance_after, reverses_transfer_id::text AS reverses
+FROM unnest($1::uuid[], $2::bigint[]) AS before (wallet_id, version)
+JOIN ledger_00.transfers
+    ON source_wallet_id = before.wallet_id AND source_version > before.version"""
+_OUTCOMES = """
+SELECT key, status, transfer_id::text AS transfer FROM transferd.outcomes
+WHERE starts_with(key, $1)"""
+_WAITING = "SELECT coalesce(sum(event_count), 0) FROM ledger_00.outbox"
+
+
+class Books:
+    """Reads past all proxies, each time by a new connection: PostgreSQL may be killed."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+
+    async def _fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
+        # The limits of the service are on its role; here it may take longer.
+        connection = await asyncpg.connect(self._url, server_settings={"statement_timeout": "60s"})
+        try:
+            rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            return rows
+        finally:
+            await connection.close()
+
+    async def wallets(self) -> dict[str, WalletRow]:
+        """All there are, of all rounds."""
+        rows = await self._fetch(_WALLETS)
+        return {row["id"]: WalletRow(**dict(row)) for row in rows}
+
+    async def waiting_events(self) -> int:
+        """Events that were not published yet."""
+        [row] = await self._fetch(_WAITING)
+        return int(row[0])
+
+    async def transfers(self, before: Mapping[str, WalletRow]) -> list[TransferRow]:
+        """Those that came after `before`, from its wallets."""
+        wallets = [UUID(each) for each in before]
+        rows = await self._fetch(_TRANSFERS, wallets, [each.version for each in before.values()])
+        return [TransferRow(**dict(row)) for row in rows]
+
+    async def ledger(
+        self, run: str, before: Mapping[str, WalletRow], received: Sequence[Received]
+    ) -> Ledger:
+        """Everything that belongs to a round."""
+        transfers = await self.transfers(before)
+        outcomes = await self._fetch(_OUTCOMES, f"{run}-")
+        ours = {row.id for row in transfers}
+
+        def is_of_the_round(delivery: Delivery) -> bool:
+            # Also one of a transfer that is not there: it tells a version that came afterwards.
+            versions = delivery.versions.items()
+            return delivery.transfer in ours or any(
+                wallet in before and version > before[wallet].version
+                for wallet, version in versions
+            )
+
+        return Ledger(
+            wallets=list((await self.wallets()).values()),
+            transfers=transfers,
+            outcomes={row["key"]: (row["status"], row["transfer"]) for row in outcomes},
+            deliveries=[each for each in deliveries(received) if is_of_the_round(each)],
+            before=before,
+            waiting_events=await self.waiting_events(),
+        )
+
+
+def deliveries(received: Sequence[Received]) -> list[Delivery]:
+    """The events of transfers, in the order of their arrival."""
+    found = []
+    for number, request in enumerate(received):
+        event = request.json
+        data = event["data"]
+        if "source_version" not in data:
+            continue
+        versions = {
+            data["source_wallet_id"]: data["source_version"],
+            data["destination_wallet_id"]: data["destination_version"],
+        }
+        found.append(Delivery(number, request.event_id, event["type"], data["id"], versions))
+    return found

@@ -1,0 +1,326 @@
+"""Protections of the service, taken out layer by layer before it starts.
+
+The service has no switch for this: attributes are replaced, and words in named queries and scripts.
+What is to be replaced has to be there, or the program does not start; and whoever removes a layer
+looks for its damage. So none of this can go stale unseen.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg
+
+from transferd.cache import wallets as cache
+from transferd.commit import outcomes, transaction
+from transferd.commit.committer import Committer
+from transferd.domain.wallet import Wallet
+from transferd.ledger.ids import LEDGERS
+from transferd.ledger.store import database, group
+from transferd.ledger.store.errors import StoreError
+from transferd.ledger.store.wallets import read_wallets
+from transferd.notifications.messages import Message
+from transferd.notifications.rabbit import RabbitTransport
+from transferd.notifications.relay import Relay
+from transferd.web import schemas
+from transferd.web.calls import Call
+
+# Some groups; nobody would notice before something breaks.
+_LATE_S = 0.2
+# Nobody else holds a task that nobody waits for.
+_tasks: set[asyncio.Task[Any]] = set()
+
+
+def replace(owner: object, name: str, make: Callable[[Any], Any]) -> None:
+    """Put what `make` makes of it in the place of something that a class or module defines."""
+    found = vars(owner).get(name)
+    assert found is not None, f"{owner} has no {name} of its own any more"
+    setattr(owner, name, make(found))
+
+
+def reword(name: str, old: str, new: str) -> None:
+    """Change words of a named query; they have to be there once."""
+    # It is read once for the whole process, so this is the one that everybody uses.
+    named = database.queries(LEDGERS[0])
+    assert named[name].count(old) == 1, f"the query {name} does not say {old!r} any more"
+    named[name] = named[name].replace(old, new)
+
+
+def _answer_whatever_commit_says() -> None:
+    def make(true: Any) -> Any:
+        @asynccontextmanager
+        async def sent_only(*arguments: Any, **options: Any) -> AsyncIterator[Any]:
+            whole = true(*arguments, **options)
+            inside = await whole.__aenter__()
+            try:
+                yield inside
+            except BaseException as error:
+                await whole.__aexit__(type(error), error, error.__traceback__)
+                raise
+            with suppress(StoreError):
+                await whole.__aexit__(None, None, None)
+
+        return sent_only
+
+    replace(database.Database, "transaction", make)
+
+
+def _commit_to_memory() -> None:
+    def make(true: Any) -> Any:
+        def create_pool(*arguments: Any, server_settings: dict[str, str], **options: Any) -> Any:
+            settings = server_settings | {"synchronous_commit": "off"}
+            return true(*arguments, server_settings=settings, **options)
+
+        return create_pool
+
+    replace(asyncpg, "create_pool", make)
+
+
+def _no_look_up() -> None:
+    for name in ("lock_and_look_up", "lock_and_look_up_skipping"):
+        join = "JOIN transferd.outcomes stored "
+        reword(name, f"{join}USING (client_id, key)", f"{join}ON false")
+
+
+def _no_first_look_up() -> None:
+    attempts = 0
+
+    def make_retried(true: Any) -> Any:
+        async def retried(*arguments: Any, **options: Any) -> Any:
+            nonlocal attempts
+            attempts = 0
+            return await true(*arguments, **options)
+
+        return retried
+
+    def make_look_up(true: Any) -> Any:
+        async def look_up(*arguments: Any, **options: Any) -> group.Locked:
+            nonlocal attempts
+            attempts += 1
+            locked: group.Locked = await true(*arguments, **options)
+            return locked if attempts > 1 else locked._replace(outcomes={})
+
+        return look_up
+
+    replace(transaction.GroupTransaction, "_retried", make_retried)
+    replace(group, "lock_and_look_up", make_look_up)
+
+
+def _no_word_of_a_used_key() -> None:
+    reword("write_group", "(SELECT count(*) FROM kept)", "cardinality($20::text[])")
+
+
+def _written_late(part: str) -> Callable[[], None]:
+    """Some of what a group writes is left to a transaction of its own, soon after the COMMIT."""
+
+    def apply() -> None:
+        late: list[tuple[group.GroupResult, Mapping[str, int]]] = []
+
+        def make_write(true: Any) -> Any:
+            async def write(
+                inside: database.Transaction, result: group.GroupResult, **bounds: int
+            ) -> None:
+                rest = group.GroupResult(result.at, {})
+                setattr(rest, part, getattr(result, part))
+                setattr(result, part, [])
+                late.append((rest, bounds))
+                await true(inside, result, **bounds)
+
+            return write
+
+        def make_attempt(true: Any) -> Any:
+            async def attempt(self: Any, *arguments: Any, **options: Any) -> Any:
+                late.clear()
+                report = await true(self, *arguments, **options)
+                _let_run(write_late(self._database, late.copy()))
+                return report
+
+            return attempt
+
+        true_write = group.write
+
+        async def write_late(commits: database.Database, what: Iterable[Any]) -> None:
+            await asyncio.sleep(_LATE_S)
+            async with commits.transaction() as own:
+                for rest, bounds in what:
+                    await true_write(own, rest, **bounds)
+
+        replace(group, "write", make_write)
+        replace(transaction.GroupTransaction, "_attempt", make_attempt)
+
+    return apply
+
+
+def _no_row_locks() -> None:
+    reword("lock_and_look_up", "FOR NO KEY UPDATE", "")
+    reword("lock_and_look_up_skipping", "FOR NO KEY UPDATE SKIP LOCKED", "")
+
+
+def _no_version_check() -> None:
+    reword("write_group", "WHERE w.id = c.id AND w.version = c.version_read", "WHERE w.id = c.id")
+
+
+def _no_limit_in_decide() -> None:
+    replace(Wallet, "available_minor", lambda _: property(lambda self: None))
+
+
+def _no_sums_of_reversals() -> None:
+    def make(_: Any) -> Any:
+        async def none(*_: Any) -> dict[str, int]:
+            return {}
+
+        return none
+
+    replace(group, "reversed_sums", make)
+
+
+def _replay_of_now() -> None:
+    def make(true: Any) -> Any:
+        async def as_of_now(source: Any, ids: Sequence[str]) -> dict[str, Any]:
+            stored = await true(source, ids)
+            wallets = await read_wallets(source, [t.source_wallet_id for t in stored.values()])
+            return {
+                id: each._replace(
+                    source_version=wallets[each.source_wallet_id].version,
+                    source_balance_after_minor=wallets[each.source_wallet_id].balance_minor,
+                )
+                for id, each in stored.items()
+            }
+
+        return as_of_now
+
+    replace(outcomes, "read_transfers", make)
+
+
+def _delete_unconfirmed() -> None:
+    def make(true: Any) -> Any:
+        async def publish(self: Any, broker: Any, rows: Sequence[Any], events: Any) -> Any:
+            _, count, failure = await true(self, broker, rows, events)
+            return [row.seq for row in rows], count, failure
+
+        return publish
+
+    replace(Relay, "_publish", make)
+
+
+def _acknowledge_on_arrival() -> None:
+    def make_take(true: Any) -> Any:
+        def take_for(self: RabbitTransport, broker: Any) -> Any:
+            true_take = true(self, broker)
+
+            def take(channel: Any, delivered: Any) -> None:
+                true_take(channel, delivered)
+                _let_run(channel.basic_ack(delivered.delivery.delivery_tag, wait=False))
+
+            return take
+
+        return take_for
+
+    def make_finish(_: Any) -> Any:
+        async def finish(self: RabbitTransport, messages: Sequence[Message]) -> None:
+            """It is done already."""
+
+        return finish
+
+    replace(RabbitTransport, "_take", make_take)
+    replace(RabbitTransport, "finish", make_finish)
+    replace(RabbitTransport, "give_back", make_finish)
+
+
+def _no_min_version() -> None:
+    assert "min_version" in schemas.WalletQuery.model_fields
+
+    def make(true: Any) -> Any:
+        def query(self: Call, model: Any) -> Any:
+            asked = true(self, model)
+            is_read = isinstance(asked, schemas.WalletQuery)
+            return asked.model_copy(update={"min_version": None}) if is_read else asked
+
+        return query
+
+    replace(Call, "query", make)
+
+
+def _old_over_new_snapshots() -> None:
+    script = cache._REFRESH
+    guard = 'not stored or stored <= tonumber(string.match(snapshot, "^%d+"))'
+    assert guard in script.source, "snapshots are guarded by something else now"
+    script.source = script.source.replace(guard, "true")
+    script.sha = hashlib.sha1(script.source.encode(), usedforsecurity=False).hexdigest()
+
+
+def _refresh_late() -> None:
+    def make(true: Any) -> Any:
+        async def refresh(self: Committer, report: Any) -> None:
+            _let_run(refresh_late(self, report))
+
+        async def refresh_late(self: Committer, report: Any) -> None:
+            await asyncio.sleep(_LATE_S)
+            await true(self, report)
+
+        return refresh
+
+    replace(Committer, "_refresh", make)
+
+
+def _let_run(coroutine: Coroutine[Any, Any, None]) -> None:
+    """Nobody waits for it, nor hears of its failure."""
+
+    async def run() -> None:
+        with suppress(Exception):
+            await coroutine
+
+    task = asyncio.create_task(run())
+    _tasks.add(task)
+    task.add_done_callback(_tasks.discard)
+
+
+PATCHES: Mapping[str, Callable[[], None]] = {
+    "commit-before-answer": _answer_whatever_commit_says,
+    "synchronous-commit": _commit_to_memory,
+    "look-up": _no_look_up,
+    "first-look-up": _no_first_look_up,
+    "key-conflict": _no_word_of_a_used_key,
+    "outcome-in-transaction": _written_late("outcomes"),
+    "event-in-transaction": _written_late("events"),
+    "row-locks": _no_row_locks,
+    "version-check": _no_version_check,
+    "funds-in-decide": _no_limit_in_decide,
+    "reversed-sums": _no_sums_of_reversals,
+    "replay-as-stored": _replay_of_now,
+    "confirm-before-delete": _delete_unconfirmed,
+    "record-before-acknowledge": _acknowledge_on_arrival,
+    "min-version": _no_min_version,
+    "newer-snapshot": _old_over_new_snapshots,
+    "refresh-before-answer": _refresh_late,
+}
+
+# What the tables themselves refuse: taken out of the database.
+_TRANSFERS, _WALLETS = "ledger_00.transfers", "ledger_00.wallets"
+CONSTRAINTS: Mapping[str, Sequence[tuple[str, str]]] = {
+    "version-keys": (
+        (_TRANSFERS, "transfers_source_wallet_id_source_version_key"),
+        (_TRANSFERS, "transfers_destination_wallet_id_destination_version_key"),
+    ),
+    "funds-in-table": ((_WALLETS, "wallets_check1"),),
+}
+
+
+def remove(names: Iterable[str]) -> None:
+    """Take these layers out of this process."""
+    for name in names:
+        if name not in CONSTRAINTS:
+            PATCHES[name]()
+
+
+async def remove_constraints(url: str, names: Iterable[str]) -> None:
+    """Take these layers out of the database."""
+    connection = await asyncpg.connect(url)
+    try:
+        for name in names:
+            for table, constraint in CONSTRAINTS.get(name, ()):
+                await connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
+    finally:
+        await connection.close()

@@ -1,0 +1,57 @@
+"""A few rounds of chaos, always the same; `make chaos` plays all of them, and more often."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.fault.chaos.races import RACES
+from tests.fault.chaos.rounds import stage
+from tests.fault.chaos.topology import chaos_topology
+
+# Most kinds of trouble once, in a minute: kills, a hang, cuts around COMMIT, a Redis
+# that forgets, a disk that is full and a clock that jumps.
+_PLAYED = (
+    "kill-replica",
+    "kill-postgres",
+    "kill-redis",
+    "kill-worker",
+    "hang-redis",
+    "cut-in-commit",
+    "cut-after-commit",
+    "cut-nginx-replica",
+    "flush-redis",
+    "disk-full",
+    "clock-jump",
+)
+_SEED = 20
+# Of the races: 100 keys with 50 clients each, 100 reversals of one transfer, 1,000 each way.
+_TENTH = 0.1
+
+
+@pytest.mark.timeout(240)
+async def test_nothing_is_lost_doubled_or_invented_whatever_breaks(tmp_path: Path) -> None:
+    async with (
+        chaos_topology(tmp_path, report=lambda _: None) as topology,
+        stage(topology) as stand,
+    ):
+        results = [await stand.play(fault, _SEED, lambda _: None) for fault in _PLAYED]
+    assert [(each.fault, each.anomalies) for each in results if not each.passed] == []
+    # Something was at stake in each round.
+    assert all(each.acknowledged > 50 for each in results), results
+    assert all(each.events >= each.acknowledged for each in results)
+
+
+@pytest.mark.timeout(240)
+async def test_nothing_is_done_twice_however_many_want_it_at_once(tmp_path: Path) -> None:
+    async with (
+        chaos_topology(tmp_path, report=lambda _: None) as topology,
+        stage(topology) as stand,
+    ):
+        results = [await stand.race(name, _SEED, size=_TENTH) for name in RACES]
+    assert [(each.fault, each.anomalies) for each in results if not each.passed] == []
+    acknowledged = {each.fault: each.acknowledged for each in results}
+    assert acknowledged["race-keys"] == 100
+    assert acknowledged["race-opposite"] == 2_000
+    # The original, and as many as it takes to give all of it back.
+    assert acknowledged["race-reversals"] >= 2
+    assert all(each.events >= each.acknowledged for each in results)
