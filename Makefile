@@ -16,29 +16,46 @@ export PYTHON ENV_FILE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test bench check lint fmt docs constraints venv services scale clean
+.PHONY: help run test test-configurations bench loadtest chaos check lint audit fmt docs constraints venv \
+	services scale clean
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-12s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
 
 # With exec nothing stands between the terminal and transferd, so Ctrl-C lets it stop in order.
 run: $(RUN_STAMP) ## Start the service with throw-away servers of its own
 	@exec $(BIN)/transferd dev $(ARGS)
 
-# Each process starts servers of its own, and a file's tests stay together on one of them.
+# Each process starts servers of its own, and a file's tests stay together on one of them. In the
+# order of their names the long files come first and the unit tests last, so that both end together.
 test: services $(DEVELOP_STAMP) ## Run the whole test suite
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+
+test-configurations: services $(DEVELOP_STAMP) ## Run the tests of correctness in every configuration
+	@$(BIN)/python -m tests.support.every_configuration \
+		--numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 bench: services $(DEVELOP_STAMP) ## Measure every speed figure: ARGS="--only uniform --rounds 5"
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 
-check: lint test ## Run all there is to pass: the linters, then the tests
+loadtest: $(DEVELOP_STAMP) ## Load-test with Locust: SCENARIO=mixed SHAPE=steps HOST=http://... UI=1 REPLICAS=1 USERS=50
+	@exec $(BIN)/python -m loadtest $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SHAPE),--shape $(SHAPE)) \
+		$(if $(HOST),--host $(HOST)) $(if $(UI),--ui) $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(USERS),--users $(USERS)) $(ARGS)
 
-lint: $(DEVELOP_STAMP) ## Check format, style, types and the direction of imports
+chaos: services $(DEVELOP_STAMP) ## Break things under load and check the ledger: ARGS="--rounds 20 --seed 7 --fault kill-postgres"
+	@exec $(BIN)/python -m tests.fault.chaos $(ARGS)
+
+check: lint audit test ## Run all there is to pass: linters, known vulnerabilities, tests
+
+lint: $(DEVELOP_STAMP) ## Check format, style, types, the direction of imports, and for weaknesses
 	@$(BIN)/ruff format --quiet --check $(CODE)
 	@$(BIN)/ruff check --quiet $(CODE)
 	@$(BIN)/mypy --strict $(CODE)
 	@$(BIN)/lint-imports --no-logo
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive transferd loadtest
+
+audit: $(DEVELOP_STAMP) ## Ask whether our dependencies have known vulnerabilities (needs the internet)
+	@.ci/audit $(BIN)
 
 fmt: $(DEVELOP_STAMP) ## Format the code and repair what ruff can
 	@$(BIN)/ruff format $(CODE)

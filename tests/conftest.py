@@ -11,6 +11,7 @@ import asyncpg
 import pytest
 
 from tests.support.api import Api
+from tests.support.configurations import chosen
 from tests.support.queues import remove_queues
 from tests.support.servers import Servers, running_servers
 from transferd.config import Limits, Settings
@@ -18,9 +19,13 @@ from transferd.devstack import RabbitServer
 from transferd.service import Replica, open_replica
 from transferd.worker import Only, Worker, open_worker
 
+pytest_plugins = ["tests.support.configured"]
+
 
 @pytest.fixture(scope="session")
-def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
+def servers(
+    tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config
+) -> Iterator[Servers]:
     """PostgreSQL and Redis for the whole run."""
     directory = tmp_path_factory.mktemp("servers")
     if os.geteuid() == 0:
@@ -28,7 +33,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
         for parent in (directory, *directory.parents):
             if parent.owner() == "root" and parent.name.startswith("pytest-"):
                 parent.chmod(0o711)
-    with running_servers(directory) as running:
+    with running_servers(directory, chosen(pytestconfig)) as running:
         yield running
 
 
@@ -55,6 +60,21 @@ class Database:
         """Settings of a replica on it."""
         return self.servers.settings(self.name, self.redis_number, **changes)
 
+    def variables(self, **changes: str) -> dict[str, str]:
+        """The same as variables, for a replica in a process of its own."""
+        settings = self.settings()
+        values = {
+            "TRANSFERD_DATABASE_URL": settings.required("database_url"),
+            "TRANSFERD_REDIS_URL": settings.required("redis_url"),
+            "TRANSFERD_PORT": "0",
+            "TRANSFERD_AUTH": "off",
+        }
+        return values | self.servers.configuration.variables() | changes
+
+    def limits(self, limits: Limits | None = None) -> Limits:
+        """Limits of a replica on it."""
+        return self.servers.configuration.limits_with(limits or Limits())
+
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         """Run one statement as superuser: tests may look, and damage, where the service may not."""
         connection = await asyncpg.connect(self.servers.database_url(self.name, superuser=True))
@@ -63,6 +83,12 @@ class Database:
             return rows
         finally:
             await connection.close()
+
+    async def isolate(self, level: str) -> None:
+        """From now on the transactions of new connections are so isolated, if they do not say."""
+        await self.fetch(
+            f"ALTER DATABASE {self.name} SET default_transaction_isolation = '{level}'"
+        )
 
     async def add_the_key_of_nobody(self) -> None:
         """A key whose secret nobody has: without any a replica that wants keys does not start."""
@@ -103,7 +129,9 @@ class Replicas:
             await self._database.add_the_key_of_nobody()
         replica = await self._exits.enter_async_context(
             open_replica(
-                self._database.settings(**settings), limits or Limits(), drain_linger_s=0.0
+                self._database.settings(**settings),
+                self._database.limits(limits),
+                drain_linger_s=0.0,
             )
         )
         self.opened.append(replica)
@@ -126,7 +154,7 @@ class Workers:
     def __init__(self, database: Database, amqp_url: str, exits: AsyncExitStack) -> None:
         self.amqp_url = amqp_url
         self.prefix = f"{database.name}."
-        self._database = database
+        self.database = database
         self._exits = exits
         self._made: list[Settings] = []
 
@@ -139,7 +167,7 @@ class Workers:
             "webhook_allow_http": True,
             "webhook_allow_networks": "127.0.0.0/8",
         }
-        self._made.append(self._database.settings(**(values | changes)))
+        self._made.append(self.database.settings(**(values | changes)))
         return self._made[-1]
 
     async def remove_queues(self) -> None:

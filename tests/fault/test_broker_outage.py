@@ -14,10 +14,14 @@ from tests.conftest import Database, Replicas, Workers
 from tests.support.api import Api
 from tests.support.endpoints import letters
 from tests.support.notifying import QUICK, Scene
+from tests.support.queues import queue_names, take, topology_of
 from tests.support.receivers import Receiver
 from tests.support.truth import row_count
 from tests.support.waiting import until
 from transferd.devstack import RabbitServer
+from transferd.ledger.ids import new_id
+from transferd.notifications.broker import Broker, Parcel
+from transferd.notifications.messages import Outgoing
 
 _OUTAGE_S = 10.0
 _PAYERS = 6
@@ -126,6 +130,28 @@ async def test_a_broker_that_is_killed_under_load_costs_no_event_and_no_order(
     assert {row[1] for row in rows} == {1}, "each is recorded as delivered, once"
     assert await row_count(scene.database, "ledger_00.outbox") == 0
     assert await letters(scene.database) == []
+
+
+async def test_a_broker_that_is_killed_as_soon_as_it_has_confirmed_keeps_all_of_it(
+    scene: Scene, own_rabbitmq: RabbitServer
+) -> None:
+    # Not among the settings whose queues are removed: what the broker has lost it cannot delete.
+    settings = scene.database.settings(
+        amqp_url=own_rabbitmq.url, amqp_prefix="killed.", notify_retry_delays_s="600,700"
+    )
+    topology = topology_of(settings)
+    used = [name for name in queue_names(settings) if name != topology.seal]
+    parcels = [Parcel(Outgoing(new_id(), "transfer.posted", b"precious"), name) for name in used]
+    async with Broker(own_rabbitmq.url, topology, LIMITS, "test") as broker:
+        assert await broker.publish(parcels, timeout_s=10.0) == [None] * len(used)
+        await own_rabbitmq.kill()
+    await own_rabbitmq.start()
+    for name in used:
+        [message] = await take(settings, name, 1)
+        assert message.body == b"precious"
+    # Whoever connects next can declare and publish all of it again.
+    async with Broker(own_rabbitmq.url, topology, LIMITS, "test") as broker:
+        assert await broker.publish(parcels, timeout_s=10.0) == [None] * len(used)
 
 
 async def test_a_broker_that_is_away_at_the_start_is_waited_for(

@@ -59,14 +59,7 @@ def _started(environment: dict[str, str], log: Path) -> subprocess.Popen[bytes]:
 @asynccontextmanager
 async def serving(database: Database, log: Path) -> AsyncIterator[Serving]:
     """Start it with the environment of an operator; kill it at the end if it still runs."""
-    settings = database.settings()
-    environment = os.environ | {
-        "TRANSFERD_DATABASE_URL": settings.required("database_url"),
-        "TRANSFERD_REDIS_URL": settings.required("redis_url"),
-        "TRANSFERD_PORT": "0",
-        "TRANSFERD_AUTH": "off",
-    }
-    process = _started(environment, log)
+    process = _started(os.environ | database.variables(), log)
     try:
         async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as session:
             yield Serving(process, log, session)

@@ -3,10 +3,11 @@
 import os
 import signal
 
+from loadtest.stack import free_ports
 from tests.conftest import Database
 from tests.support.command import alive, run
 from tests.support.load import Load
-from tests.support.topology import Topology, free_ports, settings_of, topology
+from tests.support.topology import Topology, settings_of, topology
 from tests.support.truth import faults_in
 from tests.support.waiting import until
 

@@ -46,9 +46,9 @@ async def scene(database: Database, workers: Workers) -> AsyncIterator[Scene]:
         yield Scene(database, workers.settings, exits)
 
 
-def environment(settings: Settings) -> dict[str, str]:
+def environment(database: Database, settings: Settings) -> dict[str, str]:
     """The settings of a worker in a process of its own."""
-    return {
+    return database.variables() | {
         "TRANSFERD_DATABASE_URL": settings.required("database_url"),
         "TRANSFERD_AMQP_URL": settings.required("amqp_url"),
         "TRANSFERD_AMQP_PREFIX": settings.amqp_prefix,
@@ -157,7 +157,9 @@ async def test_a_worker_that_is_killed_while_it_delivers_loses_nothing(scene: Sc
     receiver.answer = slowly
     await put(scene.database, *([event] for event in events))
     for kills in range(1, 4):
-        async with running("worker", settings=environment(settings), program=_PROGRAM) as command:
+        async with running(
+            "worker", settings=environment(scene.database, settings), program=_PROGRAM
+        ) as command:
             await until(has_received(receiver, 30 * kills))
             command.send(signal.SIGKILL)
             assert await command.end() == -signal.SIGKILL
@@ -269,7 +271,9 @@ async def test_another_topology_ends_the_worker_with_one_line(scene: Scene) -> N
     async with await aio_pika.connect(settings.required("amqp_url")) as connection:
         channel = await connection.channel()
         await channel.declare_queue(work, durable=True, arguments={"x-queue-type": "quorum"})
-    async with running("worker", settings=environment(settings), program=_PROGRAM) as command:
+    async with running(
+        "worker", settings=environment(scene.database, settings), program=_PROGRAM
+    ) as command:
         assert await command.end() == 1
         [line] = [text for text in command.output.splitlines() if work in text]
         assert "rabbitmqctl delete_queue" in line
@@ -317,8 +321,12 @@ async def test_another_relay_takes_over_in_order(number: signal.Signals, scene: 
         await put(scene.database, [_numbered(wallet, version) for version in versions])
     relay = ("worker", "--only", "relay")
     async with (
-        running(*relay, settings=environment(settings), program=_PROGRAM) as first_relay,
-        running(*relay, settings=environment(settings), program=_PROGRAM) as second_relay,
+        running(
+            *relay, settings=environment(scene.database, settings), program=_PROGRAM
+        ) as first_relay,
+        running(
+            *relay, settings=environment(scene.database, settings), program=_PROGRAM
+        ) as second_relay,
     ):
         await until(lambda: _are_up(first_relay, second_relay))
 

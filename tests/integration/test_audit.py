@@ -33,6 +33,15 @@ async def audited(
         return await audit(opened, progress, limits)
 
 
+def settings_of(database: Database) -> dict[str, str]:
+    """Settings of an audit in a process of its own."""
+    settings = database.settings()
+    return {
+        "database_url": settings.required("database_url"),
+        "prepared_statements": str(settings.prepared_statements),
+    }
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def used(servers: Servers) -> AsyncIterator[str]:
     """The name of a database with traffic, to clone from."""
@@ -176,7 +185,7 @@ async def test_a_database_without_a_schema_is_told_from_a_sound_one(servers: Ser
 
 
 async def test_the_command_says_what_it_has_looked_at(ledger: Database) -> None:
-    ended = await transferd("audit", database_url=ledger.servers.database_url(ledger.name))
+    ended = await transferd("audit", **settings_of(ledger))
     [[wallets]] = await ledger.fetch("SELECT count(*) FROM ledger_00.wallets")
     assert (ended.code, ended.out) == (
         0,
@@ -188,15 +197,14 @@ async def test_the_command_says_what_it_has_looked_at(ledger: Database) -> None:
 async def test_the_command_lists_findings_and_exits_with_1(ledger: Database) -> None:
     [[subject]] = await ledger.fetch(DAMAGES["a limit that nobody set"].harm)
     await ledger.fetch(set_outcome("house", "key = '[/red]', status = 409"))
-    url = ledger.servers.database_url(ledger.name)
-    ended = await transferd("audit", database_url=url)
+    ended = await transferd("audit", **settings_of(ledger))
     assert ended.code == 1
     [line] = [line for line in ended.out.splitlines() if "wallet-settings" in line]
     assert subject in line
     assert "overdraft limit 501, but 0 and 500 by its history" in line
     assert "client 1, key [/red]" in ended.out
 
-    as_json = await transferd("audit", "--json", database_url=url)
+    as_json = await transferd("audit", "--json", **settings_of(ledger))
     assert as_json.code == 1
     printed = json.loads(as_json.out)
     assert printed["transfers"] == 8

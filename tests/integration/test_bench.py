@@ -11,6 +11,7 @@ from aiohttp import web
 
 from loadtest.bench.rows import ROWS, Figure, ratio
 from loadtest.bench.scene import by_zipf, wallet_id
+from tests.support.serving import serving
 
 _NAMES = {row.name for row in ROWS}
 
@@ -64,19 +65,13 @@ async def test_an_open_loop_counts_how_long_a_request_had_to_wait(tmp_path: Path
 
     application = web.Application()
     application.router.add_post("/transfers", answer)
-    runner = web.AppRunner(application)
-    await runner.setup()
-    site = web.TCPSite(runner, "127.0.0.1", 0)
-    await site.start()
-    port = runner.addresses[0][1]
     pairs = tmp_path / "pairs"
     pairs.write_text(f"{wallet_id(1)} {wallet_id(2)}\n")
-    try:
+    async with serving(application) as url:
+        port = url.rpartition(":")[2]
         printed = await output_of(
-            "loadtest.bench.openloop", str(port), str(pairs), str(rate), str(seconds)
+            "loadtest.bench.openloop", port, str(pairs), str(rate), str(seconds)
         )
-    finally:
-        await runner.cleanup()
     found = json.loads(printed)
     assert found["statuses"] == {"201": rate * seconds}
     assert found["unanswered"] == 0

@@ -13,6 +13,8 @@ from tests.support.pressure import counted, crowd
 from tests.support.truth import faults_in
 from transferd.cache.wallets import Snapshot, Wallets
 
+pytestmark = pytest.mark.needs_configuration("cache", why="the cache may be old or wrong")
+
 Fill = Callable[[Wallets, Snapshot, str], Awaitable[None]]
 
 

@@ -33,13 +33,7 @@ def invoke(*arguments: str, **settings: str) -> Result:
 
 
 def settings_of(database: Database, **changes: str) -> dict[str, str]:
-    given = database.settings()
-    return {
-        "TRANSFERD_DATABASE_URL": given.required("database_url"),
-        "TRANSFERD_REDIS_URL": given.required("redis_url"),
-        "TRANSFERD_PORT": "0",
-        "TRANSFERD_AUTH": "off",
-    } | changes
+    return database.variables(**changes)
 
 
 # Help

@@ -4,13 +4,12 @@ There may be no engine where the tests run, so what a container would run is run
 """
 
 import asyncio
-import json
 import os
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
@@ -140,7 +139,8 @@ class Native:
 
     def environment(self, name: str, **changes: str) -> dict[str, str]:
         """The service's environment."""
-        text = {key: str(value) for key, value in self._services[name]["environment"].items()}
+        settings = self._services[name].get("environment", {})
+        text = {key: str(value) for key, value in settings.items()}
         for key, value in text.items():
             for place, ours in self._places.items():
                 text[key] = text[key].replace(place, ours) if place in value else text[key]
@@ -148,21 +148,25 @@ class Native:
             text | {"TRANSFERD_HOST": "127.0.0.1", "TRANSFERD_WORKER_HOST": "127.0.0.1"} | changes
         )
 
-    async def start(self, name: str, **changes: str) -> Command:
-        """Run it."""
+    async def start(
+        self, name: str, *, places: Mapping[str, str] | None = None, **changes: str
+    ) -> Command:
+        """Run it, with the names of containers replaced by where they are here."""
         command = self._services[name]["command"]
-        words = shlex.split(command) if isinstance(command, str) else command
-        known = {"transferd": str(TRANSFERD), "/nginx/start": str(ROOT / "nginx" / "start")}
+        text = command if isinstance(command, str) else shlex.join(command)
+        for place, ours in (places or {}).items():
+            text = text.replace(place, ours)
+        words = shlex.split(text)
+        known = {
+            "transferd": str(TRANSFERD),
+            "/nginx/start": str(ROOT / "nginx" / "start"),
+            "locust": str(Path(sys.executable).with_name("locust")),
+        }
         environment = self.environment(name, **changes)
         environment["PATH"] = f"{os.environ['PATH']}:{Path(program()).parent}"
         return await self._exits.enter_async_context(
             running(*words[1:], settings=environment, program=(known[words[0]],))
         )
-
-    def locustfile(self) -> Path:
-        """The scenarios that the image of the load test has."""
-        words = shlex.split(self._services["locust"]["command"])
-        return ROOT / words[words.index("--locustfile") + 1].lstrip("/")
 
     async def is_healthy(self, name: str, port: str, actual: str) -> bool:
         """What its health check says."""
@@ -182,20 +186,53 @@ async def native(
         yield Native(services, database, rabbitmq, exits)
 
 
-async def shopped(native: Native, url: str) -> int:
-    """Requests that the scenario of the Locust service made; it fails if one of them did."""
-    file = native.locustfile()
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "locust", "--locustfile", str(file), "--host", url),
-        *("--headless", "--users", "10", "--spawn-rate", "10", "--run-time", "3s", "--json"),
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, complaint = await process.communicate()
-    assert process.returncode == 0, complaint.decode()
-    rows = json.loads(output)
-    assert sum(row["num_failures"] for row in rows) == 0, rows
-    return sum(row["num_requests"] for row in rows)
+async def load_tested(native: Native, host: str, replicas: list[str], worker: str) -> None:
+    """A run that is started and stopped on the web page of the Locust service, with a worker."""
+    web, port = str(free_port()), str(free_port())
+    places = {
+        "http://nginx:8080": host,
+        "--metrics-url http://app:8080": " ".join(f"--metrics-url {url}" for url in replicas),
+        "http://worker:8081": worker,
+        "--master-host locust": f"--master-host 127.0.0.1 --master-port {port}",
+        "--master ": f"--master --master-bind-port {port} --web-host 127.0.0.1 --web-port {web} ",
+        "/loadtest/": f"{ROOT}/loadtest/",
+    }
+    await native.start("locust", places=places)
+    await until(partial(native.is_healthy, "locust", "8089", web), within_s=30)
+    await native.start("locust-worker", places=places)
+    async with aiohttp.ClientSession(f"http://127.0.0.1:{web}") as page:
+
+        async def figures() -> dict[str, Any]:
+            async with page.get("/service/data") as response:
+                found: dict[str, Any] = await response.json()
+                return found
+
+        async def has_a_worker() -> bool:
+            async with page.get("/worker-count") as response:
+                return bool((await response.json())["worker_count"])
+
+        async def shows_transfers() -> bool:
+            found = await figures()
+            total = found["rows"][-1]["point"] or {}
+            # Workers report every three seconds.
+            return found["status"]["seconds"] > 4 and (total.get("done_per_s") or 0) > 0
+
+        await until(has_a_worker, within_s=30)
+        form = {"user_count": "20", "spawn_rate": "20", "scenario": "mixed", "wallets": "50"}
+        async with page.post("/swarm", data=form) as response:
+            assert (await response.json())["success"] is True
+        await until(shows_transfers, within_s=30)
+        async with page.post("/stop") as response:
+            assert response.status == 200
+        found = await figures()
+        roles = sorted(row["role"] for row in found["rows"])
+        assert roles == ["replica", "replica", "total", "worker"]
+        status = found["status"]
+        assert status["scenario"] == "mixed"
+        assert status["state"] == "finished"
+        assert status["verdict"].startswith("passed"), status
+        async with page.get("/metrics") as response:
+            assert "transferd_loadtest_requests_total{" in await response.text()
 
 
 async def test_the_topology_moves_money_and_tells_of_it(
@@ -204,7 +241,7 @@ async def test_the_topology_moves_money_and_tells_of_it(
     migrating = await native.start("migrate")
     assert await migrating.end() == 0, migrating.output
     ports = [str(free_port()) for _ in range(4)]
-    prefix = {"TRANSFERD_AMQP_PREFIX": f"{database.name}."}
+    prefix: dict[str, Any] = {"TRANSFERD_AMQP_PREFIX": f"{database.name}."}
     apps = [await native.start("app", TRANSFERD_PORT=port) for port in ports[:2]]
     worker = await native.start("worker", TRANSFERD_WORKER_PORT=ports[2], **prefix)
     for app, port in zip(apps, ports, strict=False):
@@ -227,7 +264,8 @@ async def test_the_topology_moves_money_and_tells_of_it(
         assert await api.balance(bob) == 250
         assert (await api.get("/docs")).status == 200
 
-    assert await shopped(native, f"http://127.0.0.1:{ports[3]}") > 0
+    addresses = [f"http://127.0.0.1:{port}" for port in ports]
+    await load_tested(native, addresses[3], addresses[:2], addresses[2])
 
     async def is_told() -> bool:
         return await row_count(database, "ledger_00.outbox") == 0

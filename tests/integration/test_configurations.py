@@ -1,14 +1,28 @@
 """The same small story has the same ending in every configuration that an operator may choose."""
 
-from typing import Any
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
+from tests.support.configurations import CONFIGURATIONS, Configuration
 from tests.support.pressure import crowd, statuses
+from tests.support.servers import Servers
+from tests.support.tidy import ROOT
 from tests.support.truth import faults_in, row_count
 from transferd.config import Limits
+from transferd.ledger.store import database as store
+
+pytestmark = pytest.mark.needs_configuration(
+    "no other configuration", why="all of them are tried here"
+)
 
 
 async def story(apis: list[Api]) -> dict[str, int]:
@@ -48,42 +62,75 @@ async def story(apis: list[Api]) -> dict[str, int]:
     }
 
 
-_CONFIGURATIONS: dict[str, tuple[Limits, dict[str, Any]]] = {
-    "plain": (Limits(), {}),
-    "behind PgBouncer": (Limits(), {"prepared_statements": False}),
-    "no cache": (Limits(), {"cache": False}),
-    "one by one": (Limits(group_envelopes_max=1, turn_envelopes_max=1), {}),
-    "tight gate": (Limits(backlog_high=8, backlog_low=4), {}),
+# What PostgreSQL says to a transaction that others have overtaken, each time.
+_CONFLICT = """
+CREATE FUNCTION conflict() RETURNS text LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('transaction_isolation') = 'serializable' THEN
+        RAISE EXCEPTION 'could not serialize access' USING ERRCODE = '40001';
+    END IF;
+    RETURN current_setting('transaction_isolation');
+END $$"""
+
+# Each also on a database that isolates its transactions more.
+_TOLD = {name: each for name, each in CONFIGURATIONS.items() if name != "serializable"} | {
+    "tight-gate": Configuration(limits={"backlog_high": 8, "backlog_low": 4})
 }
 
 
-async def isolate(database: Database, level: str) -> None:
-    """Every transaction of the service runs at this isolation level."""
-    await database.fetch(
-        f"ALTER DATABASE {database.name} SET default_transaction_isolation = '{level}'"
-    )
+@pytest.fixture(params=_TOLD)
+async def configured(
+    request: pytest.FixtureRequest, servers: Servers, tmp_path: Path
+) -> AsyncIterator[Database]:
+    """A database that is used in such a configuration."""
+    own = replace(servers, configuration=_TOLD[request.param])
+    await own.start_pooler(tmp_path)
+    database_name, redis_number = await own.new_database()
+    yield Database(database_name, redis_number, own)
+    await own.drop_database(database_name)
+    await own.stop_pooler()
 
 
-@pytest.mark.parametrize("name", _CONFIGURATIONS)
 @pytest.mark.parametrize("level", ["read committed", "serializable"])
-async def test_the_story_ends_alike(
-    name: str, level: str, replicas: Replicas, database: Database
-) -> None:
-    await isolate(database, level)
-    limits, settings = _CONFIGURATIONS[name]
-    end = await story([await replicas.start(limits, **settings) for _ in range(2)])
+async def test_the_story_ends_alike(level: str, configured: Database) -> None:
+    await configured.isolate(level)
+    async with AsyncExitStack() as exits:
+        replicas = Replicas(configured, exits)
+        end = await story([await replicas.start() for _ in range(2)])
     assert end["ada"] + end["bob"] == 100
     assert min(end.values()) >= 0
     assert end["new"] == 9
-    assert await row_count(database, "ledger_00.wallets WHERE NOT funding") == 3
-    assert await faults_in(database) == []
+    assert await row_count(configured, "ledger_00.wallets WHERE NOT funding") == 3
+    assert await faults_in(configured) == []
+
+
+# The contract of money and keys. Races for them are in the story.
+_CORE = [f"tests/acceptance/test_{name}.py" for name in ("transfers", "reversal")]
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if name != "plain"])
+# Servers of its own and thirty tests: a quarter of a minute, if nobody else wants the machine.
+@pytest.mark.timeout(400)
+def test_the_core_of_the_contract_holds(name: str) -> None:
+    process = subprocess.run(
+        [
+            *(sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider"),
+            *("--configuration", name, *_CORE),
+        ],
+        cwd=ROOT,
+        env={key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert process.returncode == 0, process.stdout + process.stderr
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
 async def test_readers_of_a_stricter_database_hear_of_no_conflict(
     level: str, replicas: Replicas, database: Database
 ) -> None:
-    await isolate(database, level)
+    await database.isolate(level)
     apis = [await replicas.start(cache=False) for _ in range(2)]
     wallets = [await apis[0].wallet(1_000) for _ in range(4)]
     paths = ["", "/statement?limit=3", "?min_version=1"]
@@ -100,3 +147,15 @@ async def test_readers_of_a_stricter_database_hear_of_no_conflict(
     replies = await crowd(calls, at_once=60)
     assert set(statuses(replies)) <= {200, 201, 404}
     assert await faults_in(database) == []
+
+
+async def test_a_read_that_a_stricter_database_gives_up_is_done_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await database.isolate("serializable")
+    await database.fetch(_CONFLICT)
+    strict = store.queries("ledger_00") | {"ping": "SELECT conflict() AS level"}
+    monkeypatch.setattr(store, "queries", lambda _: strict)
+    async with store.Database(database.settings(), Limits(), connections=1) as reads:
+        [row] = await reads.fetch("ping")
+    assert row["level"] == "read committed"

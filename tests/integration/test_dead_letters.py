@@ -105,10 +105,7 @@ def silent(_: int, __: int) -> None:
 
 async def command(database: Database, *arguments: str, answer: str | None = None) -> Result:
     """`transferd dead-letters` with these arguments, beside the loop of the test."""
-    environment = {
-        "TRANSFERD_DATABASE_URL": database.settings().required("database_url"),
-        "COLUMNS": "80",
-    }
+    environment = database.variables(COLUMNS="80")
     return await asyncio.to_thread(
         CliRunner().invoke, main, ["dead-letters", *arguments], env=environment, input=answer
     )
@@ -203,7 +200,9 @@ async def test_pages_follow_each_other_and_progress_is_told(database: Database) 
     assert [row["event_count"] for row in sizes] == [200, 200, 50]
 
 
-async def test_two_operators_send_each_letter_once(database: Database) -> None:
+@pytest.mark.parametrize("level", ["read committed", "serializable"])
+async def test_two_operators_send_each_letter_once(level: str, database: Database) -> None:
+    await database.isolate(level)
     several = [letter() for _ in range(300)]
     await keep(database, *several)
     async with opened(database) as one, opened(database) as other:

@@ -23,10 +23,7 @@ _TOKEN = re.compile(r"td_([0-9a-f]{16})_([0-9a-f]{64})")
 
 async def command(database: Database, *arguments: str) -> Result:
     """`transferd keys` with these arguments, beside the loop of the test."""
-    environment = {
-        "TRANSFERD_DATABASE_URL": database.settings().required("database_url"),
-        "COLUMNS": "80",
-    }
+    environment = database.variables(COLUMNS="80")
     return await asyncio.to_thread(
         CliRunner().invoke, main, ["keys", *arguments], env=environment, input=""
     )

@@ -36,15 +36,13 @@ def lines_of(command: Command) -> list[dict[str, Any]]:
 
 async def test_secrets_are_in_no_line_and_ids_in_each(database: Database, workers: Workers) -> None:
     given = workers.settings()
-    shared = {
+    shared = database.variables() | {
         "TRANSFERD_DATABASE_URL": with_password(given.required("database_url")),
         "TRANSFERD_LOG_LEVEL": "DEBUG",
         "TRANSFERD_WEBHOOK_ALLOW_HTTP": "true",
         "TRANSFERD_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
     }
     serving = shared | {
-        "TRANSFERD_REDIS_URL": given.required("redis_url"),
-        "TRANSFERD_PORT": "0",
         "TRANSFERD_AUTH": "on",
     }
     working = shared | {

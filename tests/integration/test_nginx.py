@@ -204,6 +204,15 @@ def test_bodies_and_times_are_those_of_the_limits() -> None:
     for setting in ("proxy_read_timeout", "proxy_send_timeout", "proxy_next_upstream_timeout"):
         assert f"    {setting} {limits.nginx_timeout_s:g}s;" in text
     assert text.count(f"keepalive_timeout {limits.nginx_keepalive_s:g}s;") == 2
+    # Slow clients have the same times at either door.
+    for line in (
+        f"client_header_timeout {limits.head_wait_s:g}s;",
+        f"client_body_timeout {limits.body_wait_s:g}s;",
+        f"send_timeout {limits.send_wait_s:g}s;",
+        f"keepalive_timeout {limits.idle_connection_s:g}s;",
+        f"worker_connections {limits.connections_max};",
+    ):
+        assert f"    {line}\n" in text
 
 
 # What it adds

@@ -37,6 +37,7 @@ from transferd.ledger.store.deliveries import DeliveryRecord, ask_again_for, rec
 from transferd.ledger.store.webhooks import read_webhook
 from transferd.notifications.broker import ATTEMPTS, ENDPOINT, PARKS, Broker
 from transferd.notifications.dead_letters import redrive
+from transferd.notifications.messages import TransportFailure
 from transferd.observability.facts import NotifierFailed
 
 
@@ -196,7 +197,7 @@ async def test_an_endpoint_that_is_only_busy_is_not_made_to_wait_longer_and_long
     receiver, webhook = await scene.receiver()
 
     async def answer(_: web.Request) -> web.StreamResponse:
-        await asyncio.sleep(0.03)
+        await asyncio.sleep(0.06)
         return web.Response(status=204)
 
     receiver.answer = answer
@@ -260,6 +261,30 @@ async def test_a_notifier_that_holds_all_it_may_is_not_taken_for_forgotten(
     released.set()
     await until(lambda: scene.results(webhook)["delivered"] == 5)
     assert scene.results(webhook) == {"delivered": 5}
+
+
+async def test_a_worker_stops_even_if_its_end_is_taken_for_that_of_a_connection(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    is_looking = asyncio.Event()
+
+    async def cancelled(broker: Broker, queue: str) -> tuple[int, int]:
+        is_first = not is_looking.is_set()
+        is_looking.set()
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError as error:
+            if is_first:
+                raise TransportFailure("the channel was closed") from error
+            raise
+        return 0, 1
+
+    monkeypatch.setattr(Broker, "look_at", cancelled)
+    async with scene.working(replace(QUICK, consumer_check_s=0.03)):
+        await asyncio.wait_for(is_looking.wait(), 10)
+    # That it comes here is what is shown; it would wait for its consumer for ever.
+    failures = [fact.error for fact in scene.facts if isinstance(fact, NotifierFailed)]
+    assert [str(error) for error in failures] == ["the channel was closed"]
 
 
 # What fails
@@ -485,13 +510,14 @@ async def test_what_waits_for_a_deleted_webhook_vanishes(scene: Scene) -> None:
     other, _ = await scene.receiver()
     receiver.answer = status(500)
     event = transfer_event()
-    async with scene.working(notify_retry_delays_s="0.3"):
+    # Long enough for the webhook to be gone by then, on a busy machine too.
+    async with scene.working(notify_retry_delays_s="2"):
         await scene.put(event)
         await scene.ends(webhook, event, DeliveryStatus.RETRYING)
         await delete_webhook(scene.database, webhook)
 
         async def it_is_gone() -> bool:
-            return await scene.waiting(0.3) == 0
+            return await scene.waiting(2) == 0
 
         await until(it_is_gone)
         # What came after it has arrived, so it was seen to.

@@ -5,13 +5,13 @@ What those calls lead to (Nginx before more and fewer replicas, under load) is t
 tests/fault/test_replicas_behind_nginx.py.
 """
 
-import asyncio
 import os
 from pathlib import Path
 
 import pytest
 
 from tests.support.configuration import README
+from tests.support.finished import ran
 
 ROOT = README.parent
 DOCKER = """#!/bin/sh
@@ -28,19 +28,6 @@ def tool(folder: Path, name: str, text: str) -> None:
     path = folder / name
     path.write_text(text)
     path.chmod(0o755)
-
-
-async def ran(*command: str | Path, **environment: str) -> tuple[int, str]:
-    """The exit code and what was printed."""
-    process = await asyncio.create_subprocess_exec(
-        *command,
-        env=os.environ | environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    output, _ = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, output.decode()
 
 
 async def calls(tmp_path: Path, *, now: int, wanted: int) -> list[str]:

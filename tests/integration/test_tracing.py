@@ -235,17 +235,9 @@ assert "transferd.observability.tracing" not in sys.modules
     "before", ["", "sys.modules['opentelemetry'] = None"], ids=["installed", "not installed"]
 )
 async def test_without_tracing_nothing_of_it_is_imported(database: Database, before: str) -> None:
-    settings = database.settings()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _SERVED_ONCE.format(before=before)),
-        env=environment(
-            {
-                "TRANSFERD_DATABASE_URL": settings.required("database_url"),
-                "TRANSFERD_REDIS_URL": settings.required("redis_url"),
-                "TRANSFERD_PORT": "0",
-                "TRANSFERD_AUTH": "off",
-            }
-        ),
+        env=environment(database.variables()),
         stderr=asyncio.subprocess.PIPE,
     )
     _, said = await process.communicate()

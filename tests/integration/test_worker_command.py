@@ -38,14 +38,17 @@ METRICS = {
 def environment(workers: Workers, **changes: str) -> dict[str, str]:
     """A worker's settings as variables, with any free port."""
     given = workers.settings()
-    return {
-        "TRANSFERD_DATABASE_URL": given.required("database_url"),
-        "TRANSFERD_AMQP_URL": given.required("amqp_url"),
-        "TRANSFERD_AMQP_PREFIX": given.amqp_prefix,
-        "TRANSFERD_WORKER_PORT": "0",
-        "TRANSFERD_WEBHOOK_ALLOW_HTTP": "true",
-        "TRANSFERD_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
-    } | changes
+    return (
+        workers.database.variables()
+        | {
+            "TRANSFERD_AMQP_URL": given.required("amqp_url"),
+            "TRANSFERD_AMQP_PREFIX": given.amqp_prefix,
+            "TRANSFERD_WORKER_PORT": "0",
+            "TRANSFERD_WEBHOOK_ALLOW_HTTP": "true",
+            "TRANSFERD_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+        }
+        | changes
+    )
 
 
 async def get(command: Command, path: str) -> tuple[int, str]:

@@ -117,8 +117,12 @@ async def test_a_database_of_a_newer_release_is_refused_in_one_line(database: Da
     assert "9000_later.sql was applied by a newer release" in ended.complaint
 
 
+@pytest.mark.parametrize("level", ["read committed", "serializable"])
 @pytest.mark.parametrize("at_once", [2, 8])
-async def test_those_that_start_at_once_take_turns(blank: Database, at_once: int) -> None:
+async def test_those_that_start_at_once_take_turns(
+    blank: Database, at_once: int, level: str
+) -> None:
+    await blank.isolate(level)
     applied = await asyncio.gather(*(bring_up(blank) for _ in range(at_once)))
     assert sorted(applied) == [[] for _ in range(at_once - 1)] + [EVERYTHING]
     [[currencies]] = await blank.fetch("SELECT count(*) FROM ledger_00.currencies")
@@ -154,6 +158,9 @@ async def test_a_failing_migration_leaves_what_was_there(database: Database) -> 
 # What it leaves
 
 
+@pytest.mark.needs_configuration(
+    "connections of its own", why="PgBouncer keeps those to which the limits do not yet apply"
+)
 async def test_the_role_has_its_time_limits_on_this_database(blank: Database) -> None:
     await bring_up(blank)
     assert await time_limits_in(blank) == {

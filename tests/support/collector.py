@@ -10,6 +10,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 from opentelemetry.proto.trace.v1 import trace_pb2
 
+from tests.support.serving import serving
 from tests.support.waiting import until
 
 
@@ -98,11 +99,5 @@ async def collecting() -> AsyncIterator[Collector]:
     collector = Collector()
     application = web.Application()
     application.router.add_post("/v1/traces", collector.take)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0).start()
-        collector.url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with serving(application) as collector.url:
         yield collector
-    finally:
-        await runner.cleanup()

@@ -1,7 +1,9 @@
-"""`transferd` commands that end by themselves: how they ended, and which stream said what."""
+"""Commands that end by themselves, ours and others: how they ended, and what they said."""
 
 import asyncio
+import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from tests.support.command import TRANSFERD, WITHIN_S, environment
 
@@ -41,3 +43,16 @@ async def transferd(*arguments: str, **settings: str) -> Finished:
             process.kill()
             await process.wait()
     return Finished(process.returncode or 0, out.decode(), err.decode())
+
+
+async def ran(*command: str | Path, **environment: str) -> tuple[int, str]:
+    """Run any command to its end, with these variables beside ours: its exit code and its words."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=os.environ | environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()

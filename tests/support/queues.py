@@ -19,7 +19,7 @@ def queue_names(settings: Settings) -> list[str]:
     """All queues of these settings."""
     topology = topology_of(settings)
     waits = [topology.wait_queue(delay_s) for delay_s in settings.retry_delays_s]
-    return [topology.work, topology.dead, *waits]
+    return [topology.work, topology.dead, *waits, topology.seal]
 
 
 async def message_count(settings: Settings, queue: str) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 import orjson
 from aiohttp import web
 
+from tests.support.serving import serving
+
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -94,12 +96,6 @@ async def receiving() -> AsyncIterator[Receiver]:
     receiver = Receiver()
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", receiver.take)
-    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, "127.0.0.1", 0)
-        await site.start()
-        receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hooks"
+    async with serving(application) as url:
+        receiver.url = f"{url}/hooks"
         yield receiver
-    finally:
-        await runner.cleanup()

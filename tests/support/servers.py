@@ -9,6 +9,8 @@ from pathlib import Path
 
 import asyncpg
 
+from tests.support.configurations import PLAIN, Configuration
+from tests.support.pgbouncer import PgBouncer
 from transferd.config import Limits, Settings
 from transferd.devstack import PostgresServer, RedisServer
 from transferd.ledger.migrate import migrate
@@ -24,6 +26,9 @@ class Servers:
 
     postgres: PostgresServer
     redis: RedisServer
+    configuration: Configuration = PLAIN
+    # Where the service comes in, if not at PostgreSQL itself.
+    pooler: PgBouncer | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def settings(self, database: str, redis_number: int, **changes: object) -> Settings:
@@ -35,19 +40,36 @@ class Servers:
             "auth": "off",
             "log_level": "ERROR",
         }
-        return Settings(**(values | changes))  # type: ignore[arg-type]
+        return Settings(**(values | {**self.configuration.settings} | changes))  # type: ignore[arg-type]
 
     def database_url(self, database: str, *, superuser: bool = False) -> str:
-        """The address of a database of this server."""
-        url = self.postgres.superuser_url if superuser else self.postgres.url
+        """The address of a database for the service, or for whoever stands above it."""
+        url = self.postgres.superuser_url if superuser else (self.pooler or self.postgres).url
         return f"{url.rsplit('/', 1)[0]}/{database}"
 
     async def new_database(self, *, template: str = _TEMPLATE) -> tuple[str, int]:
         """A database of its own for one test, and the number of a Redis database to go with it."""
         number = next(self._numbers)
         name = f"test_{number}"
+        if self.pooler is not None:
+            # It keeps connections to what nobody uses any more, and what is in use is not cloned.
+            await self.as_superuser(
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+                f" WHERE datname = '{template}'"
+            )
         await self.as_superuser(f"CREATE DATABASE {name} OWNER transferd TEMPLATE {template}")
         return name, number % _REDIS_DATABASES
+
+    async def start_pooler(self, directory: Path) -> None:
+        """Let the service come in by way of PgBouncer, if it does in this configuration."""
+        if self.configuration.pooled:
+            self.pooler = PgBouncer(directory / "pgbouncer", self.postgres)
+            await self.pooler.start()
+
+    async def stop_pooler(self) -> None:
+        """The end of that."""
+        if self.pooler is not None:
+            await self.pooler.stop()
 
     async def drop_database(self, name: str) -> None:
         """Remove it, whoever is still connected."""
@@ -63,12 +85,14 @@ class Servers:
 
 
 @contextmanager
-def running_servers(directory: Path) -> Iterator[Servers]:
+def running_servers(directory: Path, configuration: Configuration = PLAIN) -> Iterator[Servers]:
     """Start the servers and prepare the template; stop them at the end."""
     # PostgreSQL may run as another user, who must be able to reach its directory.
-    postgres = PostgresServer(directory / "postgresql", durable=False)
+    postgres = PostgresServer(
+        directory / "postgresql", durable=False, settings=configuration.postgres
+    )
     redis = RedisServer(directory / "redis", databases=_REDIS_DATABASES)
-    servers = Servers(postgres, redis)
+    servers = Servers(postgres, redis, configuration)
 
     async def start() -> None:
         await asyncio.gather(postgres.start(), redis.start())
@@ -83,8 +107,11 @@ def running_servers(directory: Path) -> Iterator[Servers]:
             "ALTER ROLE transferd SET idle_in_transaction_session_timeout"
             f" = '{limits.idle_in_transaction_timeout_s}s'"
         )
+        # Not before: a template of which it holds connections cannot be cloned.
+        await servers.start_pooler(directory)
 
     async def stop() -> None:
+        await servers.stop_pooler()
         await asyncio.gather(postgres.stop(), redis.stop())
 
     try:

@@ -1,35 +1,32 @@
 """Replicas as processes behind an Nginx, all as they are run for real."""
 
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import aiohttp
 
 from loadtest.front import Nginx, running_nginx
+from loadtest.stack import free_ports
 from tests.conftest import Database
 from tests.support.api import Api
-from tests.support.command import Command, running
+from tests.support.command import Command, run, running
 from tests.support.waiting import until
-from transferd.devstack.process import free_port, port_is_free
 
 
 def settings_of(database: Database, port: int) -> dict[str, str]:
     """The environment of `transferd serve` on the database of this test."""
-    settings = database.settings()
-    return {
-        "TRANSFERD_DATABASE_URL": settings.required("database_url"),
-        "TRANSFERD_REDIS_URL": settings.required("redis_url"),
-        "TRANSFERD_PORT": str(port),
-        "TRANSFERD_AUTH": "off",
-    }
+    return database.variables(TRANSFERD_PORT=str(port))
 
 
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on."""
-    while True:
-        first = free_port()
-        if all(port_is_free(port) for port in range(first, first + count)):
-            return first
+async def admin_token(database: Database) -> str:
+    """The token of a new API key that may do everything."""
+    words = ("keys", "create", "--client", "loadtest", "--scope", "admin")
+    code, output = await run(*words, settings=settings_of(database, 0))
+    assert code == 0, output
+    found = re.search(r"td_\S+", output)
+    assert found is not None, output
+    return found.group()
 
 
 async def is_ready(api: Api, url: str) -> bool:
@@ -72,16 +69,21 @@ class Topology:
 
 @asynccontextmanager
 async def topology(
-    database: Database, processes: int, *, behind: Sequence[int] | None = None, limits: str = ""
+    database: Database,
+    processes: int,
+    *,
+    behind: Sequence[int] | None = None,
+    limits: str = "",
+    auth: str = "off",
 ) -> AsyncIterator[Topology]:
     """So many replicas, of which Nginx knows all, or those whose numbers are in `behind`."""
     first = free_ports(processes)
+    settings = settings_of(database, first) | {"TRANSFERD_AUTH": auth}
+    if limits:
+        settings["TRANSFERD_LIMITS"] = f"{settings.get('TRANSFERD_LIMITS', '')},{limits}"
     async with AsyncExitStack() as exits:
         supervisor = await exits.enter_async_context(
-            running(
-                *("serve", "--processes", str(processes)),
-                settings=settings_of(database, first) | {"TRANSFERD_LIMITS": limits},
-            )
+            running("serve", "--processes", str(processes), settings=settings)
         )
         known = [f"127.0.0.1:{first + n}" for n in behind or range(processes)]
         nginx = await exits.enter_async_context(running_nginx(known))

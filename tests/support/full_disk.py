@@ -1,0 +1,71 @@
+"""What a PostgreSQL client sends, understood just well enough to let the server's disk be full.
+
+The error comes from the server itself, which is asked for it instead of for the write: so the
+transaction has failed on both sides and nothing of it can stay.
+"""
+
+import re
+from collections.abc import Iterator
+from enum import Enum
+
+# Type and length come before every message but the first one of a connection.
+_HEAD_BYTES = 5
+_COMMIT = b"COMMIT\0"
+
+
+class Full(Enum):
+    """Which step of a transaction finds no room."""
+
+    INSERT = "the statement that inserts"
+    COMMIT = "the COMMIT"
+
+
+def _query(sql: str) -> bytes:
+    body = sql.encode() + b"\0"
+    return b"Q" + (len(body) + 4).to_bytes(4, "big") + body
+
+
+_FAIL = _query(
+    "DO $$ BEGIN RAISE EXCEPTION USING ERRCODE = '53100',"
+    " MESSAGE = 'could not extend file: No space left on device'; END $$"
+)
+
+
+class Statements:
+    """Those of one connection that insert, by the name under which they were prepared."""
+
+    def __init__(self) -> None:
+        self._inserting: set[bytes] = set()
+
+    def note(self, data: bytes) -> None:
+        """Remember what is prepared here."""
+        if b"INSERT" not in data:
+            return
+        for kind, body in _messages(data):
+            if kind == b"P":
+                name, _, rest = body.partition(b"\0")
+                if re.search(rb"\bINSERT INTO\b", rest.partition(b"\0")[0]):
+                    self._inserting.add(name)
+
+    def failing(self, data: bytes, step: Full) -> bytes | None:
+        """What to send instead if this is such a step and whole; None if it is not."""
+        for kind, body in _messages(data):
+            if step is Full.COMMIT and kind == b"Q" and body == _COMMIT:
+                return _FAIL
+            # The portal's name comes first, and then the statement's.
+            if step is Full.INSERT and kind == b"B" and body.split(b"\0", 2)[1] in self._inserting:
+                return _FAIL
+        return None
+
+
+def _messages(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Type and body of each; nothing at all unless they end where the data end."""
+    found, position = [], 0
+    while position + _HEAD_BYTES <= len(data):
+        end = position + 1 + int.from_bytes(data[position + 1 : position + _HEAD_BYTES], "big")
+        if end < position + _HEAD_BYTES:
+            return
+        found.append((data[position : position + 1], data[position + _HEAD_BYTES : end]))
+        position = end
+    if position == len(data):
+        yield from found

@@ -1,0 +1,22 @@
+"""A web application of a test's own, on a free port of loopback."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from aiohttp import web
+
+
+@asynccontextmanager
+async def serving(application: web.Application, **options: Any) -> AsyncIterator[str]:
+    """Its URL, until the block ends; `options` are those of the runner.
+
+    Who is still being answered then is cut off: some handlers hang on purpose.
+    """
+    runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, **options)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()
