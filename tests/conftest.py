@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.api import Api
 from tests.support.configurations import chosen
+from tests.support.memory_files import memory_directory
 from tests.support.queues import remove_queues
 from tests.support.servers import Servers, running_servers
 from transferd.config import Limits, Settings
@@ -33,7 +34,10 @@ def servers(
         for parent in (directory, *directory.parents):
             if parent.owner() == "root" and parent.name.startswith("pytest-"):
                 parent.chmod(0o711)
-    with running_servers(directory, chosen(pytestconfig)) as running:
+    with (
+        memory_directory(otherwise=directory) as place,
+        running_servers(place, chosen(pytestconfig)) as running,
+    ):
         yield running
 
 

@@ -57,7 +57,9 @@ class Servers:
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 f" WHERE datname = '{template}'"
             )
-        await self.as_superuser(f"CREATE DATABASE {name} OWNER transferd TEMPLATE {template}")
+        await self.as_superuser(
+            f"CREATE DATABASE {name} OWNER transferd TEMPLATE {template} STRATEGY FILE_COPY"
+        )
         return name, number % _REDIS_DATABASES
 
     async def start_pooler(self, directory: Path) -> None:
@@ -89,7 +91,10 @@ def running_servers(directory: Path, configuration: Configuration = PLAIN) -> It
     """Start the servers and prepare the template; stop them at the end."""
     # PostgreSQL may run as another user, who must be able to reach its directory.
     postgres = PostgresServer(
-        directory / "postgresql", durable=False, settings=configuration.postgres
+        directory / "postgresql",
+        durable=False,
+        # Its directory may be in memory.
+        settings={"max_wal_size": "512MB", **configuration.postgres},
     )
     redis = RedisServer(directory / "redis", databases=_REDIS_DATABASES)
     servers = Servers(postgres, redis, configuration)

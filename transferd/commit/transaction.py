@@ -135,6 +135,7 @@ class GroupTransaction:
         duplicates = 0
         failure: TransferdError
         while envelopes:
+            began = self._clock()
             try:
                 report = await self._attempt(envelopes, skip_locked=skip_locked)
             except SerializationFailure as error:
@@ -156,15 +157,32 @@ class GroupTransaction:
                 return report
             self._trail.retry()
             self._facts.emit(GroupRetried(cause, len(envelopes)))
-            soonest = self._clock() + wait_s + self._limits.lock_timeout_s
-            gave_up.failures += [(e, failure) for e in envelopes if e.deadline < soonest]
-            envelopes = [e for e in envelopes if e.deadline >= soonest]
+            now = self._clock()
+            # Another attempt is expected to take as long as this one did.
+            soonest, expected = now + wait_s, now + wait_s + (now - began)
+            staying: list[Envelope] = []
+            for envelope in envelopes:
+                if self._can_go_on(envelope, soonest, expected):
+                    staying.append(envelope)
+                else:
+                    gave_up.failures.append((envelope, failure))
+            envelopes = staying
             await asyncio.sleep(wait_s)
             self._trail.begin()
             wait_s = min(
                 max(2 * wait_s, self._limits.retry_wait_first_s), self._limits.retry_wait_max_s
             )
         return gave_up
+
+    def _can_go_on(self, envelope: Envelope, soonest: float, expected: float) -> bool:
+        """Whether another attempt, which begins at `soonest`, is over before the deadline.
+
+        Whoever leaves in time hears that nothing happened; who is in an attempt at the deadline
+        hears only that nobody knows. But one that is in doubt may learn the truth from another
+        attempt alone, and goes on while there is hope.
+        """
+        hoped = soonest + self._limits.lock_timeout_s
+        return envelope.deadline >= (hoped if envelope.in_doubt else max(hoped, expected))
 
     async def _attempt(self, envelopes: Sequence[Envelope], *, skip_locked: bool) -> Report:
         """One transaction: lock, look up, decide, write. After a StoreError nothing is kept."""

@@ -1,6 +1,6 @@
 """The OpenAPI 3.1 document, made from the operations and their models."""
 
-from collections.abc import Sequence
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -56,7 +56,8 @@ _HEADERS_OF_STATUS: dict[int, dict[str, str]] = {
 }
 
 
-def document(operations: Sequence[Operation], *, is_open: bool) -> bytes:
+@cache
+def document(operations: tuple[Operation, ...], *, is_open: bool) -> bytes:
     """The whole document as JSON; `is_open` if requests without a key are served as well."""
     models: dict[type[BaseModel], None] = {schemas.Problem: None}
     paths: dict[str, dict[str, Any]] = {}
