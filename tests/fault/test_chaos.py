@@ -1,11 +1,12 @@
 """A few rounds of chaos, always the same; `make chaos` plays all of them, and more often."""
 
-from pathlib import Path
+from collections.abc import AsyncIterator
 
 import pytest
+import pytest_asyncio
 
 from tests.fault.chaos.races import RACES
-from tests.fault.chaos.rounds import stage
+from tests.fault.chaos.rounds import Pace, Stage, stage
 from tests.fault.chaos.topology import chaos_topology
 
 # Most kinds of trouble once, in a minute: kills, a hang, cuts around COMMIT, a Redis
@@ -28,26 +29,32 @@ _SEED = 20
 _TENTH = 0.1
 
 
-@pytest.mark.timeout(240)
-async def test_nothing_is_lost_doubled_or_invented_whatever_breaks(tmp_path: Path) -> None:
+# Hundreds of operations in each, and other tests get on beside them.
+_PACE = Pace(quiet_s=1.0, hold_s_max=1.5, pause_s=0.08)
+
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+    """One topology and one ledger for this file."""
     async with (
-        chaos_topology(tmp_path, report=lambda _: None) as topology,
+        chaos_topology(tmp_path_factory.mktemp("chaos"), report=lambda _: None) as topology,
         stage(topology) as stand,
     ):
-        results = [await stand.play(fault, _SEED, lambda _: None) for fault in _PLAYED]
+        yield stand
+
+
+async def test_nothing_is_lost_doubled_or_invented_whatever_breaks(stand: Stage) -> None:
+    results = [await stand.play(fault, _SEED, lambda _: None, pace=_PACE) for fault in _PLAYED]
     assert [(each.fault, each.anomalies) for each in results if not each.passed] == []
     # Something was at stake in each round.
     assert all(each.acknowledged > 50 for each in results), results
     assert all(each.events >= each.acknowledged for each in results)
 
 
-@pytest.mark.timeout(240)
-async def test_nothing_is_done_twice_however_many_want_it_at_once(tmp_path: Path) -> None:
-    async with (
-        chaos_topology(tmp_path, report=lambda _: None) as topology,
-        stage(topology) as stand,
-    ):
-        results = [await stand.race(name, _SEED, size=_TENTH) for name in RACES]
+async def test_nothing_is_done_twice_however_many_want_it_at_once(stand: Stage) -> None:
+    results = [await stand.race(name, _SEED, size=_TENTH) for name in RACES]
     assert [(each.fault, each.anomalies) for each in results if not each.passed] == []
     acknowledged = {each.fault: each.acknowledged for each in results}
     assert acknowledged["race-keys"] == 100

@@ -13,7 +13,7 @@ _LEVEL_BROKEN = 4
 async def run_against(front: FaultyFront, scenario: str, *arguments: str) -> LoadTest:
     """A short run against the front."""
     return await locust(
-        *("--scenario", scenario, "--run-time", "4s", "--users", "20", "--think", "0.05"),
+        *("--scenario", scenario, "--run-time", "3s", "--users", "20", "--think", "0.1"),
         *("--wallets", "40", "--merchants", "2", *arguments),
         host=front.url,
     )

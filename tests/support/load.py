@@ -12,6 +12,10 @@ from tests.support.pressure import crowd
 from tests.support.truth import transfers_of
 from tests.support.waiting import until
 
+# After each answer: some hundred transfers per second are enough to be hit by every fault, and leave
+# half of a small machine to the service.
+_PAUSE_S = 0.05
+
 
 class Load:
     """Workers that pay 1 again and again, each time under a new key, until told to stop."""
@@ -69,6 +73,7 @@ class Load:
                 await self._pay(self._api, name)
             if self._is_over:
                 return
+            await asyncio.sleep(_PAUSE_S)
 
     async def _pay(self, api: Api, name: str) -> None:
         try:

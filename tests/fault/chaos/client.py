@@ -42,11 +42,18 @@ def is_open(operation: Operation) -> bool:
 class Client:
     """`history` is what was asked and answered; `acknowledged_s` are the times of each 201.
 
-    `reads` is the share of reads among what it asks for.
+    `reads` is the share of reads among what it asks for, and `pause_s` how long each of its workers
+    rests after an answer, on average.
     """
 
     def __init__(
-        self, url: str, run: str, wallets: Sequence[str], random: Random, reads: float = READS
+        self,
+        url: str,
+        run: str,
+        wallets: Sequence[str],
+        random: Random,
+        reads: float = READS,
+        pause_s: float = 0.0,
     ) -> None:
         self.history: list[Operation] = []
         self.acknowledged_s: list[float] = []
@@ -57,6 +64,7 @@ class Client:
         self.wallets = wallets
         self._random = random
         self._reads = reads
+        self._pause_s = pause_s
         self._versions: dict[str, int] = {}
         self._posted: list[tuple[Operation, str]] = []
         self._asked: set[str] = set()
@@ -139,6 +147,7 @@ class Client:
 
     async def _work(self) -> None:
         while not self._is_over:
+            await asyncio.sleep(self._pause_s * self._random.uniform(0.5, 1.5))
             chance = self._random.random() - 0.10
             if chance < 0 and self.history:
                 # Somebody repeats what is long answered, or what nobody knows yet.

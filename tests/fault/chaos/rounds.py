@@ -34,8 +34,8 @@ class Pace:
     """How a round is played: times in seconds, most of them an upper bound of a wait.
 
     Load for about `quiet_s`, the fault, and half as much load after it. `events_s` is how long no
-    event comes any more. `reads` is their share in the load, and `receiver_s` what the receiver of
-    events needs for each until the fault is over.
+    event comes any more. `reads` is their share in the load, `pause_s` what each client rests after
+    an answer, and `receiver_s` what the receiver of events needs for each until the fault is over.
     """
 
     quiet_s: float = 1.5
@@ -44,6 +44,7 @@ class Pace:
     settle_s: float = 60.0
     events_s: float = 60.0
     reads: float = READS
+    pause_s: float = 0.0
     receiver_s: float = 0.0
 
 
@@ -142,7 +143,7 @@ class Stage:
         before = await self.books.wallets()
         arrived = len(self._receiver.received)
         failures = await self.topology.counted(_CACHE_FAILURES)
-        client = Client(self.topology.url, run, wallets, Random(seed), pace.reads)
+        client = Client(self.topology.url, run, wallets, Random(seed), pace.reads, pace.pause_s)
         try:
             healed_s = await act(client, result)
             await client.settle(pace.settle_s)
