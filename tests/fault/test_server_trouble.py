@@ -1,11 +1,13 @@
 """PostgreSQL answers, but cannot do its work: the commands are not at fault."""
 
+from time import monotonic
 from typing import Any
 
 import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.pressure import crowd
+from tests.support.proxy import Proxy
 from tests.support.truth import faults_in, row_count
 from transferd.config import Limits
 from transferd.ledger.store import database as store
@@ -21,6 +23,18 @@ _IMPATIENT = Limits(
     command_timeout_s=1.5,
     pool_acquire_timeout_s=0.3,
 )
+
+_THREE_DO_NOT_FIT = Limits(
+    request_deadline_s=2.5,
+    mailbox_wait_s=1.1,
+    statement_timeout_s=1.0,
+    lock_timeout_s=0.1,
+    command_timeout_s=1.2,
+    idle_in_transaction_timeout_s=0.9,
+    pool_acquire_timeout_s=2.0,
+    relay_publish_timeout_s=0.5,
+)
+_SLOW_S = 0.1
 
 
 async def _only_reads(database: Database, value: str) -> None:
@@ -48,6 +62,23 @@ async def test_a_server_that_only_reads_is_unavailable_and_no_command_is_poisono
     assert (await api.transfer(ada, bob, 1)).status == 201
     assert await row_count(database, "ledger_00.transfers") == before + 1
     assert await faults_in(database) == []
+
+
+async def test_an_attempt_that_would_end_past_the_deadline_is_not_begun(
+    replicas: Replicas, database: Database
+) -> None:
+    async with Proxy(database.settings().required("database_url")) as proxy:
+        api = await replicas.start(_THREE_DO_NOT_FIT, database_url=proxy.url)
+        ada, bob = await api.wallet(100), await api.wallet()
+        await _only_reads(database, "on")
+        # Each attempt needs a new connection, and so about a second.
+        proxy.delay_s = _SLOW_S
+        began = monotonic()
+        reply = await api.transfer(ada, bob, 1)
+        took_s = monotonic() - began
+    # In the middle of a third attempt nobody could say that nothing happened.
+    assert reply.code == "database-unavailable"
+    assert took_s < _THREE_DO_NOT_FIT.request_deadline_s
 
 
 async def test_a_new_limit_may_be_used_in_the_same_group(

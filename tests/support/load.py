@@ -12,8 +12,8 @@ from tests.support.pressure import crowd
 from tests.support.truth import transfers_of
 from tests.support.waiting import until
 
-# After each answer: some hundred transfers per second are enough to be hit by every fault, and leave
-# half of a small machine to the service.
+# After each answer: some hundred transfers per second are enough to be hit by every fault, and the
+# service has half of a small machine for itself.
 _PAUSE_S = 0.05
 
 

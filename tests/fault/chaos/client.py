@@ -52,6 +52,7 @@ class Client:
         run: str,
         wallets: Sequence[str],
         random: Random,
+        *,
         reads: float = READS,
         pause_s: float = 0.0,
     ) -> None:

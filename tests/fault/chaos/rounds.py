@@ -143,7 +143,9 @@ class Stage:
         before = await self.books.wallets()
         arrived = len(self._receiver.received)
         failures = await self.topology.counted(_CACHE_FAILURES)
-        client = Client(self.topology.url, run, wallets, Random(seed), pace.reads, pace.pause_s)
+        client = Client(
+            self.topology.url, run, wallets, Random(seed), reads=pace.reads, pause_s=pace.pause_s
+        )
         try:
             healed_s = await act(client, result)
             await client.settle(pace.settle_s)
