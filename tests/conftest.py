@@ -23,6 +23,11 @@ from transferd.worker import Only, Worker, open_worker
 pytest_plugins = ["tests.support.configured"]
 
 
+def pytest_xdist_auto_num_workers() -> int:
+    """One more than there are cores: half of the time a test waits for a server or a clock."""
+    return (os.cpu_count() or 1) + 1
+
+
 @pytest.fixture(scope="session")
 def servers(
     tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config

@@ -53,11 +53,13 @@ async def test_a_server_that_only_reads_is_unavailable_and_no_command_is_poisono
     ada, bob = await api.wallet(100), await api.wallet()
     before = await row_count(database, "ledger_00.transfers")
     await _only_reads(database, "on")
-    replies = await crowd(api.transfer(ada, bob, 1) for _ in range(50))
-    codes = {reply.code for reply in replies}
-    assert "database-unavailable" in codes
-    # On a busy machine the last ones hear nothing before their deadline.
-    assert codes <= {"database-unavailable", "overloaded", "deadline-exceeded"}
+    codes: set[str] = set()
+    # Who is in an attempt at the deadline hears of that. On a busy machine it may be the only one
+    # that does not wait in the mailbox, and the next one hears more.
+    while "database-unavailable" not in codes:
+        replies = await crowd(api.transfer(ada, bob, 1) for _ in range(50))
+        codes |= {reply.code for reply in replies}
+        assert codes <= {"database-unavailable", "overloaded", "deadline-exceeded"}
     await _only_reads(database, "off")
     assert (await api.transfer(ada, bob, 1)).status == 201
     assert await row_count(database, "ledger_00.transfers") == before + 1
