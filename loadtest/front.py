@@ -14,7 +14,7 @@ from typing import Any
 import orjson
 
 from transferd.devstack import StackError
-from transferd.devstack.process import free_port
+from transferd.devstack.ports import free_port
 
 FOLDER = Path(__file__).parents[1] / "nginx"
 _START_S = 10.0

@@ -5,6 +5,7 @@ locust --locustfile loadtest/locustfile.py --host http://localhost --scenario mi
 
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -45,6 +46,7 @@ class Load(LoadTestShape):
 
 
 def _begin(environment: Any, **_: Any) -> None:
+    _hear_ctrl_c()
     take_scenario_from_tags(environment.parsed_options)
     options = environment.parsed_options
     server_side = ServerSide([] if is_worker(environment) else options.metrics_url)
@@ -67,15 +69,27 @@ def _begin(environment: Any, **_: Any) -> None:
     environment.events.quit.add_listener(tell)
 
 
+def _hear_ctrl_c() -> None:
+    """Python raises KeyboardInterrupt in whichever greenlet runs just then. If that is a user, or
+    one that writes a table, it may end with that alone, and the run goes on."""
+    interrupt = _interrupt_of(gevent.getcurrent())
+    gevent.signal_handler(signal.SIGINT, interrupt)
+
+
 def _end_in_order_on_sigterm(run: Run) -> None:
     """Locust listens for SIGTERM only when a run with a shape is over; until then it is Ctrl-C."""
-    main = gevent.getcurrent()
+    interrupt = _interrupt_of(gevent.getcurrent())
 
-    def interrupt() -> None:
+    def end() -> None:
         if run.state in ("seeding", "running"):
-            gevent.get_hub().loop.run_callback(main.throw, KeyboardInterrupt)
+            interrupt()
 
-    gevent.signal_handler(signal.SIGTERM, interrupt)
+    gevent.signal_handler(signal.SIGTERM, end)
+
+
+def _interrupt_of(main: Any) -> Callable[[], object]:
+    """What raises KeyboardInterrupt where the main greenlet waits; Locust begins to end there."""
+    return lambda: gevent.get_hub().loop.run_callback(main.throw, KeyboardInterrupt)
 
 
 def is_worker(environment: Any) -> bool:

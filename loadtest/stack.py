@@ -15,7 +15,8 @@ from urllib.request import urlopen
 from loadtest.front import running_nginx
 from transferd.config import Limits, load_settings
 from transferd.devstack import DevStack, StackError
-from transferd.devstack.process import Child, clean_environment, free_port, launch, port_is_free
+from transferd.devstack.ports import free_ports
+from transferd.devstack.process import Child, clean_environment, launch
 from transferd.ledger.migrate import migrate
 
 _START_S = 30.0
@@ -74,14 +75,6 @@ async def own_stack(
             host = nginx.url
         report(f"{replicas} replicas and a worker are ready at {host} (logs: {logs})")
         yield Stack(host, [*addresses, f"127.0.0.1:{first + replicas}"])
-
-
-def free_ports(count: int) -> int:
-    """The first of so many ports in a row that nobody listens on."""
-    while True:
-        first = free_port()
-        if all(port_is_free(port) for port in range(first, first + count)):
-            return first
 
 
 async def _until_ready(address: str, log: Path) -> None:

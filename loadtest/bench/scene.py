@@ -18,7 +18,7 @@ import click
 
 from transferd.config import Limits, load_settings
 from transferd.devstack import PostgresServer, RedisServer
-from transferd.devstack.process import free_port
+from transferd.devstack.ports import free_port
 from transferd.ledger.migrate import migrate
 
 _BALANCE_MINOR = 1_000_000_000

@@ -3,13 +3,13 @@
 import os
 import signal
 
-from loadtest.stack import free_ports
 from tests.conftest import Database
 from tests.support.command import alive, run
 from tests.support.load import Load
 from tests.support.topology import Topology, settings_of, topology
 from tests.support.truth import faults_in
 from tests.support.waiting import until
+from transferd.devstack.ports import free_ports
 
 
 async def loads(whole: Topology, count: int = 6, *, repeats: bool = False) -> list[Load]:

@@ -29,7 +29,7 @@ from tests.support.configuration import README
 from tests.support.truth import row_count
 from tests.support.waiting import until
 from transferd.devstack import RabbitServer
-from transferd.devstack.process import free_port
+from transferd.devstack.ports import free_port
 
 ROOT = README.parent
 OURS = {"migrate", "app", "worker"}

@@ -33,7 +33,8 @@ from transferd.devstack import (
 from transferd.devstack import postgres as postgres_module
 from transferd.devstack import redis as redis_module
 from transferd.devstack import server as server_module
-from transferd.devstack.process import free_port, process_table
+from transferd.devstack.ports import free_port
+from transferd.devstack.process import process_table
 from transferd.devstack.server import PortTaken
 
 WAIT_S = 30.0  # for a condition that is met within a second or two unless something is broken

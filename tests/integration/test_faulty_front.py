@@ -14,7 +14,7 @@ from tests.support.contract import AMOUNT_MAX, NOBODY, assert_is_id, time_of, tr
 from tests.support.faulty_front import Fault, FaultyFront, faulty_front
 from tests.support.pressure import crowd, statuses
 from tests.support.truth import faults_in
-from transferd.devstack.process import free_port
+from transferd.devstack.ports import free_port
 
 # Headers that differ from one answer to the next, whoever gives it, or belong to a connection.
 VOLATILE = {"connection", "date", "x-request-id", "traceparent"}

@@ -19,7 +19,7 @@ from tests.support.sockets import post, until_ended
 from tests.support.topology import settings_of
 from tests.support.truth import faults_in
 from tests.support.waiting import until
-from transferd.devstack.process import free_port
+from transferd.devstack.ports import free_port
 
 # The first storms fill caches, pools and the allocator; a leak goes on. Five KiB left by each small
 # request, or one large body in five, would be more than what is allowed.

@@ -12,7 +12,7 @@ from aiohttp.test_utils import TestServer
 
 from tests.support.finished import ran
 from tests.support.tidy import ROOT
-from transferd.devstack.process import free_port
+from transferd.devstack.ports import free_port
 
 _LEAK: dict[str, Any] = {
     "id": "GHSA-0000-0000-0001",

@@ -9,6 +9,8 @@ import orjson
 
 from tests.conftest import Replicas
 from tests.support.command import alive, running
+from tests.support.locusts import locust
+from tests.support.tidy import ROOT
 
 _SHORT = ("--users", "10", "--wallets", "40")
 
@@ -60,6 +62,44 @@ async def test_ctrl_c_judges_what_was_done_and_leaves_nothing_running(tmp_path: 
     assert code == 0, command.output
     assert "transferd load test: passed" in command.output
     assert alive(started) == []
+
+
+# Beside the users runs somebody who keeps to himself what is raised in his greenlet.
+_DEAF = """
+import os
+import signal
+
+import gevent
+from locust import events
+
+
+@events.test_start.add_listener
+def press(**_):
+    gevent.spawn_later(2, interrupt)
+
+
+def interrupt():
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        gevent.sleep(0)
+    except KeyboardInterrupt:
+        pass
+"""
+
+
+async def test_ctrl_c_is_heard_whoever_runs_at_that_moment(
+    replicas: Replicas, tmp_path: Path
+) -> None:
+    api = await replicas.start()
+    deaf = tmp_path / "deaf.py"
+    deaf.write_text(_DEAF)
+    test = await locust(
+        *("--locustfile", f"{ROOT / 'loadtest' / 'locustfile.py'},{deaf}", *_SHORT),
+        *("--run-time", "10m", "--think", "0.1", "--p95", "5000", "--p99", "10000"),
+        host=api.url,
+    )
+    assert test.code == 0, test.output[-5_000:]
+    assert test.verdict["seconds"] < 60
 
 
 async def test_it_runs_on_a_service_that_is_there(replicas: Replicas, tmp_path: Path) -> None:

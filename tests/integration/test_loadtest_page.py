@@ -14,7 +14,7 @@ from tests.support.command import Command, running
 from tests.support.tidy import ROOT
 from tests.support.topology import admin_token
 from tests.support.waiting import until
-from transferd.devstack.process import free_port
+from transferd.devstack.ports import free_port
 
 _FORM = {"user_count": "10", "spawn_rate": "10", "wallets": "30", "think": "0.05"}
 

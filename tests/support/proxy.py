@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from tests.support.full_disk import Full
 from tests.support.links import COMMIT, Cut, Flow, Link, Troubles
-from transferd.devstack.process import free_port
+from transferd.devstack.ports import free_port
 
 __all__ = ["COMMIT", "Cut", "Flow", "Full", "Proxy"]
 

@@ -7,11 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import aiohttp
 
 from loadtest.front import Nginx, running_nginx
-from loadtest.stack import free_ports
 from tests.conftest import Database
 from tests.support.api import Api
 from tests.support.command import Command, run, running
 from tests.support.waiting import until
+from transferd.devstack.ports import free_ports
 
 
 def settings_of(database: Database, port: int) -> dict[str, str]:

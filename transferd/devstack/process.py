@@ -12,13 +12,11 @@ import functools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from random import SystemRandom
 from typing import NamedTuple
 
 POLL_S = (
@@ -27,12 +25,6 @@ POLL_S = (
 KILL_TIMEOUT_S = (
     10.0  # Only a process stuck in the kernel (a dead disk) outlives SIGKILL for this long.
 )
-
-# Below Linux's ephemeral range (32768 and up) on purpose. While a server is down, its clients keep
-# connecting; a connect to a closed *ephemeral* port on loopback sooner or later picks that very
-# port as its own source port, connects to itself and occupies the port that the server needs back.
-PORTS = range(20_000, 30_000)
-PORT_TRIES_MAX = 200
 
 # Runs between setpriv and the server: had the parent died before the death signal was armed, nobody
 # would ever send that signal, so a child that has already been orphaned gives up here.
@@ -289,23 +281,3 @@ def clean_environment(*prefixes: str, **additions: str) -> dict[str, str]:
     """Our environment without what would redirect a private server, plus ``additions``."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     return {**kept, **additions}
-
-
-def port_is_free(port: int) -> bool:
-    """Whether a server could listen on 127.0.0.1:``port`` now."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
-
-
-def free_port() -> int:
-    """A loopback port that is free now; somebody may still take it before our server does."""
-    random = SystemRandom()  # never seeded, so that test runs side by side try different ports
-    for _ in range(PORT_TRIES_MAX):
-        if port_is_free(port := random.choice(PORTS)):
-            return port
-    raise StackError(f"no free loopback port found between {PORTS.start} and {PORTS.stop - 1}")

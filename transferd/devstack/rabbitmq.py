@@ -14,7 +14,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
-from transferd.devstack.process import POLL_S, StackError, clean_environment, free_port
+from transferd.devstack.ports import free_port
+from transferd.devstack.process import POLL_S, StackError, clean_environment
 from transferd.devstack.server import Server
 
 ANSWER_TIMEOUT_S = 1.0

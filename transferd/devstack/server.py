@@ -13,15 +13,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from transferd.devstack.ports import free_port, port_is_free
 from transferd.devstack.process import (
     POLL_S,
     Account,
     Child,
     Process,
     StackError,
-    free_port,
     launch,
-    port_is_free,
     process_tree,
 )
 

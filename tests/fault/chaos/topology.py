@@ -17,7 +17,7 @@ from tests.fault.chaos.removals import remove_constraints
 from tests.support.proxy import Proxy
 from transferd.config import load_settings
 from transferd.devstack import PostgresServer, RabbitServer, RedisServer, Server, StackError
-from transferd.devstack.process import free_port
+from transferd.devstack.ports import free_port
 from transferd.ledger.migrate import migrate
 
 # Room for a machine that is busy with other things; mostly it takes two seconds.

@@ -1,0 +1,86 @@
+"""Loopback ports for programs that have yet to start.
+
+From the choice of a port to its use a program needs a second, and while it is down the port is free
+again. So a port is claimed for the process that asked for it, among all processes of this user.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+import tempfile
+from collections import deque
+from pathlib import Path
+from random import SystemRandom
+
+from transferd.devstack.process import StackError
+
+# Below Linux's ephemeral range (32768 and up) on purpose. While a server is down, its clients keep
+# connecting; a connect to a closed *ephemeral* port on loopback sooner or later picks that very
+# port as its own source port, connects to itself and occupies the port that the server needs back.
+PORTS = range(20_000, 30_000)
+PORT_TRIES_MAX = 200
+# Of one process; those that have long been used need none.
+_CLAIMS_MAX = 1_000
+
+
+class _Claims:
+    """Locks on the bytes of one file, each at the number of a port; they end with the process."""
+
+    def __init__(self) -> None:
+        self._ports: deque[int] = deque()
+        self._file: int | None = None
+
+    def claim(self, port: int) -> bool:
+        """Whether it is ours alone now; False if somebody has claimed it, we ourselves included."""
+        if port in self._ports:
+            return False
+        if self._file is None:
+            try:
+                self._file = _open()
+            except OSError:
+                return True  # where no file can be, nobody can claim anything
+        try:
+            fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
+        except OSError:
+            return False
+        self._ports.append(port)
+        if len(self._ports) > _CLAIMS_MAX:
+            fcntl.lockf(self._file, fcntl.LOCK_UN, 1, self._ports.popleft())
+        return True
+
+
+def _open() -> int:
+    path = Path(tempfile.gettempdir(), f"transferd-ports-{os.geteuid()}")
+    return os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+
+
+_claims = _Claims()
+
+
+def port_is_free(port: int) -> bool:
+    """Whether a server could listen on 127.0.0.1:``port`` now."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def free_port() -> int:
+    """A loopback port that is free now, and given to nobody else who asks here."""
+    return free_ports(1)
+
+
+def free_ports(count: int) -> int:
+    """The first of so many free ports in a row. Raises StackError."""
+    random = SystemRandom()  # never seeded, so that test runs side by side try different ports
+    for _ in range(PORT_TRIES_MAX):
+        first = random.choice(PORTS)
+        wanted = range(first, first + count)
+        if all(port in PORTS and port_is_free(port) and _claims.claim(port) for port in wanted):
+            return first
+    raise StackError(f"no free loopback port found between {PORTS.start} and {PORTS.stop - 1}")
