@@ -272,7 +272,9 @@ async def test_a_database_that_cannot_be_reached_is_nothing_happened(
     api = await replicas.start(_IMPATIENT, database_url=proxy.url)
     ada, bob = await api.wallet(100), await api.wallet()
     proxy.arm(Cut.BEFORE, marker=b"BEGIN\0", times=10_000)
-    reply = await transfer(api, ada, bob)
+    # On a busy machine the deadline may come in the middle of an attempt; the next one hears more.
+    while (reply := await transfer(api, ada, bob)).code == "deadline-exceeded":
+        assert reply.status == 504
     assert (reply.status, reply.code) == (503, "database-unavailable")
     assert reply.headers["Retry-After"] == "1"
     assert proxy.cuts > 2
