@@ -1,13 +1,9 @@
 """A few rounds of chaos, always the same; `make chaos` plays all of them, and more often."""
 
-from collections.abc import AsyncIterator
-
 import pytest
-import pytest_asyncio
 
 from tests.fault.chaos.races import RACES
-from tests.fault.chaos.rounds import Pace, Stage, stage
-from tests.fault.chaos.topology import chaos_topology
+from tests.fault.chaos.rounds import Pace, Stage
 
 # Most kinds of trouble once, in a minute: kills, a hang, cuts around COMMIT, a Redis
 # that forgets, a disk that is full and a clock that jumps.
@@ -27,22 +23,10 @@ _PLAYED = (
 _SEED = 20
 # Of the races: 100 keys with 50 clients each, 100 reversals of one transfer, 1,000 each way.
 _TENTH = 0.1
-
-
 # Hundreds of operations in each, and other tests get on beside them.
 _PACE = Pace(quiet_s=1.0, hold_s_max=1.5, pause_s=0.08)
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    """One topology and one ledger for this file."""
-    async with (
-        chaos_topology(tmp_path_factory.mktemp("chaos"), report=lambda _: None) as topology,
-        stage(topology) as stand,
-    ):
-        yield stand
 
 
 async def test_nothing_is_lost_doubled_or_invented_whatever_breaks(stand: Stage) -> None:

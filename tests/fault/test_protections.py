@@ -3,15 +3,12 @@
 With all of them the same faults do none: see `test_chaos`.
 """
 
-from collections.abc import AsyncIterator
 from dataclasses import replace
 
 import pytest
-import pytest_asyncio
 
 from tests.fault.chaos.protections import ALONE, PROTECTIONS
-from tests.fault.chaos.rounds import Pace, Result, Stage, stage
-from tests.fault.chaos.topology import chaos_topology
+from tests.fault.chaos.rounds import Pace, Result, Stage
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)]
 
@@ -19,16 +16,6 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(180)
 # the COMMIT that is hit was carrying.
 _SEEDS = range(6, 11)
 _PACE = Pace(quiet_s=0.7, hold_s_max=1.0, recovery_s=5.0, settle_s=1.0, events_s=1.5)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    """One topology for this file; each test has a ledger and programs of its own."""
-    async with (
-        chaos_topology(tmp_path_factory.mktemp("chaos"), report=lambda _: None) as topology,
-        stage(topology) as stand,
-    ):
-        yield stand
 
 
 async def play(stand: Stage, fault: str, seed: int, **load: float) -> Result:
