@@ -28,12 +28,14 @@ run: $(RUN_STAMP) ## Start the service with throw-away servers of its own
 
 # Each process starts servers of its own, and a file's tests stay together on one of them. In the
 # order of their names the long files come first and the unit tests last, so that both end together.
+# A process that dies is replaced, however often: tests/support/failures.py.
 test: services $(DEVELOP_STAMP) ## Run the whole test suite
-	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder $(ARGS)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 1000 \
+		--dist loadfile --no-loadscope-reorder $(ARGS)
 
 test-configurations: services $(DEVELOP_STAMP) ## Run the tests of correctness in every configuration
 	@$(BIN)/python -m tests.support.every_configuration \
-		--numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+		--numprocesses auto --maxprocesses 4 --max-worker-restart 1000 --dist loadfile $(ARGS)
 
 bench: services $(DEVELOP_STAMP) ## Measure every speed figure: ARGS="--only uniform --rounds 5"
 	@$(BIN)/python -m loadtest.bench $(ARGS)

@@ -20,7 +20,7 @@ from transferd.devstack import RabbitServer
 from transferd.service import Replica, open_replica
 from transferd.worker import Only, Worker, open_worker
 
-pytest_plugins = ["tests.support.configured"]
+pytest_plugins = ["tests.support.configured", "tests.support.failures"]
 
 
 def pytest_xdist_auto_num_workers() -> int:

@@ -1,0 +1,95 @@
+"""A plugin of pytest: a failure ends no other test, and all failures are named at the end."""
+
+from collections.abc import Generator
+from traceback import walk_tb
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadFileScheduling
+
+_FRAMES = 20
+_REASON_CHARS = 500
+
+
+# The innermost wrapper, so that those of other plugins get a report as usual.
+@pytest.hookimpl(wrapper=True, trylast=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Report a failure plainly where pytest fails to show it.
+
+    It parses the source of each frame, and the parser may raise as well: RecursionError where the
+    source is deep, SystemError in CPython 3.11. That would be an internal error, and the end of
+    the run.
+    """
+    try:
+        return (yield)
+    except Exception as error:
+        return pytest.TestReport(
+            nodeid=item.nodeid,
+            location=item.location,
+            keywords={},
+            outcome="failed",
+            longrepr=_plain(call.excinfo, error),
+            when=call.when,  # type: ignore[arg-type]
+            sections=[
+                (f"Captured {kind} {when}", text) for when, kind, text in item._report_sections
+            ],
+            duration=call.duration,
+            start=call.start,
+            stop=call.stop,
+        )
+
+
+class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
+    """That of `--dist loadfile`, which would run a test that ends its process again and again."""
+
+    def remove_node(self, node: Any) -> Any:
+        """The test that ran when the process ended; only the others are left to run."""
+        for file in self.assigned_work[node].values():
+            for test, is_over in file.items():
+                if not is_over:
+                    file[test] = True
+                    super().remove_node(node)
+                    return test
+        return super().remove_node(node)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
+    """Replace that one only."""
+    return FileScheduling(config, log) if config.getoption("dist") == "loadfile" else None
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line for each test that failed and for each error beside a test: its name and why."""
+    for kind, name in (("failed", "FAILED"), ("error", "ERROR")):
+        for report in terminalreporter.getreports(kind):
+            terminalreporter.write_line(f"{name} {report.nodeid} - {_reason(report)}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """The same after an internal error, where pytest gives no summary."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    if exitstatus == pytest.ExitCode.INTERNAL_ERROR and reporter is not None:
+        pytest_terminal_summary(reporter)
+
+
+def _plain(failure: pytest.ExceptionInfo[BaseException] | None, error: Exception) -> str:
+    """Where it was raised, without any source, and what."""
+    lines = [f"pytest could not show this failure: {error!r:.200}"]
+    if failure is not None:
+        frames = [(frame.f_code, number) for frame, number in walk_tb(failure.tb)]
+        lines += [
+            f"{code.co_filename}:{number}: in {code.co_name}" for code, number in frames[-_FRAMES:]
+        ]
+        lines.append(failure.exconly(tryshort=True))
+    return "\n".join(lines)
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """In one line; the last one if pytest does not know which line it is."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    text = crash.message if crash is not None else report.longreprtext.rstrip().rpartition("\n")[2]
+    return " ".join(text.split())[:_REASON_CHARS]
