@@ -9,18 +9,37 @@ from dataclasses import dataclass
 import aiohttp
 import asyncpg
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.api import Api
 from tests.support.configurations import chosen
 from tests.support.memory_files import memory_directory
 from tests.support.queues import remove_queues
 from tests.support.servers import Servers, running_servers
+from tests.support.waiting import SLOWNESS, patient_s
 from transferd.config import Limits, Settings
 from transferd.devstack import RabbitServer
 from transferd.service import Replica, open_replica
 from transferd.worker import Only, Worker, open_worker
 
 pytest_plugins = ["tests.support.configured", "tests.support.failures"]
+
+# Whatever Hypothesis thinks of the speed of an example, it is that of the machine.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
+
+
+def pytest_report_header() -> str:
+    """What all deadlines of this run hang on."""
+    return f"slowness: {SLOWNESS:g} (deadlines are as much longer)"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """A test is given up after the time of its own, or the usual one, on this machine."""
+    for item in items:
+        own = item.get_closest_marker("timeout")
+        seconds = float(own.args[0] if own else config.getini("timeout"))
+        item.add_marker(pytest.mark.timeout(patient_s(seconds)), append=False)
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -92,6 +111,13 @@ class Database:
             return rows
         finally:
             await connection.close()
+
+    async def end_lock_waits(self, after_s: float) -> None:
+        """From now on new connections of the service wait so long for a row, on this machine."""
+        await self.fetch(
+            f"ALTER ROLE transferd IN DATABASE {self.name}"
+            f" SET lock_timeout = '{after_s * SLOWNESS:.3f}s'"
+        )
 
     async def isolate(self, level: str) -> None:
         """From now on the transactions of new connections are so isolated, if they do not say."""
@@ -188,7 +214,7 @@ class Workers:
     ) -> Worker:
         """One more worker."""
         return await self._exits.enter_async_context(
-            open_worker(self.settings(**settings), limits or Limits(), only=only)
+            open_worker(self.settings(**settings), self.database.limits(limits), only=only)
         )
 
 

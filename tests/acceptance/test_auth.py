@@ -10,7 +10,7 @@ from tests.support.api import Api, Reply
 from tests.support.contract import ApiWithKey, api_key, footprint, transfer_body
 from tests.support.deliveries import logged_delivery
 from tests.support.events import following
-from tests.support.waiting import until
+from tests.support.waiting import SLOWNESS, until
 from transferd.config import ConfigurationError, Limits
 from transferd.domain.api_key import SCOPES
 from transferd.service import open_replica
@@ -117,7 +117,7 @@ async def test_a_revoked_key_is_turned_away_within_the_time_of_the_cache(
 
 async def test_a_key_in_the_cache_expires_on_time(replicas: Replicas, database: Database) -> None:
     api = await replicas.start(Limits(api_key_cache_s=3600.0), auth="on")
-    expires_at = datetime.now(UTC) + timedelta(seconds=1)
+    expires_at = datetime.now(UTC) + timedelta(seconds=2 * SLOWNESS)
     user = ApiWithKey(api, await api_key(database, "user", "wallets:read", expires_at=expires_at))
     assert (await user.get("/users")).status == 200
     # From here on only the cache knows that the key ends.

@@ -13,9 +13,10 @@ from tests.support.contract import ApiWithKey, api_key
 from tests.support.deliveries import logged_delivery
 from tests.support.tidy import ROOT
 from tests.support.truth import faults_in
+from tests.support.waiting import patient_s
 
 _CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
-_WITHIN_S = 110.0
+_WITHIN_S = 60.0
 # These run inside of checks of our own, which say for which case they do not apply.
 _WRAPPED = ("positive_data_acceptance", "negative_data_rejection", "missing_required_header")
 
@@ -57,7 +58,7 @@ async def schemathesis(api: Api, known: dict[str, str | int], report: Path) -> s
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    output, _ = await asyncio.wait_for(process.communicate(), _WITHIN_S)
+    output, _ = await asyncio.wait_for(process.communicate(), patient_s(_WITHIN_S))
     return output.decode()
 
 

@@ -177,7 +177,7 @@ async def test_who_waits_for_the_same_key_too_long_is_told_that_it_is_in_progres
     )
     short = Limits(
         request_deadline_s=1.2,
-        mailbox_wait_s=0.7,
+        mailbox_wait_s=0.6,
         command_timeout_s=0.5,
         statement_timeout_s=0.4,
         idle_in_transaction_timeout_s=0.3,
@@ -192,7 +192,9 @@ async def test_who_waits_for_the_same_key_too_long_is_told_that_it_is_in_progres
         other = await api.post("/webhooks", _HOOK)
         assert (other.status, other.code) == (503, "overloaded")
     assert await row_count(database, "transferd.webhooks") == 0
-    made = await api.post("/webhooks", _HOOK, key="hook")
+    # Again while the short deadline is too short for a busy machine.
+    while (made := await api.post("/webhooks", _HOOK, key="hook")).status == 503:
+        assert made.code == "overloaded"
     assert (made.status, "Idempotent-Replayed" in made.headers) == (201, False)
 
 

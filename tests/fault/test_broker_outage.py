@@ -29,7 +29,8 @@ _PAYERS = 6
 # cannot keep up gets its surplus later, and out of order.
 _PAUSE_S = 0.03
 # Looks for the broker often, so that the test need not wait for it.
-LIMITS = replace(QUICK, relay_wait_max_s=0.3, amqp_timeout_s=2.0)
+# No receiver that is only slow is in trouble, and overtaken by what comes later.
+LIMITS = replace(QUICK, relay_wait_max_s=0.3, amqp_timeout_s=2.0, endpoint_trouble_s=60.0)
 
 
 @pytest.fixture(scope="module")
@@ -113,8 +114,8 @@ async def test_a_broker_that_is_killed_under_load_costs_no_event_and_no_order(
     down_until = time.monotonic() + _OUTAGE_S
     await until(lambda: "relay" in worker.complaints() and "consumer" in worker.complaints())
     assert (await api.get("/readyz")).status == 200, "transfers need no broker"
-    await until(lambda: time.monotonic() > down_until)
-    assert traffic.count > during + 500, "transfers went on"
+    # Transfers go on.
+    await until(lambda: time.monotonic() > down_until and traffic.count > during + 500)
     await own_rabbitmq.start()
     await until(lambda: worker.complaints() == {})
     await traffic.stop()

@@ -4,6 +4,7 @@ import pytest
 
 from tests.fault.chaos.races import RACES
 from tests.fault.chaos.rounds import Pace, Stage
+from tests.support.waiting import patient_s
 
 # Most kinds of trouble once, in a minute: kills, a hang, cuts around COMMIT, a Redis
 # that forgets, a disk that is full and a clock that jumps.
@@ -24,16 +25,24 @@ _SEED = 20
 # Of the races: 100 keys with 50 clients each, 100 reversals of one transfer, 1,000 each way.
 _TENTH = 0.1
 # Hundreds of operations in each, and other tests get on beside them.
-_PACE = Pace(quiet_s=1.0, hold_s_max=1.5, pause_s=0.08)
+_PACE = Pace(
+    quiet_s=1.0,
+    hold_s_max=1.5,
+    pause_s=0.08,
+    serving_s=patient_s(5.0),
+    recovery_s=patient_s(10.0),
+    settle_s=patient_s(15.0),
+    events_s=patient_s(15.0),
+)
 
-pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 
 async def test_nothing_is_lost_doubled_or_invented_whatever_breaks(stand: Stage) -> None:
     results = [await stand.play(fault, _SEED, lambda _: None, pace=_PACE) for fault in _PLAYED]
     assert [(each.fault, each.anomalies) for each in results if not each.passed] == []
     # Something was at stake in each round.
-    assert all(each.acknowledged > 50 for each in results), results
+    assert all(each.acknowledged >= 50 for each in results), results
     assert all(each.events >= each.acknowledged for each in results)
 
 

@@ -13,7 +13,7 @@ from tests.support.contract import transfer_body
 from tests.support.pressure import counted, crowd, statuses
 from tests.support.proxy import Cut, Proxy
 from tests.support.truth import faults_in, row_count, transfers_of
-from tests.support.waiting import until
+from tests.support.waiting import SLOWNESS, until
 from transferd.config import Limits
 from transferd.ledger.store import group
 
@@ -250,9 +250,10 @@ async def test_a_commit_that_outlives_the_patience_is_not_called_nothing_either(
         lock_timeout_s=0.1,
         command_timeout_s=1.2,
     )
+    await database.end_lock_waits(limits.lock_timeout_s)
     api = await replicas.start(limits, database_url=proxy.url)
     ada, bob = await api.wallet(100), await api.wallet()
-    await _slow_commits(database, "ledger_00.transfers", seconds=1.8)
+    await _slow_commits(database, "ledger_00.transfers", seconds=2.4 * SLOWNESS)
     proxy.arm(Cut.IN_FLIGHT)
     # The COMMIT that goes on holds the rows, so the repetition steps aside until it gives up.
     reply = await transfer(api, ada, bob)

@@ -320,13 +320,12 @@ async def test_another_relay_takes_over_in_order(number: signal.Signals, scene: 
         versions = range(first, first + 100)
         await put(scene.database, [_numbered(wallet, version) for version in versions])
     relay = ("worker", "--only", "relay")
+    variables = environment(scene.database, settings)
+    # Small batches, so that it takes a while.
+    variables["TRANSFERD_LIMITS"] += ",relay_batch_events_max=100"
     async with (
-        running(
-            *relay, settings=environment(scene.database, settings), program=_PROGRAM
-        ) as first_relay,
-        running(
-            *relay, settings=environment(scene.database, settings), program=_PROGRAM
-        ) as second_relay,
+        running(*relay, settings=variables, program=_PROGRAM) as first_relay,
+        running(*relay, settings=variables, program=_PROGRAM) as second_relay,
     ):
         await until(lambda: _are_up(first_relay, second_relay))
 

@@ -21,7 +21,7 @@ from tests.support.pressure import (
     until_sessions_wait,
 )
 from tests.support.truth import faults_in, row_count
-from tests.support.waiting import until
+from tests.support.waiting import patient_s, until
 from transferd.actors.mailbox import Mailbox
 from transferd.commit import events, transaction
 from transferd.commit.envelope import Answer, Envelope
@@ -32,6 +32,13 @@ from transferd.domain.wallet import Wallet
 from transferd.web.rendering import Rendering
 
 Calls = list[asyncio.Task[Reply]]
+
+
+async def accepted(api: Api, source: str, destination: str, *, key: str) -> Reply:
+    """A transfer of 1, again while its short deadlines are too short for a busy machine."""
+    while (reply := await api.transfer(source, destination, 1, key=key)).status == 503:
+        assert reply.code == "overloaded"
+    return reply
 
 
 def begun(api: Api, source: str, destination: str, count: int) -> Calls:
@@ -107,7 +114,7 @@ async def test_past_the_bound_of_the_backlog_the_replica_is_overloaded(
         assert (refused.status, refused.code) == (503, "overloaded")
         assert refused.headers["Retry-After"] == "1"
     # Nobody new comes, and still everybody who waits comes in.
-    assert statuses(await asyncio.wait_for(asyncio.gather(*waiting), 3)) == {201: 15}
+    assert statuses(await asyncio.wait_for(asyncio.gather(*waiting), patient_s(3))) == {201: 15}
     assert (await api.transfer(wallets[15], bob, 1, key="too late")).status == 201
 
 
@@ -128,28 +135,30 @@ async def test_who_waits_too_long_in_a_mailbox_is_told_that_nothing_happened(
         [late] = await asyncio.gather(*begun(api, ada, bob, 1))
         assert (late.status, late.code) == (503, "overloaded")
         assert late.headers["Retry-After"] == "1"
-    assert (await api.transfer(ada, bob, 1)).json["source_version"] == 2
+    assert (await accepted(api, ada, bob, key="rent")).json["source_version"] == 2
 
 
 async def test_transfers_of_a_locked_wallet_step_aside_until_it_is_free(
     replicas: Replicas, database: Database
 ) -> None:
-    api = await replicas.start()
+    limits = Limits(lock_timeout_s=1.0)
+    await database.end_lock_waits(limits.lock_timeout_s)
+    api = await replicas.start(limits)
     locked, ada, bob = await api.wallet(100), await api.wallet(100), await api.wallet()
     async with held_rows(database, locked):
         aside = begun(api, locked, bob, 3)
         await until_sessions_wait(database, 1)
         # The first group has to find out by a lock time-out; after that nobody waits for it.
         assert (await api.transfer(ada, bob, 1)).status == 201
-        started = time.monotonic()
+        waits = counted(replicas, "transferd_group_retries_total", cause="55P03")
+        assert waits >= 1
         assert statuses(await crowd(begun(api, ada, bob, 20))) == {201: 20}
-        assert time.monotonic() - started < 0.5
+        assert counted(replicas, "transferd_group_retries_total", cause="55P03") == waits
         # Who pays into the locked wallet steps aside as well.
         aside += begun(api, ada, locked, 1)
         await arrived(replicas, 4)
         assert not any(call.done() for call in aside)
     assert statuses(await asyncio.gather(*aside)) == {201: 4}
-    assert counted(replicas, "transferd_group_retries_total", cause="55P03") >= 1
     assert await api.balance(locked) == 98
     assert await faults_in(database) == []
 
@@ -166,12 +175,13 @@ async def test_a_wallet_that_stays_locked_is_given_up_before_the_deadline(
         lock_timeout_s=0.1,
         command_timeout_s=1.5,
     )
+    await database.end_lock_waits(limits.lock_timeout_s)
     api = await replicas.start(limits)
     ada, bob = await api.wallet(100), await api.wallet()
     async with held_rows(database, ada):
         reply = await api.transfer(ada, bob, 1, key="rent")
         assert (reply.status, reply.code) == (503, "overloaded")
-    assert (await api.transfer(ada, bob, 1, key="rent")).json["source_version"] == 2
+    assert (await accepted(api, ada, bob, key="rent")).json["source_version"] == 2
 
 
 class Poison(Exception):

@@ -77,7 +77,8 @@ async def test_an_open_loop_counts_how_long_a_request_had_to_wait(tmp_path: Path
     assert found["unanswered"] == 0
     # The first one that was held waited for the hundred behind it, each 5 ms apart.
     assert found["p99_ms"] > 400
-    assert found["p50_ms"] < 100
+    # Most were not held.
+    assert found["p50_ms"] < found["p99_ms"] / 2
 
 
 def test_rows_need_only_rows_that_there_are() -> None:

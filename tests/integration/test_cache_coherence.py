@@ -11,6 +11,7 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.pressure import counted, crowd
 from tests.support.truth import faults_in
+from tests.support.waiting import patient_s
 from transferd.cache.wallets import Snapshot, Wallets
 
 pytestmark = pytest.mark.needs_configuration("cache", why="the cache may be old or wrong")
@@ -171,7 +172,7 @@ async def test_rubbish_in_the_cache_is_no_answer(api: Api, redis: Any) -> None:
     for rubbish in (b"", b"rubbish", b"1", b"-1 {}", b"\xff\xfe {}", b"r", b"r2011"):
         ada, bob = await api.wallet(100), await api.wallet()
         await redis.set(f"td:w:{ada}", rubbish)
-        assert await asyncio.wait_for(api.balance(ada), 2) == 100
+        assert await asyncio.wait_for(api.balance(ada), patient_s(2)) == 100
         await redis.set(f"td:k:1:{ada}", rubbish)
         reply = await api.transfer(ada, bob, 1, key=ada)
         assert reply.status == 201, rubbish

@@ -17,7 +17,7 @@ from tests.fault.chaos.faults import FAULTS
 from tests.fault.chaos.topology import Topology, chaos_topology
 from tests.support.api import Api
 from tests.support.proxy import Cut, Flow, Full, Proxy
-from tests.support.waiting import until
+from tests.support.waiting import SLOWNESS, patient_s, until
 from transferd.devstack import StackError
 from transferd.devstack.process import process_table
 
@@ -25,11 +25,19 @@ from transferd.devstack.process import process_table
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # Short, so that those who have to give up do so within a second or two.
-_IMPATIENT = (
-    "request_deadline_s=2.5,mailbox_wait_s=0.8,statement_timeout_s=0.6,command_timeout_s=0.8,"
-    "idle_in_transaction_timeout_s=0.5,relay_publish_timeout_s=0.3,lock_timeout_s=0.2,"
-    "pool_acquire_timeout_s=0.5,amqp_timeout_s=1.5,claim_ttl_s=1,drain_linger_s=2.1"
-)
+_IMPATIENT = {
+    "request_deadline_s": 2.5,
+    "mailbox_wait_s": 0.8,
+    "statement_timeout_s": 0.6,
+    "command_timeout_s": 0.8,
+    "idle_in_transaction_timeout_s": 0.5,
+    "relay_publish_timeout_s": 0.3,
+    "lock_timeout_s": 0.2,
+    "pool_acquire_timeout_s": 0.5,
+    "amqp_timeout_s": 1.5,
+    "claim_ttl_s": 1.0,
+    "drain_linger_s": 2.1,
+}
 
 
 @dataclass(frozen=True)
@@ -80,9 +88,10 @@ class Scene:
 async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene]:
     """Everything, once for this file."""
     directory = tmp_path_factory.mktemp("chaos")
-    timeout = aiohttp.ClientTimeout(total=15)
+    limits = ",".join(f"{name}={seconds * SLOWNESS}" for name, seconds in _IMPATIENT.items())
+    timeout = aiohttp.ClientTimeout(patient_s(15))
     async with (
-        chaos_topology(directory, limits=_IMPATIENT) as topology,
+        chaos_topology(directory, limits=limits) as topology,
         aiohttp.ClientSession(timeout=timeout) as session,
     ):
         api = Api(session, topology.url)
@@ -165,7 +174,7 @@ async def test_a_program_that_ends_by_itself_is_started_again(scene: Scene) -> N
 
 
 async def _reads(connection: tuple[asyncio.StreamReader, asyncio.StreamWriter]) -> bytes:
-    return await asyncio.wait_for(connection[0].read(100), 5)
+    return await asyncio.wait_for(connection[0].read(100), patient_s(5))
 
 
 async def _is_silent(proxy: Proxy) -> bool:

@@ -110,7 +110,7 @@ _CORE = [f"tests/acceptance/test_{name}.py" for name in ("transfers", "reversal"
 
 @pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if name != "plain"])
 # Servers of its own and thirty tests: a quarter of a minute, if nobody else wants the machine.
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(120)
 def test_the_core_of_the_contract_holds(name: str) -> None:
     process = subprocess.run(
         [

@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from tests.conftest import Database
 from tests.support.endpoints import letters, new_webhook, status_of
 from tests.support.outbox import transfer_event, wallet_event
+from tests.support.waiting import patient_s
 from transferd.cli import main
 from transferd.commit.events import cloud_event
 from transferd.config import Limits
@@ -229,7 +230,7 @@ async def test_a_letter_stays_if_the_outbox_does_not_take_it(database: Database)
 async def test_what_dies_meanwhile_is_left_for_the_next_time(database: Database, name: str) -> None:
     await keep(database, *[letter() for _ in range(3)])
     await database.servers.as_superuser(UNDYING, database=database.name)
-    async with opened(database) as store, asyncio.timeout(5.0):
+    async with opened(database) as store, asyncio.timeout(patient_s(5)):
         if name == "redrive":
             assert await redrive(store, Filter(), silent) == Redriven(sent=3, unreadable=0)
         else:

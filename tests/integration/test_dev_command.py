@@ -19,7 +19,7 @@ from tests.support.command import Command, alive, run, running, working_in
 from tests.support.pressure import held_rows
 from tests.support.receivers import Receiver, receiving, status
 from tests.support.truth import faults_in, row_count
-from tests.support.waiting import until
+from tests.support.waiting import patient_s, until
 from tests.support.walk import README_URL, printed_walk, walk_in_readme, walk_moves_money
 from transferd.devstack import find_rabbitmq
 from transferd.devstack.process import Process
@@ -152,6 +152,9 @@ async def test_a_stop_during_the_start_is_in_order_as_well(
 
 async def test_further_ctrl_c_do_not_wait(tmp_path: Path, database: Database) -> None:
     environment = settings(tmp_path, **given_servers(database))
+    # So long that only another Ctrl-C ends the wait for a transfer.
+    limits = database.variables()["TRANSFERD_LIMITS"]
+    environment["TRANSFERD_LIMITS"] = f"{limits},drain_timeout_s={patient_s(30)}"
     async with running("dev", settings=environment) as command, asyncio.TaskGroup() as group:
         await command.says(READY)
         async with client(command) as api:

@@ -20,6 +20,7 @@ import pytest
 import redis
 import uvloop
 
+from tests.support.waiting import patient_s
 from transferd import devstack
 from transferd.devstack import (
     DevStack,
@@ -37,7 +38,9 @@ from transferd.devstack.ports import free_port
 from transferd.devstack.process import process_table
 from transferd.devstack.server import PortTaken
 
-WAIT_S = 30.0  # for a condition that is met within a second or two unless something is broken
+WAIT_S = patient_s(
+    10.0
+)  # for a condition that is met within a second or two unless something is broken
 SILENCE_S = 0.5  # how long a paused server must stay silent
 POLL_S = 0.02
 

@@ -2,7 +2,6 @@
 
 import random
 import re
-import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from uuid import uuid4
@@ -14,7 +13,7 @@ from tests.support.api import Api
 from tests.support.command import running
 from tests.support.contract import ApiWithKey, api_key, transfer_body
 from tests.support.memory import resident_bytes
-from tests.support.pressure import crowd
+from tests.support.pressure import best_s, crowd
 from tests.support.sockets import post, until_ended
 from tests.support.topology import settings_of
 from tests.support.truth import faults_in
@@ -29,7 +28,6 @@ _AT_ONCE = 16
 _GROWTH_BYTES_MAX = 2 * 2**20
 _LARGE = b'{"mode":"atomic","transfers":[' + b"{}," * 100_000 + b"{}]}"
 _MANY_MEMBERS = b"{" + b",".join(b'"%d":1' % n for n in range(60_000)) + b"}"
-_LATE_S = 1.0
 
 
 class Storm:
@@ -126,7 +124,15 @@ async def test_a_storm_of_hostile_requests_leaves_memory_flat_and_nothing_behind
     ):
         await replica.says("serving")
         api = ApiWithKey(Api(session, f"http://127.0.0.1:{port}"), token)
-        ada, bob = await api.wallet(100), await api.wallet()
+        ada, bob = await api.wallet(100_000), await api.wallet()
+
+        async def pay() -> None:
+            assert (await api.transfer(ada, bob, 1)).status == 201
+
+        async def is_as_quick_as_ever() -> bool:
+            return await best_s(pay, 5) < 3 * quiet_s
+
+        quiet_s = await best_s(pay, 20)
         storm = Storm(api, port, ada, bob)
         peaks = [await storm.blow(replica.pid), await storm.blow(replica.pid)]
         while peaks[-1] - max(peaks[:-1]) >= _GROWTH_BYTES_MAX and len(peaks) < _STORMS_MAX:
@@ -142,8 +148,6 @@ async def test_a_storm_of_hostile_requests_leaves_memory_flat_and_nothing_behind
             return found.pop("connections") <= _AT_ONCE + 1 and not any(found.values())
 
         await until(calm)
-        started = time.monotonic()
-        assert (await api.transfer(ada, bob, 1)).status == 201
-        assert time.monotonic() - started < _LATE_S
+        await until(is_as_quick_as_ever)
         assert b"Traceback" not in replica.output.encode()
     assert await faults_in(database) == []

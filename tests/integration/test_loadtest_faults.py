@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.faulty_front import Fault, FaultyFront, faulty_front
-from tests.support.locusts import LoadTest, locust
+from tests.support.locusts import LEVELS, LoadTest, locust, run_time
 
 _VIOLATED = 3
 _LEVEL_BROKEN = 4
@@ -13,7 +13,7 @@ _LEVEL_BROKEN = 4
 async def run_against(front: FaultyFront, scenario: str, *arguments: str) -> LoadTest:
     """A short run against the front."""
     return await locust(
-        *("--scenario", scenario, "--run-time", "3s", "--users", "20", "--think", "0.1"),
+        *("--scenario", scenario, *run_time(3), "--users", "20", "--think", "0.1"),
         *("--wallets", "40", "--merchants", "2", *arguments),
         host=front.url,
     )
@@ -81,7 +81,7 @@ async def test_a_broken_service_level_is_named(
 async def test_a_storm_of_back_pressure_is_no_failure(replicas: Replicas) -> None:
     api = await replicas.start()
     async with faulty_front(api.url, Fault.BUSY) as front:
-        test = await run_against(front, "mixed", "--p95", "5000", "--p99", "10000")
+        test = await run_against(front, "mixed", *LEVELS)
     assert front.planted > 0
     assert test.code == 0, test.output[-5_000:]
     assert test.verdict["failures"] == 0
@@ -91,7 +91,7 @@ async def test_a_storm_of_back_pressure_is_no_failure(replicas: Replicas) -> Non
 async def test_without_a_fault_the_same_run_passes(replicas: Replicas) -> None:
     api = await replicas.start()
     async with faulty_front(api.url, None) as front:
-        test = await run_against(front, "mixed", "--p95", "5000", "--p99", "10000")
+        test = await run_against(front, "mixed", *LEVELS)
     assert test.code == 0, test.output[-5_000:]
     assert test.violations == []
 

@@ -16,7 +16,7 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.contract import transfer_body
 from tests.support.pressure import statuses
-from tests.support.waiting import until
+from tests.support.waiting import patient_s, until
 from transferd.config import Limits
 from transferd.web import problems
 
@@ -256,7 +256,7 @@ async def test_event_streams_come_at_once(front: Front) -> None:
     async with api.session.get(f"{api.url}/wallets/{bob}/events") as response:
         assert response.status == 200
         await api.transfer(ada, bob, 7)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(patient_s(5)):
             while b"transfer.posted" not in await response.content.readline():
                 pass
 

@@ -15,22 +15,21 @@ from tests.conftest import Replicas
 from tests.support.api import Api
 from tests.support.pressure import counted
 from tests.support.sockets import Ending, cut, deaf, head, post, until_ended
-from tests.support.waiting import until
+from tests.support.waiting import SLOWNESS, patient_s, until
 from transferd.config import Limits
 
 _BODY = 1_000
 _SHORT = replace(
     Limits(),
-    head_wait_s=0.6,
-    body_wait_s=0.6,
-    linger_s=0.3,
-    send_wait_s=1.0,
-    idle_connection_s=1.2,
+    head_wait_s=round(0.6 * SLOWNESS, 1),
+    body_wait_s=round(0.6 * SLOWNESS, 1),
+    linger_s=0.3 * SLOWNESS,
+    send_wait_s=1.0 * SLOWNESS,
+    idle_connection_s=1.2 * SLOWNESS,
 )
-# How much later than it is due something may happen on a machine that is busy.
-_LATE_S = 1.5
-# Of a transfer beside them. Slow clients cost nothing while they wait.
-_LATENCY_S = 0.5
+# How much later than it is due something may happen. What is not due ends later by far.
+_LATE_S = patient_s(1.5)
+_LONG_S = 4 * _LATE_S
 
 
 class Payer:
@@ -48,12 +47,15 @@ class Payer:
             self.took_s.append(time.monotonic() - started)
             await asyncio.sleep(0.02)
 
-    async def stop(self) -> None:
-        """Check that payments passed, and were as quick as ever: all but the slowest in twenty."""
+    async def stop(self, waited_s: float) -> None:
+        """Check that payments passed, and that most took less time than the clients beside them.
+
+        Slow clients cost nothing while they wait; the shortest of their waits was `waited_s`.
+        """
         assert not self._paying.done(), self._paying.exception()
         self._paying.cancel()
-        assert len(self.took_s) > 10
-        assert sorted(self.took_s)[len(self.took_s) * 19 // 20] < _LATENCY_S, self.took_s
+        assert self.took_s
+        assert sorted(self.took_s)[len(self.took_s) // 2] < waited_s, self.took_s
 
 
 def port_of(api: Api) -> int:
@@ -74,34 +76,36 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
     ada, bob = await api.wallet(10_000), await api.wallet()
     tasks, payer = len(asyncio.all_tasks()), Payer(api, ada, bob)
     endless = b"a" * 10_000
+    head_s, idle_s, linger_s = _SHORT.head_wait_s, _SHORT.idle_connection_s, _SHORT.linger_s
+    body_s = _SHORT.body_wait_s + linger_s
     # What is sent, whether it drips, when it is due to end, and what it is answered.
     probes = {
-        "silent": (b"", b"", 1.2, []),
-        "half a head": (b"GET /healthz HT", b"", 0.6, []),
-        "a head that drips": (b"GET /", endless, 0.6, []),
-        "empty lines": (b"\r\n", b"\r\n" * 5_000, 0.6, []),
-        "a header that drips": (b"GET /healthz HTTP/1.1\r\nX-Long: ", endless, 0.6, []),
-        "no body": (post("/users", _BODY), b"", 0.9, [400]),
-        "a body that drips": (post("/users", _BODY), b" " * _BODY, 0.9, [400]),
-        "a batch that drips": (post("/transfers/batch", _BODY), b" " * _BODY, 0.9, [400]),
+        "silent": (b"", b"", idle_s, []),
+        "half a head": (b"GET /healthz HT", b"", head_s, []),
+        "a head that drips": (b"GET /", endless, head_s, []),
+        "empty lines": (b"\r\n", b"\r\n" * 5_000, head_s, []),
+        "a header that drips": (b"GET /healthz HTTP/1.1\r\nX-Long: ", endless, head_s, []),
+        "no body": (post("/users", _BODY), b"", body_s, [400]),
+        "a body that drips": (post("/users", _BODY), b" " * _BODY, body_s, [400]),
+        "a batch that drips": (post("/transfers/batch", _BODY), b" " * _BODY, body_s, [400]),
         "chunks that drip": (
             head("POST", "/users", Content_Type="application/json", Transfer_Encoding="chunked"),
             b"1\r\n \r\n" * 1_000,
-            0.9,
+            body_s,
             [400],
         ),
         "a body that nobody asked for": (
             head("GET", "/healthz", Content_Length=_BODY),
             endless,
-            0.3,
+            linger_s,
             [200],
         ),
-        "silent after an answer": (head("GET", "/healthz"), b"", 1.2, [200]),
+        "silent after an answer": (head("GET", "/healthz"), b"", idle_s, [200]),
         "half a head after an answer": (
             head("GET", "/healthz") + b"GET /hea",
             b"",
             # That piece came with the request before it, so it counts as the time between two.
-            1.2,
+            idle_s,
             [200],
         ),
     }
@@ -113,8 +117,8 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
         assert due_s - 0.1 <= ending.took_s <= due_s + _LATE_S, (name, ending)
         if answers == [400]:
             assert ending.code == "malformed-json"
-            assert b"did not arrive within 0.6 s" in ending.answer
-    await payer.stop()
+            assert f"did not arrive within {_SHORT.body_wait_s:g} s".encode() in ending.answer
+    await payer.stop(linger_s)
     # The one of the client that pays is open, and it will be idle.
     await until(lambda: connections(replicas) == 0)
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
@@ -131,13 +135,15 @@ async def test_a_replica_does_not_wait_for_whoever_does_not_read(replicas: Repli
         await until(lambda: connections(replicas) >= 3)
         started = time.monotonic()
         await until(lambda: connections(replicas) <= 1)
-        assert time.monotonic() - started < _SHORT.send_wait_s * 2 + _LATE_S
-    await payer.stop()
+        ended_s = time.monotonic() - started
+        assert ended_s < _SHORT.send_wait_s * 2 + _LATE_S
+    await payer.stop(ended_s)
 
 
 @pytest.mark.parametrize("missing", [130, 110, 14, 1, 0])
 async def test_whoever_ends_its_side_is_let_go_at_once(missing: int, replicas: Replicas) -> None:
-    api = await replicas.start()
+    long = replace(Limits(), head_wait_s=_LONG_S, body_wait_s=_LONG_S, linger_s=_LONG_S)
+    api = await replicas.start(long)
     body = b'{"name":"Ada"}'
     whole = post("/users", len(body), Idempotency_Key="half") + body
     assert len(whole) == 130
@@ -154,7 +160,7 @@ async def test_whoever_ends_its_side_is_let_go_at_once(missing: int, replicas: R
         return await told() in ({(404, 0)} if missing else {(404, 0), (200, 1)})
 
     await until(is_told_right)
-    assert replicas.opened[0].parts.router.backlog == 0
+    await until(lambda: replicas.opened[0].parts.router.backlog == 0)
 
 
 async def test_one_connection_too_many_is_closed_and_the_others_are_served(
@@ -243,6 +249,6 @@ async def test_nginx_ends_each_slow_client_in_its_time(replicas: Replicas) -> No
                 return await active(nginx, session) <= before
 
             await until(only_ours, within_s=10)
-        await payer.stop()
+        await payer.stop(4.9)
         assert (await through.get("/idempotency-keys/slow")).status == 404
     await until(lambda: connections(replicas) <= 1)

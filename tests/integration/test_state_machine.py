@@ -315,7 +315,7 @@ RUNS = settings(
 
 
 # Making a failing example small takes much longer than the test itself.
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(120)
 def test_the_service_is_a_ledger(servers: Servers) -> None:
     with running_replica(servers) as LedgerMachine.live:
         run_state_machine_as_test(LedgerMachine, settings=RUNS)

@@ -17,7 +17,7 @@ from tests.support.command import environment
 from tests.support.endpoints import new_webhook
 from tests.support.finished import transferd
 from tests.support.receivers import in_turn, receiving, status
-from tests.support.waiting import until
+from tests.support.waiting import patient_s, until
 from transferd.config import ConfigurationError, Limits
 from transferd.observability.facts import Fact, SpansLost
 from transferd.service import open_replica
@@ -200,7 +200,8 @@ async def test_without_the_collector_spans_are_lost_and_requests_are_not(
 
 
 async def test_a_collector_that_is_away_does_not_hold_up_the_end(database: Database) -> None:
-    limits = replace(QUICK, trace_flush_s=0.1)
+    # Nothing waits that long: the test would be given up before.
+    limits = replace(QUICK, trace_flush_s=0.1, trace_export_timeout_s=patient_s(60.0))
     settings = database.settings(tracing="on", tracing_endpoint=NOBODY)
     async with open_replica(settings, limits, drain_linger_s=0.0) as replica:
         assert replica.parts.facts.begin is not None

@@ -12,9 +12,10 @@ import aiohttp
 import pytest
 import uvloop
 
-from tests.support.waiting import until
+from tests.support.waiting import patient_s, until
 from tests.support.webhook_sink import (
     HUSH,
+    NO_CONNECTION,
     OK,
     PATIENT,
     QUICK,
@@ -31,7 +32,7 @@ from transferd.notifications.sinks import webhook as webhook_module
 from transferd.notifications.sinks.guard import AddressRefused, Guard
 from transferd.notifications.sinks.result import SinkResult
 
-TIMEOUT = "timeout after 1 s"
+TIMEOUT = f"timeout after {PATIENT.webhook_timeout_s:g} s"
 
 # Made for these tests, for receiver.example, until 2120.
 CERTIFICATE = """\
@@ -148,7 +149,7 @@ async def test_name_servers_that_do_not_answer_hold_a_thread_each(
     def hanging(host: Any, *arguments: Any, **named: Any) -> Any:
         asked.append(host)
         if host != "localhost":
-            answers.wait(10)
+            answers.wait(patient_s(10))
         return look_up("localhost", *arguments, **named)
 
     monkeypatch.setattr(socket, "getaddrinfo", hanging)
@@ -311,7 +312,7 @@ async def test_a_receiver_that_knows_no_tls_is_a_failure() -> None:
 async def test_a_handshake_that_hangs_is_given_up() -> None:
     async with receiving(saying(OK)) as receiver, opened(limits=QUICK) as sink:
         result = await deliver(sink, receiver.url.replace("http:", "https:"))
-    assert result == SinkResult("no connection within 0.25 s")
+    assert result == SinkResult(NO_CONNECTION)
 
 
 # The loop of the service

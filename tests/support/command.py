@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from tests.support.waiting import until
+from tests.support.waiting import patient_s, until
 from transferd.devstack.process import Process, process_table, process_tree
 
 TRANSFERD = Path(sys.executable).with_name("transferd")
-# Room for a machine that is busy with other things; most waits end within two seconds.
-WITHIN_S = 60.0
+# Most waits end within two seconds.
+WITHIN_S = 15.0
 
 _PREFIX = "TRANSFERD_"
 
@@ -75,7 +75,7 @@ class Command:
 
     async def end(self) -> int:
         """Wait for its end and for the rest of its output; the exit code."""
-        code = await asyncio.wait_for(self._process.wait(), WITHIN_S)
+        code = await asyncio.wait_for(self._process.wait(), patient_s(WITHIN_S))
         await self._reading
         return code
 

@@ -2,10 +2,22 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import pytest
 
+from tests.support.waiting import SLOWNESS, patient_s
 from transferd.config import Limits
+
+# Waits of the service that end an attempt, a request or a call. A test that needs one of them to
+# end chooses it, and gets it as much longer as this machine is slower. The others are so long that
+# no load ends them.
+_WAITS = (
+    *("client_timeout_s", "nginx_timeout_s", "request_deadline_s", "mailbox_wait_s"),
+    *("statement_timeout_s", "idle_in_transaction_timeout_s", "lock_timeout_s"),
+    *("command_timeout_s", "pool_acquire_timeout_s", "relay_publish_timeout_s"),
+    *("redis_timeout_s", "reservation_ttl_s", "amqp_timeout_s"),
+)
 
 
 @dataclass(frozen=True)
@@ -25,22 +37,19 @@ class Configuration:
     def limits_with(self, limits: Limits) -> Limits:
         """The limits of a test, changed where it has left them as they usually are."""
         usual = Limits()
-        return replace(
-            limits,
-            **{
-                name: value
-                for name, value in self.limits.items()
-                if getattr(limits, name) == getattr(usual, name)
-            },
-        )
+        left = {name for name in vars(usual) if getattr(limits, name) == getattr(usual, name)}
+        changed: dict[str, Any] = {name: v for name, v in self.limits.items() if name in left}
+        for name in _WAITS:
+            seconds = getattr(limits, name)
+            changed[name] = patient_s(seconds) if name in left else seconds * SLOWNESS
+        return replace(limits, **changed)
 
     def variables(self) -> dict[str, str]:
         """The same for a process of its own."""
         variables = {f"TRANSFERD_{name.upper()}": str(v) for name, v in self.settings.items()}
-        if self.limits:
-            limits = ",".join(f"{name}={value}" for name, value in self.limits.items())
-            variables["TRANSFERD_LIMITS"] = limits
-        return variables
+        limits = self.limits_with(Limits())
+        changed = [f"{name}={getattr(limits, name)}" for name in (*_WAITS, *self.limits)]
+        return variables | {"TRANSFERD_LIMITS": ",".join(changed)}
 
 
 PLAIN = Configuration()

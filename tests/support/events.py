@@ -12,7 +12,7 @@ import orjson
 from tests.conftest import Replicas
 from tests.support.api import Api
 from tests.support.pressure import counted
-from tests.support.waiting import until
+from tests.support.waiting import patient_s, until
 
 WITHIN_S = 10.0
 
@@ -53,7 +53,7 @@ class Stream:
         """The next lines up to an empty one, within some seconds; None at the end of the stream."""
         fields: list[tuple[str, str]] = []
         comments: list[str] = []
-        async with asyncio.timeout(WITHIN_S):
+        async with asyncio.timeout(patient_s(WITHIN_S)):
             while line := (await self.response.content.readline()).decode():
                 assert line.endswith("\n"), line
                 if line == "\n":

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.command import TRANSFERD, WITHIN_S, environment
+from tests.support.waiting import patient_s
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ async def transferd(*arguments: str, **settings: str) -> Finished:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        out, err = await asyncio.wait_for(process.communicate(), WITHIN_S)
+        out, err = await asyncio.wait_for(process.communicate(), patient_s(WITHIN_S))
     finally:
         if process.returncode is None:
             process.kill()

@@ -53,6 +53,7 @@ class Scene:
         chosen = {"notify_log": False, "notify_retry_delays_s": DELAYS} | settings
         self.settings = self.settings_with(**chosen)
         facts = Facts(self.facts.append)
+        limits = self.database.limits(limits)
         async with open_worker(self.settings, limits, facts=facts, wakeup=self.wakeup) as worker:
             yield worker
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
 
+from tests.support.waiting import patient_s
 from transferd.config import Limits, Settings
 from transferd.notifications.topology import Topology
 
@@ -34,7 +35,7 @@ async def message_count(settings: Settings, queue: str) -> int:
 async def take(settings: Settings, queue: str, count: int) -> list[AbstractIncomingMessage]:
     """Consume so many messages of a queue, as if they were done; in the order of their arrival."""
     connection = await aio_pika.connect(settings.required("amqp_url"))
-    async with connection, asyncio.timeout(10.0):
+    async with connection, asyncio.timeout(patient_s(10.0)):
         channel = await connection.channel()
         await channel.set_qos(prefetch_count=count)
         found = await channel.declare_queue(queue, passive=True)

@@ -20,6 +20,8 @@ class Received:
 
     headers: dict[str, str]
     body: bytes
+    # On the clock of the loop.
+    at_s: float
 
     @property
     def json(self) -> Any:
@@ -52,7 +54,8 @@ class Receiver:
         self.most_in_progress = max(self.most_in_progress, self.in_progress)
         try:
             headers = {name.lower(): value for name, value in request.headers.items()}
-            self.received.append(Received(headers, await request.read()))
+            at_s = asyncio.get_running_loop().time()
+            self.received.append(Received(headers, await request.read(), at_s))
             if self.answer is not None:
                 return await self.answer(request)
             return web.Response(status=204)

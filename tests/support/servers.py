@@ -103,7 +103,7 @@ def running_servers(directory: Path, configuration: Configuration = PLAIN) -> It
         await asyncio.gather(postgres.start(), redis.start())
         await servers.as_superuser(f"CREATE DATABASE {_TEMPLATE} OWNER transferd")
         settings = servers.settings(_TEMPLATE, 0)
-        limits = Limits()
+        limits = configuration.limits_with(Limits())
         await migrate(settings, limits)
         # A clone does not inherit the settings of the role for its template.
         await servers.as_superuser(

@@ -10,7 +10,7 @@ from loadtest.front import Nginx, running_nginx
 from tests.conftest import Database
 from tests.support.api import Api
 from tests.support.command import Command, run, running
-from tests.support.waiting import until
+from tests.support.waiting import patient_s, until
 from transferd.devstack.ports import free_ports
 
 
@@ -80,7 +80,7 @@ async def topology(
     first = free_ports(processes)
     settings = settings_of(database, first) | {"TRANSFERD_AUTH": auth}
     if limits:
-        settings["TRANSFERD_LIMITS"] = f"{settings.get('TRANSFERD_LIMITS', '')},{limits}"
+        settings["TRANSFERD_LIMITS"] += f",{limits}"
     async with AsyncExitStack() as exits:
         supervisor = await exits.enter_async_context(
             running("serve", "--processes", str(processes), settings=settings)
@@ -89,7 +89,8 @@ async def topology(
         nginx = await exits.enter_async_context(running_nginx(known))
         session = await exits.enter_async_context(
             aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=15)
+                connector=aiohttp.TCPConnector(limit=0),
+                timeout=aiohttp.ClientTimeout(patient_s(15)),
             )
         )
         whole = Topology(first, processes, supervisor, nginx, Api(session, nginx.url))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from tests.support.waiting import SLOWNESS
 from transferd.config import Limits, Settings
 from transferd.domain.webhook import Webhook, WebhookStatus
 from transferd.notifications.sinks.result import SinkResult
@@ -22,8 +23,11 @@ BODY = '{"reference":"für 🎂"}'.encode()
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 HUSH = "hush-this-is-a-token"
 # For what never comes; and for what comes, but not to its end.
-QUICK = replace(Limits(), webhook_timeout_s=0.5, webhook_connect_timeout_s=0.25)
-PATIENT = replace(Limits(), webhook_timeout_s=1.0, webhook_connect_timeout_s=1.0)
+QUICK = replace(
+    Limits(), webhook_timeout_s=round(0.5 * SLOWNESS, 1), webhook_connect_timeout_s=0.4 * SLOWNESS
+)
+NO_CONNECTION = f"no connection within {QUICK.webhook_connect_timeout_s:g} s"
+PATIENT = replace(Limits(), webhook_timeout_s=SLOWNESS, webhook_connect_timeout_s=SLOWNESS)
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nfine\n"
 LOOPBACK = "127.0.0.0/8"
 

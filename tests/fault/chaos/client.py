@@ -141,6 +141,12 @@ class Client:
             await asyncio.sleep(0.02)
         return None
 
+    async def until_so_many(self, count: int, within_s: float) -> None:
+        """Wait until so many transfers were acknowledged, or for so long."""
+        until_s = self._clock() + within_s
+        while len(self.acknowledged_s) < count and self._clock() < until_s:
+            await asyncio.sleep(0.02)
+
     def rate(self, from_s: float, to_s: float) -> float:
         """Acknowledged transfers per second in between."""
         count = sum(from_s <= at_s < to_s for at_s in self.acknowledged_s)

@@ -9,12 +9,13 @@ from pathlib import Path
 
 from tests.fault.chaos.skewed import write_offset
 from tests.support.tidy import ROOT
+from tests.support.waiting import patient_s
 from transferd.devstack.process import Child, clean_environment, launch
 
 # As a container runtime waits before it starts again what has ended by itself.
 _RESTART_S = 0.25
 # Longer than a replica takes to drain.
-_STOP_S = 30.0
+_STOP_S = patient_s(30.0)
 
 
 class Program:
