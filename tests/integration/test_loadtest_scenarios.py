@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from tests.conftest import Database
-from tests.support.locusts import LEVELS, LoadTest, locust, run_time
+from tests.support.locusts import LEVELS, LoadTest, locust, run_s, run_time
 from tests.support.topology import admin_token, topology
 from tests.support.waiting import SLOWNESS
 
@@ -34,7 +34,7 @@ async def loaded(database: Database, scenario: str, *arguments: str) -> LoadTest
     assert test.verdict["failures"] == 0
     # Every request belongs to a trace of its own.
     assert len({row["trace"] for row in asked if row["trace"]}) == len(asked)
-    assert test.verdict["seconds"] >= _SECONDS * SLOWNESS - 1.5
+    assert test.verdict["seconds"] >= run_s(_SECONDS) - 1
     assert test.verdict["users"] == _USERS
     # What it says it was told is what PostgreSQL has: no more, no less.
     assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database)
@@ -176,4 +176,4 @@ async def test_a_ramp_ends_where_a_level_breaks(database: Database) -> None:
     assert test.code == 0, test.output[-5_000:]
     assert re.search(r"broke at \d+ users", test.line), test.line
     # It did not go on to the end.
-    assert test.verdict["seconds"] < 18 * SLOWNESS
+    assert test.verdict["seconds"] < run_s(20) * 0.9

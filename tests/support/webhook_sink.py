@@ -142,7 +142,7 @@ def dripping(head: bytes, drop: bytes) -> Answer:
         while not writer.is_closing():
             writer.write(drop)
             await writer.drain()
-            await asyncio.sleep(0.02)
+            await asyncio.sleep(0.02 * SLOWNESS)
 
     return drip
 
