@@ -1,0 +1,12 @@
+"""Conditional requests: https://www.rfc-editor.org/rfc/rfc9110#section-13."""
+
+from aiohttp import web
+
+
+def is_known(request: web.Request, etag: str) -> bool:
+    """Whether If-None-Match names the tag (weak comparison, RFC 9110 section 13.1.2)."""
+    header = request.headers.get("If-None-Match")
+    if header is None:
+        return False
+    tags = {tag.strip().removeprefix("W/") for tag in header.split(",")}
+    return etag in tags or "*" in tags
