@@ -6,6 +6,7 @@ from typing import Any
 
 import aiohttp
 import pytest
+from multidict import CIMultiDict
 
 from tests.conftest import Workers
 from tests.support.api import Api, Reply
@@ -165,6 +166,9 @@ async def test_a_document_is_not_sent_again_to_a_client_that_has_it(api: Api, pa
             assert reply.headers["ETag"] == tag
             assert reply.headers["Cache-Control"] == "no-cache"
             assert_common(reply.headers, path)
+    lines = CIMultiDict([("If-None-Match", '"other"'), ("If-None-Match", tag)])
+    async with api.session.get(api.url + path, headers=lines) as response:
+        assert response.status == 304
     other = await api.get(path, {"If-None-Match": '"other"'})
     assert (other.status, other.body) == (200, whole.body)
 
