@@ -52,8 +52,7 @@ class Listener:
     @property
     def url(self) -> str:
         """The address, with the port that the system has chosen for 0."""
-        host, port = self._socket.getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return url_of(*self._socket.getsockname()[:2])
 
     def close(self) -> None:
         """Give the address back."""
@@ -94,6 +93,11 @@ class Listener:
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror
         return ConfigurationError(f"cannot listen on {self._asked} ({reason}): {self._remedy}")
+
+
+def url_of(host: str, port: int) -> str:
+    """The address for clients; IPv6 stands in brackets (RFC 3986, 3.2.2)."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
