@@ -218,7 +218,7 @@ async def test_a_browser_shows_the_documentation_without_a_complaint(
         ("/transfers/batch", Limits().batch_body_bytes_max),
     ],
 )
-async def test_a_body_that_is_too_large_is_told_how_long_it_may_be(
+async def test_a_body_that_is_too_large_gets_the_limit_named(
     api: Api, path: str, limit: int, is_chunked: bool
 ) -> None:
     async def pieces() -> Any:

@@ -82,7 +82,7 @@ def test_a_wheel_from_it_has_the_whole_package_and_nothing_else(
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
         [metadata] = [name for name in names if name.endswith(".dist-info/METADATA")]
-        told = email.parser.Parser().parsestr(packed.read(metadata).decode())
+        described = email.parser.Parser().parsestr(packed.read(metadata).decode())
     package = {name for name in names if ".dist-info/" not in name}
     assert package == {f"transferd/{name}" for name in files(unpacked / "transferd")}
     assert package >= {
@@ -93,6 +93,6 @@ def test_a_wheel_from_it_has_the_whole_package_and_nothing_else(
         "transferd/web/static/favicon.ico",
         "transferd/web/static/swagger-ui.css",
     }
-    links = dict(line.split(", ", 1) for line in told.get_all("Project-URL", []))
+    links = dict(line.split(", ", 1) for line in described.get_all("Project-URL", []))
     assert links.keys() == {"Documentation", "Changelog", "Source", "Issues"}
     assert all(link.startswith("https://") for link in links.values())

@@ -38,7 +38,7 @@ from transferd.worker import open_worker
 )
 def dev(*, ephemeral: bool, with_demo: bool, port: int | None) -> None:
     """Start everything needed on this machine, without API keys, on loopback only."""
-    # Without keys there is no other host to choose: everybody who reaches it may do everything.
+    # No --host: without keys every caller may do everything, so only this machine may call.
     chosen = {} if port is None else {"port": port}
     settings = settings_of(auth="off", host="127.0.0.1", **chosen)
     run(until_stopped(_dev(settings, ephemeral, with_demo)))

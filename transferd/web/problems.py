@@ -146,7 +146,7 @@ _CODE_OF_ERROR: tuple[tuple[type[errors.TransferdError], str], ...] = (
     (errors.TransferdError, "internal-error"),
 )
 # What aiohttp raises by itself. A body that is too large is noticed where bodies are read, and 417
-# is an Expect that nobody knows.
+# is an Expect that aiohttp does not know.
 _CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed", 417: "malformed-request"}
 _WITH_RETRY_AFTER = frozenset({409, 429, 503})
 

@@ -124,5 +124,5 @@ def add_routes(application: web.Application, parts: Parts, document: bytes) -> N
     application.router.add_get("/problems/{code}", problem_page)
     application.router.add_get("/docs", docs)
     application.router.add_get("/docs/{file}", docs)
-    # Browsers ask for it whatever page they show.
+    # Browsers ask for it with every page.
     application.router.add_get("/favicon.ico", _answering(static_files()["favicon.ico"]))
