@@ -2,15 +2,12 @@
 
 import asyncio
 import os
-import resource
-import socket
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager
-from functools import partial
+from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import Any
 
-from aiohttp import http_parser, web
+from aiohttp import http_parser
 
 from transferd.actors.router import Router
 from transferd.cache.link import Link
@@ -28,8 +25,8 @@ from transferd.observability.metrics import Metrics
 from transferd.observability.telling import TracingOptions, telling
 from transferd.web.application import build
 from transferd.web.key_uses import KeyUses
+from transferd.web.listener import Listener
 from transferd.web.parts import Lifecycle, Parts
-from transferd.web.protocol import Protocol, Room
 from transferd.web.rendering import Rendering
 from transferd.web.streams import Streams
 
@@ -54,18 +51,26 @@ class Replica:
 
 @asynccontextmanager
 async def open_replica(
-    settings: Settings, limits: Limits, *, drain_linger_s: float | None = None
+    settings: Settings,
+    limits: Limits,
+    *,
+    listener: Listener | None = None,
+    drain_linger_s: float | None = None,
 ) -> AsyncIterator[Replica]:
     """A replica that serves until the block ends, and then drains.
 
-    `drain_linger_s` replaces the time that existing connections are still answered, for where no
-    proxy keeps connections open. Raises ConfigurationError, StoreError or OSError.
+    `listener` is its address, where the caller has taken one before. `drain_linger_s` replaces the
+    time that existing connections are still answered, for where no proxy keeps connections open.
+    Raises ConfigurationError, StoreError or OSError.
     """
     _assert_fast_parser()
+    # A port that is taken is found before the first connection to a server.
+    listener = listener or listener_of(settings, limits)
     clock = time.monotonic
-    metrics = Metrics()
+    metrics = Metrics(with_exemplars=settings.tracing == "on")
     log = Log()
     async with AsyncExitStack() as stack:
+        stack.enter_context(closing(listener))
         facts = await stack.enter_async_context(
             telling(
                 metrics,
@@ -88,15 +93,27 @@ async def open_replica(
             )
         }
         linger_s = limits.drain_linger_s if drain_linger_s is None else drain_linger_s
-        url = await stack.enter_async_context(_serving(parts, linger_s))
-        log.say("serving", url=url, pid=os.getpid())
+        await stack.enter_async_context(_serving(parts, listener, linger_s))
+        log.say("serving", url=listener.url, pid=os.getpid())
         try:
-            yield Replica(parts, url, tasks)
+            yield Replica(parts, listener.url, tasks)
         finally:
             # Said also when the caller is cancelled, which is how SIGTERM ends it.
             log.say("draining")
             await stack.aclose()
             log.say("stopped")
+
+
+def listener_of(
+    settings: Settings, limits: Limits, *, remedy: str = "set TRANSFERD_PORT"
+) -> Listener:
+    """The address of the API. Raises ConfigurationError if the port is taken."""
+    return Listener(
+        settings.host,
+        settings.port,
+        limits,
+        remedy=f"stop what listens there, or {remedy}",
+    )
 
 
 def _tracing(settings: Settings) -> TracingOptions | None:
@@ -172,67 +189,21 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def _serving(parts: Parts, linger_s: float) -> AsyncIterator[str]:
+async def _serving(parts: Parts, listener: Listener, linger_s: float) -> AsyncIterator[None]:
     """Listen; at the end close the listener first, answer what still comes, then what is queued."""
-    runner = web.AppRunner(
-        build(parts), handler_cancellation=False, shutdown_timeout=parts.limits.drain_timeout_s
-    )
-    await runner.setup()
-    assert runner.server is not None
-    room = _room(parts.limits)
-    connect = partial(
-        Protocol,
-        runner.server,
-        loop=asyncio.get_running_loop(),
-        limits=parts.limits,
-        room=room,
-    )
+    room = listener.room
     parts.metrics.gauge(
         "transferd_connections", "Connections of clients.", lambda: room.connections
     )
-    try:
-        listener = _listen(parts.settings, parts.limits)
-        host, port = listener.getsockname()[:2]
-        # Not a site of the runner, which would make aiohttp's own handlers of connections.
-        server = await asyncio.get_running_loop().create_server(
-            connect, sock=listener, backlog=parts.limits.accept_queue_max
-        )
+    async with listener.serving(build(parts)) as server:
         try:
-            yield f"http://{host}:{port}"
+            yield
         finally:
             parts.lifecycle.is_draining = True
             server.close()
             parts.streams.close()
             await asyncio.sleep(linger_s)
             await parts.router.drain()
-    finally:
-        await runner.cleanup()
-
-
-def _room(limits: Limits) -> Room:
-    # Each takes a file, and the system may allow fewer of them.
-    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if files == resource.RLIM_INFINITY:
-        return Room(limits.connections_max)
-    return Room(max(1, min(limits.connections_max, files - limits.files_kept_back)))
-
-
-def _listen(settings: Settings, limits: Limits) -> socket.socket:
-    try:
-        listener = socket.create_server((settings.host, settings.port))
-    except OSError as error:
-        # The library appends the address to the system's words.
-        reason = str(error.strerror).partition(" (")[0]
-        raise ConfigurationError(
-            f"cannot listen on {settings.host}:{settings.port} ({reason}): stop what"
-            " listens there, or set TRANSFERD_PORT"
-        ) from error
-    if hasattr(socket, "TCP_USER_TIMEOUT"):
-        # Connections inherit it. What a client does not take would else wait for it for ever, also
-        # in a connection that was closed.
-        wait_ms = int(limits.send_wait_s * 1000)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, wait_ms)
-    return listener
 
 
 async def _read_currencies(database: Database) -> dict[str, Currency]:

@@ -1,13 +1,13 @@
 """Composition root of the notification worker: the relay, the notifier, or both."""
 
 import asyncio
-import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import (
     AbstractAsyncContextManager,
     AsyncExitStack,
     asynccontextmanager,
+    closing,
     suppress,
 )
 from datetime import UTC, datetime
@@ -38,6 +38,7 @@ from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
 from transferd.observability.telling import TracingOptions, telling
+from transferd.web.listener import Listener
 
 Only = Literal["relay", "notifier"]
 
@@ -92,11 +93,14 @@ async def open_worker(
     Without an address of RabbitMQ both happen in this process alone, which is for `transferd dev`.
     `wakeup` is set when there is news. Raises ConfigurationError, StoreError or OSError.
     """
-    metrics = metrics or Metrics()
+    metrics = metrics or Metrics(with_exemplars=settings.tracing == "on")
     log = Log()
     wakeup = wakeup or asyncio.Event()
     worker = Worker()
     async with AsyncExitStack() as stack:
+        listener = None
+        if tells_status:
+            listener = stack.enter_context(closing(_listener(settings, limits)))
         if facts is None:
             facts = await stack.enter_async_context(_telling(settings, limits, metrics, log))
         database = await stack.enter_async_context(
@@ -125,13 +129,22 @@ async def open_worker(
                 )
                 await parts.start("consumer", rabbit.run(), lambda: rabbit.fault)
                 await parts.notify(rabbit)
-        if tells_status:
-            worker.url = await stack.enter_async_context(_status(settings, worker, metrics))
+        if listener is not None:
+            worker.url = await stack.enter_async_context(_status(listener, worker, metrics))
         try:
             yield worker
         finally:
             log.say("worker stopping")
             await stack.aclose()
+
+
+def _listener(settings: Settings, limits: Limits) -> Listener:
+    return Listener(
+        settings.worker_host,
+        settings.worker_port,
+        limits,
+        remedy="stop what listens there, or set TRANSFERD_WORKER_PORT",
+    )
 
 
 def _telling(
@@ -288,7 +301,7 @@ async def _check_schema(database: Database) -> None:
 
 
 @asynccontextmanager
-async def _status(settings: Settings, worker: Worker, metrics: Metrics) -> AsyncIterator[str]:
+async def _status(listener: Listener, worker: Worker, metrics: Metrics) -> AsyncIterator[str]:
     """`/healthz`, `/readyz` and `/metrics` of the worker."""
 
     async def healthz(_: web.Request) -> web.Response:
@@ -300,31 +313,13 @@ async def _status(settings: Settings, worker: Worker, metrics: Metrics) -> Async
             return web.json_response({"status": "not ready", "why": complaints}, status=503)
         return web.json_response({"status": "ready"})
 
-    async def show_metrics(_: web.Request) -> web.Response:
-        return web.Response(
-            body=metrics.text(),
-            headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-        )
+    async def show_metrics(request: web.Request) -> web.Response:
+        body, media_type = metrics.exposed(request.headers.getall("Accept", ()))
+        return web.Response(body=body, headers={"Content-Type": media_type})
 
     application = web.Application()
     application.router.add_get("/healthz", healthz)
     application.router.add_get("/readyz", readyz)
     application.router.add_get("/metrics", show_metrics)
-    runner = web.AppRunner(application, access_log=None)
-    await runner.setup()
-    try:
-        site = web.TCPSite(runner, settings.worker_host, settings.worker_port)
-        try:
-            await site.start()
-        except OSError as error:
-            # The loop puts the address into the system's words; a name that leads nowhere has none.
-            number = error.errno or 0
-            reason = os.strerror(number) if number > 0 else error.strerror
-            raise ConfigurationError(
-                f"cannot listen on {settings.worker_host}:{settings.worker_port} ({reason}): stop"
-                " what listens there, or set TRANSFERD_WORKER_PORT"
-            ) from error
-        host, port = runner.addresses[0][:2]
-        yield f"http://{host}:{port}"
-    finally:
-        await runner.cleanup()
+    async with listener.serving(application):
+        yield listener.url

@@ -29,7 +29,7 @@ async def test_a_version_that_is_known_is_not_sent_again(replicas: Replicas) -> 
         assert (reply.status, reply.body) == (304, b""), known
         assert reply.headers["ETag"] == '"w1"'
         assert reply.headers["X-Cache"] == "hit"
-        assert reply.headers["Cache-Control"] == "no-cache"
+        assert reply.headers["Cache-Control"] == "private, no-cache"
     for other in ('"w0"', "w1", '"w11"', '"W1"', ""):
         reply = await api.get(f"/wallets/{ada}", {"If-None-Match": other})
         assert (reply.status, reply.json["balance"]) == (200, 100), other

@@ -27,6 +27,7 @@ NOBODY = "postgresql://transferd@127.0.0.1:9/transferd"
 
 def invoke(*arguments: str, **settings: str) -> Result:
     """Run in this process, with these settings and no others of the service."""
+    settings = {"port": "0"} | settings
     names = ("DATABASE_URL", "REDIS_URL", "AMQP_URL", "PORT", "HOST", "AUTH", "CACHE", "LOG_LEVEL")
     environment = {f"TRANSFERD_{name}": settings.get(name.lower()) for name in names}
     return CliRunner().invoke(main, arguments, env=environment)
@@ -130,10 +131,11 @@ async def test_serve_without_redis_says_so_unless_it_is_turned_off(database: Dat
         assert (reply.json["balance"], reply.headers["X-Cache"]) == (5, "bypass")
 
 
-async def test_a_port_in_use_is_one_line(database: Database) -> None:
+async def test_a_port_in_use_is_one_line_before_any_server_is_asked() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        code, output = await run("serve", settings=settings_of(database, TRANSFERD_PORT=port))
+        settings = {"TRANSFERD_PORT": port, "TRANSFERD_DATABASE_URL": NOBODY}
+        code, output = await run("serve", settings=settings)
     assert code == 1
     assert output.splitlines()[-1] == (
         f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop what listens"

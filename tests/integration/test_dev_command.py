@@ -22,6 +22,7 @@ from tests.support.truth import faults_in, row_count
 from tests.support.waiting import patient_s, until
 from tests.support.walk import README_URL, printed_walk, walk_in_readme, walk_moves_money
 from transferd.devstack import find_rabbitmq
+from transferd.devstack.ports import free_port
 from transferd.devstack.process import Process
 
 READY = "Ctrl-C stops everything."
@@ -333,16 +334,36 @@ async def test_without_rabbitmq_a_transfer_is_told_all_the_same_also_after_a_res
 # What cannot be had
 
 
-async def test_a_port_in_use_is_one_line(tmp_path: Path, database: Database) -> None:
+@pytest.mark.parametrize("chosen_by", ["option", "variable"])
+async def test_a_port_in_use_is_one_line_before_any_server_starts(
+    tmp_path: Path, chosen_by: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        environment = settings(tmp_path, **given_servers(database), TRANSFERD_PORT=port)
-        code, output = await run("dev", settings=environment)
+        if chosen_by == "option":
+            code, output = await run("dev", "--port", port, settings=settings(tmp_path))
+        else:
+            code, output = await run("dev", settings=settings(tmp_path, TRANSFERD_PORT=port))
     assert code == 1
     assert output.splitlines() == [
         f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop what listens"
-        " there, or set TRANSFERD_PORT"
+        " there, or choose another port with --port"
     ]
+    assert entries(tmp_path) == []
+
+
+async def test_the_port_can_be_chosen(tmp_path: Path, database: Database) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = free_port()
+        environment = settings(
+            tmp_path, **given_servers(database), TRANSFERD_PORT=str(taken.getsockname()[1])
+        )
+        async with running("dev", "--port", str(port), settings=environment) as command:
+            await command.says(READY)
+            assert command.url == f"http://127.0.0.1:{port}"
+            async with client(command) as api:
+                assert (await api.get("/readyz")).status == 200
+            await stopped(command, signal.SIGINT)
 
 
 async def test_a_second_run_on_the_same_data_is_one_line(

@@ -2,16 +2,21 @@
 
 import re
 import shutil
+from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 import pytest
 import yaml
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.conftest import Database, Replicas, Workers
 from tests.support.api import Api
+from tests.support.collector import collecting
+from tests.support.contract import transfer_body
 from tests.support.endpoints import new_webhook
 from tests.support.pressure import counted
 from tests.support.promql import FOREIGN, exported, faults, labels_in, names_in
@@ -36,6 +41,13 @@ from transferd.worker import Worker
 
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 KEY = "a-key-that-nobody-else-has"
+TRACE = "4b" * 16
+# What Prometheus 3 sends with each scrape.
+ACCEPT = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
 
 
 async def metrics_of(api: Api) -> str:
@@ -111,6 +123,45 @@ async def test_all_that_was_promised_is_exported_and_names_nobody(
         assert KEY not in line
         assert "client" not in line.rpartition("}")[0], line
         assert not name.endswith(("_ms", "_milliseconds", "_kb", "_percent")), name
+
+
+async def test_prometheus_gets_openmetrics_with_the_traces_of_a_replica_and_a_worker(
+    database: Database, replicas: Replicas, workers: Workers
+) -> None:
+    async with collecting() as collector, receiving() as receiver:
+        tracing: dict[str, Any] = {"tracing": "on", "tracing_endpoint": collector.url}
+        worker = await workers.start(**tracing)
+        api = await replicas.start(**tracing, tracing_ratio=0.0)
+        ada, bob = await api.wallet(100), await api.wallet()
+        await new_webhook(database, receiver.url, wallet=bob)
+        traced = {"traceparent": f"00-{TRACE}-{'0f' * 8}-01"}
+        body = transfer_body(ada, bob, 1)
+        assert (await api.post("/transfers", body, key="k", headers=traced)).status == 201
+
+        async def shown(url: str) -> dict[str, set[str]]:
+            """The traces that the times of each histogram lead to."""
+            async with api.session.get(f"{url}/metrics", headers={"Accept": ACCEPT}) as reply:
+                kind = reply.headers["Content-Type"]
+                text = await reply.text()
+            assert kind == "application/openmetrics-text; version=1.0.0; charset=utf-8"
+            found: dict[str, set[str]] = defaultdict(set)
+            for family in text_string_to_metric_families(text):  # type: ignore[no-untyped-call]
+                for sample in family.samples:
+                    if sample.exemplar is not None:
+                        found[family.name].add(sample.exemplar.labels["trace_id"])
+            return found
+
+        assert await shown(api.url) == {"http_server_request_duration_seconds": {TRACE}}
+        lag = "transferd_notification_lag_seconds"
+
+        async def it_is_delivered() -> bool:
+            return await shown(worker.url) == {lag: {TRACE}}
+
+        await until(it_is_delivered)
+        for text in (await metrics_of(api), await metrics_of_worker(worker)):
+            report = promtool("check", "metrics", told=text)
+            assert (report.returncode, report.stdout + report.stderr) == (0, "")
+            assert TRACE not in text
 
 
 def test_names_and_labels_are_found_in_promql() -> None:

@@ -241,12 +241,14 @@ async def test_failures_are_simulated_only_aloud(
         assert await command.end() == 0
 
 
-async def test_a_port_in_use_is_one_line(workers: Workers) -> None:
+async def test_a_port_in_use_is_one_line_before_any_server_is_asked() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        settings = environment(
-            workers, TRANSFERD_WORKER_PORT=port, TRANSFERD_AMQP_URL=NOTHING_LISTENS
-        )
+        settings = {
+            "TRANSFERD_WORKER_PORT": port,
+            "TRANSFERD_AMQP_URL": NOTHING_LISTENS,
+            "TRANSFERD_DATABASE_URL": "postgresql://transferd@127.0.0.1:9/transferd",
+        }
         code, output = await run("worker", settings=settings)
     assert code == 1
     assert output.splitlines()[-1] == (

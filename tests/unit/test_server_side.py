@@ -47,7 +47,7 @@ def busy_replica(groups: int) -> str:
         metrics(WalletRead("hit"))
         metrics(WalletRead("hit"))
         metrics(WalletRead("miss"))
-    return metrics.text().decode()
+    return metrics.exposed()[0].decode()
 
 
 def sample(at_s: float, counted: dict[Series, float], gauges: dict[str, float]) -> Sample:

@@ -3,7 +3,7 @@
 import asyncio
 import re
 from collections.abc import Coroutine
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,23 @@ from transferd.devstack import DevStack
 from transferd.ledger.migrate import migrate
 from transferd.observability.facts import Fact, GroupCommitted
 from transferd.observability.logging import configure
-from transferd.service import Replica, open_replica
+from transferd.service import Replica, listener_of, open_replica
 from transferd.worker import open_worker
 
 
 @click.command()
 @click.option("--ephemeral", is_flag=True, help="Throw all data away at the end.")
 @click.option("--demo", "with_demo", is_flag=True, help="Fill in users, wallets and transfers.")
-def dev(*, ephemeral: bool, with_demo: bool) -> None:
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    help="Port of the API, in place of TRANSFERD_PORT or 8080; 0 takes a free one.",
+)
+def dev(*, ephemeral: bool, with_demo: bool, port: int | None) -> None:
     """Start everything needed on this machine, without API keys, on loopback only."""
-    settings = settings_of(auth="off", host="127.0.0.1")
+    # No --host: without keys every caller may do everything, so only this machine may call.
+    chosen = {} if port is None else {"port": port}
+    settings = settings_of(auth="off", host="127.0.0.1", **chosen)
     run(until_stopped(_dev(settings, ephemeral, with_demo)))
 
 
@@ -42,6 +49,10 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
     limits = settings.limits_of()
     configure("WARNING" if settings.log_level == "INFO" else settings.log_level)
     async with AsyncExitStack() as exits:
+        # A port that is taken is found before the servers start.
+        listener = exits.enter_context(
+            closing(listener_of(settings, limits, remedy="choose another port with --port"))
+        )
         stack = await exits.enter_async_context(
             DevStack(
                 Path(settings.data_dir),
@@ -66,7 +77,7 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
             console.print(f"applied {name}")
         # Nothing proxies a local run, so no connection has to be lingered for.
         replica = await exits.enter_async_context(
-            open_replica(settings, limits, drain_linger_s=0.0)
+            open_replica(settings, limits, listener=listener, drain_linger_s=0.0)
         )
         worker = await exits.enter_async_context(
             open_worker(

@@ -16,6 +16,7 @@ import aiohttp
 import click
 
 from transferd.config import ConfigurationError, Limits, Settings
+from transferd.web.listener import url_of
 
 _PROGRAM = (sys.executable, "-m", "transferd", "serve", "--supervised")
 # What `transferd serve` exits with when the environment is wrong: trying again would not help.
@@ -124,7 +125,7 @@ class Supervisor:
         async with aiohttp.ClientSession() as session:
             deadline = time.monotonic() + self._limits.replica_start_s
             while time.monotonic() < deadline:
-                if await _is_ready(session, f"http://{self._host}:{port}/readyz"):
+                if await _is_ready(session, f"{url_of(self._host, port)}/readyz"):
                     return True
                 await asyncio.sleep(self._limits.replica_poll_s)
         return False

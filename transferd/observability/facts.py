@@ -3,6 +3,9 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+# Monitoring asks them every few seconds; spans of them would only hide the others.
+UNTRACED_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
+
 
 class About(NamedTuple):
     """Whose request it was, and for which transfer: the ids to look for in traces and logs."""

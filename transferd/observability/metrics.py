@@ -1,6 +1,6 @@
 """Facts -> Prometheus metrics, in a registry of this process's own."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Protocol
 
 from prometheus_client import (
@@ -11,10 +11,11 @@ from prometheus_client import (
     Info,
     ProcessCollector,
 )
-from prometheus_client.exposition import generate_latest
 
 from transferd import __version__
+from transferd.observability.exposition import exposed
 from transferd.observability.facts import (
+    UNTRACED_ROUTES,
     ActorFailed,
     CacheFailed,
     CommandPoisoned,
@@ -34,6 +35,7 @@ from transferd.observability.facts import (
     SpansLost,
     WalletRead,
 )
+from transferd.observability.traceparent import is_sampled
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 5, 10)
@@ -56,10 +58,14 @@ class Pool(Protocol):
 
 
 class Metrics:
-    """A hook for `Facts`. `text` is what `/metrics` shows."""
+    """A hook for `Facts`. `exposed` is what `/metrics` shows.
 
-    def __init__(self) -> None:
+    `with_exemplars` says that traces are recorded, so that times can lead to one of them.
+    """
+
+    def __init__(self, *, with_exemplars: bool = False) -> None:
         self.registry = CollectorRegistry()
+        self._with_exemplars = with_exemplars
         self._gauges: dict[str, Gauge] = {}
         self._tell_of_the_process()
         self._tell_of_notifications()
@@ -160,10 +166,8 @@ class Metrics:
                 self._failures.labels(code).inc()
             case CacheFailed(error):
                 self._cache_failures.labels(type(error).__name__).inc()
-            case NotificationFinished(sink, result, attempt, lag_s):
-                self._notifications.labels(sink, result, str(attempt)).inc()
-                if result == "delivered":
-                    self._lag.labels(sink).observe(lag_s)
+            case NotificationFinished():
+                self._notification(fact)
             case DeadLettersKept(letters):
                 self._dead_letters.inc(letters)
             case OutboxRelayed(events, duration_s):
@@ -198,9 +202,9 @@ class Metrics:
             pool=name,
         )
 
-    def text(self) -> bytes:
-        """All metrics in the Prometheus text format."""
-        return generate_latest(self.registry)
+    def exposed(self, accept: Iterable[str] = ()) -> tuple[bytes, str]:
+        """All metrics and their media type; `accept` are the lines of the Accept header."""
+        return exposed(self.registry, accept)
 
     def _request(self, fact: RequestFinished) -> None:
         key = (fact.method, fact.route, fact.status)
@@ -208,7 +212,23 @@ class Metrics:
         if child is None:
             child = self._requests.labels(fact.method, fact.route, str(fact.status))
             self._request_children[key] = child
-        child.observe(fact.duration_s)
+        asked = fact.asked
+        if asked is None or fact.route in UNTRACED_ROUTES:
+            child.observe(fact.duration_s)
+        else:
+            child.observe(fact.duration_s, self._exemplar(asked.about.traceparent))
+
+    def _notification(self, fact: NotificationFinished) -> None:
+        self._notifications.labels(fact.sink, fact.result, str(fact.attempt)).inc()
+        if fact.result == "delivered":
+            delivery = None if fact.sent is None else fact.sent.delivery
+            self._lag.labels(fact.sink).observe(fact.lag_s, self._exemplar(delivery))
+
+    def _exemplar(self, traceparent: str | None) -> dict[str, str] | None:
+        """The trace to look at, if it is recorded."""
+        if not self._with_exemplars or traceparent is None or not is_sampled(traceparent):
+            return None
+        return {"trace_id": traceparent[3:35]}
 
     def _read(self, cache: str) -> None:
         child = self._read_children.get(cache)

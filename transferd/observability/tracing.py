@@ -23,6 +23,7 @@ from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode,
 from transferd import __version__
 from transferd.limits import Limits
 from transferd.observability.facts import (
+    UNTRACED_ROUTES,
     About,
     EventsPublished,
     Fact,
@@ -42,8 +43,6 @@ from transferd.observability.traceparent import (
 
 Attributes = dict[str, str | int | bool]
 
-# Asked every few seconds by those who watch the service; nobody wants to find them in traces.
-_NOT_TRACED = frozenset({"/healthz", "/readyz", "/metrics"})
 _SCOPE = InstrumentationScope("transferd", __version__)
 _NS = 1_000_000_000
 # More than this is no jitter of two readings.
@@ -141,7 +140,7 @@ class Tracing:
 
     def _request(self, fact: RequestFinished) -> None:
         asked = fact.asked
-        if asked is None or fact.route in _NOT_TRACED:
+        if asked is None or fact.route in UNTRACED_ROUTES:
             return
         attributes: Attributes = {
             "http.request.method": "_OTHER" if fact.method == "other" else fact.method,

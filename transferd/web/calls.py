@@ -132,9 +132,10 @@ class Call:
 
     async def _read(self, bytes_max: int | None = None) -> bytes:
         request, limits = self.request, self.parts.limits
+        allowed = bytes_max or limits.body_bytes_max
         # What says that it is too large is not waited for.
-        if (request.content_length or 0) > (bytes_max or limits.body_bytes_max):
-            raise Problem("body-too-large", headers=_CLOSE)
+        if (request.content_length or 0) > allowed:
+            raise _too_large(allowed)
         if bytes_max is not None:
             request = request.clone(client_max_size=bytes_max)
         try:
@@ -143,7 +144,7 @@ class Call:
             async with asyncio.timeout(wait_s):
                 return await request.read()
         except web.HTTPRequestEntityTooLarge:
-            raise Problem("body-too-large", headers=_CLOSE) from None
+            raise _too_large(allowed) from None
         except TimeoutError:
             detail = f"The body did not arrive within {limits.body_wait_s:g} s."
             raise Problem("malformed-json", detail, headers=_CLOSE) from None
@@ -161,6 +162,11 @@ class Call:
         encodings = headers.getall("Content-Encoding", ())
         if any(encoding.lower() != "identity" for encoding in encodings):
             raise Problem("unsupported-media-type", "Send the body uncompressed.")
+
+
+def _too_large(bytes_max: int) -> Problem:
+    detail = f"A body may have at most {bytes_max} bytes at this address."
+    return Problem("body-too-large", detail, facts={"bytes_max": bytes_max}, headers=_CLOSE)
 
 
 def fingerprint_of(*parts: object) -> bytes:

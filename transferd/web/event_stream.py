@@ -11,7 +11,6 @@ from transferd.web.streams import EVENT_STREAM, Frame, Watch
 
 HEADERS = {
     "Content-Type": EVENT_STREAM,
-    "Cache-Control": "no-store",
     # Nginx would collect events until a buffer is full.
     "X-Accel-Buffering": "no",
 }

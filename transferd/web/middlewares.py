@@ -23,7 +23,6 @@ from transferd.web.problems import MEDIA_TYPE, Problem
 
 ORIGIN = web.RequestKey("origin", Origin)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"})
-_CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed", 413: "body-too-large"}
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -50,7 +49,7 @@ def edge(
             facts.emit(EnvelopeFailed(failed.code))
             response = _response(failed, origin)
         except web.HTTPException as error:
-            response = _response(_problem_of(error), origin)
+            response = _response(Problem.of_http(error), origin)
         except Exception as error:
             about = About(origin.request_id, origin.traceparent)
             facts.emit(RequestFailed(about, _route(request), error))
@@ -103,13 +102,3 @@ def _response(problem: Problem, origin: Origin) -> web.Response:
         # aiohttp only says what is in a header; this it does.
         response.force_close()
     return response
-
-
-def _problem_of(error: web.HTTPException) -> Problem:
-    code = _CODE_OF_STATUS.get(error.status)
-    headers = {"Allow": error.headers["Allow"]} if "Allow" in error.headers else None
-    if code is not None:
-        return Problem(code, headers=headers)
-    if error.status < 500:
-        return Problem("invalid-request", error.reason)
-    return Problem("internal-error")

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
+from aiohttp import web
 
 from transferd.commit.envelope import Origin
 from transferd.domain import errors
@@ -80,7 +81,9 @@ TYPES: dict[str, ProblemType] = {
     "version-not-reached": ProblemType(
         412, "Version not reached", "The wallet has not reached min_version; `version` is its own."
     ),
-    "body-too-large": ProblemType(413, "Body too large", "The body has more bytes than allowed."),
+    "body-too-large": ProblemType(
+        413, "Body too large", "The body has more than the `bytes_max` bytes of this address."
+    ),
     "unsupported-media-type": ProblemType(
         415, "Unsupported media type", "Send Content-Type: application/json, not compressed."
     ),
@@ -142,6 +145,9 @@ _CODE_OF_ERROR: tuple[tuple[type[errors.TransferdError], str], ...] = (
     (errors.RequestInProgress, "request-in-progress"),
     (errors.TransferdError, "internal-error"),
 )
+# What aiohttp raises by itself. A body that is too large is noticed where bodies are read, and 417
+# is an Expect that aiohttp does not know.
+_CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed", 417: "malformed-request"}
 _WITH_RETRY_AFTER = frozenset({409, 429, 503})
 
 
@@ -180,6 +186,17 @@ class Problem(Exception):
             headers["Retry-After"] = str(error.retry_after_s)
         # The sentence is the type's, never the driver's: no SQL, no address.
         return cls(code, TYPES[code].meaning, headers=headers)
+
+    @classmethod
+    def of_http(cls, error: web.HTTPException) -> "Problem":
+        """The problem that an error of aiohttp is shown as."""
+        code = _CODE_OF_STATUS.get(error.status)
+        if code is not None:
+            allow = error.headers.get("Allow")
+            return cls(code, headers=None if allow is None else {"Allow": allow})
+        if error.status < 500:
+            return cls("invalid-request", error.reason)
+        return cls("internal-error")
 
     @classmethod
     def of_refusal(cls, refused: errors.Refused) -> "Problem":

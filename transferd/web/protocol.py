@@ -7,6 +7,7 @@ from aiohttp import web
 
 from transferd.config import Limits
 from transferd.web.calls import origin_of
+from transferd.web.headers import complete
 from transferd.web.problems import MEDIA_TYPE, Problem
 
 
@@ -78,9 +79,13 @@ class Protocol(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the answer. What no middleware has seen is an Expect that aiohttp does not know."""
+        """Send the answer, with the headers that every one has, whichever part has made it.
+
+        An HTTPException is one that no middleware has seen, such as that of an unknown Expect.
+        """
         if isinstance(resp, web.HTTPException):
-            resp = self.handle_error(request, resp.status)
+            resp = _answer(request, Problem.of_http(resp))
+        complete(resp.headers)
         return await super().finish_response(request, resp, start_time)
 
     def handle_error(
@@ -99,15 +104,7 @@ class Protocol(web.RequestHandler):
             raise ConnectionError("an answer has begun; nothing can be added to it")
         if status >= 500:
             self.log_exception("a connection failed", exc_info=exc)
-        problem = Problem("malformed-request" if status < 500 else "internal-error")
-        origin = origin_of(request)
-        response = web.Response(
-            status=problem.status,
-            body=problem.body(origin),
-            headers={"Content-Type": MEDIA_TYPE, "X-Request-Id": origin.request_id},
-        )
-        response.force_close()
-        return response
+        return _answer(request, Problem("malformed-request" if status < 500 else "internal-error"))
 
     def _expect_request(self, requests_before: int) -> None:
         self._head_timer = None
@@ -118,3 +115,18 @@ class Protocol(web.RequestHandler):
         # Nothing is said to it: what it would not send it would not read either.
         if self.transport is not None:
             self.transport.abort()
+
+
+def _answer(request: web.BaseRequest, problem: Problem) -> web.Response:
+    origin = origin_of(request)
+    response = web.Response(
+        status=problem.status,
+        body=problem.body(origin),
+        headers={
+            "Content-Type": MEDIA_TYPE,
+            "X-Request-Id": origin.request_id,
+            **problem.headers,
+        },
+    )
+    response.force_close()
+    return response

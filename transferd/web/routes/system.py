@@ -1,9 +1,9 @@
 """Health, metrics, documentation."""
 
 import asyncio
-from functools import partial
+from collections.abc import Awaitable, Callable, Mapping
+from functools import cache, partial
 from html import escape
-from importlib import resources
 
 import orjson
 from aiohttp import web
@@ -11,12 +11,11 @@ from aiohttp import web
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.web import problems
+from transferd.web.documents import Document, static_files
 from transferd.web.parts import Parts
 from transferd.web.problems import Problem
 
 _PING_TIMEOUT_S = 1.0
-_STATIC = resources.files("transferd.web").joinpath("static")
-_MEDIA_TYPES = {".js": "text/javascript", ".css": "text/css", ".html": "text/html"}
 
 
 async def healthz(_: web.Request) -> web.Response:
@@ -51,59 +50,79 @@ async def _answers(database: Database) -> bool:
     return asking.result()
 
 
-async def metrics(parts: Parts, _: web.Request) -> web.Response:
-    """GET /metrics: Prometheus text format."""
+async def metrics(parts: Parts, request: web.Request) -> web.Response:
+    """GET /metrics: the text format of Prometheus or OpenMetrics, as Accept says."""
     parts.lifecycle.database_answers = await _answers(parts.probe)
-    return web.Response(
-        body=parts.metrics.text(),
-        headers={"Content-Type": "text/plain; version=0.0.4; charset=utf-8"},
-    )
+    body, media_type = parts.metrics.exposed(request.headers.getall("Accept", ()))
+    return web.Response(body=body, headers={"Content-Type": media_type})
 
 
-async def problem_page(request: web.Request) -> web.Response:
-    """GET /problems/{code}: what a problem means, for people."""
-    code = request.match_info["code"]
-    kind = problems.TYPES.get(code)
-    if kind is None:
-        raise Problem("not-found")
-    html = (
-        f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(kind.title)}</title>"
-        f"<h1>{escape(kind.title)}</h1><p><code>{kind.status} {code}</code>"
-        f"<p>{escape(kind.meaning)}"
-    )
-    return web.Response(text=html, content_type="text/html")
+async def index(_: web.Request) -> web.Response:
+    """GET /: people who look at the address find the documentation."""
+    return web.Response(status=302, headers={"Location": "/docs"})
 
 
-async def problem_list(_: web.Request) -> web.Response:
-    """GET /problems: all of them."""
+@cache
+def problem_pages() -> dict[str, Document]:
+    """What each problem means, for people, by its code."""
+    return {
+        code: Document(
+            (
+                f"<!doctype html><html lang=en><meta charset=utf-8><title>{escape(kind.title)}"
+                f"</title><h1>{escape(kind.title)}</h1><p><code>{kind.status} {code}</code>"
+                f"<p>{escape(kind.meaning)}"
+            ).encode(),
+            "text/html; charset=utf-8",
+        )
+        for code, kind in problems.TYPES.items()
+    }
+
+
+@cache
+def problem_list() -> Document:
+    """All problems."""
     rows = [
         {"code": code, "status": kind.status, "title": kind.title, "meaning": kind.meaning}
         for code, kind in problems.TYPES.items()
     ]
-    return web.Response(body=orjson.dumps({"data": rows}), content_type="application/json")
+    return Document(orjson.dumps({"data": rows}), "application/json")
+
+
+async def problem_page(request: web.Request) -> web.Response:
+    """GET /problems/{code}."""
+    return _found(problem_pages(), request.match_info["code"]).answer(request)
 
 
 async def docs(request: web.Request) -> web.Response:
     """GET /docs: Swagger UI, from files of this package."""
-    name = request.match_info.get("file") or "index.html"
-    file = _STATIC.joinpath(name)
-    suffix = name[name.rfind(".") :]
-    if "/" in name or suffix not in _MEDIA_TYPES or not file.is_file():
+    return _found(static_files(), request.match_info.get("file", "index.html")).answer(request)
+
+
+def _found(documents: Mapping[str, Document], name: str) -> Document:
+    document = documents.get(name)
+    if document is None:
         raise Problem("not-found")
-    return web.Response(body=file.read_bytes(), content_type=_MEDIA_TYPES[suffix], charset="utf-8")
+    return document
+
+
+def _answering(document: Document) -> Callable[[web.Request], Awaitable[web.Response]]:
+    async def answer(request: web.Request) -> web.Response:
+        return document.answer(request)
+
+    return answer
 
 
 def add_routes(application: web.Application, parts: Parts, document: bytes) -> None:
     """The addresses that are not part of the resources."""
-
-    async def openapi(_: web.Request) -> web.Response:
-        return web.Response(body=document, content_type="application/json")
-
+    openapi = Document(document, "application/json")
+    application.router.add_get("/", index)
     application.router.add_get("/healthz", healthz)
     application.router.add_get("/readyz", partial(readyz, parts))
     application.router.add_get("/metrics", partial(metrics, parts))
-    application.router.add_get("/openapi.json", openapi)
-    application.router.add_get("/problems", problem_list)
+    application.router.add_get("/openapi.json", _answering(openapi))
+    application.router.add_get("/problems", _answering(problem_list()))
     application.router.add_get("/problems/{code}", problem_page)
     application.router.add_get("/docs", docs)
     application.router.add_get("/docs/{file}", docs)
+    # Browsers ask for it with every page.
+    application.router.add_get("/favicon.ico", _answering(static_files()["favicon.ico"]))

@@ -13,6 +13,7 @@ from transferd.ledger.store import wallets as store
 from transferd.observability.facts import WalletRead
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call, fingerprint_of, invalid, metadata_text
+from transferd.web.conditions import is_known
 from transferd.web.operations import Handler, Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import entry_view, wallet_view
@@ -81,8 +82,10 @@ async def read(call: Call) -> web.Response:
             f"The wallet is at version {snapshot.version}, not yet at {min_version}.",
             facts={"version": snapshot.version},
         )
-    headers = {"ETag": f'"w{snapshot.version}"', "X-Cache": cache, "Cache-Control": "no-cache"}
-    if _is_known(call, headers["ETag"]):
+    # A client may keep it and has to ask each time, or else If-None-Match would never be sent.
+    caching = "private, no-cache"
+    headers = {"ETag": f'"w{snapshot.version}"', "X-Cache": cache, "Cache-Control": caching}
+    if is_known(call.request, headers["ETag"]):
         return web.Response(status=304, headers=headers)
     return shown(snapshot.body, **headers)
 
@@ -209,15 +212,6 @@ def _refuse_funding(call: Call, id: str) -> None:
             "forbidden",
             "A funding wallet can be neither frozen nor closed, and has no overdraft limit.",
         )
-
-
-def _is_known(call: Call, etag: str) -> bool:
-    """Whether If-None-Match names the tag (weak comparison, RFC 9110 section 13.1.2)."""
-    header = call.request.headers.get("If-None-Match")
-    if header is None:
-        return False
-    tags = {tag.strip().removeprefix("W/") for tag in header.split(",")}
-    return etag in tags or "*" in tags
 
 
 def _status_operation(kind: ChangeKind, summary: str, *refusals: str) -> Operation:

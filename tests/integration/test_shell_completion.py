@@ -1,0 +1,59 @@
+"""Shells complete commands and options with the lines of README.md in their start-up files."""
+
+import os
+import re
+
+import pytest
+
+from tests.support.command import TRANSFERD, environment
+from tests.support.configuration import README
+from tests.support.finished import ran
+from transferd.cli import main
+
+PATH = os.pathsep.join((str(TRANSFERD.parent), os.environ["PATH"]))
+# How a script begins that is for this shell.
+FIRST_LINE = {
+    "bash": "_transferd_completion() {",
+    "zsh": "#compdef transferd",
+    "fish": "function _transferd_completion;",
+}
+
+
+def line_for(shell: str) -> str:
+    """The line that the README names for the shell."""
+    [line] = re.findall(rf"^.*_TRANSFERD_COMPLETE={shell}_source.*$", README.read_text(), re.M)
+    return str(line)
+
+
+@pytest.mark.parametrize("shell", FIRST_LINE)
+async def test_each_shell_gets_a_script_and_the_words_to_choose_from(shell: str) -> None:
+    [asked] = re.findall(r"(\w+)=(\w+)_source transferd", line_for(shell))
+    assert asked == ("_TRANSFERD_COMPLETE", shell)
+    code, script = await ran(TRANSFERD, _TRANSFERD_COMPLETE=f"{shell}_source")
+    assert code == 0
+    assert script.strip().startswith(FIRST_LINE[shell])
+    typed = {"COMP_WORDS": "transferd ", "COMP_CWORD": "" if shell == "fish" else "1"}
+    code, words = await ran(TRANSFERD, _TRANSFERD_COMPLETE=f"{shell}_complete", **typed)
+    assert code == 0
+    for name in main.commands:
+        assert re.search(rf"\b{name}\b", words), words
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [("transferd de", {"dev", "dead-letters"}), ("transferd dev --po", {"--port"})],
+)
+async def test_bash_completes_what_was_typed(typed: str, expected: set[str]) -> None:
+    script = f"""
+    {line_for("bash")}
+    COMP_WORDS=({typed})
+    COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+    _transferd_completion transferd
+    printf '%s\\n' "${{COMPREPLY[@]}}"
+    complete -p transferd
+    """
+    code, output = await ran("bash", "--norc", "-c", script, **environment({"PATH": PATH}))
+    assert code == 0, output
+    *words, registered = output.splitlines()
+    assert set(words) == expected
+    assert registered.startswith("complete ")

@@ -1,0 +1,169 @@
+"""The format of `/metrics`, and the traces that its times lead to."""
+
+import pytest
+from prometheus_client.openmetrics.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
+
+from transferd.observability.exposition import prefers_openmetrics
+from transferd.observability.facts import (
+    About,
+    Asked,
+    GroupCommitted,
+    NotificationFinished,
+    RequestFinished,
+    Sent,
+    WalletRead,
+)
+from transferd.observability.metrics import Metrics
+
+TRACE = "4b" * 16
+SAMPLED = f"00-{TRACE}-{'0f' * 8}-01"
+UNSAMPLED = f"00-{TRACE}-{'0f' * 8}-00"
+OPENMETRICS = "application/openmetrics-text"
+# What Prometheus sends, by its version.
+PROMETHEUS_3 = (
+    "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
+    "application/openmetrics-text;version=0.0.1;q=0.5,"
+    "text/plain;version=1.0.0;escaping=allow-utf-8;q=0.4,text/plain;version=0.0.4;q=0.3,*/*;q=0.2"
+)
+PROMETHEUS_3_NATIVE = (
+    "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=delimited;"
+    "escaping=allow-utf-8;q=0.7," + PROMETHEUS_3
+)
+PROMETHEUS_2 = (
+    "application/openmetrics-text;version=1.0.0,application/openmetrics-text;version=0.0.1;q=0.75,"
+    "text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+PROMETHEUS_2_5 = (
+    "application/openmetrics-text; version=0.0.1,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
+)
+
+
+@pytest.mark.parametrize(
+    ("accept", "expected"),
+    [
+        ([], False),
+        ([""], False),
+        (["*/*"], False),
+        (["application/*"], False),
+        (["text/plain"], False),
+        (["text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8"], False),
+        ([OPENMETRICS], True),
+        (["Application/OpenMetrics-Text; Version=1.0.0; charset=utf-8"], True),
+        ([PROMETHEUS_3], True),
+        ([PROMETHEUS_3_NATIVE], True),
+        ([PROMETHEUS_2], True),
+        # We write version 1.0.0, and no other.
+        ([PROMETHEUS_2_5], False),
+        ([f"{OPENMETRICS};version=2.0.0"], False),
+        ([f"{OPENMETRICS};version=2.0.0,{OPENMETRICS};version=1.0.0;q=0.1"], True),
+        # What is worth more.
+        ([f"{OPENMETRICS};q=0.1,text/plain"], False),
+        ([f"{OPENMETRICS};q=0.4,text/plain;q=0.5"], False),
+        ([f"{OPENMETRICS};q=0.5,text/plain;q=0.5"], True),
+        ([f"{OPENMETRICS};q=0"], False),
+        ([f"{OPENMETRICS};q=0,*/*"], False),
+        ([f"{OPENMETRICS};q=0.5,*/*"], False),
+        ([f"{OPENMETRICS};q=0.5,*/*,text/plain;q=0.1"], True),
+        ([f"{OPENMETRICS};q=0.5,text/*;q=0.9,text/plain;q=0.1"], True),
+        ([f"{OPENMETRICS};q=0.5,text/plain;version=0.0.4;q=0.9,text/plain;q=0.1"], False),
+        ([f"{OPENMETRICS};version=1.0.0;q=0,{OPENMETRICS}"], False),
+        # Several lines are one list.
+        (["text/plain;q=0.2", f"{OPENMETRICS};q=0.3"], True),
+        # What cannot be read counts for nothing.
+        ([f"{OPENMETRICS};q=much"], False),
+        (["openmetrics-text", ";;,,=;q"], False),
+    ],
+)
+def test_openmetrics_is_for_those_who_prefer_it(accept: list[str], expected: bool) -> None:
+    assert prefers_openmetrics(accept) is expected
+    body, media_type = Metrics().exposed(accept)
+    assert media_type == (
+        "application/openmetrics-text; version=1.0.0; charset=utf-8"
+        if expected
+        else "text/plain; version=0.0.4; charset=utf-8"
+    )
+    assert body.endswith(b"# EOF\n") is expected
+
+
+def request(
+    traceparent: str | None, route: str = "/transfers", duration_s: float = 0.003
+) -> RequestFinished:
+    asked = Asked(About("request-1", traceparent), 1.0, None, "ok", is_replay=False)
+    return RequestFinished("POST", route, 201, duration_s, asked)
+
+
+def delivery(traceparent: str | None) -> NotificationFinished:
+    sent = Sent("transfer.posted", 1.0, 2.0, 204, traceparent, None)
+    return NotificationFinished("webhook", "delivered", 1, 0.3, "e", "x", None, sent=sent)
+
+
+def examples(metrics: Metrics) -> list[Sample]:
+    """The samples that lead to a trace, as a parser of the format reads them."""
+    text = metrics.exposed([OPENMETRICS])[0].decode()
+    families = list(text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
+    assert {f.type for f in families} >= {"counter", "gauge", "histogram", "info"}
+    return [sample for family in families for sample in family.samples if sample.exemplar]
+
+
+def test_a_time_leads_to_a_trace_that_is_recorded() -> None:
+    metrics = Metrics(with_exemplars=True)
+    metrics(GroupCommitted(5, 4, 1, 0, oldest_wait_s=0.01, duration_s=0.02))
+    metrics(WalletRead("hit"))
+    metrics(request(SAMPLED))
+    metrics(delivery(SAMPLED))
+    asked, delivered = sorted(examples(metrics), key=lambda sample: sample.name)
+    assert asked.name == "http_server_request_duration_seconds_bucket"
+    assert asked.labels == {
+        "http_request_method": "POST",
+        "http_route": "/transfers",
+        "http_response_status_code": "201",
+        "le": "0.004",
+    }
+    assert delivered.name == "transferd_notification_lag_seconds_bucket"
+    assert delivered.labels == {"sink": "webhook", "le": "0.5"}
+    for sample, value in ((asked, 0.003), (delivered, 0.3)):
+        assert sample.exemplar is not None
+        assert (sample.exemplar.labels, sample.exemplar.value) == ({"trace_id": TRACE}, value)
+    assert TRACE not in metrics.exposed()[0].decode()
+
+
+@pytest.mark.parametrize(
+    "fact",
+    [
+        request(UNSAMPLED),
+        request(None),
+        request(SAMPLED, "/metrics"),
+        request(SAMPLED, "/readyz"),
+        RequestFinished("POST", "/transfers", 201, 0.003),
+        delivery(UNSAMPLED),
+        delivery(None),
+        delivery(SAMPLED)._replace(result="retrying"),
+        delivery(SAMPLED)._replace(sent=None),
+    ],
+)
+def test_nothing_leads_to_a_trace_that_is_not_recorded(
+    fact: RequestFinished | NotificationFinished,
+) -> None:
+    metrics = Metrics(with_exemplars=True)
+    metrics(fact)
+    assert examples(metrics) == []
+
+
+def test_where_nothing_is_traced_nothing_leads_to_a_trace() -> None:
+    metrics = Metrics()
+    metrics(request(SAMPLED))
+    metrics(delivery(SAMPLED))
+    assert examples(metrics) == []
+
+
+def test_both_formats_have_the_same_series() -> None:
+    metrics = Metrics(with_exemplars=True)
+    metrics(request(SAMPLED))
+    metrics(WalletRead("hit"))
+
+    def series(text: bytes) -> set[str]:
+        lines = (line for line in text.decode().splitlines() if not line.startswith("#"))
+        return {line.partition(" # ")[0].rpartition(" ")[0] for line in lines}
+
+    assert series(metrics.exposed([OPENMETRICS])[0]) == series(metrics.exposed()[0])

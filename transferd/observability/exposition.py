@@ -1,0 +1,69 @@
+"""The format of `/metrics`: Prometheus text, or OpenMetrics where it is preferred.
+
+Only OpenMetrics has a place for exemplars. Prometheus asks for it first by itself.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.openmetrics import exposition as openmetrics
+
+_OPENMETRICS = ("application", "openmetrics-text", "1.0.0")
+_TEXT = ("text", "plain", "0.0.4")
+
+
+class _Range(NamedTuple):
+    """An element of an Accept header. `version` is None where it does not matter."""
+
+    type: str
+    subtype: str
+    version: str | None
+    quality: float
+
+
+def exposed(registry: CollectorRegistry, accept: Iterable[str]) -> tuple[bytes, str]:
+    """All metrics and their media type, by the lines of the Accept header."""
+    if prefers_openmetrics(accept):
+        text: bytes = openmetrics.generate_latest(registry)  # type: ignore[no-untyped-call]
+        return text, openmetrics.CONTENT_TYPE_LATEST
+    return generate_latest(registry), CONTENT_TYPE_PLAIN_0_0_4
+
+
+def prefers_openmetrics(accept: Iterable[str]) -> bool:
+    """Whether OpenMetrics 1.0 is named and not worth less than the text format.
+
+    Wildcards ask for nothing in particular, so they get the text format, and so does an Accept that
+    allows neither: an operator with a browser sees the metrics. The library's own choice leaves
+    quality values out.
+    """
+    ranges = [each for line in accept for each in _ranges(line)]
+    named = [each for each in ranges if each.type == "application" and each.subtype != "*"]
+    quality = _quality(named, *_OPENMETRICS)
+    return quality > 0 and quality >= _quality(ranges, *_TEXT)
+
+
+def _quality(ranges: Iterable[_Range], type: str, subtype: str, version: str) -> float:
+    """What a format is worth: by the most specific range that it is in (RFC 9110, 12.5.1)."""
+    matching = [
+        (each.type != "*", each.subtype != "*", each.version is not None, each.quality)
+        for each in ranges
+        if each.type in ("*", type)
+        and each.subtype in ("*", subtype)
+        and each.version in (None, version)
+    ]
+    return max(matching, default=(False, False, False, 0.0))[-1]
+
+
+def _ranges(line: str) -> Iterator[_Range]:
+    for element in line.split(","):
+        media_type, *parameters = (part.strip().lower() for part in element.split(";"))
+        type, slash, subtype = media_type.partition("/")
+        values = dict(each.split("=", 1) for each in parameters if "=" in each)
+        try:
+            quality = float(values.get("q", "1"))
+        except ValueError:
+            continue
+        if slash:
+            yield _Range(type, subtype, values.get("version"), quality)

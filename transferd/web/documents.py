@@ -1,0 +1,50 @@
+"""What stays the same for as long as this version runs: files, pages, the OpenAPI document."""
+
+import hashlib
+from functools import cache
+from importlib import resources
+
+from aiohttp import web
+
+from transferd.web.conditions import is_known
+
+_STATIC = resources.files("transferd.web").joinpath("static")
+_MEDIA_TYPES = {
+    ".js": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".html": "text/html; charset=utf-8",
+    ".ico": "image/x-icon",
+}
+
+
+class Document:
+    """Bytes with a validator: clients keep them, and ask each time whether they are still the same.
+
+    No `max-age`: the addresses stay over an upgrade, and a page must not meet scripts of another
+    version.
+    """
+
+    __slots__ = ("_body", "_media_type", "_validators")
+
+    def __init__(self, body: bytes, media_type: str) -> None:
+        self._body = body
+        self._media_type = media_type
+        tag = hashlib.blake2b(body, digest_size=16).hexdigest()
+        self._validators = {"ETag": f'"{tag}"', "Cache-Control": "no-cache"}
+
+    def answer(self, request: web.Request) -> web.Response:
+        """The whole of it, or 304 for a client that has it."""
+        if is_known(request, self._validators["ETag"]):
+            return web.Response(status=304, headers=self._validators)
+        headers = {"Content-Type": self._media_type, **self._validators}
+        return web.Response(body=self._body, headers=headers)
+
+
+@cache
+def static_files() -> dict[str, Document]:
+    """The files of this package that browsers get, by name."""
+    return {
+        file.name: Document(file.read_bytes(), _MEDIA_TYPES[suffix])
+        for file in _STATIC.iterdir()
+        if (suffix := file.name[file.name.rfind(".") :]) in _MEDIA_TYPES
+    }
