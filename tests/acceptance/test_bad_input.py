@@ -1,5 +1,7 @@
 """Whatever a body says, the answer tells what is wrong with it, and nothing has changed."""
 
+from typing import Any
+
 import orjson
 import pytest
 
@@ -123,7 +125,6 @@ async def test_a_number_too_long_to_read_is_malformed(target: Target) -> None:
 async def test_metadata_is_flat_and_small_and_exact(target: Target) -> None:
     for metadata in (
         "[]",
-        "null",
         "5",
         '"n"',
         '[["n","m"]]',
@@ -250,11 +251,91 @@ async def test_unknown_and_missing_fields_are_named_one_by_one(target: Target) -
         assert_invalid(await api.patch(path, {"balance": 1}), "/balance")
 
 
-async def test_of_two_fields_with_one_name_the_last_counts(api: Api) -> None:
-    # RFC 8259 section 4 leaves it open; Nginx, which picks the replica, reads them in the same way.
+_CHANGED = [
+    ("0.1234567890123456789", "number_inexact"),
+    ("9007199254740993.0", "number_inexact"),
+    ("1e-400", "number_inexact"),
+    ("0.10000000000000001", "number_inexact"),
+    ("-0", "negative_zero"),
+]
+
+
+@pytest.mark.parametrize(("number", "code"), _CHANGED)
+async def test_a_number_in_metadata_is_kept_or_refused(
+    target: Target, number: str, code: str
+) -> None:
+    api = target.api
+    bodies: dict[str, dict[str, Any]] = {
+        "/users": {},
+        "/wallets": {"user_id": target.user, "currency": "USD"},
+        "/transfers": target.body(),
+        f"/transfers/{target.paid}/reversal": {"amount": 1},
+    }
+    metadata = f'{{"a/b":{number},"ok":0.1}}'
+    refused = [
+        await api.call("POST", path, raw=_with(body, metadata), key="bad")
+        for path, body in bodies.items()
+    ]
+    refused += [
+        await api.call("PATCH", path, raw=_with({}, metadata))
+        for path in (f"/users/{target.user}", f"/wallets/{target.ada}")
+    ]
+    for reply in refused:
+        assert_invalid(reply, "/metadata/a~1b")
+        assert reply.json["errors"][0]["code"] == code
+    transfer = _with(target.body(), metadata).decode()
+    batch = f'{{"mode":"independent","transfers":[{transfer},{transfer}]}}'.encode()
+    reply = await api.call("POST", "/transfers/batch", raw=batch, key="bad")
+    assert_invalid(reply, "/transfers/0/metadata/a~1b", "/transfers/1/metadata/a~1b")
+
+
+def _with(body: dict[str, Any], metadata: str) -> bytes:
+    return orjson.dumps(body | {"metadata": orjson.Fragment(metadata)})
+
+
+@pytest.mark.parametrize("number", ["0.1", "-0.0", "1.5e300", "5e-324", "9007199254740991", "0"])
+async def test_a_number_that_is_kept_comes_back_everywhere(api: Api, number: str) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
-    twice = orjson.dumps(transfer_body(ada, bob, 5))[:-1] + b',"amount":7}'
-    made = await api.call("POST", "/transfers", raw=twice, key="rent")
-    assert (made.status, made.json["amount"]) == (201, 7)
-    again = await api.post("/transfers", transfer_body(ada, bob, 7), key="rent")
-    assert again.body == made.body
+    raw = _with(transfer_body(ada, bob, 5), f'{{"n":{number}}}')
+    paid = await api.call("POST", "/transfers", raw=raw, key="rent")
+    assert paid.status == 201
+    for path in (f"/transfers/{paid.json['id']}", f"/wallets/{ada}/statement"):
+        shown = (await api.get(path)).body
+        assert f'"metadata":{{"n":{number}}}'.encode() in shown.replace(b"e+300", b"e300")
+
+
+async def test_a_field_with_the_name_of_another_is_refused(target: Target) -> None:
+    api, good = target.api, orjson.dumps(target.body(metadata={"n": 1})).decode()
+    for old, new, pointer in (
+        ('"amount":5', '"amount":5,"amount":7', "/amount"),
+        ('"amount":5', '"amount":7,"\\u0061mount":5', "/amount"),
+        ('"amount":5', '"amount":[{"a":1,"a":2}],"amount":5', "/amount/0/a"),
+        ('"n":1', '"n":1,"n":1', "/metadata/n"),
+        ('"n":1', '"n":{},"\\u006E":1', "/metadata/n"),
+        ('{"n":1}', '{"n":1},"metadata":{}', "/metadata"),
+        ('"amount":5', f'"source_wallet_id":"{target.bob}","amount":5', "/source_wallet_id"),
+    ):
+        assert good.count(old) == 1
+        twice = good.replace(old, new)
+        pointers = ["/amount", pointer] if pointer == "/amount/0/a" else [pointer]
+        assert_invalid(await target.transfer(twice.encode()), *pointers)
+        batch = f'{{"mode":"atomic","transfers":[{good},{twice}]}}'.encode()
+        refused = await api.call("POST", "/transfers/batch", raw=batch, key="bad")
+        assert_invalid(refused, *(f"/transfers/1{each}" for each in pointers))
+    hook = '"url":"https://example.com/","events":["*"]'
+    for method, path, raw, pointer in (
+        ("POST", "/users", '{"name":"Ada","name":"Eve"}', "/name"),
+        ("PATCH", f"/users/{target.user}", '{"name":"Ada","name":"Eve"}', "/name"),
+        ("PATCH", f"/wallets/{target.ada}", '{"metadata":{},"metadata":{}}', "/metadata"),
+        ("POST", f"/transfers/{target.paid}/reversal", '{"amount":1,"amount":1}', "/amount"),
+        (
+            "POST",
+            "/transfers/batch",
+            f'{{"mode":"atomic","mode":"independent","transfers":[{good}]}}',
+            "/mode",
+        ),
+        ("POST", "/webhooks", f'{{{hook},"url":"https://example.org/"}}', "/url"),
+    ):
+        refused = await api.call(method, path, raw=raw.encode(), key="bad")
+        assert_invalid(refused, pointer)
+        assert refused.json["errors"][0]["code"] == "repeated"

@@ -193,7 +193,9 @@ async def test_a_key_for_another_request_is_refused_and_keeps_its_outcome(
         {"reference": "Rent"},
         {"reference": None},
         {"metadata": {"n": 2}},
-        {"metadata": {"n": 1.0}},
+        {"metadata": {"n": 1.5}},
+        {"metadata": {"n": "1"}},
+        {"metadata": {"n": True}},
         {"metadata": {}},
     ]
     others: list[tuple[str, dict[str, Any] | None]] = [

@@ -3,11 +3,13 @@
 import asyncio
 from uuid import uuid4
 
+import orjson
 import pytest
 
 from tests.conftest import Database
 from tests.support.api import Api, Reply
 from tests.support.contract import NOBODY, footprint, time_of
+from tests.support.target import assert_invalid
 
 
 async def reverse(api: Api, id: str, amount: int | None = None, key: str | None = None) -> Reply:
@@ -47,6 +49,54 @@ async def test_a_reversal_gives_all_of_it_back(api: Api) -> None:
     assert (await api.balance(ada), await api.balance(bob)) == (100, 0)
     assert back.headers["Location"] == f"/transfers/{reversal['id']}"
     assert (await api.get(back.headers["Location"])).body == back.body
+
+
+@pytest.mark.parametrize("reference", ["refund 7", ""])
+async def test_a_reversal_may_have_a_reference_and_metadata_of_its_own(
+    api: Api, database: Database, reference: str
+) -> None:
+    ada, bob, paid = await rent(api)
+    body = {"amount": 5, "reference": reference, "metadata": {"why": "double", "n": 1.0}}
+    back = await api.post(f"/transfers/{paid}/reversal", body, key="back")
+    assert back.status == 201
+    own = [reference, {"why": "double", "n": 1.0}]
+    assert [back.json["reference"], back.json["metadata"]] == own
+    assert (await api.get(f"/transfers/{back.json['id']}")).body == back.body
+    for wallet in (ada, bob):
+        entry = (await api.get(f"/wallets/{wallet}/statement")).json["data"][0]
+        assert (entry["kind"], entry["transfer_id"]) == ("reversal", back.json["id"])
+        assert [entry["reference"], entry["metadata"]] == own
+    [row] = await database.fetch(
+        "SELECT events::text FROM ledger_00.outbox ORDER BY seq DESC LIMIT 1"
+    )
+    [event] = orjson.loads(row["events"])
+    assert [event["data"]["reference"], event["data"]["metadata"]] == own
+
+
+async def test_a_reversal_without_a_reference_has_that_of_the_transfer(api: Api) -> None:
+    _, _, paid = await rent(api)
+    path = f"/transfers/{paid}/reversal"
+    first = await api.post(path, {"amount": 5}, key="back")
+    assert (first.json["reference"], first.json["metadata"]) == ("rent", {})
+    nothing = {"amount": 5, "reference": None, "metadata": None}
+    assert (await api.post(path, nothing, key="back")).body == first.body
+    named: list[dict[str, object]] = [{"reference": "rent"}, {"metadata": {"n": 1}}]
+    for more in named:
+        refused = await api.post(path, {"amount": 5} | more, key="back")
+        assert refused.code == "idempotency-key-reused"
+
+
+async def test_reference_and_metadata_of_a_reversal_have_their_shape(api: Api) -> None:
+    _, _, paid = await rent(api)
+    wrong: list[tuple[dict[str, object], str]] = [
+        ({"reference": "x" * 141}, "/reference"),
+        ({"reference": 5}, "/reference"),
+        ({"metadata": {"n": []}}, "/metadata"),
+        ({"metadata": 5}, "/metadata"),
+        ({"note": "x"}, "/note"),
+    ]
+    for body, pointer in wrong:
+        assert_invalid(await api.post(f"/transfers/{paid}/reversal", body, key="bad"), pointer)
 
 
 async def test_the_original_stays_as_it_is(api: Api) -> None:

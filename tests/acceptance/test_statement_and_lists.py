@@ -55,15 +55,15 @@ async def test_a_statement_tells_every_change_newest_first(api: Api) -> None:
     [entries] = await all_pages(api, f"/wallets/{ada}/statement")
     deposit = entries[-1]["transfer_id"]
     funding = await api.funding_wallet()
-    assert [list(entry.values())[:6] for entry in entries] == [
-        [None, "close", 0, 0, 8, None],
-        [rest, "transfer", -800, 0, 7, bob],
-        [None, "update", 0, 800, 6, None],
-        [None, "unfreeze", 0, 800, 5, None],
-        [None, "freeze", 0, 800, 4, None],
-        [back, "reversal", 100, 800, 3, bob],
-        [sent, "transfer", -300, 700, 2, bob],
-        [deposit, "transfer", 1_000, 1_000, 1, funding],
+    assert [list(entry.values())[:7] for entry in entries] == [
+        [None, "close", 0, 0, 8, None, None],
+        [rest, "transfer", -800, 0, 7, bob, None],
+        [None, "update", 0, 800, 6, None, None],
+        [None, "unfreeze", 0, 800, 5, None, None],
+        [None, "freeze", 0, 800, 4, None, None],
+        [back, "reversal", 100, 800, 3, bob, "rent"],
+        [sent, "transfer", -300, 700, 2, bob, "rent"],
+        [deposit, "transfer", 1_000, 1_000, 1, funding, "initial balance"],
     ]
     assert list(entries[0]) == [
         "transfer_id",
@@ -72,6 +72,7 @@ async def test_a_statement_tells_every_change_newest_first(api: Api) -> None:
         "balance_after",
         "version",
         "counterparty_wallet_id",
+        "reference",
         "created_at",
         "metadata",
     ]

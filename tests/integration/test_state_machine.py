@@ -23,6 +23,7 @@ from tests.support.model import Entry, Model, Transfer, Wallet
 from tests.support.servers import Servers
 from transferd.domain import wallet as domain
 from transferd.domain.book import Book, WalletSet
+from transferd.domain.key import Fingerprint
 
 CURRENCIES = ("USD", "EUR")
 STRANGER = "01890000-0000-7000-8000-000000000000"
@@ -329,8 +330,8 @@ def ignore_the_status(book: Book, wallet: domain.Wallet, *_: object) -> WalletSe
     return WalletSet(wallet, None)
 
 
-def answer_anyhow(*_: object) -> bytes:
-    return bytes(16)
+def answer_anyhow(*_: object) -> Fingerprint:
+    return Fingerprint(bytes(16))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from aiohttp import StreamReader, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict, CIMultiDictProxy
-from pydantic import BaseModel
 
 from transferd.commit.envelope import Origin
 from transferd.config import Limits
@@ -17,8 +16,9 @@ from transferd.domain.api_key import ADMIN
 from transferd.web.auth import Principal
 from transferd.web.calls import Call
 from transferd.web.parts import Parts
+from transferd.web.schemas import Body
 
-Model = TypeVar("Model", bound=BaseModel)
+Model = TypeVar("Model", bound=Body)
 
 ORIGIN = Origin("a-request", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "/here")
 JSON = ("Content-Type", "application/json")

@@ -8,7 +8,7 @@ from typing import Any
 from transferd.commit.committer import Committer
 from transferd.commit.envelope import Answer, Envelope, Origin, TurnSource
 from transferd.domain.book import Book
-from transferd.domain.key import Key
+from transferd.domain.key import Fingerprint, Key
 from transferd.domain.transfer import PostedTransfer, Transfer, TransferKind
 from transferd.domain.wallet import Wallet, WalletStatus
 
@@ -88,7 +88,7 @@ def envelope(
         transfer(source_wallet_id=wallet_id),
         wallet_id=wallet_id,
         key=key,
-        fingerprint=fingerprint,
+        fingerprint=Fingerprint(fingerprint),
         origin=ORIGIN,
         enqueued_at=enqueued_at,
         deadline=enqueued_at + wait_s,

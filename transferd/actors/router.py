@@ -8,7 +8,7 @@ from transferd.actors.mailbox import Mailbox
 from transferd.actors.wallet_actor import WalletActor
 from transferd.commit.committer import Committer
 from transferd.commit.envelope import Answer, Envelope, Renderer, Solo
-from transferd.commit.transaction import key_reused
+from transferd.commit.outcomes import key_reused
 from transferd.config import Limits
 from transferd.domain.errors import (
     DeadlineExceeded,
@@ -148,7 +148,7 @@ class Router:
             raise RequestInProgress() from None
         if not answer.kept:
             return None
-        if first.fingerprint != envelope.fingerprint:
+        if not envelope.fingerprint.matches(first.fingerprint.value):
             return self._renderer.outcome(envelope, key_reused())
         return Answer(answer.status, answer.body, replayed=True)
 

@@ -8,8 +8,9 @@ from transferd.cache.replays import Claim, Replay, Replays
 from transferd.cache.wallets import Snapshot, Wallets
 from transferd.commit.envelope import Answer, Envelope, Renderer, TurnSource
 from transferd.commit.fair_share import FairShare
+from transferd.commit.outcomes import key_reused
 from transferd.commit.trail import Trail
-from transferd.commit.transaction import GroupTransaction, Report, key_reused
+from transferd.commit.transaction import GroupTransaction, Report
 from transferd.commit.waiting_room import WaitingRoom
 from transferd.config import Limits
 from transferd.domain.errors import InternalFailure
@@ -218,14 +219,14 @@ class Committer:
         return [e for e in envelopes if id(e) not in leaving], replayed
 
     def _answer_from(self, replay: Replay, envelope: Envelope) -> Answer:
-        if replay.fingerprint != envelope.fingerprint:
+        if not envelope.fingerprint.matches(replay.fingerprint):
             return self._renderer.outcome(envelope, key_reused())
         return Answer(replay.status, replay.body, replayed=True)
 
     async def _refresh(self, report: Report) -> None:
         """Bring the cache up to date before anybody is answered, so that reads see the writes."""
         replays = [
-            (e.key, Replay(answer.status, e.fingerprint, answer.body))
+            (e.key, Replay(answer.status, e.stored_fingerprint, answer.body))
             for e, answer in report.answers
             if e.key is not None
             and answer.kept

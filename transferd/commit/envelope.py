@@ -6,7 +6,7 @@ from typing import NamedTuple, Protocol
 
 from transferd.domain.book import Command, Outcome
 from transferd.domain.errors import DeadlineExceeded, InternalFailure, Refused, TransferdError
-from transferd.domain.key import Key
+from transferd.domain.key import Fingerprint, Key
 from transferd.domain.transfer import Batch, PostedTransfer
 from transferd.domain.wallet import Wallet
 
@@ -48,6 +48,7 @@ class Envelope:
         "key",
         "on_over",
         "origin",
+        "stored_fingerprint",
         "urgent",
         "wallet_id",
         "watchers",
@@ -60,7 +61,7 @@ class Envelope:
         *,
         wallet_id: str | None,
         key: Key | None,
-        fingerprint: bytes,
+        fingerprint: Fingerprint,
         origin: Origin,
         enqueued_at: float,
         deadline: float,
@@ -73,6 +74,9 @@ class Envelope:
         self.wallet_id = wallet_id
         self.key = key
         self.fingerprint = fingerprint
+        # The one that is stored with the outcome, in PostgreSQL and in Redis. An outcome that an
+        # earlier version has stored keeps its fingerprint, the only one which that version knows.
+        self.stored_fingerprint = fingerprint.value
         self.origin = origin
         self.enqueued_at = enqueued_at
         self.deadline = deadline

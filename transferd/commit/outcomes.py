@@ -6,6 +6,7 @@ import orjson
 
 from transferd.commit.envelope import Answer, Envelope, Renderer
 from transferd.domain.book import BatchPosted, Outcome, Posted
+from transferd.domain.errors import Reason, Refused
 from transferd.domain.key import Key
 from transferd.domain.transfer import PostedTransfer
 from transferd.ledger.store.database import Database, Transaction
@@ -36,7 +37,16 @@ def outcome_row(
             body = answer.body
     client_id, text = key
     return OutcomeRow(
-        client_id, text, envelope.fingerprint, answer.status, version, transfer_id, body
+        client_id, text, envelope.stored_fingerprint, answer.status, version, transfer_id, body
+    )
+
+
+def key_reused() -> Refused:
+    """The refusal of a key that was used for another request; it is never stored itself."""
+    return Refused(
+        Reason.IDEMPOTENCY_KEY_REUSED,
+        "This Idempotency-Key was used for a different request. A new key can pay twice: first look"
+        " at GET /idempotency-keys/{key}, or repeat that request exactly as it was sent.",
     )
 
 

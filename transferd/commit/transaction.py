@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transferd.commit.envelope import Answer, Envelope, Renderer
 from transferd.commit.events import events_of
-from transferd.commit.outcomes import bodies_of, outcome_row
+from transferd.commit.outcomes import bodies_of, key_reused, outcome_row
 from transferd.commit.trail import Trail
 from transferd.config import Limits
 from transferd.domain.book import (
@@ -23,7 +23,6 @@ from transferd.domain.errors import (
     DatabaseUnavailable,
     InternalFailure,
     Overloaded,
-    Reason,
     Refused,
     TransferdError,
 )
@@ -265,14 +264,15 @@ class GroupTransaction:
         source: Database | Transaction,
     ) -> list[tuple[Envelope, Answer]]:
         """Answer repeated requests from their stored outcomes."""
-        theirs = [s for e, s in repeated if s.fingerprint == e.fingerprint]
+        theirs = [s for e, s in repeated if e.fingerprint.matches(s.fingerprint)]
         bodies = iter(await bodies_of(theirs, source, self._renderer))
         answers = []
         for envelope, stored in repeated:
-            if stored.fingerprint != envelope.fingerprint:
+            if not envelope.fingerprint.matches(stored.fingerprint):
                 answer = self._renderer.outcome(envelope, key_reused())
             else:
                 # One whose COMMIT was cut finds what it has done itself.
+                envelope.stored_fingerprint = stored.fingerprint
                 answer = Answer(stored.status, next(bodies), replayed=not envelope.in_doubt)
             answers.append((envelope, answer))
         return answers
@@ -282,13 +282,6 @@ def _about(envelope: Envelope) -> About:
     command, origin = envelope.command, envelope.origin
     id = command.id if isinstance(command, Transfer | Reversal) else None
     return About(origin.request_id, origin.traceparent, id)
-
-
-def key_reused() -> Refused:
-    """The refusal of a key that was used for another request; it is never stored itself."""
-    return Refused(
-        Reason.IDEMPOTENCY_KEY_REUSED, "This Idempotency-Key was used for a different request."
-    )
 
 
 def _without(

@@ -141,8 +141,8 @@ def decide_reversal(command: Reversal, book: Book) -> Posted | Refused:
         destination_id=original.source_wallet_id,
         amount_minor=amount_minor,
         currency=original.currency,
-        reference=original.reference,
-        metadata="{}",
+        reference=original.reference if command.reference is None else command.reference,
+        metadata=command.metadata,
         reverses_transfer_id=original.id,
     )
 

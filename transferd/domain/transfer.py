@@ -60,10 +60,13 @@ class Batch(NamedTuple):
 class Reversal(NamedTuple):
     """Command: give back `amount_minor` of `original`, or all that is left of it when None.
 
-    `original` was read before; None means that there is no such transfer.
+    `original` was read before; None means that there is no such transfer. Without a `reference` the
+    reversal has that of the original.
     """
 
     id: str
     original_id: str
     original: PostedTransfer | None
     amount_minor: int | None
+    reference: str | None = None
+    metadata: str = "{}"

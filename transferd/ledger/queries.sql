@@ -198,18 +198,18 @@ CROSS JOIN LATERAL (
 SELECT * FROM (
     (SELECT id::text AS transfer_id, kind, -amount AS amount, source_balance_after AS balance_after,
             source_version AS version, destination_wallet_id::text AS counterparty_wallet_id,
-            created_at, metadata::text
+            reference, created_at, metadata::text
      FROM {ledger}.transfers
      WHERE source_wallet_id = $1 AND source_version > $2 AND source_version <= $3
      ORDER BY source_version DESC LIMIT $4)
     UNION ALL
     (SELECT id::text, kind, amount, destination_balance_after, destination_version,
-            source_wallet_id::text, created_at, metadata::text
+            source_wallet_id::text, reference, created_at, metadata::text
      FROM {ledger}.transfers
      WHERE destination_wallet_id = $1 AND destination_version > $2 AND destination_version <= $3
      ORDER BY destination_version DESC LIMIT $4)
     UNION ALL
-    (SELECT NULL, kind + 100, 0, balance_after, version, NULL, created_at, NULL
+    (SELECT NULL, kind + 100, 0, balance_after, version, NULL, NULL, created_at, NULL
      FROM {ledger}.wallet_changes
      WHERE wallet_id = $1 AND version > $2 AND version <= $3
      ORDER BY version DESC LIMIT $4)

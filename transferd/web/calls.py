@@ -1,26 +1,27 @@
 """One request: who sent it, from where, and what it asks for, read and validated."""
 
 import asyncio
-import hashlib
 import re
-from typing import Any, TypeVar
+from collections.abc import Sequence
+from typing import TypeVar
 
-import orjson
 from aiohttp import web
 from pydantic import BaseModel, ValidationError
 
 from transferd.commit.envelope import Answer, Envelope, Origin
 from transferd.config import Limits
 from transferd.domain.book import Command
-from transferd.domain.key import Key
+from transferd.domain.key import Fingerprint, Key
 from transferd.observability.facts import Begin
 from transferd.observability.traceparent import is_traceparent, new_traceparent
 from transferd.web.auth import Principal
+from transferd.web.exactness import Fault, faults_of
 from transferd.web.parts import Parts
 from transferd.web.problems import Problem
-from transferd.web.schemas import NoBody
+from transferd.web.schemas import Body, NoBody
 
 Model = TypeVar("Model", bound=BaseModel)
+Shape = TypeVar("Shape", bound=Body)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PRINTABLE = re.compile(r"[ -~]+")
@@ -57,14 +58,18 @@ class Call:
         self.origin = origin
         self.principal = principal
 
-    async def body(self, model: type[Model], *, bytes_max: int | None = None) -> Model:
+    async def body(self, model: type[Shape], *, bytes_max: int | None = None) -> Shape:
         """The body as a model; `bytes_max` where it may be longer than usual. Raises Problem."""
         self._check_media_type()
         raw = await self._read(bytes_max)
+        limits = self.parts.limits
         try:
-            return model.model_validate_json(raw)
+            body = model.model_validate_json(raw)
         except ValidationError as error:
-            raise _problem_of(error, self.parts.limits) from None
+            raise _problem_of(error, limits) from None
+        if faults := faults_of(raw, body, faults_max=limits.field_errors_max):
+            raise _problem_of_faults(faults)
+        return body
 
     async def no_body(self) -> None:
         """Read a body that may only be empty or `{}`. Raises Problem."""
@@ -109,7 +114,7 @@ class Call:
         *,
         wallet_id: str | None,
         key: Key | None,
-        fingerprint: bytes,
+        fingerprint: Fingerprint,
         urgent: bool = False,
     ) -> Answer:
         """Send the command to its actor and wait for the answer. Raises TransferdError.
@@ -169,16 +174,6 @@ def _too_large(bytes_max: int) -> Problem:
     return Problem("body-too-large", detail, facts={"bytes_max": bytes_max}, headers=_CLOSE)
 
 
-def fingerprint_of(*parts: object) -> bytes:
-    """16 bytes that tell requests apart: the operation and all that it asks for, validated."""
-    return hashlib.blake2b(orjson.dumps(parts), digest_size=16).digest()
-
-
-def metadata_text(metadata: dict[str, Any]) -> str:
-    """Metadata as it is stored: compact JSON, byte for byte what will be answered."""
-    return orjson.dumps(metadata).decode() if metadata else "{}"
-
-
 def _problem_of(error: ValidationError, limits: Limits) -> Problem:
     if error.error_count() > limits.field_errors_read_max:
         return invalid("", "too_many_errors", f"{error.error_count()} places are wrong")
@@ -194,6 +189,14 @@ def _problem_of(error: ValidationError, limits: Limits) -> Problem:
             "message": item["msg"],
         }
         for item in problems[: limits.field_errors_max]
+    ]
+    return Problem("invalid-request", facts={"errors": items})
+
+
+def _problem_of_faults(faults: Sequence[tuple[str, Fault]]) -> Problem:
+    items = [
+        {"pointer": pointer, "code": fault.value[0], "message": fault.value[1]}
+        for pointer, fault in faults
     ]
     return Problem("invalid-request", facts={"errors": items})
 

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from transferd.commit.envelope import Answer
-from transferd.commit.transaction import key_reused
+from transferd.commit.outcomes import key_reused
 from transferd.domain.errors import (
     DatabaseUnavailable,
     DeadlineExceeded,
@@ -16,7 +16,7 @@ from transferd.domain.errors import (
     RequestInProgress,
     TransferdError,
 )
-from transferd.domain.key import Key
+from transferd.domain.key import Fingerprint, Key
 from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.errors import ConnectionFailure, LockTimeout, SerializationFailure
 from transferd.ledger.store.outcomes import StoredOutcome, insert_outcome, read_outcomes
@@ -26,10 +26,12 @@ from transferd.web.problems import Problem
 # Makes the change and its answer. Raises Problem to refuse it: then nothing of it is kept, and the
 # key stays free, because the same request will be refused again for as long as it has a reason.
 Change = Callable[[Transaction], Awaitable[Answer]]
+# Of a request without a key, which is compared with no other.
+_NONE = Fingerprint(b"")
 
 
 async def change_once(
-    call: Call, change: Change, *, key: Key | None = None, fingerprint: bytes = b""
+    call: Call, change: Change, *, key: Key | None = None, fingerprint: Fingerprint = _NONE
 ) -> Answer:
     """Run `change` in a transaction, or answer what the key has led to already.
 
@@ -62,7 +64,7 @@ async def change_once(
         wait_s = min(max(2 * wait_s, limits.retry_wait_first_s), limits.retry_wait_max_s)
 
 
-async def _attempt(call: Call, change: Change, key: Key | None, fingerprint: bytes) -> Answer:
+async def _attempt(call: Call, change: Change, key: Key | None, fingerprint: Fingerprint) -> Answer:
     async with call.parts.database.transaction(is_retried=True) as transaction:
         if key is None:
             return await change(transaction)
@@ -71,15 +73,15 @@ async def _attempt(call: Call, change: Change, key: Key | None, fingerprint: byt
             return _replay(stored, fingerprint)
         answer = await change(transaction)
         if not await insert_outcome(
-            transaction, key, fingerprint=fingerprint, status=answer.status, body=answer.body
+            transaction, key, fingerprint=fingerprint.value, status=answer.status, body=answer.body
         ):
             # It waited for the other one's COMMIT; the next look-up finds it.
             raise SerializationFailure("another request with this key was faster")
     return answer
 
 
-def _replay(stored: StoredOutcome, fingerprint: bytes) -> Answer:
+def _replay(stored: StoredOutcome, fingerprint: Fingerprint) -> Answer:
     # What moved money has another fingerprint, so there is always a body here.
-    if stored.fingerprint != fingerprint or stored.body is None:
+    if not fingerprint.matches(stored.fingerprint) or stored.body is None:
         raise Problem.of_refusal(key_reused())
     return Answer(stored.status, stored.body, replayed=True)

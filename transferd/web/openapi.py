@@ -35,6 +35,13 @@ _ANY_HEADERS = {
 _WALLET_HEADERS = {"ETag": "w and the version.", "X-Cache": "hit, miss or bypass."}
 _CREATED_HEADERS = {"Location": "The address of what was made."}
 _KEY_HEADERS = {"Idempotent-Replayed": "true, where this is the outcome of an earlier request."}
+_KEY = (
+    "New for each intent, the same for each repetition of it. The same request means the same"
+    " operation and the same values: the order of JSON members (in metadata too), white space,"
+    " escapes, upper-case ids and, in metadata, `1.0` for `1` make no difference. After"
+    " `idempotency-key-reused` a new key can pay twice: first look at"
+    " `GET /idempotency-keys/{key}`, or repeat the first request exactly as it was sent."
+)
 _PAGE_HEADERS = {"Link": 'The next page (rel="next"), if there is one.'}
 _STREAM_HEADERS = {
     "Cache-Control": "no-store.",
@@ -227,6 +234,7 @@ def _key_parameter(operation: Operation) -> dict[str, Any]:
     return {
         "name": "Idempotency-Key",
         "in": "header",
+        "description": _KEY,
         "required": operation.key == "required",
         "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[ -~]+$"},
     }

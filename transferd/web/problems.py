@@ -109,7 +109,12 @@ TYPES: dict[str, ProblemType] = {
         422, "Balance out of range", "A balance stays inside a signed 64-bit integer."
     ),
     "idempotency-key-reused": ProblemType(
-        422, "Idempotency-Key reused", "This key was used for a different request. Use a new one."
+        422,
+        "Idempotency-Key reused",
+        "This key was used for a different request, which may have moved money, so the same intent"
+        " with a new key can pay twice. First look at GET /idempotency-keys/{key}, which has the"
+        " answer to that request, or repeat that request exactly as it was sent. Use a new key only"
+        " for a new intent.",
     ),
     "mailbox-full": ProblemType(
         429, "Mailbox full", "This one wallet has too much waiting. Try again after Retry-After."

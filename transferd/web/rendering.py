@@ -134,6 +134,7 @@ def entry_view(entry: StatementEntry) -> dict[str, object]:
         "balance_after": entry.balance_after_minor,
         "version": entry.version,
         "counterparty_wallet_id": entry.counterparty_wallet_id,
+        "reference": entry.reference,
         "created_at": rfc3339(entry.created_at),
         "metadata": orjson.Fragment(entry.metadata),
     }

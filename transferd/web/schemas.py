@@ -1,11 +1,9 @@
 """Request and response models: the shapes of the contract, and the source of OpenAPI."""
 
-import math
 import re
 from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
-import orjson
 from pydantic import (
     AfterValidator,
     AwareDatetime,
@@ -20,12 +18,11 @@ from pydantic_core import PydanticCustomError
 
 from transferd.config import Limits
 from transferd.domain.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, BALANCE_MINOR_MIN
+from transferd.web.metadata import NO_NUL, Metadata, NewMetadata, without_nul
 
 _LIMITS = Limits()
 _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 _UUID_PATTERN = re.compile(_UUID)
-# For the document; it is checked by itself, since a pattern would be a slow way to look for it.
-_NO_NUL = r"^[^\u0000]*$"
 _DIGITS = re.compile(r"-?[0-9]+")
 _RFC_3339 = re.compile(
     r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
@@ -39,36 +36,6 @@ _TIME_MAX = datetime.max.replace(tzinfo=UTC)
 def is_id(text: str) -> bool:
     """Whether the text has the shape of an id."""
     return _UUID_PATTERN.fullmatch(text) is not None
-
-
-def _without_nul(value: str) -> str:
-    # PostgreSQL's text cannot hold it.
-    if "\x00" in value:
-        raise PydanticCustomError("nul_character", "must not contain U+0000")
-    return value
-
-
-def _flat(value: dict[str, Any]) -> dict[str, Any]:
-    for name, item in value.items():
-        _without_nul(name)
-        match item:
-            case str():
-                _without_nul(item)
-            case None | bool():
-                pass
-            case int() if -AMOUNT_MINOR_MAX <= item <= AMOUNT_MINOR_MAX:
-                pass
-            case float() if math.isfinite(item):
-                pass
-            case int() | float():
-                raise PydanticCustomError("number_range", "numbers must be finite, ±(2^53-1)")
-            case _:
-                raise PydanticCustomError("not_flat", "values must be strings, numbers or booleans")
-    if len(orjson.dumps(value)) > _LIMITS.metadata_bytes_max:
-        raise PydanticCustomError(
-            "too_long", "must have at most {max} bytes as JSON", {"max": _LIMITS.metadata_bytes_max}
-        )
-    return value
 
 
 def _boolean(value: str) -> str:
@@ -104,23 +71,8 @@ Id = Annotated[
 Text = Annotated[
     str,
     StringConstraints(max_length=_LIMITS.text_chars_max),
-    AfterValidator(_without_nul),
-    Field(json_schema_extra={"pattern": _NO_NUL}),
-]
-Metadata = Annotated[
-    dict[str, Any],
-    AfterValidator(_flat),
-    WithJsonSchema(
-        {
-            "type": "object",
-            "propertyNames": {"pattern": _NO_NUL},
-            "additionalProperties": {
-                "type": ["string", "number", "boolean", "null"],
-                "pattern": _NO_NUL,
-            },
-            "description": f"Flat; at most {_LIMITS.metadata_bytes_max} bytes as JSON.",
-        }
-    ),
+    AfterValidator(without_nul),
+    Field(json_schema_extra={"pattern": NO_NUL}),
 ]
 CurrencyCode = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
 Amount = Annotated[
@@ -152,14 +104,14 @@ class NewUser(Body):
     """POST /users."""
 
     name: Text | None = None
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: NewMetadata = Field(default_factory=dict)
 
 
 class UserPatch(Body):
     """PATCH /users/{id}: what is left out stays."""
 
     name: Text | None = None
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: NewMetadata = Field(default_factory=dict)
 
 
 class NewWallet(Body):
@@ -169,14 +121,14 @@ class NewWallet(Body):
     currency: CurrencyCode
     initial_balance: NonNegative = 0
     overdraft_limit: NonNegative = 0
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: NewMetadata = Field(default_factory=dict)
 
 
 class WalletPatch(Body):
     """PATCH /wallets/{id}: what is left out stays."""
 
     overdraft_limit: NonNegative = 0
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: NewMetadata = Field(default_factory=dict)
 
 
 class NewTransfer(Body):
@@ -187,13 +139,16 @@ class NewTransfer(Body):
     amount: Amount
     currency: CurrencyCode
     reference: Text | None = None
-    metadata: Metadata = Field(default_factory=dict)
+    metadata: NewMetadata = Field(default_factory=dict)
 
 
 class NewReversal(Body):
-    """POST /transfers/{id}/reversal: without an amount, all that is left."""
+    """POST /transfers/{id}/reversal: without an amount all that is left, with the reference of the
+    transfer unless another one is given."""
 
     amount: Amount | None = None
+    reference: Text | None = None
+    metadata: NewMetadata = Field(default_factory=dict)
 
 
 # What a cursor is made of is nobody's business, but it is never empty and safe in an address.
@@ -300,6 +255,7 @@ class StatementEntry(BaseModel):
     balance_after: Balance
     version: int
     counterparty_wallet_id: Id | None
+    reference: str | None
     created_at: datetime
     metadata: Metadata
 

@@ -43,6 +43,7 @@ class StatementEntry:
     balance_after_minor: int
     version: int
     counterparty_wallet_id: str | None
+    reference: str | None
     created_at: datetime
     metadata: str
 
@@ -145,6 +146,7 @@ async def statement(
             row["balance_after"],
             row["version"],
             row["counterparty_wallet_id"],
+            row["reference"],
             row["created_at"],
             row["metadata"] or "{}",
         )

@@ -18,7 +18,9 @@ from transferd.ledger.store import transfers as store
 from transferd.ledger.store.wallets import read_wallets
 from transferd.web import cursors, schemas
 from transferd.web.batch_schemas import BatchResult, NewBatch
-from transferd.web.calls import Call, fingerprint_of, metadata_text
+from transferd.web.calls import Call
+from transferd.web.fingerprints import fingerprint_of, metadata_part
+from transferd.web.metadata import metadata_text
 from transferd.web.operations import Operation, answered, listed, shown
 from transferd.web.parts import Parts
 from transferd.web.problems import Problem
@@ -40,7 +42,7 @@ async def create(call: Call) -> web.Response:
         command,
         wallet_id=body.source_wallet_id,
         key=key,
-        fingerprint=fingerprint_of("transfers", *command[1:]),
+        fingerprint=fingerprint_of("transfers", *_parts_of(body, command)),
     )
     return answered(answer, location="/transfers/")
 
@@ -57,7 +59,9 @@ async def create_batch(call: Call) -> web.Response:
             command,
             wallet_id=None,
             key=key,
-            fingerprint=fingerprint_of("batch", body.mode, [c[1:] for c in commands]),
+            fingerprint=fingerprint_of(
+                "batch", body.mode, list(map(_parts_of, body.transfers, commands))
+            ),
         )
     return answered(answer)
 
@@ -88,6 +92,11 @@ def _command_of(body: schemas.NewTransfer) -> Transfer:
     )
 
 
+def _parts_of(body: schemas.NewTransfer, command: Transfer) -> tuple[object, ...]:
+    """All that the command asks for, as parts of a fingerprint."""
+    return *command[1:-1], metadata_part(body.metadata, command.metadata)
+
+
 async def _dry_run(call: Call, command: Transfer) -> web.Response:
     """Decide on what is committed now, and write nothing."""
     parts = call.parts
@@ -116,12 +125,17 @@ async def reverse(call: Call) -> web.Response:
         sides = (original.source_wallet_id, original.destination_wallet_id)
         _require_admin_for_funding(call, sides)
     key = call.key(required=True)
+    metadata = metadata_text(body.metadata)
+    parts: list[object] = ["reversal", id, body.amount]
+    if body.reference is not None or body.metadata:
+        # Without them the fingerprint is the one that it was before they existed.
+        parts += [body.reference, metadata_part(body.metadata, metadata)]
     answer = await call.ask(
-        Reversal(new_id(), id, original, body.amount),
+        Reversal(new_id(), id, original, body.amount, body.reference, metadata),
         # The wallet that pays gives the turn: the one that had received.
         wallet_id=original.destination_wallet_id if original else id,
         key=key,
-        fingerprint=fingerprint_of("reversal", id, body.amount),
+        fingerprint=fingerprint_of(*parts),
     )
     return answered(answer, location="/transfers/")
 

@@ -6,7 +6,9 @@ from transferd.domain.user import CreateUser
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import users as store
 from transferd.web import cursors, schemas
-from transferd.web.calls import Call, fingerprint_of, metadata_text
+from transferd.web.calls import Call
+from transferd.web.fingerprints import fingerprint_of, metadata_part
+from transferd.web.metadata import metadata_text
 from transferd.web.operations import Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import user_view
@@ -24,7 +26,7 @@ async def create(call: Call) -> web.Response:
         command,
         wallet_id=command.id,
         key=key,
-        fingerprint=fingerprint_of("users", body.name, metadata),
+        fingerprint=fingerprint_of("users", body.name, metadata_part(body.metadata, metadata)),
     )
     return answered(answer, location="/users/")
 

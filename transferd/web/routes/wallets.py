@@ -6,14 +6,17 @@ from aiohttp import web
 
 from transferd.cache.wallets import Snapshot
 from transferd.domain.api_key import ADMIN
+from transferd.domain.key import Fingerprint
 from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, UpdateWallet, Wallet
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import wallets as store
 from transferd.observability.facts import WalletRead
 from transferd.web import cursors, schemas
-from transferd.web.calls import Call, fingerprint_of, invalid, metadata_text
+from transferd.web.calls import Call, invalid
 from transferd.web.conditions import is_known
+from transferd.web.fingerprints import fingerprint_of, metadata_part
+from transferd.web.metadata import metadata_text
 from transferd.web.operations import Handler, Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import entry_view, wallet_view
@@ -55,7 +58,7 @@ async def create(call: Call) -> web.Response:
             body.currency,
             body.initial_balance,
             body.overdraft_limit,
-            metadata,
+            metadata_part(body.metadata, metadata),
         ),
     )
     return answered(answer, location="/wallets/")
@@ -139,7 +142,7 @@ async def update(call: Call) -> web.Response:
         body.overdraft_limit if "overdraft_limit" in given else None,
         metadata_text(body.metadata) if "metadata" in given else None,
     )
-    return answered(await call.ask(command, wallet_id=id, key=None, fingerprint=b""))
+    return answered(await call.ask(command, wallet_id=id, key=None, fingerprint=Fingerprint(b"")))
 
 
 def _set_status(kind: ChangeKind) -> Handler:

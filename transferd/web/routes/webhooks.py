@@ -16,8 +16,9 @@ from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.outbox import insert_outbox
 from transferd.ledger.store.wallets import read_wallets
 from transferd.web import cursors, schemas, webhook_schemas
-from transferd.web.calls import Call, fingerprint_of, invalid
+from transferd.web.calls import Call, invalid
 from transferd.web.changes import change_once
+from transferd.web.fingerprints import fingerprint_of
 from transferd.web.operations import Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import delivery_view, webhook_view
