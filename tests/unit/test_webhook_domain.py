@@ -217,7 +217,14 @@ PRIVATE = "must not be a private or local address"
         "https://[2606:4700:4700::1111]:8443/",
         "https://[::ffff:8.8.8.8]/",
         "https://1.2.3.4.receiver.example/",
-        "https://localhost/",
+        # Names that begin or end like the one that leads to this machine, and lead elsewhere.
+        "https://localhost.example/",
+        "https://notlocalhost/",
+        "https://local.host/",
+        # Where these lead is decided by name servers, so the connection is where it is checked.
+        "https://receiver.local/",
+        "https://receiver.internal/",
+        "https://receiver.home.arpa/",
     ],
 )
 def test_a_plain_url_is_fine(url: str) -> None:
@@ -275,6 +282,11 @@ def test_a_plain_url_is_fine(url: str) -> None:
         ("https://[::ffff:127.0.0.1]/", PRIVATE),
         ("https://[::ffff:7f00:1]/", PRIVATE),
         ("https://[64:ff9b::7f00:1]/", PRIVATE),
+        ("https://localhost/", PRIVATE),
+        ("https://LocalHost:8443/hook", PRIVATE),
+        ("https://localhost./", PRIVATE),
+        ("https://a.localhost/", PRIVATE),
+        ("https://a.b.LOCALHOST./", PRIVATE),
     ],
 )
 def test_what_is_wrong_with_a_url_is_told(url: str, fault: str) -> None:
@@ -286,3 +298,22 @@ def test_what_an_operator_allows_is_no_fault() -> None:
     allowed = networks("10.0.0.0/8")
     assert url_fault("https://10.0.0.7/", allow_http=False, allowed=allowed) is None
     assert url_fault("https://127.0.0.1/", allow_http=False, allowed=allowed) == PRIVATE
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "a.localhost", "a.b.localhost."])
+@pytest.mark.parametrize(
+    ("network", "is_fine"),
+    [
+        ("127.0.0.0/8", True),
+        ("127.0.0.1/32", True),
+        ("::1/128", True),
+        ("10.0.0.0/8", False),
+        ("127.0.0.2/32", False),
+        ("fd00::/8", False),
+    ],
+)
+def test_localhost_is_fine_where_an_operator_allows_loopback(
+    host: str, network: str, is_fine: bool
+) -> None:
+    fault = url_fault(f"https://{host}/", allow_http=False, allowed=networks(network))
+    assert fault == (None if is_fine else PRIVATE)
