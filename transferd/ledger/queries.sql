@@ -277,9 +277,18 @@ SELECT client_id, secret_sha256, scopes, expires_at, revoked_at
 FROM transferd.api_keys
 WHERE id = $1;
 
+-- name: lock_clients
+-- Transactions that may create a client take turns, so that each sees the names of those before it.
+-- Requests to replicas read no clients and do not wait here.
+LOCK TABLE transferd.clients IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: client_names
+-- All of them, oldest first: operators create them, so there are few.
+SELECT name FROM transferd.clients ORDER BY id;
+
 -- name: insert_client
--- A client is there from its first key on; of two that create it at once the second waits here.
-INSERT INTO transferd.clients (name) VALUES ($1) ON CONFLICT (name) DO NOTHING;
+-- A client is there from its first key on; under the lock of `lock_clients`.
+INSERT INTO transferd.clients (name) VALUES ($1);
 
 -- name: insert_api_key
 -- A new key, and what may be shown of it.
