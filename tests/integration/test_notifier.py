@@ -20,6 +20,7 @@ from tests.support.endpoints import (
     delivery,
     letters,
     new_webhook,
+    rotate_webhook,
     update_webhook,
 )
 from tests.support.notifying import QUICK, Scene, has_received
@@ -70,6 +71,21 @@ async def test_an_event_reaches_a_webhook_signed_and_unchanged(scene: Scene) -> 
     assert Verifier(SECRET).verify(request.body.decode(), request.headers) == request.json
     await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
     assert scene.results(webhook) == {"delivered": 1}
+
+
+async def test_an_event_is_signed_with_every_secret_that_was_promised(scene: Scene) -> None:
+    receiver, webhook = await scene.receiver()
+    secrets = [SECRET, *("whsec_" + letter * 32 for letter in "abc")]
+    await scene.start()
+    for count, secret in enumerate(secrets, 1):
+        if count > 1:
+            await rotate_webhook(scene.database, webhook, secret)
+        await scene.put(transfer_event())
+        await until(has_received(receiver, count))
+        request = receiver.received[-1]
+        assert len(request.headers["webhook-signature"].split(" ")) == count
+        for good in secrets[:count]:
+            Verifier(good).verify(request.body.decode(), request.headers)
 
 
 async def test_each_endpoint_gets_what_it_asked_for(scene: Scene) -> None:

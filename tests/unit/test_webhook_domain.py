@@ -1,6 +1,6 @@
 """Which events an endpoint gets, and which URLs and addresses it may have."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -9,6 +9,7 @@ from transferd.domain.webhook import (
     EVENT_FILTERS,
     EVENT_TYPES,
     Network,
+    OldSecret,
     Webhook,
     WebhookStatus,
     is_allowed,
@@ -30,8 +31,7 @@ def endpoint(
         status=status,
         disabled_reason=None,
         secret="whsec_AAAA",
-        previous_secret=None,
-        previous_secret_until=None,
+        old_secrets=(),
         created_at=moment,
         updated_at=moment,
     )
@@ -90,6 +90,20 @@ def test_an_endpoint_of_a_wallet_gets_what_is_about_it(
 def test_a_disabled_endpoint_gets_nothing() -> None:
     disabled = endpoint("*", status=WebhookStatus.DISABLED)
     assert not disabled.wants("transfer.posted", ["ada"])
+
+
+# Secrets
+
+
+def test_an_old_secret_signs_before_its_time_and_not_from_then_on() -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    # The newest first, as they are kept; a shorter overlap may end a newer one sooner.
+    old = [OldSecret(f"whsec_{minutes}", now + timedelta(minutes=minutes)) for minutes in (1, 9, 5)]
+    hook = endpoint("*")._replace(old_secrets=tuple(old))
+    assert hook.promised(now) == tuple(old)
+    assert hook.promised(now + timedelta(minutes=1)) == (old[1], old[2])
+    assert hook.promised(now + timedelta(minutes=5)) == (old[1],)
+    assert hook.promised(now + timedelta(minutes=9)) == ()
 
 
 # Addresses

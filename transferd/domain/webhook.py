@@ -66,9 +66,16 @@ class DeliveryStatus(StrEnum):
     DEAD = "dead"
 
 
+class OldSecret(NamedTuple):
+    """A secret that was replaced. It signs beside the new one before `until`."""
+
+    secret: str
+    until: datetime
+
+
 class Webhook(NamedTuple):
-    """An endpoint. `secret` is `whsec_` and base64; until its time is over `previous_secret` signs
-    as well."""
+    """An endpoint. `secret` is `whsec_` and base64; `old_secrets` are those before it, newest
+    first."""
 
     id: str
     url: str
@@ -77,10 +84,13 @@ class Webhook(NamedTuple):
     status: WebhookStatus
     disabled_reason: str | None
     secret: str
-    previous_secret: str | None
-    previous_secret_until: datetime | None
+    old_secrets: tuple[OldSecret, ...]
     created_at: datetime
     updated_at: datetime
+
+    def promised(self, now: datetime) -> tuple[OldSecret, ...]:
+        """The old secrets whose time is not over."""
+        return tuple(old for old in self.old_secrets if old.until > now)
 
     def wants(self, event_type: str, wallet_ids: Sequence[str]) -> bool:
         """Whether an event of this type, about these wallets, is to be delivered to it."""

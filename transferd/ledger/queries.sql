@@ -394,19 +394,19 @@ INSERT INTO transferd.webhooks (
     id, client_id, url, events, wallet_id, secret, status, created_at, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, 0, now(), now())
 RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
-          previous_secret_until, created_at, updated_at;
+          previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at;
 
 -- name: read_webhooks
 -- One endpoint, or all of them for a notifier.
 SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
-       previous_secret_until, created_at, updated_at
+       previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at
 FROM transferd.webhooks
 WHERE $1::uuid IS NULL OR id = $1;
 
 -- name: list_webhooks
 -- Newest first by id.
 SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
-       previous_secret_until, created_at, updated_at
+       previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at
 FROM transferd.webhooks
 WHERE $1::uuid IS NULL OR id < $1
 ORDER BY webhooks.id DESC
@@ -421,16 +421,26 @@ SET url = coalesce($2, url), events = coalesce($3, events), status = coalesce($4
     updated_at = now()
 WHERE id = $1
 RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
-          previous_secret_until, created_at, updated_at;
+          previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at;
+
+-- name: lock_webhook
+-- One endpoint, and the time: two rotations take turns, and each keeps the secrets of those before it.
+SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
+       previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at, now() AS now
+FROM transferd.webhooks
+WHERE id = $1
+FOR NO KEY UPDATE;
 
 -- name: rotate_webhook
--- A new secret. The old one goes on signing beside it, until $3 seconds from now.
+-- A new secret. The one before it signs until $3 seconds from now, those in $4 until the times in $5.
 UPDATE transferd.webhooks
 SET previous_secret = secret, previous_secret_until = now() + make_interval(secs => $3),
+    old_secrets = array_prepend(secret, $4::text[]),
+    old_secrets_until = array_prepend(now() + make_interval(secs => $3), $5::timestamptz[]),
     secret = $2, updated_at = now()
 WHERE id = $1
 RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
-          previous_secret_until, created_at, updated_at;
+          previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at;
 
 -- name: delete_webhook
 -- Its delivery log goes with it.
