@@ -16,8 +16,10 @@ from tests.support.damage import make_traffic
 from tests.support.finished import transferd
 from tests.support.servers import Servers
 from transferd.config import Limits
+from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.migrate import Migration, MigrationError, migrate, migrations
 from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.deliveries import read_known
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.webhooks import lock_webhook
 
@@ -217,6 +219,29 @@ async def test_secrets_that_were_promised_before_the_upgrade_sign_after_it(
     assert await signing(blank, HOOK) == ["whsec_new", "whsec_b", "whsec_a"]
     assert await signing(blank, IDLE_HOOK) == ["whsec_new", "whsec_d"]
     assert await signing(blank, NEW_HOOK) == ["whsec_new", "whsec_e"]
+
+
+async def test_a_log_of_the_version_before_takes_what_is_skipped(blank: Database) -> None:
+    await version_before(blank, WEBHOOKS_KEEP_PROMISES)
+    insert = (
+        "INSERT INTO transferd.deliveries (id, event_id, endpoint_id, event_type, status, attempts,"
+        " created_at, updated_at) VALUES ($1::uuid, $2, $1::uuid, 'user.created', $3, 1, now(),"
+        " now())"
+    )
+    for number in range(4):
+        await blank.fetch(insert, HOOK, f"event-{number}", number)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await blank.fetch(insert, HOOK, "skipped", -1)
+    before = await blank.fetch("SELECT * FROM transferd.deliveries ORDER BY event_id")
+    await bring_up(blank)
+    assert await blank.fetch("SELECT * FROM transferd.deliveries ORDER BY event_id") == before
+    await blank.fetch(insert, HOOK, "skipped", -1)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await blank.fetch(insert, HOOK, "unknown", 4)
+    events = [*(f"event-{number}" for number in range(4)), "skipped"]
+    async with Store(blank.settings(), Limits(), 1) as store:
+        known = await read_known(store, events)
+    assert [known.statuses[event, HOOK] for event in events] == list(DeliveryStatus)
 
 
 # What it leaves

@@ -87,9 +87,10 @@ def test_an_endpoint_of_a_wallet_gets_what_is_about_it(
     assert endpoint("*", wallet_id=wallet_id).wants("transfer.posted", wallet_ids) is wanted
 
 
-def test_a_disabled_endpoint_gets_nothing() -> None:
-    disabled = endpoint("*", status=WebhookStatus.DISABLED)
-    assert not disabled.wants("transfer.posted", ["ada"])
+def test_an_event_is_for_a_disabled_endpoint_too() -> None:
+    disabled = endpoint("transfer.*", status=WebhookStatus.DISABLED)
+    assert disabled.wants("transfer.posted", ["ada"])
+    assert not disabled.wants("wallet.created", ["ada"])
 
 
 # Secrets

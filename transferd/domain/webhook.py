@@ -51,19 +51,22 @@ _LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
 
 
 class WebhookStatus(StrEnum):
-    """A disabled endpoint gets nothing; what was on its way to it becomes a dead letter."""
+    """A disabled endpoint gets nothing: events are skipped, as its log says, and what is sent to it
+    once more becomes a dead letter."""
 
     ACTIVE = "active"
     DISABLED = "disabled"
 
 
 class DeliveryStatus(StrEnum):
-    """pending: asked for again; retrying: failed, to be tried again; dead: given up."""
+    """pending: asked for again; retrying: failed, to be tried again; dead: given up; skipped: not
+    sent, because the endpoint was disabled."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
     RETRYING = "retrying"
     DEAD = "dead"
+    SKIPPED = "skipped"
 
 
 class OldSecret(NamedTuple):
@@ -93,9 +96,7 @@ class Webhook(NamedTuple):
         return tuple(old for old in self.old_secrets if old.until > now)
 
     def wants(self, event_type: str, wallet_ids: Sequence[str]) -> bool:
-        """Whether an event of this type, about these wallets, is to be delivered to it."""
-        if self.status is not WebhookStatus.ACTIVE:
-            return False
+        """Whether an event of this type, about these wallets, is for it, active or disabled."""
         if self.wallet_id is not None and self.wallet_id not in wallet_ids:
             return False
         kind = event_type.partition(".")[0]

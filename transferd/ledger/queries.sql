@@ -463,7 +463,8 @@ SELECT NULL, NULL, NULL, version FROM transferd.webhooks_version;
 
 -- name: record_deliveries
 -- The result of an attempt each, and with it the mark that the event was consumed. What was delivered
--- stays so, whatever a second message with the same event thinks.
+-- stays so, whatever a second message with the same event thinks; and what is known of an event in any
+-- way is not replaced by a note that it was skipped.
 INSERT INTO transferd.deliveries AS d (
     id, event_id, endpoint_id, event_type, status, attempts, response_status, error,
     response_excerpt, event, next_attempt_at, created_at, updated_at)
@@ -478,7 +479,7 @@ SET status = excluded.status, attempts = d.attempts + excluded.attempts,
     response_status = excluded.response_status, error = excluded.error,
     response_excerpt = excluded.response_excerpt, next_attempt_at = excluded.next_attempt_at,
     updated_at = excluded.updated_at
-WHERE d.status <> 1;
+WHERE d.status <> 1 AND excluded.status <> -1;
 
 -- name: list_deliveries
 -- The log of an endpoint, newest first.
@@ -523,7 +524,7 @@ SELECT id::text FROM endpoints WHERE id IS NOT NULL;
 DELETE FROM transferd.deliveries
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM transferd.deliveries
-    WHERE endpoint_id = $1 AND id < $2 AND status IN (1, 3)
+    WHERE endpoint_id = $1 AND id < $2 AND status IN (-1, 1, 3)
     ORDER BY id LIMIT $3))
 RETURNING 1;
 

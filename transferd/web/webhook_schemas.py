@@ -96,7 +96,8 @@ class WebhookWithSecret(Webhook):
 
 
 class Delivery(BaseModel):
-    """What became of one event at one endpoint; pending: it was asked for again."""
+    """What became of one event at one endpoint; pending: it was asked for again; skipped: the
+    endpoint was disabled, and nothing was sent."""
 
     id: Id
     event_id: str

@@ -296,7 +296,7 @@ OPERATIONS = (
         "GET",
         "/webhooks/{id}/deliveries",
         deliveries,
-        "List what became of each event that was sent, newest first",
+        "List what became of each event, newest first",
         webhook_schemas.Delivery,
         _TAG,
         scope=_SCOPE,
