@@ -316,7 +316,7 @@ async def test_of_two_notifiers_that_skip_an_event_one_leaves_a_row(
 @pytest.mark.parametrize(
     "known", [status for status in DeliveryStatus if status is not DeliveryStatus.SKIPPED]
 )
-async def test_whatever_is_known_of_an_event_is_not_replaced_by_a_skip(
+async def test_a_skip_replaces_no_other_row(
     database: Database, store: Store, known: DeliveryStatus
 ) -> None:
     event = transfer_event()
@@ -325,7 +325,7 @@ async def test_whatever_is_known_of_an_event_is_not_replaced_by_a_skip(
     await record(store, recorded(event, DeliveryStatus.SKIPPED, attempts=0))
     assert before is not None
     assert await delivery(database, WEBHOOK, event["id"]) == before
-    # But what another notifier has done replaces a skip.
+    # But the result of another notifier's attempt replaces a skip.
     other = transfer_event()
     skipped = recorded(other, DeliveryStatus.SKIPPED, attempts=0)
     await record(store, skipped, recorded(other, known))

@@ -368,3 +368,23 @@ async def test_a_replica_does_not_serve_what_was_not_migrated(blank: Database) -
         port="0",
     )
     assert "run `transferd migrate`" in ended.complaint
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+async def test_nothing_runs_on_the_tables_of_the_version_before(
+    blank: Database, command: str
+) -> None:
+    *older, last = migrations()
+    await migrate(blank.settings(), Limits(), older)
+    settings = blank.settings()
+    ended = await transferd(
+        command,
+        database_url=settings.required("database_url"),
+        redis_url=settings.required("redis_url"),
+        amqp_url="amqp://127.0.0.1:1/",
+        port="0",
+        worker_port="0",
+    )
+    assert f"not up to date ({last.name} is not applied): run `transferd migrate`" in (
+        ended.complaint
+    )

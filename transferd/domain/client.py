@@ -20,7 +20,7 @@ _INVISIBLE = dict.fromkeys(
 
 
 def folded_name(name: str) -> str:
-    """A name without what only a machine tells apart: case, Unicode form, invisible characters.
+    """A name without differences that readers overlook: case, Unicode form, invisible characters.
 
     The compatibility caseless match of the Unicode Standard, definition D146.
     """

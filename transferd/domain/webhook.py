@@ -51,8 +51,8 @@ _LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
 
 
 class WebhookStatus(StrEnum):
-    """A disabled endpoint gets nothing: events are skipped, as its log says, and what is sent to it
-    once more becomes a dead letter."""
+    """A disabled endpoint gets nothing: its log has the events as skipped, and a message for it
+    alone becomes a dead letter."""
 
     ACTIVE = "active"
     DISABLED = "disabled"

@@ -331,6 +331,10 @@ FROM locked
 JOIN unnest($1::text[], $2::timestamptz[]) AS used (id, at) USING (id)
 WHERE api_keys.id = locked.id;
 
+-- name: applied_migrations
+-- Whether a process finds the tables that it was written for.
+SELECT name FROM transferd.schema_migrations;
+
 -- name: ping
 -- Whether PostgreSQL answers.
 SELECT 1;
@@ -463,8 +467,7 @@ SELECT NULL, NULL, NULL, version FROM transferd.webhooks_version;
 
 -- name: record_deliveries
 -- The result of an attempt each, and with it the mark that the event was consumed. What was delivered
--- stays so, whatever a second message with the same event thinks; and what is known of an event in any
--- way is not replaced by a note that it was skipped.
+-- stays so, whatever a second message with the same event thinks; and a skip replaces no row.
 INSERT INTO transferd.deliveries AS d (
     id, event_id, endpoint_id, event_type, status, attempts, response_status, error,
     response_excerpt, event, next_attempt_at, created_at, updated_at)

@@ -1,5 +1,5 @@
--- Webhooks keep what they promise: each secret signs until its time, and what a disabled one was not sent is
--- in its log.
+-- Webhooks keep their promises: each secret signs until its time, and the events of a disabled webhook are in
+-- its log.
 
 -- -1: skipped, because the endpoint was disabled. The version before reads it as dead (-1 is the last of the
 -- four that it knows), shows it and does not send it. Not validated: all rows have passed the narrower check,
