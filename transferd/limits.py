@@ -208,6 +208,9 @@ class Limits:
     webhook_retry_after_max_s: float = 24 * 3600.0
     # The old secret signs beside the new one for a day, so that receivers can be changed over.
     webhook_secret_overlap_s: float = 24 * 3600.0
+    # Secrets that sign at a time. Each is 48 bytes of the header webhook-signature, and common
+    # receivers take a header of 8 KiB, some of them all headers together: this is a fifth of it.
+    webhook_secrets_max: int = 32
     prune_interval_s: float = 600.0
     prune_rows: int = 2_000
     # How often the broker is asked whether it still knows our consumer.
@@ -265,6 +268,9 @@ class Limits:
             raise ConfigurationError(
                 "relay_publish_timeout_s must be shorter than idle_in_transaction_timeout_s"
             )
+        # The new secret, and the one before it.
+        if self.webhook_secrets_max < 2:
+            raise ConfigurationError("webhook_secrets_max must be at least 2")
         if not self.renew_after_returns < self.delivery_limit:
             raise ConfigurationError("renew_after_returns must be smaller than delivery_limit")
         if not self.backlog_low < self.backlog_high < self.backlog_max:

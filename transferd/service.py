@@ -15,10 +15,10 @@ from transferd.cache.replays import Replays
 from transferd.cache.wallets import Wallets
 from transferd.commit.committer import Committer
 from transferd.config import ConfigurationError, Limits, Settings
+from transferd.ledger.migrate import assert_migrated
 from transferd.ledger.store.clients import has_usable_api_key
 from transferd.ledger.store.database import Database
-from transferd.ledger.store.errors import Rejected
-from transferd.ledger.store.wallets import Currency, read_currencies
+from transferd.ledger.store.wallets import read_currencies
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
@@ -137,7 +137,8 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
     link = await stack.enter_async_context(Link(redis_url, limits, facts))
     # A ping must not wait behind reads: a busy replica is ready.
     probe = await stack.enter_async_context(Database(settings, limits, connections=1))
-    currencies = await _read_currencies(database)
+    await assert_migrated(database)
+    currencies = {each.code: each for each in await read_currencies(database)}
     if settings.auth == "on":
         await _assert_somebody_may_call(database)
     rendering = Rendering()
@@ -204,16 +205,6 @@ async def _serving(parts: Parts, listener: Listener, linger_s: float) -> AsyncIt
             parts.streams.close()
             await asyncio.sleep(linger_s)
             await parts.router.drain()
-
-
-async def _read_currencies(database: Database) -> dict[str, Currency]:
-    try:
-        currencies = await read_currencies(database)
-    except Rejected as error:
-        raise ConfigurationError(
-            f"the database has no ledger yet ({error}): run `transferd migrate`"
-        ) from error
-    return {currency.code: currency for currency in currencies}
 
 
 async def _assert_somebody_may_call(database: Database) -> None:

@@ -17,10 +17,10 @@ from typing import Any, Literal
 from aiohttp import web
 
 from transferd.config import ConfigurationError, Limits, Settings
+from transferd.ledger.migrate import assert_migrated
 from transferd.ledger.store import outbox
 from transferd.ledger.store.database import Database
-from transferd.ledger.store.deliveries import read_known
-from transferd.ledger.store.errors import Rejected, StoreError
+from transferd.ledger.store.errors import StoreError
 from transferd.notifications.attempts import Sinks
 from transferd.notifications.broker import Broker
 from transferd.notifications.directory import Directory
@@ -106,7 +106,7 @@ async def open_worker(
         database = await stack.enter_async_context(
             Database(settings, limits, _DATABASE_CONNECTIONS)
         )
-        await _check_schema(database)
+        await assert_migrated(database)
         metrics.watch_pool("worker", database)
         metrics.gauge(
             "transferd_worker_ready",
@@ -289,15 +289,6 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
             task.cancel()
             await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
         await asyncio.gather(task, return_exceptions=True)
-
-
-async def _check_schema(database: Database) -> None:
-    try:
-        await read_known(database, [])
-    except Rejected as error:
-        raise ConfigurationError(
-            f"the database is not up to date ({error}): run `transferd migrate`"
-        ) from error
 
 
 @asynccontextmanager

@@ -38,7 +38,7 @@ _CODES = {
     " not-found",
     405: "method-not-allowed",
     409: "request-in-progress reversal-exceeds-transfer not-reversible wallet-not-empty"
-    " webhook-disabled",
+    " webhook-disabled too-many-secrets",
     412: "version-not-reached",
     413: "body-too-large",
     415: "unsupported-media-type",

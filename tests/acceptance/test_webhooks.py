@@ -117,6 +117,8 @@ async def test_a_secret_is_shown_to_whoever_made_it_and_to_nobody_else(
         ("https://[fd00::1]/", "private or local"),
         ("https://[::ffff:127.0.0.1]/", "private or local"),
         ("https://[::ffff:a00:1]/", "private or local"),
+        ("https://localhost/", "private or local"),
+        ("https://hook.LOCALHOST.:8443/", "private or local"),
         ("https://user@example.com/", "user or a password"),
         ("https://user:pass@example.com/", "user or a password"),
         ("https://example.com/#top", "fragment"),
@@ -148,7 +150,12 @@ async def test_an_operator_may_allow_what_is_not_public(replicas: Replicas) -> N
     api = await replicas.start(
         webhook_allow_http=True, webhook_allow_networks="10.1.0.0/16,127.0.0.1/32"
     )
-    for url in ("http://127.0.0.1:8080/", "https://10.1.2.3/", "http://example.com/"):
+    for url in (
+        "http://127.0.0.1:8080/",
+        "https://10.1.2.3/",
+        "http://example.com/",
+        "http://localhost:8080/",
+    ):
         assert (await webhook(api, url=url))["url"] == url
     for url in ("http://127.0.0.2/", "https://10.2.0.1/", "https://[::1]/"):
         assert_invalid(await api.post("/webhooks", {"url": url, "events": ["*"]}), "/url")

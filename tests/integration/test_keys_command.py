@@ -14,7 +14,12 @@ from tests.conftest import Database, Replicas
 from tests.support.contract import ApiWithKey, time_of
 from transferd.cli import main
 from transferd.config import Limits
-from transferd.ledger.store.clients import insert_api_key, list_api_keys
+from transferd.ledger.store.clients import (
+    CreatedKey,
+    SimilarClient,
+    insert_api_key,
+    list_api_keys,
+)
 from transferd.ledger.store.database import Database as Store
 
 NOBODY = "postgresql://transferd@127.0.0.1:9/transferd"
@@ -64,9 +69,9 @@ async def test_a_key_that_was_made_can_call(database: Database, replicas: Replic
     token = result.stdout.removesuffix("\n")
     match = _TOKEN.fullmatch(token)
     assert match is not None
-    said = f"key {match[1]} of shop is good for wallets:write, for ever; "
-    assert result.stderr.startswith(said)
-    assert result.stderr.count("\n") == 1
+    new, said = result.stderr.splitlines()
+    assert new == "client shop is new"
+    assert said.startswith(f"key {match[1]} of shop is good for wallets:write, for ever; ")
     assert match[2] not in result.stderr
     shop = ApiWithKey(await replicas.start(auth="on"), token)
     assert (await shop.post("/users", {})).status == 201
@@ -95,7 +100,9 @@ async def test_a_key_is_told_as_json(database: Database) -> None:
         "expires_at": None,
         "last_used_at": None,
         "revoked_at": None,
+        "client_is_new": True,
     }
+    del key["client_is_new"]
     assert await listed(database, "--client", "The Shop") == [
         key | {"created_at": (await listed(database))[0]["created_at"]}
     ]
@@ -108,23 +115,96 @@ async def test_no_two_keys_are_alike(database: Database) -> None:
     assert (await everything_stored(database)).count(",shop,") == 1
 
 
+async def created_at_once(store: Store, *clients: str) -> list[CreatedKey | SimilarClient]:
+    """What comes of a key for each of these, all at the same time."""
+    return await asyncio.gather(
+        *(
+            insert_api_key(
+                store,
+                id=f"key{number}",
+                client=client,
+                secret_sha256=bytes(32),
+                scopes=["admin"],
+                expires_at=None,
+            )
+            for number, client in enumerate(clients)
+        )
+    )
+
+
 async def test_a_client_that_is_named_twice_at_once_is_one_client(database: Database) -> None:
     async with Store(database.settings(), Limits(), connections=4) as store:
-        await asyncio.gather(
-            *(
-                insert_api_key(
-                    store,
-                    id=f"key{number}",
-                    client="shop",
-                    secret_sha256=bytes(32),
-                    scopes=["admin"],
-                    expires_at=None,
-                )
-                for number in range(8)
-            )
-        )
+        results = await created_at_once(store, *["shop"] * 8)
         assert len(await list_api_keys(store, client="shop")) == 8
     assert (await everything_stored(database)).count(",shop,") == 1
+    new = [result.client_is_new for result in results if isinstance(result, CreatedKey)]
+    assert sorted(new) == [False] * 7 + [True]
+
+
+async def test_of_spellings_that_are_given_at_once_one_becomes_a_client(
+    database: Database,
+) -> None:
+    spellings = ["Shop", "shop", "SHOP", "ｓｈｏｐ", "sHop", "shoP", "ＳＨＯＰ", "SHop"]  # noqa: RUF001
+    async with Store(database.settings(), Limits(), connections=4) as store:
+        results = await created_at_once(store, *spellings)
+        [key] = await list_api_keys(store, client=None)
+    assert {result for result in results if isinstance(result, SimilarClient)} == {
+        SimilarClient(key.client)
+    }
+    assert [result for result in results if isinstance(result, CreatedKey)] == [
+        CreatedKey(key, client_is_new=True)
+    ]
+
+
+async def test_create_says_when_a_client_is_new(database: Database) -> None:
+    arguments = ("--client", "The Shop", "--scope", "admin")
+    first = await command(database, "create", *arguments)
+    assert first.stderr.splitlines()[0] == "client The Shop is new"
+    second = await command(database, "create", *arguments)
+    assert second.exit_code == 0
+    assert "is new" not in second.stderr
+    assert (await created(database, *arguments))["client_is_new"] is False
+    assert (await created(database, "--client", "b", *arguments[2:]))["client_is_new"] is True
+    assert not any("client_is_new" in key for key in await listed(database))
+
+
+@pytest.mark.parametrize(
+    ("there", "given"),
+    [
+        ("shop", "Shop"),
+        ("Straße", "STRASSE"),
+        ("Café", "Cafe\u0301"),
+        ("shop 1", "ｓｈｏｐ １"),  # noqa: RUF001
+        ("ﬁsh", "FISH"),
+        ("ΟΔΟΣ", "οδος"),
+        ("shop", "shop\ufe0f"),
+        ("shop", "sh\u3164op"),
+    ],
+)
+async def test_another_spelling_of_a_clients_name_is_refused(
+    database: Database, there: str, given: str
+) -> None:
+    key = await created(database, "--client", there, "--scope", "admin")
+    before = await everything_stored(database)
+    for more in ([], ["--json"]):
+        result = await command(database, "create", "--client", given, "--scope", "admin", *more)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"Error: there is a client {there!a} already, which ")
+        assert result.stderr.count("\n") == 1
+    assert await everything_stored(database) == before
+    # The name as it is goes on being good, and so are names that only look alike.
+    again = await created(database, "--client", there, "--scope", "admin")
+    assert again["id"] != key["id"]
+    assert (await created(database, "--client", "shор", "--scope", "admin"))["client_is_new"]  # noqa: RUF001
+
+
+async def test_clients_of_before_whose_names_are_alike_both_get_keys(database: Database) -> None:
+    await database.fetch("INSERT INTO transferd.clients (name) VALUES ('Shop'), ('shop')")
+    for name in ("Shop", "shop"):
+        key = await created(database, "--client", name, "--scope", "admin")
+        assert (key["client"], key["client_is_new"]) == (name, False)
+    third = await command(database, "create", "--client", "SHOP", "--scope", "admin")
+    assert "there is a client 'Shop' already" in third.stderr
 
 
 async def test_keys_of_one_client_share_its_idempotency_keys(
@@ -168,6 +248,18 @@ async def test_a_key_expires_in_days_or_at_a_time(database: Database) -> None:
         ["--scope", "admin"],
         ["--client", "", "--scope", "admin"],
         ["--client", " shop", "--scope", "admin"],
+        ["--client", "shop ", "--scope", "admin"],
+        ["--client", "shop\n", "--scope", "admin"],
+        ["--client", "sh\top", "--scope", "admin"],
+        ["--client", "sh\u00a0op", "--scope", "admin"],
+        ["--client", "sh\u200bop", "--scope", "admin"],
+        ["--client", "sh\u200dop", "--scope", "admin"],
+        ["--client", "sh\u00adop", "--scope", "admin"],
+        ["--client", "sh\u202eop", "--scope", "admin"],
+        ["--client", "\ufeffshop", "--scope", "admin"],
+        ["--client", "sh\udcffop", "--scope", "admin"],
+        ["--client", "\u3164", "--scope", "admin"],
+        ["--client", "\ufe0f\u034f", "--scope", "admin"],
         ["--client", "sh\x1b[31mop", "--scope", "admin"],
         ["--client", "s" * 141, "--scope", "admin"],
         ["--client", "shop", "--scope", "wallets:steal"],

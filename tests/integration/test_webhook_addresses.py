@@ -114,15 +114,43 @@ async def test_a_name_that_leads_to_a_private_address_is_refused() -> None:
     assert names.is_closed
 
 
-async def test_the_systems_own_names_are_looked_up_and_refused() -> None:
+async def test_the_systems_own_names_are_looked_up_and_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    look_up = socket.getaddrinfo
+
+    def of_this_machine(_: Any, *arguments: Any, **named: Any) -> Any:
+        return look_up("localhost", *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", of_this_machine)
     async with receiving(saying(OK)) as receiver:
-        url = f"http://localhost:{receiver.port}/"
+        url = f"http://receiver.internal:{receiver.port}/"
         async with opened(networks="") as sink:
             result = await deliver(sink, url)
         assert result.error in {f"address {own} is not allowed" for own in ("127.0.0.1", "::1")}
         assert receiver.accepted == 0
         async with opened() as sink:
             assert (await deliver(sink, url)).error is None
+
+
+async def test_localhost_is_not_even_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    look_up = socket.getaddrinfo
+
+    def noted(host: str, *arguments: Any, **named: Any) -> Any:
+        asked.append(host)
+        return look_up(host, *arguments, **named)
+
+    monkeypatch.setattr(socket, "getaddrinfo", noted)
+    async with receiving(saying(OK)) as receiver:
+        url = f"http://localhost:{receiver.port}/"
+        async with opened(networks="") as sink:
+            result = await deliver(sink, url)
+        assert result == SinkResult("the URL must not be a private or local address")
+        assert (asked, receiver.accepted) == ([], 0)
+        async with opened() as sink:
+            assert (await deliver(sink, url)).error is None
+    assert asked == ["localhost"]
 
 
 async def test_of_a_names_addresses_the_allowed_ones_are_used() -> None:

@@ -5,6 +5,7 @@ import gzip
 import socket
 import time
 import tracemalloc
+from base64 import b64encode
 from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -38,6 +39,7 @@ from tests.support.webhook_sink import (
 from transferd import __version__
 from transferd.commit.events import CLOUD_EVENT
 from transferd.config import Limits
+from transferd.domain.webhook import OldSecret
 from transferd.notifications.sinks.result import SinkResult
 
 # What is sent
@@ -71,28 +73,52 @@ async def test_an_event_that_no_request_caused_has_no_trace() -> None:
     assert "traceparent" not in receiver.requests[0].headers
 
 
-async def signed_request(until_s: float | None) -> Request:
-    """A request while the secret is changed over; the old one is good for `until_s` more."""
+async def signed_request(old_secrets_until_s: dict[str, float]) -> Request:
+    """A request while secrets are changed over; the old ones are good for so many seconds more."""
     now = datetime.now(UTC)
-    until = None if until_s is None else now + timedelta(seconds=until_s)
-    webhook_of = {"previous_secret": OLD_SECRET, "until": until}
+    old = [
+        OldSecret(secret, now + timedelta(seconds=until_s))
+        for secret, until_s in old_secrets_until_s.items()
+    ]
     async with receiving(saying(OK)) as receiver, opened(clock=lambda: now) as sink:
-        webhook = endpoint(receiver.url, **webhook_of)  # type: ignore[arg-type]
+        webhook = endpoint(receiver.url, *old)
         assert (await sink.deliver(webhook, "event-1", BODY, None)).error is None
     return receiver.requests[0]
 
 
 async def test_both_secrets_verify_while_they_are_changed_over() -> None:
-    request = await signed_request(until_s=1)
+    request = await signed_request({OLD_SECRET: 1})
     for secret in (SECRET, OLD_SECRET):
         assert Verifier(secret).verify(request.body, request.headers) == {"reference": "für 🎂"}
     with pytest.raises(WebhookVerificationError):
         Verifier("whsec_" + "b3RoZXI=").verify(request.body, request.headers)
 
 
-@pytest.mark.parametrize("until_s", [0, -1, None])
-async def test_only_the_new_secret_verifies_afterwards(until_s: float | None) -> None:
-    request = await signed_request(until_s)
+async def test_every_secret_verifies_until_its_own_time_is_over() -> None:
+    older = {f"whsec_{b64encode(bytes([number])).decode()}": number - 3.0 for number in range(9)}
+    request = await signed_request({OLD_SECRET: 1} | older)
+    good = [secret for secret, until_s in older.items() if until_s > 0]
+    assert len(good) == 5
+    for secret in (SECRET, OLD_SECRET, *good):
+        Verifier(secret).verify(request.body, request.headers)
+    for secret in older.keys() - good:
+        with pytest.raises(WebhookVerificationError):
+            Verifier(secret).verify(request.body, request.headers)
+
+
+async def test_the_signatures_of_all_secrets_fit_into_a_fifth_of_a_common_header() -> None:
+    count = Limits().webhook_secrets_max - 1
+    old = {f"whsec_{b64encode(bytes(32) + bytes([n])).decode()}": 60.0 for n in range(count)}
+    request = await signed_request(old)
+    signatures = request.headers["webhook-signature"]
+    assert len(set(signatures.split(" "))) == Limits().webhook_secrets_max
+    assert len(f"webhook-signature: {signatures}") <= 8 * 1024 / 5
+    Verifier([*old][-1]).verify(request.body, request.headers)
+
+
+@pytest.mark.parametrize("old_secrets", [{OLD_SECRET: 0.0}, {OLD_SECRET: -1.0}, {}])
+async def test_only_the_new_secret_verifies_afterwards(old_secrets: dict[str, float]) -> None:
+    request = await signed_request(old_secrets)
     Verifier(SECRET).verify(request.body, request.headers)
     with pytest.raises(WebhookVerificationError):
         Verifier(OLD_SECRET).verify(request.body, request.headers)

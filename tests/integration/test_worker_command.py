@@ -273,7 +273,7 @@ def test_what_is_missing_is_one_line(empty_database: str, only: list[str]) -> No
         (empty_database, None, "TRANSFERD_AMQP_URL is not set: set it, or use `transferd dev`"),
         (None, NOTHING_LISTENS, "TRANSFERD_DATABASE_URL is not set"),
         (nobody, NOTHING_LISTENS, "PostgreSQL: "),
-        (empty_database, NOTHING_LISTENS, "the database is not up to date ("),
+        (empty_database, NOTHING_LISTENS, "the database has no ledger yet ("),
     ):
         variables = {
             "TRANSFERD_DATABASE_URL": database_url,
@@ -284,7 +284,7 @@ def test_what_is_missing_is_one_line(empty_database: str, only: list[str]) -> No
         assert result.exit_code == 1
         assert result.output.startswith(f"Error: {line}"), result.output
         assert result.output.count("\n") == 1
-        if "not up to date" in line:
+        if "no ledger yet" in line:
             assert result.output.endswith("): run `transferd migrate`\n")
 
 

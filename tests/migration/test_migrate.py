@@ -16,8 +16,12 @@ from tests.support.damage import make_traffic
 from tests.support.finished import transferd
 from tests.support.servers import Servers
 from transferd.config import Limits
+from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.migrate import Migration, MigrationError, migrate, migrations
+from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.deliveries import read_known
 from transferd.ledger.store.errors import StoreError
+from transferd.ledger.store.webhooks import lock_webhook
 
 EVERYTHING = [migration.name for migration in migrations()]
 
@@ -155,6 +159,91 @@ async def test_a_failing_migration_leaves_what_was_there(database: Database) -> 
     assert await bring_up(database) == []
 
 
+# From the version before
+
+WEBHOOKS_KEEP_PROMISES = "0003_webhooks.sql"
+HOOK = "019a0000-0000-7000-8000-00000000000a"
+IDLE_HOOK = "019a0000-0000-7000-8000-00000000000b"
+NEW_HOOK = "019a0000-0000-7000-8000-00000000000c"
+
+
+async def version_before(database: Database, name: str) -> None:
+    """The database as it was before this migration."""
+    older = [migration for migration in migrations() if migration.name < name]
+    assert await migrate(database.settings(), Limits(), older) == [each.name for each in older]
+
+
+async def webhook_of_the_version_before(
+    database: Database, id: str, secret: str, previous: str | None, until: str | None
+) -> None:
+    await database.fetch(
+        "INSERT INTO transferd.webhooks (id, client_id, url, events, secret, previous_secret,"
+        " previous_secret_until, status, created_at, updated_at)"
+        " VALUES ($1, 1, 'https://example.com/', '{*}', $2, $3, now() + $4::text::interval, 0,"
+        " now(), now())",
+        id,
+        secret,
+        previous,
+        until,
+    )
+
+
+async def signing(database: Database, id: str) -> list[str]:
+    """The secrets of a webhook that sign now."""
+    async with Store(database.settings(), Limits(), 1) as store, store.transaction() as transaction:
+        locked = await lock_webhook(transaction, id)
+    assert locked is not None
+    webhook, now = locked
+    return [webhook.secret, *(old.secret for old in webhook.promised(now))]
+
+
+async def test_secrets_that_were_promised_before_the_upgrade_sign_after_it(
+    blank: Database,
+) -> None:
+    await version_before(blank, WEBHOOKS_KEEP_PROMISES)
+    await webhook_of_the_version_before(blank, HOOK, "whsec_b", "whsec_a", "1 hour")
+    await webhook_of_the_version_before(blank, IDLE_HOOK, "whsec_d", "whsec_c", "-1 hour")
+    await webhook_of_the_version_before(blank, NEW_HOOK, "whsec_e", None, None)
+    rows = "SELECT id, secret, previous_secret, previous_secret_until FROM transferd.webhooks"
+    before = await blank.fetch(rows + " ORDER BY id")
+    assert WEBHOOKS_KEEP_PROMISES in await bring_up(blank)
+    assert await blank.fetch(rows + " ORDER BY id") == before
+    assert await signing(blank, HOOK) == ["whsec_b", "whsec_a"]
+    assert await signing(blank, IDLE_HOOK) == ["whsec_d"]
+    assert await signing(blank, NEW_HOOK) == ["whsec_e"]
+    # A replica of the version before, which goes on for a while, forgets what the database keeps.
+    await blank.fetch(
+        "UPDATE transferd.webhooks SET previous_secret = secret, secret = 'whsec_new',"
+        " previous_secret_until = now() + interval '1 day'"
+    )
+    assert await signing(blank, HOOK) == ["whsec_new", "whsec_b", "whsec_a"]
+    assert await signing(blank, IDLE_HOOK) == ["whsec_new", "whsec_d"]
+    assert await signing(blank, NEW_HOOK) == ["whsec_new", "whsec_e"]
+
+
+async def test_a_log_of_the_version_before_takes_what_is_skipped(blank: Database) -> None:
+    await version_before(blank, WEBHOOKS_KEEP_PROMISES)
+    insert = (
+        "INSERT INTO transferd.deliveries (id, event_id, endpoint_id, event_type, status, attempts,"
+        " created_at, updated_at) VALUES ($1::uuid, $2, $1::uuid, 'user.created', $3, 1, now(),"
+        " now())"
+    )
+    for number in range(4):
+        await blank.fetch(insert, HOOK, f"event-{number}", number)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await blank.fetch(insert, HOOK, "skipped", -1)
+    before = await blank.fetch("SELECT * FROM transferd.deliveries ORDER BY event_id")
+    await bring_up(blank)
+    assert await blank.fetch("SELECT * FROM transferd.deliveries ORDER BY event_id") == before
+    await blank.fetch(insert, HOOK, "skipped", -1)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await blank.fetch(insert, HOOK, "unknown", 4)
+    events = [*(f"event-{number}" for number in range(4)), "skipped"]
+    async with Store(blank.settings(), Limits(), 1) as store:
+        known = await read_known(store, events)
+    assert [known.statuses[event, HOOK] for event in events] == list(DeliveryStatus)
+
+
 # What it leaves
 
 
@@ -279,3 +368,23 @@ async def test_a_replica_does_not_serve_what_was_not_migrated(blank: Database) -
         port="0",
     )
     assert "run `transferd migrate`" in ended.complaint
+
+
+@pytest.mark.parametrize("command", ["serve", "worker"])
+async def test_nothing_runs_on_the_tables_of_the_version_before(
+    blank: Database, command: str
+) -> None:
+    *older, last = migrations()
+    await migrate(blank.settings(), Limits(), older)
+    settings = blank.settings()
+    ended = await transferd(
+        command,
+        database_url=settings.required("database_url"),
+        redis_url=settings.required("redis_url"),
+        amqp_url="amqp://127.0.0.1:1/",
+        port="0",
+        worker_port="0",
+    )
+    assert f"not up to date ({last.name} is not applied): run `transferd migrate`" in (
+        ended.complaint
+    )

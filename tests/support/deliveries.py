@@ -5,8 +5,9 @@ from typing import Any
 import orjson
 
 from tests.conftest import Database
+from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
-from transferd.ledger.store.deliveries import STATUSES
+from transferd.ledger.store.deliveries import NUMBERS
 
 # What a notifier keeps of a delivery that has just failed for the first time.
 _FAILED: dict[str, Any] = {
@@ -44,7 +45,7 @@ async def logged_delivery(database: Database, webhook: str, **changes: object) -
         webhook,
         values["event_id"],
         values["event_type"],
-        [status.value for status in STATUSES].index(values["status"]),
+        NUMBERS[DeliveryStatus(values["status"])],
         values["attempts"],
         values["response_status"],
         values["error"],

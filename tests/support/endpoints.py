@@ -45,6 +45,20 @@ async def update_webhook(database: Database, id: str, **changes: Any) -> None:
         assert await webhooks.update_webhook(transaction, id, **changes)
 
 
+async def rotate_webhook(database: Database, id: str, secret: str) -> None:
+    """Replace the secret of a webhook; the one before it signs for a minute more."""
+    async with (
+        Store(database.settings(), Limits(), 1) as store,
+        store.transaction() as transaction,
+    ):
+        locked = await webhooks.lock_webhook(transaction, id)
+        assert locked is not None
+        promised = locked[0].promised(locked[1])
+        await webhooks.rotate_webhook(
+            transaction, id, secret=secret, overlap_s=60.0, promised=promised
+        )
+
+
 async def delete_webhook(database: Database, id: str) -> None:
     """Remove a webhook and its log."""
     async with (

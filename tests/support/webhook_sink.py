@@ -12,7 +12,7 @@ from aiohttp.abc import AbstractResolver, ResolveResult
 
 from tests.support.waiting import SLOWNESS
 from transferd.config import Limits, Settings
-from transferd.domain.webhook import Webhook, WebhookStatus
+from transferd.domain.webhook import OldSecret, Webhook, WebhookStatus
 from transferd.notifications.sinks.result import SinkResult
 from transferd.notifications.sinks.webhook import WebhookSink
 
@@ -180,9 +180,7 @@ def opened(
     return WebhookSink(settings, limits or Limits(), clock, resolver)
 
 
-def endpoint(
-    url: str, *, previous_secret: str | None = None, until: datetime | None = None
-) -> Webhook:
+def endpoint(url: str, *old_secrets: OldSecret) -> Webhook:
     return Webhook(
         id="hook",
         url=url,
@@ -191,8 +189,7 @@ def endpoint(
         status=WebhookStatus.ACTIVE,
         disabled_reason=None,
         secret=SECRET,
-        previous_secret=previous_secret,
-        previous_secret_until=until,
+        old_secrets=old_secrets,
         created_at=NOW,
         updated_at=NOW,
     )

@@ -71,6 +71,11 @@ def test_limits_that_just_fit_are_accepted() -> None:
     assert limits.mailbox_wait_s + limits.command_timeout_s == limits.request_deadline_s
 
 
+def test_a_webhook_has_room_for_a_secret_and_the_one_before_it() -> None:
+    assert with_limits(webhook_secrets_max=2).webhook_secrets_max == 2
+    assert complaint(webhook_secrets_max=1) == "webhook_secrets_max must be at least 2"
+
+
 @pytest.mark.parametrize("name", ["mailbox_wait_s", "command_timeout_s"])
 def test_a_wait_and_one_whole_attempt_fit_into_the_deadline(name: str) -> None:
     limits = Limits()

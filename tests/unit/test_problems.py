@@ -37,6 +37,7 @@ CONTRACT = {
         "not-reversible",
         "wallet-not-empty",
         "webhook-disabled",
+        "too-many-secrets",
     },
     412: {"version-not-reached"},
     413: {"body-too-large"},

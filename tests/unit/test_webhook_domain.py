@@ -1,6 +1,6 @@
 """Which events an endpoint gets, and which URLs and addresses it may have."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address, ip_network
 
 import pytest
@@ -9,6 +9,7 @@ from transferd.domain.webhook import (
     EVENT_FILTERS,
     EVENT_TYPES,
     Network,
+    OldSecret,
     Webhook,
     WebhookStatus,
     is_allowed,
@@ -30,8 +31,7 @@ def endpoint(
         status=status,
         disabled_reason=None,
         secret="whsec_AAAA",
-        previous_secret=None,
-        previous_secret_until=None,
+        old_secrets=(),
         created_at=moment,
         updated_at=moment,
     )
@@ -87,9 +87,24 @@ def test_an_endpoint_of_a_wallet_gets_what_is_about_it(
     assert endpoint("*", wallet_id=wallet_id).wants("transfer.posted", wallet_ids) is wanted
 
 
-def test_a_disabled_endpoint_gets_nothing() -> None:
-    disabled = endpoint("*", status=WebhookStatus.DISABLED)
-    assert not disabled.wants("transfer.posted", ["ada"])
+def test_an_event_is_for_a_disabled_endpoint_too() -> None:
+    disabled = endpoint("transfer.*", status=WebhookStatus.DISABLED)
+    assert disabled.wants("transfer.posted", ["ada"])
+    assert not disabled.wants("wallet.created", ["ada"])
+
+
+# Secrets
+
+
+def test_an_old_secret_signs_before_its_time_and_not_from_then_on() -> None:
+    now = datetime(2030, 1, 1, tzinfo=UTC)
+    # The newest first, as they are kept; a shorter overlap may end a newer one sooner.
+    old = [OldSecret(f"whsec_{minutes}", now + timedelta(minutes=minutes)) for minutes in (1, 9, 5)]
+    hook = endpoint("*")._replace(old_secrets=tuple(old))
+    assert hook.promised(now) == tuple(old)
+    assert hook.promised(now + timedelta(minutes=1)) == (old[1], old[2])
+    assert hook.promised(now + timedelta(minutes=5)) == (old[1],)
+    assert hook.promised(now + timedelta(minutes=9)) == ()
 
 
 # Addresses
@@ -217,7 +232,14 @@ PRIVATE = "must not be a private or local address"
         "https://[2606:4700:4700::1111]:8443/",
         "https://[::ffff:8.8.8.8]/",
         "https://1.2.3.4.receiver.example/",
-        "https://localhost/",
+        # Names that begin or end like the one that leads to this machine, and lead elsewhere.
+        "https://localhost.example/",
+        "https://notlocalhost/",
+        "https://local.host/",
+        # Where these lead is decided by name servers, so the connection is where it is checked.
+        "https://receiver.local/",
+        "https://receiver.internal/",
+        "https://receiver.home.arpa/",
     ],
 )
 def test_a_plain_url_is_fine(url: str) -> None:
@@ -275,6 +297,11 @@ def test_a_plain_url_is_fine(url: str) -> None:
         ("https://[::ffff:127.0.0.1]/", PRIVATE),
         ("https://[::ffff:7f00:1]/", PRIVATE),
         ("https://[64:ff9b::7f00:1]/", PRIVATE),
+        ("https://localhost/", PRIVATE),
+        ("https://LocalHost:8443/hook", PRIVATE),
+        ("https://localhost./", PRIVATE),
+        ("https://a.localhost/", PRIVATE),
+        ("https://a.b.LOCALHOST./", PRIVATE),
     ],
 )
 def test_what_is_wrong_with_a_url_is_told(url: str, fault: str) -> None:
@@ -286,3 +313,22 @@ def test_what_an_operator_allows_is_no_fault() -> None:
     allowed = networks("10.0.0.0/8")
     assert url_fault("https://10.0.0.7/", allow_http=False, allowed=allowed) is None
     assert url_fault("https://127.0.0.1/", allow_http=False, allowed=allowed) == PRIVATE
+
+
+@pytest.mark.parametrize("host", ["localhost", "LOCALHOST.", "a.localhost", "a.b.localhost."])
+@pytest.mark.parametrize(
+    ("network", "is_fine"),
+    [
+        ("127.0.0.0/8", True),
+        ("127.0.0.1/32", True),
+        ("::1/128", True),
+        ("10.0.0.0/8", False),
+        ("127.0.0.2/32", False),
+        ("fd00::/8", False),
+    ],
+)
+def test_localhost_is_fine_where_an_operator_allows_loopback(
+    host: str, network: str, is_fine: bool
+) -> None:
+    fault = url_fault(f"https://{host}/", allow_http=False, allowed=networks(network))
+    assert fault == (None if is_fine else PRIVATE)

@@ -2,6 +2,7 @@
 
 import json
 import secrets
+import shlex
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
@@ -17,8 +18,10 @@ from rich.text import Text
 from transferd.cli.running import run, settings_of
 from transferd.config import ConfigurationError, Limits, Settings
 from transferd.domain.api_key import SCOPES, digest_of, id_in, token_of
+from transferd.domain.client import folded_name
 from transferd.ledger.store.clients import (
     ListedKey,
+    SimilarClient,
     insert_api_key,
     list_api_keys,
     revoke_api_keys,
@@ -35,7 +38,8 @@ _SECRET_BYTES = 32
 _TIMES = ("created", "expires", "last used", "revoked")
 # On a narrow terminal a time takes two lines, but a date is never cut.
 _DATE_CHARS = len("2026-01-02")
-_UNDEFINED_TABLE = "42P01"
+# Undefined table, and undefined schema.
+_NO_LEDGER = ("42P01", "3F000")
 _TIME: TypeAdapter[datetime] = TypeAdapter(QueryTime)
 
 
@@ -47,9 +51,15 @@ def keys() -> None:
 def _client_name(_: click.Context, __: click.Parameter, name: str | None) -> str | None:
     longest = Limits().text_chars_max
     if name is not None and not (
-        0 < len(name) <= longest and name.isprintable() and name == name.strip()
+        0 < len(name) <= longest
+        and name.isprintable()
+        and name == name.strip()
+        and folded_name(name)
     ):
-        raise click.BadParameter(f"must be 1 to {longest} printable characters")
+        raise click.BadParameter(
+            f"must be 1 to {longest} printable characters, not all of them invisible, without"
+            " white space before or after"
+        )
     return name
 
 
@@ -108,7 +118,7 @@ async def _create(
     id = secrets.token_hex(_ID_BYTES)
     token = token_of(id, secrets.token_hex(_SECRET_BYTES))
     async with _opened(settings) as database:
-        key = await insert_api_key(
+        created = await insert_api_key(
             database,
             id=id,
             client=client,
@@ -116,9 +126,19 @@ async def _create(
             scopes=[scope for scope in SCOPES if scope in scopes],
             expires_at=expires_at,
         )
+    if isinstance(created, SimilarClient):
+        raise click.ClickException(
+            f"there is a client {created.name!a} already, which differs from {client!a} only in"
+            f" case, Unicode form or invisible characters: use --client {shlex.quote(created.name)}"
+            " or another name"
+        )
+    key = created.key
     if as_json:
-        click.echo(json.dumps(_view(key) | {"token": token}))
+        shown = _view(key) | {"client_is_new": created.client_is_new, "token": token}
+        click.echo(json.dumps(shown))
         return 0
+    if created.client_is_new:
+        click.echo(f"client {client} is new", err=True)
     # The token alone goes where a script reads it.
     until = "for ever" if expires_at is None else f"until {rfc3339(expires_at)}"
     click.echo(
@@ -203,7 +223,7 @@ async def _opened(settings: Settings) -> AsyncIterator[Database]:
         async with Database(settings, settings.limits_of(), connections=1) as database:
             yield database
     except Rejected as error:
-        if error.sqlstate != _UNDEFINED_TABLE:
+        if error.sqlstate not in _NO_LEDGER:
             raise
         raise ConfigurationError(
             f"the database has no ledger yet ({error}): run `transferd migrate`"

@@ -45,27 +45,40 @@ _URL = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _NAME_CHARS_MAX = 253
+_NOT_PUBLIC_FAULT = "must not be a private or local address"
+# Where `localhost` and every name below it lead, by RFC 6761, section 6.3.
+_LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
 
 
 class WebhookStatus(StrEnum):
-    """A disabled endpoint gets nothing; what was on its way to it becomes a dead letter."""
+    """A disabled endpoint gets nothing: its log has the events as skipped, and a message for it
+    alone becomes a dead letter."""
 
     ACTIVE = "active"
     DISABLED = "disabled"
 
 
 class DeliveryStatus(StrEnum):
-    """pending: asked for again; retrying: failed, to be tried again; dead: given up."""
+    """pending: asked for again; retrying: failed, to be tried again; dead: given up; skipped: not
+    sent, because the endpoint was disabled."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
     RETRYING = "retrying"
     DEAD = "dead"
+    SKIPPED = "skipped"
+
+
+class OldSecret(NamedTuple):
+    """A secret that was replaced. It signs beside the new one before `until`."""
+
+    secret: str
+    until: datetime
 
 
 class Webhook(NamedTuple):
-    """An endpoint. `secret` is `whsec_` and base64; until its time is over `previous_secret` signs
-    as well."""
+    """An endpoint. `secret` is `whsec_` and base64; `old_secrets` are those before it, newest
+    first."""
 
     id: str
     url: str
@@ -74,15 +87,16 @@ class Webhook(NamedTuple):
     status: WebhookStatus
     disabled_reason: str | None
     secret: str
-    previous_secret: str | None
-    previous_secret_until: datetime | None
+    old_secrets: tuple[OldSecret, ...]
     created_at: datetime
     updated_at: datetime
 
+    def promised(self, now: datetime) -> tuple[OldSecret, ...]:
+        """The old secrets whose time is not over."""
+        return tuple(old for old in self.old_secrets if old.until > now)
+
     def wants(self, event_type: str, wallet_ids: Sequence[str]) -> bool:
-        """Whether an event of this type, about these wallets, is to be delivered to it."""
-        if self.status is not WebhookStatus.ACTIVE:
-            return False
+        """Whether an event of this type, about these wallets, is for it, active or disabled."""
         if self.wallet_id is not None and self.wallet_id not in wallet_ids:
             return False
         kind = event_type.partition(".")[0]
@@ -92,7 +106,10 @@ class Webhook(NamedTuple):
 def url_fault(url: str, *, allow_http: bool, allowed: Sequence[Network]) -> str | None:
     """What is wrong with the URL of an endpoint, in words that follow "the URL"; None if nothing.
 
-    A name is looked at again, with the address that it leads to, whenever it is connected to.
+    A name is looked at again, with the address that it leads to, whenever it is connected to. So
+    only names that lead to this machine by definition are refused here. Where `.local`, `.internal`
+    or `home.arpa` lead is decided by the name servers of an installation, and `allowed` may include
+    those networks.
     """
     if _URL.fullmatch(url) is None:
         return "must be ASCII, with everything that has no place in a URL percent-encoded"
@@ -136,11 +153,15 @@ def _host_fault(host: str, *, is_bracketed: bool, allowed: Sequence[Network]) ->
     try:
         address = ip_address(host)
     except ValueError:
-        is_fine = _is_name(host) and not is_bracketed
-        return None if is_fine else "must have a host that is a name or an address"
+        if is_bracketed or not _is_name(host):
+            return "must have a host that is a name or an address"
+        is_loopback = host.lower().removesuffix(".").rpartition(".")[2] == "localhost"
+        if is_loopback and not any(is_allowed(address, allowed) for address in _LOOPBACK):
+            return _NOT_PUBLIC_FAULT
+        return None
     if isinstance(address, IPv6Address) and address.scope_id is not None:
         return "must not name a network interface"
-    return None if is_allowed(address, allowed) else "must not be a private or local address"
+    return None if is_allowed(address, allowed) else _NOT_PUBLIC_FAULT
 
 
 def _is_name(host: str) -> bool:

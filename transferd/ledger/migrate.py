@@ -10,9 +10,11 @@ from importlib import resources
 import asyncpg
 from iso4217 import Currency
 
-from transferd.config import Limits, Settings
+from transferd.config import ConfigurationError, Limits, Settings
 from transferd.ledger.ids import LEDGERS, new_id
-from transferd.ledger.store.errors import translated
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.errors import Rejected, translated
+from transferd.ledger.store.migrations import applied_migrations
 
 # Any number, as long as every release uses the same: two that start at once take turns.
 _LOCK = 7_310_423_085
@@ -74,6 +76,22 @@ async def migrate(
         finally:
             await connection.close(timeout=limits.command_timeout_s)
     return applied
+
+
+async def assert_migrated(database: Database) -> None:
+    """Raise ConfigurationError unless all migrations of this release are applied; newer ones may
+    be. Raises StoreError."""
+    try:
+        applied = await applied_migrations(database)
+    except Rejected as error:
+        raise ConfigurationError(
+            f"the database has no ledger yet ({error}): run `transferd migrate`"
+        ) from error
+    missing = [migration.name for migration in migrations() if migration.name not in applied]
+    if missing:
+        raise ConfigurationError(
+            f"the database is not up to date ({missing[0]} is not applied): run `transferd migrate`"
+        )
 
 
 async def _apply(

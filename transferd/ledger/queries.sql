@@ -277,9 +277,18 @@ SELECT client_id, secret_sha256, scopes, expires_at, revoked_at
 FROM transferd.api_keys
 WHERE id = $1;
 
+-- name: lock_clients
+-- Transactions that may create a client take turns, so that each sees the names of those before it.
+-- Requests to replicas read no clients and do not wait here.
+LOCK TABLE transferd.clients IN SHARE ROW EXCLUSIVE MODE;
+
+-- name: client_names
+-- All of them, oldest first: operators create them, so there are few.
+SELECT name FROM transferd.clients ORDER BY id;
+
 -- name: insert_client
--- A client is there from its first key on; of two that create it at once the second waits here.
-INSERT INTO transferd.clients (name) VALUES ($1) ON CONFLICT (name) DO NOTHING;
+-- A client is there from its first key on; under the lock of `lock_clients`.
+INSERT INTO transferd.clients (name) VALUES ($1);
 
 -- name: insert_api_key
 -- A new key, and what may be shown of it.
@@ -321,6 +330,10 @@ UPDATE transferd.api_keys SET last_used_at = greatest(last_used_at, least(used.a
 FROM locked
 JOIN unnest($1::text[], $2::timestamptz[]) AS used (id, at) USING (id)
 WHERE api_keys.id = locked.id;
+
+-- name: applied_migrations
+-- Whether a process finds the tables that it was written for.
+SELECT name FROM transferd.schema_migrations;
 
 -- name: ping
 -- Whether PostgreSQL answers.
@@ -385,19 +398,19 @@ INSERT INTO transferd.webhooks (
     id, client_id, url, events, wallet_id, secret, status, created_at, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, 0, now(), now())
 RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
-          previous_secret_until, created_at, updated_at;
+          previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at;
 
 -- name: read_webhooks
 -- One endpoint, or all of them for a notifier.
 SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
-       previous_secret_until, created_at, updated_at
+       previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at
 FROM transferd.webhooks
 WHERE $1::uuid IS NULL OR id = $1;
 
 -- name: list_webhooks
 -- Newest first by id.
 SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
-       previous_secret_until, created_at, updated_at
+       previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at
 FROM transferd.webhooks
 WHERE $1::uuid IS NULL OR id < $1
 ORDER BY webhooks.id DESC
@@ -412,16 +425,26 @@ SET url = coalesce($2, url), events = coalesce($3, events), status = coalesce($4
     updated_at = now()
 WHERE id = $1
 RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
-          previous_secret_until, created_at, updated_at;
+          previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at;
+
+-- name: lock_webhook
+-- One endpoint, and the time: two rotations take turns, and each keeps the secrets of those before it.
+SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
+       previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at, now() AS now
+FROM transferd.webhooks
+WHERE id = $1
+FOR NO KEY UPDATE;
 
 -- name: rotate_webhook
--- A new secret. The old one goes on signing beside it, until $3 seconds from now.
+-- A new secret. The one before it signs until $3 seconds from now, those in $4 until the times in $5.
 UPDATE transferd.webhooks
 SET previous_secret = secret, previous_secret_until = now() + make_interval(secs => $3),
+    old_secrets = array_prepend(secret, $4::text[]),
+    old_secrets_until = array_prepend(now() + make_interval(secs => $3), $5::timestamptz[]),
     secret = $2, updated_at = now()
 WHERE id = $1
 RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
-          previous_secret_until, created_at, updated_at;
+          previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at;
 
 -- name: delete_webhook
 -- Its delivery log goes with it.
@@ -444,7 +467,7 @@ SELECT NULL, NULL, NULL, version FROM transferd.webhooks_version;
 
 -- name: record_deliveries
 -- The result of an attempt each, and with it the mark that the event was consumed. What was delivered
--- stays so, whatever a second message with the same event thinks.
+-- stays so, whatever a second message with the same event thinks; and a skip replaces no row.
 INSERT INTO transferd.deliveries AS d (
     id, event_id, endpoint_id, event_type, status, attempts, response_status, error,
     response_excerpt, event, next_attempt_at, created_at, updated_at)
@@ -459,7 +482,7 @@ SET status = excluded.status, attempts = d.attempts + excluded.attempts,
     response_status = excluded.response_status, error = excluded.error,
     response_excerpt = excluded.response_excerpt, next_attempt_at = excluded.next_attempt_at,
     updated_at = excluded.updated_at
-WHERE d.status <> 1;
+WHERE d.status <> 1 AND excluded.status <> -1;
 
 -- name: list_deliveries
 -- The log of an endpoint, newest first.
@@ -504,7 +527,7 @@ SELECT id::text FROM endpoints WHERE id IS NOT NULL;
 DELETE FROM transferd.deliveries
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM transferd.deliveries
-    WHERE endpoint_id = $1 AND id < $2 AND status IN (1, 3)
+    WHERE endpoint_id = $1 AND id < $2 AND status IN (-1, 1, 3)
     ORDER BY id LIMIT $3))
 RETURNING 1;
 

@@ -13,7 +13,7 @@ from transferd.domain.webhook import Webhook, WebhookStatus
 from transferd.notifications.directory import LOG
 from transferd.notifications.messages import Message
 from transferd.notifications.sinks.log import LogSink, about
-from transferd.notifications.sinks.result import SinkResult
+from transferd.notifications.sinks.result import DISABLED, SinkResult
 from transferd.notifications.sinks.webhook import WebhookSink
 from transferd.observability.facts import About, Begin, Sent
 
@@ -72,6 +72,7 @@ class Attempt:
         "behind",
         "endpoint_id",
         "is_dropped",
+        "is_new",
         "is_over",
         "is_parked",
         "on_over",
@@ -80,10 +81,13 @@ class Attempt:
         "works",
     )
 
-    def __init__(self, work: Work, endpoint_id: str) -> None:
+    def __init__(self, work: Work, endpoint_id: str, *, is_new: bool) -> None:
         self.endpoint_id = endpoint_id
         self.works = [work]
         work.open += 1
+        # Nothing is known of it, and no message asks for this endpoint: so a disabled one skips it.
+        # All else was on its way, and is kept until an operator decides.
+        self.is_new = is_new
         # Its endpoint is too slow to even begin; it does not count as an attempt. `parks` is how
         # often that was so because of trouble, and what the wait grows with.
         self.is_parked = False
@@ -163,6 +167,7 @@ class Attempt:
         """Another message of the same waits for the end of this."""
         self.works.append(work)
         work.open += 1
+        self.is_new = self.is_new and work.message.endpoint_id is None
 
 
 class Sinks:
@@ -198,7 +203,7 @@ class Sinks:
             attempt.is_dropped = True
             return SinkResult()
         if webhook.status is not WebhookStatus.ACTIVE:
-            return SinkResult("the endpoint is disabled", is_gone=True)
+            return DISABLED
         event = attempt.event
         return await self._webhooks.deliver(
             webhook, event.id, attempt.message.body, attempt.traceparent

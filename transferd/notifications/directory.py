@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from transferd.domain.webhook import Webhook
+from transferd.domain.webhook import Webhook, WebhookStatus
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.webhooks import read_all_webhooks
 
@@ -35,7 +35,12 @@ class Directory:
         """One webhook, or None if it was deleted."""
         return self._webhooks.get(endpoint_id)
 
+    def is_disabled(self, endpoint_id: str) -> bool:
+        """Whether it is a webhook to which nothing is sent."""
+        webhook = self._webhooks.get(endpoint_id)
+        return webhook is not None and webhook.status is not WebhookStatus.ACTIVE
+
     def wanting(self, event_type: str, wallet_ids: Sequence[str]) -> list[str]:
-        """The endpoints that an event is for."""
+        """The endpoints that an event is for, disabled ones among them."""
         webhooks = self._webhooks.values()
         return [*self._always, *(w.id for w in webhooks if w.wants(event_type, wallet_ids))]

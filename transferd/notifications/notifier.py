@@ -1,7 +1,8 @@
 """The notifier: takes events in order and hands each to whoever wants it.
 
 A message is finished when each of its endpoints has it, or has a message of its own to be tried
-again later, or has a dead letter. What was recorded as delivered is not delivered again.
+again later, or has a dead letter, or was disabled, which its log says. What was recorded as
+delivered is not delivered again.
 """
 
 import asyncio
@@ -18,7 +19,7 @@ from transferd.notifications.directory import LOG, Directory
 from transferd.notifications.lanes import Job, Lane
 from transferd.notifications.messages import Message, Transport
 from transferd.notifications.recorder import Recorder
-from transferd.notifications.sinks.result import SinkResult
+from transferd.notifications.sinks.result import DISABLED, SinkResult
 from transferd.observability.facts import Facts, NotificationFinished, NotifierFailed
 
 # What was given up is given up: only an operator, who marks it as pending, begins again.
@@ -157,7 +158,8 @@ class Notifier:
             elif pair in self._just_closed or self._is_over(known.statuses.get(pair), work):
                 self._repeated(work, endpoint_id)
             else:
-                self._attempt(work, endpoint_id)
+                is_new = chosen is None and pair not in known.statuses
+                self._attempt(Attempt(work, endpoint_id, is_new=is_new))
         if not work.open:
             self._recorder.finished(work)
 
@@ -168,12 +170,19 @@ class Notifier:
         if status is DeliveryStatus.RETRYING:
             # A message of its own is on its way, and only that one counts.
             return work.message.endpoint_id is None and self._transport.keeps_deferred
+        if status is DeliveryStatus.SKIPPED:
+            # A message of its own was on its way before the endpoint was disabled.
+            return work.message.endpoint_id is None
         return status in _OVER
 
-    def _attempt(self, work: Work, endpoint_id: str) -> None:
-        attempt = Attempt(work, endpoint_id)
+    def _attempt(self, attempt: Attempt) -> None:
+        endpoint_id = attempt.endpoint_id
         self._in_flight[attempt.pair] = attempt
         attempt.on_over = self._closed
+        if self._directory.is_disabled(endpoint_id):
+            attempt.result = DISABLED
+            self._recorder.record(attempt)
+            return
         if self._sinks.is_immediate(endpoint_id):
             attempt.result = self._sinks.log_now(attempt)
             self._recorder.record(attempt)
@@ -205,7 +214,7 @@ class Notifier:
             self._recorder.record(attempt)
             return attempt.result.error is None
 
-        lane.submit(Job(work.event.wallets, run, park))
+        lane.submit(Job(attempt.event.wallets, run, park))
 
     def _has_spare(self) -> bool:
         """Half of what may be unfinished is for whoever needs it, the rest keeps others going."""

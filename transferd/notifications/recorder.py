@@ -145,9 +145,11 @@ class Recorder:
             return self._again(attempt, self._delays_s[step - 1], number - 1, attempt.parks)
         if result.error is None:
             self._conclude(attempt, ending, DeliveryStatus.DELIVERED)
-        elif result.is_gone:
-            # Nobody is left to deliver to. What was on its way can still be sent once there is.
-            if result.response_status is not None:
+        elif result.is_disabled and attempt.is_new:
+            self._conclude(attempt, ending, DeliveryStatus.SKIPPED)
+        elif result.is_gone or result.is_disabled:
+            # What was on its way can still be sent once the endpoint is active again.
+            if result.is_gone:
                 ending.gone.append(attempt.endpoint_id)
             self._give_up(attempt, ending, "endpoint gone")
         elif number > len(self._delays_s):
@@ -194,7 +196,7 @@ class Recorder:
                 endpoint_id=attempt.endpoint_id,
                 event_type=event.type,
                 status=status,
-                attempts=1,
+                attempts=0 if status is DeliveryStatus.SKIPPED else 1,
                 response_status=result.response_status,
                 error=result.error,
                 response_excerpt=result.response_excerpt,
@@ -287,7 +289,7 @@ class Recorder:
         return NotificationFinished(
             sink="log" if attempt.endpoint_id == LOG else "webhook",
             result=result,
-            attempt=attempt.number,
+            attempt=0 if result == DeliveryStatus.SKIPPED else attempt.number,
             lag_s=(datetime.now(UTC) - attempt.event.time).total_seconds(),
             endpoint_id=attempt.endpoint_id,
             event_id=attempt.event.id,

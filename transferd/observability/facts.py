@@ -181,7 +181,8 @@ class Sent(NamedTuple):
 
 class NotificationFinished(NamedTuple):
     """An attempt to deliver ended. `sink` is log or webhook; `result` is delivered, retrying, dead,
-    parked (its endpoint is slow) or repeated (delivered before). `lag_s` since the commit."""
+    parked (its endpoint is slow), skipped (its endpoint is disabled) or repeated (recorded before).
+    `lag_s` since the commit."""
 
     sink: str
     result: str

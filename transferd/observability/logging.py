@@ -105,6 +105,9 @@ class Log:
                 self._log.warning("uses of API keys not written", error=_one_line(error))
             case RelayFailed(error) | NotifierFailed(error):
                 self._log.warning("notifications wait", error=_one_line(error))
+            case NotificationFinished(result="skipped"):
+                # One for each event of as long as an endpoint is disabled: its log has them.
+                pass
             case NotificationFinished(error=str()) as failed:
                 # What will be tried again is no alarm; what was given up is.
                 say = self._log.error if failed.result == "dead" else self._log.info

@@ -78,6 +78,12 @@ TYPES: dict[str, ProblemType] = {
         "Webhook disabled",
         "Nothing is sent to a disabled webhook. Set its status to active first.",
     ),
+    "too-many-secrets": ProblemType(
+        409,
+        "Too many secrets",
+        "Each secret that was replaced signs until the time that was promised for it, and no more"
+        " secrets fit into a request. The first of them ends at `free_at`: rotate again after it.",
+    ),
     "version-not-reached": ProblemType(
         412, "Version not reached", "The wallet has not reached min_version; `version` is its own."
     ),

@@ -152,7 +152,7 @@ def currency_view(currency: Currency) -> dict[str, object]:
 
 def webhook_view(webhook: Webhook, *, secret: str | None = None) -> dict[str, object]:
     """The fields of a webhook; its secret only where it is handed out."""
-    until = webhook.previous_secret_until
+    until = webhook.old_secrets[0].until if webhook.old_secrets else None
     view: dict[str, object] = {
         "id": webhook.id,
         "url": webhook.url,

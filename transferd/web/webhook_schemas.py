@@ -69,7 +69,8 @@ class DeliveriesQuery(ListQuery):
 
 
 class Webhook(BaseModel):
-    """An endpoint. After a rotation the secret before it signs as well, for a while."""
+    """An endpoint. After a rotation the secret before it signs as well until
+    `previous_secret_until`, and those before that until the time that was said of them."""
 
     id: Id
     url: Url
@@ -95,7 +96,8 @@ class WebhookWithSecret(Webhook):
 
 
 class Delivery(BaseModel):
-    """What became of one event at one endpoint; pending: it was asked for again."""
+    """What became of one event at one endpoint; pending: it was asked for again; skipped: the
+    endpoint was disabled, and nothing was sent."""
 
     id: Id
     event_id: str

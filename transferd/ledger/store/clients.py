@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import NamedTuple
 
+from transferd.domain.client import similar_name
 from transferd.ledger.store.database import Database
 
 
@@ -31,6 +32,19 @@ class ListedKey(NamedTuple):
     revoked_at: datetime | None
 
 
+class CreatedKey(NamedTuple):
+    """A key, and whether its client was created with it."""
+
+    key: ListedKey
+    client_is_new: bool
+
+
+class SimilarClient(NamedTuple):
+    """Nothing was created: this client's name is another spelling of the one that was given."""
+
+    name: str
+
+
 async def insert_api_key(
     database: Database,
     *,
@@ -39,14 +53,20 @@ async def insert_api_key(
     secret_sha256: bytes,
     scopes: Sequence[str],
     expires_at: datetime | None,
-) -> ListedKey:
-    """A new key of the client with that name, who is created with the first one."""
+) -> CreatedKey | SimilarClient:
+    """A new key of the client with that name, which is created with its first key."""
     async with database.transaction() as transaction:
-        await transaction.fetch("insert_client", client)
+        await transaction.fetch("lock_clients")
+        names = [row["name"] for row in await transaction.fetch("client_names")]
+        is_new = client not in names
+        if is_new:
+            if (similar := similar_name(client, names)) is not None:
+                return SimilarClient(similar)
+            await transaction.fetch("insert_client", client)
         [row] = await transaction.fetch(
             "insert_api_key", id, client, secret_sha256, list(scopes), expires_at
         )
-    return ListedKey(*row)
+    return CreatedKey(ListedKey(*row), is_new)
 
 
 async def read_api_key(database: Database, id: str) -> ApiKey | None:

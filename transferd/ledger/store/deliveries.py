@@ -7,13 +7,16 @@ from typing import NamedTuple
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.store.database import Database, Row, Transaction
 
-# How the status is stored: by position.
-STATUSES = (
-    DeliveryStatus.PENDING,
-    DeliveryStatus.DELIVERED,
-    DeliveryStatus.RETRYING,
-    DeliveryStatus.DEAD,
-)
+# How a status is stored. -1, because that is the last of a list to the version before, which knows
+# the first four: so it takes a skipped delivery for a dead one, and neither stops nor sends it.
+NUMBERS = {
+    DeliveryStatus.PENDING: 0,
+    DeliveryStatus.DELIVERED: 1,
+    DeliveryStatus.RETRYING: 2,
+    DeliveryStatus.DEAD: 3,
+    DeliveryStatus.SKIPPED: -1,
+}
+STATUSES = {number: status for status, number in NUMBERS.items()}
 
 
 class DeliveryRecord(NamedTuple):
@@ -74,7 +77,7 @@ async def record_deliveries(transaction: Transaction, records: Sequence[Delivery
         [r.event_id for r in ordered],
         [r.endpoint_id for r in ordered],
         [r.event_type for r in ordered],
-        [STATUSES.index(r.status) for r in ordered],
+        [NUMBERS[r.status] for r in ordered],
         [r.attempts for r in ordered],
         [r.response_status for r in ordered],
         [r.error for r in ordered],
@@ -93,7 +96,7 @@ async def list_deliveries(
     limit: int,
 ) -> list[Delivery]:
     """The log of an endpoint, newest first."""
-    number = None if status is None else STATUSES.index(status)
+    number = None if status is None else NUMBERS[status]
     rows = await database.fetch("list_deliveries", endpoint_id, number, before_id, limit)
     return [_delivery_of(row) for row in rows]
 

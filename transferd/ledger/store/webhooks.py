@@ -1,8 +1,9 @@
 """Webhook endpoints. Each change counts up a version, by which notifiers see that there was one."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
-from transferd.domain.webhook import Webhook, WebhookStatus
+from transferd.domain.webhook import OldSecret, Webhook, WebhookStatus
 from transferd.ledger.store.database import Database, Row, Transaction
 
 # How the status is stored: by position.
@@ -56,11 +57,25 @@ async def update_webhook(
     return await _changed_if_there(transaction, "update_webhook", id, url, chosen, number, reason)
 
 
+async def lock_webhook(transaction: Transaction, id: str) -> tuple[Webhook, datetime] | None:
+    """One endpoint, which stays as it is until the transaction ends, and the database's time."""
+    rows = await transaction.fetch("lock_webhook", id)
+    return (_webhook_of(rows[0]), rows[0]["now"]) if rows else None
+
+
 async def rotate_webhook(
-    transaction: Transaction, id: str, *, secret: str, overlap_s: float
-) -> Webhook | None:
-    """A new secret; the old one signs beside it for `overlap_s` seconds."""
-    return await _changed_if_there(transaction, "rotate_webhook", id, secret, overlap_s)
+    transaction: Transaction,
+    id: str,
+    *,
+    secret: str,
+    overlap_s: float,
+    promised: Sequence[OldSecret],
+) -> Webhook:
+    """A new secret for an endpoint that is locked. The one that it has signs beside it for
+    `overlap_s` seconds, and those that are promised until their own time."""
+    secrets = [old.secret for old in promised]
+    until = [old.until for old in promised]
+    return await _changed(transaction, "rotate_webhook", id, secret, overlap_s, secrets, until)
 
 
 async def delete_webhook(transaction: Transaction, id: str) -> bool:
@@ -85,6 +100,11 @@ async def _changed_if_there(
 
 
 def _webhook_of(row: Row) -> Webhook:
+    old = zip(row["old_secrets"], row["old_secrets_until"], strict=True)
+    old_secrets = [OldSecret(*each) for each in old]
+    if row["previous_secret"] not in (None, *row["old_secrets"]):
+        # A replica of the version before has replaced it.
+        old_secrets.insert(0, OldSecret(row["previous_secret"], row["previous_secret_until"]))
     return Webhook(
         id=row["id"],
         url=row["url"],
@@ -93,8 +113,7 @@ def _webhook_of(row: Row) -> Webhook:
         status=_STATUSES[row["status"]],
         disabled_reason=row["disabled_reason"],
         secret=row["secret"],
-        previous_secret=row["previous_secret"],
-        previous_secret_until=row["previous_secret_until"],
+        old_secrets=tuple(old_secrets),
         created_at=row["created_at"],
         updated_at=row["updated_at"],
     )

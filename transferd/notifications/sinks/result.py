@@ -8,7 +8,8 @@ class SinkResult(NamedTuple):
 
     `error` is one line, and None if it was delivered. `response_excerpt` is the beginning of the
     answer's body, in printable characters. `retry_after_s` is what the receiver asked for, and
-    `is_gone` tells that it wants nothing any more.
+    `is_gone` tells that it wants nothing any more. `is_disabled`: the endpoint is, so nothing was
+    sent.
     """
 
     error: str | None = None
@@ -16,3 +17,7 @@ class SinkResult(NamedTuple):
     response_excerpt: str | None = None
     retry_after_s: float | None = None
     is_gone: bool = False
+    is_disabled: bool = False
+
+
+DISABLED = SinkResult("the endpoint is disabled", is_disabled=True)

@@ -172,10 +172,7 @@ class WebhookSink:
     ) -> dict[str, str]:
         now = self._clock()
         timestamp_s = int(now.timestamp())
-        secrets = [webhook.secret]
-        until = webhook.previous_secret_until
-        if webhook.previous_secret is not None and until is not None and until > now:
-            secrets.append(webhook.previous_secret)
+        secrets = [webhook.secret, *(old.secret for old in webhook.promised(now))]
         headers = {
             "Content-Type": CLOUD_EVENT,
             "webhook-id": event_id,

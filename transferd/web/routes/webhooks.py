@@ -21,7 +21,7 @@ from transferd.web.changes import change_once
 from transferd.web.fingerprints import fingerprint_of
 from transferd.web.operations import Operation, answered, listed, shown
 from transferd.web.problems import Problem
-from transferd.web.rendering import delivery_view, webhook_view
+from transferd.web.rendering import delivery_view, rfc3339, webhook_view
 
 _LIST = "webhooks"
 _DELIVERIES = "deliveries"
@@ -119,13 +119,23 @@ async def rotate(call: Call) -> web.Response:
     key = call.key(required=False)
 
     async def change(transaction: Transaction) -> Answer:
+        locked = await store.lock_webhook(transaction, id)
+        if locked is None:
+            raise _not_found(call)
+        webhook, now = locked
+        promised = webhook.promised(now)
+        # With the secret that signs now and the one that comes.
+        if len(promised) + 2 > call.parts.limits.webhook_secrets_max:
+            free_at = min(old.until for old in promised)
+            raise Problem("too-many-secrets", facts={"free_at": rfc3339(free_at)})
         webhook = await store.rotate_webhook(
             transaction,
             id,
             secret=_new_secret(),
             overlap_s=call.parts.limits.webhook_secret_overlap_s,
+            promised=promised,
         )
-        return _with_secret(_found(call, webhook), 200)
+        return _with_secret(webhook, 200)
 
     fingerprint = fingerprint_of("rotate", id)
     return answered(await change_once(call, change, key=key, fingerprint=fingerprint))
@@ -275,19 +285,19 @@ OPERATIONS = (
         "POST",
         "/webhooks/{id}/rotate",
         rotate,
-        "Replace the secret; the old one signs beside it for a day",
+        "Replace the secret; each old one signs beside it for a day",
         webhook_schemas.WebhookWithSecret,
         _TAG,
         scope=_SCOPE,
         key="optional",
         is_command=False,
-        refusals=("webhook-not-found",),
+        refusals=("webhook-not-found", "too-many-secrets"),
     ),
     Operation(
         "GET",
         "/webhooks/{id}/deliveries",
         deliveries,
-        "List what became of each event that was sent, newest first",
+        "List what became of each event, newest first",
         webhook_schemas.Delivery,
         _TAG,
         scope=_SCOPE,
