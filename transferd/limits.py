@@ -124,6 +124,9 @@ class Limits:
     # More reads than this would wait longer for a connection than their callers have patience.
     waiting_reads_max: int = 1024
     commit_connections: int = 1
+    # Of these connections, for questions about the past that wait until a wallet's writers have
+    # committed. Each waits for up to lock_timeout_s, and most reads must not wait with them.
+    settling_locks_max: int = 4
     pool_acquire_timeout_s: float = 2.0
     api_key_cache_s: float = 5.0
     api_key_cache_entries_max: int = 10_000

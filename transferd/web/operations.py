@@ -40,6 +40,8 @@ class Operation:
     # Whether it goes through an actor and a group commit; reads do not.
     is_command: bool = True
     refusals: Sequence[str] = field(default_factory=tuple)
+    # What a caller has to know beyond the summary.
+    description: str = ""
 
 
 def answered(answer: Answer, *, location: str | None = None) -> web.Response:

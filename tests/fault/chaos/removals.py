@@ -24,7 +24,7 @@ from transferd.ledger.store.wallets import read_wallets
 from transferd.notifications.messages import Message
 from transferd.notifications.rabbit import RabbitTransport
 from transferd.notifications.relay import Relay
-from transferd.web import schemas
+from transferd.web import past_schemas
 from transferd.web.calls import Call
 
 # Some groups; nobody would notice before something breaks.
@@ -230,12 +230,12 @@ def _acknowledge_on_arrival() -> None:
 
 
 def _no_min_version() -> None:
-    assert "min_version" in schemas.WalletQuery.model_fields
+    assert "min_version" in past_schemas.WalletQuery.model_fields
 
     def make(true: Any) -> Any:
         def query(self: Call, model: Any) -> Any:
             asked = true(self, model)
-            is_read = isinstance(asked, schemas.WalletQuery)
+            is_read = isinstance(asked, past_schemas.WalletQuery)
             return asked.model_copy(update={"min_version": None}) if is_read else asked
 
         return query
