@@ -239,8 +239,8 @@ async def test_every_answer_is_as_documented(api: Api, document: Any, database: 
         await ask("GET", "/wallets/{id}", id=id)
         await ask("GET", "/wallets/{id}/statement", id=id)
     await ask("GET", "/wallets")
-    await ask("GET", "/wallets/{id}", query="?", id=ada)
-    await ask("GET", "/wallets/{id}", query="?min_version=99", id=ada)
+    for path, query in (("", "?"), ("", "?min_version=99"), ("/statement", "?after_version=99")):
+        await ask("GET", "/wallets/{id}" + path, query=query, id=ada)
     refused = transfer_body(ada, bob, 1_000)
     await ask("POST", "/transfers", refused)
     for key in (f"/transfers {body}", f"/transfers {refused}"):

@@ -3,6 +3,8 @@
 import asyncio
 from datetime import timedelta
 
+import jsonschema_rs
+
 from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.contract import time_of
@@ -269,5 +271,13 @@ async def test_an_answer_about_an_instant_has_only_what_has_a_history(api: Api) 
     await api.patch(f"/wallets/{ada}", {"metadata": {"name": "eve"}})
     assert (await at(api, ada, frozen["updated_at"])).body == then.body
     assert list(then.json) == [name for name in frozen if name != "metadata"]
+    document = (await api.get("/openapi.json")).json
+    answers = document["components"]["schemas"]
+    jsonschema_rs.validate(
+        {**answers["PastWallet"], "components": document["components"]}, then.json
+    )
+    assert set(answers["PastWallet"]["required"]) == set(then.json)
+    # Read as a wallet of now it would lack something.
+    assert set(answers["Wallet"]["required"]) == set(frozen)
     assert then.json["status"] == "active"
     assert (await api.get(f"/wallets/{ada}")).json["metadata"] == {"name": "eve"}

@@ -33,7 +33,10 @@ _ANY_HEADERS = {
     "X-Request-Id": "The request's own id, or the one that it was given.",
     "traceparent": "The trace that the request belongs to (W3C Trace Context).",
 }
-_WALLET_HEADERS = {"ETag": "w and the version.", "X-Cache": "hit, miss or bypass."}
+_WALLET_HEADERS = {
+    "ETag": "w and the version; an answer about an instant has none.",
+    "X-Cache": "hit, miss or bypass.",
+}
 _CREATED_HEADERS = {"Location": "The address of what was made."}
 _KEY_HEADERS = {"Idempotent-Replayed": "true, where this is the outcome of an earlier request."}
 _PAGE_HEADERS = {"Link": 'The next page (rel="next"), if there is one.'}
