@@ -89,7 +89,8 @@ async def test_a_wallet_that_stays_locked_is_given_up_before_the_deadline_and_al
     ada, bob, cy = await api.wallet(100), await api.wallet(100), await api.wallet()
     now = await clock_of(database)
     async with held_rows(database, ada):
-        asked = [asyncio.create_task(at(api, ada, now)) for _ in range(20)]
+        path = f"/wallets/{ada}?at={text_of(now)}"
+        asked = [asyncio.create_task(api.get(path)) for _ in range(20)]
         await until_sessions_wait(database, 1)
         # Meanwhile others are read and written as ever, also at an instant.
         assert (await at(api, bob, now)).json["balance"] == 100

@@ -27,23 +27,33 @@ async def clock_of(database: Database) -> datetime:
     return now
 
 
+class NoAnswer(Exception):
+    """The service cannot answer now."""
+
+
 async def at(api: Api, wallet: str, instant: datetime | str) -> Reply:
-    """The wallet as it was before the instant."""
+    """The wallet as it was before the instant. Raises NoAnswer."""
     text = instant if isinstance(instant, str) else text_of(instant)
-    return await api.get(f"/wallets/{wallet}?at={text}")
+    return _answer(await api.get(f"/wallets/{wallet}?at={text}"))
 
 
 async def entries(api: Api, wallet: str, query: str = "") -> list[dict[str, Any]]:
-    """All pages of a statement, newest first."""
+    """All pages of a statement, newest first. Raises NoAnswer."""
     found: list[dict[str, Any]] = []
     cursor = ""
     while True:
-        reply = await api.get(f"/wallets/{wallet}/statement?limit=200&{query}{cursor}")
+        reply = _answer(await api.get(f"/wallets/{wallet}/statement?limit=200&{query}{cursor}"))
         assert reply.status == 200, reply
         found += reply.json["data"]
         if not reply.json["has_more"]:
             return found
         cursor = f"&cursor={reply.json['next_cursor']}"
+
+
+def _answer(reply: Reply) -> Reply:
+    if reply.status >= 500:
+        raise NoAnswer(reply)
+    return reply
 
 
 @asynccontextmanager
