@@ -7,7 +7,7 @@ from transferd.ledger.ids import new_id
 from transferd.ledger.store import users as store
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call, fingerprint_of, metadata_text
-from transferd.web.operations import Operation, answered, listed, shown
+from transferd.web.operations import BY_ID, Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import user_view
 
@@ -96,6 +96,8 @@ OPERATIONS = (
         scope="wallets:read",
         query=schemas.ListQuery,
         is_list=True,
+        description=f"{BY_ID} The events `user.created`, from a webhook or the exchange, miss"
+        " none.",
     ),
     Operation(
         "GET",

@@ -14,7 +14,7 @@ from transferd.ledger.store import wallets as store
 from transferd.observability.facts import WalletRead
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call, fingerprint_of, invalid, metadata_text
-from transferd.web.operations import Handler, Operation, answered, listed, shown
+from transferd.web.operations import BY_ID, Handler, Operation, answered, listed, shown
 from transferd.web.past_schemas import StatementQuery, WalletAnswer, WalletQuery
 from transferd.web.problems import Problem
 from transferd.web.rendering import entry_view, rfc3339, wallet_view
@@ -285,6 +285,8 @@ OPERATIONS = (
         scope="wallets:read",
         query=schemas.WalletsQuery,
         is_list=True,
+        description=f"{BY_ID} The events `wallet.created`, from a webhook or the exchange, miss"
+        " none. For one wallet its versions are the position that loses nothing.",
     ),
     Operation(
         "GET",
@@ -321,6 +323,8 @@ OPERATIONS = (
         scope="wallets:read",
         query=StatementQuery,
         is_list=True,
+        description="In the order of versions, which have no gaps. `after_version` is the position"
+        " that loses nothing; windows of time lose and repeat nothing either.",
         refusals=("wallet-not-found", "version-not-reached", "overloaded"),
     ),
 )

@@ -18,7 +18,7 @@ from transferd.ledger.store.wallets import read_wallets
 from transferd.web import cursors, schemas, webhook_schemas
 from transferd.web.calls import Call, fingerprint_of, invalid
 from transferd.web.changes import change_once
-from transferd.web.operations import Operation, answered, listed, shown
+from transferd.web.operations import BY_ID, Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import delivery_view, webhook_view
 
@@ -235,6 +235,7 @@ OPERATIONS = (
         scope=_SCOPE,
         query=schemas.ListQuery,
         is_list=True,
+        description=BY_ID,
     ),
     Operation(
         "GET",
@@ -292,6 +293,7 @@ OPERATIONS = (
         scope=_SCOPE,
         query=webhook_schemas.DeliveriesQuery,
         is_list=True,
+        description=f"{BY_ID} The webhook itself gets every event at least once.",
         refusals=("webhook-not-found",),
     ),
     Operation(
