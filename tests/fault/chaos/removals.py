@@ -243,6 +243,14 @@ def _no_min_version() -> None:
     replace(Call, "query", make)
 
 
+def _no_wait_for_writers() -> None:
+    reword("wait_for_writers", "FOR SHARE", "")
+
+
+def _time_of_the_clock_alone() -> None:
+    replace(group, "time_of_group", lambda _: lambda now, wallets: now)
+
+
 def _old_over_new_snapshots() -> None:
     script = cache._REFRESH
     guard = 'not stored or stored <= tonumber(string.match(snapshot, "^%d+"))'
@@ -293,6 +301,8 @@ PATCHES: Mapping[str, Callable[[], None]] = {
     "confirm-before-delete": _delete_unconfirmed,
     "record-before-acknowledge": _acknowledge_on_arrival,
     "min-version": _no_min_version,
+    "wait-for-writers": _no_wait_for_writers,
+    "never-decreasing-time": _time_of_the_clock_alone,
     "newer-snapshot": _old_over_new_snapshots,
     "refresh-before-answer": _refresh_late,
 }
