@@ -95,7 +95,7 @@ class SharedLocks:
     def __init__(self, database: Database, limits: Limits) -> None:
         self._database = database
         self._turns = asyncio.Semaphore(limits.settling_locks_max)
-        # By wallet. One that is not begun is joined by all who come.
+        # By wallet. Every reader joins the one that is not begun.
         self._begun: dict[str, asyncio.Task[bool]] = {}
         self._next: dict[str, asyncio.Task[bool]] = {}
 
@@ -103,14 +103,14 @@ class SharedLocks:
         return f"<SharedLocks {len(self._begun)} begun, {len(self._next)} to come>"
 
     async def wait_for_writers(self, wallet_id: str) -> bool:
-        """Whether everybody who has the row locked at the time of the call has ended.
+        """Whether each transaction that has the row locked at the time of the call has ended.
 
-        False if somebody kept it for longer than lock_timeout. Raises StoreError.
+        False if one kept it for longer than lock_timeout. Raises StoreError.
         """
         lock = self._next.get(wallet_id)
         if lock is None:
             lock = asyncio.create_task(self._lock(wallet_id, self._begun.get(wallet_id)))
-            # All who share it may have gone when it fails.
+            # Its readers may all have given up when it fails.
             lock.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._next[wallet_id] = lock
         return await asyncio.shield(lock)
