@@ -78,7 +78,9 @@ TYPES: dict[str, ProblemType] = {
         "Nothing is sent to a disabled webhook. Set its status to active first.",
     ),
     "version-not-reached": ProblemType(
-        412, "Version not reached", "The wallet has not reached min_version; `version` is its own."
+        412,
+        "Version not reached",
+        "The wallet has not reached the version that was named; `version` is its own.",
     ),
     "body-too-large": ProblemType(413, "Body too large", "The body has more bytes than allowed."),
     "unsupported-media-type": ProblemType(

@@ -1,0 +1,141 @@
+"""Readers of a wallet share a lock only if they asked before it began; one follows the other."""
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import pytest
+
+from transferd.config import Limits
+from transferd.ledger import past
+from transferd.ledger.past import SharedLocks
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.errors import ConnectionFailure, LockTimeout
+
+
+@dataclass
+class Rows:
+    """Rows that a test lets locks of them go on, by hand."""
+
+    begun: list[str] = field(default_factory=list)
+    _ends: dict[str, list[asyncio.Future[None]]] = field(default_factory=dict)
+
+    async def wait(self, _: Database, wallet: str) -> None:
+        """What a lock of the row waits for."""
+        self.begun.append(wallet)
+        end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._ends.setdefault(wallet, []).append(end)
+        await end
+
+    def end(self, wallet: str, failure: Exception | None = None) -> None:
+        """The oldest lock of the row is over."""
+        end = self._ends[wallet].pop(0)
+        if failure is None:
+            end.set_result(None)
+        else:
+            end.set_exception(failure)
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
+    rows = Rows()
+    monkeypatch.setattr(past.store, "wait_for_writers", rows.wait)
+    return rows
+
+
+def locks_of(rows: Rows, locks_max: int = 4) -> SharedLocks:
+    return SharedLocks(cast(Any, None), Limits(settling_locks_max=locks_max))
+
+
+async def settled() -> None:
+    """Let all tasks go on as far as they can."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def ask(locks: SharedLocks, wallet: str = "ada") -> asyncio.Task[bool]:
+    return asyncio.create_task(locks.wait_for_writers(wallet))
+
+
+async def test_a_reader_after_the_beginning_of_a_lock_waits_for_the_next_one(rows: Rows) -> None:
+    locks = locks_of(rows)
+    first = ask(locks)
+    await settled()
+    assert rows.begun == ["ada"]
+    later = [ask(locks) for _ in range(3)]
+    await settled()
+    assert repr(locks) == "<SharedLocks 1 begun, 1 to come>"
+    assert rows.begun == ["ada"]
+    rows.end("ada")
+    await settled()
+    # The lock that was begun settles nothing for readers that came after.
+    assert (first.done(), [each.done() for each in later]) == (True, [False] * 3)
+    assert rows.begun == ["ada", "ada"]
+    rows.end("ada")
+    assert await asyncio.gather(first, *later) == [True] * 4
+    assert repr(locks) == "<SharedLocks 0 begun, 0 to come>"
+
+
+async def test_readers_that_come_together_share_a_lock(rows: Rows) -> None:
+    locks = locks_of(rows)
+    asked = [ask(locks) for _ in range(200)]
+    await settled()
+    assert rows.begun == ["ada"]
+    rows.end("ada")
+    assert await asyncio.gather(*asked) == [True] * 200
+
+
+async def test_wallets_wait_on_their_own_up_to_a_limit(rows: Rows) -> None:
+    locks = locks_of(rows, locks_max=2)
+    asked = {name: ask(locks, name) for name in ("ada", "bob", "cy", "di")}
+    await settled()
+    assert rows.begun == ["ada", "bob"]
+    # A lock that waits for its turn is not begun, so other readers may join it.
+    joined = ask(locks, "cy")
+    rows.end("bob")
+    await settled()
+    assert rows.begun == ["ada", "bob", "cy"]
+    assert asked["bob"].done()
+    for name in ("cy", "ada"):
+        rows.end(name)
+    await settled()
+    rows.end("di")
+    assert await asyncio.gather(*asked.values(), joined) == [True] * 5
+    assert rows.begun == ["ada", "bob", "cy", "di"]
+
+
+@pytest.mark.parametrize("failure", [LockTimeout("held", "55P03"), ConnectionFailure("away")])
+async def test_a_lock_that_fails_fails_for_its_readers_and_not_for_the_next(
+    rows: Rows, failure: Exception
+) -> None:
+    locks = locks_of(rows)
+    first = ask(locks)
+    await settled()
+    second = ask(locks)
+    rows.end("ada", failure)
+    await settled()
+    if isinstance(failure, LockTimeout):
+        assert await first is False
+    else:
+        with pytest.raises(ConnectionFailure):
+            await first
+    rows.end("ada")
+    assert await second is True
+
+
+async def test_a_reader_that_gives_up_takes_the_lock_from_no_other(rows: Rows) -> None:
+    locks = locks_of(rows)
+    first, second = ask(locks), ask(locks)
+    await settled()
+    first.cancel()
+    await settled()
+    assert first.cancelled()
+    rows.end("ada")
+    assert await second is True
+    # Also if it was the only one, and the lock fails later.
+    alone = ask(locks)
+    await settled()
+    alone.cancel()
+    rows.end("ada", ConnectionFailure("away"))
+    await settled()
+    assert repr(locks) == "<SharedLocks 0 begun, 0 to come>"
