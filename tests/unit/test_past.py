@@ -1,14 +1,18 @@
 """Readers of a wallet share a lock only if they asked before it began; one follows the other."""
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from tests.support.waiting import until
 from transferd.config import Limits
-from transferd.ledger import past
-from transferd.ledger.past import SharedLocks
+from transferd.ledger.past import SharedWaits
+from transferd.ledger.store import wallets as store
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import ConnectionFailure, LockTimeout
 
@@ -27,6 +31,13 @@ class Rows:
         self._ends.setdefault(wallet, []).append(end)
         await end
 
+    async def is_unlocked(self, _: Database, wallet: str) -> bool:
+        """The writers keep all rows."""
+        return False
+
+    async def read(self, _: Database, wallet: str) -> None:
+        """There is nothing to look on at, so that a lock is waited for at once."""
+
     def end(self, wallet: str, failure: Exception | None = None) -> None:
         """The oldest lock of the row is over."""
         end = self._ends[wallet].pop(0)
@@ -39,12 +50,14 @@ class Rows:
 @pytest.fixture
 def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
     rows = Rows()
-    monkeypatch.setattr(past.store, "wait_for_writers", rows.wait)
+    monkeypatch.setattr(store, "wait_for_writers", rows.wait)
+    monkeypatch.setattr(store, "is_unlocked", rows.is_unlocked)
+    monkeypatch.setattr(store, "read_wallet_and_clock", rows.read)
     return rows
 
 
-def locks_of(rows: Rows, locks_max: int = 4) -> SharedLocks:
-    return SharedLocks(cast(Any, None), Limits(settling_locks_max=locks_max))
+def locks_of(rows: Rows, locks_max: int = 4) -> SharedWaits:
+    return SharedWaits(cast(Any, None), Limits(settling_locks_max=locks_max))
 
 
 async def settled() -> None:
@@ -53,8 +66,8 @@ async def settled() -> None:
         await asyncio.sleep(0)
 
 
-def ask(locks: SharedLocks, wallet: str = "ada") -> asyncio.Task[bool]:
-    return asyncio.create_task(locks.wait_for_writers(wallet))
+def ask(locks: SharedWaits, wallet: str = "ada") -> asyncio.Task[bool]:
+    return asyncio.create_task(locks.for_writers(wallet))
 
 
 async def test_a_reader_after_the_beginning_of_a_lock_waits_for_the_next_one(rows: Rows) -> None:
@@ -64,7 +77,7 @@ async def test_a_reader_after_the_beginning_of_a_lock_waits_for_the_next_one(row
     assert rows.begun == ["ada"]
     later = [ask(locks) for _ in range(3)]
     await settled()
-    assert repr(locks) == "<SharedLocks 1 begun, 1 to come>"
+    assert repr(locks) == "<SharedWaits 1 begun, 1 to come>"
     assert rows.begun == ["ada"]
     rows.end("ada")
     await settled()
@@ -73,7 +86,7 @@ async def test_a_reader_after_the_beginning_of_a_lock_waits_for_the_next_one(row
     assert rows.begun == ["ada", "ada"]
     rows.end("ada")
     assert await asyncio.gather(first, *later) == [True] * 4
-    assert repr(locks) == "<SharedLocks 0 begun, 0 to come>"
+    assert repr(locks) == "<SharedWaits 0 begun, 0 to come>"
 
 
 async def test_readers_that_come_together_share_a_lock(rows: Rows) -> None:
@@ -90,8 +103,6 @@ async def test_wallets_wait_on_their_own_up_to_a_limit(rows: Rows) -> None:
     asked = {name: ask(locks, name) for name in ("ada", "bob", "cy", "di")}
     await settled()
     assert rows.begun == ["ada", "bob"]
-    # A lock that waits for its turn is not begun, so other readers may join it.
-    joined = ask(locks, "cy")
     rows.end("bob")
     await settled()
     assert rows.begun == ["ada", "bob", "cy"]
@@ -100,7 +111,7 @@ async def test_wallets_wait_on_their_own_up_to_a_limit(rows: Rows) -> None:
         rows.end(name)
     await settled()
     rows.end("di")
-    assert await asyncio.gather(*asked.values(), joined) == [True] * 5
+    assert await asyncio.gather(*asked.values()) == [True] * 4
     assert rows.begun == ["ada", "bob", "cy", "di"]
 
 
@@ -138,4 +149,56 @@ async def test_a_reader_that_gives_up_takes_the_lock_from_no_other(rows: Rows) -
     alone.cancel()
     rows.end("ada", ConnectionFailure("away"))
     await settled()
-    assert repr(locks) == "<SharedLocks 0 begun, 0 to come>"
+    assert repr(locks) == "<SharedWaits 0 begun, 0 to come>"
+
+
+# Looking on
+
+
+_NOW = datetime(2026, 1, 1, tzinfo=UTC)
+
+
+def looks(
+    monkeypatch: pytest.MonkeyPatch, *, is_unlocked: Iterable[bool], changed_s: Iterable[float]
+) -> None:
+    """What each look finds: whether the row is free, and the wallet's time, in seconds from now."""
+    free, times = iter(is_unlocked), iter(changed_s)
+
+    async def unlocked(_: Database, wallet: str) -> bool:
+        return next(free)
+
+    async def read(_: Database, wallet: str) -> tuple[Any, datetime]:
+        return SimpleNamespace(updated_at=_NOW + timedelta(seconds=next(times))), _NOW
+
+    monkeypatch.setattr(store, "is_unlocked", unlocked)
+    monkeypatch.setattr(store, "read_wallet_and_clock", read)
+
+
+@pytest.mark.parametrize(
+    ("is_unlocked", "changed_s"),
+    [
+        # The row is free at once, or in a pause between two groups.
+        ([True], []),
+        ([False, True], [-5, -5]),
+        ([False, False, True], [-5, -5, -5]),
+        # The wallet has a change of a later time: also of that very time, which is not before it.
+        ([False], [-5, 0]),
+        ([False, False], [-5, -5, 1]),
+    ],
+)
+async def test_writers_that_end_by_themselves_meet_no_lock(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch, is_unlocked: list[bool], changed_s: list[float]
+) -> None:
+    looks(monkeypatch, is_unlocked=is_unlocked, changed_s=changed_s)
+    assert await ask(locks_of(rows)) is True
+    assert rows.begun == []
+
+
+async def test_a_row_that_is_never_free_and_never_changed_is_waited_for(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks(monkeypatch, is_unlocked=[False] * 4, changed_s=[-5] * 4)
+    asked = ask(locks_of(rows))
+    await until(lambda: rows.begun == ["ada"])
+    rows.end("ada")
+    assert await asked is True

@@ -8,7 +8,8 @@ miss a change with an earlier time. Three facts make its answer final:
   clock, read with the locks held, and the latest time of its wallets (`lock_and_look_up`).
 - If the wallet has changed at the instant or later, every change before the instant is committed.
 - Otherwise, if the clock has reached the instant, each change before it is committed, or its group
-  holds the row now. A lock of the row that is asked for after that waits for this group.
+  holds the row now. Then the group in hand has to end: it has when the row is free, and when the
+  wallet has a change of a later time than now.
 
 The length of a transaction has no bound, so no pause would be long enough instead. If the clock of
 the database is set back, times of wallets stand still until it has caught up. But an instant that
@@ -40,10 +41,10 @@ class Past:
     def __init__(self, database: Database, limits: Limits) -> None:
         self._database = database
         self._limits = limits
-        self._locks = SharedLocks(database, limits)
+        self._waits = SharedWaits(database, limits)
 
     def __repr__(self) -> str:
-        return f"<Past {self._locks!r}>"
+        return f"<Past {self._waits!r}>"
 
     async def wallet_before(self, wallet_id: str, instant: datetime) -> Wallet | None:
         """The wallet with everything before the instant; None if it was not created before it.
@@ -78,52 +79,78 @@ class Past:
                 return wallet
             if now < instant:
                 raise InstantNotReached(now)
-            if await self._locks.wait_for_writers(wallet_id):
+            if await self._waits.for_writers(wallet_id):
                 return wallet
         return None
 
 
-class SharedLocks:
-    """Waits for the writers of wallets: one lock of a wallet at a time, shared by its readers.
+class SharedWaits:
+    """Waits for the writers of wallets: one wait for a wallet at a time, shared by its readers.
 
-    A reader may share a lock only if it has asked before the lock is begun; those that come later
-    share the next one, which begins when the one before has ended. With two of them at once, each
-    beginning before the other has ended, writers would never get the row: PostgreSQL lets a reader
-    share a lock that others hold, past a writer that waits for it.
+    A reader may share a wait only if it has asked before the wait begins; those that come later
+    share the next one, which begins when the one before has ended. With two shared locks of a row
+    at once, each taken before the other is given back, writers would never get it: PostgreSQL lets
+    a reader share a lock that others hold, past a writer that waits for it.
     """
 
     def __init__(self, database: Database, limits: Limits) -> None:
         self._database = database
+        self._limits = limits
         self._turns = asyncio.Semaphore(limits.settling_locks_max)
         # By wallet. Every reader joins the one that is not begun.
         self._begun: dict[str, asyncio.Task[bool]] = {}
         self._next: dict[str, asyncio.Task[bool]] = {}
 
     def __repr__(self) -> str:
-        return f"<SharedLocks {len(self._begun)} begun, {len(self._next)} to come>"
+        return f"<SharedWaits {len(self._begun)} begun, {len(self._next)} to come>"
 
-    async def wait_for_writers(self, wallet_id: str) -> bool:
+    async def for_writers(self, wallet_id: str) -> bool:
         """Whether each transaction that has the row locked at the time of the call has ended.
 
         False if one kept it for longer than lock_timeout. Raises StoreError.
         """
-        lock = self._next.get(wallet_id)
-        if lock is None:
-            lock = asyncio.create_task(self._lock(wallet_id, self._begun.get(wallet_id)))
+        wait = self._next.get(wallet_id)
+        if wait is None:
+            wait = asyncio.create_task(self._run(wallet_id, self._begun.get(wallet_id)))
             # Its readers may all have given up when it fails.
-            lock.add_done_callback(lambda done: done.cancelled() or done.exception())
-            self._next[wallet_id] = lock
-        return await asyncio.shield(lock)
+            wait.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._next[wallet_id] = wait
+        return await asyncio.shield(wait)
 
-    async def _lock(self, wallet_id: str, before: asyncio.Task[bool] | None) -> bool:
+    async def _run(self, wallet_id: str, before: asyncio.Task[bool] | None) -> bool:
         if before is not None:
             await asyncio.wait([before])
+        self._begun[wallet_id] = self._next.pop(wallet_id)
+        try:
+            return await self._look_on(wallet_id) or await self._lock(wallet_id)
+        finally:
+            del self._begun[wallet_id]
+
+    async def _look_on(self, wallet_id: str) -> bool:
+        """Whether the writers have ended by themselves, within some of their groups.
+
+        A reader that waits in PostgreSQL stands before the next writer, and gets the lock by a
+        change of processes for which that one has to wait. So it only looks, now and then: in the
+        pauses between groups the row is free, and a busy wallet soon has a later change.
+        """
+        if await store.is_unlocked(self._database, wallet_id):
+            return True
+        found = await store.read_wallet_and_clock(self._database, wallet_id)
+        pause_s = self._limits.settling_look_first_s
+        while found is not None and pause_s <= self._limits.settling_look_last_s:
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
+            later = await store.read_wallet_and_clock(self._database, wallet_id)
+            if later is not None and later[0].updated_at >= found[1]:
+                return True
+            if await store.is_unlocked(self._database, wallet_id):
+                return True
+        return False
+
+    async def _lock(self, wallet_id: str) -> bool:
         async with self._turns:
-            self._begun[wallet_id] = self._next.pop(wallet_id)
             try:
                 await store.wait_for_writers(self._database, wallet_id)
             except LockTimeout:
                 return False
-            finally:
-                del self._begun[wallet_id]
         return True

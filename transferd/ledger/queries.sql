@@ -157,15 +157,16 @@ SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status
 FROM {ledger}.wallets
 WHERE id = $1;
 
--- name: wait_for_writers
--- Ends when each transaction has ended that had locked the wallet. A group draws its time with the
--- lock held, so later ones have later times. One message to the server, three statements: the lock is
--- never held while the service or the network is slow, and not for a flush of the log either, since
--- nothing is committed. Says READ COMMITTED: at a stricter level the wait would end in a conflict.
--- {id} is a UUID; such a message takes no parameters.
-BEGIN ISOLATION LEVEL READ COMMITTED;
-SELECT FROM {ledger}.wallets WHERE id = '{id}' FOR SHARE;
-ROLLBACK;
+-- name: lock_shared
+-- Ends when each transaction has ended that had locked the wallet, or at once with {skip_locked}, and
+-- then without the row if there is one. A group draws its time with the lock held, so later ones have
+-- later times. One message to the server, so one transaction that ends by itself: the lock is never
+-- held while the service or the network is slow, nor for a flush of the log, since nothing is lost
+-- with it. READ COMMITTED, since at a stricter level the wait would end in a conflict. {id} is a UUID;
+-- such a message takes no parameters.
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+SET LOCAL synchronous_commit = off;
+SELECT FROM {ledger}.wallets WHERE id = '{id}' FOR SHARE {skip_locked};
 
 -- name: version_before
 -- The last version of a wallet with a time before an instant, by bisection: versions have no gaps and

@@ -244,7 +244,8 @@ def _no_min_version() -> None:
 
 
 def _no_wait_for_writers() -> None:
-    reword("wait_for_writers", "FOR SHARE", "")
+    reword("lock_shared", "FOR SHARE", "")
+    reword("lock_shared_skipping", "FOR SHARE SKIP LOCKED", "")
 
 
 def _time_of_the_clock_alone() -> None:

@@ -121,18 +121,18 @@ class Database:
         finally:
             self._waiting_reads -= 1
 
-    async def run_script(self, name: str, id: str, *, ledger: str) -> None:
+    async def run_script(self, name: str, id: str, *, ledger: str) -> int:
         """Run the statements of `name` about the row `id` as one message. Raises StoreError.
 
         They are a whole transaction, which never waits for the service. Runs them again after a
-        dead connection.
+        dead connection. The number of rows of the last statement.
         """
         # The simple query protocol has no parameters. A UUID that was read as one needs no quoting.
         script = queries(ledger)[name].replace("{id}", str(UUID(id)))
         try:
-            await self._run_script(script)
+            return await self._run_script(script)
         except ConnectionFailure:
-            await self._run_script(script)
+            return await self._run_script(script)
 
     async def ping(self) -> None:
         """Raise StoreError unless PostgreSQL answers."""
@@ -154,18 +154,15 @@ class Database:
         finally:
             await _give_back(pool, connection)
 
-    async def _run_script(self, script: str) -> None:
+    async def _run_script(self, script: str) -> int:
         pool = self._open_pool()
         connection = await self._acquire(pool)
         try:
             with translated():
-                await connection.execute(script)
-        except BaseException as error:
-            # The statements after the one that failed, its ROLLBACK too, were not run.
-            await self._abandon(connection, error)
-            raise
+                status = await connection.execute(script)
         finally:
             await _give_back(pool, connection)
+        return int(status.rpartition(" ")[2])
 
     async def _acquire(self, pool: asyncpg.Pool[Row]) -> asyncpg.pool.PoolConnectionProxy[Row]:
         """A connection for a read. Raises StoreError."""

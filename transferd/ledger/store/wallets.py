@@ -113,12 +113,18 @@ async def read_wallet_and_clock(
     return (wallet_of(rows[0][:12]), rows[0]["now"]) if rows else None
 
 
+async def is_unlocked(database: Database, wallet_id: str) -> bool:
+    """Whether no transaction has the wallet's row locked for a change."""
+    script = "lock_shared_skipping"
+    return await database.run_script(script, wallet_id, ledger=ledger_of(wallet_id)) == 1
+
+
 async def wait_for_writers(database: Database, wallet_id: str) -> None:
-    """Return when each transaction has ended that held the wallet's row; none is held afterwards.
+    """Return when each transaction has ended that had the wallet's row locked for a change.
 
     Raises LockTimeout, or another StoreError.
     """
-    await database.run_script("wait_for_writers", wallet_id, ledger=ledger_of(wallet_id))
+    await database.run_script("lock_shared", wallet_id, ledger=ledger_of(wallet_id))
 
 
 async def version_before(database: Database, wallet_id: str, instant: datetime) -> int | None:
