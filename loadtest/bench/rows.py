@@ -147,7 +147,7 @@ ROWS = (
     ),
     Row(
         "past-reads",
-        "all from one wallet, beside 200 readers of it and of others, a question a second each",
+        "all from one wallet, beside 200 readers of it and of others, a question each in 5 s",
         "transfers/s",
         measures.past_reads,
         (
