@@ -123,6 +123,13 @@ class Limits:
     read_connections: int = 10
     # More reads than this would wait longer for a connection than their callers have patience.
     waiting_reads_max: int = 1024
+    # A question about the past looks whether the writers of its wallet have ended: at once, then
+    # after pauses that double. A group takes some 10 ms, so a busy wallet has had two by then.
+    settling_look_first_s: float = 0.01
+    settling_look_last_s: float = 0.04
+    # After that it waits in PostgreSQL, for up to lock_timeout_s and with one of these connections:
+    # so few that most reads do not wait with it.
+    settling_locks_max: int = 4
     commit_connections: int = 1
     pool_acquire_timeout_s: float = 2.0
     api_key_cache_s: float = 5.0

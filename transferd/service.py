@@ -16,6 +16,7 @@ from transferd.cache.wallets import Wallets
 from transferd.commit.committer import Committer
 from transferd.config import ConfigurationError, Limits, Settings
 from transferd.ledger.migrate import assert_migrated
+from transferd.ledger.past import Past
 from transferd.ledger.store.clients import has_usable_api_key
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.wallets import read_currencies
@@ -162,6 +163,7 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
         probe=probe,
         link=link,
         wallets=wallets,
+        past=Past(database, limits),
         replays=replays,
         router=router,
         rendering=rendering,

@@ -72,6 +72,20 @@ async def pgbench_per_s(side: Side, *, seconds: float, connections: int) -> floa
     return float(found.group(1)) if found else 0.0
 
 
+async def readers(
+    side: Side, kind: str, *, count: int, pause_s: float, seconds: float
+) -> dict[str, Any]:
+    """What so many readers were answered: statuses, p50_ms, p99_ms. Complains of all but 200."""
+    output = await output_of(
+        *(sys.executable, "-m", "loadtest.bench.readers", str(side.port), kind),
+        *(str(count), str(pause_s), f"{seconds:.1f}"),
+    )
+    found: dict[str, Any] = json.loads(output)
+    if set(found["statuses"]) != {"200"}:
+        click.echo(f"{side.name}: readers {kind} {output.strip()}", err=True)
+    return found
+
+
 async def at_rate(side: Side, pairs: Path, rate: float, seconds: float) -> dict[str, Any]:
     """Latencies in an open loop: p50_ms, p99_ms, statuses, unanswered."""
     output = await output_of(

@@ -22,6 +22,9 @@ _PGBENCH_CONNECTIONS = 32
 # More callers than a mailbox holds.
 _STORM = 1_024
 _QUIET_SHARE = 0.2
+_READERS = 200
+# Forty questions a second in all: a few per cent of two cores, since the writers need all of them.
+_READER_PAUSE_S = 5.0
 
 
 class Options(NamedTuple):
@@ -168,6 +171,42 @@ async def reads(scene: Scene, options: Options) -> dict[str, float]:
         )
         for name in ("transferd", "aiohttp")
     }
+
+
+# A wallet of the bench begins at version 1 without a row that says so.
+_BEGINNINGS = """
+INSERT INTO ledger_00.wallet_changes (
+    wallet_id, version, created_at, balance_after, overdraft_limit, kind, status)
+SELECT id, version, created_at, balance, 0, 0, 0 FROM ledger_00.wallets WHERE NOT funding"""
+
+
+async def past_reads(scene: Scene, options: Options) -> dict[str, float]:
+    """What one hot wallet pays beside readers, half of them its own and half of other wallets."""
+    side = scene.sides.get("past") or await scene.add(Side("past", SERVICE))
+    if not side.wallets:
+        await scene.grow(side, WALLETS)
+        connection = await patient(side)
+        await connection.execute(_BEGINNINGS)
+        await connection.close()
+    others = [n + 1 for n in evenly(WALLETS - 1, _PAIRS)]
+    pairs = scene.pairs("from-one", [1] * _PAIRS, others)
+    rates = {"no readers": await _posts(side, pairs, options)}
+    for kind in ("plain", "settled", "now"):
+        task = asyncio.create_task(
+            load.readers(
+                side,
+                kind,
+                count=_READERS,
+                pause_s=_READER_PAUSE_S,
+                seconds=options.seconds + 1,
+            )
+        )
+        await asyncio.sleep(0.5)
+        rates[kind] = await _posts(side, pairs, options)
+        found = await task
+        if kind == "now":
+            rates |= {"now p50 ms": found["p50_ms"], "now p99 ms": found["p99_ms"]}
+    return rates
 
 
 # Nginx as anybody would write it, to see what the routing by wallet costs.

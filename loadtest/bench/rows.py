@@ -146,6 +146,20 @@ ROWS = (
         (Figure("of the ceiling", ratio("reads", "transferd", "reads", "aiohttp"), 0.6),),
     ),
     Row(
+        "past-reads",
+        "all from one wallet, beside 200 readers of it and of others, a question each in 5 s",
+        "transfers/s",
+        measures.past_reads,
+        (
+            Figure(
+                "at=now of a settled at",
+                ratio("past-reads", "now", "past-reads", "settled"),
+                0.9,
+            ),
+            Figure("at=now of plain reads", ratio("past-reads", "now", "past-reads", "plain"), 0.9),
+        ),
+    ),
+    Row(
         "behind-nginx",
         "two replicas behind Nginx",
         "transfers/s",

@@ -250,9 +250,13 @@ class LedgerMachine(RuleBasedStateMachine):
         if not (statement := self.statement_of(wallet)):
             return
         at = data.draw(st.sampled_from(statement))["created_at"]
-        # Times have microseconds: two changes may share one, and then the later one counts.
-        then = next(entry for entry in statement if entry["created_at"] <= at)
+        # Times have microseconds, and several changes may share one: they are not before it.
+        then = next((entry for entry in statement if entry["created_at"] < at), None)
         reply = self.live.run(self.api.get(f"/wallets/{wallet}?at={at}"))
+        if then is None:
+            # Before its first change it was empty, or not created.
+            assert reply.status == 404 or (reply.json["version"], reply.json["balance"]) == (0, 0)
+            return
         assert reply.json["version"] == then["version"]
         assert reply.json["balance"] == then["balance_after"]
 

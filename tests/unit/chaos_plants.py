@@ -80,6 +80,7 @@ def add_row(done: Round, row: TransferRow) -> None:
         source_balance_after=source.balance - row.amount,
         destination_version=destination.version + 1,
         destination_balance_after=destination.balance + row.amount,
+        at_us=10**12,
     )
     done.edit_wallet(source.id, version=source.version + 1, balance=row.source_balance_after)
     destination_balance = row.destination_balance_after

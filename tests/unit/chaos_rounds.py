@@ -79,6 +79,8 @@ class World:
     outcomes: dict[str, tuple[int, str | None]] = field(default_factory=dict)
     history: list[Operation] = field(default_factory=list)
     now_s: float = 100.0
+    # Where the last window of each wallet ended.
+    window_ends: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.before = dict(self.wallets)
@@ -148,6 +150,49 @@ class World:
         self.history.append(operation)
         return operation
 
+    def look_back(self, wallet: str, until_us: int) -> Operation:
+        """Ask what the wallet was before an instant."""
+        last = max(
+            (entry for entry in self._entries(wallet) if entry[0] < until_us),
+            default=(0, self.before[wallet].version, 0, self.before[wallet].balance),
+            key=lambda entry: entry[1],
+        )
+        body = {"id": wallet, "version": last[1], "balance": last[3]}
+        return self._told(Operation(Kind.INSTANT, wallet=wallet, until_us=until_us), body)
+
+    def window(self, wallet: str, since_us: int, until_us: int) -> Operation:
+        """Ask for the entries of a wallet in a window."""
+        data = [
+            {"version": version, "amount": amount, "balance_after": balance}
+            for at_us, version, amount, balance in self._entries(wallet)
+            if since_us <= at_us < until_us
+        ]
+        asked = Operation(Kind.WINDOW, wallet=wallet, since_us=since_us, until_us=until_us)
+        return self._told(asked, {"data": data[::-1]})
+
+    @property
+    def now_us(self) -> int:
+        """The time that a change would have now."""
+        return round(self.now_s * 1e6)
+
+    def _told(self, asked: Operation, body: dict[str, Any]) -> Operation:
+        self.now_s += 10
+        asked.tries.append(Try(self.now_s - 1, self.now_s + 1, 200, body=orjson.dumps(body)))
+        self.history.append(asked)
+        return asked
+
+    def _entries(self, wallet: str) -> list[tuple[int, int, int, int]]:
+        """Time, version, amount and balance of each change, in order."""
+        found = []
+        for row in self.rows:
+            if row.source == wallet:
+                side = row.source_version, -row.amount, row.source_balance_after
+                found.append((row.at_us, *side))
+            elif row.destination == wallet:
+                side = row.destination_version, row.amount, row.destination_balance_after
+                found.append((row.at_us, *side))
+        return found
+
     def round(self, *, listening: bool = True) -> Round:
         """What is left behind, with every event delivered once if somebody listened."""
         deliveries = [
@@ -176,6 +221,7 @@ class World:
                 destination.version + 1,
                 destination.balance + operation.amount,
                 operation.original or None,
+                self.now_us,
             )
             self.rows.append(row)
             self.outcomes[operation.key] = (201, row.id)
@@ -216,7 +262,10 @@ def versions_of(row: TransferRow) -> dict[str, int]:
 def random_round(random: Random, *, operations: int, listening: bool = True) -> Round:
     """Hot and quiet wallets, retries, replays, reversals, refusals, reads, repeated deliveries."""
     world = World.with_people("hot", *"abcdef", each=60, overdraft_limit=random.choice((0, 25)))
-    acts: Sequence[Callable[[World, Random], None]] = (*[_transfer] * 6, _reversal, _read)
+    acts: Sequence[Callable[[World, Random], None]] = (
+        *[_transfer] * 6,
+        *(_reversal, _read, _look_back, _window),
+    )
     for _ in range(operations):
         random.choice(acts)(world, random)
     done = world.round(listening=listening)
@@ -247,6 +296,20 @@ def _read(world: World, random: Random) -> None:
     wallet = random.choice(list(world.wallets))
     version = world.wallets[wallet].version
     world.read(wallet, random.choice((None, version - 1, version, version + 1)))
+
+
+def _look_back(world: World, random: Random) -> None:
+    wallet = random.choice(list(world.wallets))
+    # Often right at a change, which is not before its own instant.
+    times = [row.at_us for row in world.rows[-3:]]
+    world.look_back(wallet, random.choice((*times, *world.window_ends.values(), world.now_us)))
+
+
+def _window(world: World, random: Random) -> None:
+    wallet = random.choice(list(world.wallets))
+    since_us = world.window_ends.get(wallet, 0)
+    world.window_ends[wallet] = world.now_us
+    world.window(wallet, since_us, world.now_us)
 
 
 def _settle(world: World, random: Random, operation: Operation) -> None:

@@ -10,7 +10,7 @@ from hypothesis import event, given
 from hypothesis import strategies as st
 
 from tests.fault.chaos.checker import check
-from tests.fault.chaos.records import Delivery, Operation, TransferRow
+from tests.fault.chaos.records import Delivery, Kind, Operation, TransferRow
 from tests.unit.chaos_plants import deliver_again, drop_row, refuse
 from tests.unit.chaos_rounds import Round, random_round
 
@@ -222,7 +222,95 @@ def read_another_version(done: Round, random: Random) -> set[str]:
     return {kind}
 
 
+def some_answer(done: Round, random: Random, kind: Kind) -> Operation | None:
+    """A question about the past."""
+    asked = [each for each in done.history if each.kind is kind]
+    return random.choice(asked) if asked else None
+
+
+def answer(operation: Operation, **changes: object) -> None:
+    """Change members of its answer."""
+    body = orjson.loads(operation.tries[0].body)
+    operation.tries[0] = replace(operation.tries[0], body=orjson.dumps(body | changes))
+
+
+def change_a_past_wallet(done: Round, random: Random) -> set[str]:
+    asked = some_answer(done, random, Kind.INSTANT)
+    if asked is None:
+        return set()
+    body = orjson.loads(asked.tries[0].body)
+    name = random.choice(("version", "balance"))
+    answer(asked, **{name: body[name] + random.choice((-1, 1))})
+    return {"changed-past"}
+
+
+def answer_otherwise_later(done: Round, random: Random) -> set[str]:
+    asked = some_answer(done, random, random.choice((Kind.INSTANT, Kind.WINDOW)))
+    if asked is None:
+        return set()
+    again = replace(asked, tries=list(asked.tries))
+    answer(again, more=True)
+    done.history.append(again)
+    return {"changed-past"}
+
+
+def lose_an_entry(done: Round, random: Random) -> set[str]:
+    asked = some_answer(done, random, Kind.WINDOW)
+    data = [] if asked is None else orjson.loads(asked.tries[0].body)["data"]
+    if asked is None or not data:
+        return set()
+    data.remove(random.choice(data))
+    answer(asked, data=data)
+    return {"wrong-window"}
+
+
+def repeat_an_entry(done: Round, random: Random) -> set[str]:
+    """Windows that meet have it both, as closed ones would."""
+    first = some_answer(done, random, Kind.WINDOW)
+    entries = [] if first is None else orjson.loads(first.tries[0].body)["data"]
+    if first is None or not entries:
+        return set()
+    done.history.append(replace(first, since_us=first.until_us, until_us=first.until_us + 1))
+    return {"wrong-window"}
+
+
+def commit_after_the_answer(done: Round, random: Random) -> set[str]:
+    """A transfer gets a time before that of an answer that has not seen it."""
+    asked = some_answer(done, random, random.choice((Kind.INSTANT, Kind.WINDOW)))
+    later = [
+        row
+        for row in done.ledger.transfers
+        if asked is not None
+        and asked.wallet in (row.source, row.destination)
+        and row.at_us >= asked.until_us > asked.since_us
+    ]
+    if asked is None or not later:
+        return set()
+    done.edit_row(random.choice(later).id, at_us=asked.until_us - 1)
+    return {"changed-past" if asked.kind is Kind.INSTANT else "wrong-window"}
+
+
+def set_the_clock_back(done: Round, random: Random) -> set[str]:
+    row = some_row(done, random)
+    sides = {row.source, row.destination}
+    earlier = [
+        each.at_us
+        for each in done.ledger.transfers
+        if each.at_us < row.at_us and not sides.isdisjoint((each.source, each.destination))
+    ]
+    if not earlier:
+        return set()
+    done.edit_row(row.id, at_us=min(earlier) - 1)
+    return {"decreasing-time"}
+
+
 MUTATIONS: list[Mutation] = [
+    change_a_past_wallet,
+    answer_otherwise_later,
+    lose_an_entry,
+    repeat_an_entry,
+    commit_after_the_answer,
+    set_the_clock_back,
     drop_a_transfer,
     double_a_transfer,
     change_an_amount,

@@ -138,7 +138,7 @@ def test_a_problem_has_the_members_of_the_rfc_first() -> None:
     problem = Problem("version-not-reached", facts={"version": 4})
     assert problem.body(ORIGIN) == (
         b'{"type":"/problems/version-not-reached","title":"Version not reached","status":412,'
-        b'"detail":"The wallet has not reached min_version; `version` is its own.",'
+        b'"detail":"The wallet has not reached the version that was named; `version` is its own.",'
         b'"instance":"/transfers","code":"version-not-reached","request_id":"request-1",'
         b'"version":4}'
     )

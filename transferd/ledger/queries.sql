@@ -150,14 +150,34 @@ WHERE ($1::uuid IS NULL OR user_id = $1)
 ORDER BY wallets.id DESC
 LIMIT $4;
 
--- name: version_at
--- The version a wallet had at a time, by bisection: versions have no gaps and time follows version,
--- so a wallet of ten million changes needs 24 probes of an index. Null before its creation.
+-- name: read_wallet_and_clock
+-- A wallet beside the time: what an instant is compared with before anything is said of it.
+SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding, version,
+       metadata::text, created_at, updated_at, clock_timestamp() AS now
+FROM {ledger}.wallets
+WHERE id = $1;
+
+-- name: lock_shared
+-- Ends when each transaction has ended that had locked the wallet, or at once with {skip_locked}, and
+-- then without the row if there is one. A group draws its time with the lock held, so later ones have
+-- later times. One message to the server, so one transaction that ends by itself: the lock is never
+-- held while the service or the network is slow, nor for a flush of the log, since nothing is lost
+-- with it. READ COMMITTED, since at a stricter level the wait would end in a conflict. {id} is a UUID;
+-- such a message takes no parameters.
+SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+SET LOCAL synchronous_commit = off;
+SELECT FROM {ledger}.wallets WHERE id = '{id}' FOR SHARE {skip_locked};
+
+-- name: version_before
+-- The last version of a wallet with a time before an instant, by bisection: versions have no gaps and
+-- times do not decrease with them, so a wallet of ten million changes needs 24 probes of an index.
+-- Changes of one group have equal times, and are before the instant together or not at all. Null for
+-- an instant that is not after its creation.
 WITH RECURSIVE search (low, high) AS (
-    SELECT 0::bigint, version FROM {ledger}.wallets WHERE id = $1 AND created_at <= $2
+    SELECT 0::bigint, version FROM {ledger}.wallets WHERE id = $1 AND created_at < $2
     UNION ALL
-    SELECT CASE WHEN probe.at <= $2 THEN middle.version ELSE low END,
-           CASE WHEN probe.at <= $2 THEN high ELSE middle.version - 1 END
+    SELECT CASE WHEN probe.at < $2 THEN middle.version ELSE low END,
+           CASE WHEN probe.at < $2 THEN high ELSE middle.version - 1 END
     FROM search
     CROSS JOIN LATERAL (SELECT (low + high + 1) / 2 AS version) middle
     CROSS JOIN LATERAL (

@@ -201,6 +201,7 @@ def _problem_of_faults(faults: Sequence[tuple[str, Fault]]) -> Problem:
     return Problem("invalid-request", facts={"errors": items})
 
 
-def invalid(pointer: str, code: str, message: str) -> Problem:
+def invalid(pointer: str, code: str, message: str, **facts: object) -> Problem:
+    """The problem of one thing that is wrong with a request; `facts` become further members."""
     errors = [{"pointer": pointer, "code": code, "message": message}]
-    return Problem("invalid-request", facts={"errors": errors})
+    return Problem("invalid-request", facts={"errors": errors, **facts})

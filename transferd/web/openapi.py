@@ -11,6 +11,7 @@ from pydantic.json_schema import models_json_schema
 from transferd.web import schemas
 from transferd.web.links import links_of, operation_id
 from transferd.web.operations import Operation
+from transferd.web.past_schemas import WalletQuery
 from transferd.web.problems import MEDIA_TYPE, TYPES
 from transferd.web.streams import EVENT_STREAM
 
@@ -32,7 +33,10 @@ _ANY_HEADERS = {
     "X-Request-Id": "The request's own id, or the one that it was given.",
     "traceparent": "The trace that the request belongs to (W3C Trace Context).",
 }
-_WALLET_HEADERS = {"ETag": "w and the version.", "X-Cache": "hit, miss or bypass."}
+_WALLET_HEADERS = {
+    "ETag": "w and the version; an answer about an instant has none.",
+    "X-Cache": "hit, miss or bypass.",
+}
 _CREATED_HEADERS = {"Location": "The address of what was made."}
 _KEY_HEADERS = {"Idempotent-Replayed": "true, where this is the outcome of an earlier request."}
 _KEY = (
@@ -106,11 +110,14 @@ def _operation(operation: Operation) -> dict[str, Any]:
         "parameters": [*_path_parameters(operation), *_query_parameters(operation)],
         "responses": _responses(operation),
     }
+    texts = [operation.description] if operation.description else []
     if operation.scope is not None:
-        described["description"] = f"Scope `{operation.scope}`."
+        texts.append(f"Scope `{operation.scope}`.")
+    if texts:
+        described["description"] = " ".join(texts)
     if operation.key != "none":
         described["parameters"].append(_key_parameter(operation))
-    if operation.query is schemas.WalletQuery:
+    if operation.query is WalletQuery:
         described["parameters"].append(_header_parameter("If-None-Match"))
     if operation.media_type == EVENT_STREAM:
         described["parameters"].append(_header_parameter("Last-Event-ID", _LAST_EVENT_ID))
@@ -141,7 +148,7 @@ def _responses(operation: Operation) -> dict[str, Any]:
             "description": "Decided, nothing written.",
             "headers": _headers(_ANY_HEADERS),
         }
-    if operation.query is schemas.WalletQuery:
+    if operation.query is WalletQuery:
         responses["304"] = {
             "description": "If-None-Match names the current version.",
             "headers": _headers(headers | _WALLET_HEADERS),
@@ -179,7 +186,7 @@ def _schema(operation: Operation) -> dict[str, Any]:
 def _success_headers(operation: Operation) -> dict[str, str]:
     if operation.media_type == EVENT_STREAM:
         return _STREAM_HEADERS
-    if operation.query is schemas.WalletQuery:
+    if operation.query is WalletQuery:
         return _WALLET_HEADERS
     if operation.is_list:
         return _PAGE_HEADERS
@@ -218,10 +225,13 @@ def _path_parameters(operation: Operation) -> list[dict[str, Any]]:
 def _query_parameters(operation: Operation) -> list[dict[str, Any]]:
     schema = operation.query.model_json_schema(ref_template=_REFERENCE)
     required = schema.get("required", [])
-    return [
-        {"name": name, "in": "query", "required": name in required, "schema": _not_null(member)}
-        for name, member in schema.get("properties", {}).items()
-    ]
+    parameters = []
+    for name, member in schema.get("properties", {}).items():
+        described = {"name": name, "in": "query", "required": name in required}
+        if "description" in member:
+            described["description"] = member["description"]
+        parameters.append({**described, "schema": _not_null(member)})
+    return parameters
 
 
 def _not_null(member: dict[str, Any]) -> dict[str, Any]:

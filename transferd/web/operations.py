@@ -16,6 +16,13 @@ from transferd.web.schemas import NoQuery, Query
 
 Handler = Callable[[Call], Awaitable[web.StreamResponse]]
 
+# The description of every list in the order of ids.
+BY_ID = (
+    "For browsing, newest id first. An id is drawn before its row is committed, so a row can appear"
+    " below rows that were listed before: a program that reads down to the newest id that it knows"
+    " can miss rows for ever."
+)
+
 
 @dataclass(frozen=True, slots=True)
 class Operation:
@@ -40,6 +47,8 @@ class Operation:
     # Whether it goes through an actor and a group commit; reads do not.
     is_command: bool = True
     refusals: Sequence[str] = field(default_factory=tuple)
+    # What a caller has to know beyond the summary.
+    description: str = ""
 
 
 def answered(answer: Answer, *, location: str | None = None) -> web.Response:

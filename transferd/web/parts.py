@@ -9,6 +9,7 @@ from transferd.cache.link import Link
 from transferd.cache.replays import Replays
 from transferd.cache.wallets import Wallets
 from transferd.config import Limits, Settings
+from transferd.ledger.past import Past
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.wallets import Currency
 from transferd.observability.facts import Facts
@@ -42,6 +43,7 @@ class Parts:
     probe: Database
     link: Link
     wallets: Wallets
+    past: Past
     replays: Replays
     router: Router
     rendering: Rendering

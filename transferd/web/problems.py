@@ -85,7 +85,9 @@ TYPES: dict[str, ProblemType] = {
         " secrets fit into a request. The first of them ends at `free_at`: rotate again after it.",
     ),
     "version-not-reached": ProblemType(
-        412, "Version not reached", "The wallet has not reached min_version; `version` is its own."
+        412,
+        "Version not reached",
+        "The wallet has not reached the version that was named; `version` is its own.",
     ),
     "body-too-large": ProblemType(
         413, "Body too large", "The body has more than the `bytes_max` bytes of this address."

@@ -71,6 +71,12 @@ class Rendering:
         """A wallet."""
         return orjson.dumps(wallet_view(wallet))
 
+    def past_wallet(self, wallet: Wallet) -> bytes:
+        """A wallet before an instant: without its metadata, which are those of now."""
+        view = wallet_view(wallet)
+        del view["metadata"]
+        return orjson.dumps(view)
+
     def user(self, user: User) -> bytes:
         """A user."""
         return orjson.dumps(user_view(user))

@@ -176,20 +176,6 @@ class TransfersQuery(ListQuery):
     wallet_id: Id
 
 
-class StatementQuery(ListQuery):
-    """GET /wallets/{id}/statement: entries with from <= created_at <= to."""
-
-    from_: Annotated[QueryTime | None, Field(alias="from")] = None
-    to: QueryTime | None = None
-
-
-class WalletQuery(Query):
-    """GET /wallets/{id}."""
-
-    min_version: Annotated[int, Field(ge=0, le=BALANCE_MINOR_MAX), InDigits] | None = None
-    at: QueryTime | None = None
-
-
 class DryRunQuery(Query):
     """POST /transfers."""
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import orjson
 
-from tests.fault.chaos.records import Kind, Operation, Try
+from tests.fault.chaos.records import Operation, Try
 
 JsonObject = dict[str, Any]
 
@@ -121,7 +121,7 @@ def cases_of(history: Iterable[Operation]) -> dict[str, Case]:
     """What moves money, by key. Operations that share a key are one, as the first asked for it."""
     by_key: dict[str, list[Operation]] = {}
     for operation in history:
-        if operation.kind is not Kind.READ:
+        if operation.moves_money:
             by_key.setdefault(operation.key, []).append(operation)
     return {key: _case(operations) for key, operations in by_key.items()}
 

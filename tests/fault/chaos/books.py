@@ -13,7 +13,8 @@ SELECT id::text, currency, balance, overdraft_limit, version, funding FROM ledge
 _TRANSFERS = """
 SELECT id::text, source_wallet_id::text AS source, destination_wallet_id::text AS destination,
        amount, source_version, source_balance_after, destination_version,
-       destination_balance_after, reverses_transfer_id::text AS reverses
+       destination_balance_after, reverses_transfer_id::text AS reverses,
+       (extract(epoch FROM created_at) * 1000000)::bigint AS at_us
 FROM unnest($1::uuid[], $2::bigint[]) AS before (wallet_id, version)
 JOIN ledger_00.transfers
     ON source_wallet_id = before.wallet_id AND source_version > before.version"""

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from tests.fault.chaos import event_rules, key_rules, time_rules, wallet_rules
+from tests.fault.chaos import event_rules, key_rules, past_rules, time_rules, wallet_rules
 from tests.fault.chaos.evidence import Evidence, evidence_of
 from tests.fault.chaos.records import Anomaly, Ledger, Operation
 
@@ -31,6 +31,11 @@ RULES: tuple[Rule, ...] = (
     time_rules.wrong_order,
     time_rules.unexplained_refusal,
     time_rules.unexplained_excess,
+    past_rules.decreasing_time,
+    past_rules.changed_past,
+    past_rules.other_answer,
+    past_rules.wrong_window,
+    past_rules.uneven_window,
     event_rules.invented_event,
     event_rules.wrong_event,
     event_rules.waiting_event,

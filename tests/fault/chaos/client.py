@@ -1,7 +1,9 @@
-"""A client that pays, reverses, reads and repeats, and writes down every request and its answer."""
+"""A client that pays, reverses, reads, looks back and repeats, and writes everything down."""
 
 import asyncio
+import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from itertools import count
 from random import Random
 
@@ -18,9 +20,22 @@ _TRIES = 4
 # So much of what it does is a read, unless it is told otherwise.
 READS = 0.15
 _REVERSALS = 0.08
+# So much is a question about the past: half of them an instant, half of them a window.
+_PAST = 0.08
 _SMALL = (1, 50)
 _TOO_MUCH = 10**9
 _RECENT = 200
+_LOOKED_BACK = 40
+
+
+def now_us() -> int:
+    """Microseconds since 1970, by the clock that the database has as well."""
+    return time.time_ns() // 1_000
+
+
+def _text_of(instant_us: int) -> str:
+    seconds, rest_us = divmod(instant_us, 1_000_000)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_us:06}Z"
 
 
 def is_final(one: Try) -> bool:
@@ -32,7 +47,7 @@ def is_final(one: Try) -> bool:
 
 def is_open(operation: Operation) -> bool:
     """Whether it may have happened, and the last to be asked did not say so."""
-    if operation.kind is Kind.READ:
+    if not operation.moves_money:
         return False
     last = max(operation.tries, key=lambda one: one.ended_s)
     # After a 429 nothing has happened. A 503 says so too, but who wants the transfer asks again.
@@ -67,6 +82,9 @@ class Client:
         self._reads = reads
         self._pause_s = pause_s
         self._versions: dict[str, int] = {}
+        # Where the next window of each wallet begins. It has ended everywhere before this client.
+        self._began_us = now_us()
+        self._window_ends: dict[str, int] = {}
         self._posted: list[tuple[Operation, str]] = []
         self._asked: set[str] = set()
         self._made = count()
@@ -117,6 +135,12 @@ class Client:
             self.history.append(operation)
         await asyncio.gather(*(self._until_final(operation) for _ in range(copies)))
 
+    async def look_back(self) -> None:
+        """Ask some of its questions about the past once more."""
+        asked = [each for each in self.history if each.kind in {Kind.INSTANT, Kind.WINDOW}]
+        for operation in self._random.sample(asked, min(len(asked), _LOOKED_BACK)):
+            await self._try(operation)
+
     async def _until_final(self, operation: Operation) -> None:
         for attempt in range(_TRIES):
             one = await self._try(operation)
@@ -162,7 +186,9 @@ class Client:
                 continue
             if chance < self._reads:
                 operation = self._a_read()
-            elif chance < self._reads + _REVERSALS and self._posted:
+            elif chance < self._reads + _PAST:
+                operation = self._a_look_back()
+            elif chance < self._reads + _PAST + _REVERSALS and self._posted:
                 operation = self._a_reversal()
             else:
                 operation = self._a_transfer()
@@ -209,15 +235,32 @@ class Client:
         min_version = known if self._random.random() < 0.7 else None
         return Operation(Kind.READ, wallet=wallet, min_version=min_version)
 
+    def _a_look_back(self) -> Operation:
+        """Before now: the service has to wait for what is being written, and must not miss it."""
+        is_hot = self._random.random() < 0.6
+        wallet = self.wallets[0] if is_hot else self._random.choice(self.wallets)
+        until_us = now_us()
+        if self._random.random() < 0.5:
+            # Now, or where a window of this wallet ended: then their sums can be compared.
+            if self._random.random() < 0.5:
+                until_us = self._window_ends.get(wallet, until_us)
+            return Operation(Kind.INSTANT, wallet=wallet, until_us=until_us)
+        since_us = self._window_ends.get(wallet, self._began_us)
+        self._window_ends[wallet] = until_us
+        return Operation(Kind.WINDOW, wallet=wallet, since_us=since_us, until_us=until_us)
+
     def _key(self) -> str:
         return f"{self._run}-{next(self._made)}-{self._random.getrandbits(32):x}"
 
     async def _try(self, operation: Operation) -> Try:
         began_s = self._clock()
         try:
-            async with self._request(operation) as response:
-                body = await response.read()
-                status, replayed = response.status, "Idempotent-Replayed" in response.headers
+            if operation.kind is Kind.WINDOW:
+                status, replayed, body = await self._pages(operation)
+            else:
+                async with self._request(operation) as response:
+                    body = await response.read()
+                    status, replayed = response.status, "Idempotent-Replayed" in response.headers
         except (aiohttp.ClientError, TimeoutError, OSError):
             one = Try(began_s, self._clock(), 0)
             operation.tries.append(one)
@@ -225,14 +268,34 @@ class Client:
         code = _code(body) if status >= 400 else ""
         one = Try(began_s, self._clock(), status, code, body, replayed)
         operation.tries.append(one)
-        if status in (200, 201):
+        if status in (200, 201) and operation.kind not in {Kind.INSTANT, Kind.WINDOW}:
             self._learn(operation, one)
         return one
+
+    async def _pages(self, operation: Operation) -> tuple[int, bool, bytes]:
+        """A window as one answer: all pages, or the first that is none."""
+        query = f"limit=200&from={_text_of(operation.since_us)}&to={_text_of(operation.until_us)}"
+        data: list[object] = []
+        cursor = ""
+        while True:
+            url = f"{self._url}/wallets/{operation.wallet}/statement?{query}{cursor}"
+            async with self._session.get(url) as response:
+                body = await response.read()
+                if response.status != 200:
+                    return response.status, False, body
+            page = orjson.loads(body)
+            data += page["data"]
+            if not page["has_more"]:
+                return 200, False, orjson.dumps({"data": data})
+            cursor = f"&cursor={page['next_cursor']}"
 
     def _request(self, operation: Operation) -> "aiohttp.client._RequestContextManager":
         if operation.kind is Kind.READ:
             known = operation.min_version
             query = "" if known is None else f"?min_version={known}"
+            return self._session.get(f"{self._url}/wallets/{operation.wallet}{query}")
+        if operation.kind is Kind.INSTANT:
+            query = f"?at={_text_of(operation.until_us)}"
             return self._session.get(f"{self._url}/wallets/{operation.wallet}{query}")
         headers = {"Idempotency-Key": operation.key}
         if operation.kind is Kind.REVERSAL:

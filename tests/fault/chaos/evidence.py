@@ -16,6 +16,7 @@ class Entry(NamedTuple):
     version: int
     amount: int
     balance_after: int
+    at_us: int
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Evidence:
     ledger: Ledger
     cases: Mapping[str, Case]
     reads: Sequence[Operation]
+    past: Sequence[Operation]
     rows: Mapping[str, TransferRow]
     # What each key of the history was told of or has in its outcome, and the other way round.
     owned: Mapping[str, Sequence[str]]
@@ -45,6 +47,17 @@ class Evidence:
             return row.balance if row is not None else 0
         entries = self.entries.get(wallet, {}).get(version, ())
         return entries[0].balance_after if len(entries) == 1 else None
+
+    @cached_property
+    def in_time(self) -> Mapping[str, list[Entry]]:
+        """The entries of each wallet in the order of their times."""
+        return {
+            wallet: sorted(
+                (entry for made in entries.values() for entry in made),
+                key=lambda entry: (entry.at_us, entry.version),
+            )
+            for wallet, entries in self.entries.items()
+        }
 
     @cached_property
     def applied(self) -> Sequence[tuple[Case, TransferRow]]:
@@ -69,6 +82,7 @@ def evidence_of(history: Sequence[Operation], ledger: Ledger) -> Evidence:
         ledger=ledger,
         cases=cases,
         reads=[operation for operation in history if operation.kind is Kind.READ],
+        past=[each for each in history if each.kind in {Kind.INSTANT, Kind.WINDOW}],
         rows={row.id: row for row in ledger.transfers},
         owned=owned,
         owners=owners,
@@ -91,12 +105,10 @@ def _owned(case: Case, ledger: Ledger) -> list[str]:
 def _entries(rows: Sequence[TransferRow]) -> dict[str, dict[int, list[Entry]]]:
     entries: dict[str, dict[int, list[Entry]]] = {}
     for row in rows:
-        for wallet, entry in (
-            (row.source, Entry(row.id, row.source_version, -row.amount, row.source_balance_after)),
-            (
-                row.destination,
-                Entry(row.id, row.destination_version, row.amount, row.destination_balance_after),
-            ),
+        for wallet, version, amount, balance_after in (
+            (row.source, row.source_version, -row.amount, row.source_balance_after),
+            (row.destination, row.destination_version, row.amount, row.destination_balance_after),
         ):
-            entries.setdefault(wallet, {}).setdefault(entry.version, []).append(entry)
+            entry = Entry(row.id, version, amount, balance_after, row.at_us)
+            entries.setdefault(wallet, {}).setdefault(version, []).append(entry)
     return entries

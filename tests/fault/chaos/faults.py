@@ -167,6 +167,17 @@ async def _clock_jumped(topology: Topology, random: Random) -> AsyncIterator[str
 
 
 @asynccontextmanager
+async def _database_clock_jumped(topology: Topology, random: Random) -> AsyncIterator[str]:
+    # Ahead first: an instant that a reader was told of by a clock that is set back is not settled.
+    seconds = random.uniform(2.0, 4.0)
+    await topology.jump_database_clock(seconds)
+    try:
+        yield f"the clock of postgres jumps ahead by {seconds:.1f} s"
+    finally:
+        await topology.jump_database_clock(0.0)
+
+
+@asynccontextmanager
 async def _restarted(topology: Topology, random: Random) -> AsyncIterator[str]:
     names = random.sample(topology.replicas, len(topology.replicas))
     for name in names:
@@ -285,6 +296,12 @@ _SINGLE: list[Fault] = [
     Fault("slow-postgres", "The disk of PostgreSQL is slow to write.", (1.0, 3.0), _slow),
     Fault(
         "clock-jump", "The clock of a replica jumps by hours, and back.", (1.0, 3.0), _clock_jumped
+    ),
+    Fault(
+        "clock-jump-postgres",
+        "The clock of PostgreSQL jumps ahead by seconds, and back.",
+        (0.5, 1.5),
+        _database_clock_jumped,
     ),
 ]
 

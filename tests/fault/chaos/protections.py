@@ -118,6 +118,20 @@ PROTECTIONS: Mapping[str, Protection] = {
             _MANY_READS,
         ),
         Protection(
+            "settled-past",
+            "A reader of an instant waits for no writer.",
+            _words("wait-for-writers"),
+            "flush-redis",
+            _words("changed-past wrong-window"),
+        ),
+        Protection(
+            "never-decreasing-time",
+            "A group has the time of the clock, also if one of its wallets has a later one.",
+            _words("never-decreasing-time"),
+            "clock-jump-postgres",
+            _words("decreasing-time changed-past wrong-window"),
+        ),
+        Protection(
             "newer-snapshot",
             "A snapshot replaces whatever Redis has, newer ones too.",
             _words("newer-snapshot"),

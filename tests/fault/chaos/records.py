@@ -14,6 +14,8 @@ class Kind(Enum):
     TRANSFER = "transfer"
     REVERSAL = "reversal"
     READ = "read"
+    INSTANT = "instant"
+    WINDOW = "window"
 
 
 @dataclass(frozen=True)
@@ -35,7 +37,8 @@ class Operation:
 
     A transfer names both wallets and the amount (minor units); a reversal the original transfer,
     with wallets and amount as they have to be in its answer; a read the wallet and, if it gave one,
-    the version that it must not fall behind.
+    the version that it must not fall behind. A question about the past names the wallet, the end of
+    its time and, if it is about a window, the beginning: microseconds since 1970.
     """
 
     kind: Kind
@@ -46,7 +49,14 @@ class Operation:
     original: str = ""
     wallet: str = ""
     min_version: int | None = None
+    since_us: int = 0
+    until_us: int = 0
     tries: list[Try] = field(default_factory=list)
+
+    @property
+    def moves_money(self) -> bool:
+        """Whether it has a key, and with it an outcome."""
+        return self.kind in {Kind.TRANSFER, Kind.REVERSAL}
 
 
 @dataclass(frozen=True)
@@ -63,7 +73,7 @@ class WalletRow:
 
 @dataclass(frozen=True)
 class TransferRow:
-    """A transfer as PostgreSQL has it, with both sides' versions and balances after it."""
+    """A transfer as PostgreSQL has it: both sides' versions and balances after it, and its time."""
 
     id: str
     source: str
@@ -74,6 +84,7 @@ class TransferRow:
     destination_version: int
     destination_balance_after: int
     reverses: str | None = None
+    at_us: int = 0
 
 
 @dataclass(frozen=True)

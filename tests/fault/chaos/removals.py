@@ -24,7 +24,7 @@ from transferd.ledger.store.wallets import read_wallets
 from transferd.notifications.messages import Message
 from transferd.notifications.rabbit import RabbitTransport
 from transferd.notifications.relay import Relay
-from transferd.web import schemas
+from transferd.web import past_schemas
 from transferd.web.calls import Call
 
 # Some groups; nobody would notice before something breaks.
@@ -230,17 +230,26 @@ def _acknowledge_on_arrival() -> None:
 
 
 def _no_min_version() -> None:
-    assert "min_version" in schemas.WalletQuery.model_fields
+    assert "min_version" in past_schemas.WalletQuery.model_fields
 
     def make(true: Any) -> Any:
         def query(self: Call, model: Any) -> Any:
             asked = true(self, model)
-            is_read = isinstance(asked, schemas.WalletQuery)
+            is_read = isinstance(asked, past_schemas.WalletQuery)
             return asked.model_copy(update={"min_version": None}) if is_read else asked
 
         return query
 
     replace(Call, "query", make)
+
+
+def _no_wait_for_writers() -> None:
+    reword("lock_shared", "FOR SHARE", "")
+    reword("lock_shared_skipping", "FOR SHARE SKIP LOCKED", "")
+
+
+def _time_of_the_clock_alone() -> None:
+    replace(group, "time_of_group", lambda _: lambda now, wallets: now)
 
 
 def _old_over_new_snapshots() -> None:
@@ -293,6 +302,8 @@ PATCHES: Mapping[str, Callable[[], None]] = {
     "confirm-before-delete": _delete_unconfirmed,
     "record-before-acknowledge": _acknowledge_on_arrival,
     "min-version": _no_min_version,
+    "wait-for-writers": _no_wait_for_writers,
+    "never-decreasing-time": _time_of_the_clock_alone,
     "newer-snapshot": _old_over_new_snapshots,
     "refresh-before-answer": _refresh_late,
 }

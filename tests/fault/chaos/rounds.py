@@ -152,6 +152,7 @@ class Stage:
         try:
             healed_s = await act(client, result)
             await client.settle(pace.settle_s)
+            await client.look_back()
         finally:
             await client.close()
         result.operations = len(client.history)

@@ -12,6 +12,7 @@ import asyncpg
 from redis.asyncio import Redis
 
 from loadtest.front import Nginx, running_nginx
+from tests.fault.chaos import database_clock
 from tests.fault.chaos.programs import Program
 from tests.fault.chaos.removals import remove_constraints
 from tests.support.proxy import Proxy
@@ -147,6 +148,10 @@ class Topology:
         finally:
             await connection.close()
 
+    async def jump_database_clock(self, seconds: float) -> None:
+        """The clock that the service reads in PostgreSQL is so much ahead; 0 ends it."""
+        await database_clock.set_ahead(self.postgres.url, seconds)
+
     async def heal(self) -> None:
         """Undo all trouble of links, pauses, clocks and memory, and start what is not running."""
         for proxy in self.links.values():
@@ -156,6 +161,7 @@ class Topology:
             await server.start()
         await self.feed_redis()
         await self.slow_commits(0.0)
+        await self.jump_database_clock(0.0)
         for program in self.programs.values():
             program.jump_clock(0.0)
             program.resume()
@@ -220,6 +226,7 @@ class Topology:
     async def _migrate(self) -> None:
         settings = load_settings(database_url=self.postgres.url, limits=self.limits)
         await migrate(settings, settings.limits_of())
+        await database_clock.install(self.postgres.url)
 
     @asynccontextmanager
     async def _redis(self) -> AsyncIterator[Redis]:

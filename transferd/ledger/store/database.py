@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import cache
 from importlib import resources
+from uuid import UUID
 
 import asyncpg
 
@@ -120,6 +121,19 @@ class Database:
         finally:
             self._waiting_reads -= 1
 
+    async def run_script(self, name: str, id: str, *, ledger: str) -> int:
+        """Run the statements of `name` about the row `id` as one message. Raises StoreError.
+
+        They are a whole transaction, which never waits for the service. Runs them again after a
+        dead connection. The number of rows of the last statement.
+        """
+        # The simple query protocol has no parameters. A UUID that was read as one needs no quoting.
+        script = queries(ledger)[name].replace("{id}", str(UUID(id)))
+        try:
+            return await self._run_script(script)
+        except ConnectionFailure:
+            return await self._run_script(script)
+
     async def ping(self) -> None:
         """Raise StoreError unless PostgreSQL answers."""
         await self.fetch("ping")
@@ -128,22 +142,37 @@ class Database:
         self, sql: str, arguments: Sequence[object], *, read_committed: bool = False
     ) -> Sequence[Row]:
         pool = self._open_pool()
-        with translated():
-            try:
-                connection = await pool.acquire(timeout=self._limits.pool_acquire_timeout_s)
-            except TimeoutError:
-                if self.connections_in_use == self._connections:
-                    raise NoConnectionFree("no connection became free in time") from None
-                raise
-            try:
+        connection = await self._acquire(pool)
+        try:
+            with translated():
                 if self._settings.prepared_statements and not read_committed:
                     return await connection.fetch(sql, *arguments)
                 # PgBouncer may give every message of ours to another server, but a transaction, and
                 # with it the unnamed statement and its execution, to one.
                 async with connection.transaction(isolation="read_committed"):
                     return await connection.fetch(sql, *arguments)
-            finally:
-                await _give_back(pool, connection)
+        finally:
+            await _give_back(pool, connection)
+
+    async def _run_script(self, script: str) -> int:
+        pool = self._open_pool()
+        connection = await self._acquire(pool)
+        try:
+            with translated():
+                status = await connection.execute(script)
+        finally:
+            await _give_back(pool, connection)
+        return int(status.rpartition(" ")[2])
+
+    async def _acquire(self, pool: asyncpg.Pool[Row]) -> asyncpg.pool.PoolConnectionProxy[Row]:
+        """A connection for a read. Raises StoreError."""
+        with translated():
+            try:
+                return await pool.acquire(timeout=self._limits.pool_acquire_timeout_s)
+            except TimeoutError:
+                if self.connections_in_use == self._connections:
+                    raise NoConnectionFree("no connection became free in time") from None
+                raise
 
     @asynccontextmanager
     async def transaction(

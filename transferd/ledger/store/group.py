@@ -101,9 +101,16 @@ async def lock_and_look_up(
     contended: set[str] = set()
     if missing:
         contended = {row["id"] for row in await transaction.fetch("existing_wallets", missing)}
-    # The server's clock may have been set back; a wallet's time never is.
-    at = max([rows[-1]["at"], *(wallet.updated_at for wallet in wallets.values())])
-    return Locked(wallets, contended, outcomes, at)
+    return Locked(wallets, contended, outcomes, time_of_group(rows[-1]["at"], wallets.values()))
+
+
+def time_of_group(now: datetime, wallets: Iterable[Wallet]) -> datetime:
+    """The time of all that a group changes: the database's, but never before its wallets' own.
+
+    The clock of the database may have been set back. What is said of the past of a wallet rests on
+    its times, which never decrease.
+    """
+    return max([now, *(wallet.updated_at for wallet in wallets)])
 
 
 async def reversed_sums(transaction: Transaction, ids: Sequence[str]) -> dict[str, int]:

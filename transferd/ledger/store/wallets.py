@@ -106,17 +106,39 @@ async def list_wallets(
     return [wallet_of(row) for row in rows]
 
 
-async def version_at(database: Database, wallet_id: str, at: datetime) -> int | None:
-    """The version the wallet had at that time; None before it was created."""
-    rows = await database.fetch("version_at", wallet_id, at, ledger=ledger_of(wallet_id))
+async def read_wallet_and_clock(
+    database: Database, wallet_id: str
+) -> tuple[Wallet, datetime] | None:
+    """The committed wallet, and the database's time after that; None for an unknown id."""
+    rows = await database.fetch("read_wallet_and_clock", wallet_id, ledger=ledger_of(wallet_id))
+    return (wallet_of(rows[0][:12]), rows[0]["now"]) if rows else None
+
+
+async def is_unlocked(database: Database, wallet_id: str) -> bool:
+    """Whether no transaction has the wallet's row locked for a change."""
+    script = "lock_shared_skipping"
+    return await database.run_script(script, wallet_id, ledger=ledger_of(wallet_id)) == 1
+
+
+async def wait_for_writers(database: Database, wallet_id: str) -> None:
+    """Return when each transaction has ended that had the wallet's row locked for a change.
+
+    Raises LockTimeout, or another StoreError.
+    """
+    await database.run_script("lock_shared", wallet_id, ledger=ledger_of(wallet_id))
+
+
+async def version_before(database: Database, wallet_id: str, instant: datetime) -> int | None:
+    """The last committed version with a time before the instant; None: not created before it.
+
+    Another one may still be committed unless the instant is settled (`Past`).
+    """
+    rows = await database.fetch("version_before", wallet_id, instant, ledger=ledger_of(wallet_id))
     return rows[0]["version"] if rows else None
 
 
-async def wallet_at(database: Database, wallet: Wallet, at: datetime) -> Wallet | None:
-    """The wallet as it was at that time (its metadata as now); None before it was created."""
-    version = await version_at(database, wallet.id, at)
-    if version is None:
-        return None
+async def wallet_at_version(database: Database, wallet: Wallet, version: int) -> Wallet:
+    """The wallet as it was right after a version of its past; its metadata as in `wallet`."""
     [row] = await database.fetch(
         "state_at_version", wallet.id, version, ledger=ledger_of(wallet.id)
     )

@@ -220,6 +220,9 @@ OPERATIONS = (
         scope="wallets:read",
         query=schemas.TransfersQuery,
         is_list=True,
+        description="In the order of the wallet's versions, so reading down to the newest transfer"
+        " that is known misses none. For the transfers of all wallets take the events of a webhook"
+        " or the exchange.",
         refusals=("wallet-not-found",),
     ),
     Operation(

@@ -9,7 +9,7 @@ from transferd.web import cursors, schemas
 from transferd.web.calls import Call
 from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.metadata import metadata_text
-from transferd.web.operations import Operation, answered, listed, shown
+from transferd.web.operations import BY_ID, Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import user_view
 
@@ -98,6 +98,8 @@ OPERATIONS = (
         scope="wallets:read",
         query=schemas.ListQuery,
         is_list=True,
+        description=f"{BY_ID} The events `user.created`, from a webhook or the exchange, miss"
+        " none.",
     ),
     Operation(
         "GET",

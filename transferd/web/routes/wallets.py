@@ -1,6 +1,6 @@
 """Wallets: create, read (from the cache), list, change, statement."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from aiohttp import web
 
@@ -10,6 +10,7 @@ from transferd.domain.key import Fingerprint
 from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, UpdateWallet, Wallet
 from transferd.ledger.ids import new_id
+from transferd.ledger.past import InstantNotReached
 from transferd.ledger.store import wallets as store
 from transferd.observability.facts import WalletRead
 from transferd.web import cursors, schemas
@@ -17,9 +18,10 @@ from transferd.web.calls import Call, invalid
 from transferd.web.conditions import is_known
 from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.metadata import metadata_text
-from transferd.web.operations import Handler, Operation, answered, listed, shown
+from transferd.web.operations import BY_ID, Handler, Operation, answered, listed, shown
+from transferd.web.past_schemas import StatementQuery, WalletAnswer, WalletQuery
 from transferd.web.problems import Problem
-from transferd.web.rendering import entry_view, wallet_view
+from transferd.web.rendering import entry_view, rfc3339, wallet_view
 
 _LIST = "wallets"
 _STATEMENT = "statement"
@@ -66,12 +68,12 @@ async def create(call: Call) -> web.Response:
 
 async def read(call: Call) -> web.Response:
     """GET /wallets/{id}."""
-    query = call.query(schemas.WalletQuery)
+    query = call.query(WalletQuery)
     id = wallet_id_of(call)
     if query.at is not None and query.min_version is not None:
         raise invalid("/min_version", "conflict", "cannot be combined with at")
     if query.at is not None:
-        return await _read_at(call, id, query.at)
+        return await _read_before(call, id, query.at)
     min_version = query.min_version or 0
     snapshot = await call.parts.wallets.get(id)
     cache = "hit"
@@ -80,11 +82,7 @@ async def read(call: Call) -> web.Response:
         snapshot = await _read_through(call, id)
     call.parts.facts.emit(WalletRead(cache))
     if snapshot.version < min_version:
-        raise Problem(
-            "version-not-reached",
-            f"The wallet is at version {snapshot.version}, not yet at {min_version}.",
-            facts={"version": snapshot.version},
-        )
+        raise _version_not_reached(snapshot.version, min_version)
     # A client may keep it and has to ask each time, or else If-None-Match would never be sent.
     caching = "private, no-cache"
     headers = {"ETag": f'"w{snapshot.version}"', "X-Cache": cache, "Cache-Control": caching}
@@ -104,15 +102,33 @@ async def _read_through(call: Call, id: str) -> Snapshot:
     return snapshot
 
 
-async def _read_at(call: Call, id: str, at: datetime) -> web.Response:
-    if at > datetime.now(UTC) + timedelta(seconds=1):
-        raise invalid("/at", "in_the_future", "must not be in the future")
-    wallet = (await store.read_wallets(call.parts.database, [id])).get(id)
-    then = await store.wallet_at(call.parts.database, wallet, at) if wallet else None
-    if then is None:
+async def _read_before(call: Call, id: str, instant: datetime) -> web.Response:
+    try:
+        wallet = await call.parts.past.wallet_before(id, instant)
+    except InstantNotReached as error:
+        raise _not_reached("at", error.now) from None
+    if wallet is None:
         raise wallet_not_found(call)
     call.parts.facts.emit(WalletRead("bypass"))
-    return shown(call.parts.rendering.wallet(then), **{"X-Cache": "bypass"})
+    return shown(call.parts.rendering.past_wallet(wallet), **{"X-Cache": "bypass"})
+
+
+def _not_reached(name: str, now: datetime) -> Problem:
+    """The problem of an instant in the future; `now` is the earliest one that is."""
+    return invalid(
+        f"/{name}",
+        "in_the_future",
+        "must not be in the future: the database's time is `now`",
+        now=rfc3339(now),
+    )
+
+
+def _version_not_reached(version: int, wanted: int) -> Problem:
+    return Problem(
+        "version-not-reached",
+        f"The wallet is at version {version}, not yet at {wanted}.",
+        facts={"version": version},
+    )
 
 
 async def list_(call: Call) -> web.Response:
@@ -166,31 +182,42 @@ def _set_status(kind: ChangeKind) -> Handler:
 
 async def statement(call: Call) -> web.Response:
     """GET /wallets/{id}/statement."""
-    query = call.query(schemas.StatementQuery)
+    query = call.query(StatementQuery)
     id = wallet_id_of(call)
     database = call.parts.database
-    wallet = await _existing(call, id)
-    to_version: int | None = wallet.version
-    after_version: int | None = None
+    wallet = await _settled(call, id, query.to)
+    after_version = query.after_version or 0
+    if after_version > wallet.version:
+        raise _version_not_reached(wallet.version, after_version)
+    to_version = wallet.version
     if query.to is not None:
-        to_version = await store.version_at(database, id, query.to)
+        to_version = await store.version_before(database, id, query.to) or 0
     if query.from_ is not None:
-        just_before = query.from_ - timedelta(microseconds=1)
-        after_version = await store.version_at(database, id, just_before)
+        # Not settled, and need not be: what is not committed yet comes after all that is, and so
+        # after `to_version`. Looked for after that, so that nothing up to there was overlooked.
+        opening = await store.version_before(database, id, query.from_)
+        after_version = max(after_version, opening or 0)
     below = cursors.decode_version(_STATEMENT, query.cursor)
     entries = await store.statement(
         database,
         id,
-        after_version=after_version or 0,
-        to_version=min(to_version or 0, BALANCE_MINOR_MAX if below is None else below - 1),
+        after_version=after_version,
+        to_version=min(to_version, BALANCE_MINOR_MAX if below is None else below - 1),
         limit=query.limit + 1,
     )
     items = [entry_view(entry) for entry in entries]
     return listed(call, _STATEMENT, query.limit, items, [entry.version for entry in entries])
 
 
-async def _existing(call: Call, id: str) -> Wallet:
-    wallet = (await store.read_wallets(call.parts.database, [id])).get(id)
+async def _settled(call: Call, id: str, to: datetime | None) -> Wallet:
+    """The wallet, once nothing can be added to it before `to`."""
+    if to is None:
+        wallet = (await store.read_wallets(call.parts.database, [id])).get(id)
+    else:
+        try:
+            wallet = await call.parts.past.settle(id, to)
+        except InstantNotReached as error:
+            raise _not_reached("to", error.now) from None
     if wallet is None:
         raise wallet_not_found(call)
     return wallet
@@ -255,17 +282,19 @@ OPERATIONS = (
         scope="wallets:read",
         query=schemas.WalletsQuery,
         is_list=True,
+        description=f"{BY_ID} The events `wallet.created`, from a webhook or the exchange, miss"
+        " none. For one wallet its versions are the position that loses nothing.",
     ),
     Operation(
         "GET",
         "/wallets/{id}",
         read,
-        "Read a wallet, now or at a time",
-        schemas.Wallet,
+        "Read a wallet as it is, or as it was before an instant",
+        WalletAnswer,
         "wallets",
         scope="wallets:read",
-        query=schemas.WalletQuery,
-        refusals=("wallet-not-found", "version-not-reached"),
+        query=WalletQuery,
+        refusals=("wallet-not-found", "version-not-reached", "overloaded"),
     ),
     Operation(
         "PATCH",
@@ -289,8 +318,10 @@ OPERATIONS = (
         schemas.StatementEntry,
         "wallets",
         scope="wallets:read",
-        query=schemas.StatementQuery,
+        query=StatementQuery,
         is_list=True,
-        refusals=("wallet-not-found",),
+        description="In the order of versions, which have no gaps. `after_version` is the position"
+        " that loses nothing; windows of time lose and repeat nothing either.",
+        refusals=("wallet-not-found", "version-not-reached", "overloaded"),
     ),
 )

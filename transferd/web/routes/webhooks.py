@@ -19,7 +19,7 @@ from transferd.web import cursors, schemas, webhook_schemas
 from transferd.web.calls import Call, invalid
 from transferd.web.changes import change_once
 from transferd.web.fingerprints import fingerprint_of
-from transferd.web.operations import Operation, answered, listed, shown
+from transferd.web.operations import BY_ID, Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import delivery_view, rfc3339, webhook_view
 
@@ -246,6 +246,7 @@ OPERATIONS = (
         scope=_SCOPE,
         query=schemas.ListQuery,
         is_list=True,
+        description=BY_ID,
     ),
     Operation(
         "GET",
@@ -303,6 +304,7 @@ OPERATIONS = (
         scope=_SCOPE,
         query=webhook_schemas.DeliveriesQuery,
         is_list=True,
+        description=f"{BY_ID} The webhook itself gets every event at least once.",
         refusals=("webhook-not-found",),
     ),
     Operation(

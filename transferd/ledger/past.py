@@ -1,0 +1,156 @@
+"""The past of wallets: what is said of it is never different later.
+
+A change gets its time while its group holds the wallet's row, and is seen some milliseconds later,
+when the group has committed. So a reader that asks for everything before an instant, near now, can
+miss a change with an earlier time. Three facts make its answer final:
+
+- The times of one wallet never decrease: the time of a group is the greater one of the database's
+  clock, read with the locks held, and the latest time of its wallets (`lock_and_look_up`).
+- If the wallet has changed at the instant or later, every change before the instant is committed.
+- Otherwise, if the clock has reached the instant, each change before it is committed, or its group
+  holds the row now. Then the group in hand has to end: it has when the row is free, and when the
+  wallet has a change of a later time than now.
+
+The length of a transaction has no bound, so no pause would be long enough instead. If the clock of
+the database is set back, times of wallets stand still until it has caught up. But an instant that
+was settled by that clock alone can get changes again: no row remembers that it was read.
+"""
+
+import asyncio
+from datetime import datetime
+
+from transferd.config import Limits
+from transferd.domain.errors import Overloaded
+from transferd.domain.wallet import Wallet
+from transferd.ledger.store import wallets as store
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.errors import LockTimeout
+
+
+class InstantNotReached(Exception):
+    """The database's clock has not reached the instant; `now` is its time."""
+
+    def __init__(self, now: datetime) -> None:
+        super().__init__(f"the database's time is {now}")
+        self.now = now
+
+
+class Past:
+    """The past of the wallets, for the readers of one replica."""
+
+    def __init__(self, database: Database, limits: Limits) -> None:
+        self._database = database
+        self._limits = limits
+        self._waits = SharedWaits(database, limits)
+
+    def __repr__(self) -> str:
+        return f"<Past {self._waits!r}>"
+
+    async def wallet_before(self, wallet_id: str, instant: datetime) -> Wallet | None:
+        """The wallet with everything before the instant; None if it was not created before it.
+
+        Its metadata are those of now, since they have no history. Raises as `settle` does.
+        """
+        wallet = await self.settle(wallet_id, instant)
+        if wallet is None:
+            return None
+        version = await store.version_before(self._database, wallet_id, instant)
+        if version is None:
+            return None
+        return await store.wallet_at_version(self._database, wallet, version)
+
+    async def settle(self, wallet_id: str, instant: datetime) -> Wallet | None:
+        """Return when each change of the wallet before the instant is committed; None: unknown id.
+
+        What a statement that begins now sees before the instant is final. The wallet itself may be
+        older than that. Raises InstantNotReached, Overloaded if the row stays locked for as long as
+        a request may take, or StoreError.
+        """
+        try:
+            async with asyncio.timeout(self._limits.request_deadline_s):
+                return await self._settle(wallet_id, instant)
+        except TimeoutError:
+            raise Overloaded() from None
+
+    async def _settle(self, wallet_id: str, instant: datetime) -> Wallet | None:
+        while (found := await store.read_wallet_and_clock(self._database, wallet_id)) is not None:
+            wallet, now = found
+            if wallet.updated_at >= instant:
+                return wallet
+            if now < instant:
+                raise InstantNotReached(now)
+            if await self._waits.for_writers(wallet_id):
+                return wallet
+        return None
+
+
+class SharedWaits:
+    """Waits for the writers of wallets: one wait for a wallet at a time, shared by its readers.
+
+    A reader may share a wait only if it has asked before the wait begins; those that come later
+    share the next one, which begins when the one before has ended. With two shared locks of a row
+    at once, each taken before the other is given back, writers would never get it: PostgreSQL lets
+    a reader share a lock that others hold, past a writer that waits for it.
+    """
+
+    def __init__(self, database: Database, limits: Limits) -> None:
+        self._database = database
+        self._limits = limits
+        self._turns = asyncio.Semaphore(limits.settling_locks_max)
+        # By wallet. Every reader joins the one that is not begun.
+        self._begun: dict[str, asyncio.Task[bool]] = {}
+        self._next: dict[str, asyncio.Task[bool]] = {}
+
+    def __repr__(self) -> str:
+        return f"<SharedWaits {len(self._begun)} begun, {len(self._next)} to come>"
+
+    async def for_writers(self, wallet_id: str) -> bool:
+        """Whether each transaction that has the row locked at the time of the call has ended.
+
+        False if one kept it for longer than lock_timeout. Raises StoreError.
+        """
+        wait = self._next.get(wallet_id)
+        if wait is None:
+            wait = asyncio.create_task(self._run(wallet_id, self._begun.get(wallet_id)))
+            # Its readers may all have given up when it fails.
+            wait.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._next[wallet_id] = wait
+        return await asyncio.shield(wait)
+
+    async def _run(self, wallet_id: str, before: asyncio.Task[bool] | None) -> bool:
+        if before is not None:
+            await asyncio.wait([before])
+        self._begun[wallet_id] = self._next.pop(wallet_id)
+        try:
+            return await self._look_on(wallet_id) or await self._lock(wallet_id)
+        finally:
+            del self._begun[wallet_id]
+
+    async def _look_on(self, wallet_id: str) -> bool:
+        """Whether the writers have ended by themselves, within some of their groups.
+
+        A reader that waits in PostgreSQL stands before the next writer, and gets the lock by a
+        change of processes for which that one has to wait. So it only looks, now and then: in the
+        pauses between groups the row is free, and a busy wallet soon has a later change.
+        """
+        if await store.is_unlocked(self._database, wallet_id):
+            return True
+        found = await store.read_wallet_and_clock(self._database, wallet_id)
+        pause_s = self._limits.settling_look_first_s
+        while found is not None and pause_s <= self._limits.settling_look_last_s:
+            await asyncio.sleep(pause_s)
+            pause_s *= 2
+            later = await store.read_wallet_and_clock(self._database, wallet_id)
+            if later is not None and later[0].updated_at >= found[1]:
+                return True
+            if await store.is_unlocked(self._database, wallet_id):
+                return True
+        return False
+
+    async def _lock(self, wallet_id: str) -> bool:
+        async with self._turns:
+            try:
+                await store.wait_for_writers(self._database, wallet_id)
+            except LockTimeout:
+                return False
+        return True
