@@ -182,6 +182,12 @@ async def test_a_snapshot_that_could_not_be_refreshed_is_old_for_its_short_life_
     redis.resume()
     link = replicas.opened[0].parts.link
     await until(lambda: link.is_available)
+    client: Any = Redis.from_url(redis.url)
+    lives_s = [await client.ttl(f"td:w:{id}") for id in (ada, bob)]
+    await client.aclose()
+    # -2: it has ended already. Without a life of its own it would be -1.
+    lives_max_s = replicas.opened[0].parts.limits.snapshot_ttl_s
+    assert all(life_s == -2 or 0 <= life_s <= lives_max_s for life_s in lives_s)
     assert (await api.get(f"/wallets/{ada}?min_version={written}")).json["balance"] == 99
 
     async def fresh() -> bool:
