@@ -9,7 +9,7 @@ import orjson
 import pytest
 
 from tests.conftest import Database
-from tests.support.api import Api
+from tests.support.api import Api, Reply
 from tests.support.contract import transfer_body
 from transferd.commit.events import cloud_event
 from transferd.domain.webhook import EVENT_TYPES
@@ -66,6 +66,15 @@ def is_valid(document: Any, name: str, value: object) -> bool:
     """Whether a value is what a component says."""
     schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
     return jsonschema_rs.is_valid(schema, value, validate_formats=True)
+
+
+async def rotated_too_often(api: Api) -> Reply:
+    """The first refusal to rotate the secret of a webhook."""
+    hook = {"url": "https://example.com/", "events": ["*"]}
+    address = f"/webhooks/{(await api.post('/webhooks', hook)).json['id']}/rotate"
+    while (reply := await api.post(address)).status == 200:
+        pass
+    return reply
 
 
 async def test_a_generated_client_sends_nothing_that_its_user_left_out(document: Any) -> None:
@@ -167,16 +176,19 @@ async def test_the_facts_of_every_refusal_are_described(api: Api, document: Any)
             f"/transfers/{paid}/reversal", {"amount": 21}, key="too much"
         ),
         "batch-refused": api.post("/transfers/batch", batch, key="poor"),
+        "too-many-secrets": rotated_too_often(api),
         "same-wallet": api.transfer(ada, ada, 1),
     }
     answers = {code: await reply for code, reply in refused.items()}
     assert {code: reply.code for code, reply in answers.items()} == {code: code for code in answers}
-    answers["and"] = await api.post("/transfers/batch", strange, key="strange")
+    answers["another refusal"] = await api.post("/transfers/batch", strange, key="strange")
+    answers["a time"] = await api.get(f"/wallets/{ada}?at=9999-01-01T00:00:00Z")
+    assert "now" in answers["a time"].json
     for reply in answers.values():
         fitting = [name for name in shapes(document) if is_valid(document, name, reply.json)]
         assert len(fitting) == 1, (reply.json, fitting)
     # All that have facts were met.
-    assert len(answers) == len(shapes(document)) + 1
+    assert len(refused) == len(shapes(document))
 
 
 async def test_what_nginx_answers_is_listed(document: Any) -> None:
