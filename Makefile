@@ -11,6 +11,8 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c c
 # only when one of them changed.
 RUN_STAMP := $(VENV)/.installed-to-run
 DEVELOP_STAMP := $(VENV)/.installed-to-develop
+# What lints the OpenAPI document and generates clients from it; $(VENV)/node is theirs alone.
+NODE_STAMP := $(VENV)/node/.installed
 
 export PYTHON ENV_FILE
 
@@ -29,7 +31,7 @@ run: $(RUN_STAMP) ## Start the service with throw-away servers of its own
 # Each process starts servers of its own, and a file's tests stay together on one of them. In the
 # order of their names the long files come first and the unit tests last, so that both end together.
 # A process that dies is replaced, however often: tests/support/failures.py.
-test: services $(DEVELOP_STAMP) ## Run the whole test suite
+test: services $(DEVELOP_STAMP) $(NODE_STAMP) ## Run the whole test suite
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 1000 \
 		--dist loadfile --no-loadscope-reorder $(ARGS)
 
@@ -92,3 +94,9 @@ $(DEVELOP_STAMP): pyproject.toml constraints.txt
 	@echo 'Installing transferd and its tools into $(VENV) ...'
 	@$(INSTALL) -e '.[dev-stack,tracing,test,check,bench]'
 	@touch $@ $(RUN_STAMP)
+
+# After the install into .venv, which may empty that folder first.
+$(NODE_STAMP): tests/clients/package.json | services $(DEVELOP_STAMP)
+	@echo 'Installing the tools of npm into $(@D) ...'
+	@.ci/node-tools $(@D)
+	@touch $@

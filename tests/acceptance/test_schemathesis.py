@@ -76,6 +76,7 @@ async def test_what_is_made_up_from_the_document_is_answered_as_it_says(
     assert (report["complete"], report["operations"]["tested"]) == (True, 28)
     assert {name for name, phase in report["phases"].items() if phase["status"] == "success"} == {
         "coverage",
+        "examples",
         "fuzzing",
         "stateful",
     }

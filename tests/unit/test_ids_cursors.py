@@ -14,8 +14,8 @@ from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.ledger import ids
 from transferd.ledger.ids import ledger_of, new_id
 from transferd.web.cursors import decode, decode_id, decode_version, encode
+from transferd.web.fields import is_id
 from transferd.web.problems import Problem
-from transferd.web.schemas import is_id
 
 SOME_ID = "01890000-0000-7000-8000-000000000000"
 LISTS = ("users", "wallets", "transfers", "statement")

@@ -28,8 +28,8 @@ from transferd.ledger.store.clients import (
 )
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import Rejected
+from transferd.web.fields import QueryTime
 from transferd.web.rendering import rfc3339
-from transferd.web.schemas import QueryTime
 
 _WIDTH_OF_A_PIPE = 10_000
 # Enough for ids that nobody meets twice; a secret of 256 bits is never guessed.

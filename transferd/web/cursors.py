@@ -5,8 +5,8 @@ import binascii
 import re
 
 from transferd.domain.money import BALANCE_MINOR_MAX
+from transferd.web.fields import is_id
 from transferd.web.problems import Problem
-from transferd.web.schemas import is_id
 
 # At most 19 digits: Python refuses to read very long ones.
 _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")

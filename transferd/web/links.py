@@ -10,12 +10,6 @@ _ID = "$response.body#/id"
 _IN_QUERY = {("/wallets", "/transfers"): "wallet_id", ("/users", "/wallets"): "user_id"}
 
 
-def operation_id(operation: Operation) -> str:
-    """The name of an operation in the document: post_transfers_id_reversal."""
-    words = f"{operation.method.lower()}{operation.path}"
-    return words.replace("/", "_").replace("{", "").replace("}", "")
-
-
 def links_of(operation: Operation, operations: Sequence[Operation]) -> dict[str, Any]:
     """What a 201 of the operation leads to, by the name of the operation that is led to."""
     if operation.status != 201:
@@ -31,6 +25,5 @@ def links_of(operation: Operation, operations: Sequence[Operation]) -> dict[str,
         elif other.method == "GET" and (made, other.path) in _IN_QUERY:
             parameter = f"query.{_IN_QUERY[made, other.path]}"
         if parameter is not None:
-            name = operation_id(other)
-            links[name] = {"operationId": name, "parameters": {parameter: _ID}}
+            links[other.name] = {"operationId": other.name, "parameters": {parameter: _ID}}
     return links

@@ -4,8 +4,10 @@ import math
 from typing import Annotated, Any
 
 import orjson
-from pydantic import AfterValidator, BeforeValidator, WithJsonSchema
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, BeforeValidator, GetJsonSchemaHandler, WithJsonSchema
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
+from typing_extensions import TypeAliasType
 
 from transferd.config import Limits
 from transferd.domain.money import AMOUNT_MINOR_MAX
@@ -49,31 +51,40 @@ def _null_is_empty(value: object) -> object:
     return {} if value is None else value
 
 
-_SCHEMA: dict[str, Any] = {
-    "type": "object",
-    "propertyNames": {"pattern": NO_NUL},
-    "additionalProperties": {
-        "type": ["string", "number", "boolean", "null"],
-        "pattern": NO_NUL,
-    },
-    "description": f"Flat; at most {_LIMITS.metadata_bytes_max} bytes as JSON.",
-}
-Metadata = Annotated[dict[str, Any], AfterValidator(_flat), WithJsonSchema(_SCHEMA)]
-# In a request null is the same as {}: left out where something is created, removed by a PATCH.
-NewMetadata = Annotated[
-    dict[str, Any],
-    BeforeValidator(_null_is_empty),
-    AfterValidator(_flat),
-    WithJsonSchema(
-        _SCHEMA
-        | {
-            "type": ["object", "null"],
-            "description": f"{_SCHEMA['description']} null is the same as {{}}. A number must be"
-            " the same decimal value after a conversion to a double (IEEE 754): send others as"
-            " strings.",
+class _OrNull:
+    """Says of a type that null is accepted as well, which its schema does not show."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {
+            "anyOf": [handler(schema), {"type": "null"}],
+            "description": "null is the same as {}. A number must be the same decimal value after a"
+            " conversion to a double (IEEE 754): send others as strings.",
         }
-    ),
-]
+
+
+# A named type is a component of its own, after which generated clients name a class.
+Metadata = TypeAliasType(
+    "Metadata",
+    Annotated[
+        dict[str, Any],
+        AfterValidator(_flat),
+        WithJsonSchema(
+            {
+                "type": "object",
+                "propertyNames": {"pattern": NO_NUL},
+                "additionalProperties": {
+                    "type": ["string", "number", "boolean", "null"],
+                    "pattern": NO_NUL,
+                },
+                "description": f"Flat; at most {_LIMITS.metadata_bytes_max} bytes as JSON.",
+            }
+        ),
+    ],
+)
+# In a request null is the same as {}: left out where something is created, removed by a PATCH.
+NewMetadata = Annotated[Metadata, BeforeValidator(_null_is_empty), _OrNull()]
 
 
 def metadata_text(metadata: dict[str, Any]) -> str:

@@ -33,6 +33,8 @@ class Operation:
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
     path: str
+    # A verb and what it is done to: the operationId, after which generated clients name functions.
+    name: str
     handler: Handler
     summary: str
     answer: type[BaseModel] | None

@@ -1,29 +1,28 @@
 """What may be asked about the past of a wallet, and a wallet as it was."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import BaseModel, Field, RootModel
 
-from transferd.domain.money import BALANCE_MINOR_MAX
-from transferd.web.schemas import (
+from transferd.domain.wallet import WalletStatus
+from transferd.web.fields import (
     Balance,
     CurrencyCode,
     Id,
     InDigits,
-    ListQuery,
     NonNegative,
-    Query,
     QueryTime,
-    Wallet,
+    Version,
 )
+from transferd.web.schemas import ListQuery, Query, Wallet
 
 _NOT_REACHED = (
     " An instant that the database's clock has not reached is 422 `invalid-request`; `now` is the"
     " time of that clock."
 )
 _DIGITS = " Microseconds count; further digits are cut off."
-_Version = Annotated[int, Field(ge=0, le=BALANCE_MINOR_MAX), InDigits]
+_Version = Annotated[Version, InDigits]
 
 
 class StatementQuery(ListQuery):
@@ -82,11 +81,11 @@ class PastWallet(BaseModel):
     balance: Balance
     held: NonNegative
     available: Annotated[
-        int | None, Field(description="balance - held + overdraft_limit; null: no limit.")
+        Balance | None, Field(description="balance - held + overdraft_limit; null: no limit.")
     ]
     overdraft_limit: NonNegative
-    status: Literal["active", "frozen", "closed"]
-    version: NonNegative
+    status: WalletStatus
+    version: Version
     updated_at: datetime
     created_at: datetime
 

@@ -1,87 +1,30 @@
 """Request and response models: the shapes of the contract, and the source of OpenAPI."""
 
-import re
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    StringConstraints,
-    WithJsonSchema,
-)
-from pydantic_core import PydanticCustomError
+from pydantic import BaseModel, ConfigDict, Field
 
 from transferd.config import Limits
-from transferd.domain.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, BALANCE_MINOR_MIN
-from transferd.web.metadata import NO_NUL, Metadata, NewMetadata, without_nul
+from transferd.domain.transfer import TransferKind
+from transferd.domain.wallet import WalletStatus
+from transferd.web.fields import (
+    Amount,
+    Balance,
+    CurrencyCode,
+    Cursor,
+    EntryKind,
+    Flag,
+    Id,
+    KeyStatus,
+    Limit,
+    NonNegative,
+    Text,
+    Version,
+)
+from transferd.web.metadata import Metadata, NewMetadata
 
 _LIMITS = Limits()
-_UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
-_UUID_PATTERN = re.compile(_UUID)
-_DIGITS = re.compile(r"-?[0-9]+")
-_RFC_3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
-    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
-# Nothing is older, and a datetime cannot hold more. Times beyond mean the same as these.
-_TIME_MIN = datetime(1970, 1, 1, tzinfo=UTC)
-_TIME_MAX = datetime.max.replace(tzinfo=UTC)
-
-
-def is_id(text: str) -> bool:
-    """Whether the text has the shape of an id."""
-    return _UUID_PATTERN.fullmatch(text) is not None
-
-
-def _boolean(value: str) -> str:
-    # pydantic would read yes, on and 1 as well.
-    if value not in ("true", "false"):
-        raise PydanticCustomError("bool_parsing", "must be true or false")
-    return value
-
-
-def _digits(value: str) -> str:
-    # pydantic would read 1.0 and 1_000 as well.
-    if _DIGITS.fullmatch(value) is None:
-        raise PydanticCustomError("int_parsing", "must be an integer in decimal digits")
-    return value
-
-
-def _rfc_3339(value: str) -> str:
-    # pydantic would read seconds since 1970 as well.
-    if _RFC_3339.fullmatch(value) is None:
-        raise PydanticCustomError("datetime_parsing", "must be a time with an offset (RFC 3339)")
-    return value
-
-
-def _within_range(value: datetime) -> datetime:
-    return min(max(value, _TIME_MIN), _TIME_MAX)
-
-
-Id = Annotated[
-    str,
-    StringConstraints(pattern=_UUID, to_lower=True),
-    Field(json_schema_extra={"format": "uuid"}),
-]
-Text = Annotated[
-    str,
-    StringConstraints(max_length=_LIMITS.text_chars_max),
-    AfterValidator(without_nul),
-    Field(json_schema_extra={"pattern": NO_NUL}),
-]
-CurrencyCode = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
-Amount = Annotated[
-    int, Field(ge=1, le=AMOUNT_MINOR_MAX, description="Minor units: 2500 USD is 25.00 dollars.")
-]
-NonNegative = Annotated[int, Field(ge=0, le=AMOUNT_MINOR_MAX)]
-Balance = Annotated[int, Field(ge=BALANCE_MINOR_MIN, le=BALANCE_MINOR_MAX)]
-InDigits = BeforeValidator(_digits)
-QueryTime = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_within_range)]
 
 
 class Body(BaseModel):
@@ -96,26 +39,55 @@ class Query(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Patch(Body):
+    """PATCH: what is left out stays. Its defaults are factories, which no document shows: a client
+    that was generated from it would send them, and change what nobody meant to change.
+    """
+
+
 class NoBody(Body):
     """An empty object, or nothing at all."""
+
+
+# Ids of examples are placeholders, for those of one's own.
+EXAMPLE_USER_ID = "01900000-0000-7000-8000-0000000000a1"
+EXAMPLE_WALLET_ID = "01900000-0000-7000-8000-0000000000b1"
+EXAMPLE_OTHER_WALLET_ID = "01900000-0000-7000-8000-0000000000b2"
+EXAMPLE_TRANSFER: dict[str, Any] = {
+    "source_wallet_id": EXAMPLE_WALLET_ID,
+    "destination_wallet_id": EXAMPLE_OTHER_WALLET_ID,
+    "amount": 2500,
+    "currency": "USD",
+}
+
+
+def example(**members: Any) -> ConfigDict:
+    """The configuration of a body that shows an example."""
+    return ConfigDict(json_schema_extra={"examples": [members]})
 
 
 class NewUser(Body):
     """POST /users."""
 
+    model_config = example(name="Ada", metadata={"crm_id": "c-1815"})
+
     name: Text | None = None
     metadata: NewMetadata = Field(default_factory=dict)
 
 
-class UserPatch(Body):
+class UserPatch(Patch):
     """PATCH /users/{id}: what is left out stays."""
 
-    name: Text | None = None
+    model_config = example(name="Ada King")
+
+    name: Text | None = Field(default_factory=lambda: None)
     metadata: NewMetadata = Field(default_factory=dict)
 
 
 class NewWallet(Body):
     """POST /wallets."""
+
+    model_config = example(user_id=EXAMPLE_USER_ID, currency="USD", metadata={"label": "savings"})
 
     user_id: Id
     currency: CurrencyCode
@@ -124,15 +96,19 @@ class NewWallet(Body):
     metadata: NewMetadata = Field(default_factory=dict)
 
 
-class WalletPatch(Body):
+class WalletPatch(Patch):
     """PATCH /wallets/{id}: what is left out stays."""
 
-    overdraft_limit: NonNegative = 0
+    model_config = example(metadata={"label": "rent"})
+
+    overdraft_limit: NonNegative = Field(default_factory=int)
     metadata: NewMetadata = Field(default_factory=dict)
 
 
 class NewTransfer(Body):
     """POST /transfers."""
+
+    model_config = example(**EXAMPLE_TRANSFER, reference="rent", metadata={"invoice": "2026-11"})
 
     source_wallet_id: Id
     destination_wallet_id: Id
@@ -146,44 +122,59 @@ class NewReversal(Body):
     """POST /transfers/{id}/reversal: without an amount all that is left, with the reference of the
     transfer unless another one is given."""
 
+    model_config = example(amount=500)
+
     amount: Amount | None = None
     reference: Text | None = None
     metadata: NewMetadata = Field(default_factory=dict)
 
 
-# What a cursor is made of is nobody's business, but it is never empty and safe in an address.
-_CURSOR = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}
-Limit = Annotated[int, Field(ge=1, le=_LIMITS.list_items_max), InDigits]
-
-
 class ListQuery(Query):
     """Page of a list."""
 
-    limit: Limit = _LIMITS.list_items_default
-    cursor: Annotated[str | None, WithJsonSchema(_CURSOR)] = None
+    limit: Annotated[Limit, Field(description="How many a page has at most.")] = (
+        _LIMITS.list_items_default
+    )
+    cursor: Annotated[
+        Cursor | None,
+        Field(description="`next_cursor` of the page before, for the same list and filters."),
+    ] = None
 
 
 class WalletsQuery(ListQuery):
     """GET /wallets."""
 
-    user_id: Id | None = None
-    currency: CurrencyCode | None = None
+    user_id: Annotated[Id | None, Field(description="Only those of this user.")] = None
+    currency: Annotated[
+        CurrencyCode | None, Field(description="Only those in this currency (ISO 4217).")
+    ] = None
 
 
 class TransfersQuery(ListQuery):
     """GET /transfers."""
 
-    wallet_id: Id
+    wallet_id: Annotated[Id, Field(description="The wallet that paid or received.")]
 
 
 class DryRunQuery(Query):
     """POST /transfers."""
 
-    dry_run: Annotated[bool, BeforeValidator(_boolean)] = False
+    dry_run: Annotated[
+        Flag, Field(description="Decide only: nothing is written, and no key is needed or kept.")
+    ] = False
 
 
 class NoQuery(Query):
     """No parameters."""
+
+
+class Page(BaseModel):
+    """What every page of a list has."""
+
+    has_more: bool
+    next_cursor: Annotated[
+        str | None, Field(description="What to send as `cursor` for the next page; null: none.")
+    ]
 
 
 class User(BaseModel):
@@ -204,42 +195,56 @@ class Wallet(BaseModel):
     balance: Balance
     held: NonNegative
     available: Annotated[
-        int | None, Field(description="balance - held + overdraft_limit; null: no limit.")
+        Balance | None, Field(description="balance - held + overdraft_limit; null: no limit.")
     ]
     overdraft_limit: NonNegative
-    status: Literal["active", "frozen", "closed"]
-    version: NonNegative
+    status: WalletStatus
+    version: Version
     updated_at: datetime
     created_at: datetime
     metadata: Metadata
 
 
-class Transfer(BaseModel):
-    """A transfer. A dry run has id null and status dry_run."""
+class _Transfer(BaseModel):
+    """What a transfer and a dry run share."""
 
-    id: Id | None
     source_wallet_id: Id
     destination_wallet_id: Id
     amount: Amount
     currency: CurrencyCode
-    kind: Literal["transfer", "reversal"]
-    status: Literal["posted", "dry_run"]
+    kind: TransferKind
     reference: str | None
     metadata: Metadata
-    source_version: int
+    source_version: Version
     source_balance_after: Balance
     created_at: datetime
-    reverses_transfer_id: Id | None = None
+
+
+class Transfer(_Transfer):
+    """A transfer that was posted. Transfers never change."""
+
+    id: Id
+    status: Literal["posted"]
+    reverses_transfer_id: Annotated[
+        Id, Field(default_factory=str, description="Only a reversal has it.")
+    ]
+
+
+class DryRun(_Transfer):
+    """What a transfer would be; nothing was written, so there is no id."""
+
+    id: None
+    status: Literal["dry_run"]
 
 
 class StatementEntry(BaseModel):
     """One change of a wallet; the amount is signed, and 0 for changes that move no money."""
 
     transfer_id: Id | None
-    kind: Literal["transfer", "reversal", "freeze", "unfreeze", "close", "update"]
-    amount: int
+    kind: EntryKind
+    amount: Balance
     balance_after: Balance
-    version: int
+    version: Version
     counterparty_wallet_id: Id | None
     reference: str | None
     created_at: datetime
@@ -258,35 +263,6 @@ class Currency(BaseModel):
 class KeyState(BaseModel):
     """What is known of an Idempotency-Key."""
 
-    state: Literal["pending", "succeeded", "refused"]
+    state: KeyStatus
     status: int | None
     answer: dict[str, Any] | None
-
-
-class FieldError(BaseModel):
-    """One thing that is wrong with a request; `pointer` is a JSON pointer (RFC 6901)."""
-
-    pointer: str
-    code: str
-    message: str
-
-
-class Problem(BaseModel):
-    """RFC 9457 problem; refusals carry further members that would help."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str
-    title: str
-    status: int
-    detail: str
-    instance: str
-    code: str
-    request_id: str
-    errors: list[FieldError] | None = None
-
-
-class Health(BaseModel):
-    """Liveness or readiness."""
-
-    status: str

@@ -1,13 +1,15 @@
 """Request and response models of webhooks and their delivery logs."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import AfterValidator, BaseModel, Field, StringConstraints, WithJsonSchema
 from pydantic_core import PydanticCustomError
+from typing_extensions import TypeAliasType
 
-from transferd.domain.webhook import EVENT_FILTERS, DeliveryStatus, WebhookStatus
-from transferd.web.schemas import Body, Id, ListQuery
+from transferd.domain.webhook import EVENT_FILTERS, EVENT_TYPES, DeliveryStatus, WebhookStatus
+from transferd.web.fields import Id
+from transferd.web.schemas import Body, ListQuery, Patch, example
 
 _FILTERS_MAX = 16
 _URL_CHARS_MAX = 2048
@@ -28,7 +30,12 @@ def _unique(values: list[str]) -> list[str]:
     return values
 
 
-EventFilter = Annotated[str, AfterValidator(_known), WithJsonSchema(_FILTER_SCHEMA)]
+EventFilter = TypeAliasType(
+    "EventFilter", Annotated[str, AfterValidator(_known), WithJsonSchema(_FILTER_SCHEMA)]
+)
+EventType = TypeAliasType(
+    "EventType", Annotated[str, WithJsonSchema({"type": "string", "enum": list(EVENT_TYPES)})]
+)
 EventFilters = Annotated[
     list[EventFilter],
     Field(min_length=1, max_length=_FILTERS_MAX, json_schema_extra={"uniqueItems": True}),
@@ -48,24 +55,29 @@ Url = Annotated[
 class NewWebhook(Body):
     """POST /webhooks: without a wallet, the events of all of them."""
 
+    model_config = example(url="https://example.com/hooks/transferd", events=["transfer.*"])
+
     url: Url
     events: EventFilters
     wallet_id: Id | None = None
 
 
-class WebhookPatch(Body):
+class WebhookPatch(Patch):
     """PATCH /webhooks/{id}: what is left out stays."""
 
-    # Factories, because a default in the OpenAPI document would say otherwise.
+    model_config = example(events=["transfer.posted", "wallet.*"])
+
     url: Url = Field(default_factory=str)
     events: EventFilters = Field(default_factory=list)
-    status: Literal["active", "disabled"] = Field(default_factory=lambda: "active")
+    status: WebhookStatus = Field(default_factory=lambda: WebhookStatus.ACTIVE)
 
 
 class DeliveriesQuery(ListQuery):
     """GET /webhooks/{id}/deliveries."""
 
-    status: DeliveryStatus | None = None
+    status: Annotated[DeliveryStatus | None, Field(description="Only those with this status.")] = (
+        None
+    )
 
 
 class Webhook(BaseModel):
@@ -101,7 +113,7 @@ class Delivery(BaseModel):
 
     id: Id
     event_id: str
-    event_type: str
+    event_type: EventType
     status: DeliveryStatus
     attempts: Annotated[int, Field(ge=0)]
     response_status: int | None

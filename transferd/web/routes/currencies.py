@@ -19,6 +19,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/currencies",
+        "list_currencies",
         list_,
         "List currencies with their minor-unit exponents and funding wallets",
         schemas.Currency,

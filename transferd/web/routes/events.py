@@ -52,6 +52,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/wallets/{id}/events",
+        "follow_wallet",
         follow,
         "Follow a wallet: server-sent events, each with the version that it led to",
         None,

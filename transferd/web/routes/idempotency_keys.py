@@ -54,6 +54,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/idempotency-keys/{key}",
+        "read_idempotency_key",
         read,
         "Read what an Idempotency-Key has led to",
         schemas.KeyState,

@@ -12,13 +12,14 @@ from transferd.domain.api_key import ADMIN
 from transferd.domain.book import Book, Posted
 from transferd.domain.decide import decide, touched_wallets
 from transferd.domain.errors import Overloaded, Refused
-from transferd.domain.transfer import Batch, BatchMode, Reversal, Transfer
+from transferd.domain.transfer import Batch, Reversal, Transfer
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import transfers as store
 from transferd.ledger.store.wallets import read_wallets
 from transferd.web import cursors, schemas
 from transferd.web.batch_schemas import BatchResult, NewBatch
 from transferd.web.calls import Call
+from transferd.web.fields import is_id
 from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.metadata import metadata_text
 from transferd.web.operations import Operation, answered, listed, shown
@@ -52,7 +53,7 @@ async def create_batch(call: Call) -> web.Response:
     async with _place_of_a_batch(call.parts):
         body = await call.body(NewBatch, bytes_max=call.parts.limits.batch_body_bytes_max)
         commands = tuple(_command_of(transfer) for transfer in body.transfers)
-        command = Batch(BatchMode(body.mode), commands)
+        command = Batch(body.mode, commands)
         _require_admin_for_funding(call, touched_wallets(command))
         key = call.key(required=True)
         answer = await call.ask(
@@ -118,7 +119,7 @@ async def reverse(call: Call) -> web.Response:
         body = await call.body(schemas.NewReversal)
     id = call.request.match_info["id"].lower()
     original = None
-    if schemas.is_id(id):
+    if is_id(id):
         # Transfers never change, so this may be read before any lock.
         original = await store.read_transfer(call.parts.database, id)
     if original is not None:
@@ -144,7 +145,7 @@ async def read(call: Call) -> web.Response:
     """GET /transfers/{id}."""
     id = call.request.match_info["id"].lower()
     transfer = None
-    if schemas.is_id(id):
+    if is_id(id):
         transfer = await store.read_transfer(call.parts.database, id)
     if transfer is None:
         raise Problem("transfer-not-found", f"There is no transfer {id}.")
@@ -187,6 +188,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/transfers",
+        "create_transfer",
         create,
         "Move money from one wallet to another",
         schemas.Transfer,
@@ -201,6 +203,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/transfers/batch",
+        "create_batch",
         create_batch,
         "Post many transfers in one transaction: all or none, or each on its own",
         BatchResult,
@@ -213,6 +216,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/transfers",
+        "list_transfers",
         list_,
         "List a wallet's transfers, newest first",
         schemas.Transfer,
@@ -228,6 +232,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/transfers/{id}",
+        "read_transfer",
         read,
         "Read a transfer",
         schemas.Transfer,
@@ -238,6 +243,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/transfers/{id}/reversal",
+        "reverse_transfer",
         reverse,
         "Give a transfer back, all of it or a part",
         schemas.Transfer,

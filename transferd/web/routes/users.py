@@ -7,6 +7,7 @@ from transferd.ledger.ids import new_id
 from transferd.ledger.store import users as store
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call
+from transferd.web.fields import is_id
 from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.metadata import metadata_text
 from transferd.web.operations import BY_ID, Operation, answered, listed, shown
@@ -66,7 +67,7 @@ async def update(call: Call) -> web.Response:
 
 def _id(call: Call) -> str:
     id = call.request.match_info["id"].lower()
-    if not schemas.is_id(id):
+    if not is_id(id):
         raise _not_found(call)
     return id
 
@@ -79,6 +80,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/users",
+        "create_user",
         create,
         "Create a user",
         schemas.User,
@@ -91,6 +93,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/users",
+        "list_users",
         list_,
         "List users, newest first",
         schemas.User,
@@ -104,6 +107,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/users/{id}",
+        "read_user",
         read,
         "Read a user",
         schemas.User,
@@ -114,6 +118,7 @@ OPERATIONS = (
     Operation(
         "PATCH",
         "/users/{id}",
+        "update_user",
         update,
         "Change a user's name or metadata",
         schemas.User,

@@ -16,6 +16,7 @@ from transferd.observability.facts import WalletRead
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call, invalid
 from transferd.web.conditions import is_known
+from transferd.web.fields import is_id
 from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.metadata import metadata_text
 from transferd.web.operations import BY_ID, Handler, Operation, answered, listed, shown
@@ -226,7 +227,7 @@ async def _settled(call: Call, id: str, to: datetime | None) -> Wallet:
 def wallet_id_of(call: Call) -> str:
     """The id in the path. Raises Problem `wallet-not-found` if it has not the shape of one."""
     id = call.request.match_info["id"].lower()
-    if not schemas.is_id(id):
+    if not is_id(id):
         raise wallet_not_found(call)
     return id
 
@@ -248,6 +249,7 @@ def _status_operation(kind: ChangeKind, summary: str, *refusals: str) -> Operati
     return Operation(
         "POST",
         f"/wallets/{{id}}/{kind}",
+        f"{kind}_wallet",
         _set_status(kind),
         summary,
         schemas.Wallet,
@@ -262,6 +264,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/wallets",
+        "create_wallet",
         create,
         "Create a wallet; its initial balance comes from the currency's funding wallet",
         schemas.Wallet,
@@ -275,6 +278,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/wallets",
+        "list_wallets",
         list_,
         "List wallets, newest first",
         schemas.Wallet,
@@ -288,6 +292,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/wallets/{id}",
+        "read_wallet",
         read,
         "Read a wallet as it is, or as it was before an instant",
         WalletAnswer,
@@ -299,6 +304,7 @@ OPERATIONS = (
     Operation(
         "PATCH",
         "/wallets/{id}",
+        "update_wallet",
         update,
         "Change a wallet's overdraft limit or metadata",
         schemas.Wallet,
@@ -313,6 +319,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/wallets/{id}/statement",
+        "list_statement_entries",
         statement,
         "List everything that changed a wallet, newest first",
         schemas.StatementEntry,

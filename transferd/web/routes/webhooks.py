@@ -18,6 +18,7 @@ from transferd.ledger.store.wallets import read_wallets
 from transferd.web import cursors, schemas, webhook_schemas
 from transferd.web.calls import Call, invalid
 from transferd.web.changes import change_once
+from transferd.web.fields import is_id
 from transferd.web.fingerprints import fingerprint_of
 from transferd.web.operations import BY_ID, Operation, answered, listed, shown
 from transferd.web.problems import Problem
@@ -90,7 +91,7 @@ async def update(call: Call) -> web.Response:
                 id,
                 url=body.url if "url" in given else None,
                 events=body.events if "events" in given else None,
-                status=WebhookStatus(body.status) if "status" in given else None,
+                status=body.status if "status" in given else None,
                 reason=_BY_A_CLIENT,
             )
         return Answer(200, orjson.dumps(webhook_view(_found(call, webhook))))
@@ -169,7 +170,7 @@ async def redeliver(call: Call) -> web.Response:
         if webhook.status is not WebhookStatus.ACTIVE:
             raise Problem("webhook-disabled")
         delivery = None
-        if schemas.is_id(delivery_id):
+        if is_id(delivery_id):
             delivery = await log.ask_again(transaction, id, delivery_id)
         if delivery is None or delivery.event is None:
             raise Problem(
@@ -203,7 +204,7 @@ def _check_url(call: Call, url: str) -> None:
 
 def _id(call: Call) -> str:
     id = call.request.match_info["id"].lower()
-    if not schemas.is_id(id):
+    if not is_id(id):
         raise _not_found(call)
     return id
 
@@ -225,6 +226,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/webhooks",
+        "create_webhook",
         create,
         "Have events sent to an address; the answer has the secret that signs them",
         webhook_schemas.WebhookWithSecret,
@@ -239,6 +241,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/webhooks",
+        "list_webhooks",
         list_,
         "List webhooks, newest first",
         webhook_schemas.Webhook,
@@ -251,6 +254,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/webhooks/{id}",
+        "read_webhook",
         read,
         "Read a webhook",
         webhook_schemas.Webhook,
@@ -261,6 +265,7 @@ OPERATIONS = (
     Operation(
         "PATCH",
         "/webhooks/{id}",
+        "update_webhook",
         update,
         "Change a webhook's address or events, disable it, or make it active again",
         webhook_schemas.Webhook,
@@ -273,6 +278,7 @@ OPERATIONS = (
     Operation(
         "DELETE",
         "/webhooks/{id}",
+        "delete_webhook",
         delete,
         "Delete a webhook with its delivery log",
         None,
@@ -285,6 +291,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/webhooks/{id}/rotate",
+        "rotate_webhook_secret",
         rotate,
         "Replace the secret; each old one signs beside it for a day",
         webhook_schemas.WebhookWithSecret,
@@ -297,6 +304,7 @@ OPERATIONS = (
     Operation(
         "GET",
         "/webhooks/{id}/deliveries",
+        "list_deliveries",
         deliveries,
         "List what became of each event, newest first",
         webhook_schemas.Delivery,
@@ -310,6 +318,7 @@ OPERATIONS = (
     Operation(
         "POST",
         "/webhooks/{id}/deliveries/{delivery_id}/redeliver",
+        "redeliver_event",
         redeliver,
         "Send an event once more, as it was",
         webhook_schemas.Delivery,

@@ -1,0 +1,289 @@
+"""What those who generate clients, or paste examples, rely on in the OpenAPI document."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import jsonschema_rs
+import orjson
+import pytest
+
+from tests.conftest import Database
+from tests.support.api import Api, Reply
+from tests.support.contract import transfer_body
+from transferd.commit.events import cloud_event
+from transferd.domain.webhook import EVENT_TYPES
+from transferd.web.problems import TYPES
+from transferd.web.schemas import EXAMPLE_OTHER_WALLET_ID, EXAMPLE_USER_ID, EXAMPLE_WALLET_ID
+
+_MONEY_OR_VERSION = re.compile(
+    r"amount|available|balance|held|initial_balance|left|overdraft_limit|shortfall"
+    r"|(.*_)?version|.*_balance_after|balance_after"
+)
+
+
+@pytest.fixture
+async def document(api: Api) -> Any:
+    """The document as it is served."""
+    return (await api.get("/openapi.json")).json
+
+
+def members(schema: Any) -> Iterator[tuple[str, Any]]:
+    """Every property of a schema and of all within it, by name."""
+    if isinstance(schema, dict):
+        yield from schema.get("properties", {}).items()
+        for part in schema.values():
+            yield from members(part)
+    if isinstance(schema, list):
+        for part in schema:
+            yield from members(part)
+
+
+def parts(node: Any) -> Iterator[dict[str, Any]]:
+    """Every object of a document."""
+    if isinstance(node, dict):
+        yield node
+        for part in node.values():
+            yield from parts(part)
+    if isinstance(node, list):
+        for part in node:
+            yield from parts(part)
+
+
+def operations(document: Any) -> Iterator[dict[str, Any]]:
+    """Every operation."""
+    for methods in document["paths"].values():
+        yield from methods.values()
+
+
+def shapes(document: Any) -> list[str]:
+    """The components that are problems."""
+    schemas = document["components"]["schemas"]
+    return [name for name in schemas if "request_id" in schemas[name].get("properties", {})]
+
+
+def is_valid(document: Any, name: str, value: object) -> bool:
+    """Whether a value is what a component says."""
+    schema = {"$ref": f"#/components/schemas/{name}", "components": document["components"]}
+    return jsonschema_rs.is_valid(schema, value, validate_formats=True)
+
+
+async def rotated_too_often(api: Api) -> Reply:
+    """The first refusal to rotate the secret of a webhook."""
+    hook = {"url": "https://example.com/", "events": ["*"]}
+    address = f"/webhooks/{(await api.post('/webhooks', hook)).json['id']}/rotate"
+    while (reply := await api.post(address)).status == 200:
+        pass
+    return reply
+
+
+async def test_a_generated_client_sends_nothing_that_its_user_left_out(document: Any) -> None:
+    assert [part for part in parts(document) if part.get("default", 0) is None] == []
+    schemas = document["components"]["schemas"]
+    bodies = {
+        operation["requestBody"]["content"]["application/json"]["schema"]["$ref"].rpartition("/")[2]
+        for methods in document["paths"].values()
+        for method, operation in methods.items()
+        if method == "patch"
+    }
+    assert bodies == {"UserPatch", "WalletPatch", "WebhookPatch"}
+    for body in bodies:
+        assert [part for part in parts(schemas[body]) if "default" in part] == []
+    assert "default" in schemas["NewWallet"]["properties"]["initial_balance"]
+
+
+async def test_integers_of_money_and_versions_have_64_bits(document: Any) -> None:
+    found = 0
+    for name, member in members(document["components"]["schemas"]):
+        if name == "specversion" or not _MONEY_OR_VERSION.fullmatch(name):
+            continue
+        integers = [part for part in parts(member) if part.get("type") == "integer"]
+        assert integers, name
+        assert all(integer["format"] == "int64" for integer in integers), name
+        found += 1
+    assert found > 20
+    for operation in operations(document):
+        for parameter in operation["parameters"]:
+            if _MONEY_OR_VERSION.fullmatch(parameter["name"]):
+                assert parameter["schema"]["format"] == "int64"
+
+
+async def test_operations_are_named_with_verbs(document: Any) -> None:
+    verbs = {"create", "list", "read", "update", "delete", "freeze", "unfreeze", "close"}
+    verbs |= {"follow", "reverse", "rotate", "redeliver"}
+    names = [operation["operationId"] for operation in operations(document)]
+    assert len(names) == len(set(names)) == 28
+    assert {name.partition("_")[0] for name in names} == verbs
+    assert {"create_transfer", "list_wallets", "freeze_wallet", "reverse_transfer"} <= set(names)
+
+
+async def test_lists_and_enumerations_are_components(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    for path, methods in document["paths"].items():
+        if "get" in methods and methods["get"]["operationId"].startswith("list_"):
+            schema = methods["get"]["responses"]["200"]["content"]["application/json"]["schema"]
+            assert schema["$ref"].endswith("List"), path
+    named = {name for name, schema in schemas.items() if "enum" in schema}
+    assert named == {
+        *("BatchMode", "DeliveryStatus", "EntryKind", "EventFilter", "EventType", "KeyStatus"),
+        *("ProblemCode", "RefusalCode", "TransferKind", "WalletStatus", "WebhookStatus"),
+    }
+    everywhere = [part["enum"] for part in parts(document) if "enum" in part]
+    assert len(everywhere) == len(named)
+    assert [part for part in parts(document["paths"]) if "properties" in part] == []
+
+
+async def test_every_code_has_one_shape(document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    shape_of: dict[str, str] = {}
+    for name in shapes(document):
+        code = schemas[name]["properties"]["code"]
+        if "$ref" in code:
+            code = schemas[code["$ref"].rpartition("/")[2]]
+        for each in code.get("enum") or [code["const"]]:
+            assert each not in shape_of, each
+            shape_of[each] = name
+    assert set(shape_of) == set(TYPES)
+    # An answer names the shape of each of its codes.
+    for operation in operations(document):
+        for response in operation["responses"].values():
+            content = response.get("content", {}).get("application/problem+json")
+            if content is not None:
+                refs = [
+                    part["$ref"].rpartition("/")[2] for part in parts(content) if "$ref" in part
+                ]
+                codes = re.findall(r"`([\w-]+)`", response["description"])
+                assert sorted(refs) == sorted({shape_of[code] for code in codes})
+
+
+async def test_the_facts_of_every_refusal_are_described(api: Api, document: Any) -> None:
+    schemas = document["components"]["schemas"]
+    for schema in schemas.values():
+        if schema.get("type") == "object":
+            schema.setdefault("additionalProperties", False)
+    ada, bob = await api.wallet(100), await api.wallet()
+    paid = (await api.transfer(ada, bob, 20)).json["id"]
+    transfers = [transfer_body(ada, bob, 1), transfer_body(ada, bob, 1_000)]
+    batch = {"mode": "atomic", "transfers": transfers}
+    strange = {"mode": "atomic", "transfers": [transfer_body(ada, ada)]}
+    refused = {
+        "insufficient-funds": api.transfer(ada, bob, 1_000),
+        "invalid-request": api.transfer(ada, bob, 0),
+        "body-too-large": api.post("/users", {"name": "x" * 2**20}),
+        "version-not-reached": api.get(f"/wallets/{ada}?min_version=99"),
+        "wallet-not-empty": api.post(f"/wallets/{ada}/close"),
+        "reversal-exceeds-transfer": api.post(
+            f"/transfers/{paid}/reversal", {"amount": 21}, key="too much"
+        ),
+        "batch-refused": api.post("/transfers/batch", batch, key="poor"),
+        "too-many-secrets": rotated_too_often(api),
+        "same-wallet": api.transfer(ada, ada, 1),
+    }
+    answers = {code: await reply for code, reply in refused.items()}
+    assert {code: reply.code for code, reply in answers.items()} == {code: code for code in answers}
+    answers["another refusal"] = await api.post("/transfers/batch", strange, key="strange")
+    answers["a time"] = await api.get(f"/wallets/{ada}?at=9999-01-01T00:00:00Z")
+    assert "now" in answers["a time"].json
+    for reply in answers.values():
+        fitting = [name for name in shapes(document) if is_valid(document, name, reply.json)]
+        assert len(fitting) == 1, (reply.json, fitting)
+    # All that have facts were met.
+    assert len(refused) == len(shapes(document))
+
+
+async def test_what_nginx_answers_is_listed(document: Any) -> None:
+    for operation in operations(document):
+        assert {"400", "401", "403", "422", "429", "500", "502", "503", "504"} <= set(
+            operation["responses"]
+        )
+        if "requestBody" in operation:
+            assert {"413", "415"} <= set(operation["responses"])
+
+
+async def test_everything_is_described(document: Any) -> None:
+    assert document["info"]["contact"]
+    assert document["info"]["license"]
+    assert document["servers"][0]["url"] == "/"
+    tags = {tag["name"]: tag["description"] for tag in document["tags"]}
+    for operation in operations(document):
+        assert all(tags[tag] for tag in operation["tags"])
+        for parameter in operation["parameters"]:
+            assert parameter["description"], parameter
+        for response in operation["responses"].values():
+            for header in response.get("headers", {}).values():
+                assert header["description"]
+
+
+async def test_the_stream_is_described_as_what_it_is(document: Any) -> None:
+    operation = document["paths"]["/wallets/{id}/events"]["get"]
+    [(media_type, content)] = operation["responses"]["200"]["content"].items()
+    assert media_type == "text/event-stream"
+    event, text = content["schema"]["oneOf"]
+    assert event == {"$ref": "#/components/schemas/StreamedEvent"}
+    assert text["type"] == "string"
+    streamed = document["components"]["schemas"]["StreamedEvent"]["properties"]
+    assert streamed["data"]["contentSchema"] == {"$ref": "#/components/schemas/Event"}
+
+
+async def test_every_type_of_event_is_described(document: Any) -> None:
+    assert tuple(document["webhooks"]) == EVENT_TYPES
+    for type_, path in document["webhooks"].items():
+        operation = path["post"]
+        headers = {parameter["name"] for parameter in operation["parameters"]}
+        assert headers == {"webhook-id", "webhook-timestamp", "webhook-signature"}
+        content = operation["requestBody"]["content"]["application/cloudevents+json"]
+        name = content["schema"]["$ref"].rpartition("/")[2]
+        schema = document["components"]["schemas"][name]
+        assert schema["properties"]["type"] == {"const": type_, "type": "string"}
+
+
+async def test_every_event_is_as_described(api: Api, document: Any, database: Database) -> None:
+    for schema in document["components"]["schemas"].values():
+        if schema.get("type") == "object":
+            schema.setdefault("additionalProperties", False)
+    ada, bob = await api.wallet(100), await api.wallet()
+    paid = (await api.transfer(ada, bob, 20, reference="rent", metadata={"n": 1})).json["id"]
+    await api.post(f"/transfers/{paid}/reversal", key="back")
+    await api.patch(f"/wallets/{bob}", {"metadata": {"x": "y"}})
+    for verb in ("freeze", "unfreeze", "close"):
+        assert (await api.post(f"/wallets/{bob}/{verb}")).status == 200
+    rows = await database.fetch("SELECT events::text FROM ledger_00.outbox")
+    sent = [
+        orjson.loads(cloud_event(event)) for row in rows for event in orjson.loads(row["events"])
+    ]
+    assert {event["type"] for event in sent} == set(EVENT_TYPES)
+    for event in sent:
+        assert is_valid(document, "Event", event), event
+
+
+async def test_every_example_works(api: Api, document: Any) -> None:
+    ada, bob = await api.wallet(10_000), await api.wallet()
+    user = (await api.get(f"/wallets/{ada}")).json["user_id"]
+    paid = (await api.transfer(ada, bob, 2500)).json["id"]
+    hook = {"url": "https://example.com/", "events": ["*"]}
+    ids = {
+        "users": user,
+        "wallets": ada,
+        "transfers": paid,
+        "webhooks": (await api.post("/webhooks", hook)).json["id"],
+    }
+    # The description of the document says that these are for ids of one's own.
+    own = {EXAMPLE_USER_ID: user, EXAMPLE_WALLET_ID: ada, EXAMPLE_OTHER_WALLET_ID: bob}
+    sent = 0
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            if "requestBody" not in operation:
+                continue
+            schema = operation["requestBody"]["content"]["application/json"]["schema"]
+            name = schema["$ref"].rpartition("/")[2]
+            for example in document["components"]["schemas"][name]["examples"]:
+                text = orjson.dumps(example).decode()
+                for placeholder, id in own.items():
+                    text = text.replace(placeholder, id)
+                address = path.replace("{id}", ids[path.split("/")[1]])
+                reply = await api.call(
+                    method.upper(), address, raw=text.encode(), key=f"example {sent}"
+                )
+                assert reply.status == (201 if method == "post" and "batch" not in path else 200)
+                sent += 1
+    assert sent == 9

@@ -1,0 +1,42 @@
+"""The programs that read our OpenAPI document as others do: linters, generators, type checkers."""
+
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from tests.support.finished import ran
+from tests.support.tidy import ROOT
+
+CLIENTS = ROOT / "tests" / "clients"
+NODE_TOOLS = Path(sys.prefix) / "node" / "node_modules"
+# They have no business with the network, and one would send home that it was used.
+_QUIET = {
+    "REDOCLY_TELEMETRY": "off",
+    "REDOCLY_SUPPRESS_UPDATE_NOTICE": "true",
+    "NO_UPDATE_NOTIFIER": "1",
+    "NO_COLOR": "1",
+}
+# Generators run others, such as ruff.
+_PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+
+
+async def python_tool(name: str, *arguments: str | Path) -> tuple[int, str]:
+    """Run a program that pip has installed: its exit code and its words."""
+    return await ran(Path(sys.executable).with_name(name), *arguments, PATH=_PATH)
+
+
+async def node_tool(name: str, *arguments: str | Path) -> tuple[int, str]:
+    """Run a program that npm has installed: its exit code and its words."""
+    script = NODE_TOOLS / ".bin" / name
+    if not script.exists():
+        raise RuntimeError(f"There is no {name} in {NODE_TOOLS}: `make test` installs it.")
+    return await node(script, *arguments)
+
+
+async def node(*arguments: str | Path) -> tuple[int, str]:
+    """Run a JavaScript program: its exit code and its words."""
+    program = shutil.which("node")
+    if program is None:
+        raise RuntimeError("There is no node: `make test` installs it, or says how.")
+    return await ran(program, *arguments, **_QUIET)
