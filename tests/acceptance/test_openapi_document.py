@@ -1,4 +1,4 @@
-"""What those who generate clients, or paste examples, rely on in the OpenAPI document."""
+"""What generators of clients and readers of examples rely on in the OpenAPI document."""
 
 import re
 from collections.abc import Iterator
@@ -267,7 +267,7 @@ async def test_every_example_works(api: Api, document: Any) -> None:
         "transfers": paid,
         "webhooks": (await api.post("/webhooks", hook)).json["id"],
     }
-    # The description of the document says that these are for ids of one's own.
+    # The description of the document says that these are placeholders.
     own = {EXAMPLE_USER_ID: user, EXAMPLE_WALLET_ID: ada, EXAMPLE_OTHER_WALLET_ID: bob}
     sent = 0
     for path, methods in document["paths"].items():

@@ -31,6 +31,7 @@ _DECIDED_BY_STATE = frozenset(
     }
 )
 # Rules that a JSON schema cannot express, by the place and the code of the error.
+_INEXACT = frozenset({"number_inexact", "negative_zero"})
 _BEYOND_SCHEMAS = frozenset(
     {
         ("/at", "in_the_future"),
@@ -38,6 +39,7 @@ _BEYOND_SCHEMAS = frozenset(
         ("/metadata", "number_range"),
         ("/metadata", "too_long"),
         ("/min_version", "conflict"),
+        ("/to", "in_the_future"),
         ("/url", "url_invalid"),
     }
 )
@@ -116,6 +118,8 @@ def _is_beyond_schemas(error: dict[str, str], body: Any) -> bool:
         for part in place.split("/")[1:]:
             body = body[int(part) if isinstance(body, list) else part]
         return isinstance(body, float)
+    if "/metadata/" in place:
+        return error["code"] in _INEXACT
     if place.startswith("/transfers/"):
         place = "/" + place.rpartition("/")[2]
     return (place, error["code"]) in _BEYOND_SCHEMAS

@@ -109,7 +109,7 @@ ANY_EVENT = {
 STREAMED = {
     "oneOf": [
         {"$ref": "#/components/schemas/StreamedEvent"},
-        {"type": "string", "description": "The events as text, for who does not parse them."},
+        {"type": "string", "description": "All events as one text."},
     ]
 }
 STREAMED_EVENT = {

@@ -87,7 +87,7 @@ Version = Annotated[int, Field(ge=0, le=BALANCE_MINOR_MAX), _INT64]
 InDigits = BeforeValidator(_digits)
 Flag = Annotated[bool, BeforeValidator(_boolean)]
 QueryTime = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_within_range)]
-# What a cursor is made of is nobody's business, but it is never empty and safe in an address.
+# Clients need not know what a cursor is made of; it is never empty, and safe in an address.
 _CURSOR = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}
 Cursor = Annotated[str, WithJsonSchema(_CURSOR)]
 Limit = Annotated[int, Field(ge=1, le=_LIMITS.list_items_max), InDigits]

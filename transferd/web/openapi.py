@@ -22,11 +22,11 @@ _DESCRIPTION = (
     "Wallets and transfers. Money is an integer in minor units (ISO 4217): 2500 USD is 25.00"
     " dollars. Ids in examples are placeholders: put those of your own users and wallets there."
     " Errors are problems (RFC 9457), and `code` says which. A request that moves money needs an"
-    " Idempotency-Key, and whoever gets no answer repeats it with the same key."
+    " Idempotency-Key; where no answer came, repeat the request with the same key."
 )
 _SCOPES = ", ".join(f"`{scope}`" for scope in SCOPES)
 _TAGS: dict[str, str] = {
-    "users": "Those who own wallets.",
+    "users": "Owners of wallets.",
     "wallets": "Balances, what changed them, and the currencies that there are.",
     "transfers": "Money from one wallet to another, and the fate of Idempotency-Keys.",
     "webhooks": "Where events are sent to, and what became of them.",

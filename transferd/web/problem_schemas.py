@@ -1,4 +1,4 @@
-"""The shapes of problems (RFC 9457): those whose code comes with facts have one each.
+"""The shapes of problems (RFC 9457). A code that comes with facts has a shape of its own.
 
 Each shape allows its own values of `code` only. So exactly one of them fits an answer, and a client
 that compares `code` knows the facts. There is no OpenAPI discriminator: generators write its

@@ -40,8 +40,8 @@ class Query(BaseModel):
 
 
 class Patch(Body):
-    """PATCH: what is left out stays. Its defaults are factories, which no document shows: a client
-    that was generated from it would send them, and change what nobody meant to change.
+    """PATCH: what is left out stays. The defaults are factories, which are not in the document: a
+    generated client would send a default of the document, and so change a field that was left out.
     """
 
 
@@ -49,7 +49,7 @@ class NoBody(Body):
     """An empty object, or nothing at all."""
 
 
-# Ids of examples are placeholders, for those of one's own.
+# Ids in examples are placeholders: ids are made by the server, so none is known before.
 EXAMPLE_USER_ID = "01900000-0000-7000-8000-0000000000a1"
 EXAMPLE_WALLET_ID = "01900000-0000-7000-8000-0000000000b1"
 EXAMPLE_OTHER_WALLET_ID = "01900000-0000-7000-8000-0000000000b2"
