@@ -83,7 +83,7 @@ async def read(call: Call) -> web.Response:
         snapshot = await _read_through(call, id)
     call.parts.facts.emit(WalletRead(cache))
     if snapshot.version < min_version:
-        raise _version_not_reached(snapshot.version, min_version)
+        raise version_not_reached(snapshot.version, min_version)
     # A client may keep it and has to ask each time, or else If-None-Match would never be sent.
     caching = "private, no-cache"
     headers = {"ETag": f'"w{snapshot.version}"', "X-Cache": cache, "Cache-Control": caching}
@@ -124,7 +124,8 @@ def _not_reached(name: str, now: datetime) -> Problem:
     )
 
 
-def _version_not_reached(version: int, wanted: int) -> Problem:
+def version_not_reached(version: int, wanted: int) -> Problem:
+    """The problem of a position that the wallet has not reached yet."""
     return Problem(
         "version-not-reached",
         f"The wallet is at version {version}, not yet at {wanted}.",
@@ -189,7 +190,7 @@ async def statement(call: Call) -> web.Response:
     wallet = await _settled(call, id, query.to)
     after_version = query.after_version or 0
     if after_version > wallet.version:
-        raise _version_not_reached(wallet.version, after_version)
+        raise version_not_reached(wallet.version, after_version)
     to_version = wallet.version
     if query.to is not None:
         to_version = await store.version_before(database, id, query.to) or 0
