@@ -78,14 +78,17 @@ def shown(body: bytes, **headers: str) -> web.Response:
 
 def listed(
     call: Call,
-    name: str,
+    scope: str,
     limit: int,
     items: Sequence[dict[str, object]],
     positions: Sequence[str | int],
 ) -> web.Response:
-    """A page. One item more than `limit` tells that there is a next page; it is not shown."""
+    """A page. One item more than `limit` tells that there is a next page; it is not shown.
+
+    `scope` is what its cursor belongs to.
+    """
     has_more = len(items) > limit
-    cursor = cursors.encode(name, positions[limit - 1]) if has_more else None
+    cursor = cursors.encode(scope, positions[limit - 1]) if has_more else None
     body = orjson.dumps({"data": items[:limit], "has_more": has_more, "next_cursor": cursor})
     headers = {"Content-Type": "application/json"}
     if cursor is not None:

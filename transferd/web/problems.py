@@ -38,7 +38,10 @@ TYPES: dict[str, ProblemType] = {
         400, "Idempotency-Key invalid", "The key must be 1 to 255 printable ASCII characters."
     ),
     "cursor-invalid": ProblemType(
-        400, "Cursor invalid", "Use next_cursor of the page before, unchanged, on the same list."
+        400,
+        "Cursor invalid",
+        "Use next_cursor of the page before, unchanged, on the same list with the same filters; or"
+        " begin again without one.",
     ),
     "unauthenticated": ProblemType(
         401, "Unauthenticated", "Send Authorization: Bearer with a valid API key."

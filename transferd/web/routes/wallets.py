@@ -136,15 +136,16 @@ def version_not_reached(version: int, wanted: int) -> Problem:
 async def list_(call: Call) -> web.Response:
     """GET /wallets."""
     query = call.query(schemas.WalletsQuery)
+    scope = cursors.scope_of(_LIST, query)
     wallets = await store.list_wallets(
         call.parts.database,
         user_id=query.user_id,
         currency=query.currency,
-        before_id=cursors.decode_id(_LIST, query.cursor),
+        before_id=cursors.decode_id(scope, query.cursor),
         limit=query.limit + 1,
     )
     items = [wallet_view(wallet) for wallet in wallets]
-    return listed(call, _LIST, query.limit, items, [wallet.id for wallet in wallets])
+    return listed(call, scope, query.limit, items, [wallet.id for wallet in wallets])
 
 
 async def update(call: Call) -> web.Response:
@@ -199,7 +200,8 @@ async def statement(call: Call) -> web.Response:
         # after `to_version`. Looked for after that, so that nothing up to there was overlooked.
         opening = await store.version_before(database, id, query.from_)
         after_version = max(after_version, opening or 0)
-    below = cursors.decode_version(_STATEMENT, query.cursor)
+    scope = cursors.scope_of(_STATEMENT, query, id)
+    below = cursors.decode_version(scope, query.cursor)
     entries = await store.statement(
         database,
         id,
@@ -208,7 +210,7 @@ async def statement(call: Call) -> web.Response:
         limit=query.limit + 1,
     )
     items = [entry_view(entry) for entry in entries]
-    return listed(call, _STATEMENT, query.limit, items, [entry.version for entry in entries])
+    return listed(call, scope, query.limit, items, [entry.version for entry in entries])
 
 
 async def _settled(call: Call, id: str, to: datetime | None) -> Wallet:
