@@ -46,6 +46,8 @@ class Operation:
     is_list: bool = False
     media_type: str = "application/json"
     key: Literal["required", "optional", "none"] = "none"
+    # Whether If-Match is compared with the wallet's version.
+    has_if_match: bool = False
     # Whether it goes through an actor and a group commit; reads do not.
     is_command: bool = True
     refusals: Sequence[str] = field(default_factory=tuple)

@@ -92,6 +92,12 @@ TYPES: dict[str, ProblemType] = {
         "Version not reached",
         "The wallet has not reached the version that was named; `version` is its own.",
     ),
+    "version-changed": ProblemType(
+        412,
+        "Version changed",
+        "The wallet has another version than If-Match names, and nothing was changed. `version` and"
+        " `etag` are those that it has: read it again, and decide again.",
+    ),
     "body-too-large": ProblemType(
         413, "Body too large", "The body has more than the `bytes_max` bytes of this address."
     ),

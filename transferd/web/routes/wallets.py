@@ -8,14 +8,21 @@ from transferd.cache.wallets import Snapshot
 from transferd.domain.api_key import ADMIN
 from transferd.domain.key import Fingerprint
 from transferd.domain.money import BALANCE_MINOR_MAX
-from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, UpdateWallet, Wallet
+from transferd.domain.wallet import (
+    ChangeKind,
+    CreateWallet,
+    SetStatus,
+    UpdateWallet,
+    Wallet,
+    etag_of,
+)
 from transferd.ledger.ids import new_id
 from transferd.ledger.past import InstantNotReached
 from transferd.ledger.store import wallets as store
 from transferd.observability.facts import WalletRead
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call, invalid
-from transferd.web.conditions import is_known
+from transferd.web.conditions import is_known, versions_allowed
 from transferd.web.fields import is_id
 from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.metadata import metadata_text
@@ -86,7 +93,7 @@ async def read(call: Call) -> web.Response:
         raise version_not_reached(snapshot.version, min_version)
     # A client may keep it and has to ask each time, or else If-None-Match would never be sent.
     caching = "private, no-cache"
-    headers = {"ETag": f'"w{snapshot.version}"', "X-Cache": cache, "Cache-Control": caching}
+    headers = {"ETag": etag_of(snapshot.version), "X-Cache": cache, "Cache-Control": caching}
     if is_known(call.request, headers["ETag"]):
         return web.Response(status=304, headers=headers)
     return shown(snapshot.body, **headers)
@@ -160,6 +167,7 @@ async def update(call: Call) -> web.Response:
         id,
         body.overdraft_limit if "overdraft_limit" in given else None,
         metadata_text(body.metadata) if "metadata" in given else None,
+        versions_allowed(call.request),
     )
     return answered(await call.ask(command, wallet_id=id, key=None, fingerprint=Fingerprint(b"")))
 
@@ -171,7 +179,7 @@ def _set_status(kind: ChangeKind) -> Handler:
         key = call.key(required=False)
         _refuse_funding(call, id)
         answer = await call.ask(
-            SetStatus(id, kind),
+            SetStatus(id, kind, versions_allowed(call.request)),
             wallet_id=id,
             key=key,
             fingerprint=fingerprint_of(kind, id),
@@ -259,7 +267,8 @@ def _status_operation(kind: ChangeKind, summary: str, *refusals: str) -> Operati
         "wallets",
         scope="wallets:write",
         key="optional",
-        refusals=("wallet-not-found", "wallet-closed", *refusals),
+        has_if_match=True,
+        refusals=("wallet-not-found", "version-changed", "wallet-closed", *refusals),
     )
 
 
@@ -314,7 +323,8 @@ OPERATIONS = (
         "wallets",
         scope="wallets:write",
         body=schemas.WalletPatch,
-        refusals=("wallet-not-found", "wallet-closed", "insufficient-funds"),
+        has_if_match=True,
+        refusals=("wallet-not-found", "version-changed", "wallet-closed", "insufficient-funds"),
     ),
     _status_operation(ChangeKind.FREEZE, "Freeze: it may receive, it may not pay"),
     _status_operation(ChangeKind.UNFREEZE, "Unfreeze"),
