@@ -160,8 +160,9 @@ async def update(call: Call) -> web.Response:
     id = wallet_id_of(call)
     body = await call.body(schemas.WalletPatch)
     given = body.model_fields_set
-    if "overdraft_limit" in given:
+    if "overdraft_limit" in given or id in call.parts.funding_wallet_ids:
         call.principal.require(ADMIN)
+    if "overdraft_limit" in given:
         _refuse_funding(call, id)
     command = UpdateWallet(
         id,
