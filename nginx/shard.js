@@ -24,7 +24,8 @@ function of(r) {
         // replica, where it joins the first.
         const key = r.headersIn['Idempotency-Key'];
         if (key) {
-            return key;
+            // "abc" and abc are the same key.
+            return key.replace(/^"(.*)"$/, '$1');
         }
     }
     return r.variables.request_id;

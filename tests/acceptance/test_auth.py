@@ -268,6 +268,9 @@ async def test_making_money_takes_an_admin(locked: Api, database: Database) -> N
         ("POST", "/wallets", wallet | {"overdraft_limit": 1}),
         ("PATCH", f"/wallets/{ada}", {"overdraft_limit": 1}),
         ("PATCH", f"/wallets/{ada}", {"overdraft_limit": 0}),
+        ("PATCH", f"/wallets/{funding}", {"metadata": {"owner": "clerk"}}),
+        ("PATCH", f"/wallets/{funding.upper()}", {"metadata": {}}),
+        ("PATCH", f"/wallets/{funding}", {}),
     ]
     for number, (method, path, body) in enumerate(asks):
         refused = await clerk.call(method, path, body, key=f"ask {number}")

@@ -39,7 +39,7 @@ _CODES = {
     405: "method-not-allowed",
     409: "request-in-progress reversal-exceeds-transfer not-reversible wallet-not-empty"
     " webhook-disabled too-many-secrets",
-    412: "version-not-reached",
+    412: "version-not-reached version-changed",
     413: "body-too-large",
     415: "unsupported-media-type",
     422: "invalid-request insufficient-funds currency-mismatch same-wallet wallet-frozen"
@@ -200,12 +200,18 @@ class Conformity:
         self.missing.discard((method, path, str(reply.status)))
 
 
+# The tag that a wallet has, one that it has not, and an event that it has not come to.
+_CONDITIONS = {"If-None-Match": "*", "If-Match": '"w99"', "Last-Event-ID": "99"}
+_CONDITIONAL = [("PATCH", ""), ("GET", "/events")]
+_CONDITIONAL += [("POST", f"/{verb}") for verb in ("freeze", "unfreeze", "close")]
+
+
 async def test_every_answer_is_as_documented(api: Api, document: Any, database: Database) -> None:
     conformity = Conformity(document)
 
     async def ask(method: str, path: str, body: Any = None, query: str = "", **values: str) -> Any:
         address = path.format(**values) + query
-        headers = {"If-None-Match": "*"} if query == "?" else {}
+        headers = _CONDITIONS if query == "?" else {}
         key = f"{address} {body}"[:255] if method == "POST" else None
         reply = await api.call(method, address, body, key=key, headers=headers)
         conformity.check(method, path, reply)
@@ -241,6 +247,8 @@ async def test_every_answer_is_as_documented(api: Api, document: Any, database: 
     await ask("GET", "/wallets")
     for path, query in (("", "?"), ("", "?min_version=99"), ("/statement", "?after_version=99")):
         await ask("GET", "/wallets/{id}" + path, query=query, id=ada)
+    for method, path in _CONDITIONAL:
+        await ask(method, "/wallets/{id}" + path, {} if path == "" else None, "?", id=ada)
     refused = transfer_body(ada, bob, 1_000)
     await ask("POST", "/transfers", refused)
     for key in (f"/transfers {body}", f"/transfers {refused}"):

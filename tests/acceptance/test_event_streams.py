@@ -176,20 +176,57 @@ async def test_only_the_id_of_an_event_may_be_the_last_one(last: str, api: Api) 
         assert_invalid(refused, "/Last-Event-ID")
 
 
-async def test_two_last_ids_are_none(api: Api) -> None:
+async def test_two_last_ids_are_malformed(api: Api) -> None:
     ada = await api.wallet()
-    headers = [("Last-Event-ID", "1"), ("Last-Event-ID", "1")]
+    headers = [("Last-Event-ID", "0"), ("Last-Event-ID", "0")]
     async with api.session.get(f"{api.url}/wallets/{ada}/events", headers=headers) as response:
-        assert response.status == 422
+        assert response.status == 400
+        assert (await response.json())["code"] == "malformed-request"
 
 
-async def test_who_is_ahead_of_the_wallet_waits_for_it(replicas: Replicas) -> None:
+@pytest.mark.parametrize("ahead", [1, 48, 2**63 - 3])
+async def test_who_is_ahead_of_the_wallet_is_told_so(ahead: int, api: Api) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    await api.transfer(ada, bob, 1)
+    for method in ("GET", "HEAD"):
+        headers = {"Last-Event-ID": str(2 + ahead)}
+        refused = await api.call(method, f"/wallets/{ada}/events", headers=headers)
+        assert refused.status == 412
+    refused = await api.get(f"/wallets/{ada}/events", {"Last-Event-ID": str(2 + ahead)})
+    assert (refused.code, refused.json["version"]) == ("version-not-reached", 2)
+    # As a read that waits for the same version is.
+    read = await api.get(f"/wallets/{ada}?min_version={2 + ahead}")
+    assert (read.status, read.code) == (refused.status, refused.code)
+    async with following(api, ada, last=2) as stream:
+        await api.transfer(ada, bob, 1)
+        assert (await stream.event()).version == 3
+
+
+async def test_a_stream_ends_when_its_wallet_goes_back(
+    replicas: Replicas, database: Database
+) -> None:
     api = await replicas.start(_QUICK)
     ada, bob = await api.wallet(100), await api.wallet()
-    async with following(api, ada, last=3) as stream, following(api, ada, last=2**63 - 1):
-        for _ in range(4):
-            await api.transfer(ada, bob, 1)
-        assert versions(await stream.events(2)) == [4, 5]
+    for _ in range(4):
+        await api.transfer(ada, bob, 1)
+    async with following(api, ada) as stream, following(api, bob, last=0) as other:
+        assert stream.told == 5
+        await other.events(4)
+        # As after a restore to an earlier time.
+        await database.fetch("UPDATE ledger_00.wallets SET version = 3 WHERE id = $1::uuid", ada)
+        assert await stream.rest() == []
+        # Its client comes back with what it knows, and learns that it is ahead.
+        again = await api.get(f"/wallets/{ada}/events", {"Last-Event-ID": str(stream.told)})
+        assert (again.code, again.json["version"]) == ("version-not-reached", 3)
+        # The others go on.
+        await api.transfer(await api.wallet(5), bob, 1)
+        assert (await other.event()).version == 5
+    async with following(api, bob) as stream:
+        await database.fetch("DELETE FROM ledger_00.transfers")
+        await database.fetch("DELETE FROM ledger_00.wallet_changes")
+        await database.fetch("DELETE FROM ledger_00.wallets WHERE id = $1::uuid", bob)
+        assert await stream.rest() == []
+    assert (await api.get(f"/wallets/{bob}/events")).code == "wallet-not-found"
 
 
 async def test_there_is_no_stream_of_an_unknown_wallet(api: Api) -> None:

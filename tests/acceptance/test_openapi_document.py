@@ -171,6 +171,7 @@ async def test_the_facts_of_every_refusal_are_described(api: Api, document: Any)
         "invalid-request": api.transfer(ada, bob, 0),
         "body-too-large": api.post("/users", {"name": "x" * 2**20}),
         "version-not-reached": api.get(f"/wallets/{ada}?min_version=99"),
+        "version-changed": api.post(f"/wallets/{ada}/freeze", headers={"If-Match": '"w9"'}),
         "wallet-not-empty": api.post(f"/wallets/{ada}/close"),
         "reversal-exceeds-transfer": api.post(
             f"/transfers/{paid}/reversal", {"amount": 21}, key="too much"

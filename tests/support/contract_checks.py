@@ -25,6 +25,7 @@ _DECIDED_BY_STATE = frozenset(
         "idempotency-key-reused",
         "insufficient-funds",
         "same-wallet",
+        "version-changed",
         "version-not-reached",
         "wallet-closed",
         "wallet-frozen",

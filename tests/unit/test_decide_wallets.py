@@ -289,3 +289,43 @@ def test_a_user_keeps_the_time_of_the_attempt_that_made_it(
 ) -> None:
     outcome = decide(CreateUser("u", "Ada", "{}"), book(**more))
     assert outcome == UserCreated(User("u", "Ada", "{}", created_at))
+
+
+# At the version that was seen
+
+SEEN: list[SetStatus | UpdateWallet] = [
+    SetStatus("ada", FREEZE),
+    SetStatus("ada", UNFREEZE),
+    SetStatus("ada", CLOSE),
+    UpdateWallet("ada", 9, None),
+    UpdateWallet("ada", None, '{"n":1}'),
+]
+
+
+@pytest.mark.parametrize("command", SEEN)
+@pytest.mark.parametrize("versions", [{7}, {1, 7}, None])
+def test_a_change_at_the_version_that_was_seen_is_made(
+    command: SetStatus | UpdateWallet, versions: set[int] | None
+) -> None:
+    allowed = None if versions is None else frozenset(versions)
+    assert after(command._replace(versions=allowed), book(wallet("ada", version=7)))
+
+
+@pytest.mark.parametrize("command", SEEN)
+@pytest.mark.parametrize("versions", [set(), {6}, {6, 8}])
+@pytest.mark.parametrize(
+    "state", [{}, {"status": CLOSED}, {"status": FROZEN}, {"balance_minor": 1}]
+)
+def test_a_change_at_another_version_is_refused_whatever_else_is_wrong(
+    command: SetStatus | UpdateWallet, versions: set[int], state: dict[str, Any]
+) -> None:
+    ada = wallet("ada", version=7, **state)
+    refused = refusal(command._replace(versions=frozenset(versions)), book(ada))
+    assert refused.reason is Reason.VERSION_CHANGED
+    assert refused.facts == {"version": 7, "etag": '"w7"'}
+
+
+@pytest.mark.parametrize("command", SEEN)
+def test_a_wallet_that_is_not_there_has_no_version(command: SetStatus | UpdateWallet) -> None:
+    unknown = command._replace(wallet_id="nobody", versions=frozenset({7}))
+    assert refusal(unknown, book(wallet("ada"))).reason is Reason.WALLET_NOT_FOUND

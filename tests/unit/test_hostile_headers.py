@@ -15,7 +15,7 @@ from tests.unit.test_hostile_bodies import reader
 from transferd.domain.api_key import digest_of, id_in
 from transferd.observability.traceparent import is_traceparent
 from transferd.web.calls import origin_of
-from transferd.web.conditions import is_known
+from transferd.web.conditions import is_known, versions_allowed
 from transferd.web.past_schemas import StatementQuery, WalletQuery
 from transferd.web.problems import Problem
 from transferd.web.routes.events import _last_event_id
@@ -65,16 +65,22 @@ def test_a_key_is_one_to_255_printable_characters_and_nothing_else(given: list[s
         assert given[0] in (key[1], f'"{key[1]}"')
 
 
-@given(ANY_HEADER, ANY_HEADER)
-@example("a" * 128, "00-" + "0" * 32 + "-" + "0" * 16 + "-00")
-@example("a" * 129, "00-" + "1" * 32 + "-" + "1" * 16 + "-00")
-@example("a\n", "ff-" + "1" * 32 + "-" + "1" * 16 + "-00")
-def test_ids_go_out_only_in_their_shape(request_id: str, trace: str) -> None:
-    headers = [("X-Request-Id", request_id), ("traceparent", trace)]
-    origin = origin_of(request_of(headers=headers))
+TRACE = "00-" + "1" * 32 + "-" + "1" * 16 + "-00"
+
+
+@given(st.lists(ANY_HEADER, max_size=2), st.lists(ANY_HEADER, max_size=2))
+@example(["a" * 128], ["00-" + "0" * 32 + "-" + "0" * 16 + "-00"])
+@example(["a" * 129], [TRACE])
+@example(["a\n"], ["ff" + TRACE[2:]])
+@example(["a", "a"], [TRACE, TRACE])
+def test_ids_go_out_only_in_their_shape(request_ids: list[str], traces: list[str]) -> None:
+    headers = [("X-Request-Id", each) for each in request_ids]
+    origin = origin_of(request_of(headers=headers + [("traceparent", each) for each in traces]))
     assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", origin.request_id)
     assert is_traceparent(origin.traceparent)
-    assert origin.request_id in (request_id, origin.traceparent[3:35])
+    # Two lines of what is no list are none.
+    assert origin.request_id in (*request_ids[: len(request_ids) == 1], origin.traceparent[3:35])
+    assert origin.parent is None or [origin.parent] == traces
     assert orjson.loads(Problem("not-found").body(origin))["request_id"] == origin.request_id
 
 
@@ -92,10 +98,12 @@ def test_a_content_type_is_json_in_utf_8_or_refused(reader: Reader, value: str) 
 @given(st.lists(ANY_HEADER | st.sampled_from(["gzip", "identity", "Identity", "br"]), max_size=3))
 @example(["identity", "gzip"])
 @example(["identity, gzip"])
+@example(["identity, ,Identity", ""])
 def test_a_packed_body_is_refused_however_it_is_said(reader: Reader, said: list[str]) -> None:
     headers = [JSON, *(("Content-Encoding", value) for value in said)]
     _, code = tried(lambda: reader.read(NewUser, b"{}", headers=headers))
-    is_plain = all(value.lower() == "identity" for value in said)
+    codings = [coding.strip(" \t") for value in said for coding in value.split(",")]
+    is_plain = all(coding.lower() == "identity" for coding in codings if coding)
     assert code == ("" if is_plain else "unsupported-media-type")
 
 
@@ -104,6 +112,36 @@ def test_any_if_none_match_names_the_version_or_does_not(value: str) -> None:
     known = is_known(request_of(headers=[("If-None-Match", value)]), '"w7"')
     tags = [tag.strip().removeprefix("W/") for tag in value.split(",")]
     assert known == ('"w7"' in tags or "*" in tags)
+
+
+TAGS = st.one_of(
+    st.integers(0, 2**70).map('"w{}"'.format),
+    st.integers(0, 9).map('W/"w{}"'.format),
+    st.text(st.characters(min_codepoint=0x21, exclude_characters='"\x7f')).map('"{}"'.format),
+)
+BETWEEN = st.sampled_from([",", ", ", " ,\t,"])
+
+
+@given(st.lists(st.tuples(TAGS, BETWEEN), min_size=1, max_size=5), st.integers(1, 3))
+def test_if_match_allows_the_versions_of_its_strong_tags(
+    tags: list[tuple[str, str]], lines: int
+) -> None:
+    pieces = ["".join(tag + between for tag, between in tags[n::lines]) for n in range(lines)]
+    allowed = versions_allowed(request_of(headers=[("If-Match", piece) for piece in pieces]))
+    ours = re.compile('"w(0|[1-9][0-9]{0,18})"')
+    assert allowed == frozenset(int(tag[2:-1]) for tag, _ in tags if ours.fullmatch(tag))
+
+
+@given(st.lists(ANY_HEADER | st.text('"wW/*, 1\t', max_size=12), min_size=1, max_size=2))
+@example(['"' * 5_000])
+@example([" ," * 4_000])
+@example(['"w1",' * 1_000 + "x"])
+def test_any_if_match_is_read_or_refused(lines: list[str]) -> None:
+    request = request_of(headers=[("If-Match", line) for line in lines])
+    allowed, code = tried(lambda: versions_allowed(request))
+    assert code in {"", "malformed-request"}
+    if not code and allowed is None:
+        assert "".join(lines).strip(" \t") == "*"
 
 
 @given(ANY_HEADER | st.from_regex(r"[0-9]{1,25}", fullmatch=True))

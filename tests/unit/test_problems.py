@@ -39,7 +39,7 @@ CONTRACT = {
         "webhook-disabled",
         "too-many-secrets",
     },
-    412: {"version-not-reached"},
+    412: {"version-not-reached", "version-changed"},
     413: {"body-too-large"},
     415: {"unsupported-media-type"},
     422: {

@@ -28,8 +28,8 @@ from transferd.ledger.store.clients import (
 )
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import Rejected
-from transferd.web.fields import QueryTime
 from transferd.web.rendering import rfc3339
+from transferd.web.times import StoredTime
 
 _WIDTH_OF_A_PIPE = 10_000
 # Enough for ids that nobody meets twice; a secret of 256 bits is never guessed.
@@ -40,7 +40,7 @@ _TIMES = ("created", "expires", "last used", "revoked")
 _DATE_CHARS = len("2026-01-02")
 # Undefined table, and undefined schema.
 _NO_LEDGER = ("42P01", "3F000")
-_TIME: TypeAdapter[datetime] = TypeAdapter(QueryTime)
+_TIME: TypeAdapter[datetime] = TypeAdapter(StoredTime)
 
 
 @click.group()
@@ -99,7 +99,7 @@ def _expiry_of(days: int | None, at: str | None) -> datetime | None:
     if at is None:
         return None
     try:
-        expires_at = _TIME.validate_python(at).astimezone(UTC)
+        expires_at = _TIME.validate_python(at)
     except ValidationError as error:
         said = error.errors()[0]["msg"]
         raise click.BadParameter(said, param_hint="--expires-at") from error

@@ -239,11 +239,12 @@ class Committer:
             for e, _ in report.failures
             if e.key is not None and not e.in_doubt
         ]
-        # What is too long to be kept there is asked of PostgreSQL, at once and not after the claim.
+        # What is not kept there is asked of PostgreSQL, at once and not after the claim.
         releases += [
             (e.key, self._replays.claim_value)
             for e, answer in report.answers
-            if e.key is not None and len(answer.body) > self._limits.replay_bytes_max
+            if e.key is not None
+            and (not answer.kept or len(answer.body) > self._limits.replay_bytes_max)
         ]
         snapshots = [
             Snapshot(wallet.id, wallet.version, self._renderer.wallet(wallet))

@@ -102,6 +102,10 @@ class Envelope:
 
     def settle(self, answer: Answer) -> None:
         """Answer whoever waits."""
+        if self.in_doubt and self.key is None and not answer.kept:
+            # It may be its own COMMIT, which was cut, that has changed the version.
+            self.fail(DeadlineExceeded())
+            return
         for future in self._end():
             future.set_result(answer)
 

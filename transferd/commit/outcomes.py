@@ -10,8 +10,14 @@ from transferd.domain.errors import Reason, Refused
 from transferd.domain.key import Key
 from transferd.domain.transfer import PostedTransfer
 from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.errors import SerializationFailure
 from transferd.ledger.store.group import OutcomeRow
-from transferd.ledger.store.outcomes import RENDER_BATCH, RENDER_SINGLE, StoredOutcome
+from transferd.ledger.store.outcomes import (
+    RENDER_BATCH,
+    RENDER_SINGLE,
+    StoredOutcome,
+    read_outcomes,
+)
 from transferd.ledger.store.transfers import read_transfers
 
 
@@ -48,6 +54,19 @@ def key_reused() -> Refused:
         "This Idempotency-Key was used for a different request. A new key can pay twice: first look"
         " at GET /idempotency-keys/{key}, or repeat that request exactly as it was sent.",
     )
+
+
+async def assert_no_outcome(
+    transaction: Transaction, answers: Sequence[tuple[Envelope, Answer]]
+) -> None:
+    """Raise SerializationFailure if a decision that is not kept has overlooked its key's outcome.
+
+    The look-up beside the locks sees no outcome whose COMMIT was being waited for. What is stored
+    meets that one when it is inserted; what is not stored has to look once more.
+    """
+    keys = [e.key for e, answer in answers if e.key is not None and not answer.kept]
+    if keys and await read_outcomes(transaction, keys):
+        raise SerializationFailure("another request with this key was faster")
 
 
 async def bodies_of(

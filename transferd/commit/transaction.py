@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from transferd.commit.envelope import Answer, Envelope, Renderer
 from transferd.commit.events import events_of
-from transferd.commit.outcomes import bodies_of, key_reused, outcome_row
+from transferd.commit.outcomes import assert_no_outcome, bodies_of, key_reused, outcome_row
 from transferd.commit.trail import Trail
 from transferd.config import Limits
 from transferd.domain.book import (
@@ -214,6 +214,7 @@ class GroupTransaction:
                     repeated.append((envelope, stored))
                 else:
                     self._decide(envelope, book, result, report)
+            await assert_no_outcome(transaction, report.answers)
             if repeated:
                 report.answers += await self.replay(repeated, transaction)
                 report.replayed += len(repeated)
@@ -252,7 +253,7 @@ class GroupTransaction:
             result.events += events_of(envelope, outcome)
             report.posted += posted
             report.refused += envelope.weight - posted
-        if envelope.key is not None:
+        if envelope.key is not None and answer.kept:
             result.outcomes.append(
                 outcome_row(envelope, envelope.key, outcome, answer, self._renderer)
             )

@@ -18,6 +18,12 @@ from transferd.domain.book import (
 )
 from transferd.domain.errors import Reason, Refused
 from transferd.domain.money import fits_a_balance
+from transferd.domain.refusals import (
+    insufficient_funds,
+    version_changed,
+    wallet_not_found,
+    wrong_status,
+)
 from transferd.domain.transfer import (
     Batch,
     BatchMode,
@@ -174,9 +180,9 @@ def _post(
             f" the transfer is in {currency}.",
         )
     if source.status is not WalletStatus.ACTIVE:
-        return _wrong_status(source)
+        return wrong_status(source)
     if destination.status is WalletStatus.CLOSED:
-        return _wrong_status(destination)
+        return wrong_status(destination)
     available_minor = source.available_minor
     if available_minor is not None and amount_minor > available_minor:
         return insufficient_funds(available_minor, amount_minor - available_minor, currency)
@@ -255,15 +261,18 @@ _STATUS_AFTER = {
 
 
 def decide_status(command: SetStatus, book: Book) -> WalletSet | Refused:
-    """Wallet exists, current status, empty. That it is no funding wallet was checked before."""
+    """Wallet exists, its version, current status, empty. Whether it is a funding wallet was checked
+    before."""
     wallet = book.wallets.get(command.wallet_id)
     if wallet is None:
         return wallet_not_found(command.wallet_id)
+    if command.versions is not None and wallet.version not in command.versions:
+        return version_changed(wallet)
     status = _STATUS_AFTER[command.kind]
     if wallet.status is status:
         return WalletSet(replace(wallet), None)
     if wallet.status is WalletStatus.CLOSED:
-        return _wrong_status(wallet)
+        return wrong_status(wallet)
     if status is WalletStatus.CLOSED and (wallet.balance_minor or wallet.held_minor):
         return Refused(
             Reason.WALLET_NOT_EMPTY,
@@ -278,12 +287,14 @@ def decide_status(command: SetStatus, book: Book) -> WalletSet | Refused:
 
 
 def decide_update(command: UpdateWallet, book: Book) -> WalletSet | Refused:
-    """Wallet exists, is not closed, and would not be below its new limit."""
+    """Wallet exists, its version, is not closed, and would not be below its new limit."""
     wallet = book.wallets.get(command.wallet_id)
     if wallet is None:
         return wallet_not_found(command.wallet_id)
+    if command.versions is not None and wallet.version not in command.versions:
+        return version_changed(wallet)
     if wallet.status is WalletStatus.CLOSED:
-        return _wrong_status(wallet)
+        return wrong_status(wallet)
     after = replace(wallet)
     if command.overdraft_limit_minor is not None:
         after.overdraft_limit_minor = command.overdraft_limit_minor
@@ -314,27 +325,3 @@ def _change_of(wallet: Wallet, kind: ChangeKind) -> WalletChange:
         wallet.overdraft_limit_minor,
         wallet.updated_at,
     )
-
-
-def wallet_not_found(wallet_id: str) -> Refused:
-    """The refusal of every command and read that names an unknown wallet."""
-    return Refused(Reason.WALLET_NOT_FOUND, f"There is no wallet {wallet_id}.")
-
-
-def insufficient_funds(available_minor: int, shortfall_minor: int, currency: str) -> Refused:
-    """The refusal that says how much is missing, in minor units."""
-    return Refused(
-        Reason.INSUFFICIENT_FUNDS,
-        f"{available_minor} {currency} is available, {shortfall_minor} more is needed.",
-        {
-            "available": available_minor,
-            "shortfall": shortfall_minor,
-            "currency": currency,
-        },
-    )
-
-
-def _wrong_status(wallet: Wallet) -> Refused:
-    if wallet.status is WalletStatus.FROZEN:
-        return Refused(Reason.WALLET_FROZEN, f"Wallet {wallet.id} is frozen and cannot pay.")
-    return Refused(Reason.WALLET_CLOSED, f"Wallet {wallet.id} is closed.")

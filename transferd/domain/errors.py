@@ -13,6 +13,7 @@ class Reason(StrEnum):
     TRANSFER_NOT_FOUND = "transfer-not-found"
     SAME_WALLET = "same-wallet"
     CURRENCY_MISMATCH = "currency-mismatch"
+    VERSION_CHANGED = "version-changed"
     WALLET_FROZEN = "wallet-frozen"
     WALLET_CLOSED = "wallet-closed"
     WALLET_NOT_EMPTY = "wallet-not-empty"

@@ -24,6 +24,11 @@ class ChangeKind(StrEnum):
     UPDATE = "update"
 
 
+def etag_of(version: int) -> str:
+    """The entity tag (RFC 9110 section 8.8.3) of a wallet at this version."""
+    return f'"w{version}"'
+
+
 @dataclass(slots=True)
 class Wallet:
     """A wallet's state at `version`. Money in minor units; mutable only inside a `Book`."""
@@ -80,18 +85,23 @@ class CreateWallet(NamedTuple):
 
 
 class SetStatus(NamedTuple):
-    """Command: freeze, unfreeze or close a wallet."""
+    """Command: freeze, unfreeze or close a wallet that has one of `versions`; None allows all."""
 
     wallet_id: str
     kind: ChangeKind
+    versions: frozenset[int] | None = None
 
 
 class UpdateWallet(NamedTuple):
-    """Command: a new overdraft limit, new metadata, or both; None leaves the old."""
+    """Command: a new overdraft limit, new metadata, or both; None leaves the old.
+
+    Only for a wallet that has one of `versions`; None allows all.
+    """
 
     wallet_id: str
     overdraft_limit_minor: int | None
     metadata: str | None
+    versions: frozenset[int] | None = None
 
 
 class WalletChange(NamedTuple):

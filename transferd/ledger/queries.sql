@@ -292,8 +292,10 @@ WHERE id = $1
 RETURNING id::text, name, metadata::text, created_at;
 
 -- name: read_api_key
--- Whose key this is; the secret is compared outside, in constant time.
-SELECT client_id, secret_sha256, scopes, expires_at, revoked_at
+-- Whose key this is; the secret is compared outside, in constant time. Infinity is no datetime: an end
+-- there, which an earlier version has stored for the largest time that there is, is none.
+SELECT client_id, secret_sha256, scopes, revoked_at,
+    CASE WHEN expires_at < '10000-01-01+00' THEN greatest(expires_at, '0001-01-02+00') END AS expires_at
 FROM transferd.api_keys
 WHERE id = $1;
 
@@ -318,7 +320,9 @@ RETURNING id, $2::text AS client, scopes, created_at, expires_at, last_used_at, 
 
 -- name: list_api_keys
 -- What an operator may see of keys, oldest first; never a secret, nor its digest.
-SELECT api_keys.id, clients.name, scopes, api_keys.created_at, expires_at, last_used_at, revoked_at
+SELECT api_keys.id, clients.name, scopes, api_keys.created_at,
+    CASE WHEN expires_at < '10000-01-01+00' THEN greatest(expires_at, '0001-01-02+00') END AS expires_at,
+    last_used_at, revoked_at
 FROM transferd.api_keys
 JOIN transferd.clients ON clients.id = client_id
 WHERE $1::text IS NULL OR clients.name = $1

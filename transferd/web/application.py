@@ -7,6 +7,7 @@ from aiohttp import web
 from transferd.web import openapi
 from transferd.web.auth import Authentication
 from transferd.web.calls import Call
+from transferd.web.header_lines import only_line
 from transferd.web.middlewares import ORIGIN, edge
 from transferd.web.operations import Operation
 from transferd.web.pace import Pace
@@ -83,7 +84,7 @@ def _bound(
     """Authentication, scope, then the route."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
-        header = request.headers.get("Authorization")
+        header = only_line(request.headers, "Authorization")
         principal = (
             authentication.anonymous if header is None else await authentication.resolve(header)
         )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeVar
 
 from aiohttp import web
+from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic import BaseModel, ValidationError
 
 from transferd.commit.envelope import Answer, Envelope, Origin
@@ -16,6 +17,7 @@ from transferd.observability.facts import Begin
 from transferd.observability.traceparent import is_traceparent, new_traceparent
 from transferd.web.auth import Principal
 from transferd.web.exactness import Fault, faults_of
+from transferd.web.header_lines import items_of
 from transferd.web.parts import Parts
 from transferd.web.problems import Problem
 from transferd.web.schemas import Body, NoBody
@@ -25,6 +27,7 @@ Shape = TypeVar("Shape", bound=Body)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PRINTABLE = re.compile(r"[ -~]+")
+_NO_HEADERS = CIMultiDictProxy[str](CIMultiDict())
 # What is unread of a body would be read as the next request.
 _CLOSE = {"Connection": "close"}
 
@@ -34,15 +37,16 @@ def origin_of(request: web.BaseRequest, begin: Begin | None = None) -> Origin:
 
     With `begin` the request gets a span of its own, below the one that it came with.
     """
-    headers = request.headers
-    request_id = headers.get("X-Request-Id")
-    given = headers.get("traceparent")
-    parent = given if given is not None and is_traceparent(given) else None
+    # What the parser refuses has a plain dict in their place.
+    headers = request.headers or _NO_HEADERS
+    ids = headers.getall("X-Request-Id", [])
+    given = headers.getall("traceparent", [])
+    # Neither is a list, so two lines of it are none.
+    parent = given[0] if len(given) == 1 and is_traceparent(given[0]) else None
     traceparent = begin(parent) if begin is not None else parent or new_traceparent()
-    if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
-        # The id of the trace serves for both, and ties them together.
-        request_id = traceparent[3:35]
-    return Origin(request_id, traceparent, request.path, parent)
+    # Where no id was given, the id of the trace serves for both, and ties them together.
+    is_named = len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]) is not None
+    return Origin(ids[0] if is_named else traceparent[3:35], traceparent, request.path, parent)
 
 
 class Call:
@@ -164,7 +168,7 @@ class Call:
             or (self.request.charset or "utf-8").lower() not in ("utf-8", "utf8")
         ):
             raise Problem("unsupported-media-type")
-        encodings = headers.getall("Content-Encoding", ())
+        encodings = items_of(headers, "Content-Encoding")
         if any(encoding.lower() != "identity" for encoding in encodings):
             raise Problem("unsupported-media-type", "Send the body uncompressed.")
 

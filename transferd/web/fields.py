@@ -1,12 +1,10 @@
 """The types of single fields: what is checked of them, and what the OpenAPI document says."""
 
 import re
-from datetime import UTC, datetime
 from typing import Annotated, Literal
 
 from pydantic import (
     AfterValidator,
-    AwareDatetime,
     BeforeValidator,
     Field,
     StringConstraints,
@@ -23,13 +21,6 @@ _LIMITS = Limits()
 _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 _UUID_PATTERN = re.compile(_UUID)
 _DIGITS = re.compile(r"-?[0-9]+")
-_RFC_3339 = re.compile(
-    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
-    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
-)
-# Nothing is older, and a datetime cannot hold more. Times beyond mean the same as these.
-_TIME_MIN = datetime(1970, 1, 1, tzinfo=UTC)
-_TIME_MAX = datetime.max.replace(tzinfo=UTC)
 
 
 def is_id(text: str) -> bool:
@@ -49,17 +40,6 @@ def _digits(value: str) -> str:
     if _DIGITS.fullmatch(value) is None:
         raise PydanticCustomError("int_parsing", "must be an integer in decimal digits")
     return value
-
-
-def _rfc_3339(value: str) -> str:
-    # pydantic would read seconds since 1970 as well.
-    if _RFC_3339.fullmatch(value) is None:
-        raise PydanticCustomError("datetime_parsing", "must be a time with an offset (RFC 3339)")
-    return value
-
-
-def _within_range(value: datetime) -> datetime:
-    return min(max(value, _TIME_MIN), _TIME_MAX)
 
 
 Id = Annotated[
@@ -86,7 +66,6 @@ Balance = Annotated[int, Field(ge=BALANCE_MINOR_MIN, le=BALANCE_MINOR_MAX), _INT
 Version = Annotated[int, Field(ge=0, le=BALANCE_MINOR_MAX), _INT64]
 InDigits = BeforeValidator(_digits)
 Flag = Annotated[bool, BeforeValidator(_boolean)]
-QueryTime = Annotated[AwareDatetime, BeforeValidator(_rfc_3339), AfterValidator(_within_range)]
 # Clients need not know what a cursor is made of; it is never empty, and safe in an address.
 _CURSOR = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}
 Cursor = Annotated[str, WithJsonSchema(_CURSOR)]

@@ -46,6 +46,8 @@ class Operation:
     is_list: bool = False
     media_type: str = "application/json"
     key: Literal["required", "optional", "none"] = "none"
+    # Whether If-Match is compared with the wallet's version.
+    has_if_match: bool = False
     # Whether it goes through an actor and a group commit; reads do not.
     is_command: bool = True
     refusals: Sequence[str] = field(default_factory=tuple)
@@ -78,14 +80,17 @@ def shown(body: bytes, **headers: str) -> web.Response:
 
 def listed(
     call: Call,
-    name: str,
+    scope: str,
     limit: int,
     items: Sequence[dict[str, object]],
     positions: Sequence[str | int],
 ) -> web.Response:
-    """A page. One item more than `limit` tells that there is a next page; it is not shown."""
+    """A page. One item more than `limit` tells that there is a next page; it is not shown.
+
+    `scope` is what its cursor belongs to.
+    """
     has_more = len(items) > limit
-    cursor = cursors.encode(name, positions[limit - 1]) if has_more else None
+    cursor = cursors.encode(scope, positions[limit - 1]) if has_more else None
     body = orjson.dumps({"data": items[:limit], "has_more": has_more, "next_cursor": cursor})
     headers = {"Content-Type": "application/json"}
     if cursor is not None:

@@ -4,6 +4,7 @@ from typing import Any
 
 from transferd.config import Limits
 from transferd.web.components import members_of
+from transferd.web.conditions import IF_MATCH
 from transferd.web.operations import Operation
 from transferd.web.past_schemas import WalletQuery
 from transferd.web.streams import EVENT_STREAM
@@ -48,8 +49,17 @@ def parameters_of(operation: Operation) -> list[dict[str, Any]]:
         parameters.append(
             _header("If-None-Match", "The ETag that one has: 304 while it is the current one.")
         )
+    if operation.has_if_match:
+        means = (
+            "The ETag of the wallet, or several, as it was seen: 412 `version-changed` if it has"
+            " another one by now. `*` is any wallet that exists."
+        )
+        parameters.append(_header("If-Match", means, {"type": "string", "pattern": IF_MATCH}))
     if operation.media_type == EVENT_STREAM:
-        means = "The id of the last event that one has; the stream goes on after it."
+        means = (
+            "The id of the last event that one has; the stream goes on after it. Beyond the"
+            " wallet's version it is 412 `version-not-reached`."
+        )
         parameters.append(_header("Last-Event-ID", means, _VERSION))
     parameters.append(
         _header("X-Request-Id", "An id for the request, in place of one that is made up.")

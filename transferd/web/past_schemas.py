@@ -12,10 +12,10 @@ from transferd.web.fields import (
     Id,
     InDigits,
     NonNegative,
-    QueryTime,
     Version,
 )
 from transferd.web.schemas import ListQuery, Query, Wallet
+from transferd.web.times import QueryTime
 
 _NOT_REACHED = (
     " An instant that the database's clock has not reached is 422 `invalid-request`; `now` is the"

@@ -107,6 +107,14 @@ class VersionNotReached(_Problem):
     version: Annotated[Version, Field(description="The version that the wallet has.")]
 
 
+class VersionChanged(_Problem):
+    """The wallet has another version than the request names in If-Match."""
+
+    code: Literal["version-changed"]
+    version: Annotated[Version, Field(description="The version that the wallet has.")]
+    etag: Annotated[str, Field(description="The ETag that the wallet has, for If-Match.")]
+
+
 class InsufficientFundsRefusal(_InsufficientFunds):
     """Why a transfer of a batch was refused: too little is available."""
 
@@ -152,6 +160,7 @@ WITH_FACTS: dict[str, type[BaseModel]] = {
     "invalid-request": InvalidRequest,
     "reversal-exceeds-transfer": ReversalExceedsTransfer,
     "too-many-secrets": TooManySecrets,
+    "version-changed": VersionChanged,
     "version-not-reached": VersionNotReached,
     "wallet-not-empty": WalletNotEmpty,
 }

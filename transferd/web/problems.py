@@ -38,7 +38,10 @@ TYPES: dict[str, ProblemType] = {
         400, "Idempotency-Key invalid", "The key must be 1 to 255 printable ASCII characters."
     ),
     "cursor-invalid": ProblemType(
-        400, "Cursor invalid", "Use next_cursor of the page before, unchanged, on the same list."
+        400,
+        "Cursor invalid",
+        "Use next_cursor of the page before, unchanged, on the same list with the same filters; or"
+        " begin again without one.",
     ),
     "unauthenticated": ProblemType(
         401, "Unauthenticated", "Send Authorization: Bearer with a valid API key."
@@ -88,6 +91,12 @@ TYPES: dict[str, ProblemType] = {
         412,
         "Version not reached",
         "The wallet has not reached the version that was named; `version` is its own.",
+    ),
+    "version-changed": ProblemType(
+        412,
+        "Version changed",
+        "The wallet has another version than If-Match names, and nothing was changed. `version` and"
+        " `etag` are those that it has: read it again, and decide again.",
     ),
     "body-too-large": ProblemType(
         413, "Body too large", "The body has more than the `bytes_max` bytes of this address."

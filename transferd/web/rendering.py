@@ -25,6 +25,10 @@ from transferd.ledger.store.deliveries import Delivery
 from transferd.ledger.store.wallets import Currency, StatementEntry
 from transferd.web import problems
 
+# A reused key keeps leading to what it led to before. If-Match is no part of what a key stands for,
+# so the same request may pass with another one.
+_NOT_KEPT = frozenset({Reason.IDEMPOTENCY_KEY_REUSED, Reason.VERSION_CHANGED})
+
 
 class Rendering:
     """The `Renderer` of the group commit, and of the routes."""
@@ -36,9 +40,7 @@ class Rendering:
                 return Answer(201, self.transfer(transfer))
             case Refused(reason) as refused:
                 body = self.refusal(envelope, refused)
-                # A reused key keeps leading to what it led to before.
-                kept = reason is not Reason.IDEMPOTENCY_KEY_REUSED
-                return Answer(problems.TYPES[reason].status, body, kept=kept)
+                return Answer(problems.TYPES[reason].status, body, kept=reason not in _NOT_KEPT)
             case BatchPosted(results):
                 bodies = [
                     self.transfer(r.transfer)

@@ -29,7 +29,7 @@ class Frame(NamedTuple):
 class Watch:
     """One stream. Its client was told up to version `told`; the wallet has reached `known`."""
 
-    __slots__ = ("_news", "_streams", "is_gone", "known", "told", "wallet_id")
+    __slots__ = ("_is_ahead", "_news", "_streams", "is_gone", "known", "told", "wallet_id")
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class Watch:
     ) -> None:
         self._streams = streams
         self._news = asyncio.Event()
+        self._is_ahead = False
         self.wallet_id = wallet_id
         self.told = told
         self.known = known
@@ -51,8 +52,8 @@ class Watch:
         return f"<Watch of {self.wallet_id}, told {self.told} of {self.known}>"
 
     def is_over(self) -> bool:
-        """Whether the client has gone, or the replica is about to."""
-        return self._streams.is_closed or self.is_gone()
+        """Whether the client has gone, the replica is about to, or the wallet has gone back."""
+        return self._streams.is_closed or self._is_ahead or self.is_gone()
 
     async def frames(self) -> Sequence[Frame]:
         """What comes next, in order and without a gap; nothing if it cannot be read just now."""
@@ -72,6 +73,15 @@ class Watch:
     def wake(self) -> None:
         """There is something to do."""
         self._news.set()
+
+    def end_ahead(self) -> None:
+        """End it: its client knows a version that the wallet has not reached.
+
+        PostgreSQL has been restored to an earlier time. The client comes back with the version that
+        it knows, and gets the answer that says so, in place of a silence.
+        """
+        self._is_ahead = True
+        self.wake()
 
     def close(self) -> None:
         """Free its place."""
@@ -139,11 +149,16 @@ class Streams:
         gone = [watch for watch in self._all() if watch.is_gone()]
         for watch in gone:
             watch.wake()
+        # Of before the question: a stream may read on while it is being answered.
+        told = {watch: watch.told for watch in self._all()}
         try:
             versions = await wallet_versions(self._database, list(self._watches))
         except StoreError:
             # PostgreSQL is away. Streams stay, and the first answer tells what they have missed.
-            versions = {}
+            return len(gone)
+        ahead = [watch for watch in told if told[watch] > versions.get(watch.wallet_id, -1)]
+        for watch in ahead:
+            watch.end_ahead()
         behind = [
             (watch, version)
             for wallet_id, version in versions.items()
@@ -153,7 +168,7 @@ class Streams:
         for watch, version in behind:
             watch.known = version
             watch.wake()
-        return len(gone) + len(behind)
+        return len(gone) + len(ahead) + len(behind)
 
     async def read(self, wallet_id: str, after: int) -> Sequence[Frame]:
         """The wallet's events above a version, in order and without a gap; a page of them at most.

@@ -8,8 +8,9 @@ from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.ledger.store.wallets import read_wallets
 from transferd.web.calls import Call, invalid
 from transferd.web.event_stream import HEADERS, EventStream
+from transferd.web.header_lines import only_line
 from transferd.web.operations import Operation
-from transferd.web.routes.wallets import wallet_id_of, wallet_not_found
+from transferd.web.routes.wallets import version_not_reached, wallet_id_of, wallet_not_found
 from transferd.web.streams import EVENT_STREAM
 
 # At most 19 digits: Python refuses to read very long ones.
@@ -23,6 +24,9 @@ async def follow(call: Call) -> web.StreamResponse:
     wallet = (await read_wallets(call.parts.database, [id])).get(id)
     if wallet is None:
         raise wallet_not_found(call)
+    if last is not None and last > wallet.version:
+        # From here on nothing would be sent until the wallet gets there, and that not at all.
+        raise version_not_reached(wallet.version, last)
     request = call.request
     if request.method == "HEAD":
         return web.StreamResponse(headers=HEADERS)
@@ -37,15 +41,12 @@ async def follow(call: Call) -> web.StreamResponse:
 
 def _last_event_id(call: Call) -> int | None:
     """The version after which to go on; None for now. Raises Problem."""
-    headers = call.request.headers.getall("Last-Event-ID", [])
-    if not headers:
+    text = only_line(call.request.headers, "Last-Event-ID")
+    if text is None:
         return None
-    if len(headers) > 1 or _VERSION.fullmatch(headers[0]) is None:
+    if _VERSION.fullmatch(text) is None or int(text) > BALANCE_MINOR_MAX:
         raise invalid("/Last-Event-ID", "version_parsing", "must be the id of an event")
-    version = int(headers[0])
-    if version > BALANCE_MINOR_MAX:
-        raise invalid("/Last-Event-ID", "version_parsing", "must be the id of an event")
-    return version
+    return int(text)
 
 
 OPERATIONS = (
@@ -59,6 +60,6 @@ OPERATIONS = (
         "wallets",
         scope="wallets:read",
         media_type=EVENT_STREAM,
-        refusals=("wallet-not-found", "overloaded", "draining"),
+        refusals=("wallet-not-found", "version-not-reached", "overloaded", "draining"),
     ),
 )

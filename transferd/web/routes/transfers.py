@@ -158,7 +158,8 @@ async def list_(call: Call) -> web.Response:
     database = call.parts.database
     if not await read_wallets(database, [query.wallet_id]):
         raise Problem("wallet-not-found", f"There is no wallet {query.wallet_id}.")
-    below = cursors.decode_version(_LIST, query.cursor)
+    scope = cursors.scope_of(_LIST, query)
+    below = cursors.decode_version(scope, query.cursor)
     found = await store.list_transfers(
         database,
         query.wallet_id,
@@ -166,7 +167,7 @@ async def list_(call: Call) -> web.Response:
         limit=query.limit + 1,
     )
     items = [transfer_view(transfer) for _, transfer in found]
-    return listed(call, _LIST, query.limit, items, [version for version, _ in found])
+    return listed(call, scope, query.limit, items, [version for version, _ in found])
 
 
 def _require_admin_for_funding(call: Call, wallet_ids: Iterable[str]) -> None:

@@ -43,10 +43,11 @@ async def read(call: Call) -> web.Response:
 async def list_(call: Call) -> web.Response:
     """GET /users."""
     query = call.query(schemas.ListQuery)
-    before_id = cursors.decode_id(_LIST, query.cursor)
+    scope = cursors.scope_of(_LIST, query)
+    before_id = cursors.decode_id(scope, query.cursor)
     users = await store.list_users(call.parts.database, before_id=before_id, limit=query.limit + 1)
     items = [user_view(user) for user in users]
-    return listed(call, _LIST, query.limit, items, [user.id for user in users])
+    return listed(call, scope, query.limit, items, [user.id for user in users])
 
 
 async def update(call: Call) -> web.Response:

@@ -8,14 +8,21 @@ from transferd.cache.wallets import Snapshot
 from transferd.domain.api_key import ADMIN
 from transferd.domain.key import Fingerprint
 from transferd.domain.money import BALANCE_MINOR_MAX
-from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, UpdateWallet, Wallet
+from transferd.domain.wallet import (
+    ChangeKind,
+    CreateWallet,
+    SetStatus,
+    UpdateWallet,
+    Wallet,
+    etag_of,
+)
 from transferd.ledger.ids import new_id
 from transferd.ledger.past import InstantNotReached
 from transferd.ledger.store import wallets as store
 from transferd.observability.facts import WalletRead
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call, invalid
-from transferd.web.conditions import is_known
+from transferd.web.conditions import is_known, versions_allowed
 from transferd.web.fields import is_id
 from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.metadata import metadata_text
@@ -83,10 +90,10 @@ async def read(call: Call) -> web.Response:
         snapshot = await _read_through(call, id)
     call.parts.facts.emit(WalletRead(cache))
     if snapshot.version < min_version:
-        raise _version_not_reached(snapshot.version, min_version)
+        raise version_not_reached(snapshot.version, min_version)
     # A client may keep it and has to ask each time, or else If-None-Match would never be sent.
     caching = "private, no-cache"
-    headers = {"ETag": f'"w{snapshot.version}"', "X-Cache": cache, "Cache-Control": caching}
+    headers = {"ETag": etag_of(snapshot.version), "X-Cache": cache, "Cache-Control": caching}
     if is_known(call.request, headers["ETag"]):
         return web.Response(status=304, headers=headers)
     return shown(snapshot.body, **headers)
@@ -124,7 +131,8 @@ def _not_reached(name: str, now: datetime) -> Problem:
     )
 
 
-def _version_not_reached(version: int, wanted: int) -> Problem:
+def version_not_reached(version: int, wanted: int) -> Problem:
+    """The problem of a position that the wallet has not reached yet."""
     return Problem(
         "version-not-reached",
         f"The wallet is at version {version}, not yet at {wanted}.",
@@ -135,15 +143,16 @@ def _version_not_reached(version: int, wanted: int) -> Problem:
 async def list_(call: Call) -> web.Response:
     """GET /wallets."""
     query = call.query(schemas.WalletsQuery)
+    scope = cursors.scope_of(_LIST, query)
     wallets = await store.list_wallets(
         call.parts.database,
         user_id=query.user_id,
         currency=query.currency,
-        before_id=cursors.decode_id(_LIST, query.cursor),
+        before_id=cursors.decode_id(scope, query.cursor),
         limit=query.limit + 1,
     )
     items = [wallet_view(wallet) for wallet in wallets]
-    return listed(call, _LIST, query.limit, items, [wallet.id for wallet in wallets])
+    return listed(call, scope, query.limit, items, [wallet.id for wallet in wallets])
 
 
 async def update(call: Call) -> web.Response:
@@ -151,13 +160,15 @@ async def update(call: Call) -> web.Response:
     id = wallet_id_of(call)
     body = await call.body(schemas.WalletPatch)
     given = body.model_fields_set
-    if "overdraft_limit" in given:
+    if "overdraft_limit" in given or id in call.parts.funding_wallet_ids:
         call.principal.require(ADMIN)
+    if "overdraft_limit" in given:
         _refuse_funding(call, id)
     command = UpdateWallet(
         id,
         body.overdraft_limit if "overdraft_limit" in given else None,
         metadata_text(body.metadata) if "metadata" in given else None,
+        versions_allowed(call.request),
     )
     return answered(await call.ask(command, wallet_id=id, key=None, fingerprint=Fingerprint(b"")))
 
@@ -169,7 +180,7 @@ def _set_status(kind: ChangeKind) -> Handler:
         key = call.key(required=False)
         _refuse_funding(call, id)
         answer = await call.ask(
-            SetStatus(id, kind),
+            SetStatus(id, kind, versions_allowed(call.request)),
             wallet_id=id,
             key=key,
             fingerprint=fingerprint_of(kind, id),
@@ -189,7 +200,7 @@ async def statement(call: Call) -> web.Response:
     wallet = await _settled(call, id, query.to)
     after_version = query.after_version or 0
     if after_version > wallet.version:
-        raise _version_not_reached(wallet.version, after_version)
+        raise version_not_reached(wallet.version, after_version)
     to_version = wallet.version
     if query.to is not None:
         to_version = await store.version_before(database, id, query.to) or 0
@@ -198,7 +209,8 @@ async def statement(call: Call) -> web.Response:
         # after `to_version`. Looked for after that, so that nothing up to there was overlooked.
         opening = await store.version_before(database, id, query.from_)
         after_version = max(after_version, opening or 0)
-    below = cursors.decode_version(_STATEMENT, query.cursor)
+    scope = cursors.scope_of(_STATEMENT, query, id)
+    below = cursors.decode_version(scope, query.cursor)
     entries = await store.statement(
         database,
         id,
@@ -207,7 +219,7 @@ async def statement(call: Call) -> web.Response:
         limit=query.limit + 1,
     )
     items = [entry_view(entry) for entry in entries]
-    return listed(call, _STATEMENT, query.limit, items, [entry.version for entry in entries])
+    return listed(call, scope, query.limit, items, [entry.version for entry in entries])
 
 
 async def _settled(call: Call, id: str, to: datetime | None) -> Wallet:
@@ -256,7 +268,8 @@ def _status_operation(kind: ChangeKind, summary: str, *refusals: str) -> Operati
         "wallets",
         scope="wallets:write",
         key="optional",
-        refusals=("wallet-not-found", "wallet-closed", *refusals),
+        has_if_match=True,
+        refusals=("wallet-not-found", "version-changed", "wallet-closed", *refusals),
     )
 
 
@@ -311,7 +324,8 @@ OPERATIONS = (
         "wallets",
         scope="wallets:write",
         body=schemas.WalletPatch,
-        refusals=("wallet-not-found", "wallet-closed", "insufficient-funds"),
+        has_if_match=True,
+        refusals=("wallet-not-found", "version-changed", "wallet-closed", "insufficient-funds"),
     ),
     _status_operation(ChangeKind.FREEZE, "Freeze: it may receive, it may not pay"),
     _status_operation(ChangeKind.UNFREEZE, "Unfreeze"),

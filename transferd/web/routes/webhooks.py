@@ -59,13 +59,14 @@ async def create(call: Call) -> web.Response:
 async def list_(call: Call) -> web.Response:
     """GET /webhooks."""
     query = call.query(schemas.ListQuery)
+    scope = cursors.scope_of(_LIST, query)
     webhooks = await store.list_webhooks(
         call.parts.database,
-        before_id=cursors.decode_id(_LIST, query.cursor),
+        before_id=cursors.decode_id(scope, query.cursor),
         limit=query.limit + 1,
     )
     items = [webhook_view(webhook) for webhook in webhooks]
-    return listed(call, _LIST, query.limit, items, [webhook.id for webhook in webhooks])
+    return listed(call, scope, query.limit, items, [webhook.id for webhook in webhooks])
 
 
 async def read(call: Call) -> web.Response:
@@ -147,15 +148,16 @@ async def deliveries(call: Call) -> web.Response:
     query = call.query(webhook_schemas.DeliveriesQuery)
     id = _id(call)
     _found(call, await store.read_webhook(call.parts.database, id))
+    scope = cursors.scope_of(_DELIVERIES, query, id)
     found = await log.list_deliveries(
         call.parts.database,
         id,
         status=query.status,
-        before_id=cursors.decode_id(_DELIVERIES, query.cursor),
+        before_id=cursors.decode_id(scope, query.cursor),
         limit=query.limit + 1,
     )
     items = [delivery_view(delivery) for delivery in found]
-    return listed(call, _DELIVERIES, query.limit, items, [delivery.id for delivery in found])
+    return listed(call, scope, query.limit, items, [delivery.id for delivery in found])
 
 
 async def redeliver(call: Call) -> web.Response:

@@ -1,0 +1,299 @@
+"""Nginx and the replicas read a header the same way: keys, ids, conditions, what comes twice."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from urllib.parse import urlsplit
+
+import orjson
+import pytest
+
+from loadtest.front import Nginx, running_nginx
+from tests.conftest import Database, Replicas
+from tests.support.api import Api
+from tests.support.contract import api_key
+from tests.support.sockets import Ending, until_ended
+from tests.support.waiting import until
+
+# So few that a handful at once is too many, however slow the machine is.
+_LIMITED = {"NGINX_KEY_RATE": "1", "NGINX_KEY_BURST": "1"}
+_AT_ONCE = 12
+
+
+@pytest.fixture
+async def doors(replicas: Replicas) -> AsyncIterator[tuple[Api, Nginx]]:
+    """A replica that wants keys, and an Nginx before it that counts what comes with one."""
+    api = await replicas.start(auth="on")
+    async with running_nginx([urlsplit(api.url).netloc], _LIMITED) as nginx:
+        yield api, nginx
+
+
+def port_of(api: Api) -> int:
+    """Where a replica listens."""
+    port = urlsplit(api.url).port
+    assert port is not None
+    return port
+
+
+async def asked(
+    port: int, *lines: str, path: str = "/transfers", method: str = "POST", body: str = "{}"
+) -> Ending:
+    """The answer to a request with these lines in its head, to the letter."""
+    head = [
+        f"{method} {path} HTTP/1.1",
+        *("Host: a", "Connection: close", "Content-Type: application/json"),
+        f"Content-Length: {len(body)}",
+        *lines,
+    ]
+    return await until_ended(port, ("\r\n".join(head) + "\r\n\r\n" + body).encode("latin-1"))
+
+
+def status_of(ending: Ending) -> int:
+    """The one status that was answered."""
+    [status] = ending.statuses
+    return status
+
+
+# A key, and what a request with it is answered that has nothing else right: 422 by who knows it.
+_KEYS: dict[str, tuple[list[str], int]] = {
+    "as it is documented": (["Authorization: Bearer {token}"], 422),
+    "two spaces": (["Authorization: Bearer  {token}"], 422),
+    "many spaces": (["Authorization: Bearer" + " " * 40 + "{token}"], 422),
+    "small letters": (["Authorization: bearer {token}"], 422),
+    "capitals": (["AUTHORIZATION: BEARER {token}"], 422),
+    "mixed": (["authorization: bEaReR {token}"], 422),
+    "no blank after the colon": (["Authorization:Bearer {token}"], 422),
+    "a tab after the colon": (["Authorization:\tBearer {token}"], 422),
+    "blanks and tabs around": (["Authorization: \t Bearer {token} \t "], 422),
+    "a tab": (["Authorization: Bearer\t{token}"], 401),
+    "a space and a tab": (["Authorization: Bearer \t{token}"], 401),
+    "a tab and a space": (["Authorization: Bearer\t {token}"], 401),
+    "a blank that is none": (["Authorization: Bearer\xa0{token}"], 401),
+    "another blank that is none": (["Authorization: Bearer \xc2\xa0{token}"], 401),
+    "no blank": (["Authorization: Bearer{token}"], 401),
+    "no scheme": (["Authorization: {token}"], 401),
+    "another scheme": (["Authorization: Basic {token}"], 401),
+    "a longer scheme": (["Authorization: xBearer {token}"], 401),
+    "a comma after it": (["Authorization: Bearer {token},"], 401),
+    "two in a list": (["Authorization: Bearer {token}, Bearer {token}"], 401),
+    "two in a row": (["Authorization: Bearer {token} {token}"], 401),
+    "in quotes": (['Authorization: Bearer "{token}"'], 401),
+    "capitals in the key": (["Authorization: Bearer TD_{rest}"], 401),
+    "escaped": (["Authorization: Bearer %74d_{rest}"], 401),
+    "empty": (["Authorization:"], 401),
+    "a scheme alone": (["Authorization: Bearer"], 401),
+    "none": ([], 401),
+    "by another name": (["X-Authorization: Bearer {token}"], 401),
+    "with an underscore": (["Author_ization: Bearer {token}"], 401),
+    "two lines": (["Authorization: Bearer {token}", "Authorization: Bearer {token}"], 400),
+    "an empty line first": (["Authorization:", "Authorization: Bearer {token}"], 400),
+    "an empty line last": (["Authorization: Bearer {token}", "Authorization:"], 400),
+    "another key first": (
+        ["Authorization: Bearer td_other_0123456789abcdef", "authorization: Bearer {token}"],
+        400,
+    ),
+    "a folded line": (["Authorization: Bearer", " {token}"], 400),
+    "a blank before the colon": (["Authorization : Bearer {token}"], 400),
+    "a control character": (["Authorization: Bearer {token}\x0b"], 400),
+}
+
+
+@pytest.mark.parametrize(("lines", "status"), _KEYS.values(), ids=_KEYS.keys())
+async def test_whatever_is_a_key_to_the_replicas_is_counted_by_nginx_and_nothing_else(
+    lines: list[str], status: int, doors: tuple[Api, Nginx], database: Database
+) -> None:
+    api, nginx = doors
+    token = await api_key(database, "payer", "transfers:write")
+    sent = [line.format(token=token, rest=token.removeprefix("td_")) for line in lines]
+    assert status_of(await asked(port_of(api), *sent)) == status
+    assert status_of(await asked(nginx.port, *sent)) == status
+
+    async def some_at_once() -> set[int]:
+        endings = await asyncio.gather(*(asked(nginx.port, *sent) for _ in range(_AT_ONCE)))
+        return {status_of(ending) for ending in endings}
+
+    if status == 422:
+
+        async def is_limited() -> bool:
+            found = await some_at_once()
+            assert found <= {422, 429}
+            return 429 in found
+
+        await until(is_limited)
+    else:
+        assert await some_at_once() == {status}
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        ("/transfers", 422),
+        ("/transfers?dry_run=true", 422),
+        ("/%74ransfers", 422),
+        ("/transfer%73", 422),
+        ("/transfers/batch", 422),
+        ("/transfers/%62atch", 422),
+        ("http://a/transfers", 422),
+        ("//transfers", 404),
+        ("/transfers/", 404),
+        ("/x/../transfers", 404),
+        ("/./transfers", 404),
+        ("/transfers%2Fbatch", 404),
+        ("/transfers%20", 404),
+        ("/transfers;x=1", 404),
+        ("/Transfers", 404),
+        ("/%2574ransfers", 404),
+    ],
+)
+async def test_however_the_address_of_a_payment_is_spelt_it_is_counted(
+    path: str, status: int, doors: tuple[Api, Nginx], database: Database
+) -> None:
+    api, nginx = doors
+    sent = f"Authorization: Bearer {await api_key(database, 'payer', 'transfers:write')}"
+    assert status_of(await asked(port_of(api), sent, path=path)) == status
+
+    async def is_limited() -> bool:
+        endings = await asyncio.gather(
+            *(asked(nginx.port, sent, path=path) for _ in range(_AT_ONCE))
+        )
+        found = {status_of(ending) for ending in endings}
+        assert found <= {status, 429}
+        return 429 in found
+
+    if status == 422:
+        await until(is_limited)
+    else:
+        # What is no payment to a replica may be counted or not; it is no way around the count.
+        await is_limited()
+
+
+@pytest.fixture(params=["replica", "nginx"])
+async def door(request: pytest.FixtureRequest, replicas: Replicas) -> AsyncIterator[int]:
+    """Where requests go to: a replica without keys, or the Nginx before it."""
+    api = await replicas.start()
+    if request.param == "replica":
+        yield port_of(api)
+        return
+    async with running_nginx([urlsplit(api.url).netloc]) as nginx:
+        yield nginx.port
+
+
+_USER = {"path": "/users"}
+# What comes twice and is no list.
+_TWICE: dict[str, tuple[list[str], str]] = {
+    "a key": (["Authorization: Bearer x", "Authorization: Bearer x"], "malformed-request"),
+    "an Idempotency-Key": (["Idempotency-Key: a", "Idempotency-Key: a"], "idempotency-key-invalid"),
+    "an empty one and another": (
+        ["Idempotency-Key:", "Idempotency-Key: a"],
+        "idempotency-key-invalid",
+    ),
+    "a type": (["Content-Type: application/json"], "malformed-request"),
+    "a length": (["Content-Length: 2"], "malformed-request"),
+    "a host": (["Host: a"], "malformed-request"),
+}
+
+
+@pytest.mark.parametrize(("lines", "code"), _TWICE.values(), ids=_TWICE.keys())
+async def test_two_lines_of_what_is_no_list_are_refused(
+    lines: list[str], code: str, door: int, database: Database
+) -> None:
+    refused = await asked(door, *lines, **_USER)
+    assert (status_of(refused), refused.code) == (400, code)
+    assert await database.fetch("SELECT 1 FROM transferd.users") == []
+
+
+async def test_two_ids_of_an_event_are_refused(door: int, replicas: Replicas) -> None:
+    api = Api((await replicas.start()).session, replicas.opened[0].url)
+    path = f"/wallets/{await api.wallet()}/events"
+    lines = ["Last-Event-ID: 0", "Last-Event-ID: 0"]
+    refused = await asked(door, *lines, path=path, method="GET", body="")
+    assert (status_of(refused), refused.code) == (400, "malformed-request")
+
+
+def header_of(ending: Ending, name: str) -> str:
+    """A header of the answer."""
+    [value] = [
+        line.partition(": ")[2]
+        for line in ending.answer.partition(b"\r\n\r\n")[0].decode().split("\r\n")
+        if line.lower().startswith(f"{name.lower()}: ")
+    ]
+    return value
+
+
+@pytest.mark.parametrize(
+    ("sent", "is_kept"),
+    [
+        (["X-Request-Id: mine"], True),
+        (["x-request-id:\tmine \t"], True),
+        (["X-Request-Id: mine", "X-Request-Id: mine"], False),
+        (["X-Request-Id: mine", "x-request-id: other"], False),
+        (["X-Request-Id:", "X-Request-Id: mine"], False),
+        (["X-Request-Id: mine, other"], False),
+        (["X-Request-Id: mi ne"], False),
+        (["X-Request-Id: " + "m" * 129], False),
+        (["X_Request_Id: mine"], False),
+    ],
+)
+async def test_an_id_is_kept_if_it_came_once_and_has_the_shape_of_one(
+    sent: list[str], is_kept: bool, door: int
+) -> None:
+    answer = await asked(door, *sent, path="/currencies", method="GET", body="")
+    assert (status_of(answer), header_of(answer, "X-Request-Id") == "mine") == (200, is_kept)
+
+
+async def test_an_id_is_in_what_nginx_answers_itself_and_in_its_log(
+    replicas: Replicas, database: Database
+) -> None:
+    api = await replicas.start()
+    async with running_nginx([urlsplit(api.url).netloc]) as nginx:
+        answer = await asked(nginx.port, "X-Request-Id: mine", path="/metrics", body="")
+        assert (status_of(answer), answer.code) == (404, "not-found")
+        assert orjson.loads(answer.answer.rpartition(b"\r\n\r\n")[2])["request_id"] == "mine"
+        trace = f"00-{'1' * 32}-{'2' * 16}-01"
+        once = await asked(nginx.port, f"traceparent: {trace}", **_USER)
+        twice = await asked(nginx.port, *[f"traceparent: {trace}"] * 2, **_USER)
+        assert header_of(once, "traceparent") == trace
+        # W3C Trace Context: more than one is none, and a new trace begins.
+        assert header_of(twice, "traceparent") != trace
+        await until(lambda: len(nginx.access_log()) >= 3)
+        traces = [row["trace"] for row in nginx.access_log()]
+        assert traces == ["", trace, header_of(twice, "traceparent")]
+        assert nginx.access_log()[0]["request_id"] == "mine"
+
+
+async def test_several_lines_of_codings_are_one_list(door: int) -> None:
+    for lines, status in (
+        (["Content-Encoding: identity", "Content-Encoding: identity"], 201),
+        (["Content-Encoding: identity, Identity ,"], 201),
+        (["Content-Encoding: identity", "Content-Encoding: gzip"], 415),
+        (["Content-Encoding: identity, gzip"], 415),
+    ):
+        assert status_of(await asked(door, *lines, **_USER)) == status, lines
+
+
+async def test_several_lines_of_a_condition_are_one_list_or_none(replicas: Replicas) -> None:
+    api = await replicas.start()
+    ada = await api.wallet()
+    lines = ['If-Match: "w7"', 'If-Match: "w0"']
+    request = {"path": f"/wallets/{ada}", "method": "PATCH", "body": '{"metadata":{"a":1}}'}
+    async with running_nginx([urlsplit(api.url).netloc]) as nginx:
+        # Nginx takes no second line of it. That is its own, and no way around a condition.
+        refused = await asked(nginx.port, *lines, **request)
+        assert (status_of(refused), refused.code) == (400, "malformed-request")
+        assert status_of(await asked(port_of(api), *lines, **request)) == 200
+        listed = 'If-Match: "w7", "w1"'
+        assert status_of(await asked(nginx.port, listed, **request)) == 200
+
+
+@pytest.mark.parametrize("quoted", [False, True])
+async def test_a_key_with_and_without_quotes_reaches_the_same_replica(
+    quoted: bool, replicas: Replicas
+) -> None:
+    apis = [await replicas.start() for _ in range(3)]
+    async with running_nginx([urlsplit(api.url).netloc for api in apis]) as nginx:
+        for n in range(8):
+            for key in (f"key-{n}", f'"key-{n}"' if quoted else f"key-{n}"):
+                await asked(nginx.port, f"Idempotency-Key: {key}", **_USER)
+        await until(lambda: len(nginx.access_log()) == 16)
+        replies = [row["replica"] for row in nginx.access_log()]
+        assert replies[::2] == replies[1::2]
+        assert len(set(replies)) > 1
