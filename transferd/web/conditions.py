@@ -8,8 +8,7 @@ from transferd.web.problems import Problem
 
 _TAG = r'(?:W/)?"[^\x00-\x20"\x7f]*"'
 # A list may have empty elements (RFC 9110 section 5.6.1), and a tag may have a comma in it.
-IF_MATCH = rf"^(?:\*|[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*)$"
-_IF_MATCH = re.compile(IF_MATCH)
+_TAGS = re.compile(rf"[ \t,]*{_TAG}(?:[ \t]*,[ \t,]*{_TAG})*[ \t,]*")
 # Strong comparison: W/"w3" never matches. Python refuses to read very long numbers.
 _OURS = re.compile(r'"w(0|[1-9][0-9]{0,18})"')
 
@@ -34,7 +33,7 @@ def versions_allowed(request: web.Request) -> frozenset[int] | None:
     text = ",".join(lines).strip(" \t")
     if not lines or text == "*":
         return None
-    if _IF_MATCH.fullmatch(text) is None:
+    if _TAGS.fullmatch(text) is None:
         raise Problem("malformed-request", 'If-Match is neither * nor a list of tags like "w3".')
     tags = re.findall(_TAG, text)
     return frozenset(int(ours[1]) for tag in tags if (ours := _OURS.fullmatch(tag)) is not None)

@@ -4,7 +4,6 @@ from typing import Any
 
 from transferd.config import Limits
 from transferd.web.components import members_of
-from transferd.web.conditions import IF_MATCH
 from transferd.web.operations import Operation
 from transferd.web.past_schemas import WalletQuery
 from transferd.web.streams import EVENT_STREAM
@@ -30,6 +29,12 @@ _KEY = {
 }
 # As text, which is what a header is.
 _VERSION = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,17})$"}
+# As a client writes it; what is read is more (transferd/web/conditions.py).
+_TAGS = {
+    "type": "string",
+    "pattern": '^([*]|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)$',
+    "examples": ['"w3"'],
+}
 _KEY_MEANS = (
     "New for each intent, the same for each repetition of it. The same request means the same"
     " operation and the same values: the order of JSON members (in metadata too), white space,"
@@ -54,7 +59,7 @@ def parameters_of(operation: Operation) -> list[dict[str, Any]]:
             "The ETag of the wallet, or several, as it was seen: 412 `version-changed` if it has"
             " another one by now. `*` is any wallet that exists."
         )
-        parameters.append(_header("If-Match", means, {"type": "string", "pattern": IF_MATCH}))
+        parameters.append(_header("If-Match", means, _TAGS))
     if operation.media_type == EVENT_STREAM:
         means = (
             "The id of the last event that one has; the stream goes on after it. Beyond the"
