@@ -194,11 +194,18 @@ async def test_the_facts_of_every_refusal_are_described(api: Api, document: Any)
 
 async def test_what_nginx_answers_is_listed(document: Any) -> None:
     for operation in operations(document):
-        assert {"400", "401", "403", "422", "429", "500", "502", "503", "504"} <= set(
+        assert {"400", "401", "403", "422", "500", "502", "503", "504"} <= set(
             operation["responses"]
         )
         if "requestBody" in operation:
             assert {"413", "415"} <= set(operation["responses"])
+    limited = [
+        name
+        for name, operation in ((o["operationId"], o) for o in operations(document))
+        if "rate-limited" in operation["responses"].get("429", {}).get("description", "")
+    ]
+    # The locations of nginx/nginx.conf.template that have limit_req.
+    assert limited == ["create_transfer", "create_batch"]
 
 
 async def test_everything_is_described(document: Any) -> None:

@@ -148,7 +148,7 @@ class Router:
             raise RequestInProgress() from None
         if not answer.kept:
             return None
-        if not envelope.fingerprint.matches(first.fingerprint.value):
+        if not envelope.fingerprint.matches(first.stored_fingerprint):
             return self._renderer.outcome(envelope, key_reused())
         return Answer(answer.status, answer.body, replayed=True)
 

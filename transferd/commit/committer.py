@@ -221,6 +221,7 @@ class Committer:
     def _answer_from(self, replay: Replay, envelope: Envelope) -> Answer:
         if not envelope.fingerprint.matches(replay.fingerprint):
             return self._renderer.outcome(envelope, key_reused())
+        envelope.stored_fingerprint = replay.fingerprint
         return Answer(replay.status, replay.body, replayed=True)
 
     async def _refresh(self, report: Report) -> None:

@@ -21,8 +21,7 @@ _ALWAYS = (
     "invalid-request",
     "internal-error",
     "database-unavailable",
-    # Nginx, before the replicas, says these of any request.
-    "rate-limited",
+    # Nginx, before the replicas, gives the next three for any request.
     "bad-gateway",
     "overloaded",
     "deadline-exceeded",

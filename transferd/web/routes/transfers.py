@@ -199,7 +199,7 @@ OPERATIONS = (
         body=schemas.NewTransfer,
         query=schemas.DryRunQuery,
         key="required",
-        refusals=("same-wallet", *_MOVING_REFUSALS),
+        refusals=("rate-limited", "same-wallet", *_MOVING_REFUSALS),
     ),
     Operation(
         "POST",
@@ -212,7 +212,7 @@ OPERATIONS = (
         scope="transfers:write",
         body=NewBatch,
         key="required",
-        refusals=("batch-refused",),
+        refusals=("rate-limited", "batch-refused"),
     ),
     Operation(
         "GET",
