@@ -7,6 +7,7 @@ check is as strict as it was. `schemathesis.toml` beside the test puts these in 
 import json
 import os
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import schemathesis
@@ -79,6 +80,11 @@ def what_is_valid_is_accepted(
         if problem["code"] in _DECIDED_BY_STATE:
             return None
         if problem["code"] == "idempotency-key-missing" and _makes_money(case):
+            return None
+        headers: Mapping[str, str] = case.headers or {}
+        tags = headers.get("If-Match")
+        if problem["code"] == "malformed-request" and tags is not None and '"' not in tags:
+            # For headers it makes up letters and digits alone, which the pattern has no place for.
             return None
         errors = problem.get("errors", ())
         if errors and all(_is_beyond_schemas(error, case.body) for error in errors):
