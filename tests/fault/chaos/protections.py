@@ -168,10 +168,12 @@ ALONE: Mapping[str, Alone] = {
         _words("row-locks look-up funds-in-decide"),
         _words("version-check version-keys key-conflict funds-in-table"),
     ),
-    # The conflict rolls the attempt back, and the look-up of the next one tells the outcome.
+    # The conflict rolls the attempt back, and the next attempt looks the outcome up. A reader of the
+    # past waits for row locks and for nothing else, so without them its answers can change.
     "second layers": Alone(
         _words("version-check key-conflict"),
         _words("row-locks version-keys first-look-up"),
+        _words("changed-past wrong-window"),
     ),
     # The table can only refuse the whole, so what should be a 422 is a 500 that decides nothing.
     # And it sees a wallet as a group leaves it: in between it may have been below its limit.
