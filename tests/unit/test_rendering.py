@@ -214,9 +214,12 @@ async def test_a_refusal_is_a_problem_with_what_would_help() -> None:
 
 
 @pytest.mark.parametrize("reason", Reason)
-async def test_every_refusal_is_what_its_key_leads_to_but_a_reused_key(reason: Reason) -> None:
+async def test_every_refusal_is_stored_but_a_reused_key_and_a_changed_version(
+    reason: Reason,
+) -> None:
     answer = RENDERING.outcome(envelope(), Refused(reason, "No."))
-    assert answer.kept == (reason is not Reason.IDEMPOTENCY_KEY_REUSED)
+    not_stored = {Reason.IDEMPOTENCY_KEY_REUSED, Reason.VERSION_CHANGED}
+    assert answer.kept == (reason not in not_stored)
     shown = orjson.loads(answer.body)
     assert (shown["code"], shown["status"], shown["detail"]) == (reason, answer.status, "No.")
 
