@@ -168,8 +168,8 @@ ALONE: Mapping[str, Alone] = {
         _words("row-locks look-up funds-in-decide"),
         _words("version-check version-keys key-conflict funds-in-table"),
     ),
-    # The conflict rolls the attempt back, and the next attempt looks the outcome up. A reader of the
-    # past waits for row locks and for nothing else, so without them its answers can change.
+    # The conflict rolls the attempt back, and the next attempt looks the outcome up. A reader of
+    # the past waits for row locks and for nothing else, so without them its answers can change.
     "second layers": Alone(
         _words("version-check key-conflict"),
         _words("row-locks version-keys first-look-up"),
