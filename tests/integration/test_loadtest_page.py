@@ -47,16 +47,16 @@ class Page:
             assert (await response.json())["success"] is True
 
     async def until_running(self, *, transfers: int = 1) -> None:
-        """Wait until transfers of this run were answered, as the process of the page knows."""
+        """Wait until users have been there for a while and transfers of this run were answered."""
 
         async def runs() -> bool:
             # Until then the statistics are those of the run before.
-            if (await self.status())["state"] != "running":
+            if float((await self.status())["seconds"]) <= 1.5:
                 return False
             async with self._session.get("/stats/requests") as response:
-                stats = (await response.json())["stats"]
-            answered = [row["num_requests"] for row in stats if row["name"] == "/transfers"]
-            return sum(map(int, answered)) >= transfers
+                known = await response.json()
+            paid = [row["num_requests"] for row in known["stats"] if row["name"] == "/transfers"]
+            return sum(map(int, paid)) >= transfers
 
         await until(runs, within_s=30)
 
