@@ -66,7 +66,17 @@ def run(directory: Path, faults: list[str], *arguments: str) -> list[str]:
     process = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "-p", "xdist", "-p", "tests.support.failures"),
-            *("-W", "error", "-p", "no:cacheprovider", "--rootdir", str(directory), *arguments),
+            # Without the summary of pytest itself, which cuts its lines, but not where CI is set.
+            *(
+                "-rN",
+                "-W",
+                "error",
+                "-p",
+                "no:cacheprovider",
+                "--rootdir",
+                str(directory),
+                *arguments,
+            ),
         ],
         cwd=directory,
         env=os.environ | {"PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"},
