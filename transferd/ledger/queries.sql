@@ -491,7 +491,7 @@ SELECT NULL, NULL, NULL, version FROM transferd.webhooks_version;
 
 -- name: record_deliveries
 -- The result of an attempt each, and with it the mark that the event was consumed. What was delivered
--- stays so, whatever a second message with the same event thinks; and a skip replaces no row.
+-- stays so when a second message brings the same event; and a skip replaces no row.
 INSERT INTO transferd.deliveries AS d (
     id, event_id, endpoint_id, event_type, status, attempts, response_status, error,
     response_excerpt, event, next_attempt_at, created_at, updated_at)

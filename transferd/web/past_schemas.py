@@ -1,20 +1,14 @@
-"""What may be asked about the past of a wallet, and a wallet as it was."""
+"""What may be asked about the past of a wallet, and how it is answered."""
 
-from datetime import datetime
 from typing import Annotated
 
-from pydantic import BaseModel, Field, RootModel
+from pydantic import Field, RootModel
 
-from transferd.domain.wallet import WalletStatus
 from transferd.web.fields import (
-    Balance,
-    CurrencyCode,
-    Id,
     InDigits,
-    NonNegative,
     Version,
 )
-from transferd.web.schemas import ListQuery, Query, Wallet
+from transferd.web.schemas import ListQuery, PastWallet, Query, Wallet
 from transferd.web.times import QueryTime
 
 _NOT_REACHED = (
@@ -70,24 +64,6 @@ class WalletQuery(Query):
             f" `wallet-not-found`.{_NOT_REACHED}{_DIGITS} Not to be combined with `min_version`."
         ),
     ] = None
-
-
-class PastWallet(BaseModel):
-    """A wallet before an instant: without `metadata`, which have no history."""
-
-    id: Id
-    user_id: Id | None
-    currency: CurrencyCode
-    balance: Balance
-    held: NonNegative
-    available: Annotated[
-        Balance | None, Field(description="balance - held + overdraft_limit; null: no limit.")
-    ]
-    overdraft_limit: NonNegative
-    status: WalletStatus
-    version: Version
-    updated_at: datetime
-    created_at: datetime
 
 
 class WalletAnswer(RootModel[Wallet | PastWallet]):

@@ -186,8 +186,8 @@ class User(BaseModel):
     created_at: datetime
 
 
-class Wallet(BaseModel):
-    """A wallet. Money in minor units; `available` and limit do not apply to a funding wallet."""
+class PastWallet(BaseModel):
+    """A wallet before an instant: without `metadata`, which have no history."""
 
     id: Id
     user_id: Id | None
@@ -202,6 +202,11 @@ class Wallet(BaseModel):
     version: Version
     updated_at: datetime
     created_at: datetime
+
+
+class Wallet(PastWallet):
+    """A wallet. Money in minor units; `available` and limit do not apply to a funding wallet."""
+
     metadata: Metadata
 
 
