@@ -26,11 +26,12 @@ from transferd.ledger.migrate import migrate
 READY_S = patient_s(20.0)
 _POLL_S = 0.05
 _ANSWER_S = patient_s(1.0)
-# Retries that come within a round, and receivers in this process.
+# Retries that come within a round, and enough of them: on a busy machine the receiver, which is in
+# this process, may not answer in time for a minute.
 _SETTINGS = {
     "TRANSFERD_AUTH": "off",
     "TRANSFERD_NOTIFY_LOG": "false",
-    "TRANSFERD_NOTIFY_RETRY_DELAYS_S": "0.2,0.5,1",
+    "TRANSFERD_NOTIFY_RETRY_DELAYS_S": "0.2,0.5,1,2,4,8,16",
     "TRANSFERD_WEBHOOK_ALLOW_HTTP": "true",
     "TRANSFERD_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
 }
