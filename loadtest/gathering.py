@@ -34,6 +34,7 @@ class WorkerSide:
         self._runner = runner
         self._begin = begin
         self._world: World | None = None
+        self._is_collected = False
         self._end = end
         events: Any = runner.environment.events
         events.report_to_master.add_listener(
@@ -43,9 +44,13 @@ class WorkerSide:
         runner.register_message(_COLLECT, self._stop)
 
     def start(self) -> None:
-        """The users come now: with the master's options, which came after the world."""
-        if self._world is not None:
-            self._begin(self._world)
+        """A spawn message arrived, with the master's options; the world arrived before it."""
+        if self._world is None:
+            return
+        self._begin(self._world)
+        if self._is_collected:
+            # The collect message overtook the first spawn message: this worker sent nothing.
+            self.report()
 
     def report(self) -> None:
         """Send the history, once."""
@@ -70,9 +75,12 @@ class WorkerSide:
         data = msg.data
         start = {name: State(*state) for name, state in data.pop("start").items()}
         self._world = World(**data, start=start)
+        self._is_collected = False
 
     def _stop(self, **_: Any) -> None:
-        # Stopping ends with the event at which the report is sent; without users there is none.
+        # stop() fires the event that sends the report, but does nothing in a worker whose users
+        # Locust has not started yet. Users that start after the report send nothing.
+        self._is_collected = True
         self._runner.stop()
         self.report()
 

@@ -235,6 +235,7 @@ class Run:
         if self.state != "running":
             return None
         self.state = "finished"
+        Teller.session.is_over = True
         return self.history, self._cpu.own_s
 
     def _finish(self) -> None:

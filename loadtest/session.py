@@ -30,6 +30,8 @@ class Session:
     log: Callable[[Violation], None]
     # Tells processes apart, so that no two make the same key.
     process: str
+    # The worker has sent its history: the audit would not know of a later request.
+    is_over: bool = False
     _keys: Any = field(default_factory=count)
 
     def new_key(self) -> str:
