@@ -7,6 +7,7 @@ from typing import Any, ClassVar, cast
 import gevent
 import orjson
 from locust import FastHttpUser
+from locust.exception import StopUser
 
 from loadtest.api import traceparent
 from loadtest.session import NO_ANSWER, Answer, JsonObject, Session, read_answer
@@ -73,7 +74,10 @@ class Teller(FastHttpUser):
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request; the judge's word is counted by Locust."""
+        """One request, counted by Locust under the name that the judge returns."""
+        if self.session.is_over:
+            # Locust can start users of a run that was already stopped.
+            raise StopUser
         sampled = random.random() < self.session.options.trace_ratio
         sent: dict[str, str] = {"traceparent": traceparent(sampled=sampled)}
         if self.session.options.api_key:
