@@ -8,12 +8,13 @@ from uuid import uuid4
 
 import orjson
 
-from loadtest.session import Answer, JsonObject
-from loadtest.truth.violations import (
+from loadtest.proof.answers import JsonObject
+from loadtest.proof.violations import (
     BAD_REQUEST_TAKEN,
     SERVER_ERROR_ON_BAD_REQUEST,
     WRONG_ANSWER,
 )
+from loadtest.session import Answer
 from loadtest.world import World
 
 JSON: Final = "application/json"

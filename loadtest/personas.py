@@ -9,17 +9,16 @@ from locust import tag, task
 
 from loadtest.attacks import ATTACKS, Attack, complaint_about, wrong_key
 from loadtest.looker import Looker
-from loadtest.session import Answer, JsonObject
-from loadtest.teller import Judge, Teller, at_once, failure_of
-from loadtest.truth.checks import (
-    REFUSALS_OF_BATCHES,
-    REFUSALS_OF_REVERSALS,
+from loadtest.proof.answers import REFUSALS_OF_BATCHES, REFUSALS_OF_REVERSALS, JsonObject
+from loadtest.proof.complaints import (
     batch_complaint,
     refusal_complaint,
     transfer_complaint,
 )
-from loadtest.truth.history import Request
-from loadtest.truth.violations import WRONG_ANSWER
+from loadtest.proof.history import Request
+from loadtest.proof.violations import WRONG_ANSWER
+from loadtest.session import Answer
+from loadtest.teller import Judge, Teller, at_once, failure_of
 
 _SMALL_MINOR = 5_000
 _LARGE_MINOR = 50_000_000

@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from loadtest.api import Api, Reply, ServiceError, side_by_side
+from loadtest.audit import Tell, expect, read_states
 from loadtest.scenarios import Scenario
-from loadtest.truth.audit import Tell, expect, read_states
 from loadtest.world import World
 
 # What each part begins with, in minor units: shoppers can pay some hundred times.

@@ -9,20 +9,19 @@ import orjson
 from locust import FastHttpUser
 
 from loadtest.api import traceparent
-from loadtest.session import NO_ANSWER, Answer, JsonObject, Session, read_answer
-from loadtest.truth.audit import difference
-from loadtest.truth.checks import (
+from loadtest.audit import replay_violation
+from loadtest.proof.answers import (
+    BACK_PRESSURE,
+    IN_PROGRESS,
     REFUSALS_OF_TRANSFERS,
-    TURNED_AWAY,
-    refusal_complaint,
-    transfer_complaint,
+    REPLAYED,
+    JsonObject,
+    change_of,
 )
-from loadtest.truth.history import History, Request
-from loadtest.truth.violations import (
-    CHANGED_REPLAY,
-    DOUBLED_TRANSFER,
-    WRONG_ANSWER,
-)
+from loadtest.proof.complaints import refusal_complaint, transfer_complaint
+from loadtest.proof.history import Answered, History, Request
+from loadtest.proof.violations import CHANGED_REPLAY, DOUBLED_TRANSFER, WRONG_ANSWER
+from loadtest.session import NO_ANSWER, Answer, Session, read_answer
 from loadtest.world import World
 
 # A client that gives up leaves the rest to the audit, which asks once more.
@@ -138,18 +137,13 @@ class Teller(FastHttpUser):
         """Send an answered request again: the same bytes have to come back."""
 
         def judge(answer: Answer) -> tuple[str, str | None]:
-            complaint = None
-            if answer.status != status or answer.content != content:
-                complaint = f"{status} became {answer.status}: " + difference(
-                    content, answer.content
-                )
-            elif not answer.is_replay:
-                complaint = "repeated, and not marked as a replay"
-            if complaint is not None:
-                self.session.violated(
-                    CHANGED_REPLAY, f"{request.path} with key {request.key}: {complaint}"
-                )
-            return "(replayed)", complaint
+            found = replay_violation(
+                Answered(request, status, content),
+                answer.status,
+                answer.content,
+                answer.headers.get(REPLAYED, ""),
+            )
+            return "(replayed)", self.complain(found.kind, found.text) if found else None
 
         self.ask(
             "POST",
@@ -248,9 +242,9 @@ class Teller(FastHttpUser):
         if originals > 1:
             self.complain(DOUBLED_TRANSFER, f"{request.key} was executed {originals} times")
         for other in final[1:]:
-            if other.content != first.content:
-                text = difference(first.content, other.content)
-                self.complain(CHANGED_REPLAY, f"{request.key}, sent at once: {text}")
+            change = change_of((first.status, first.content), (other.status, other.content))
+            if change is not None:
+                self.complain(CHANGED_REPLAY, f"{request.key}, sent at once: {change}")
         self.history.settled(request, first.status, first.content)
         if first.status == 201 and transfer_complaint(body, first.body) is None:
             self.history.transferred(first.body)
@@ -267,18 +261,18 @@ def at_once(calls: Sequence[Callable[[], object]]) -> None:
 
 
 def _aside(answer: Answer) -> str:
-    if answer.status == 429 and answer.code in TURNED_AWAY:
+    if answer.status == 429 and answer.code in BACK_PRESSURE:
         return " (turned away)"
-    if answer.code == "request-in-progress":
+    if answer.code == IN_PROGRESS:
         return " (in progress)"
     return ""
 
 
 def failure_of(answer: Answer) -> str | None:
     """What is wrong with an answer that is none of the business's; back-pressure is no failure."""
-    if answer.status == 429 and answer.code in TURNED_AWAY:
+    if answer.status == 429 and answer.code in BACK_PRESSURE:
         return None if answer.headers.get("retry-after") else "429 without Retry-After"
-    if answer.code == "request-in-progress":
+    if answer.code == IN_PROGRESS:
         return None
     if answer.status == 0:
         return "no answer"

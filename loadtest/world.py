@@ -3,18 +3,12 @@
 import random
 from dataclasses import dataclass, field
 
+from loadtest.proof.record import State
+
 # A ring as small as this makes groups in which each wallet pays and is paid.
 RING_WALLETS = 16
 # Of a scenario with a hot wallet, this share of the payments go to it.
 HOT_SHARE = 0.8
-
-
-@dataclass(frozen=True)
-class State:
-    """A wallet at one moment. Money in minor units."""
-
-    balance_minor: int
-    version: int
 
 
 @dataclass

@@ -6,10 +6,10 @@ import orjson
 import pytest
 
 from loadtest.attacks import ATTACKS, WRONG_KEYS, Attack, complaint_about, wrong_key
-from loadtest.session import Answer
-from loadtest.truth.audit import difference, replay_violation
-from loadtest.truth.history import Answered, Request
-from loadtest.truth.violations import (
+from loadtest.audit import replay_violation
+from loadtest.proof.answers import change_of
+from loadtest.proof.history import Answered, Request
+from loadtest.proof.violations import (
     BAD_REQUEST_TAKEN,
     CHANGED_REPLAY,
     LOST_TRANSFER,
@@ -20,6 +20,7 @@ from loadtest.truth.violations import (
     Violation,
     Violations,
 )
+from loadtest.session import Answer
 from loadtest.world import World
 from transferd.web.problems import TYPES
 
@@ -34,9 +35,9 @@ SAMPLE = Answered(Request("/transfers", "k1", b"{}"), 201, b'{"id":"1","amount":
         (201, SAMPLE.answer, "true", None),
         (200, SAMPLE.answer, "true", "201 became 200"),
         (409, b'{"code":"request-in-progress"}', "", "201 became 409"),
-        (201, b'{"id":"2","amount":5}', "true", "id '1' became '2' in the repeated answer"),
-        (201, b'{"amount":5,"id":"1"}', "true", "in the repeated answer"),
-        (201, SAMPLE.answer + b"\n", "true", "in the repeated answer"),
+        (201, b'{"id":"2","amount":5}', "true", "id '1' became '2' when repeated"),
+        (201, b'{"amount":5,"id":"1"}', "true", "when repeated"),
+        (201, SAMPLE.answer + b"\n", "true", "when repeated"),
         (201, b"", "true", "became b''"),
         (201, SAMPLE.answer, "", "not marked as a replay"),
         (201, SAMPLE.answer, "false", "not marked as a replay"),
@@ -70,13 +71,20 @@ def test_a_replay_has_the_status_and_the_bytes_of_the_first_answer(
     ],
 )
 def test_the_first_difference_is_told(first: object, second: object, text: str) -> None:
-    assert difference(orjson.dumps(first), orjson.dumps(second)) == text
+    change = change_of((201, orjson.dumps(first)), (201, orjson.dumps(second)))
+    assert change == f"{text} when repeated"
 
 
 def test_a_difference_of_what_is_no_json_is_told_in_its_first_bytes() -> None:
-    assert difference(b"<html>", b'{"a":1}') == """b'<html>' became b'{"a":1}'"""
-    long = difference(b"x" * 500, b"")
-    assert long == f"{b'x' * 80!r} became b''"
+    change = change_of((200, b"<html>"), (200, b'{"a":1}'))
+    assert change == """b'<html>' became b'{"a":1}' when repeated"""
+    long = change_of((200, b"x" * 500), (200, b""))
+    assert long == f"{b'x' * 80!r} became b'' when repeated"
+
+
+def test_answers_with_the_same_bytes_are_the_same() -> None:
+    assert change_of((201, b"{}"), (201, b"{}")) is None
+    assert change_of((201, b"{}"), (200, b"{}")) == "201 became 200"
 
 
 # Attacks

@@ -9,10 +9,11 @@ import pytest
 from hypothesis import event, given
 from hypothesis import strategies as st
 
-from tests.fault.chaos.checker import check
-from tests.fault.chaos.records import Delivery, Kind, Operation, TransferRow
-from tests.unit.chaos_plants import deliver_again, drop_row, refuse
-from tests.unit.chaos_rounds import Round, random_round
+from loadtest.proof.check import check
+from loadtest.proof.record import Delivery, Entry, Kind, Operation, TransferRow
+from tests.unit.edits import answer, deliver_again, drop_row, refuse
+from tests.unit.load_test_view import LoadTestView
+from tests.unit.true_rounds import NEW, STRANGER, Round, random_round
 
 # Returns the kinds that must tell of it; none where the round has nothing to break that way.
 Mutation = Callable[[Round, Random], set[str]]
@@ -34,13 +35,13 @@ def some_key(done: Round, random: Random, status: int, tries_min: int = 1) -> Op
 
 def drop_a_transfer(done: Round, random: Random) -> set[str]:
     drop_row(done, some_row(done, random).id)
-    return {"version-gap", "lost"}
+    return {"version-gap", "lost-transfer"}
 
 
 def double_a_transfer(done: Round, random: Random) -> set[str]:
-    twin = replace(some_row(done, random), id="new")
+    twin = replace(some_row(done, random), id=NEW)
     done.edit(transfers=[*done.ledger.transfers, twin])
-    return {"doubled", "invented", "version-gap"}
+    return {"doubled-transfer", "invented-transfer", "version-gap"}
 
 
 def change_an_amount(done: Round, random: Random) -> set[str]:
@@ -69,14 +70,19 @@ def change_a_balance(done: Round, random: Random) -> set[str]:
 
 
 def change_a_wallet(done: Round, random: Random) -> set[str]:
-    wallet = random.choice(list(done.ledger.wallets))
-    name, kind = random.choice((("balance", "wrong-balance"), ("version", "version-gap")))
-    done.edit_wallet(wallet.id, **{name: getattr(wallet, name) + random.choice((-1, 1))})
-    return {kind}
+    wallet, by = random.choice(list(done.ledger.wallets)), random.choice((-1, 1))
+    if random.random() < 0.5:
+        done.edit_wallet(wallet.id, balance=wallet.balance + by)
+        return {"wrong-balance"}
+    done.edit_wallet(wallet.id, version=wallet.version + by)
+    is_older = wallet.version + by < done.ledger.before[wallet.id].version
+    return {"stale-read" if is_older else "version-gap"}
 
 
 def drop_an_outcome(done: Round, random: Random) -> set[str]:
-    status, kind = random.choice(((201, "lost"), (422, "lost-refusal"), (409, "lost-refusal")))
+    status, kind = random.choice(
+        ((201, "lost-transfer"), (422, "lost-refusal"), (409, "lost-refusal"))
+    )
     operation = some_key(done, random, status)
     if operation is None or done.ledger.outcomes.get(operation.key, (0,))[0] != status:
         return set()
@@ -92,7 +98,7 @@ def swap_two_outcomes(done: Round, random: Random) -> set[str]:
     mine, other = outcomes[first.key], outcomes[second.key]
     done.edit_outcome(first.key, *other)
     done.edit_outcome(second.key, *mine)
-    return {"doubled"}
+    return {"doubled-transfer"}
 
 
 def swap_two_events(done: Round, random: Random) -> set[str]:
@@ -120,7 +126,7 @@ def lose_an_event(done: Round, random: Random) -> set[str]:
 
 def invent_an_event(done: Round, random: Random) -> set[str]:
     row = some_row(done, random)
-    deliver_again(done, event_id="new", transfer="new", versions={row.source: 10_000})
+    deliver_again(done, event_id="e", transfer=NEW, versions={row.source: 10_000})
     return {"invented-event"}
 
 
@@ -155,8 +161,8 @@ def tell_of_nothing(done: Round, random: Random) -> set[str]:
     operation = some_key(done, random, 201)
     if operation is None:
         return set()
-    done.edit_body(operation.key, -1, id="new")
-    return {"lost", "doubled"}
+    done.edit_body(operation.key, -1, id=NEW)
+    return {"lost-transfer", "doubled-transfer"}
 
 
 def refuse_what_was_applied(done: Round, random: Random) -> set[str]:
@@ -174,7 +180,7 @@ def apply_what_was_refused(done: Round, random: Random) -> set[str]:
         return set()
     body = orjson.dumps({"id": row.id})
     done.edit_try(operation.key, -1, status=201, code="", body=body)
-    return {"doubled", "applied-but-refused", "wrong-answer"}
+    return {"doubled-transfer", "applied-but-refused", "wrong-answer"}
 
 
 def leave_it_open(done: Round, random: Random) -> set[str]:
@@ -226,12 +232,6 @@ def some_answer(done: Round, random: Random, kind: Kind) -> Operation | None:
     """A question about the past."""
     asked = [each for each in done.history if each.kind is kind]
     return random.choice(asked) if asked else None
-
-
-def answer(operation: Operation, **changes: object) -> None:
-    """Change members of its answer."""
-    body = orjson.loads(operation.tries[0].body)
-    operation.tries[0] = replace(operation.tries[0], body=orjson.dumps(body | changes))
 
 
 def change_a_past_wallet(done: Round, random: Random) -> set[str]:
@@ -305,32 +305,12 @@ def set_the_clock_back(done: Round, random: Random) -> set[str]:
 
 
 MUTATIONS: list[Mutation] = [
-    change_a_past_wallet,
-    answer_otherwise_later,
-    lose_an_entry,
-    repeat_an_entry,
-    commit_after_the_answer,
-    set_the_clock_back,
-    drop_a_transfer,
-    double_a_transfer,
-    change_an_amount,
-    change_a_side,
-    bump_a_version,
-    change_a_balance,
-    change_a_wallet,
-    drop_an_outcome,
-    swap_two_outcomes,
-    swap_two_events,
-    lose_an_event,
-    invent_an_event,
-    alter_a_replay,
-    unmark_a_replay,
-    tell_something_else,
-    tell_of_nothing,
-    refuse_what_was_applied,
-    apply_what_was_refused,
-    leave_it_open,
-    ask_for_it_last,
+    *(change_a_past_wallet, answer_otherwise_later, lose_an_entry, repeat_an_entry),
+    *(commit_after_the_answer, set_the_clock_back, drop_a_transfer, double_a_transfer),
+    *(change_an_amount, change_a_side, bump_a_version, change_a_balance, change_a_wallet),
+    *(drop_an_outcome, swap_two_outcomes, swap_two_events, lose_an_event, invent_an_event),
+    *(alter_a_replay, unmark_a_replay, tell_something_else, tell_of_nothing),
+    *(refuse_what_was_applied, apply_what_was_refused, leave_it_open, ask_for_it_last),
     read_another_version,
 ]
 
@@ -342,4 +322,42 @@ def test_whatever_a_mutation_breaks_is_noticed(mutation: Mutation, seed: int) ->
     done = random_round(random, operations=25)
     expected = mutation(done, random) if done.ledger.transfers else set()
     event("broken" if expected else "nothing to break that way")
-    assert expected <= {anomaly.kind for anomaly in check(done.history, done.ledger)}
+    assert expected <= {each.kind for each in check(done.history, done.ledger)}
+
+
+# What a load test reads: the statement of one wallet, with one entry that is wrong.
+
+Row = Callable[[Entry, int], list[Entry]]
+ROWS: dict[str, Row] = {
+    "dropped": lambda entry, by: [],
+    "repeated": lambda entry, by: [entry, entry],
+    "of a stranger": lambda entry, by: [entry._replace(transfer=STRANGER)],
+    "no transfer": lambda entry, by: [entry._replace(transfer=None)],
+    "another amount": lambda entry, by: [entry._replace(amount_minor=entry.amount_minor + by)],
+    "another balance": lambda entry, by: [
+        entry._replace(balance_after_minor=entry.balance_after_minor + by)
+    ],
+    "another version": lambda entry, by: [entry._replace(version=entry.version + by)],
+}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
+@given(seed=st.integers(0, 2**32), by=st.sampled_from((-(2**40), -2, -1, 1, 2, 2**40)))
+def test_no_single_wrong_entry_escapes_the_load_test(row: Row, seed: int, by: int) -> None:
+    random = Random(seed)
+    view = LoadTestView(random_round(random, operations=12))
+    assert view.violations() == []
+    entries = random.choice([each for each in view.statements.values() if each] or [[]])
+    if entries:
+        place = random.randrange(len(entries))
+        entries[place : place + 1] = row(entries[place], by)
+        assert view.violations() != []
+
+
+@given(seed=st.integers(0, 2**32))
+def test_no_transfer_that_was_not_told_escapes_the_load_test(seed: int) -> None:
+    view = LoadTestView(random_round(Random(seed), operations=12))
+    if view.history.acknowledged_total:
+        size = len(view.history.acknowledged) // view.history.acknowledged_total
+        del view.history.acknowledged[:size]
+        assert view.kinds() == {"invented-transfer"}
