@@ -65,58 +65,34 @@ def assert_acknowledged(history: History, *numbers: int) -> None:
     ]
 
 
-# Requests
+# Requests and samples
 
 
-def test_a_request_is_open_until_it_is_settled() -> None:
+def test_a_request_is_open_until_it_is_settled_and_then_a_sample() -> None:
     history = told()
-    history.sent(request(1))
-    history.sent(request(2))
-    assert history.open == {"key-1": request(1), "key-2": request(2)}
+    for number in (1, 1, 2, 3):
+        history.sent(request(number))
+    assert history.open == {f"key-{number}": request(number) for number in (1, 2, 3)}
     history.settled(request(1), 201, b"done")
-    assert list(history.open) == ["key-2"]
+    # Nothing became of this one: it is neither open nor a sample.
+    history.nothing_happened(request(2))
+    assert list(history.open) == ["key-3"]
     assert history.samples == [Answered(request(1), 201, b"done")]
+    # What was never sent can be settled.
+    history.nothing_happened(request(4))
+    history.settled(request(4), 422, b"no")
+    assert list(history.open) == ["key-3"]
 
 
-def test_a_request_of_which_nothing_became_is_neither_open_nor_a_sample() -> None:
-    history = told()
-    history.sent(request(1))
-    history.nothing_happened(request(1))
-    assert history.open == {}
-    assert history.samples == []
-
-
-def test_a_request_that_is_sent_again_is_open_once() -> None:
-    history = told()
-    history.sent(request(1))
-    history.sent(request(1))
-    history.settled(request(1), 422, b"no")
-    assert history.open == {}
-
-
-def test_what_was_never_sent_can_be_settled() -> None:
-    history = told()
-    history.nothing_happened(request(1))
-    history.settled(request(1), 201, b"")
-    assert history.open == {}
-
-
-# Samples
-
-
-def test_every_answer_is_a_sample_as_long_as_there_is_room() -> None:
-    history = told()
-    for number in range(SAMPLES_MAX):
-        history.settled(request(number), 201, b"")
-    assert [each.request for each in history.samples] == [
-        request(number) for number in range(SAMPLES_MAX)
-    ]
-
-
-def test_beyond_that_they_are_a_random_share_of_all() -> None:
+def test_samples_are_a_random_share_of_all() -> None:
     history = told()
     for number in range(10 * SAMPLES_MAX):
         history.settled(request(number), 201, b"")
+        if number == SAMPLES_MAX - 1:
+            # As long as there is room each answer is one.
+            assert [each.request.key for each in history.samples] == [
+                f"key-{n}" for n in range(SAMPLES_MAX)
+            ]
     assert len(history.samples) == SAMPLES_MAX
     numbers = [int(each.request.key.removeprefix("key-")) for each in history.samples]
     assert len(set(numbers)) == SAMPLES_MAX
@@ -150,37 +126,26 @@ def test_each_answer_has_the_same_chance(
     )
 
 
-# Versions
-
-
-def test_of_a_wallet_that_nobody_was_told_of_any_version_will_do() -> None:
-    assert told().version_of("ada") == -1
+# Versions and transfers
 
 
 def test_versions_only_grow() -> None:
     history = told()
+    assert history.version_of("ada") == -1
     seen = []
     for version in (0, 4, 2, 4, 5):
         history.saw("ada", version)
         seen.append(history.version_of("ada"))
     assert seen == [0, 4, 4, 4, 5]
-    assert history.version_of("bob") == -1
 
 
-def test_a_transfer_tells_the_version_of_its_source() -> None:
+def test_transfers_are_remembered_in_order_and_tell_the_version_of_their_source() -> None:
     history = told(3, 9, 7)
+    assert_acknowledged(history, 3, 9, 7)
+    assert history.acknowledged_total == 3
+    assert list(history.recent) == [transfer(3), transfer(9), transfer(7)]
     assert history.version_of("ada") == 9
     assert history.version_of("bob") == -1
-
-
-# Transfers
-
-
-def test_what_was_transferred_is_remembered_in_order() -> None:
-    history = told(1, 2, 3)
-    assert_acknowledged(history, 1, 2, 3)
-    assert history.acknowledged_total == 3
-    assert list(history.recent) == [transfer(1), transfer(2), transfer(3)]
 
 
 def test_beyond_its_bound_it_only_counts(monkeypatch: pytest.MonkeyPatch) -> None:
