@@ -8,7 +8,6 @@ from uuid import uuid4
 
 import orjson
 
-from loadtest.proof.answers import JsonObject
 from loadtest.proof.violations import (
     BAD_REQUEST_TAKEN,
     SERVER_ERROR_ON_BAD_REQUEST,
@@ -35,14 +34,7 @@ class Attack:
 
 
 def _transfer(world: World, **changes: object) -> bytes:
-    source, destination = world.payment()
-    body: JsonObject = {
-        "source_wallet_id": source,
-        "destination_wallet_id": destination,
-        "amount": 1,
-        "currency": world.currency,
-    }
-    return orjson.dumps(body | changes)
+    return orjson.dumps(world.transfer_body(*world.payment(), 1) | changes)
 
 
 _INVALID = {422: "invalid-request"}

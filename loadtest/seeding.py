@@ -101,12 +101,8 @@ class Seeding:
         )
 
         def fill(wallet_id: str) -> None:
-            body = {
-                "source_wallet_id": funding,
-                "destination_wallet_id": wallet_id,
-                "amount": wanted[wallet_id] - world.start[wallet_id].balance_minor,
-                "currency": self._currency,
-            }
+            missing = wanted[wallet_id] - world.start[wallet_id].balance_minor
+            body = world.transfer_body(funding, wallet_id, missing)
             key = f"{world.run}-fill-{random.getrandbits(64):x}"
             reply = self._api.post("/transfers", orjson.dumps(body), key)
             _expect_permission(reply)

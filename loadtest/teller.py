@@ -160,6 +160,10 @@ class Teller(FastHttpUser):
             return self.complain(WRONG_ANSWER, f"{failure} for a good request")
         return failure
 
+    def wrong(self, request: Request, complaint: str | None) -> str | None:
+        """Record a complaint about the answer to a request, if there is one; it, for Locust."""
+        return complaint and self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
+
     def complain(self, kind: str, text: str) -> str:
         """Record a violation; the text, for Locust."""
         self.session.violated(kind, text)
@@ -191,14 +195,11 @@ class Teller(FastHttpUser):
                     version = answer.body["source_version"]
                     if version <= floor:
                         complaint = f"source_version {version}, and {floor} was told before"
-                if complaint is not None:
-                    return "", self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
-                self.history.transferred(answer.body)
-                return "", None
-            complaint = refusal_complaint(body["amount"], answer.body)
-            if complaint is not None:
-                return "(refused)", self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
-            return "(refused)", None
+                wrong = self.wrong(request, complaint)
+                if wrong is None:
+                    self.history.transferred(answer.body)
+                return "", wrong
+            return "(refused)", self.wrong(request, refusal_complaint(body["amount"], answer.body))
 
         return judge
 
@@ -210,9 +211,7 @@ class Teller(FastHttpUser):
         def judge(answer: Answer) -> tuple[str, str | None]:
             name, complaint = "(replayed)" if answer.is_replay else "", None
             if answer.status == 201:
-                complaint = transfer_complaint(body, answer.body)
-                if complaint is not None:
-                    complaint = self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
+                complaint = self.wrong(request, transfer_complaint(body, answer.body))
             elif not answer.is_replay:
                 name = "(refused)"
             return name, complaint

@@ -3,6 +3,7 @@
 import random
 from dataclasses import dataclass, field
 
+from loadtest.proof.answers import JsonObject
 from loadtest.proof.record import State
 
 # A ring as small as this makes groups in which each wallet pays and is paid.
@@ -55,6 +56,15 @@ class World:
         if random.random() < 0.5:
             return source, random.choice(self.merchants)
         return source, self._other_than(source)
+
+    def transfer_body(self, source: str, destination: str, amount_minor: int) -> JsonObject:
+        """What asks for a transfer."""
+        return {
+            "source_wallet_id": source,
+            "destination_wallet_id": destination,
+            "amount": amount_minor,
+            "currency": self.currency,
+        }
 
     def merchant(self) -> str:
         """A merchant; with a hot wallet that is it."""

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fault.chaos.faults import FAULTS
-from tests.fault.chaos.topology import Topology, chaos_topology
+from tests.fault.chaos.topology import ChaosTopology, chaos_topology
 from tests.support.api import Api
 from tests.support.proxy import Cut, Flow, Full, Proxy
 from tests.support.waiting import SLOWNESS, patient_s, until
@@ -44,7 +44,7 @@ _IMPATIENT = {
 class Scene:
     """The topology, a client behind Nginx, and two wallets of which the first one pays."""
 
-    topology: Topology
+    topology: ChaosTopology
     api: Api
     ada: str
     bob: str

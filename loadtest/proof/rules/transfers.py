@@ -38,10 +38,10 @@ class Matching:
             text = f"transfer {transfer} stands twice in wallet {wallet}"
             yield Violation(DOUBLED_TRANSFER, text)
         self._sides[transfer] = self._sides.get(transfer, 0) | side
-        if transfer not in self._told:
+        answers = self._told.get(transfer)
+        if answers is None:
             self.unknown.add(transfer)
-            return
-        for told in self._told[transfer]:
+        for told in answers or ():
             if not _is_as_told(wallet, entry, told):
                 text = f"transfer {transfer}: told {told}, wallet {wallet} has {entry}"
                 yield Violation(WRONG_ANSWER, text)

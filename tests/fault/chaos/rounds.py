@@ -17,7 +17,7 @@ from tests.fault.chaos.client import READS, Client, is_open
 from tests.fault.chaos.faults import FAULTS, Planned
 from tests.fault.chaos.faults import strike as strike_of
 from tests.fault.chaos.races import RACES
-from tests.fault.chaos.topology import Topology
+from tests.fault.chaos.topology import ChaosTopology
 from tests.support.api import Api
 from tests.support.receivers import Answer, Receiver, receiving
 from transferd.devstack import StackError
@@ -93,7 +93,7 @@ Act = Callable[[Client, Result], Awaitable[float]]
 class Stage:
     """A topology with a receiver of all its events, on which rounds are played."""
 
-    def __init__(self, topology: Topology, receiver: Receiver, books: Books) -> None:
+    def __init__(self, topology: ChaosTopology, receiver: Receiver, books: Books) -> None:
         self.topology = topology
         self._receiver = receiver
         self.books = books
@@ -276,7 +276,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(topology: Topology) -> AsyncIterator[Stage]:
+async def stage(topology: ChaosTopology) -> AsyncIterator[Stage]:
     """Ready for rounds."""
     async with receiving() as receiver:
         stand = Stage(topology, receiver, Books(topology.postgres.url))

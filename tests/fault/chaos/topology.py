@@ -10,8 +10,8 @@ import aiohttp
 import asyncpg
 from redis.asyncio import Redis
 
-from loadtest import program, topology
-from loadtest.topology import Plan, migrated
+from loadtest.program import until_ready
+from loadtest.topology import Plan, Topology, migrated, topology
 from tests.fault.chaos import database_clock
 from tests.fault.chaos.removals import remove_constraints
 from tests.fault.chaos.skewed import write_offset
@@ -35,7 +35,7 @@ _SETTINGS = {
 _STARVED_BYTES = 256 * 1024
 
 
-class Topology:
+class ChaosTopology:
     """Made by `chaos_topology`.
 
     Parts are named replica-1, replica-2 and so on, worker, postgres, redis and rabbitmq. Links are
@@ -46,7 +46,7 @@ class Topology:
 
     def __init__(
         self,
-        whole: topology.Topology,
+        whole: Topology,
         links: dict[str, Proxy],
         directory: Path,
         limits: str,
@@ -186,7 +186,7 @@ class Topology:
         Raises StackError with what the last ones said.
         """
         programs = list(self.programs.values())
-        return await program.until_ready(programs, within_s, answer_s=_ANSWER_S)
+        return await until_ready(programs, within_s, answer_s=_ANSWER_S)
 
     async def is_ready(self, name: str) -> bool:
         """Whether a replica or the worker says that it is ready."""
@@ -230,7 +230,7 @@ async def chaos_topology(
     replicas: int = 2,
     limits: str = "",
     report: Callable[[str], None] = print,
-) -> AsyncIterator[Topology]:
+) -> AsyncIterator[ChaosTopology]:
     """Everything, ready. Logs go to the directory; `limits` are for TRANSFERD_LIMITS.
 
     Raises StackError.
@@ -252,10 +252,8 @@ async def chaos_topology(
         for name in (*(f"replica-{n + 1}" for n in range(replicas)), "worker"):
             write_offset(_clock(directory, name), 0.0)
         plan = Plan(replicas, limits, _SETTINGS, link, _prepare, command, READY_S)
-        whole = await exits.enter_async_context(
-            topology.topology(directory, directory, plan, report)
-        )
-        chaos = Topology(whole, links, directory, limits, without)
+        whole = await exits.enter_async_context(topology(directory, directory, plan, report))
+        chaos = ChaosTopology(whole, links, directory, limits, without)
         took_s = asyncio.get_running_loop().time() - began_s
         report(f"{whole!r} behind {whole.url}: {took_s:.1f} s to start")
         yield chaos
