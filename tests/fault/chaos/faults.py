@@ -19,8 +19,6 @@ _HOUR_S = 3600.0
 _FOR_EVER = 1_000_000
 # There and back well below the 0.25 s after which Redis would be given up.
 _DELAY_S = 0.04
-# From the end of a fault to the next one, at least: everything should be as usual in between.
-_CALM_S = (1.0, 3.0)
 
 
 @dataclass(frozen=True)
@@ -327,23 +325,3 @@ async def strike(planned: Planned, topology: ChaosTopology, report: Callable[[st
     async with planned.fault.strike(topology, Random(planned.seed)) as said:
         report(f"{planned.fault.name}: {said}, for {planned.hold_s:.1f} s")
         await asyncio.sleep(planned.hold_s)
-
-
-def schedule(seed: int, names: Sequence[str], seconds: float) -> list[Planned]:
-    """What happens when in so many seconds: all the names in turn, each time in another order.
-
-    The times are for one after the other. The same arguments give the same plan. At least one is
-    planned, however short the time is.
-    """
-    random = Random(seed)
-    planned: list[Planned] = []
-    turn: list[str] = []
-    at_s = random.uniform(*_CALM_S)
-    while True:
-        turn = turn or random.sample(list(names), len(names))
-        fault = FAULTS[turn.pop()]
-        hold_s = random.uniform(*fault.hold_s)
-        if planned and at_s + hold_s > seconds:
-            return planned
-        planned.append(Planned(at_s, fault, hold_s, random.getrandbits(32)))
-        at_s += hold_s + random.uniform(*_CALM_S)

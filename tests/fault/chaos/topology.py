@@ -70,11 +70,6 @@ class ChaosTopology:
             "rabbitmq": stack.rabbitmq,
         }
 
-    @property
-    def parts(self) -> list[str]:
-        """The names of all that can be killed."""
-        return [*self.programs, *self.servers]
-
     async def kill(self, name: str) -> None:
         """SIGKILL to the part and all that it has started; it stays away until `restart`."""
         await (self.programs.get(name) or self.servers[name]).kill()
@@ -120,14 +115,6 @@ class ChaosTopology:
         async with self._redis() as client:
             await client.config_set("maxmemory", 0)
             await client.config_set("maxmemory-policy", "noeviction")
-
-    async def evict_redis(self, for_s: float = 0.5) -> None:
-        """Starve Redis for so long."""
-        await self.starve_redis()
-        try:
-            await asyncio.sleep(for_s)
-        finally:
-            await self.feed_redis()
 
     async def slow_commits(self, seconds: float) -> None:
         """Each COMMIT waits so long (0.1 s at most) before it writes to the disk; 0 ends it."""
@@ -187,12 +174,6 @@ class ChaosTopology:
         """
         programs = list(self.programs.values())
         return await until_ready(programs, within_s, answer_s=_ANSWER_S)
-
-    async def is_ready(self, name: str) -> bool:
-        """Whether a replica or the worker says that it is ready."""
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            return not await self.programs[name].complaint(session)
 
     async def counted(self, metric: str) -> float:
         """The sum of a counter over all replicas and labels."""
