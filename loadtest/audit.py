@@ -22,7 +22,7 @@ _PAGE = 200
 
 
 class Tell(Protocol):
-    """Somebody who watches: what is being done, how much of it is, out of how much."""
+    """Reports progress: what is being done, how much of it is done, out of how much."""
 
     def __call__(self, what: str, done: int, total: int) -> None: ...
 

@@ -24,8 +24,7 @@ _POLL_S = 0.01
 class Program:
     """`command` is asked for at each start. Opens with `async with`, which does not start it.
 
-    What ends although nobody stopped it is started again, as an init system does; `crashes` counts
-    that.
+    A process that ends by itself is started again, as an init system does; `crashes` counts that.
     """
 
     def __init__(
@@ -50,7 +49,7 @@ class Program:
 
     def __repr__(self) -> str:
         state = f"process {self.pid}" if self.pid else "not running"
-        return f"<Program {self.name} on port {self.port}, {state}>"
+        return f"<Program {self.name} on port {self.port}, {state}, log {self.log}>"
 
     async def __aenter__(self) -> "Program":
         return self
@@ -121,15 +120,6 @@ class Program:
         if self._child is not None:
             self._child.resume()
 
-    async def complaint(self, session: aiohttp.ClientSession, path: str = "/readyz") -> str:
-        """Why it is not ready; nothing if it is."""
-        try:
-            async with session.get(f"{self.url}{path}") as response:
-                said = "" if response.status == 200 else await response.text()
-        except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            said = str(error) or type(error).__name__
-        return f"{self!r}: {said} (log: {self.log})" if said else ""
-
     def _launch(self) -> None:
         self._child = launch(
             self._command(), log=self.log, cwd=Path.cwd(), environment=self._environment
@@ -151,9 +141,9 @@ class Program:
 
 
 async def until_ready(
-    programs: Sequence[Program], within_s: float, *, answer_s: float = 1.0, path: str = "/readyz"
+    urls: Mapping[str, str], within_s: float, *, answer_s: float = 1.0, path: str = "/readyz"
 ) -> float:
-    """Wait until each says that it is ready; how long that took in seconds.
+    """Wait until all of these, by their names, say that they are ready; how long that took.
 
     Raises StackError with what the last ones said.
     """
@@ -161,11 +151,21 @@ async def until_ready(
     began_s = clock()
     timeout = aiohttp.ClientTimeout(total=answer_s)
     async with aiohttp.ClientSession(timeout=timeout) as session:
-        while True:
-            complaints = await asyncio.gather(*(each.complaint(session, path) for each in programs))
-            said = [each for each in complaints if each]
-            if not said:
-                return clock() - began_s
+
+        async def complaint(name: str, url: str) -> str:
+            try:
+                async with session.get(f"{url}{path}") as response:
+                    said = "" if response.status == 200 else await response.text()
+            except (aiohttp.ClientError, OSError, TimeoutError) as error:
+                said = str(error) or type(error).__name__
+            return f"{name}: {said}" if said else ""
+
+        while said := [
+            each
+            for each in await asyncio.gather(*(complaint(*named) for named in urls.items()))
+            if each
+        ]:
             if clock() > began_s + within_s:
                 raise StackError(f"not ready within {within_s:g} s: {'; '.join(said)}")
             await asyncio.sleep(_POLL_S)
+    return clock() - began_s

@@ -100,7 +100,7 @@ async def topology(
                 for name in whole.replicas
             ]
             whole.nginx = await exits.enter_async_context(running_nginx(addresses))
-        await until_ready(list(whole.programs.values()), plan.ready_s)
+        await until_ready({repr(each): each.url for each in whole.programs.values()}, plan.ready_s)
         yield whole
 
 

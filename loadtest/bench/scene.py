@@ -124,7 +124,7 @@ class Scene:
         await self.exits.enter_async_context(side.program)
         side.program.start()
         try:
-            return await until_ready([side.program], _START_S, path="/healthz")
+            return await until_ready({repr(side.program): side.url}, _START_S, path="/healthz")
         except StackError as error:
             raise click.ClickException(str(error)) from None
 

@@ -31,7 +31,7 @@ def transfer_complaint(
 
 
 def refusal_complaint(asked_minor: int | None, answer: Mapping[str, Any]) -> str | None:
-    """Whether a refusal (problem+json) says what would help. None: nobody said how much."""
+    """Whether a refusal (problem+json) says how much is missing; None: no amount was asked for."""
     if not answer.get("request_id") or not answer.get("detail"):
         return f"a refusal without request_id or detail: {answer}"
     if answer.get("code") != "insufficient-funds":

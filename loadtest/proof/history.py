@@ -17,7 +17,7 @@ ACKNOWLEDGED_MAX = 2_000_000
 SAMPLES_MAX = 300
 # Large batches would make the report of a worker too large for one message.
 SAMPLE_BYTES_MAX = 65_536
-# Those that were turned away; asked only if something is in the ledger that nobody was told of.
+# Keys that were turned away; looked up only if the ledger has a transfer that no answer told of.
 TURNED_AWAY_MAX = 20_000
 # What readers ask for by id.
 _RECENT_MAX = 2_000
@@ -38,7 +38,7 @@ class Told(NamedTuple):
 
     @classmethod
     def by(cls, answer: Mapping[str, Any]) -> "Told":
-        """By its body; what is missing there is None, which is nowhere in a ledger."""
+        """By its body; a missing member becomes None, which no ledger has."""
         names = ("source_wallet_id", "destination_wallet_id", "amount", "source_version")
         return cls._make(answer.get(name) for name in (*names, "source_balance_after"))
 
@@ -74,7 +74,7 @@ class History:
     turned_away: deque[str] = field(default_factory=lambda: deque(maxlen=TURNED_AWAY_MAX))
     recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_RECENT_MAX))
     violations: Violations = field(default_factory=Violations)
-    # The latest version of each wallet that somebody in this process was told of.
+    # The latest version of each wallet that an answer to this process has shown.
     versions: dict[str, int] = field(default_factory=dict)
     _settled: int = 0
 
@@ -115,7 +115,7 @@ class History:
             )
 
     def saw(self, wallet_id: str, version: int) -> None:
-        """Somebody was told that the wallet has this version, so nobody may be told less later."""
+        """An answer showed this version of the wallet, so no later answer may show an older one."""
         if version > self.versions.get(wallet_id, -1):
             self.versions[wallet_id] = version
 

@@ -166,7 +166,7 @@ def test_events_may_overtake_where_deliveries_are_tried_again() -> None:
     assert check(done.history, done.ledger, ordered_events=False) == []
 
 
-def test_without_any_delivery_nobody_listened_unless_events_were_due() -> None:
+def test_a_round_without_deliveries_had_no_receiver_unless_events_were_due() -> None:
     done = true_round()
     done.edit(deliveries=[])
     assert check(done.history, done.ledger) == []

@@ -105,14 +105,14 @@ class World:
         return cls(wallets)
 
     def asked(self, source: str, destination: str, amount: int) -> Operation:
-        """A transfer that nobody has sent yet."""
+        """A transfer that was not sent yet."""
         key = f"k{len(self.history)}"
         operation = Operation(Kind.TRANSFER, key, source, destination, amount)
         self.history.append(operation)
         return operation
 
     def asked_back(self, original: str, amount: int) -> Operation:
-        """A reversal that nobody has sent yet."""
+        """A reversal that was not sent yet."""
         row = next(row for row in self.rows if row.id == original)
         operation = self.asked(row.destination, row.source, amount)
         operation.kind, operation.original = Kind.REVERSAL, original
@@ -202,7 +202,7 @@ class World:
         return [entry for name, entry in entries if name == wallet]
 
     def round(self, *, listening: bool = True) -> Round:
-        """What is left behind, with every event delivered once if somebody listened."""
+        """What is left behind, with every event delivered once if a receiver listened."""
         deliveries = [
             Delivery(number, row.id, "transfer.posted", row.id, row.versions)
             for number, row in enumerate(self.rows if listening else ())
@@ -389,7 +389,7 @@ def _settle(world: World, random: Random, operation: Operation) -> None:
 def _try_in_vain(world: World, random: Random, operation: Operation) -> None:
     status, code = random.choice((*UNKNOWN, IN_PROGRESS, *TURNED_AWAY))
     if (status, code) in UNKNOWN and random.random() < 0.5:
-        # Executed, but nobody heard of it.
+        # Executed, but without an answer.
         answer = replace(
             world.answer(operation), status=status, code=code, body=b"", replayed=False
         )

@@ -56,9 +56,9 @@ def invented(evidence: Evidence) -> Iterator[Violation]:
 
 
 def refused_but_applied(evidence: Evidence) -> Iterator[Violation]:
-    """Who is refused knows that nothing happened and nothing will.
+    """After a refusal nothing has happened under the key, and nothing will.
 
-    Who was merely turned away knows it only if no other try can have been executed.
+    After being turned away that holds only if no other try can have been executed.
     """
     for key, case in evidence.cases.items():
         status, stored = evidence.ledger.outcomes.get(key, (0, None))
@@ -107,7 +107,7 @@ def unmarked_replay(evidence: Evidence) -> Iterator[Violation]:
 def unsettled(evidence: Evidence) -> Iterator[Violation]:
     """The last repetition tells what happened, whatever went on before.
 
-    Who is turned away last and got no answer before still does not know.
+    A key that was turned away last, and had no answer before, is still open.
     """
     for key, case in evidence.cases.items():
         if not case.tries:

@@ -79,7 +79,7 @@ def wrong_order(evidence: Evidence) -> Iterator[Violation]:
 
 
 def unexplained_refusal(evidence: Evidence) -> Iterator[Violation]:
-    """Who was refused for want of funds had too little at some moment while it was asked for.
+    """A wallet that was refused for want of funds had too little at some moment of the request.
 
     Such a moment lies between the last version that was acknowledged before the first try began and
     the last one that was asked for before the refusal arrived. Nothing but its balance and limit
@@ -103,7 +103,7 @@ def unexplained_refusal(evidence: Evidence) -> Iterator[Violation]:
 
 
 def unexplained_excess(evidence: Evidence) -> Iterator[Violation]:
-    """Who was refused for giving back too much would have, with all that was asked for by then."""
+    """A reversal that was refused for its sum exceeds it with all that was asked for by then."""
     given_back: dict[str, list[tuple[float, int]]] = {}
     for case, row in evidence.applied:
         if row.reverses is not None:

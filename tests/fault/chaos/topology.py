@@ -172,8 +172,8 @@ class ChaosTopology:
 
         Raises StackError with what the last ones said.
         """
-        programs = list(self.programs.values())
-        return await until_ready(programs, within_s, answer_s=_ANSWER_S)
+        urls = {repr(each): each.url for each in self.programs.values()}
+        return await until_ready(urls, within_s, answer_s=_ANSWER_S)
 
     async def counted(self, metric: str) -> float:
         """The sum of a counter over all replicas and labels."""
