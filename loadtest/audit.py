@@ -9,13 +9,13 @@ from typing import Any, Protocol
 import orjson
 
 from loadtest.api import Api, Reply, ServiceError, side_by_side
-from loadtest.proof.answers import REFUSALS, REPLAYED, change_of
-from loadtest.proof.bounded import StatementCheck
+from loadtest.proof.answers import REFUSALS, REPLAYED
+from loadtest.proof.bounded import StatementCheck, replay_violation
 from loadtest.proof.complaints import batch_complaint, transfer_complaint
 from loadtest.proof.history import ACKNOWLEDGED_MAX, Answered, History, Request
 from loadtest.proof.record import Entry, State
 from loadtest.proof.rules.books import sums
-from loadtest.proof.violations import CHANGED_REPLAY, WRONG_ANSWER, Violation
+from loadtest.proof.violations import WRONG_ANSWER, Violation
 from loadtest.world import World
 
 _PAGE = 200
@@ -134,15 +134,6 @@ def _repeat(api: Api, samples: list[Answered], found: Audit, tell: Tell) -> None
     )
     found.replays += len(samples)
     found.violations += [violation for violation in violations if violation is not None]
-
-
-def replay_violation(sample: Answered, status: int, body: bytes, replayed: str) -> Violation | None:
-    """A repeated request gets the status and bytes of its first answer, marked as a replay."""
-    change = change_of((sample.status, sample.answer), (status, body))
-    if change is None and replayed == "true":
-        return None
-    text = f"{sample.request.path} with key {sample.request.key}"
-    return Violation(CHANGED_REPLAY, f"{text}: {change or 'repeated, and not marked as a replay'}")
 
 
 def _compare(

@@ -9,7 +9,6 @@ import orjson
 from locust import FastHttpUser
 
 from loadtest.api import traceparent
-from loadtest.audit import replay_violation
 from loadtest.proof.answers import (
     BACK_PRESSURE,
     IN_PROGRESS,
@@ -18,6 +17,7 @@ from loadtest.proof.answers import (
     JsonObject,
     change_of,
 )
+from loadtest.proof.bounded import replay_violation
 from loadtest.proof.complaints import refusal_complaint, transfer_complaint
 from loadtest.proof.history import Answered, History, Request
 from loadtest.proof.violations import CHANGED_REPLAY, DOUBLED_TRANSFER, WRONG_ANSWER

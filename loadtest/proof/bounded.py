@@ -1,12 +1,22 @@
-"""The check of a bounded history: statement by statement, so that one at a time is in memory."""
+"""The checks of a bounded history: of samples, and of one statement after the other."""
 
 from collections.abc import Collection, Sequence
 
-from loadtest.proof.history import Acknowledged, History
+from loadtest.proof.answers import change_of
+from loadtest.proof.history import Acknowledged, Answered, History
 from loadtest.proof.record import Entry, State
 from loadtest.proof.rules.books import statement
 from loadtest.proof.rules.transfers import Matching
-from loadtest.proof.violations import DOUBLED_TRANSFER, Violation
+from loadtest.proof.violations import CHANGED_REPLAY, DOUBLED_TRANSFER, Violation
+
+
+def replay_violation(sample: Answered, status: int, body: bytes, replayed: str) -> Violation | None:
+    """A repeated request gets the status and bytes of its first answer, marked as a replay."""
+    change = change_of((sample.status, sample.answer), (status, body))
+    if change is None and replayed == "true":
+        return None
+    text = f"{sample.request.path} with key {sample.request.key}"
+    return Violation(CHANGED_REPLAY, f"{text}: {change or 'repeated, and not marked as a replay'}")
 
 
 class StatementCheck:

@@ -1,8 +1,7 @@
 """A round as a load test has it: a bounded history, and statements."""
 
-from loadtest.audit import replay_violation
 from loadtest.proof.answers import json_object
-from loadtest.proof.bounded import StatementCheck
+from loadtest.proof.bounded import StatementCheck, replay_violation
 from loadtest.proof.complaints import transfer_complaint
 from loadtest.proof.history import Answered, History, Request
 from loadtest.proof.record import Entry, Operation
