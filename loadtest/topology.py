@@ -89,7 +89,7 @@ async def topology(
         whole = Topology(stack)
         await plan.prepare(stack.database_url, plan.limits)
         names = [f"replica-{n + 1}" for n in range(plan.replicas)]
-        # Without RabbitMQ the replicas deliver by themselves.
+        # Without RabbitMQ there is no worker, and events stay in the outbox.
         for name in names if stack.amqp_url is None else [*names, "worker"]:
             program = await _program(whole, name, logs, plan, report)
             whole.programs[name] = await exits.enter_async_context(program)
@@ -137,7 +137,7 @@ async def own_topology(
     """One for a load test; it stops in order. Raises StackError."""
     with tempfile.TemporaryDirectory(prefix="transferd-load-") as name:
         async with topology(Path(name), logs, Plan(replicas=replicas), report) as whole:
-            report(f"{replicas} replicas and a worker are ready at {whole.url} (logs: {logs})")
+            report(f"{', '.join(whole.programs)}: ready at {whole.url} (logs: {logs})")
             try:
                 yield whole
             finally:
