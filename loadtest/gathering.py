@@ -8,8 +8,9 @@ from typing import Any
 from gevent.event import Event
 from locust.runners import STATE_MISSING, STATE_STOPPING, MasterRunner, WorkerRunner
 
-from loadtest.truth.history import History
-from loadtest.world import State, World
+from loadtest.proof.history import History
+from loadtest.proof.record import State
+from loadtest.world import World
 
 _WORLD = "transferd-world"
 _COLLECT = "transferd-collect"

@@ -13,21 +13,21 @@ from locust.exception import StopTest
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from loadtest.api import Api, ServiceError
+from loadtest.audit import Audit, audit
 from loadtest.cpu_times import CpuTimes
 from loadtest.dashboards.server_side import ServerSide
 from loadtest.gathering import MasterSide, WorkerSide
 from loadtest.options import Options
 from loadtest.progress import Progress
+from loadtest.proof.history import History
+from loadtest.proof.violations import Violation, Violations
 from loadtest.report import Report, calls_of, write
 from loadtest.scenarios import SCENARIOS, has_tasks
 from loadtest.seeding import Seeding
 from loadtest.session import Session
 from loadtest.shapes import SHAPES, LimitSeeker, users_at
 from loadtest.teller import Teller
-from loadtest.truth.audit import Audit, audit
-from loadtest.truth.history import History
-from loadtest.truth.verdict import ANSWERS_MIN, NOT_RUN, Calls, Level, Verdict, levels_of
-from loadtest.truth.violations import Violation, Violations
+from loadtest.verdict import ANSWERS_MIN, NOT_RUN, Calls, Level, Verdict, levels_of
 from loadtest.world import World
 
 _log = logging.getLogger(__name__)

@@ -5,19 +5,11 @@ from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-import orjson
-
 from loadtest.options import Options
-from loadtest.truth.audit import REPLAYED
-from loadtest.truth.checks import REFUSALS
-from loadtest.truth.history import History
-from loadtest.truth.violations import Violation
+from loadtest.proof.answers import REPLAYED, JsonObject, is_stored, json_object
+from loadtest.proof.history import History
+from loadtest.proof.violations import Violation
 from loadtest.world import World
-
-JsonObject = dict[str, Any]
-
-# Codes of outcomes that are stored under the idempotency key.
-FINAL = REFUSALS | {"wallet-not-found", "transfer-not-found"}
 
 
 @dataclass
@@ -61,8 +53,8 @@ class Answer:
 
     @property
     def is_final(self) -> bool:
-        """Whether the outcome is stored, so that each repetition gets this answer."""
-        return self.status in (200, 201) or self.code in FINAL
+        """Whether the key has its outcome, so that every repetition gets this answer."""
+        return is_stored(self.status, self.code)
 
     @property
     def is_replay(self) -> bool:
@@ -78,10 +70,5 @@ def read_answer(response: Any) -> Answer:
     if response.status_code == 0:
         return NO_ANSWER
     content = bytes(response.content or b"")
-    try:
-        body = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        body = {}
     # The names of geventhttpclient's headers are case-insensitive.
-    headers = response.headers
-    return Answer(response.status_code, headers, content, body if isinstance(body, dict) else {})
+    return Answer(response.status_code, response.headers, content, json_object(content) or {})

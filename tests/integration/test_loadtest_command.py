@@ -37,7 +37,7 @@ async def test_it_runs_on_a_topology_of_its_own(tmp_path: Path) -> None:
     folder = only_folder(tmp_path)
     names = {path.name for path in folder.iterdir()}
     assert {"report.html", "requests.json", "stats_stats.csv", "verdict.json"} <= names
-    assert "replicas.log" in names
+    assert {"replica-1.log", "replica-2.log", "worker.log"} <= names
     verdict = orjson.loads((folder / "verdict.json").read_bytes())
     roles = sorted(target["role"] for target in verdict["server"]["targets"])
     assert roles == ["replica", "replica", "worker"]

@@ -9,7 +9,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from loadtest.truth.verdict import ANSWERS_MIN
+from loadtest.verdict import ANSWERS_MIN
 from tests.conftest import Database, Replicas
 from tests.support.command import Command, running
 from tests.support.tidy import ROOT

@@ -6,9 +6,10 @@ import sys
 
 import pytest
 
+from loadtest import verdict
+from loadtest.proof import violations
 from loadtest.scenarios import SCENARIOS
 from loadtest.shapes import SHAPES
-from loadtest.truth import verdict, violations
 from tests.support.tidy import ROOT
 
 

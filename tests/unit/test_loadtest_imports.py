@@ -6,24 +6,22 @@ import sys
 
 import pytest
 
-from tests.support.tidy import ROOT
+from tests.support.tidy import ROOT, Source, imports, sources
 
 PURE = (
     "api",
     "attacks",
+    "audit",
     "options",
     "progress",
+    "proof.bounded",
+    "proof.check",
     "report",
     "scenarios",
     "seeding",
     "session",
     "shapes",
-    "truth.audit",
-    "truth.checks",
-    "truth.compare",
-    "truth.history",
-    "truth.verdict",
-    "truth.violations",
+    "verdict",
     "world",
 )
 _FRESH = """
@@ -49,3 +47,23 @@ def test_a_pure_module_comes_without_locust(module: str) -> None:
 
 def test_locust_is_noticed_where_it_comes() -> None:
     assert fresh_import("personas") == "True True"
+
+
+def foreign_imports(source: Source) -> list[str]:
+    """What the kit may not import: the load test, which uses it, and anything of the tests."""
+    names = {name for _, name in imports(source.tree)}
+    is_kit = source.module.startswith("loadtest.proof")
+    return [
+        f"{source.module} imports {name}"
+        for name in sorted(names)
+        if name.startswith("tests")
+        or (is_kit and name.startswith("loadtest") and not name.startswith("loadtest.proof"))
+    ]
+
+
+def test_imports_of_the_load_test_point_down() -> None:
+    assert [each for source in sources(ROOT / "loadtest") for each in foreign_imports(source)] == []
+    planted = Source(
+        ROOT / "x.py", "loadtest.proof.x", "import loadtest.world\nimport tests.conftest"
+    )
+    assert len(foreign_imports(planted)) == 2

@@ -6,7 +6,7 @@ import pytest
 
 from loadtest import shapes
 from loadtest.shapes import RAMP_STEPS, SHAPES, TURNED_AWAY_MAX, LimitSeeker, between, users_at
-from loadtest.truth.verdict import Calls, levels_of
+from loadtest.verdict import Calls, levels_of
 from tests.unit.samples import Clock
 
 

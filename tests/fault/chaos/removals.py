@@ -13,9 +13,9 @@ from typing import Any
 
 import asyncpg
 
-from transferd.cache import wallets as cache
+from transferd.cache.link import Link, Script
+from transferd.cache.wallets import Wallets
 from transferd.commit import outcomes, transaction
-from transferd.commit.committer import Committer
 from transferd.domain.wallet import Wallet
 from transferd.ledger.ids import LEDGERS
 from transferd.ledger.store import database, group
@@ -253,25 +253,34 @@ def _time_of_the_clock_alone() -> None:
 
 
 def _old_over_new_snapshots() -> None:
-    script = cache._REFRESH
+    guarded, open_to_all = Script("refresh.lua"), Script("refresh.lua")
     guard = 'not stored or stored <= tonumber(string.match(snapshot, "^%d+"))'
-    assert guard in script.source, "snapshots are guarded by something else now"
-    script.source = script.source.replace(guard, "true")
-    script.sha = hashlib.sha1(script.source.encode(), usedforsecurity=False).hexdigest()
+    assert guard in guarded.source, "snapshots are guarded by something else now"
+    open_to_all.source = guarded.source.replace(guard, "true")
+    open_to_all.sha = hashlib.sha1(open_to_all.source.encode(), usedforsecurity=False).hexdigest()
+
+    def make(true: Any) -> Any:
+        async def run(self: Link, script: Script, *arguments: Any) -> Any:
+            is_refresh = script.sha == guarded.sha
+            return await true(self, open_to_all if is_refresh else script, *arguments)
+
+        return run
+
+    replace(Link, "run", make)
 
 
 def _refresh_late() -> None:
     def make(true: Any) -> Any:
-        async def refresh(self: Committer, report: Any) -> None:
-            _let_run(refresh_late(self, report))
+        async def refresh(*arguments: Any) -> None:
+            _let_run(refresh_late(*arguments))
 
-        async def refresh_late(self: Committer, report: Any) -> None:
+        async def refresh_late(*arguments: Any) -> None:
             await asyncio.sleep(_LATE_S)
-            await true(self, report)
+            await true(*arguments)
 
         return refresh
 
-    replace(Committer, "_refresh", make)
+    replace(Wallets, "refresh", make)
 
 
 def _let_run(coroutine: Coroutine[Any, Any, None]) -> None:

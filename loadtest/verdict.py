@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from loadtest.truth.violations import Violations
+from loadtest.proof.violations import Violations
 
 PASSED = 0
 # The machinery of the test itself failed: nothing is known.

@@ -1,14 +1,15 @@
-"""What a load test may find wrong, by name: each is a bug of the service, whatever the load."""
+"""What may be found wrong, by name: each is a bug of the service, whatever the load."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+# These are found by a load test. What only a full record shows is named by its rule.
 # Acknowledged, and not in the ledger.
 LOST_TRANSFER: Final = "lost-transfer"
 # One key moved money more than once, or one transfer stands twice in a statement.
 DOUBLED_TRANSFER: Final = "doubled-transfer"
-# In the ledger, though nobody in this run has asked for it.
+# In the ledger, though no request of this run asked for it.
 INVENTED_TRANSFER: Final = "invented-transfer"
 # A balance that is not the one before it plus what moved, or a sum that changed.
 WRONG_BALANCE: Final = "wrong-balance"
@@ -24,13 +25,13 @@ WRONG_ANSWER: Final = "wrong-answer"
 BAD_REQUEST_TAKEN: Final = "bad-request-taken"
 SERVER_ERROR_ON_BAD_REQUEST: Final = "server-error-on-bad-request"
 
-# A server that is wrong all the time is told of often enough by so many of a kind.
+# A server that is wrong all the time is reported often enough by so many of a kind.
 TOLD_OF_A_KIND_MAX = 20
 
 
 @dataclass(frozen=True)
 class Violation:
-    """One of the kinds above, and a sentence with the ids that are needed to look into it."""
+    """Its kind, and a sentence with the ids that are needed to look into it."""
 
     kind: str
     text: str

@@ -1,14 +1,14 @@
-"""What one process of a load test was told: transfers, requests without answer, samples."""
+"""The bounded history of one process: transfers, requests without answer, samples of answers."""
 
 import random
 import struct
 from collections import deque
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from loadtest.truth.violations import DOUBLED_TRANSFER, Violation, Violations
+from loadtest.proof.violations import Violations
 
 # A transfer takes 44 bytes here and some 400 in the audit, which needs 0.8 GB for as many. Beyond
 # it the audit knows only sums and statements, and says so.
@@ -17,7 +17,7 @@ ACKNOWLEDGED_MAX = 2_000_000
 SAMPLES_MAX = 300
 # Large batches would make the report of a worker too large for one message.
 SAMPLE_BYTES_MAX = 65_536
-# Those that were turned away; asked only if something is in the ledger that nobody was told of.
+# Keys that were turned away; looked up only if the ledger has a transfer that no answer told of.
 TURNED_AWAY_MAX = 20_000
 # What readers ask for by id.
 _RECENT_MAX = 2_000
@@ -27,15 +27,20 @@ _CHUNK_TRANSFERS = 20_000
 _RECORD = struct.Struct(">16sIIqiq")
 
 
-class Acknowledged(NamedTuple):
-    """A transfer that was answered with 201. Wallets by their number in the world."""
+class Told(NamedTuple):
+    """What an answer with 201 says of a transfer."""
 
-    transfer_id: str
-    source: int
-    destination: int
+    source: str
+    destination: str
     amount_minor: int
     source_version: int
-    source_balance_after: int
+    source_balance_after_minor: int
+
+    @classmethod
+    def by(cls, answer: Mapping[str, Any]) -> "Told":
+        """By its body; a missing member becomes None, which no ledger has."""
+        names = ("source_wallet_id", "destination_wallet_id", "amount", "source_version")
+        return cls._make(answer.get(name) for name in (*names, "source_balance_after"))
 
 
 @dataclass(frozen=True)
@@ -69,7 +74,7 @@ class History:
     turned_away: deque[str] = field(default_factory=lambda: deque(maxlen=TURNED_AWAY_MAX))
     recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_RECENT_MAX))
     violations: Violations = field(default_factory=Violations)
-    # The latest version of each wallet that somebody in this process was told of.
+    # The latest version of each wallet that an answer to this process has shown.
     versions: dict[str, int] = field(default_factory=dict)
     _settled: int = 0
 
@@ -110,7 +115,7 @@ class History:
             )
 
     def saw(self, wallet_id: str, version: int) -> None:
-        """Somebody was told that the wallet has this version, so nobody may be told less later."""
+        """An answer showed this version of the wallet, so no later answer may show an older one."""
         if version > self.versions.get(wallet_id, -1):
             self.versions[wallet_id] = version
 
@@ -152,42 +157,29 @@ class History:
         self.violations.merge(Violations.from_message(message["violations"]))
 
 
-def unpacked(acknowledged: bytes | bytearray) -> Iterator[Acknowledged]:
-    """The transfers in `History.acknowledged`."""
-    for record in _RECORD.iter_unpack(acknowledged):
-        yield _read(record)
+class Acknowledged(Mapping[str, Sequence[Told]]):
+    """What a history was told of each transfer, by its id. It stays packed.
 
+    `twice` are the ids that were the answer to two requests.
+    """
 
-class ById(Mapping[str, Acknowledged]):
-    """The transfers in `History.acknowledged`, each under its id. It stays packed."""
-
-    def __init__(self, acknowledged: bytes | bytearray) -> None:
-        self._packed = acknowledged
+    def __init__(self, history: History) -> None:
+        self._packed = history.acknowledged
+        self._wallets = list(history.numbers)
         self._places: dict[bytes, int] = {}
-        self.violations: list[Violation] = []
-        for place, (transfer_id, *_) in enumerate(_RECORD.iter_unpack(acknowledged)):
+        self.twice: list[str] = []
+        for place, (transfer_id, *_) in enumerate(_RECORD.iter_unpack(self._packed)):
             if transfer_id in self._places:
-                text = f"transfer {UUID(bytes=transfer_id)} was the answer to two requests"
-                self.violations.append(Violation(DOUBLED_TRANSFER, text))
+                self.twice.append(str(UUID(bytes=transfer_id)))
             self._places[transfer_id] = place
 
-    def __getitem__(self, transfer_id: str) -> Acknowledged:
+    def __getitem__(self, transfer_id: str) -> Sequence[Told]:
         place = self._places[UUID(transfer_id).bytes]
-        return _read(_RECORD.unpack_from(self._packed, place * _RECORD.size))
+        _, source, destination, *rest = _RECORD.unpack_from(self._packed, place * _RECORD.size)
+        return (Told(self._wallets[source], self._wallets[destination], *rest),)
 
     def __iter__(self) -> Iterator[str]:
         return (str(UUID(bytes=transfer_id)) for transfer_id in self._places)
 
     def __len__(self) -> int:
         return len(self._places)
-
-
-def by_id(acknowledged: bytes | bytearray) -> tuple[Mapping[str, Acknowledged], list[Violation]]:
-    """Each under its id; one id for two answers is one transfer that was sold twice."""
-    found = ById(acknowledged)
-    return found, found.violations
-
-
-def _read(record: tuple[Any, ...]) -> Acknowledged:
-    transfer_id, *rest = record
-    return Acknowledged(str(UUID(bytes=transfer_id)), *rest)

@@ -1,59 +1,15 @@
-"""A small true round, and everything that can be made wrong in it."""
+"""What can be made wrong in a true round, step by step."""
 
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import orjson
 
-from tests.fault.chaos.checker import check
-from tests.fault.chaos.records import Delivery, Kind, Operation, TransferRow, Try, WalletRow
-from tests.unit.chaos_rounds import FUNDING, Round, World, versions_of
+from loadtest.proof.record import Delivery, Kind, Operation, TransferRow, Try, WalletRow
+from tests.unit.true_rounds import FUNDING, NEW, STRANGER, Round, body_of, t
 
 Edit = Callable[[Round], object]
-# What is wrong, how it is made, and the kinds that must tell of it: these and no other.
-Plant = tuple[str, Edit, set[str]]
-
-
-def true_round() -> Round:
-    """Six transfers: t0 told twice, t1 after a cut, t2 gives back of t0, t3 and t4 after a refusal.
-
-    k2 is refused, k5 is turned away for good, k8 is paid in; k9 reads with a version, k10 without.
-    """
-    world = World.with_people("ada", "bob", "cy")
-    first = world.asked("ada", "bob", 30)
-    world.tell(first)
-    world.tell(first)
-    cut = world.asked("bob", "cy", 50)
-    world.heard(cut, replace(world.answer(cut), status=0, body=b""), early_s=1, late_s=1)
-    world.tell(cut)
-    refused = world.asked("ada", "bob", 500)
-    world.tell(refused)
-    world.tell(refused)
-    world.tell(world.asked_back("t0", 10))
-    late = world.asked("ada", "cy", 20)
-    world.turn(late, 429, "rate-limited")
-    world.tell(late)
-    turned_away = world.asked("ada", "cy", 21)
-    world.turn(turned_away, 503, "overloaded")
-    world.turn(turned_away, 429, "mailbox-full")
-    unheard = world.asked("ada", "bob", 5)
-    world.turn(unheard, 0)
-    world.turn(unheard, 409, "request-in-progress")
-    world.tell(unheard)
-    over = world.asked_back("t0", 25)
-    world.tell(over)
-    world.tell(world.asked(FUNDING, "cy", 7))
-    world.read("ada", 11)
-    world.read("ada")
-    return world.round()
-
-
-def assert_told(edit: Edit, expected: set[str]) -> None:
-    """Plant it in a true round, and look for the anomalies of these kinds and no other."""
-    done = true_round()
-    edit(done)
-    anomalies = check(done.history, done.ledger)
-    assert {anomaly.kind for anomaly in anomalies} == expected, anomalies
 
 
 def together(*edits: Edit) -> Edit:
@@ -85,17 +41,17 @@ def add_row(done: Round, row: TransferRow) -> None:
     done.edit_wallet(source.id, version=source.version + 1, balance=row.source_balance_after)
     destination_balance = row.destination_balance_after
     done.edit_wallet(row.destination, version=row.destination_version, balance=destination_balance)
-    event = Delivery(900, row.id, "transfer.posted", row.id, versions_of(row))
+    event = Delivery(900, row.id, "transfer.posted", row.id, row.versions)
     done.edit(transfers=[*done.ledger.transfers, row], deliveries=[*done.ledger.deliveries, event])
 
 
 def copy_row(done: Round, id: str, **changes: object) -> None:
-    add_row(done, replace(done.row(id), id="new", **changes))  # type: ignore[arg-type]
+    add_row(done, replace(done.row(id), id=NEW, **changes))  # type: ignore[arg-type]
 
 
 def copy_for_key(done: Round, id: str, key: str) -> None:
     copy_row(done, id)
-    done.edit_outcome(key, 201, "new")
+    done.edit_outcome(key, 201, NEW)
 
 
 def tell_other_id(done: Round, key: str, id: str) -> None:
@@ -109,9 +65,9 @@ def apply_asked(done: Round, key: str) -> None:
     original = asked.original or None
     add_row(
         done,
-        TransferRow("new", asked.source, asked.destination, asked.amount, 0, 0, 0, 0, original),
+        TransferRow(NEW, asked.source, asked.destination, asked.amount, 0, 0, 0, 0, original),
     )
-    done.edit_outcome(key, 201, "new")
+    done.edit_outcome(key, 201, NEW)
 
 
 def refuse(done: Round, key: str, number: int, status: int, code: str) -> None:
@@ -125,22 +81,38 @@ def one_refusal_of_many(done: Round) -> None:
 
 def read_older(done: Round, read: int, version: int, balance: int) -> None:
     """One of the two reads at the end is answered with that."""
-    operation = done.history[read]
-    body = orjson.dumps({"id": "ada", "version": version, "balance": balance})
-    operation.tries[0] = replace(operation.tries[0], body=body)
+    answer(done.history[read], version=version, balance=balance)
+
+
+def answer(asked: Operation, **changes: object) -> None:
+    """Change members of the answer to a question."""
+    body = orjson.loads(asked.tries[0].body)
+    asked.tries[0] = replace(asked.tries[0], body=orjson.dumps(body | changes))
+
+
+def window(done: Round, name: str) -> Any:
+    """The entries that were told of a window."""
+    return orjson.loads(done.asked[name].tries[0].body)["data"]
+
+
+def move_entry(done: Round) -> None:
+    """The last change of the first window is told in the second one only."""
+    first, second = window(done, "first"), window(done, "second")
+    answer(done.asked["first"], data=first[1:])
+    answer(done.asked["second"], data=[*second, first[0]])
 
 
 def ask_again(done: Round, **changes: object) -> None:
     """One more operation that is told of t4."""
     told = done.operation("k6")
     done.history.append(replace(told, key="k99", tries=told.tries[-1:], **changes))  # type: ignore[arg-type]
-    done.edit_outcome("k99", 201, "t4")
+    done.edit_outcome("k99", 201, t(4))
 
 
 def reverse_above(done: Round) -> None:
     """k7, which was refused, gives 25 of the 30 back after 10 had been."""
     apply_asked(done, "k7")
-    done.operation("k7").tries[:] = [Try(900, 901, 0), told(done, "new", 902)]
+    done.operation("k7").tries[:] = [Try(900, 901, 0), told(done, NEW, 902)]
 
 
 def reverse(done: Round, original: str, source: str, destination: str) -> None:
@@ -149,22 +121,11 @@ def reverse(done: Round, original: str, source: str, destination: str) -> None:
         Operation(Kind.REVERSAL, "k99", source, destination, 1, original, tries=[Try(900, 901, 0)])
     )
     apply_asked(done, "k99")
-    done.operation("k99").tries.append(told(done, "new", 902))
+    done.operation("k99").tries.append(told(done, NEW, 902))
 
 
 def told(done: Round, id: str, at_s: float) -> Try:
-    row = done.row(id)
-    body = {
-        "id": id,
-        "source_wallet_id": row.source,
-        "destination_wallet_id": row.destination,
-        "amount": row.amount,
-        "kind": "transfer" if row.reverses is None else "reversal",
-        "source_version": row.source_version,
-        "source_balance_after": row.source_balance_after,
-        "reverses_transfer_id": row.reverses,
-    }
-    return Try(at_s, at_s + 1, 201, body=orjson.dumps(body))
+    return Try(at_s, at_s + 1, 201, body=body_of(done.row(id)))
 
 
 def end_open(done: Round, key: str, status: int, code: str = "") -> None:
@@ -178,9 +139,9 @@ def only_open_then(done: Round, status: int, code: str) -> None:
 
 def move_by(done: Round, amount: int) -> None:
     """t5 and everything after it on its wallets moves another amount than was asked for."""
-    row = done.row("t5")
+    row = done.row(t(5))
     done.edit_row(
-        "t5",
+        t(5),
         amount=row.amount + amount,
         source_balance_after=row.source_balance_after - amount,
         destination_balance_after=row.destination_balance_after + amount,
@@ -251,12 +212,12 @@ def sink(done: Round, amount: int) -> None:
     """Cy had that much less all the time, and may end, but not be, below zero."""
     shift(done, "cy", -amount)
     shift(done, FUNDING, amount)
-    done.edit_body("k8", 0, source_balance_after=done.row("t5").source_balance_after)
+    done.edit_body("k8", 0, source_balance_after=done.row(t(5)).source_balance_after)
 
 
 def deliver_old(done: Round) -> None:
     """An event of before the round arrives first."""
-    old = Delivery(-1, "e", "transfer.posted", "x", {"ada": 7})
+    old = Delivery(-1, "e", "transfer.posted", STRANGER, {"ada": 7})
     done.edit(deliveries=[old, *done.ledger.deliveries])
 
 

@@ -3,24 +3,26 @@
 import struct
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from typing import Any, Protocol
 
 import orjson
 
 from loadtest.api import Api, Reply, ServiceError, side_by_side
-from loadtest.truth.checks import REFUSALS, batch_complaint, transfer_complaint
-from loadtest.truth.compare import Comparison, Entry, compare_sums
-from loadtest.truth.history import ACKNOWLEDGED_MAX, Answered, History, Request, by_id
-from loadtest.truth.violations import CHANGED_REPLAY, WRONG_ANSWER, Violation
-from loadtest.world import State, World
+from loadtest.proof.answers import REFUSALS, REPLAYED
+from loadtest.proof.bounded import StatementCheck, replay_violation
+from loadtest.proof.complaints import batch_complaint, transfer_complaint
+from loadtest.proof.history import ACKNOWLEDGED_MAX, Answered, History, Request
+from loadtest.proof.record import Entry, State
+from loadtest.proof.rules.books import sums
+from loadtest.proof.violations import WRONG_ANSWER, Violation
+from loadtest.world import World
 
 _PAGE = 200
 
 
 class Tell(Protocol):
-    """Somebody who watches: what is being done, how much of it is, out of how much."""
+    """Reports progress: what is being done, how much of it is done, out of how much."""
 
     def __call__(self, what: str, done: int, total: int) -> None: ...
 
@@ -52,7 +54,7 @@ def audit(api: Api, world: World, history: History, tell: Tell, *, only_sums: bo
     final = read_states(
         api, world.wallets, lambda done, total: tell("reading wallets", done, total)
     )
-    found.violations += compare_sums(world.start, final)
+    found.violations += sums(world.start, final)
     found.acknowledged = history.acknowledged_total
     found.complete = not only_sums and history.acknowledged_total <= ACKNOWLEDGED_MAX
     if not only_sums:
@@ -134,35 +136,6 @@ def _repeat(api: Api, samples: list[Answered], found: Audit, tell: Tell) -> None
     found.violations += [violation for violation in violations if violation is not None]
 
 
-REPLAYED = "idempotent-replayed"
-
-
-def replay_violation(sample: Answered, status: int, body: bytes, replayed: str) -> Violation | None:
-    """A repeated request gets the status and bytes of its first answer, marked as a replay."""
-    request = sample.request
-    what = f"{request.path} with key {request.key}"
-    if status != sample.status:
-        return Violation(CHANGED_REPLAY, f"{what}: {sample.status} became {status}")
-    if body != sample.answer:
-        return Violation(
-            CHANGED_REPLAY, f"{what}: {difference(sample.answer, body)} in the repeated answer"
-        )
-    if replayed != "true":
-        return Violation(CHANGED_REPLAY, f"{what}: repeated, and not marked as a replay")
-    return None
-
-
-def difference(first: bytes, second: bytes) -> str:
-    """The first thing that differs between two answers."""
-    with suppress(orjson.JSONDecodeError):
-        one, two = orjson.loads(first), orjson.loads(second)
-        if isinstance(one, dict) and isinstance(two, dict):
-            for name in one:
-                if one[name] != two.get(name):
-                    return f"{name} {one[name]!r} became {two.get(name)!r}"
-    return f"{first[:80]!r} became {second[:80]!r}"
-
-
 def _compare(
     api: Api,
     world: World,
@@ -173,23 +146,20 @@ def _compare(
     tell: Tell,
 ) -> None:
     """All statements, one after the other, with what was acknowledged."""
-    acknowledged, doubled = by_id(history.acknowledged) if found.complete else (None, [])
-    found.violations += doubled
-    comparison = Comparison(world.wallets, acknowledged)
+    check = StatementCheck(history if found.complete else None)
 
     def read(wallet_id: str) -> int:
         start, now = world.start[wallet_id], final[wallet_id]
         entries = _entries(api, wallet_id, start.version) if now.version != start.version else []
-        found.violations += comparison.wallet(wallet_id, start, now, entries)
+        check.wallet(wallet_id, start, now, entries[::-1])
         return len(entries)
 
     counts = side_by_side(
         read, world.wallets, lambda done: tell("reading statements", done, len(world.wallets))
     )
     found.entries = sum(counts)
-    if comparison.invented:
-        comparison.invented -= _executed(api, history, tell)
-    found.violations += comparison.finish()
+    executed = _executed(api, history, tell) if check.has_unknown else set()
+    found.violations += check.finish(executed)
 
 
 def _entries(api: Api, wallet_id: str, since: int) -> list[Entry]:
@@ -202,7 +172,7 @@ def _entries(api: Api, wallet_id: str, since: int) -> list[Entry]:
         for row in page["data"]:
             if row["version"] <= since:
                 return entries
-            entry = Entry(row["transfer_id"], row["amount"], row["balance_after"], row["version"])
+            entry = Entry(row["transfer_id"], row["version"], row["amount"], row["balance_after"])
             entries.append(entry)
         if not page["has_more"]:
             return entries

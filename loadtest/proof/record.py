@@ -1,11 +1,11 @@
-"""What a round of chaos leaves behind: the history of its client, and the ledger at the end.
-
-The checker is a pure function of these two.
-"""
+"""A full record of a round: what its client asked and was answered, and the ledger at the end."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
+
+from loadtest.proof.answers import Word, is_stored, word_of
 
 
 class Kind(Enum):
@@ -29,6 +29,16 @@ class Try:
     code: str = ""
     body: bytes = b""
     replayed: bool = False
+
+    @property
+    def word(self) -> Word:
+        """What it says of its key."""
+        return word_of(self.status, self.code)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether every repetition gets this answer."""
+        return is_stored(self.status, self.code)
 
 
 @dataclass
@@ -59,6 +69,23 @@ class Operation:
         return self.kind in {Kind.TRANSFER, Kind.REVERSAL}
 
 
+class State(NamedTuple):
+    """A wallet at one moment. Money in minor units."""
+
+    balance_minor: int
+    version: int
+
+
+class Entry(NamedTuple):
+    """One change of a wallet, as a statement has it. Signed amount and balance in minor units."""
+
+    transfer: str | None
+    version: int
+    amount_minor: int
+    balance_after_minor: int
+    at_us: int = 0
+
+
 @dataclass(frozen=True)
 class WalletRow:
     """A wallet as PostgreSQL has it at the end. Money in minor units."""
@@ -69,6 +96,11 @@ class WalletRow:
     overdraft_limit: int
     version: int
     funding: bool = False
+
+    @property
+    def state(self) -> State:
+        """Its balance and version."""
+        return State(self.balance, self.version)
 
 
 @dataclass(frozen=True)
@@ -85,6 +117,26 @@ class TransferRow:
     destination_balance_after: int
     reverses: str | None = None
     at_us: int = 0
+
+    @property
+    def entries(self) -> tuple[tuple[str, Entry], tuple[str, Entry]]:
+        """What it is in the statements of its two wallets."""
+        source = Entry(
+            self.id, self.source_version, -self.amount, self.source_balance_after, self.at_us
+        )
+        destination = Entry(
+            self.id,
+            self.destination_version,
+            self.amount,
+            self.destination_balance_after,
+            self.at_us,
+        )
+        return (self.source, source), (self.destination, destination)
+
+    @property
+    def versions(self) -> dict[str, int]:
+        """The version that it gave each of its wallets."""
+        return {self.source: self.source_version, self.destination: self.destination_version}
 
 
 @dataclass(frozen=True)
@@ -114,11 +166,3 @@ class Ledger:
     deliveries: Sequence[Delivery] = ()
     before: Mapping[str, WalletRow] = field(default_factory=dict)
     waiting_events: int = 0
-
-
-@dataclass(frozen=True)
-class Anomaly:
-    """Something that must never be: its kind, and a sentence with the ids."""
-
-    kind: str
-    text: str

@@ -2,40 +2,40 @@
 
 from collections.abc import Iterator
 
-from tests.fault.chaos.evidence import Evidence, sides
-from tests.fault.chaos.records import Anomaly
+from loadtest.proof.evidence import Evidence
+from loadtest.proof.violations import Violation
 
 
-def lost_event(evidence: Evidence) -> Iterator[Anomaly]:
+def lost_event(evidence: Evidence) -> Iterator[Violation]:
     """Each transfer of the round was delivered at least once."""
     delivered = {delivery.transfer for delivery in evidence.ledger.deliveries}
     for id in evidence.rows:
         if id not in delivered:
-            yield Anomaly("lost-event", f"no event of transfer {id} has arrived")
+            yield Violation("lost-event", f"no event of transfer {id} has arrived")
 
 
-def invented_event(evidence: Evidence) -> Iterator[Anomaly]:
+def invented_event(evidence: Evidence) -> Iterator[Violation]:
     """No event of a transfer that the ledger does not have; events of before may still arrive."""
     for delivery in evidence.ledger.deliveries:
         is_new = any(
-            version > evidence.version_before(wallet)
+            version > evidence.before(wallet).version
             for wallet, version in delivery.versions.items()
         )
         if delivery.transfer is not None and delivery.transfer not in evidence.rows and is_new:
             text = f"event {delivery.event_id} tells of transfer {delivery.transfer}"
-            yield Anomaly("invented-event", f"{text}, which is not in the ledger")
+            yield Violation("invented-event", f"{text}, which is not in the ledger")
 
 
-def wrong_event(evidence: Evidence) -> Iterator[Anomaly]:
+def wrong_event(evidence: Evidence) -> Iterator[Violation]:
     """An event tells the versions that the ledger has, on every arrival."""
     for delivery in evidence.ledger.deliveries:
         row = evidence.rows.get(delivery.transfer) if delivery.transfer is not None else None
-        if row is not None and dict(delivery.versions) != dict(sides(row)):
+        if row is not None and dict(delivery.versions) != row.versions:
             text = f"event {delivery.event_id} of transfer {row.id} tells {delivery.versions}"
-            yield Anomaly("wrong-event", text)
+            yield Violation("wrong-event", text)
 
 
-def unordered_event(evidence: Evidence) -> Iterator[Anomaly]:
+def unordered_event(evidence: Evidence) -> Iterator[Violation]:
     """Events of one wallet first arrive in the order of its versions; what comes again may not."""
     arrived: set[str] = set()
     highest: dict[str, int] = {}
@@ -46,11 +46,11 @@ def unordered_event(evidence: Evidence) -> Iterator[Anomaly]:
         for wallet, version in delivery.versions.items():
             if version < highest.get(wallet, version):
                 text = f"version {version} after {highest[wallet]}"
-                yield Anomaly("unordered-event", f"wallet {wallet}: {text} ({delivery.event_id})")
+                yield Violation("unordered-event", f"wallet {wallet}: {text} ({delivery.event_id})")
             highest[wallet] = max(version, highest.get(wallet, version))
 
 
-def waiting_event(evidence: Evidence) -> Iterator[Anomaly]:
+def waiting_event(evidence: Evidence) -> Iterator[Violation]:
     """When all is quiet no event waits."""
     if evidence.ledger.waiting_events > 0:
-        yield Anomaly("waiting-event", f"{evidence.ledger.waiting_events} events are left")
+        yield Violation("waiting-event", f"{evidence.ledger.waiting_events} events are left")

@@ -1,4 +1,4 @@
-"""True rounds of chaos: a ledger with one line of time, and clients that see it through faults."""
+"""True rounds: a ledger with one line of time, and clients that see it through faults."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,8 +7,9 @@ from typing import Any
 
 import orjson
 
-from tests.fault.chaos.records import (
+from loadtest.proof.record import (
     Delivery,
+    Entry,
     Kind,
     Ledger,
     Operation,
@@ -18,6 +19,15 @@ from tests.fault.chaos.records import (
 )
 
 FUNDING = "fund"
+
+
+def t(number: int) -> str:
+    """The id of a transfer by its number; those of a round count from 0."""
+    return f"{number:08}-0000-7000-8000-000000000000"
+
+
+# Ids that no transfer of a round has.
+NEW, STRANGER = t(98), t(99)
 # What answers nothing, or says that it does not know.
 UNKNOWN = ((0, ""), (502, ""), (500, "internal-error"), (504, "deadline-exceeded"))
 IN_PROGRESS = (409, "request-in-progress")
@@ -26,10 +36,11 @@ TURNED_AWAY = ((429, "rate-limited"), (429, "mailbox-full"), (503, "overloaded")
 
 @dataclass
 class Round:
-    """A history and a ledger; `edit` the ledger, which is frozen."""
+    """A history and a ledger; `edit` the ledger, which is frozen. `asked` names operations."""
 
     history: list[Operation]
     ledger: Ledger
+    asked: dict[str, Operation] = field(default_factory=dict)
 
     def edit(self, **changes: Any) -> None:
         """Replace fields of the ledger."""
@@ -94,14 +105,14 @@ class World:
         return cls(wallets)
 
     def asked(self, source: str, destination: str, amount: int) -> Operation:
-        """A transfer that nobody has sent yet."""
+        """A transfer that was not sent yet."""
         key = f"k{len(self.history)}"
         operation = Operation(Kind.TRANSFER, key, source, destination, amount)
         self.history.append(operation)
         return operation
 
     def asked_back(self, original: str, amount: int) -> Operation:
-        """A reversal that nobody has sent yet."""
+        """A reversal that was not sent yet."""
         row = next(row for row in self.rows if row.id == original)
         operation = self.asked(row.destination, row.source, amount)
         operation.kind, operation.original = Kind.REVERSAL, original
@@ -152,20 +163,24 @@ class World:
 
     def look_back(self, wallet: str, until_us: int) -> Operation:
         """Ask what the wallet was before an instant."""
-        last = max(
-            (entry for entry in self._entries(wallet) if entry[0] < until_us),
-            default=(0, self.before[wallet].version, 0, self.before[wallet].balance),
-            key=lambda entry: entry[1],
-        )
-        body = {"id": wallet, "version": last[1], "balance": last[3]}
+        before = self.before[wallet]
+        version, balance = before.version, before.balance
+        for entry in self._entries(wallet):
+            if entry.at_us < until_us:
+                version, balance = entry.version, entry.balance_after_minor
+        body = {"id": wallet, "version": version, "balance": balance}
         return self._told(Operation(Kind.INSTANT, wallet=wallet, until_us=until_us), body)
 
     def window(self, wallet: str, since_us: int, until_us: int) -> Operation:
         """Ask for the entries of a wallet in a window."""
         data = [
-            {"version": version, "amount": amount, "balance_after": balance}
-            for at_us, version, amount, balance in self._entries(wallet)
-            if since_us <= at_us < until_us
+            {
+                "version": entry.version,
+                "amount": entry.amount_minor,
+                "balance_after": entry.balance_after_minor,
+            }
+            for entry in self._entries(wallet)
+            if since_us <= entry.at_us < until_us
         ]
         asked = Operation(Kind.WINDOW, wallet=wallet, since_us=since_us, until_us=until_us)
         return self._told(asked, {"data": data[::-1]})
@@ -181,22 +196,15 @@ class World:
         self.history.append(asked)
         return asked
 
-    def _entries(self, wallet: str) -> list[tuple[int, int, int, int]]:
-        """Time, version, amount and balance of each change, in order."""
-        found = []
-        for row in self.rows:
-            if row.source == wallet:
-                side = row.source_version, -row.amount, row.source_balance_after
-                found.append((row.at_us, *side))
-            elif row.destination == wallet:
-                side = row.destination_version, row.amount, row.destination_balance_after
-                found.append((row.at_us, *side))
-        return found
+    def _entries(self, wallet: str) -> list[Entry]:
+        """Each change, in order."""
+        entries = (pair for row in self.rows for pair in row.entries)
+        return [entry for name, entry in entries if name == wallet]
 
     def round(self, *, listening: bool = True) -> Round:
-        """What is left behind, with every event delivered once if somebody listened."""
+        """What is left behind, with every event delivered once if a receiver listened."""
         deliveries = [
-            Delivery(number, row.id, "transfer.posted", row.id, versions_of(row))
+            Delivery(number, row.id, "transfer.posted", row.id, row.versions)
             for number, row in enumerate(self.rows if listening else ())
         ]
         ledger = Ledger(
@@ -212,7 +220,7 @@ class World:
             self.outcomes[operation.key] = (422, None)
         else:
             row = TransferRow(
-                f"t{len(self.rows)}",
+                t(len(self.rows)),
                 source.id,
                 destination.id,
                 operation.amount,
@@ -239,24 +247,76 @@ class World:
         return next(r.amount for r in self.rows if r.id == operation.original) - back
 
     def _body(self, id: str) -> bytes:
-        row = next(row for row in self.rows if row.id == id)
-        view = {
+        return body_of(next(row for row in self.rows if row.id == id))
+
+
+def body_of(row: TransferRow) -> bytes:
+    """The answer with 201 about a transfer."""
+    return orjson.dumps(
+        {
             "id": row.id,
             "source_wallet_id": row.source,
             "destination_wallet_id": row.destination,
             "amount": row.amount,
             "kind": "transfer" if row.reverses is None else "reversal",
+            "status": "posted",
             "source_version": row.source_version,
             "source_balance_after": row.source_balance_after,
+            "reverses_transfer_id": row.reverses,
         }
-        if row.reverses is not None:
-            view["reverses_transfer_id"] = row.reverses
-        return orjson.dumps(view)
+    )
 
 
-def versions_of(row: TransferRow) -> dict[str, int]:
-    """What the event of a transfer tells of its wallets."""
-    return {row.source: row.source_version, row.destination: row.destination_version}
+def true_round() -> Round:
+    """Six transfers: t0 told twice, t1 after a cut, t2 gives back of t0, t3 and t4 after a refusal.
+
+    k2 is refused, k5 is turned away for good, k8 is paid in; k9 reads with a version, k10 without.
+    """
+    world = World.with_people("ada", "bob", "cy")
+    first = world.asked("ada", "bob", 30)
+    world.tell(first)
+    world.tell(first)
+    cut = world.asked("bob", "cy", 50)
+    world.heard(cut, replace(world.answer(cut), status=0, body=b""), early_s=1, late_s=1)
+    world.tell(cut)
+    refused = world.asked("ada", "bob", 500)
+    world.tell(refused)
+    world.tell(refused)
+    world.tell(world.asked_back(t(0), 10))
+    late = world.asked("ada", "cy", 20)
+    world.turn(late, 429, "rate-limited")
+    world.tell(late)
+    turned_away = world.asked("ada", "cy", 21)
+    world.turn(turned_away, 503, "overloaded")
+    world.turn(turned_away, 429, "mailbox-full")
+    unheard = world.asked("ada", "bob", 5)
+    world.turn(unheard, 0)
+    world.turn(unheard, 409, "request-in-progress")
+    world.tell(unheard)
+    over = world.asked_back(t(0), 25)
+    world.tell(over)
+    world.tell(world.asked(FUNDING, "cy", 7))
+    world.read("ada", 11)
+    world.read("ada")
+    return world.round()
+
+
+def past_round() -> Round:
+    """Questions about the past of Ada: what she had, and windows that meet."""
+    world = World.with_people("ada", "bob")
+    start_us = world.now_us
+    asked = {"opening": world.look_back("ada", start_us)}
+    world.tell(world.asked("ada", "bob", 30))
+    world.tell(world.asked("bob", "ada", 5))
+    middle_us = world.now_us
+    asked["first"] = world.window("ada", start_us, middle_us)
+    asked["middle"] = world.look_back("ada", middle_us)
+    world.tell(world.asked("ada", "bob", 10))
+    end_us = world.now_us + 1
+    asked["second"] = world.window("ada", middle_us, end_us)
+    asked["closing"] = world.look_back("ada", end_us)
+    asked["again"] = world.look_back("ada", middle_us)
+    return replace(world.round(), asked=asked)
 
 
 def random_round(random: Random, *, operations: int, listening: bool = True) -> Round:
@@ -329,7 +389,7 @@ def _settle(world: World, random: Random, operation: Operation) -> None:
 def _try_in_vain(world: World, random: Random, operation: Operation) -> None:
     status, code = random.choice((*UNKNOWN, IN_PROGRESS, *TURNED_AWAY))
     if (status, code) in UNKNOWN and random.random() < 0.5:
-        # Executed, but nobody heard of it.
+        # Executed, but without an answer.
         answer = replace(
             world.answer(operation), status=status, code=code, body=b"", replayed=False
         )

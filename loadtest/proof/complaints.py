@@ -4,39 +4,34 @@ import itertools
 from collections.abc import Mapping
 from typing import Any
 
-# Refused: the machinery worked, and the business said no. By what was asked for: no wallet of a
-# load test is frozen or closed, so nothing else can be right.
-REFUSALS_OF_TRANSFERS = frozenset({"insufficient-funds"})
-REFUSALS_OF_REVERSALS = frozenset(
-    {"insufficient-funds", "reversal-exceeds-transfer", "not-reversible"}
-)
-REFUSALS_OF_BATCHES = frozenset({"batch-refused"})
-REFUSALS = REFUSALS_OF_TRANSFERS | REFUSALS_OF_REVERSALS | REFUSALS_OF_BATCHES
-# Back-pressure: nothing happened, and the key is still free.
-TURNED_AWAY = frozenset({"mailbox-full", "rate-limited"})
+from loadtest.proof.answers import REFUSALS_OF_TRANSFERS
 
 
 def transfer_complaint(
-    asked: Mapping[str, Any], answer: Mapping[str, Any], kind: str = "transfer"
+    asked: Mapping[str, Any],
+    answer: Mapping[str, Any],
+    kind: str = "transfer",
+    *,
+    balance_min: int | None = 0,
 ) -> str | None:
-    """Whether a transfer (201) is the one that was asked for."""
+    """Whether a transfer (201) is the one that was asked for; balance_min None: with overdraft."""
     for name, value in asked.items():
         # 1.0 and true are no amounts, though Python thinks that they equal 1.
         if answer.get(name) != value or type(answer.get(name)) is not type(value):
             return f"{name} is {answer.get(name)!r}, asked for {value!r}"
     if answer.get("kind") != kind or answer.get("status") != "posted":
         return f"kind {answer.get('kind')!r} and status {answer.get('status')!r}"
-    for name in ("source_version", "source_balance_after"):
-        # Nobody here has an overdraft.
-        if not isinstance(answer.get(name), int) or answer[name] < 0:
-            return f"{name} is {answer.get(name)!r}"
+    for name, least in (("source_version", 0), ("source_balance_after", balance_min)):
+        value = answer.get(name)
+        if not isinstance(value, int) or (least is not None and value < least):
+            return f"{name} is {value!r}"
     if not isinstance(answer.get("id"), str) or len(answer["id"]) != 36:
         return f"id is {answer.get('id')!r}"
     return None
 
 
 def refusal_complaint(asked_minor: int | None, answer: Mapping[str, Any]) -> str | None:
-    """Whether a refusal (problem+json) says what would help. None: nobody said how much."""
+    """Whether a refusal (problem+json) says how much is missing; None: no amount was asked for."""
     if not answer.get("request_id") or not answer.get("detail"):
         return f"a refusal without request_id or detail: {answer}"
     if answer.get("code") != "insufficient-funds":
