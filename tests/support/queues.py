@@ -19,7 +19,7 @@ def topology_of(settings: Settings, limits: Limits | None = None) -> Topology:
 def queue_names(settings: Settings) -> list[str]:
     """All queues of these settings."""
     topology = topology_of(settings)
-    waits = [topology.wait_queue(delay_s) for delay_s in settings.retry_delays_s]
+    waits = [topology.retry_queue(delay_s) for delay_s in settings.retry_delays_s]
     return [topology.work, topology.dead, *waits, topology.seal]
 
 
@@ -50,7 +50,7 @@ async def take(settings: Settings, queue: str, count: int) -> list[AbstractIncom
 
 
 async def publish(settings: Settings, queue: str, body: bytes, **headers: str | int) -> None:
-    """Put a message into a queue, as somebody else might."""
+    """Put a message into a queue, as another program might."""
     connection = await aio_pika.connect(settings.required("amqp_url"))
     async with connection:
         channel = await connection.channel()

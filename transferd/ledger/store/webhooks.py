@@ -37,6 +37,13 @@ async def read_all_webhooks(database: Database) -> list[Webhook]:
     return [_webhook_of(row) for row in await database.fetch("read_webhooks", None)]
 
 
+async def webhooks_version(transaction: Transaction) -> int:
+    """A number that each change of a webhook counts up."""
+    [row] = await transaction.fetch("webhooks_version")
+    version: int = row["version"]
+    return version
+
+
 async def list_webhooks(database: Database, *, before_id: str | None, limit: int) -> list[Webhook]:
     """Newest first, those with an id below `before_id`."""
     return [_webhook_of(row) for row in await database.fetch("list_webhooks", before_id, limit)]
