@@ -1,7 +1,9 @@
 """What a test may know of the broker: its queues, from outside."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
@@ -21,6 +23,20 @@ def queue_names(settings: Settings) -> list[str]:
     topology = topology_of(settings)
     waits = [topology.retry_queue(delay_s) for delay_s in settings.retry_delays_s]
     return [topology.work, topology.dead, *waits, topology.seal]
+
+
+@asynccontextmanager
+async def bound_queue(settings: Settings, key: str = "#", **arguments: Any) -> AsyncIterator[str]:
+    """A queue of another program for public events, until the block ends; its name."""
+    async with await aio_pika.connect(settings.required("amqp_url")) as connection:
+        channel = await connection.channel()
+        exchange = await channel.declare_exchange(
+            topology_of(settings).exchange, aio_pika.ExchangeType.TOPIC, durable=True
+        )
+        queue = await channel.declare_queue(auto_delete=False, arguments=arguments or None)
+        await queue.bind(exchange, key)
+        yield queue.name
+        await queue.delete(if_unused=False, if_empty=False)
 
 
 async def message_count(settings: Settings, queue: str) -> int:

@@ -37,7 +37,7 @@ class Incoming(Protocol):
         """The broker may forget it; with `multiple` also those before it."""
         ...
 
-    async def reject(self, requeue: bool = False) -> None:
+    async def reject(self) -> None:
         """The broker dead-letters it."""
         ...
 

@@ -24,7 +24,7 @@ class _Message:
     async def ack(self, multiple: bool = False) -> None:
         pass
 
-    async def reject(self, requeue: bool = False) -> None:
+    async def reject(self) -> None:
         pass
 
 

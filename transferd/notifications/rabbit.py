@@ -5,7 +5,7 @@ stays silent for ever; here the owner sees both, reports them and opens another 
 """
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -33,6 +33,30 @@ _PERSISTENT = 2
 _HEARTBEAT_S = 10
 # After this many looks at a queue that has messages and gives us none, it has forgotten us.
 _LOOKS_MAX = 3
+
+
+class _Message:
+    """A message of RabbitMQ. What it is not told about it, it sends again."""
+
+    def __init__(self, message: AbstractIncomingMessage, lose: Callable[[str], None]) -> None:
+        self._message = message
+        self._lose = lose
+        self.body = message.body
+        self.headers = message.headers
+
+    async def ack(self, multiple: bool = False) -> None:
+        """Acknowledge it."""
+        await self._tell(self._message.ack(multiple=multiple))
+
+    async def reject(self) -> None:
+        """Let the broker dead-letter it."""
+        await self._tell(self._message.reject(requeue=False))
+
+    async def _tell(self, told: Coroutine[Any, Any, None]) -> None:
+        try:
+            await told
+        except _FAILURES as error:
+            self._lose(f"RabbitMQ takes no acknowledgements: {_words(error)}")
 
 
 class RabbitBroker:
@@ -186,7 +210,7 @@ class RabbitBroker:
         async def take(message: AbstractIncomingMessage) -> None:
             self._received_count += 1
             if not self._lost.is_set():
-                receive(message)
+                receive(_Message(message, self._lose))
 
         await queue.consume(take)
 
