@@ -254,7 +254,7 @@ class _Parts:
         )
 
     def _directory(self) -> Directory:
-        return Directory(self._database, with_log=self._settings.notify_log)
+        return Directory(with_log=self._settings.notify_log)
 
 
 class _BacklogGauges:

@@ -63,7 +63,7 @@ class Carryover:
     async def _carried(
         self, transaction: Transaction, event: Event, body: bytes, endpoint_id: str | None
     ) -> list[CarriedDelivery]:
-        await self._directory.refresh(await webhooks_version(transaction))
+        await self._directory.refresh(transaction, await webhooks_version(transaction))
         targets = self._directory.wanting(event.type, event.wallets)
         if endpoint_id is not None:
             targets = [endpoint_id] if self._directory.exists(endpoint_id) else []

@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from transferd.domain.webhook import EVENT_TYPES, Webhook, WebhookStatus
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import Database, Transaction
 from transferd.ledger.store.webhooks import read_all_webhooks
 
 # The log sink is an endpoint like any other, so that its events are counted, retried and recognized
@@ -15,8 +15,7 @@ LOG = "00000000-0000-0000-0000-000000000000"
 class Directory:
     """The endpoints. Read anew when the version of the webhooks has changed."""
 
-    def __init__(self, database: Database, *, with_log: bool) -> None:
-        self._database = database
+    def __init__(self, *, with_log: bool) -> None:
         self._always = (LOG,) if with_log else ()
         self._version = -1
         self._webhooks: dict[str, Webhook] = {}
@@ -27,11 +26,11 @@ class Directory:
     def __repr__(self) -> str:
         return f"<Directory of {len(self._webhooks)} webhooks at version {self._version}>"
 
-    async def refresh(self, version: int) -> None:
+    async def refresh(self, source: Database | Transaction, version: int) -> None:
         """Read all webhooks unless they are those of this version. Raises StoreError."""
         if version == self._version:
             return
-        webhooks = await read_all_webhooks(self._database)
+        webhooks = await read_all_webhooks(source)
         self._webhooks = {webhook.id: webhook for webhook in webhooks}
         self._wanting = {type: defaultdict(list) for type in EVENT_TYPES}
         for webhook in webhooks:

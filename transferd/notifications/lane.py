@@ -12,8 +12,8 @@ from transferd.notifications.attempt import Attempt
 class Lane:
     """What is held of one endpoint's deliveries; the others wait in the table.
 
-    `deliver` makes an attempt and returns whether it succeeded. `read` asks for the table to be read
-    again.
+    `deliver` makes an attempt and returns whether it succeeded. `read` asks for another reading of
+    the table.
     """
 
     def __init__(
@@ -92,9 +92,9 @@ class Lane:
 
     def read_if_more(self) -> None:
         """Ask for the table to be read if it may have more and half of what was held is done."""
-        if self.has_more and self._pause is None:
-            if 2 * len(self._held) <= self._limits.endpoint_held_max:
-                self._read()
+        is_half_done = 2 * len(self._held) <= self._limits.endpoint_held_max
+        if self.has_more and self._pause is None and is_half_done:
+            self._read()
 
     def put_back(self) -> None:
         """Let go of what has not begun: it waits in the table."""

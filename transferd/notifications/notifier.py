@@ -137,7 +137,7 @@ class Notifier:
         in_flight = [key for id in room for key in self._lanes[id].held]
         try:
             found, version = await read_waiting(self._database, room, in_flight)
-            await self._directory.refresh(version)
+            await self._directory.refresh(self._database, version)
         except StoreError:
             for endpoint_id in room:
                 self._lanes[endpoint_id].is_being_read = False

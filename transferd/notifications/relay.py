@@ -118,7 +118,7 @@ class Relay:
             items = [item for group in groups[:confirmed] for item in group]
             endpoints: list[str] = []
             if confirmed:
-                await self._directory.refresh(rows[0].webhooks_version)
+                await self._directory.refresh(transaction, rows[0].webhooks_version)
                 endpoints = await self._address(transaction, items)
                 await outbox.delete_outbox(transaction, [row.seq for row in rows[:confirmed]])
         # The rows are there for the notifier to read only now.

@@ -32,9 +32,9 @@ async def read_webhook(source: Database | Transaction, id: str) -> Webhook | Non
     return _webhook_of(rows[0]) if rows else None
 
 
-async def read_all_webhooks(database: Database) -> list[Webhook]:
+async def read_all_webhooks(source: Database | Transaction) -> list[Webhook]:
     """All endpoints."""
-    return [_webhook_of(row) for row in await database.fetch("read_webhooks", None)]
+    return [_webhook_of(row) for row in await source.fetch("read_webhooks", None)]
 
 
 async def webhooks_version(transaction: Transaction) -> int:
