@@ -57,6 +57,7 @@ class Relay:
         self._facts = facts
         self._clock = clock
         self._wakeup = wakeup
+        self._batch_max = limits.relay_batch_events_max
         self._connection = AsyncExitStack()
         self._broker: Broker | None = None
         # Why nothing is published now; None if all is well.
@@ -77,6 +78,8 @@ class Relay:
                     count = await self.relay_once() if await self._is_wanted() else 0
                 except (TransportFailure, StoreError) as error:
                     self.fault, self.leads = str(error), False
+                    # A broker that cannot confirm so many in time may confirm fewer.
+                    self._batch_max = max(self._batch_max // 2, 1)
                     self._facts.emit(RelayFailed(error))
                     wait_s = min(
                         max(wait_s * 2, self._limits.relay_wait_first_s),
@@ -85,6 +88,7 @@ class Relay:
                     await asyncio.sleep(wait_s)
                 else:
                     self.fault, wait_s = None, 0.0
+                    self._batch_max = min(self._batch_max * 2, self._limits.relay_batch_events_max)
                     if not count:
                         await self._rest()
         finally:
@@ -108,9 +112,7 @@ class Relay:
             if not await outbox.take_lease(transaction):
                 self.leads = False
                 return 0
-            rows = await outbox.read_outbox(
-                transaction, events_max=self._limits.relay_batch_events_max
-            )
+            rows = await outbox.read_outbox(transaction, events_max=self._batch_max)
             # No rows: another relay has published them.
             self.leads = bool(rows)
             groups = await _items_of(transaction, rows)
