@@ -389,9 +389,9 @@ async def test_what_a_worker_of_the_version_before_writes_afterwards_is_taken_ov
         delivered["id"]: DeliveryStatus.DELIVERED,
         waiting["id"]: DeliveryStatus.RETRYING,
     }
-    [each] = due
-    assert (each.event_id, each.event) == (waiting["id"], cloud_event(waiting).decode())
-    assert (each.attempts, each.failures) == (1, 0)
+    [retry] = due
+    assert (retry.event_id, retry.event) == (waiting["id"], cloud_event(waiting).decode())
+    assert (retry.attempts, retry.failures) == (1, 0)
     assert await database.fetch("SELECT 1 FROM transferd.dead_letters") == []
 
 
