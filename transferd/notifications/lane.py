@@ -103,7 +103,12 @@ class Lane:
             self.has_more = True
         self._waiting.clear()
         self._ready.clear()
-        self._queues.clear()
+        # What runs is the first in each of its queues, and what is read later waits for it.
+        self._queues = {
+            wallet: deque([queue[0]])
+            for wallet, queue in self._queues.items()
+            if queue[0] in self._running
+        }
 
     async def stop(self) -> None:
         """Begin nothing more, and cancel what runs."""
@@ -138,9 +143,7 @@ class Lane:
 
     def _leave(self, wallet: str) -> None:
         """The first of a wallet's queue has ended; the next one may be the first in all of its."""
-        queue = self._queues.get(wallet)
-        if queue is None:
-            return
+        queue = self._queues[wallet]
         queue.popleft()
         if not queue:
             del self._queues[wallet]
