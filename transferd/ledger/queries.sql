@@ -472,7 +472,8 @@ RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secre
 -- name: delete_webhook
 -- Its delivery log goes with it, except what was given up: an operator decides about that.
 WITH log AS (
-    DELETE FROM transferd.deliveries WHERE endpoint_id = $1 AND dead_reason IS NULL
+    DELETE FROM transferd.deliveries
+    WHERE endpoint_id = $1 AND NOT (status = 3 AND dead_reason IS NOT NULL)
 )
 DELETE FROM transferd.webhooks WHERE id = $1 RETURNING 1;
 
@@ -503,7 +504,8 @@ ON CONFLICT DO NOTHING;
 
 -- name: read_waiting
 -- What is due at some endpoints, up to $2 each, without the deliveries in $3 and $4, which are in flight; and in the
--- last row the version of the webhooks. Two index ranges: due at once in order, then due by the clock.
+-- last row the version of the webhooks. Two index ranges: due at once in order, then due by the clock. A retry of the
+-- log sink of the version before has its event in its message.
 WITH in_flight (endpoint_id, event_id) AS MATERIALIZED (
     SELECT * FROM unnest($3::uuid[], $4::text[])
 )
@@ -512,11 +514,13 @@ FROM unnest($1::uuid[], $2::integer[]) AS e (endpoint_id, room)
 CROSS JOIN LATERAL (
     (SELECT * FROM transferd.deliveries d
      WHERE d.endpoint_id = e.endpoint_id AND d.status IN (0, 2) AND d.next_attempt_at IS NULL
+       AND d.event IS NOT NULL
        AND (d.endpoint_id, d.event_id) NOT IN (SELECT endpoint_id, event_id FROM in_flight)
      ORDER BY d.next_attempt_at, d.number LIMIT e.room)
     UNION ALL
     (SELECT * FROM transferd.deliveries d
      WHERE d.endpoint_id = e.endpoint_id AND d.status IN (0, 2) AND d.next_attempt_at <= now()
+       AND d.event IS NOT NULL
        AND (d.endpoint_id, d.event_id) NOT IN (SELECT endpoint_id, event_id FROM in_flight)
      ORDER BY d.next_attempt_at, d.number LIMIT e.room)
     LIMIT e.room
@@ -535,10 +539,18 @@ WITH RECURSIVE endpoints (id) AS (
 )
 SELECT id::text FROM endpoints
 WHERE id IS NOT NULL
-  AND (EXISTS (SELECT FROM transferd.deliveries
-               WHERE endpoint_id = endpoints.id AND status IN (0, 2) AND next_attempt_at IS NULL)
-       OR EXISTS (SELECT FROM transferd.deliveries
-                  WHERE endpoint_id = endpoints.id AND status IN (0, 2) AND next_attempt_at <= now()));
+  AND coalesce(
+      (SELECT true FROM transferd.deliveries
+       WHERE endpoint_id = endpoints.id AND status IN (0, 2) AND next_attempt_at IS NULL LIMIT 1),
+      (SELECT true FROM transferd.deliveries
+       WHERE endpoint_id = endpoints.id AND status IN (0, 2) AND next_attempt_at <= now() LIMIT 1),
+      false);
+
+-- name: delete_waiting
+-- Deliveries to a webhook that was deleted after they were written.
+DELETE FROM transferd.deliveries d
+USING unnest($1::text[], $2::uuid[]) AS gone (event_id, endpoint_id)
+WHERE d.event_id = gone.event_id AND d.endpoint_id = gone.endpoint_id AND d.status IN (0, 2);
 
 -- name: make_due
 -- The messages of these retries have come. $3 are the attempts that were made before: a row with another number has
@@ -621,7 +633,8 @@ SELECT id::text FROM endpoints WHERE id IS NOT NULL;
 DELETE FROM transferd.deliveries
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM transferd.deliveries
-    WHERE endpoint_id = $1 AND id < $2 AND status NOT IN (0, 2) AND dead_reason IS NULL
+    WHERE endpoint_id = $1 AND id < $2 AND status NOT IN (0, 2)
+      AND NOT (status = 3 AND dead_reason IS NOT NULL)
     ORDER BY id LIMIT $3))
 RETURNING 1;
 
@@ -660,7 +673,7 @@ SELECT id::text, endpoint_id::text, event_id, event_type, reason, detail, attemp
 FROM (
     SELECT id, endpoint_id, event_id, event_type, dead_reason AS reason, coalesce(error, '') AS detail, attempts,
            convert_to(event::text, 'UTF8') AS body, updated_at AS died_at
-    FROM transferd.deliveries WHERE dead_reason IS NOT NULL
+    FROM transferd.deliveries WHERE status = 3 AND dead_reason IS NOT NULL
     UNION ALL
     SELECT id, endpoint_id, event_id, event_type, reason, detail, attempts, body, died_at
     FROM transferd.dead_letters
@@ -679,7 +692,7 @@ LIMIT $7;
 SELECT count(*) AS count
 FROM (
     SELECT id, endpoint_id, event_type, dead_reason AS reason, updated_at AS died_at
-    FROM transferd.deliveries WHERE dead_reason IS NOT NULL
+    FROM transferd.deliveries WHERE status = 3 AND dead_reason IS NOT NULL
     UNION ALL
     SELECT id, endpoint_id, event_type, reason, died_at FROM transferd.dead_letters
 ) letters
@@ -693,14 +706,15 @@ WHERE ($1::uuid IS NULL OR endpoint_id = $1)
 -- Deliveries that were given up wait for an attempt again, if their endpoint is still there or is the log sink.
 UPDATE transferd.deliveries d
 SET status = 0, failures = 0, dead_reason = NULL, next_attempt_at = NULL, updated_at = now()
-WHERE id = ANY ($1::uuid[]) AND dead_reason IS NOT NULL
+WHERE id = ANY ($1::uuid[]) AND status = 3 AND dead_reason IS NOT NULL AND event IS NOT NULL
   AND (endpoint_id = $2 OR endpoint_id IN (SELECT id FROM transferd.webhooks))
 RETURNING endpoint_id::text, event::text;
 
 -- name: delete_dead_letters
 -- Those of these that are still there, and how many there were.
 WITH rows AS (
-    DELETE FROM transferd.deliveries WHERE id = ANY ($1::uuid[]) AND dead_reason IS NOT NULL RETURNING 1
+    DELETE FROM transferd.deliveries
+    WHERE id = ANY ($1::uuid[]) AND status = 3 AND dead_reason IS NOT NULL RETURNING 1
 ), letters AS (
     DELETE FROM transferd.dead_letters WHERE id = ANY ($1::uuid[]) RETURNING 1
 )

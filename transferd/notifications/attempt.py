@@ -20,7 +20,7 @@ class Attempt:
     def __init__(self, delivery: WaitingDelivery, event: Event) -> None:
         self.delivery = delivery
         self.event = event
-        # None: nothing is recorded, because the endpoint was deleted.
+        # None: it was cancelled, and the delivery waits as before.
         self.result: SinkResult | None = None
         # From when to when it was with the receiver, and the traceparents of its two spans.
         self._started: float | None = None

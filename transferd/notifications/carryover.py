@@ -59,6 +59,8 @@ class Carryover:
                 carried = await self._carried(transaction, Event.read(body), body, None)
                 dead = [each._replace(dead_reason=reason) for each in carried]
                 await carry_deliveries(transaction, dead)
+                if not dead:
+                    await insert_dead_letters(transaction, {body: "no webhook wants the event"})
 
     async def _carried(
         self, transaction: Transaction, event: Event, body: bytes, endpoint_id: str | None

@@ -39,7 +39,7 @@ async def redrive(database: Database, wanted: Filter, progress: Progress) -> Red
     """
     await fold_dead_letters(database)
     total = await count_dead_letters(database, wanted)
-    sent = kept = 0
+    sent = kept = done = 0
     async for page in _pages(database, wanted, total):
         async with database.transaction() as transaction:
             ids = [letter.id for letter in page]
@@ -47,8 +47,10 @@ async def redrive(database: Database, wanted: Filter, progress: Progress) -> Red
             if taken:
                 await insert_outbox(transaction, [again(*each) for each in taken])
         sent += len(taken)
-        kept += len(page) - len(taken)
-        progress(sent + kept, total)
+        # Another operator may have taken some.
+        kept += await count_dead_letters(database, wanted._replace(ids=ids))
+        done += len(page)
+        progress(done, total)
     return Redriven(sent, kept)
 
 

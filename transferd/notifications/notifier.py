@@ -14,9 +14,11 @@ from transferd.config import Limits
 from transferd.domain.webhook import WebhookStatus
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.deliveries import (
+    DeliveryKey,
     DeliveryRecord,
     RetryKey,
     WaitingDelivery,
+    delete_waiting,
     endpoints_waiting,
     make_due,
     read_waiting,
@@ -28,7 +30,7 @@ from transferd.notifications.attempt import Attempt, record_of
 from transferd.notifications.directory import LOG, Directory
 from transferd.notifications.event import UNREADABLE, Event, why_unreadable
 from transferd.notifications.lane import Lane
-from transferd.notifications.sinks.result import DISABLED, SinkResult
+from transferd.notifications.sinks.result import DELETED, DISABLED, SinkResult
 from transferd.notifications.sinks.sinks import Sinks
 from transferd.notifications.wakeup import WakeUp
 from transferd.observability.facts import DeadLettersKept, Facts, NotifierFailed
@@ -177,8 +179,9 @@ class Notifier:
         records = [
             (attempt, record_of(attempt.delivery, attempt.result, self._delays_s))
             for attempt in attempts
-            if attempt.result is not None
+            if attempt.result is not None and attempt.result is not DELETED
         ]
+        await self._delete([attempt.key for attempt in attempts if attempt.result is DELETED])
         unwritten = await self._write(records)
         self._is_writing = False
         retries: dict[float, list[RetryKey]] = {}
@@ -254,7 +257,7 @@ class Notifier:
             return
         attempt = Attempt(delivery, event)
         if not self._directory.exists(delivery.endpoint_id):
-            self._end_at_once(lane, attempt, None)
+            self._end_at_once(lane, attempt, DELETED)
         elif self._directory.is_disabled(delivery.endpoint_id):
             self._end_at_once(lane, attempt, DISABLED)
         elif delivery.endpoint_id == LOG and self._sinks.log_is_immediate:
@@ -262,7 +265,7 @@ class Notifier:
         else:
             lane.submit(attempt)
 
-    def _end_at_once(self, lane: Lane, attempt: Attempt, result: SinkResult | None) -> None:
+    def _end_at_once(self, lane: Lane, attempt: Attempt, result: SinkResult) -> None:
         attempt.result = result
         lane.hold(attempt)
         self._ended.append(attempt)
@@ -277,8 +280,8 @@ class Notifier:
                 result = await self._sinks.log(event)
             else:
                 webhook = self._directory.get(attempt.endpoint_id)
-                # It was deleted meanwhile.
                 if webhook is None:
+                    attempt.result = DELETED
                     return True
                 result = await self._sinks.post(
                     webhook, event, attempt.delivery.event, attempt.traceparent
@@ -338,6 +341,14 @@ class Notifier:
                     self._facts.emit(DeadLettersKept(dead))
                 break
         return set()
+
+    async def _delete(self, keys: Sequence[DeliveryKey]) -> None:
+        if not keys:
+            return
+        # Else the next sweep finds them.
+        with suppress(StoreError):
+            async with self._database.transaction() as transaction:
+                await delete_waiting(transaction, keys)
 
     async def _write_once(self, records: Sequence[tuple[Attempt, DeliveryRecord]]) -> None:
         gone = {a.endpoint_id for a, _ in records if a.result is not None and a.result.is_gone}

@@ -63,7 +63,7 @@ DeliveryKey = tuple[str, str]
 class DeliveryRecord(NamedTuple):
     """The result of an attempt. `wait_s` until the next one; `dead_reason` if there is none.
 
-    `attempts` is 0 if nothing was sent, else 1; `failures` is 1 if it failed.
+    `attempts` is 0 if it is skipped, else 1; `failures` is 1 if it failed.
     """
 
     event_id: str
@@ -192,6 +192,14 @@ async def record_deliveries(transaction: Transaction, records: Sequence[Delivery
         [r.dead_reason for r in ordered],
         [r.wait_s for r in ordered],
         [r.keeps_event for r in ordered],
+    )
+
+
+async def delete_waiting(transaction: Transaction, keys: Sequence[DeliveryKey]) -> None:
+    """Remove deliveries that wait for a webhook that was deleted."""
+    ordered = sorted(keys)
+    await transaction.fetch(
+        "delete_waiting", [key[0] for key in ordered], [key[1] for key in ordered]
     )
 
 

@@ -21,4 +21,5 @@ class SinkResult(NamedTuple):
     is_unreadable: bool = False
 
 
+DELETED = SinkResult("the webhook was deleted")
 DISABLED = SinkResult("the endpoint is disabled", is_disabled=True)
