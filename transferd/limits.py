@@ -175,31 +175,33 @@ class Limits:
     # A broker that takes longer to connect, declare or confirm is treated as away.
     amqp_timeout_s: float = 5.0
 
-    # Some tens of seconds of a busy day; more would be in nobody's memory but the broker's disk.
-    # Beyond it the broker refuses, and the outbox holds.
-    work_queue_messages_max: int = 1_000_000
-    # Returned to the queue this often, a message is one that breaks whoever takes it. Long before,
-    # a copy takes its place: a worker that is killed many times must not use up the returns of all
-    # it holds. A message that is still there after that many returns in all is poison.
-    delivery_limit: int = 20
-    renew_after_returns: int = 8
-    returns_max: int = 200
-    # Unfinished messages in one notifier. One in hand takes some 6 KiB, so this is 50 MiB.
-    notify_prefetch: int = 8192
-    # Messages begun, and results recorded, together: one transaction each.
+    # Each is a wake-up for a batch of the relay. Beyond it the broker refuses them: a notifier that
+    # is away for so long begins by reading what is due anyway.
+    work_queue_messages_max: int = 100_000
+    # Unacknowledged wake-ups in one notifier. It keeps the newest one only.
+    notify_prefetch: int = 16
+    # How often a worker looks for due deliveries without a wake-up, and sends one.
+    delivery_sweep_interval_s: float = 15.0
+    # Wake-ups for retries that wait for the broker to come back; the sweep does without them.
+    retries_queued_max: int = 10_000
+    # Endpoints read in one query.
+    notify_endpoints_max: int = 256
+    # Deliveries held in one notifier. One takes some 6 KiB, so this is 50 MiB; beyond it a lane
+    # holds only what it runs.
+    notify_held_max: int = 8192
+    # Results written together, in one transaction.
     notify_batch_max: int = 256
     # How long the first of a batch waits for others. Measured: without it batches are of two or
     # three, and what an event costs more than doubles.
     notify_linger_s: float = 0.01
     # Requests to one endpoint at a time.
     endpoint_in_flight_max: int = 8
-    # Messages held for an endpoint, in order of its wallets: always so many, and more while half of
-    # the prefetch is free; but none for longer than a minute, since the broker allows thirty to
-    # finish a message. The others wait in the broker instead, and are overtaken.
-    endpoint_held_max: int = 64
-    endpoint_hold_s: float = 60.0
-    # One where no request has come to its end for so long is in trouble.
-    endpoint_trouble_s: float = 2.0
+    # Deliveries held for an endpoint: a wallet with many events leaves work for other wallets.
+    endpoint_held_max: int = 256
+    # After as many failures in a row as may be in flight an endpoint is left alone for a while; the
+    # time doubles up to the largest. What waits for it waits in the table, and uses up no attempts.
+    endpoint_pause_first_s: float = 1.0
+    endpoint_pause_max_s: float = 60.0
     # Connect, send and answer. A receiver should answer first and work afterwards.
     webhook_timeout_s: float = 10.0
     webhook_connect_timeout_s: float = 3.0
@@ -278,7 +280,5 @@ class Limits:
         # The new secret, and the one before it.
         if self.webhook_secrets_max < 2:
             raise ConfigurationError("webhook_secrets_max must be at least 2")
-        if not self.renew_after_returns < self.delivery_limit:
-            raise ConfigurationError("renew_after_returns must be smaller than delivery_limit")
         if not self.backlog_low < self.backlog_high < self.backlog_max:
             raise ConfigurationError("backlog_low < backlog_high < backlog_max must hold")

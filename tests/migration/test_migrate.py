@@ -5,6 +5,7 @@ import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from itertools import count
+from typing import Any
 
 import asyncpg
 import pytest
@@ -14,14 +15,25 @@ from tests.conftest import Database
 from tests.support.api import Api
 from tests.support.damage import make_traffic
 from tests.support.finished import transferd
+from tests.support.outbox import transfer_event
 from tests.support.servers import Servers
+from transferd.commit.events import cloud_event
 from transferd.config import Limits
 from transferd.domain.webhook import DeliveryStatus
+from transferd.ledger.ids import new_id
 from transferd.ledger.migrate import Migration, MigrationError, migrate, migrations
 from transferd.ledger.store.database import Database as Store
-from transferd.ledger.store.deliveries import read_known
+from transferd.ledger.store.dead_letters import Filter, fold_dead_letters, list_dead_letters
+from transferd.ledger.store.deliveries import (
+    EventText,
+    NewDelivery,
+    insert_deliveries,
+    list_deliveries,
+    read_waiting,
+)
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.webhooks import lock_webhook
+from transferd.notifications.directory import LOG
 
 EVERYTHING = [migration.name for migration in migrations()]
 
@@ -221,6 +233,186 @@ async def test_secrets_that_were_promised_before_the_upgrade_sign_after_it(
     assert await signing(blank, NEW_HOOK) == ["whsec_new", "whsec_e"]
 
 
+ROWS_OWN_STATE = "0004_deliveries.sql"
+# The statements with which a notifier of the version before writes results and dead letters.
+RECORDS_OF_THE_VERSION_BEFORE = """
+INSERT INTO transferd.deliveries AS d (
+    id, event_id, endpoint_id, event_type, status, attempts, response_status, error,
+    response_excerpt, event, next_attempt_at, created_at, updated_at)
+SELECT id, event_id, endpoint_id, event_type, status, attempts, response_status, error, excerpt,
+       event::json, now() + make_interval(secs => wait_s), now(), now()
+FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::smallint[], $6::integer[],
+            $7::smallint[], $8::text[], $9::text[], $10::text[], $11::float8[])
+    AS r (id, event_id, endpoint_id, event_type, status, attempts, response_status, error, excerpt,
+          event, wait_s)
+ON CONFLICT (event_id, endpoint_id) DO UPDATE
+SET status = excluded.status, attempts = d.attempts + excluded.attempts,
+    response_status = excluded.response_status, error = excluded.error,
+    response_excerpt = excluded.response_excerpt, next_attempt_at = excluded.next_attempt_at,
+    updated_at = excluded.updated_at
+WHERE d.status <> 1 AND excluded.status <> -1
+"""
+LETTERS_OF_THE_VERSION_BEFORE = """
+INSERT INTO transferd.dead_letters (
+    id, endpoint_id, event_id, event_type, reason, detail, attempts, body, died_at)
+SELECT id, endpoint_id, event_id, event_type, reason, detail, attempts, body, now()
+FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[],
+            $8::bytea[])
+    AS l (id, endpoint_id, event_id, event_type, reason, detail, attempts, body)
+ON CONFLICT DO NOTHING
+"""
+COLUMNS_OF_THE_VERSION_BEFORE = (
+    "id, endpoint_id, created_at, updated_at, next_attempt_at, attempts, status, response_status,"
+    " event_id, event_type, error, response_excerpt, event::text"
+)
+
+
+async def recorded_by_the_version_before(
+    database: Database, endpoint: str, event: dict[str, Any], status: int
+) -> None:
+    """The result of an attempt; a retry waits for an hour."""
+    columns = [new_id(), event["id"], endpoint, event["type"], status, 1]
+    result = [None, None, None] if status == 1 else [500, "answered 500", "oh no"]
+    # The log sink's rows have no event.
+    text = None if endpoint == LOG else cloud_event(event).decode()
+    values = [*columns, *result, text, 3600.0 if status == 2 else None]
+    await database.fetch(RECORDS_OF_THE_VERSION_BEFORE, *([value] for value in values))
+
+
+async def buried_by_the_version_before(
+    database: Database, endpoint: str | None, event: dict[str, Any] | None
+) -> str:
+    """The id of a dead letter: of an event, or of a message that is none."""
+    id = new_id()
+    named = [None, None] if event is None else [event["id"], event["type"]]
+    why = (
+        ["attempts exhausted", "answered 500", 1]
+        if endpoint
+        else ["undeliverable", "given up by the broker", 0]
+    )
+    body = b"\xffno event" if event is None else cloud_event(event)
+    values = [id, endpoint, *named, *why, body]
+    await database.fetch(LETTERS_OF_THE_VERSION_BEFORE, *([value] for value in values))
+    return id
+
+
+async def given_up_by_the_version_before(
+    database: Database, endpoint: str, event: dict[str, Any]
+) -> None:
+    """The last result of a delivery, and its letter."""
+    await recorded_by_the_version_before(database, endpoint, event, 3)
+    await buried_by_the_version_before(database, endpoint, event)
+
+
+async def test_rows_and_letters_of_the_version_before_stay(blank: Database) -> None:
+    await version_before(blank, ROWS_OWN_STATE)
+    events = [transfer_event() for _ in range(5)]
+    for status, event in enumerate(events[:3]):
+        await recorded_by_the_version_before(blank, HOOK, event, status)
+    await recorded_by_the_version_before(blank, LOG, events[0], 2)
+    await given_up_by_the_version_before(blank, HOOK, events[3])
+    await given_up_by_the_version_before(blank, LOG, events[4])
+    # One whose row was deleted with its webhook, or has left the window.
+    await buried_by_the_version_before(blank, IDLE_HOOK, events[4])
+    unaddressed = await buried_by_the_version_before(blank, None, events[0])
+    unreadable = await buried_by_the_version_before(blank, None, None)
+    rows = f"SELECT {COLUMNS_OF_THE_VERSION_BEFORE} FROM transferd.deliveries ORDER BY id"
+    letters = "SELECT * FROM transferd.dead_letters ORDER BY id"
+    before = await blank.fetch(rows), await blank.fetch(letters)
+    assert ROWS_OWN_STATE in await bring_up(blank)
+    assert (await blank.fetch(rows), await blank.fetch(letters)) == before
+    indexes = await blank.fetch(
+        "SELECT indexrelid::regclass::text AS name FROM pg_index"
+        " WHERE indrelid = 'transferd.deliveries'::regclass AND indisvalid"
+    )
+    assert {row["name"] for row in indexes} >= {
+        "transferd.deliveries_waiting",
+        "transferd.deliveries_dead",
+    }
+    async with Store(blank.settings(), Limits(), 1) as store:
+        await fold_dead_letters(store)
+        found = await list_dead_letters(store, Filter(), after_id=None, limit=10)
+    given_up = {(each.endpoint_id, each.event_id) for each in found}
+    assert given_up == {
+        (HOOK, events[3]["id"]),
+        (LOG, events[4]["id"]),
+        (IDLE_HOOK, events[4]["id"]),
+        (None, events[0]["id"]),
+        (None, None),
+    }
+    bodies = {each["id"]: cloud_event(each) for each in events}
+    for each in found:
+        assert each.body == (bodies[each.event_id] if each.event_id else b"\xffno event")
+    # A worker sends the letter that names no endpoint to those that want it; see Carryover.
+    left = {str(row["id"]) for row in await blank.fetch(letters)}
+    assert left == {unaddressed, unreadable}
+
+
+async def test_what_a_worker_of_the_version_before_writes_afterwards_is_taken_over(
+    database: Database,
+) -> None:
+    failed, again, delivered, waiting = [transfer_event() for _ in range(4)]
+    # The relay of this version has written these; a notifier of the version before gives one up.
+    texts = [
+        EventText(event["id"], event["type"], cloud_event(event).decode())
+        for event in (failed, delivered)
+    ]
+    async with Store(database.settings(), Limits(), 1) as store:
+        async with store.transaction() as transaction:
+            pending = [NewDelivery(n, HOOK, DeliveryStatus.PENDING) for n in (1, 2)]
+            await insert_deliveries(transaction, texts, pending)
+        await given_up_by_the_version_before(database, HOOK, failed)
+        await recorded_by_the_version_before(database, HOOK, delivered, 1)
+        # And it is the first that writes these.
+        await given_up_by_the_version_before(database, HOOK, again)
+        await recorded_by_the_version_before(database, HOOK, waiting, 2)
+        await fold_dead_letters(store)
+        # Once more there is nothing to fold.
+        await fold_dead_letters(store)
+        found = await list_dead_letters(store, Filter(), after_id=None, limit=10)
+        log = await list_deliveries(store, HOOK, status=None, before_id=None, limit=10)
+        # The hour is over.
+        await database.fetch(
+            "UPDATE transferd.deliveries SET next_attempt_at = now()"
+            " WHERE next_attempt_at IS NOT NULL"
+        )
+        due, _ = await read_waiting(store, {HOOK: 10}, [])
+    assert {each.event_id: each.body for each in found} == {
+        event["id"]: cloud_event(event) for event in (failed, again)
+    }
+    for each in found:
+        assert (each.endpoint_id, each.attempts) == (HOOK, 1)
+        assert (each.reason, each.detail) == ("attempts exhausted", "answered 500")
+    assert {row.event_id: row.status for row in log} == {
+        failed["id"]: DeliveryStatus.DEAD,
+        again["id"]: DeliveryStatus.DEAD,
+        delivered["id"]: DeliveryStatus.DELIVERED,
+        waiting["id"]: DeliveryStatus.RETRYING,
+    }
+    [retry] = due
+    assert (retry.event_id, retry.event) == (waiting["id"], cloud_event(waiting).decode())
+    assert (retry.attempts, retry.failures) == (1, 0)
+    assert await database.fetch("SELECT 1 FROM transferd.dead_letters") == []
+
+
+async def test_what_was_asked_for_or_delivered_meanwhile_is_no_letter_any_more(
+    database: Database,
+) -> None:
+    asked, delivered = transfer_event(), transfer_event()
+    for event in (asked, delivered):
+        await given_up_by_the_version_before(database, HOOK, event)
+    await database.fetch(
+        "UPDATE transferd.deliveries SET status = CASE event_id WHEN $1 THEN 0 ELSE 1 END",
+        asked["id"],
+    )
+    rows = "SELECT * FROM transferd.deliveries ORDER BY event_id"
+    before = await database.fetch(rows)
+    async with Store(database.settings(), Limits(), 1) as store:
+        await fold_dead_letters(store)
+        assert await list_dead_letters(store, Filter(), after_id=None, limit=10) == []
+    assert await database.fetch(rows) == before
+
+
 async def test_a_log_of_the_version_before_takes_what_is_skipped(blank: Database) -> None:
     await version_before(blank, WEBHOOKS_KEEP_PROMISES)
     insert = (
@@ -232,16 +424,18 @@ async def test_a_log_of_the_version_before_takes_what_is_skipped(blank: Database
         await blank.fetch(insert, HOOK, f"event-{number}", number)
     with pytest.raises(asyncpg.CheckViolationError):
         await blank.fetch(insert, HOOK, "skipped", -1)
-    before = await blank.fetch("SELECT * FROM transferd.deliveries ORDER BY event_id")
+    rows = f"SELECT {COLUMNS_OF_THE_VERSION_BEFORE} FROM transferd.deliveries ORDER BY event_id"
+    before = await blank.fetch(rows)
     await bring_up(blank)
-    assert await blank.fetch("SELECT * FROM transferd.deliveries ORDER BY event_id") == before
+    assert await blank.fetch(rows) == before
     await blank.fetch(insert, HOOK, "skipped", -1)
     with pytest.raises(asyncpg.CheckViolationError):
         await blank.fetch(insert, HOOK, "unknown", 4)
-    events = [*(f"event-{number}" for number in range(4)), "skipped"]
     async with Store(blank.settings(), Limits(), 1) as store:
-        known = await read_known(store, events)
-    assert [known.statuses[event, HOOK] for event in events] == list(DeliveryStatus)
+        log = await list_deliveries(store, HOOK, status=None, before_id=None, limit=10)
+    assert {row.event_id: row.status for row in log} == dict(
+        zip([*(f"event-{number}" for number in range(4)), "skipped"], DeliveryStatus, strict=True)
+    )
 
 
 # What it leaves

@@ -19,6 +19,7 @@ from transferd.ledger.store.dead_letters import (
     DeadLetter,
     Filter,
     count_dead_letters,
+    fold_dead_letters,
     list_dead_letters,
 )
 from transferd.notifications.dead_letters import Progress, purge, redrive
@@ -74,6 +75,7 @@ def list_command(*, limit: int, as_json: bool, **chosen: Any) -> None:
 
 async def _list(settings: Settings, wanted: Filter, limit: int, as_json: bool) -> int:
     async with Database(settings, settings.limits_of(), connections=1) as database:
+        await fold_dead_letters(database)
         letters = await list_dead_letters(database, wanted, after_id=None, limit=limit)
         total = await count_dead_letters(database, wanted)
     if as_json:
@@ -106,6 +108,7 @@ def show_command(*, id: object) -> None:
 
 async def _show(settings: Settings, id: str) -> int:
     async with Database(settings, settings.limits_of(), connections=1) as database:
+        await fold_dead_letters(database)
         letters = await list_dead_letters(database, Filter(ids=[id]), after_id=None, limit=1)
     if not letters:
         raise click.ClickException(f"there is no dead letter {id}")
@@ -131,8 +134,8 @@ def redrive_command(*, ids: tuple[object, ...], everything: bool, **chosen: Any)
 
 async def _redrive(settings: Settings, wanted: Filter) -> int:
     async def work(database: Database, progress: Progress) -> str:
-        sent, unreadable = await redrive(database, wanted, progress)
-        rest = f"; {unreadable} are no events and stay" if unreadable else ""
+        sent, kept = await redrive(database, wanted, progress)
+        rest = f"; {kept} are no events, or their webhook was deleted, and stay" if kept else ""
         return f"{sent} on their way again{rest}"
 
     return await _with_progress(settings, "redriving", work)
@@ -180,10 +183,9 @@ async def _with_progress(
 
 
 def _view(letter: DeadLetter) -> dict[str, Any]:
-    died_at = letter.died_at
     return {
         "id": letter.id,
-        "died_at": None if died_at is None else died_at.isoformat(),
+        "died_at": letter.died_at.isoformat(),
         "event_id": letter.event_id,
         "event_type": letter.event_type,
         "endpoint_id": letter.endpoint_id,

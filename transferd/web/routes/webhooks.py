@@ -178,7 +178,7 @@ async def redeliver(call: Call) -> web.Response:
             raise Problem(
                 "delivery-not-found", f"There is no delivery {delivery_id} to this webhook."
             )
-        # It leaves the way it came: the relay takes it like any other event.
+        # The relay wakes the notifier up.
         again = {"endpoint": id, "event": orjson.Fragment(delivery.event)}
         await insert_outbox(transaction, [orjson.dumps(again)])
         return Answer(202, orjson.dumps(delivery_view(delivery)))
