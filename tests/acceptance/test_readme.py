@@ -1,19 +1,21 @@
 """What README.md promises is what a reader gets."""
 
 import re
+import shlex
 from functools import partial
 
 import aiohttp
 import pytest
+from click.testing import CliRunner
 
 from tests.conftest import Database, Replicas, Workers
 from tests.support.api import Api
 from tests.support.command import run, running
-from tests.support.configuration import README
 from tests.support.contract import ApiWithKey
-from tests.support.tidy import shell_commands
+from tests.support.project import README
 from tests.support.waiting import until
 from tests.support.walk import README_URL, take, walk_in_readme, walk_moves_money
+from transferd.cli import main
 from transferd.config import Limits
 from transferd.domain.api_key import SCOPES
 
@@ -29,14 +31,26 @@ def settings_of(database: Database) -> dict[str, str]:
     return database.variables()
 
 
+def shell_lines(markdown: str) -> list[str]:
+    """The commands in the fenced blocks for a shell, one a line, without prompts."""
+    found: list[str] = []
+    for block in re.findall(r"^```(?:sh|console)\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL):
+        lines = block.replace("\\\n", " ").splitlines()
+        # Where some lines have a prompt, the others are output.
+        found += [line[2:] for line in lines if line.startswith("$ ")] or lines
+    return found
+
+
 def documented_commands() -> list[list[str]]:
-    """What stands behind `transferd` in blocks of shell and in the text, each once."""
+    """The words after `transferd` in README.md and docs/notifications.md, each command once."""
     text = readme() + (README.parent / "docs/notifications.md").read_text(encoding="utf-8")
-    inline = "\n".join(re.findall(r"`(transferd [^`]+)`", text))
-    commands = [*shell_commands(text), *shell_commands(f"```sh\n{inline}\n```\n")]
-    words = {tuple(command[1:]) for command in commands if command[:1] == ["transferd"]}
-    # Without a word behind it `transferd` is asked for the script of a shell.
-    return [list(each) for each in sorted(words - {()})]
+    inline = re.findall(r"`(transferd [^`]+)`", text)
+    found = set()
+    for line in [*shell_lines(text), *inline]:
+        match = re.search(r"(?:^|[/ ])transferd ([^;&|#<>]+)", line)
+        if match and not line.startswith("#"):
+            found.add(tuple(shlex.split(match[1])))
+    return [list(each) for each in sorted(found)]
 
 
 async def test_the_walk_moves_money(api: Api) -> None:
@@ -59,21 +73,24 @@ async def test_every_documented_command_works(database: Database) -> None:
     assert ["migrate"] in documented
     assert ["keys", "list"] in documented
     for words in documented:
-        if words[0] in ("dev", "serve", "worker"):  # They go on until they are stopped.
+        if words[0] in ("dev", "serve", "worker"):
+            # They run until they are stopped; with --help they still refuse unknown options.
+            assert CliRunner().invoke(main, [*words, "--help"]).exit_code == 0, words
             continue
         code, output = await run(*words, settings=settings)
         assert code == 0, f"transferd {' '.join(words)}: {output}"
         assert output.strip()
 
 
-async def test_serve_serves_what_migrate_has_made(database: Database) -> None:
-    async with running("serve", settings=settings_of(database)) as command:
-        await command.says("http://127.0.0.1:")
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{command.url}/readyz") as reply,
-        ):
-            assert reply.status == 200
+def test_an_unknown_option_is_refused_beside_help() -> None:
+    assert CliRunner().invoke(main, ["serve", "--prot", "1", "--help"]).exit_code == 2
+
+
+def test_every_documented_target_of_make_exists() -> None:
+    documented = re.findall(r"^make ([\w-]+)", "\n".join(shell_lines(readme())), re.MULTILINE)
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    assert set(documented) <= set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
+    assert "test" in documented
 
 
 async def test_the_key_of_the_readme_is_good_for_what_it_says(

@@ -11,7 +11,7 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.contract import ApiWithKey, api_key
 from tests.support.deliveries import logged_delivery
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.truth import faults_in
 from tests.support.waiting import patient_s
 

@@ -13,7 +13,6 @@ from tests.conftest import Database, Replicas
 from tests.support.damage import DAMAGES, make_traffic, set_outcome
 from tests.support.finished import transferd
 from tests.support.servers import Servers
-from tests.support.tidy import PACKAGE, query_faults, sources, words_used
 from transferd.config import ConfigurationError, Limits
 from transferd.ledger.audit import Check, Finding, Progress, audit
 from transferd.ledger.store import audit as store
@@ -216,10 +215,3 @@ async def test_the_command_cannot_run_without_a_database() -> None:
     assert "TRANSFERD_DATABASE_URL" in (await transferd("audit")).complaint
     url = "postgresql://transferd@127.0.0.1:1/transferd"
     assert "refused" in (await transferd("audit", database_url=url)).complaint
-
-
-def test_every_query_is_explained_and_used() -> None:
-    code = sources(PACKAGE / "ledger")
-    used = {word for source in code for word in words_used(source)}
-    queries = (PACKAGE / "ledger" / "audit.sql").read_text(encoding="utf-8")
-    assert query_faults(queries, used | {f"{step}_page" for step in used}) == []

@@ -25,7 +25,7 @@ from loadtest.front import program
 from tests.conftest import Database
 from tests.support.api import Api
 from tests.support.command import TRANSFERD, Command, running
-from tests.support.configuration import README
+from tests.support.project import README
 from tests.support.truth import row_count
 from tests.support.waiting import until
 from transferd.devstack import RabbitServer

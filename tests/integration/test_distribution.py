@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 # What the build writes into a source distribution by itself.
 _WRITTEN = ("PKG-INFO", "setup.cfg", "transferd.egg-info/")

@@ -11,7 +11,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestServer
 
 from tests.support.finished import ran
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from transferd.devstack.ports import free_port
 
 _LEAK: dict[str, Any] = {

@@ -10,7 +10,7 @@ import orjson
 from tests.conftest import Replicas
 from tests.support.command import alive, running
 from tests.support.locusts import LEVELS, locust, run_time
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.waiting import SLOWNESS
 
 _SHORT = ("--users", "10", "--wallets", "40")

@@ -19,10 +19,10 @@ from tests.support.collector import collecting
 from tests.support.contract import transfer_body
 from tests.support.endpoints import new_webhook
 from tests.support.pressure import counted
-from tests.support.promql import FOREIGN, exported, faults, labels_in, names_in
+from tests.support.project import ROOT
+from tests.support.promql import FOREIGN, exported, faults, names_in
 from tests.support.proxy import Proxy
 from tests.support.receivers import receiving, status
-from tests.support.tidy import ROOT
 from tests.support.waiting import until
 from tests.support.watching import (
     FOLDER,
@@ -162,16 +162,6 @@ async def test_prometheus_gets_openmetrics_with_the_traces_of_a_replica_and_a_wo
             report = promtool("check", "metrics", told=text)
             assert (report.returncode, report.stdout + report.stderr) == (0, "")
             assert TRACE not in text
-
-
-def test_names_and_labels_are_found_in_promql() -> None:
-    query = (
-        "histogram_quantile(0.99, sum by (job, le) (rate(a_bucket"
-        '{route!~"/x/{id}|by (c_total)", code=~"5.."}[5m])))'
-        " > 1.5e9 and on (instance) (b_total offset 5m == 1 or max_over_time(job:c:d[$__range]))"
-    )
-    assert names_in(query) == {"a_bucket", "b_total", "job:c:d"}
-    assert labels_in(query) == {"job", "le", "route", "code", "instance"}
 
 
 async def test_a_replica_tells_that_it_is_ready_and_that_it_drains(

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configuration import README
 from tests.support.finished import ran
+from tests.support.project import README
 
 ROOT = README.parent
 DOCKER = """#!/bin/sh

@@ -6,8 +6,8 @@ import re
 import pytest
 
 from tests.support.command import TRANSFERD, environment
-from tests.support.configuration import README
 from tests.support.finished import ran
+from tests.support.project import README
 from transferd.cli import main
 
 PATH = os.pathsep.join((str(TRANSFERD.parent), os.environ["PATH"]))

@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.waiting import SLOWNESS, patient_s
 from transferd.devstack.process import clean_environment, launch
 

@@ -6,7 +6,7 @@ import sys
 from pathlib import Path
 
 from tests.support.finished import ran
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 CLIENTS = ROOT / "tests" / "clients"
 NODE_TOOLS = Path(sys.prefix) / "node" / "node_modules"

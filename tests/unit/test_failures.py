@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 # The source that belongs to `unparsable` is deeper than any parser goes.
 _FAULTS = """

@@ -9,7 +9,7 @@ import pytest
 from loadtest.scenarios import SCENARIOS
 from loadtest.shapes import SHAPES
 from loadtest.truth import verdict, violations
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 
 @pytest.fixture(scope="module")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 PURE = (
     "api",

@@ -12,7 +12,7 @@ import pytest
 from loadtest.options import take_scenario_from_tags
 from loadtest.scenarios import SCENARIOS
 from loadtest.world import HOT_SHARE, RING_WALLETS, World
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 # In an interpreter of its own, as Locust's import replaces the sockets of a process.
 _TWENTY_USERS = """

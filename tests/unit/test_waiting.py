@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support import waiting
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.waiting import measured_slowness, patient_s, until
 
 _TELL = "from tests.support import waiting; print(waiting.SLOWNESS)"

@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from tests.fault.chaos.skewed import write_offset
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.waiting import patient_s
 from transferd.devstack.process import Child, clean_environment, launch
 
