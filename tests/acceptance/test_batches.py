@@ -188,9 +188,10 @@ async def test_a_batch_needs_a_key(api: Api) -> None:
 # What is no batch
 
 
-@pytest.mark.parametrize(
-    ("body", "pointer"),
-    [
+async def test_each_fault_is_pointed_at(
+    api: Api, database: Database, subtests: pytest.Subtests
+) -> None:
+    for body, pointer in (
         ({"transfers": [{}]}, "/mode"),
         ({"mode": "all", "transfers": [{}]}, "/mode"),
         ({"mode": "atomic"}, "/transfers"),
@@ -198,16 +199,13 @@ async def test_a_batch_needs_a_key(api: Api) -> None:
         ({"mode": "atomic", "transfers": {}}, "/transfers"),
         ({"mode": "atomic", "transfers": [transfer_body(NOBODY, NOBODY, 1), 7]}, "/transfers/1"),
         ({"mode": "atomic", "transfers": [], "dry_run": True}, "/dry_run"),
-    ],
-)
-async def test_each_fault_is_pointed_at(
-    api: Api, database: Database, body: dict[str, Any], pointer: str
-) -> None:
-    before = await footprint(database)
-    reply = await api.post("/transfers/batch", body, key="payday")
-    assert (reply.status, reply.code) == (422, "invalid-request")
-    assert pointer in [error["pointer"] for error in reply.json["errors"]]
-    assert await footprint(database) == before
+    ):
+        with subtests.test(body=body, pointer=pointer):
+            before = await footprint(database)
+            reply = await api.post("/transfers/batch", body, key="payday")
+            assert (reply.status, reply.code) == (422, "invalid-request")
+            assert pointer in [error["pointer"] for error in reply.json["errors"]]
+            assert await footprint(database) == before
 
 
 async def test_a_fault_in_one_transfer_is_pointed_at(api: Api) -> None:

@@ -324,29 +324,35 @@ async def test_a_problem_says_what_where_and_whose(api: Api) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/users", "/nothing", "/users?limit=0", "/docs"])
-async def test_every_answer_has_the_ids_of_its_request(api: Api, path: str) -> None:
-    traceparent = f"00-{'4b' * 16}-{'0f' * 8}-01"
-    given = await api.get(path, {"X-Request-Id": "My.id:1_2-3", "traceparent": traceparent})
-    assert given.headers["X-Request-Id"] == "My.id:1_2-3"
-    assert given.headers["traceparent"] == traceparent
-    made = [await api.get(path) for _ in range(2)]
-    for reply in made:
-        match = _TRACEPARENT.fullmatch(reply.headers["traceparent"])
-        assert match is not None
-        assert reply.headers["X-Request-Id"] == match[1]
-    assert made[0].headers["traceparent"] != made[1].headers["traceparent"]
-    traced = await api.get(path, {"traceparent": traceparent})
-    assert traced.headers["X-Request-Id"] == "4b" * 16
+async def test_every_answer_has_the_ids_of_its_request(api: Api, subtests: pytest.Subtests) -> None:
+    for path in ("/healthz", "/users", "/nothing", "/users?limit=0", "/docs"):
+        with subtests.test(path=path):
+            traceparent = f"00-{'4b' * 16}-{'0f' * 8}-01"
+            given = await api.get(path, {"X-Request-Id": "My.id:1_2-3", "traceparent": traceparent})
+            assert given.headers["X-Request-Id"] == "My.id:1_2-3"
+            assert given.headers["traceparent"] == traceparent
+            made = [await api.get(path) for _ in range(2)]
+            for reply in made:
+                match = _TRACEPARENT.fullmatch(reply.headers["traceparent"])
+                assert match is not None
+                assert reply.headers["X-Request-Id"] == match[1]
+            assert made[0].headers["traceparent"] != made[1].headers["traceparent"]
+            traced = await api.get(path, {"traceparent": traceparent})
+            assert traced.headers["X-Request-Id"] == "4b" * 16
 
 
-@pytest.mark.parametrize("id", ["", "a b", "x" * 129, "<script>", "ä", "a,b", 'a"b'])
-async def test_an_id_that_is_not_well_formed_is_replaced(api: Api, id: str) -> None:
-    bad_trace = f"00-{'4B' * 16}-{'0f' * 8}-01"
-    reply = await api.get("/nothing", {"X-Request-Id": id, "traceparent": bad_trace})
-    match = _TRACEPARENT.fullmatch(reply.headers["traceparent"])
-    assert match is not None
-    assert reply.headers["X-Request-Id"] == reply.json["request_id"] == match[1] != "4b" * 16
-    longest = "x" * 128
-    kept = await api.get("/nothing", {"X-Request-Id": longest})
-    assert kept.json["request_id"] == longest
+async def test_an_id_that_is_not_well_formed_is_replaced(
+    api: Api, subtests: pytest.Subtests
+) -> None:
+    for id in ("", "a b", "x" * 129, "<script>", "ä", "a,b", 'a"b'):
+        with subtests.test(id=id):
+            bad_trace = f"00-{'4B' * 16}-{'0f' * 8}-01"
+            reply = await api.get("/nothing", {"X-Request-Id": id, "traceparent": bad_trace})
+            match = _TRACEPARENT.fullmatch(reply.headers["traceparent"])
+            assert match is not None
+            assert (
+                reply.headers["X-Request-Id"] == reply.json["request_id"] == match[1] != "4b" * 16
+            )
+            longest = "x" * 128
+            kept = await api.get("/nothing", {"X-Request-Id": longest})
+            assert kept.json["request_id"] == longest

@@ -134,24 +134,25 @@ async def test_a_key_is_needed_where_money_moves(api: Api, database: Database) -
 _INVALID = ["", '""', "x" * 256, f'"{"x" * 256}"', "ä", "a\tb", "\u200b", "käse"]
 
 
-@pytest.mark.parametrize("key", _INVALID)
 async def test_a_key_is_1_to_255_printable_characters(
-    api: Api, database: Database, key: str
+    api: Api, database: Database, subtests: pytest.Subtests
 ) -> None:
-    user, ada, bob = await api.user(), await api.wallet(100), await api.wallet()
-    paid = (await api.transfer(ada, bob, 5)).json["id"]
-    before = await footprint(database)
-    for path, body in (
-        ("/transfers", transfer_body(ada, bob)),
-        (f"/transfers/{paid}/reversal", None),
-        # Where a key may be left out it may not be wrong either.
-        ("/users", {}),
-        ("/wallets", {"user_id": user, "currency": "USD"}),
-        (f"/wallets/{ada}/freeze", None),
-    ):
-        refused = await api.post(path, body, key=key)
-        assert (refused.status, refused.code) == (400, "idempotency-key-invalid"), path
-    assert await footprint(database) == before
+    for key in _INVALID:
+        with subtests.test(key=key):
+            user, ada, bob = await api.user(), await api.wallet(100), await api.wallet()
+            paid = (await api.transfer(ada, bob, 5)).json["id"]
+            before = await footprint(database)
+            for path, body in (
+                ("/transfers", transfer_body(ada, bob)),
+                (f"/transfers/{paid}/reversal", None),
+                # Where a key may be left out it may not be wrong either.
+                ("/users", {}),
+                ("/wallets", {"user_id": user, "currency": "USD"}),
+                (f"/wallets/{ada}/freeze", None),
+            ):
+                refused = await api.post(path, body, key=key)
+                assert (refused.status, refused.code) == (400, "idempotency-key-invalid"), path
+            assert await footprint(database) == before
 
 
 async def test_two_keys_are_none(api: Api) -> None:
@@ -287,19 +288,20 @@ _KEYS = [
 ]
 
 
-@pytest.mark.parametrize("key", _KEYS)
-async def test_any_key_can_be_asked_for(api: Api, key: str) -> None:
-    ada, bob = await api.wallet(100), await api.wallet()
-    path = f"/idempotency-keys/{quote(key, safe='')}"
-    assert (await exactly(api, "GET", path)).code == "not-found"
-    made = await api.transfer(ada, bob, 5, key=key)
-    quoted = f"/idempotency-keys/%22{quote(key, safe='')}%22"
-    with_slashes = f"/idempotency-keys/{quote(key)}"
-    for address in (path, quoted, with_slashes):
-        known = await exactly(api, "GET", address)
-        assert known.status == 200, address
-        assert list(known.json) == ["state", "status", "answer"]
-        assert known.json == {"state": "succeeded", "status": 201, "answer": made.json}
+async def test_any_key_can_be_asked_for(api: Api, subtests: pytest.Subtests) -> None:
+    for key in _KEYS:
+        with subtests.test(key=key):
+            ada, bob = await api.wallet(100), await api.wallet()
+            path = f"/idempotency-keys/{quote(key, safe='')}"
+            assert (await exactly(api, "GET", path)).code == "not-found"
+            made = await api.transfer(ada, bob, 5, key=key)
+            quoted = f"/idempotency-keys/%22{quote(key, safe='')}%22"
+            with_slashes = f"/idempotency-keys/{quote(key)}"
+            for address in (path, quoted, with_slashes):
+                known = await exactly(api, "GET", address)
+                assert known.status == 200, address
+                assert list(known.json) == ["state", "status", "answer"]
+                assert known.json == {"state": "succeeded", "status": 201, "answer": made.json}
 
 
 async def test_a_key_tells_what_it_has_led_to(api: Api) -> None:
@@ -340,10 +342,13 @@ async def until_known(api: Api, key: str) -> None:
     await until(it_is)
 
 
-@pytest.mark.parametrize("key", ["nobody", "%C3%A4", "x" * 256, "a%0Ab", "%ff"])
-async def test_nothing_is_known_of_a_key_that_was_never_used(api: Api, key: str) -> None:
-    reply = await exactly(api, "GET", f"/idempotency-keys/{key}")
-    assert (reply.status, reply.code) == (404, "not-found")
+async def test_nothing_is_known_of_a_key_that_was_never_used(
+    api: Api, subtests: pytest.Subtests
+) -> None:
+    for key in ("nobody", "%C3%A4", "x" * 256, "a%0Ab", "%ff"):
+        with subtests.test(key=key):
+            reply = await exactly(api, "GET", f"/idempotency-keys/{key}")
+            assert (reply.status, reply.code) == (404, "not-found")
 
 
 async def test_a_key_without_printable_characters_is_none(api: Api) -> None:

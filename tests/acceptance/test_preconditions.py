@@ -24,7 +24,6 @@ _CHANGES: list[tuple[str, str, object]] = [
     ("POST", "/unfreeze", None),
     ("POST", "/close", None),
 ]
-_NAMES = ["metadata", "limit", "freeze", "unfreeze", "close"]
 
 
 async def tag_of(api: Api, wallet: str) -> str:
@@ -47,20 +46,21 @@ def assert_changed(reply: Reply, version: int) -> None:
     assert (reply.json["version"], reply.json["etag"]) == (version, f'"w{version}"')
 
 
-@pytest.mark.parametrize("change", _CHANGES, ids=_NAMES)
 async def test_a_change_is_made_only_at_the_version_that_was_seen(
-    change: tuple[str, str, object], api: Api, database: Database
+    api: Api, database: Database, subtests: pytest.Subtests
 ) -> None:
-    ada = await api.wallet()
-    seen = await tag_of(api, ada)
-    await api.patch(f"/wallets/{ada}", {"metadata": {"tier": "gold"}})
-    before = await footprint(database)
-    assert_changed(await changed(api, ada, change, seen), 1)
-    assert await footprint(database) == before
-    done = await changed(api, ada, change, await tag_of(api, ada))
-    assert done.status == 200
-    # Whatever it was, it is the next version that the next condition names.
-    assert await tag_of(api, ada) == f'"w{done.json["version"]}"'
+    for change in _CHANGES:
+        with subtests.test(change=change):
+            ada = await api.wallet()
+            seen = await tag_of(api, ada)
+            await api.patch(f"/wallets/{ada}", {"metadata": {"tier": "gold"}})
+            before = await footprint(database)
+            assert_changed(await changed(api, ada, change, seen), 1)
+            assert await footprint(database) == before
+            done = await changed(api, ada, change, await tag_of(api, ada))
+            assert done.status == 200
+            # Whatever it was, it is the next version that the next condition names.
+            assert await tag_of(api, ada) == f'"w{done.json["version"]}"'
 
 
 async def test_money_that_comes_or_goes_changes_the_version(api: Api) -> None:
@@ -71,16 +71,17 @@ async def test_money_that_comes_or_goes_changes_the_version(api: Api) -> None:
         assert_changed(await changed(api, wallet, _CHANGES[0], tag), version)
 
 
-@pytest.mark.parametrize("change", _CHANGES, ids=_NAMES)
 async def test_a_repetition_without_a_key_finds_the_version_that_it_has_made(
-    change: tuple[str, str, object], api: Api
+    api: Api, subtests: pytest.Subtests
 ) -> None:
-    ada = await api.wallet()
-    if change[1] == "/unfreeze":
-        await api.post(f"/wallets/{ada}/freeze")
-    seen = await tag_of(api, ada)
-    done = await changed(api, ada, change, seen)
-    assert_changed(await changed(api, ada, change, seen), done.json["version"])
+    for change in _CHANGES:
+        with subtests.test(change=change):
+            ada = await api.wallet()
+            if change[1] == "/unfreeze":
+                await api.post(f"/wallets/{ada}/freeze")
+            seen = await tag_of(api, ada)
+            done = await changed(api, ada, change, seen)
+            assert_changed(await changed(api, ada, change, seen), done.json["version"])
 
 
 _MATCHING = {
@@ -120,28 +121,35 @@ _MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("value", _MATCHING.values(), ids=_MATCHING.keys())
-async def test_a_condition_holds_if_one_of_its_tags_is_the_one(value: str, api: Api) -> None:
-    ada = await api.wallet(1)
-    assert (await changed(api, ada, _CHANGES[0], value)).status == 200
-
-
-@pytest.mark.parametrize("value", _STALE.values(), ids=_STALE.keys())
-async def test_a_condition_without_the_tag_does_not_hold(value: str, api: Api) -> None:
-    ada = await api.wallet(1)
-    assert_changed(await changed(api, ada, _CHANGES[0], value), 1)
-
-
-@pytest.mark.parametrize("value", _MALFORMED.values(), ids=_MALFORMED.keys())
-async def test_a_condition_that_cannot_be_read_is_refused(
-    value: str, api: Api, database: Database
+async def test_a_condition_holds_if_one_of_its_tags_is_the_one(
+    api: Api, subtests: pytest.Subtests
 ) -> None:
-    ada = await api.wallet(1)
-    before = await footprint(database)
-    for change in _CHANGES:
-        refused = await changed(api, ada, change, value, key=None)
-        assert (refused.status, refused.code) == (400, "malformed-request"), change
-    assert await footprint(database) == before
+    for name, value in _MATCHING.items():
+        with subtests.test(name):
+            ada = await api.wallet(1)
+            assert (await changed(api, ada, _CHANGES[0], value)).status == 200
+
+
+async def test_a_condition_without_the_tag_does_not_hold(
+    api: Api, subtests: pytest.Subtests
+) -> None:
+    for name, value in _STALE.items():
+        with subtests.test(name):
+            ada = await api.wallet(1)
+            assert_changed(await changed(api, ada, _CHANGES[0], value), 1)
+
+
+async def test_a_condition_that_cannot_be_read_is_refused(
+    api: Api, database: Database, subtests: pytest.Subtests
+) -> None:
+    for name, value in _MALFORMED.items():
+        with subtests.test(name):
+            ada = await api.wallet(1)
+            before = await footprint(database)
+            for change in _CHANGES:
+                refused = await changed(api, ada, change, value, key=None)
+                assert (refused.status, refused.code) == (400, "malformed-request"), change
+            assert await footprint(database) == before
 
 
 async def test_several_lines_are_one_list(api: Api) -> None:

@@ -92,13 +92,16 @@ async def test_a_new_wallet_has_an_empty_statement(api: Api) -> None:
     assert await all_pages(api, f"/transfers?wallet_id={ada}") == [[]]
 
 
-@pytest.mark.parametrize("limit", [1, 3, 4, 8, 9, 200])
-async def test_pages_follow_each_other_without_gap_or_overlap(api: Api, limit: int) -> None:
+async def test_pages_follow_each_other_without_gap_or_overlap(
+    api: Api, subtests: pytest.Subtests
+) -> None:
     ada, _, _ = await history(api)
-    found = await all_pages(api, f"/wallets/{ada}/statement?limit={limit}")
-    full, rest = divmod(8, limit)
-    assert [len(page) for page in found] == [limit] * full + [rest] * bool(rest)
-    assert [entry["version"] for page in found for entry in page] == list(range(8, 0, -1))
+    for limit in (1, 3, 4, 8, 9, 200):
+        with subtests.test(limit=limit):
+            found = await all_pages(api, f"/wallets/{ada}/statement?limit={limit}")
+            full, rest = divmod(8, limit)
+            assert [len(page) for page in found] == [limit] * full + [rest] * bool(rest)
+            assert [entry["version"] for page in found for entry in page] == list(range(8, 0, -1))
 
 
 async def test_every_list_has_pages(api: Api, database: Database) -> None:

@@ -58,9 +58,10 @@ async def test_the_largest_amount_can_be_moved_in_one_transfer(api: Api) -> None
     assert (await api.balance(ada), await api.balance(bob)) == (0, AMOUNT_MAX)
 
 
-@pytest.mark.parametrize("id", [NOBODY, "rent", "%00", "1"])
-async def test_there_is_no_such_transfer(api: Api, id: str) -> None:
-    assert (await api.get(f"/transfers/{id}")).code == "transfer-not-found"
+async def test_there_is_no_such_transfer(api: Api, subtests: pytest.Subtests) -> None:
+    for id in (NOBODY, "rent", "%00", "1"):
+        with subtests.test(id=id):
+            assert (await api.get(f"/transfers/{id}")).code == "transfer-not-found"
 
 
 async def test_a_wallet_has_the_transfers_of_both_its_sides(api: Api) -> None:

@@ -71,12 +71,15 @@ async def test_a_wallet_needs_a_user_that_exists(api: Api, database: Database) -
     assert await footprint(database) == before | {"outcomes": 1}
 
 
-@pytest.mark.parametrize("currency", ["ZZZ", "XXX", "XAU", "XTS"])
-async def test_a_wallet_needs_a_currency_that_has_minor_units(api: Api, currency: str) -> None:
-    user = await api.user()
-    refused = await api.post("/wallets", {"user_id": user, "currency": currency})
-    assert refused.code == "invalid-request"
-    assert [error["pointer"] for error in refused.json["errors"]] == ["/currency"]
+async def test_a_wallet_needs_a_currency_that_has_minor_units(
+    api: Api, subtests: pytest.Subtests
+) -> None:
+    for currency in ("ZZZ", "XXX", "XAU", "XTS"):
+        with subtests.test(currency=currency):
+            user = await api.user()
+            refused = await api.post("/wallets", {"user_id": user, "currency": currency})
+            assert refused.code == "invalid-request"
+            assert [error["pointer"] for error in refused.json["errors"]] == ["/currency"]
 
 
 async def test_currencies_have_exponents_and_funding_wallets(api: Api) -> None:
@@ -135,18 +138,19 @@ async def test_a_funding_wallet_has_no_limit(api: Api) -> None:
     assert (await api.patch(f"/wallets/{funding}", {"overdraft_limit": 5})).code == "forbidden"
 
 
-@pytest.mark.parametrize("id", [NOBODY, "ada", "%00"])
-async def test_there_is_no_such_wallet(api: Api, id: str) -> None:
-    for method, rest, raw in (
-        ("GET", "", None),
-        ("GET", "/statement", None),
-        ("PATCH", "", b"{}"),
-        ("POST", "/freeze", None),
-        ("POST", "/unfreeze", None),
-        ("POST", "/close", None),
-    ):
-        reply = await api.call(method, f"/wallets/{id}{rest}", raw=raw)
-        assert (reply.status, reply.code) == (404, "wallet-not-found"), rest
+async def test_there_is_no_such_wallet(api: Api, subtests: pytest.Subtests) -> None:
+    for id in (NOBODY, "ada", "%00"):
+        with subtests.test(id=id):
+            for method, rest, raw in (
+                ("GET", "", None),
+                ("GET", "/statement", None),
+                ("PATCH", "", b"{}"),
+                ("POST", "/freeze", None),
+                ("POST", "/unfreeze", None),
+                ("POST", "/close", None),
+            ):
+                reply = await api.call(method, f"/wallets/{id}{rest}", raw=raw)
+                assert (reply.status, reply.code) == (404, "wallet-not-found"), rest
 
 
 async def test_wallets_are_listed_by_owner_and_currency(api: Api) -> None:

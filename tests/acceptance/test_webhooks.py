@@ -103,9 +103,12 @@ async def test_a_secret_is_shown_to_whoever_made_it_and_to_nobody_else(
     assert known["answer"] == {name: made.json[name] for name in _FIELDS}
 
 
-@pytest.mark.parametrize(
-    ("url", "why"),
-    [
+async def test_a_webhook_leads_to_a_public_address_over_https(
+    api: Api, database: Database, subtests: pytest.Subtests
+) -> None:
+    good = await webhook(api)
+    before = await changes_of(database)
+    for url, why in (
         ("http://example.com/", "must be https"),
         ("ftp://example.com/", "must be an absolute https URL"),
         ("example.com/hook", "must be an absolute https URL"),
@@ -127,23 +130,18 @@ async def test_a_secret_is_shown_to_whoever_made_it_and_to_nobody_else(
         ("https://example.com/\u0000", "must"),
         ("https://bücher.example/", "must"),
         ("", "must"),
-    ],
-)
-async def test_a_webhook_leads_to_a_public_address_over_https(
-    url: str, why: str, api: Api, database: Database
-) -> None:
-    good = await webhook(api)
-    before = await changes_of(database)
-    for refused in (
-        await api.post("/webhooks", {"url": url, "events": ["*"]}, key="hook"),
-        await api.patch(f"/webhooks/{good['id']}", {"url": url}),
     ):
-        assert_invalid(refused, "/url")
-        assert why in refused.json["errors"][0]["message"]
-        # Whatever was sent may hold a password.
-        assert url not in refused.json["errors"][0]["message"] or url == ""
-    assert await changes_of(database) == before
-    assert (await api.get("/idempotency-keys/hook")).code == "not-found"
+        with subtests.test(url=url):
+            for refused in (
+                await api.post("/webhooks", {"url": url, "events": ["*"]}, key="hook"),
+                await api.patch(f"/webhooks/{good['id']}", {"url": url}),
+            ):
+                assert_invalid(refused, "/url")
+                assert why in refused.json["errors"][0]["message"]
+                # Whatever was sent may hold a password.
+                assert url not in refused.json["errors"][0]["message"] or url == ""
+            assert await changes_of(database) == before
+            assert (await api.get("/idempotency-keys/hook")).code == "not-found"
 
 
 async def test_an_operator_may_allow_what_is_not_public(replicas: Replicas) -> None:
@@ -292,11 +290,12 @@ async def replies_of_nobody(api: Api, id: str) -> list[Reply]:
     ]
 
 
-@pytest.mark.parametrize("id", [NOBODY, "hook", "%00", NOBODY.replace("-", "")])
 async def test_there_is_no_webhook_with_an_unknown_id(
-    id: str, api: Api, database: Database
+    api: Api, database: Database, subtests: pytest.Subtests
 ) -> None:
-    for reply in await replies_of_nobody(api, id):
-        assert (reply.status, reply.code) == (404, "webhook-not-found")
-    assert await row_count(database, "transferd.outcomes") == 0
-    assert await row_count(database, "ledger_00.outbox") == 0
+    for id in (NOBODY, "hook", "%00", NOBODY.replace("-", "")):
+        with subtests.test(id=id):
+            for reply in await replies_of_nobody(api, id):
+                assert (reply.status, reply.code) == (404, "webhook-not-found")
+            assert await row_count(database, "transferd.outcomes") == 0
+            assert await row_count(database, "ledger_00.outbox") == 0

@@ -129,17 +129,19 @@ async def test_an_ephemeral_run_leaves_no_directory(tmp_path: Path) -> None:
 # A stop at another time
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    "moment",
+    ("number", "moment"),
     [
-        lambda directory, _: any(directory.glob("data-*/postgresql/data.unfinished")),
-        lambda _, command: "PostgreSQL" in command.output,
-        lambda _, command: "applied" in command.output,
+        (
+            signal.SIGINT,
+            lambda directory, _: any(directory.glob("data-*/postgresql/data.unfinished")),
+        ),
+        (signal.SIGTERM, lambda _, command: "PostgreSQL" in command.output),
+        (signal.SIGINT, lambda _, command: "applied" in command.output),
     ],
-    ids=["while PostgreSQL is set up", "while it migrates", "while it is filled in"],
+    ids=["while PostgreSQL is set up", "while it migrates", "while it creates example data"],
 )
-async def test_a_stop_during_the_start_is_in_order_as_well(
+async def test_a_signal_during_the_start_stops_everything_and_removes_the_data(
     tmp_path: Path, number: signal.Signals, moment: Callable[[Path, Command], bool]
 ) -> None:
     arguments = ("dev", "--ephemeral", "--demo")
@@ -214,10 +216,15 @@ async def test_demo_fills_in(tmp_path: Path, database: Database) -> None:
         await stopped(command, signal.SIGINT)
 
 
-async def test_given_servers_replace_private_ones(tmp_path: Path, database: Database) -> None:
+async def test_given_servers_replace_private_ones_and_the_option_port_the_variable(
+    tmp_path: Path, database: Database
+) -> None:
     given = given_servers(database)
-    async with running("dev", settings=settings(tmp_path, **given)) as command:
+    port = free_port()
+    environment = settings(tmp_path, **given, TRANSFERD_PORT="1")
+    async with running("dev", "--port", str(port), settings=environment) as command:
         await command.says(READY)
+        assert command.url == f"http://127.0.0.1:{port}"
         assert [process.pid for process in command.processes()] == [command.pid]
         for url in given.values():
             assert command.lines_with(url)
@@ -350,20 +357,6 @@ async def test_a_port_in_use_is_one_line_before_any_server_starts(
         " there, or choose another port with --port"
     ]
     assert entries(tmp_path) == []
-
-
-async def test_the_port_can_be_chosen(tmp_path: Path, database: Database) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = free_port()
-        environment = settings(
-            tmp_path, **given_servers(database), TRANSFERD_PORT=str(taken.getsockname()[1])
-        )
-        async with running("dev", "--port", str(port), settings=environment) as command:
-            await command.says(READY)
-            assert command.url == f"http://127.0.0.1:{port}"
-            async with client(command) as api:
-                assert (await api.get("/readyz")).status == 200
-            await stopped(command, signal.SIGINT)
 
 
 async def test_a_second_run_on_the_same_data_is_one_line(

@@ -240,9 +240,10 @@ async def test_a_key_expires_in_days_or_at_a_time(database: Database) -> None:
     assert ", until 2099-01-01T00:00:00.000000Z; " in result.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+async def test_what_makes_no_key_is_a_usage_error(
+    database: Database, subtests: pytest.Subtests
+) -> None:
+    for arguments in (
         [],
         ["--client", "shop"],
         ["--scope", "admin"],
@@ -276,14 +277,13 @@ async def test_a_key_expires_in_days_or_at_a_time(database: Database) -> None:
             *("--client", "shop", "--scope", "admin"),
             *("--expires-at", "2099-01-01T00:00:00Z", "--expires-in-days", "1"),
         ],
-    ],
-)
-async def test_what_makes_no_key_is_a_usage_error(database: Database, arguments: list[str]) -> None:
-    before = await everything_stored(database)
-    result = await command(database, "create", *arguments)
-    assert result.exit_code == 2
-    assert result.output.startswith("Usage: ")
-    assert await everything_stored(database) == before
+    ):
+        with subtests.test(arguments=arguments):
+            before = await everything_stored(database)
+            result = await command(database, "create", *arguments)
+            assert result.exit_code == 2
+            assert result.output.startswith("Usage: ")
+            assert await everything_stored(database) == before
 
 
 # List

@@ -149,12 +149,13 @@ async def test_a_key_that_pays_too_often_is_told_to_wait_and_others_are_not(fron
 # What Nginx answers itself
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/console", "/console/"])
-async def test_what_is_for_operators_is_not_public(path: str, front: Front) -> None:
-    _, api = await front.open(1)
-    reply = await api.get(path)
-    assert (reply.status, reply.code) == (404, "not-found")
-    assert reply.json["instance"] == path
+async def test_what_is_for_operators_is_not_public(front: Front, subtests: pytest.Subtests) -> None:
+    for path in ("/metrics", "/console", "/console/"):
+        with subtests.test(path=path):
+            _, api = await front.open(1)
+            reply = await api.get(path)
+            assert (reply.status, reply.code) == (404, "not-found")
+            assert reply.json["instance"] == path
 
 
 async def test_a_body_that_is_too_large_is_a_problem_that_names_the_limit(front: Front) -> None:

@@ -97,73 +97,72 @@ _KEYS: dict[str, tuple[list[str], int]] = {
 }
 
 
-@pytest.mark.parametrize(("lines", "status"), _KEYS.values(), ids=_KEYS.keys())
-async def test_whatever_is_a_key_to_the_replicas_is_counted_by_nginx_and_nothing_else(
-    lines: list[str], status: int, doors: tuple[Api, Nginx], database: Database
-) -> None:
-    api, nginx = doors
-    token = await api_key(database, "payer", "transfers:write")
-    sent = [line.format(token=token, rest=token.removeprefix("td_")) for line in lines]
-    assert status_of(await asked(port_of(api), *sent)) == status
-    assert status_of(await asked(nginx.port, *sent)) == status
-
-    async def some_at_once() -> set[int]:
-        endings = await asyncio.gather(*(asked(nginx.port, *sent) for _ in range(_AT_ONCE)))
-        return {status_of(ending) for ending in endings}
-
-    if status == 422:
-
-        async def is_limited() -> bool:
-            found = await some_at_once()
-            assert found <= {422, 429}
-            return 429 in found
-
-        await until(is_limited)
-    else:
-        assert await some_at_once() == {status}
+async def answered_at_once(port: int, *lines: str, path: str = "/transfers") -> set[int]:
+    """The statuses of many requests at once with these lines in their heads."""
+    endings = await asyncio.gather(*(asked(port, *lines, path=path) for _ in range(_AT_ONCE)))
+    return {status_of(ending) for ending in endings}
 
 
-@pytest.mark.parametrize(
-    ("path", "status"),
-    [
-        ("/transfers", 422),
-        ("/transfers?dry_run=true", 422),
-        ("/%74ransfers", 422),
-        ("/transfer%73", 422),
-        ("/transfers/batch", 422),
-        ("/transfers/%62atch", 422),
-        ("http://a/transfers", 422),
-        ("//transfers", 404),
-        ("/transfers/", 404),
-        ("/x/../transfers", 404),
-        ("/./transfers", 404),
-        ("/transfers%2Fbatch", 404),
-        ("/transfers%20", 404),
-        ("/transfers;x=1", 404),
-        ("/Transfers", 404),
-        ("/%2574ransfers", 404),
-    ],
-)
-async def test_however_the_address_of_a_payment_is_spelt_it_is_counted(
-    path: str, status: int, doors: tuple[Api, Nginx], database: Database
-) -> None:
-    api, nginx = doors
-    sent = f"Authorization: Bearer {await api_key(database, 'payer', 'transfers:write')}"
-    assert status_of(await asked(port_of(api), sent, path=path)) == status
+async def until_limited(port: int, *lines: str, path: str = "/transfers") -> None:
+    """Wait until Nginx refuses such requests with 429; until then the replica answers 422."""
 
     async def is_limited() -> bool:
-        endings = await asyncio.gather(
-            *(asked(nginx.port, sent, path=path) for _ in range(_AT_ONCE))
-        )
-        found = {status_of(ending) for ending in endings}
-        assert found <= {status, 429}
+        found = await answered_at_once(port, *lines, path=path)
+        assert found <= {422, 429}
         return 429 in found
 
-    if status == 422:
-        await until(is_limited)
-    else:
-        # What is no payment to a replica may be counted or not; it is no way around the count.
-        await is_limited()
+    await until(is_limited)
+
+
+async def test_nginx_counts_what_a_replica_takes_as_a_key_and_nothing_else(
+    doors: tuple[Api, Nginx], database: Database, subtests: pytest.Subtests
+) -> None:
+    api, nginx = doors
+    for number, (name, (lines, status)) in enumerate(_KEYS.items()):
+        token = await api_key(database, f"payer{number}", "transfers:write")
+        with subtests.test(name):
+            sent = [line.format(token=token, rest=token.removeprefix("td_")) for line in lines]
+            assert status_of(await asked(port_of(api), *sent)) == status
+            assert status_of(await asked(nginx.port, *sent)) == status
+            if status == 422:
+                await until_limited(nginx.port, *sent)
+            else:
+                assert await answered_at_once(nginx.port, *sent) == {status}
+
+
+async def test_nginx_counts_a_payment_in_every_spelling_of_its_address(
+    doors: tuple[Api, Nginx], database: Database, subtests: pytest.Subtests
+) -> None:
+    api, nginx = doors
+    for number, (path, status) in enumerate(
+        [
+            ("/transfers", 422),
+            ("/transfers?dry_run=true", 422),
+            ("/%74ransfers", 422),
+            ("/transfer%73", 422),
+            ("/transfers/batch", 422),
+            ("/transfers/%62atch", 422),
+            ("http://a/transfers", 422),
+            ("//transfers", 404),
+            ("/transfers/", 404),
+            ("/x/../transfers", 404),
+            ("/./transfers", 404),
+            ("/transfers%2Fbatch", 404),
+            ("/transfers%20", 404),
+            ("/transfers;x=1", 404),
+            ("/Transfers", 404),
+            ("/%2574ransfers", 404),
+        ]
+    ):
+        token = await api_key(database, f"payer{number}", "transfers:write")
+        with subtests.test(path=path):
+            sent = f"Authorization: Bearer {token}"
+            assert status_of(await asked(port_of(api), sent, path=path)) == status
+            if status == 422:
+                await until_limited(nginx.port, sent, path=path)
+            else:
+                # No payment to a replica: Nginx may count it or not.
+                assert await answered_at_once(nginx.port, sent, path=path) <= {status, 429}
 
 
 @pytest.fixture(params=["replica", "nginx"])
@@ -192,13 +191,14 @@ _TWICE: dict[str, tuple[list[str], str]] = {
 }
 
 
-@pytest.mark.parametrize(("lines", "code"), _TWICE.values(), ids=_TWICE.keys())
 async def test_two_lines_of_what_is_no_list_are_refused(
-    lines: list[str], code: str, door: int, database: Database
+    door: int, database: Database, subtests: pytest.Subtests
 ) -> None:
-    refused = await asked(door, *lines, **_USER)
-    assert (status_of(refused), refused.code) == (400, code)
-    assert await database.fetch("SELECT 1 FROM transferd.users") == []
+    for name, (lines, code) in _TWICE.items():
+        with subtests.test(name):
+            refused = await asked(door, *lines, **_USER)
+            assert (status_of(refused), refused.code) == (400, code)
+            assert await database.fetch("SELECT 1 FROM transferd.users") == []
 
 
 async def test_two_ids_of_an_event_are_refused(door: int, replicas: Replicas) -> None:
@@ -219,9 +219,10 @@ def header_of(ending: Ending, name: str) -> str:
     return value
 
 
-@pytest.mark.parametrize(
-    ("sent", "is_kept"),
-    [
+async def test_an_id_is_kept_if_it_came_once_and_has_the_shape_of_one(
+    door: int, subtests: pytest.Subtests
+) -> None:
+    for sent, is_kept in (
         (["X-Request-Id: mine"], True),
         (["x-request-id:\tmine \t"], True),
         (["X-Request-Id: mine", "X-Request-Id: mine"], False),
@@ -231,13 +232,11 @@ def header_of(ending: Ending, name: str) -> str:
         (["X-Request-Id: mi ne"], False),
         (["X-Request-Id: " + "m" * 129], False),
         (["X_Request_Id: mine"], False),
-    ],
-)
-async def test_an_id_is_kept_if_it_came_once_and_has_the_shape_of_one(
-    sent: list[str], is_kept: bool, door: int
-) -> None:
-    answer = await asked(door, *sent, path="/currencies", method="GET", body="")
-    assert (status_of(answer), header_of(answer, "X-Request-Id") == "mine") == (200, is_kept)
+    ):
+        with subtests.test(sent=sent):
+            answer = await asked(door, *sent, path="/currencies", method="GET", body="")
+            assert status_of(answer) == 200
+            assert (header_of(answer, "X-Request-Id") == "mine") is is_kept
 
 
 async def test_an_id_is_in_what_nginx_answers_itself_and_in_its_log(

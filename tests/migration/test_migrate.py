@@ -296,9 +296,10 @@ async def test_a_currency_of_a_newer_list_is_added(database: Database) -> None:
     assert version == 0
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
+async def test_the_service_cannot_rewrite_history(
+    database: Database, subtests: pytest.Subtests
+) -> None:
+    for sql in (
         *(
             statement.format(table)
             for table in (
@@ -316,13 +317,12 @@ async def test_a_currency_of_a_newer_list_is_added(database: Database) -> None:
         "TRUNCATE ledger_00.wallets",
         "DELETE FROM ledger_00.currencies",
         "TRUNCATE ledger_00.currencies",
-    ],
-)
-async def test_the_service_cannot_rewrite_history(database: Database, sql: str) -> None:
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await as_service(database, sql)
-    # It is the privilege that is missing: the statement itself is a good one.
-    await database.fetch(sql)
+    ):
+        with subtests.test(sql=sql):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await as_service(database, sql)
+            # It is the privilege that is missing: the statement itself is a good one.
+            await database.fetch(sql)
 
 
 async def test_no_statement_leaves_a_wallet_below_its_limit(database: Database, api: Api) -> None:
