@@ -1,4 +1,4 @@
-"""What every answer says beside its body: how to keep it, what a browser may do, who serves."""
+"""The headers of every answer: caching, browser policies, server name."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -93,14 +93,14 @@ async def answers(api: Api) -> Iterable[tuple[str, Reply]]:
     return replies
 
 
-async def test_every_answer_names_no_version_and_says_what_a_browser_may_do(api: Api) -> None:
+async def test_every_answer_has_the_security_headers_and_no_server_version(api: Api) -> None:
     found = list(await answers(api))
     assert {reply.status for _, reply in found} >= {200, 201, 302, 400, 404, 405, 413, 422}
     for call, reply in found:
         assert_common(reply.headers, call)
 
 
-async def test_what_says_nothing_else_is_kept_by_no_cache(api: Api) -> None:
+async def test_an_answer_without_an_etag_is_not_stored_by_caches(api: Api) -> None:
     for call, reply in await answers(api):
         path = call.partition(" ")[2]
         expected = "no-cache" if path in _DOCUMENTS else "no-store"
@@ -110,7 +110,7 @@ async def test_what_says_nothing_else_is_kept_by_no_cache(api: Api) -> None:
         assert ("ETag" in reply.headers) == (expected != "no-store"), call
 
 
-async def test_what_is_turned_away_has_the_same_headers(
+async def test_a_request_that_is_refused_early_gets_the_same_headers(
     api: Api, subtests: pytest.Subtests
 ) -> None:
     for sent, status in (
@@ -150,7 +150,7 @@ async def test_the_worker_has_the_same_headers(workers: Workers) -> None:
     assert_common(parsed(ending.answer), ending)
 
 
-# What stays the same
+# Documents that never change
 
 
 async def test_a_document_is_not_sent_again_to_a_client_that_has_it(
@@ -175,7 +175,7 @@ async def test_a_document_is_not_sent_again_to_a_client_that_has_it(
             assert (other.status, other.body) == (200, whole.body)
 
 
-async def test_documents_are_told_apart_by_their_tags(api: Api) -> None:
+async def test_documents_have_different_etags(api: Api) -> None:
     tags = [(await api.get(path)).headers["ETag"] for path in _DOCUMENTS]
     assert len(set(tags)) == len(_DOCUMENTS)
 

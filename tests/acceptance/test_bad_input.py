@@ -1,4 +1,4 @@
-"""Whatever a body says, the answer tells what is wrong with it, and nothing has changed."""
+"""Invalid bodies: the answer names every error, and nothing changes."""
 
 from typing import Any
 
@@ -40,7 +40,7 @@ _NO_JSON = [
 ]
 
 
-async def test_what_is_no_json_is_malformed(target: Target) -> None:
+async def test_a_body_that_is_not_json_is_malformed(target: Target) -> None:
     api = target.api
     for raw in _NO_JSON:
         replies = [

@@ -219,7 +219,9 @@ async def test_there_is_nothing_at_an_unknown_address(api: Api, subtests: pytest
                 assert (reply.status, reply.code) in codes
 
 
-async def test_what_is_not_http_is_a_problem_too(api: Api, subtests: pytest.Subtests) -> None:
+async def test_bytes_that_are_not_http_are_answered_with_a_problem(
+    api: Api, subtests: pytest.Subtests
+) -> None:
     for sent in (
         b"rubbish\r\n\r\n",
         b"FOO /users HTTP/1.1\r\nHost: x\r\n\r\n",
@@ -238,7 +240,7 @@ async def test_what_is_not_http_is_a_problem_too(api: Api, subtests: pytest.Subt
             assert b"Content-Type: application/problem+json" in head
             problem = orjson.loads(body)
             assert (problem["code"], problem["status"]) == ("malformed-request", 400)
-            # Nothing of what was sent is repeated.
+            # The answer repeats nothing of the request.
             assert b"xxx" not in body
             assert b"rubbish" not in body
 

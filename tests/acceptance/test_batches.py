@@ -38,7 +38,7 @@ async def both_balances(api: Api, *wallets: str) -> list[int]:
     return [await api.balance(wallet) for wallet in wallets]
 
 
-# What comes back
+# Results
 
 
 @pytest.mark.parametrize("mode", ["atomic", "independent"])
@@ -49,7 +49,7 @@ async def test_the_results_are_the_transfers_in_order(api: Api, mode: str) -> No
         mode,
         [
             transfer_body(ada, bob, 600, reference="first", metadata={"n": 1}),
-            # It pays with what has just come in.
+            # It spends the money that the first transfer brought.
             transfer_body(bob, cy, 500, reference="second"),
             transfer_body(ada, cy, 400),
         ],
@@ -185,7 +185,7 @@ async def test_a_batch_needs_a_key(api: Api) -> None:
     assert (reply.status, reply.code) == (400, "idempotency-key-missing")
 
 
-# What is no batch
+# Invalid batches
 
 
 async def test_each_fault_is_pointed_at(
@@ -255,10 +255,10 @@ async def test_other_bodies_stay_short(api: Api) -> None:
     assert (reply.status, reply.code) == (413, "body-too-large")
 
 
-# Who may, and how many
+# Scopes and limits
 
 
-async def test_whoever_is_no_admin_moves_no_money_from_nowhere(
+async def test_a_batch_from_a_funding_wallet_needs_the_scope_admin(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(auth="on")
@@ -329,7 +329,7 @@ async def test_a_batch_that_is_sent_slowly_gives_up_its_place(replicas: Replicas
     assert "did not arrive within 0.05 s" in problem["detail"]
 
 
-# What is told of it
+# Events
 
 
 async def test_each_transfer_is_an_event_in_order_and_rows_of_the_outbox_stay_short(
@@ -347,7 +347,7 @@ async def test_each_transfer_is_an_event_in_order_and_rows_of_the_outbox_stay_sh
     assert ids == [transfer["id"] for transfer in results]
 
 
-async def test_what_is_published_of_a_batch_says_as_much_as_of_single_transfers(
+async def test_events_of_a_batch_equal_those_of_single_transfers(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(1_000), await api.wallet()

@@ -108,7 +108,7 @@ async def test_the_document_is_valid_openapi(document: Any) -> None:
     schemathesis.openapi.from_dict(document).validate()
     for name, schema in document["components"]["schemas"].items():
         assert jsonschema_rs.meta.is_valid(schema), name
-    # It would not pass whatever it says.
+    # The schema must not accept everything.
     broken = {**document, "paths": {"/users": {"get": {"responses": {"200": {}}}}}}
     with pytest.raises(jsonschema_rs.ValidationError):
         schemathesis.openapi.from_dict(broken).validate()
@@ -144,7 +144,7 @@ async def test_the_document_names_every_code_where_it_belongs(document: Any) -> 
     assert set(named) | elsewhere == set(_STATUS_OF_CODE)
 
 
-async def test_the_document_says_what_may_be_left_out(api: Api, document: Any) -> None:
+async def test_the_document_lists_the_optional_fields(api: Api, document: Any) -> None:
     user, ada = await api.user(), await api.wallet(5)
     [paid] = (await api.get(f"/transfers?wallet_id={ada}")).json["data"]
     ids = {"/users/{id}": user, "/wallets/{id}": ada, "/transfers/{id}/reversal": paid["id"]}
@@ -175,7 +175,7 @@ class Conformity:
         self._components = document["components"]
         for schema in self._components["schemas"].values():
             if schema.get("type") == "object":
-                # An answer has no more than what is documented; only problems may.
+                # Answers have only documented fields; problems may have more.
                 schema.setdefault("additionalProperties", False)
         self.missing = {
             (method, path, status)
@@ -311,7 +311,7 @@ async def test_every_problem_has_a_page(api: Api) -> None:
     assert (await api.get(problem.json["type"])).status == 200
 
 
-async def test_a_problem_says_what_where_and_whose(api: Api) -> None:
+async def test_a_problem_has_its_type_its_path_and_its_request_id(api: Api) -> None:
     reply = await api.get(f"/wallets/{NOBODY}?min_version=1", {"X-Request-Id": "mine"})
     assert list(reply.json.items()) == [
         ("type", "/problems/wallet-not-found"),

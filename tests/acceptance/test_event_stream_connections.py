@@ -105,7 +105,7 @@ async def test_a_client_that_does_not_read_loses_its_place(replicas: Replicas) -
                 if counted(replicas, "transferd_event_streams") == 1:
                     break
             await until_streams(replicas, 1)
-            # Whoever reads has heard everything.
+            # The client that reads has received every event.
             last = (await api.get(f"/wallets/{ada}")).json["version"]
             await until(lambda: len(heard) >= last)
             reading.cancel()
@@ -235,7 +235,7 @@ async def last_polls(database: Database) -> list[datetime]:
 @pytest.mark.needs_configuration(
     "connections of its own", why="what each connection has asked last is looked at"
 )
-async def test_the_database_is_asked_only_while_somebody_watches(
+async def test_the_database_is_polled_only_while_a_stream_is_open(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(_QUICK)

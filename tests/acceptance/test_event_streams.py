@@ -38,7 +38,7 @@ async def outbox(database: Database) -> dict[str, Any]:
     return {event["id"]: event for event in events}
 
 
-async def test_a_stream_tells_what_the_outbox_tells(api: Api, database: Database) -> None:
+async def test_a_stream_sends_the_events_of_the_outbox(api: Api, database: Database) -> None:
     ada, _, types = await story(api)
     async with following(api, ada, last=0) as stream:
         assert stream.status == 200
@@ -72,7 +72,7 @@ async def test_a_stream_says_where_it_begins_and_how_to_read_it(api: Api) -> Non
         assert stream.headers["X-Accel-Buffering"] == "no"
         assert stream.opening.comments == ["the wallet is at version 2"]
         assert stream.opening.fields == [("retry", "2000"), ("id", "2")]
-        # What was before is told to nobody who has not asked for it.
+        # Earlier events are sent only to a client that asks for them.
         await api.transfer(ada, bob, 1)
         assert (await stream.event()).version == 3
     async with following(api, ada, last=1) as stream:
@@ -108,7 +108,7 @@ async def test_events_come_in_order_while_transfers_run(
     assert [event.fields for event in seen[0]] == [event.fields for event in seen[1]]
 
 
-async def test_who_resumes_misses_nothing_and_hears_nothing_twice(replicas: Replicas) -> None:
+async def test_a_resumed_stream_loses_and_repeats_no_event(replicas: Replicas) -> None:
     apis = [await replicas.start(_QUICK) for _ in range(2)]
     ada, bob = await apis[0].wallet(1_000), await apis[0].wallet()
 
@@ -119,7 +119,7 @@ async def test_who_resumes_misses_nothing_and_hears_nothing_twice(replicas: Repl
     paying = asyncio.create_task(pay())
     seen: list[int] = []
     told = 0
-    # A few events, then another replica, and so on; sometimes nothing was heard in between.
+    # A few events from one replica, then from the next; sometimes none in between.
     for turn in range(24):
         async with following(apis[turn % 2], ada, last=told) as stream:
             assert stream.told == told
@@ -131,7 +131,7 @@ async def test_who_resumes_misses_nothing_and_hears_nothing_twice(replicas: Repl
     assert seen == list(range(1, 122))
 
 
-async def test_who_was_cut_off_before_the_first_event_resumes_from_where_it_began(
+async def test_a_stream_cut_before_its_first_event_resumes_at_its_beginning(
     api: Api,
 ) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
@@ -142,7 +142,7 @@ async def test_who_was_cut_off_before_the_first_event_resumes_from_where_it_bega
         assert (await stream.event()).version == began + 1
 
 
-async def test_nothing_is_told_beyond_a_version_that_is_not_there_yet(
+async def test_no_event_is_sent_past_a_missing_version(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(stream_poll_s=0.02, stream_heartbeat_s=0.1))
@@ -157,7 +157,7 @@ async def test_nothing_is_told_beyond_a_version_that_is_not_there_yet(
     )
     async with following(api, ada, last=0) as stream:
         assert versions(await stream.events(3)) == [1, 2, 3]
-        # It waits, however often it looks.
+        # It waits through several polls.
         for _ in range(3):
             block = await stream.block()
             assert block is not None
@@ -185,7 +185,9 @@ async def test_two_last_ids_are_malformed(api: Api) -> None:
         assert (await response.json())["code"] == "malformed-request"
 
 
-async def test_who_is_ahead_of_the_wallet_is_told_so(api: Api, subtests: pytest.Subtests) -> None:
+async def test_a_last_event_id_ahead_of_the_wallet_is_refused(
+    api: Api, subtests: pytest.Subtests
+) -> None:
     for ahead in (1, 48, 2**63 - 3):
         with subtests.test(ahead=ahead):
             ada, bob = await api.wallet(100), await api.wallet()
@@ -217,7 +219,7 @@ async def test_a_stream_ends_when_its_wallet_goes_back(
         # As after a restore to an earlier time.
         await database.fetch("UPDATE ledger_00.wallets SET version = 3 WHERE id = $1::uuid", ada)
         assert await stream.rest() == []
-        # Its client comes back with what it knows, and learns that it is ahead.
+        # Its client resumes at its last version and is refused: it is ahead of the wallet.
         again = await api.get(f"/wallets/{ada}/events", {"Last-Event-ID": str(stream.told)})
         assert (again.code, again.json["version"]) == ("version-not-reached", 3)
         # The others go on.

@@ -1,4 +1,4 @@
-"""Idempotency keys: one effect and one answer per key, whatever that answer is."""
+"""Idempotency keys: one effect and one answer per key, refusals included."""
 
 import asyncio
 from dataclasses import dataclass
@@ -85,7 +85,7 @@ async def test_every_outcome_is_replayed_byte_for_byte(
         key: ask.status for key, ask in sent.items()
     }
     assert not any("Idempotent-Replayed" in reply.headers for reply in first.values())
-    # What was refused would be accepted by now: everybody is rich.
+    # The refused requests would be accepted by now: the wallets have enough.
     for ask in sent.values():
         if ask.path == "/transfers" and ask.status == 422:
             assert ask.body is not None
@@ -228,7 +228,7 @@ async def test_a_reuse_leaves_nothing_behind(api: Api, database: Database) -> No
     assert_is_replay(await api.transfer(ada, bob, 5, key="rent"), first)
 
 
-async def test_what_is_left_out_is_the_same_as_its_default(api: Api) -> None:
+async def test_a_missing_field_equals_its_default(api: Api) -> None:
     ada, bob, user = await api.wallet(100), await api.wallet(), await api.user()
     for path, short, long in (
         ("/users", {}, {"name": None, "metadata": {}}),
@@ -244,7 +244,7 @@ async def test_what_is_left_out_is_the_same_as_its_default(api: Api) -> None:
         assert_is_replay(await api.post(path, short | long, key=path), first)
 
 
-async def test_whoever_is_turned_away_before_keeps_the_key_free(
+async def test_a_request_refused_before_execution_leaves_the_key_free(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
@@ -304,7 +304,7 @@ async def test_any_key_can_be_asked_for(api: Api, subtests: pytest.Subtests) -> 
                 assert known.json == {"state": "succeeded", "status": 201, "answer": made.json}
 
 
-async def test_a_key_tells_what_it_has_led_to(api: Api) -> None:
+async def test_a_key_shows_its_outcome(api: Api) -> None:
     sent = await asks(api)
     first = {key: await ask.by(api, key) for key, ask in sent.items()}
     for key, reply in first.items():

@@ -1,4 +1,4 @@
-"""If-Match: who changes a wallet only as they have seen it is told when it has moved."""
+"""If-Match: a change is refused if the wallet has another version than the client has seen."""
 
 import asyncio
 from collections import Counter
@@ -59,7 +59,7 @@ async def test_a_change_is_made_only_at_the_version_that_was_seen(
             assert await footprint(database) == before
             done = await changed(api, ada, change, await tag_of(api, ada))
             assert done.status == 200
-            # Whatever it was, it is the next version that the next condition names.
+            # Each kind of change takes a version, which the next condition names.
             assert await tag_of(api, ada) == f'"w{done.json["version"]}"'
 
 
@@ -178,7 +178,7 @@ async def test_reads_take_several_lines_for_one_list_too(api: Api) -> None:
                 assert response.headers["ETag"] == '"w1"'
 
 
-async def test_what_is_found_before_the_version_is_said_before_it(
+async def test_checks_that_precede_the_version_are_answered_first(
     api: Api, database: Database
 ) -> None:
     funding = await api.funding_wallet()
@@ -247,7 +247,7 @@ async def test_a_version_that_has_changed_leaves_no_claim_behind(
     await redis.aclose()
 
 
-async def test_who_joins_the_same_request_is_not_refused_for_its_condition(
+async def test_a_concurrent_repetition_is_not_refused_by_its_condition(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start()

@@ -27,7 +27,7 @@ def readme() -> str:
 
 
 def settings_of(database: Database) -> dict[str, str]:
-    """The environment of somebody who follows the README, on the database of this test."""
+    """The settings that README.md describes, with the database of this test."""
     return database.variables()
 
 
@@ -93,7 +93,7 @@ def test_every_documented_target_of_make_exists() -> None:
     assert "test" in documented
 
 
-async def test_the_key_of_the_readme_is_good_for_what_it_says(
+async def test_the_api_key_of_the_readme_has_the_scopes_that_it_names(
     database: Database, replicas: Replicas
 ) -> None:
     [words] = [words for words in documented_commands() if words[:2] == ["keys", "create"]]
@@ -143,7 +143,7 @@ async def test_the_table_of_calls_is_complete(api: Api) -> None:
     assert told - operations <= served
 
 
-async def test_a_refusal_says_what_would_help(api: Api) -> None:
+async def test_insufficient_funds_names_the_available_balance_and_the_shortfall(api: Api) -> None:
     reply = await api.transfer(await api.wallet(100), await api.wallet(), 250)
     assert reply.code == "insufficient-funds"
     assert (reply.json["available"], reply.json["shortfall"]) == (100, 150)

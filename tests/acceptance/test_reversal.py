@@ -144,15 +144,13 @@ async def test_a_reversal_cannot_be_reversed(api: Api) -> None:
     assert (await api.balance(ada), await api.balance(bob)) == (50, 50)
 
 
-async def test_what_was_never_paid_cannot_be_given_back(
-    api: Api, subtests: pytest.Subtests
-) -> None:
+async def test_an_unknown_transfer_cannot_be_reversed(api: Api, subtests: pytest.Subtests) -> None:
     for id in (NOBODY, "rent", "%00"):
         with subtests.test(id=id):
             assert (await reverse(api, id)).code == "transfer-not-found"
 
 
-async def test_what_is_spent_cannot_be_given_back(api: Api) -> None:
+async def test_a_reversal_needs_the_money_to_be_there(api: Api) -> None:
     ada, bob, paid = await rent(api)
     await api.transfer(bob, await api.wallet(), 50)
     refused = await reverse(api, paid)

@@ -1,4 +1,4 @@
-"""The same request is the same values, however they are written, also for replicas of an earlier
+"""Requests with equal values are the same request in every spelling, also for an earlier
 version that run beside the new ones."""
 
 import asyncio
@@ -152,7 +152,7 @@ async def test_metadata_that_is_null_is_empty(api: Api) -> None:
             await api.post(path, body | {"metadata": {}}, key=f"{path} {body}"),
             await api.post(path, nothing, key=f"{path} {body}"),
         )
-    # As `name` does, it removes what was there; what is left out stays.
+    # Like `name`, null removes the value; a missing field keeps it.
     for path in (f"/users/{await api.user()}", f"/wallets/{await api.wallet()}"):
         assert (await api.patch(path, {"metadata": {"n": 1}})).json["metadata"] == {"n": 1}
         assert (await api.patch(path, {})).json["metadata"] == {"n": 1}
@@ -187,7 +187,7 @@ async def all_of(replica: Api, sent: dict[str, tuple[str, dict[str, Any]]]) -> d
     return {key: await replica.post(path, body, key=key) for key, (path, body) in sent.items()}
 
 
-async def test_what_an_earlier_version_has_done_is_replayed(
+async def test_an_outcome_of_an_earlier_version_is_replayed(
     upgrade: RollingUpgrade, database: Database
 ) -> None:
     sent = await requests(upgrade.new, SENT)
@@ -224,7 +224,7 @@ async def test_canonical_requests_are_the_same_to_both_versions(
         assert await footprint(database) == before
 
 
-async def test_an_earlier_version_refuses_what_it_cannot_recognize(
+async def test_an_earlier_version_refuses_a_repetition_with_another_fingerprint(
     upgrade: RollingUpgrade, database: Database
 ) -> None:
     sent = await requests(upgrade.new, SENT)
@@ -261,7 +261,7 @@ async def test_requests_that_run_on_both_versions_at_once_pay_once(
         assert await upgrade.new.balance(ada) == 1_000 - 5 * (n + 1)
 
 
-async def test_what_would_be_refused_now_is_replayed_when_it_says_what_was_kept(
+async def test_a_request_that_is_invalid_now_is_replayed_if_it_equals_the_stored_one(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(1_000), await api.wallet()

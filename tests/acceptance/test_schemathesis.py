@@ -44,7 +44,7 @@ async def things_that_exist(api: Api, database: Database) -> dict[str, str | int
 
 
 async def schemathesis(api: Api, known: dict[str, str | int], report: Path) -> str:
-    """Run every phase with every check; what it has printed."""
+    """Run every phase with every check; the output."""
     process = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).with_name("schemathesis"), "--config-file", _CONFIGURATION),
         *("--no-color", "run", f"{api.url}/openapi.json", "--checks", "all"),
@@ -62,7 +62,7 @@ async def schemathesis(api: Api, known: dict[str, str | int], report: Path) -> s
     return output.decode()
 
 
-async def test_what_is_made_up_from_the_document_is_answered_as_it_says(
+async def test_generated_requests_are_answered_as_the_document_says(
     replicas: Replicas, database: Database, tmp_path: Path
 ) -> None:
     token = await api_key(database, "explorer", "admin")

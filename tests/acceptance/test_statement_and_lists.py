@@ -50,7 +50,7 @@ async def history(api: Api) -> tuple[str, str, list[str]]:
     return ada, bob, [reply.json["id"] for reply in (sent, back, rest)]
 
 
-async def test_a_statement_tells_every_change_newest_first(api: Api) -> None:
+async def test_a_statement_lists_every_change_newest_first(api: Api) -> None:
     ada, bob, (sent, back, rest) = await history(api)
     [entries] = await all_pages(api, f"/wallets/{ada}/statement")
     deposit = entries[-1]["transfer_id"]
@@ -118,7 +118,7 @@ async def test_every_list_has_pages(api: Api, database: Database) -> None:
     sent = [await logged_delivery(database, hooks[0]) for _ in range(5)]
     users.append((await api.get(f"/wallets/{rich}")).json["user_id"])
     for path, made in (
-        # Those of the same millisecond come in the order of their ids.
+        # Users of the same millisecond are in the order of their ids.
         ("/users?limit=2", sorted(users)),
         (f"/wallets?limit=2&user_id={owner}", sorted(wallets)),
         (f"/wallets?currency=USD&limit=2&user_id={owner}", sorted(wallets)),
@@ -132,7 +132,7 @@ async def test_every_list_has_pages(api: Api, database: Database) -> None:
         assert [each["id"] for page in found for each in page] == made[::-1], path
 
 
-async def test_what_happens_meanwhile_does_not_shift_the_next_page(api: Api) -> None:
+async def test_changes_between_two_pages_do_not_shift_the_second(api: Api) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     for _ in range(4):
         await api.transfer(ada, bob, 1)
@@ -157,7 +157,7 @@ async def test_lists_follow_version_and_not_id(api: Api, database: Database) -> 
         assert [each.get("id", each.get("transfer_id")) for each in found] == expected
 
 
-async def test_a_page_has_50_items_unless_told_otherwise(api: Api) -> None:
+async def test_a_page_has_50_items_by_default(api: Api) -> None:
     ada = await api.wallet(1_000)
     bob = await api.wallet()
     paid = await crowd((api.transfer(ada, bob, 1) for _ in range(201)), at_once=20)

@@ -75,7 +75,9 @@ async def test_a_wallet_has_the_transfers_of_both_its_sides(api: Api) -> None:
     assert deposit["source_wallet_id"] == await api.funding_wallet()
 
 
-async def test_what_is_refused_says_why_and_moves_nothing(api: Api, database: Database) -> None:
+async def test_a_refused_transfer_names_the_reason_and_moves_nothing(
+    api: Api, database: Database
+) -> None:
     ada, bob = await api.wallet(100, overdraft_limit=20), await api.wallet()
     euro, frozen, closed = await api.wallet(currency="EUR"), await api.wallet(9), await api.wallet()
     await api.post(f"/wallets/{frozen}/freeze")
@@ -175,7 +177,7 @@ async def test_transfers_at_once_leave_versions_without_a_gap(api: Api, database
     assert await api.balance(bob) == 50
 
 
-async def test_a_transfer_moves_exactly_what_it_says_at_any_size(
+async def test_a_transfer_moves_exactly_its_amount_at_any_size(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(), await api.wallet()

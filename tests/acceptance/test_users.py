@@ -27,7 +27,7 @@ async def test_a_user_needs_neither_name_nor_metadata(api: Api) -> None:
     assert (created.status, created.json["name"], created.json["metadata"]) == (201, None, {})
 
 
-async def test_a_patch_changes_only_what_it_names(api: Api) -> None:
+async def test_a_patch_changes_only_the_fields_that_it_names(api: Api) -> None:
     user = (await api.post("/users", {"name": "Ada", "metadata": {"a": 1}})).json
     for patch, name, metadata in (
         ({}, "Ada", {"a": 1}),

@@ -38,7 +38,7 @@ async def test_a_version_that_is_known_is_not_sent_again(replicas: Replicas) -> 
     assert (reply.status, reply.json["balance"]) == (200, 95)
 
 
-async def test_x_cache_tells_where_an_answer_comes_from(
+async def test_x_cache_names_the_source_of_an_answer(
     replicas: Replicas, database: Database
 ) -> None:
     cached, bare = await replicas.start(cache=True), await replicas.start(cache=False)
@@ -56,7 +56,7 @@ async def test_x_cache_tells_where_an_answer_comes_from(
 async def test_an_answer_is_never_older_than_asked_for(replicas: Replicas) -> None:
     cached, bare = await replicas.start(cache=True), await replicas.start(cache=False)
     ada = await cached.wallet(100)
-    # A replica without Redis cannot tell the cache of what it did.
+    # A replica without Redis does not update the cache.
     assert (await bare.transfer(ada, await bare.wallet(), 5)).json["source_version"] == 2
     stale = await cached.get(f"/wallets/{ada}")
     assert (stale.headers["X-Cache"], stale.json["version"]) == ("hit", 1)
@@ -64,7 +64,7 @@ async def test_an_answer_is_never_older_than_asked_for(replicas: Replicas) -> No
     fresh = await cached.get(f"/wallets/{ada}?min_version=2")
     assert (fresh.headers["X-Cache"], fresh.json["version"]) == ("miss", 2)
     assert fresh.json["balance"] == 95
-    # What was read is kept for the next one, who need not ask for it.
+    # The read filled the cache, so the next read is a hit.
     assert (await cached.get(f"/wallets/{ada}")).body == fresh.body
 
 

@@ -100,7 +100,7 @@ async def test_currencies_have_exponents_and_funding_wallets(api: Api) -> None:
     assert (funding["status"], funding["balance"]) == ("active", 0)
 
 
-async def test_a_patch_changes_only_what_it_names(api: Api) -> None:
+async def test_a_patch_changes_only_the_fields_that_it_names(api: Api) -> None:
     id = await api.wallet(100, metadata={"a": 1})
     wallet = (await api.get(f"/wallets/{id}")).json
     for patch, version, limit, metadata in (
@@ -123,7 +123,7 @@ async def test_a_patch_changes_only_what_it_names(api: Api) -> None:
         assert (await api.get(f"/wallets/{id}")).body == changed.body
 
 
-async def test_a_limit_cannot_be_lowered_below_what_is_used(api: Api) -> None:
+async def test_an_overdraft_limit_cannot_be_lowered_below_its_use(api: Api) -> None:
     ada, bob = await api.wallet(overdraft_limit=100), await api.wallet()
     assert (await api.transfer(ada, bob, 60)).status == 201
     refused = await api.patch(f"/wallets/{ada}", {"overdraft_limit": 59})

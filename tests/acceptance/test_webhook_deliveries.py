@@ -34,7 +34,7 @@ async def hook(api: Api) -> str:
     return id
 
 
-async def test_a_log_tells_what_became_of_each_event(
+async def test_the_delivery_log_shows_the_result_of_each_event(
     api: Api, hook: str, database: Database
 ) -> None:
     failed = await logged_delivery(database, hook, event_type="wallet.closed")
@@ -74,7 +74,7 @@ async def test_a_log_is_that_of_one_webhook_and_of_one_status_if_asked_for(
     assert {row["id"] for row in whole} == set(made.values())
 
 
-async def test_asking_again_sends_what_was_sent_to_this_webhook_alone(
+async def test_a_redelivery_sends_the_same_event_to_this_webhook_only(
     api: Api, hook: str, database: Database
 ) -> None:
     id = await logged_delivery(database, hook, status="dead")
@@ -140,7 +140,7 @@ async def test_nothing_is_sent_to_a_webhook_that_is_disabled(
     assert (await api.post(path, key="again")).status == 202
 
 
-async def test_what_is_not_in_the_log_cannot_be_sent_again(
+async def test_a_delivery_that_is_not_in_the_log_cannot_be_redelivered(
     api: Api, hook: str, database: Database
 ) -> None:
     other = (await api.post("/webhooks", {"url": "https://example.com/", "events": ["*"]})).json

@@ -46,7 +46,7 @@ async def ended(database: Database, until: str) -> None:
     )
 
 
-async def test_a_secret_signs_until_the_time_that_was_said_however_often_it_is_replaced(
+async def test_a_replaced_secret_signs_until_its_announced_end_after_several_rotations(
     api: Api, database: Database
 ) -> None:
     made = (await api.post("/webhooks", _HOOK)).json
@@ -134,7 +134,7 @@ async def test_of_rotations_at_once_no_more_happen_than_there_is_room_for(
     assert set(await signing(database, made["id"])) == {made["secret"], *secrets}
 
 
-async def test_what_a_replica_of_the_version_before_rotates_keeps_the_older_promises(
+async def test_a_rotation_by_a_replica_of_the_version_before_keeps_older_secrets(
     api: Api, database: Database
 ) -> None:
     made = (await api.post("/webhooks", _HOOK)).json

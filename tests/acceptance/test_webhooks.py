@@ -1,4 +1,4 @@
-"""Webhooks, as clients see them: what may be asked for, and who is told the secret."""
+"""Webhooks by the API: their fields, their URLs, and when their secret is shown."""
 
 import base64
 from datetime import timedelta
@@ -72,7 +72,7 @@ async def test_a_new_webhook_is_shown_as_it_is_read_but_for_its_secret(api: Api)
     assert read.json == {name: made.json[name] for name in _FIELDS}
 
 
-async def test_a_secret_is_shown_to_whoever_made_it_and_to_nobody_else(
+async def test_a_secret_is_shown_only_in_the_answer_to_its_creation(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(auth="on")
@@ -138,13 +138,13 @@ async def test_a_webhook_leads_to_a_public_address_over_https(
             ):
                 assert_invalid(refused, "/url")
                 assert why in refused.json["errors"][0]["message"]
-                # Whatever was sent may hold a password.
+                # A URL may hold a password.
                 assert url not in refused.json["errors"][0]["message"] or url == ""
             assert await changes_of(database) == before
             assert (await api.get("/idempotency-keys/hook")).code == "not-found"
 
 
-async def test_an_operator_may_allow_what_is_not_public(replicas: Replicas) -> None:
+async def test_an_operator_may_allow_private_addresses(replicas: Replicas) -> None:
     api = await replicas.start(
         webhook_allow_http=True, webhook_allow_networks="10.1.0.0/16,127.0.0.1/32"
     )
@@ -202,7 +202,7 @@ async def test_a_webhook_of_one_wallet_needs_one_that_exists(api: Api, database:
     assert (await api.post("/webhooks", body | {"wallet_id": None}, key="hook")).status == 201
 
 
-async def test_a_patch_changes_only_what_it_names(api: Api, database: Database) -> None:
+async def test_a_patch_changes_only_the_fields_that_it_names(api: Api, database: Database) -> None:
     made = await webhook(api, events=["user.created"])
     path, state = f"/webhooks/{made['id']}", {name: made[name] for name in _FIELDS}
     for patch, changed in (
@@ -230,7 +230,7 @@ async def test_a_patch_changes_only_what_it_names(api: Api, database: Database) 
     assert await changes_of(database) == before
 
 
-async def test_what_a_notifier_has_disabled_can_be_made_active_again(
+async def test_a_webhook_that_a_notifier_has_disabled_can_be_enabled_again(
     api: Api, database: Database
 ) -> None:
     id = (await webhook(api))["id"]

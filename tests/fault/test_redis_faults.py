@@ -45,7 +45,7 @@ def failed_calls(replicas: Replicas) -> float:
 
 
 async def pay_and_read(api: Api, source: str, destination: str, count: int) -> None:
-    """Transfers one after the other, each followed by a read of what it wrote."""
+    """Transfers one after the other, each followed by a read of both wallets."""
     for _ in range(count):
         reply = await api.transfer(source, destination, 1)
         assert reply.status == 201
@@ -104,7 +104,7 @@ async def test_many_readers_share_one_time_out(replicas: Replicas, redis: RedisS
     assert failed_calls(replicas) <= 2
 
 
-async def test_nobody_waits_to_find_out_that_redis_still_hangs(
+async def test_no_request_waits_for_the_probe_of_a_hanging_redis(
     replicas: Replicas, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(breaker_open_s=0.02, redis_timeout_s=2.0)
@@ -126,7 +126,7 @@ async def test_nobody_waits_to_find_out_that_redis_still_hangs(
     await until(lambda: failed_calls(replicas) == 2)
 
 
-async def test_whatever_goes_wrong_with_asking_it_is_asked_again(
+async def test_after_any_error_of_the_probe_redis_is_probed_again(
     replicas: Replicas, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await replicas.start(Limits(breaker_open_s=0.02), redis_url=redis.url)
@@ -206,7 +206,7 @@ async def test_a_replica_starts_and_serves_while_redis_is_away(
     assert (await api.get("/idempotency-keys/unknown")).code == "not-found"
 
 
-async def test_a_full_redis_refuses_writes_and_stops_nobody(
+async def test_a_full_redis_refuses_writes_and_requests_still_succeed(
     replicas: Replicas, redis: RedisServer, database: Database
 ) -> None:
     api = await replicas.start(redis_url=redis.url)

@@ -144,7 +144,7 @@ WITH_TIME_LIMITS = store._BEGIN.split(";")[0]
 
 
 @pytest.mark.parametrize(("begin", "sees"), [(store._BEGIN, False), (READ_COMMITTED, True)])
-async def test_what_happens_meanwhile_is_not_seen(
+async def test_an_audit_does_not_see_later_changes(
     ledger: Database, monkeypatch: pytest.MonkeyPatch, begin: str, sees: bool
 ) -> None:
     monkeypatch.setattr(store, "_BEGIN", begin)
@@ -172,7 +172,7 @@ async def test_time_limits_of_the_role_do_not_end_it(
             await auditing_it
 
 
-async def test_a_database_without_a_schema_is_told_from_a_sound_one(servers: Servers) -> None:
+async def test_a_database_without_a_schema_is_an_error(servers: Servers) -> None:
     await servers.as_superuser("CREATE DATABASE blank OWNER transferd")
     try:
         with pytest.raises(ConfigurationError, match="run `transferd migrate`"):
@@ -183,7 +183,7 @@ async def test_a_database_without_a_schema_is_told_from_a_sound_one(servers: Ser
         await servers.drop_database("blank")
 
 
-async def test_the_command_says_what_it_has_looked_at(ledger: Database) -> None:
+async def test_the_command_prints_the_counts_of_checked_rows(ledger: Database) -> None:
     ended = await transferd("audit", **settings_of(ledger))
     [[wallets]] = await ledger.fetch("SELECT count(*) FROM ledger_00.wallets")
     assert (ended.code, ended.out) == (

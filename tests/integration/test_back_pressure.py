@@ -67,7 +67,7 @@ async def test_a_full_mailbox_turns_away_and_says_when_to_come_back(
     assert (await api.transfer(ada, bob, 1, key=key)).status == 201
 
 
-async def test_who_asks_again_at_once_is_refused_at_a_steady_rate(
+async def test_clients_that_retry_at_once_are_refused_at_a_steady_rate(
     replicas: Replicas, database: Database
 ) -> None:
     limits = Limits(mailbox_envelopes_max=1, mailbox_refusals_burst=2, mailbox_refusals_per_s=20.0)
@@ -113,12 +113,12 @@ async def test_past_the_bound_of_the_backlog_the_replica_is_overloaded(
         refused = await api.transfer(wallets[15], bob, 1, key="too late")
         assert (refused.status, refused.code) == (503, "overloaded")
         assert refused.headers["Retry-After"] == "1"
-    # Nobody new comes, and still everybody who waits comes in.
+    # Without new callers, all waiting ones still enter.
     assert statuses(await asyncio.wait_for(asyncio.gather(*waiting), patient_s(3))) == {201: 15}
     assert (await api.transfer(wallets[15], bob, 1, key="too late")).status == 201
 
 
-async def test_who_waits_too_long_in_a_mailbox_is_told_that_nothing_happened(
+async def test_a_request_that_waits_too_long_in_a_mailbox_has_no_effect(
     replicas: Replicas, database: Database
 ) -> None:
     limits = Limits(
@@ -148,13 +148,13 @@ async def test_transfers_of_a_locked_wallet_step_aside_until_it_is_free(
     async with held_rows(database, locked):
         aside = begun(api, locked, bob, 3)
         await until_sessions_wait(database, 1)
-        # The first group has to find out by a lock time-out; after that nobody waits for it.
+        # The first group finds out by a lock timeout; later ones do not wait.
         assert (await api.transfer(ada, bob, 1)).status == 201
         waits = counted(replicas, "transferd_group_retries_total", cause="55P03")
         assert waits >= 1
         assert statuses(await crowd(begun(api, ada, bob, 20))) == {201: 20}
         assert counted(replicas, "transferd_group_retries_total", cause="55P03") == waits
-        # Who pays into the locked wallet steps aside as well.
+        # Transfers into the locked wallet are set aside as well.
         aside += begun(api, ada, locked, 1)
         await arrived(replicas, 4)
         assert not any(call.done() for call in aside)
@@ -185,7 +185,7 @@ async def test_a_wallet_that_stays_locked_is_given_up_before_the_deadline(
 
 
 class Poison(Exception):
-    """Something that nobody expected."""
+    """An unexpected error."""
 
 
 def _poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
@@ -270,7 +270,7 @@ async def test_an_actor_that_breaks_answers_its_callers_and_works_again(
     await until(lambda: replicas.opened[0].parts.router.live_actors == 0)
 
 
-async def test_a_cache_that_cannot_be_rendered_costs_nobody_an_answer(
+async def test_answers_do_not_depend_on_rendering_for_the_cache(
     replicas: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await replicas.start()

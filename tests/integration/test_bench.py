@@ -1,4 +1,4 @@
-"""The benchmark runs for real, in small, and its open loop does not look away from a stall."""
+"""A small run of the benchmark, and its open loop, which measures stalls in full."""
 
 import asyncio
 import json
@@ -45,7 +45,7 @@ async def test_it_measures_reports_and_plots(tmp_path: Path) -> None:
     assert report["machine"]["PostgreSQL fsync"] == "on"
     assert report["machine"]["PostgreSQL synchronous_commit"] == "on"
     assert (tmp_path / "bench.svg").read_text().startswith("<?xml")
-    # Whatever was refused or failed would be said.
+    # wrk reports refused and failed requests with these words.
     assert "Non-2xx" not in output
 
 
@@ -106,7 +106,7 @@ def test_a_figure_keeps_its_bound_or_does_not(
     assert figure.is_reached(value) is is_reached
 
 
-def test_what_gave_nothing_is_no_ratio() -> None:
+def test_a_ratio_to_zero_is_not_a_number() -> None:
     assert ratio("a", "x", "b", "y")({"a": {"x": 6.0}, "b": {"y": 2.0}}) == 3.0
     assert math.isnan(ratio("a", "x", "b", "y")({"a": {"x": 6.0}, "b": {"y": 0.0}}))
 

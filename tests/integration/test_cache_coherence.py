@@ -1,4 +1,4 @@
-"""Read after write: the cache answers quickly and never with what is older than an answer."""
+"""Read after write: the cache never answers with an older state than an earlier answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -152,7 +152,7 @@ async def test_snapshots_of_two_groups_may_come_in_either_order(
     assert (await redis.get(f"td:w:{bob}")).startswith(b"11 ")
 
 
-async def test_min_version_is_right_whatever_the_cache_holds(api: Api, redis: Any) -> None:
+async def test_min_version_is_right_with_any_content_of_the_cache(api: Api, redis: Any) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     old = await redis.get(f"td:w:{ada}")
     written = (await api.transfer(ada, bob, 1)).json["source_version"]

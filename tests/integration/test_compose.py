@@ -105,7 +105,7 @@ def test_outside_of_development_nothing_has_a_default_password(tmp_path: Path) -
     assert "development" not in done.stdout
 
 
-def test_what_is_mounted_is_there(services: dict[str, Any]) -> None:
+def test_mounted_files_exist(services: dict[str, Any]) -> None:
     for name, service in services.items():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0] if isinstance(volume, str) else volume["source"]
@@ -169,7 +169,7 @@ class Native:
         )
 
     async def is_healthy(self, name: str, port: str, actual: str) -> bool:
-        """What its health check says."""
+        """Whether its health check passes."""
         test = self._services[name]["healthcheck"]["test"]
         process = await asyncio.create_subprocess_exec(
             *(word.replace(f":{port}", f":{actual}") for word in test[1:]),
@@ -235,7 +235,7 @@ async def load_tested(native: Native, host: str, replicas: list[str], worker: st
             assert "transferd_loadtest_requests_total{" in await response.text()
 
 
-async def test_the_topology_moves_money_and_tells_of_it(
+async def test_the_topology_moves_money_and_publishes_events(
     native: Native, database: Database, tmp_path: Path
 ) -> None:
     migrating = await native.start("migrate")

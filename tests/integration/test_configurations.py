@@ -128,7 +128,7 @@ def test_the_contract_of_transfers_holds_in_every_configuration(name: str) -> No
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-async def test_readers_of_a_stricter_database_hear_of_no_conflict(
+async def test_reads_at_stricter_isolation_levels_meet_no_conflict(
     level: str, replicas: Replicas, database: Database
 ) -> None:
     await database.isolate(level)

@@ -48,7 +48,7 @@ KINDS: list[type[Server]] = [PostgresServer, RedisServer]
 if find_rabbitmq() is not None:
     KINDS.append(RabbitServer)
 
-# A parent that starts a stack, tells its processes, and then waits to be killed.
+# A parent that starts a stack, prints its processes, and then waits to be killed.
 PARENT = """
 import asyncio, json, sys
 from pathlib import Path
@@ -87,7 +87,7 @@ def states_of(server: Server) -> set[str]:
 
 
 def quiet(line: str) -> None:
-    """A report that nobody reads."""
+    """Ignore progress."""
 
 
 @asynccontextmanager
@@ -346,7 +346,7 @@ async def test_a_stale_pid_file_does_not_block_even_when_the_pid_is_in_use(tmp_p
 async def test_a_postmaster_that_runs_already_is_named_and_left_alone(tmp_path: Path) -> None:
     server = PostgresServer(tmp_path)
     async with started(server):
-        (tmp_path / "lock").unlink()  # as if somebody had started it by hand
+        (tmp_path / "lock").unlink()  # as if started by hand
         with pytest.raises(StackError, match=rf"already runs on .* \(process {server.pid}\)"):
             await PostgresServer(tmp_path).start()
         assert answers(server)
@@ -377,7 +377,7 @@ async def test_postgresql_runs_below_a_directory_that_only_we_may_enter(
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
-# What is missing or taken
+# Missing programs and ports in use
 
 
 async def test_without_binaries_one_line_says_how_to_get_them(
@@ -500,7 +500,7 @@ async def test_an_ephemeral_directory_goes_even_when_a_stop_fails(
         await server.stop()
 
 
-async def test_a_crash_is_noticed_and_named_but_not_what_we_ended_ourselves(
+async def test_a_crash_is_reported_and_a_stop_is_not(
     tmp_path: Path,
 ) -> None:
     async with DevStack(tmp_path, amqp_url="amqp://x", report=quiet) as stack:

@@ -89,7 +89,7 @@ async def test_events_miss_no_wallet_where_a_list_by_id_would(
     assert listed <= heard()
 
 
-async def test_lists_in_the_order_of_ids_say_what_they_are_not_good_for(api: Api) -> None:
+async def test_lists_in_the_order_of_ids_document_that_they_can_miss_rows(api: Api) -> None:
     document = (await api.get("/openapi.json")).json
     lists = {
         path: methods["get"]["description"]

@@ -21,7 +21,7 @@ from tests.support.waiting import until
 from transferd.devstack.ports import free_port
 
 # The first storms fill caches, pools and the allocator; a leak goes on. Five KiB left by each small
-# request, or one large body in five, would be more than what is allowed.
+# request, or one large body in five, would exceed the limit.
 _SMALL, _LARGE_ONES = 420, 20
 _STORMS_MAX = 5
 _AT_ONCE = 16
@@ -31,7 +31,7 @@ _MANY_MEMBERS = b"{" + b",".join(b'"%d":1' % n for n in range(60_000)) + b"}"
 
 
 class Storm:
-    """Each kind of request in turn, from many clients at once; `statuses` are what they heard."""
+    """Each kind of request in turn, from many clients at once; `statuses` counts the answers."""
 
     def __init__(self, api: Api, port: int, ada: str, bob: str) -> None:
         self._api, self._port, self._ada, self._bob = api, port, ada, bob

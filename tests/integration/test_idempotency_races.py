@@ -1,4 +1,4 @@
-"""One key, many requests: one effect and one answer, whatever Redis and other replicas say."""
+"""One key, many requests: one effect and one answer in any state of Redis and other replicas."""
 
 import asyncio
 import hashlib
@@ -256,7 +256,7 @@ _INTACT = store.queries
 
 
 def _without_the_count(*arguments: str) -> dict[str, str]:
-    """A replica that takes each of its keys for kept, whoever has won it."""
+    """A replica that believes it has won every claim."""
     texts = dict(_INTACT(*arguments))
     if "write_group" in texts:
         intact = texts["write_group"]

@@ -66,7 +66,7 @@ async def open_connections(api: Api, address: str) -> int:
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_ten_thousand_idle_connections_cost_memory_once_and_nobody_time(
+async def test_ten_thousand_idle_connections_cost_memory_once_and_slow_no_request(
     database: Database,
 ) -> None:
     async with topology(database, 1) as whole:
@@ -114,7 +114,7 @@ def test_a_command_lets_itself_open_as_many_files_as_it_needs() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, hard))
         allow_files(2_000)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2_000, hard)
-        # What it may have already is not taken away, and no more than the system allows is asked.
+        # The limit is never lowered, and never set above the hard limit.
         allow_files(1_000)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2_000, hard)
         if hard != resource.RLIM_INFINITY:

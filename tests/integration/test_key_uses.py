@@ -72,7 +72,7 @@ async def test_a_use_is_stored_a_moment_later(database: Database, replicas: Repl
     revoked = await api_key(database, "revoked", "admin", revoked_at=_NOW)
     api = await replicas.start(_QUICK, auth="on")
     before = datetime.now(UTC)
-    # Whoever has no right to it has used the key all the same, and whoever has not the secret not.
+    # A call without the scope uses the key; a call with a wrong secret does not.
     assert (await api.get("/users", {"Authorization": f"Bearer td_idle_{used[8:]}"})).status == 401
     assert (await ApiWithKey(api, revoked).get("/users")).status == 401
     assert (await ApiWithKey(api, refused).get("/users")).status == 403
@@ -117,7 +117,7 @@ async def test_a_replica_writes_once_a_minute_and_when_it_stops(database: Databa
     assert (await last_uses(database))["used"] is not None
 
 
-async def test_the_latest_use_stays_whoever_tells_it_first(
+async def test_the_latest_use_stays_in_any_order_of_writers(
     database: Database, store: Store
 ) -> None:
     await api_key(database, "used", "admin")
@@ -172,7 +172,7 @@ async def revoke(store: Store, *names: str) -> None:
 
 
 @pytest.mark.parametrize("change", [record_uses, revoke])
-async def test_who_waits_for_a_key_holds_none_of_those_behind_it(
+async def test_a_writer_that_waits_for_a_key_locks_no_later_one(
     database: Database, store: Store, change: Callable[..., Coroutine[None, None, None]]
 ) -> None:
     # In this order they are in the table, and are named; else two could wait for each other.
@@ -188,7 +188,7 @@ async def test_who_waits_for_a_key_holds_none_of_those_behind_it(
     await changing
 
 
-async def test_requests_do_not_wait_for_what_is_written(
+async def test_requests_do_not_wait_for_the_write_of_uses(
     database: Database, replicas: Replicas
 ) -> None:
     token = await api_key(database, "used", "wallets:read")
@@ -201,7 +201,7 @@ async def test_requests_do_not_wait_for_what_is_written(
     await until_used(database, "used")
 
 
-async def test_what_cannot_be_written_fails_no_request_and_is_kept(
+async def test_uses_that_cannot_be_written_fail_no_request_and_are_kept(
     database: Database, replicas: Replicas
 ) -> None:
     token = await api_key(database, "used", "wallets:read")

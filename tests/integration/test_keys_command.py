@@ -1,4 +1,4 @@
-"""`transferd keys`: a token is shown once, what is stored cannot call, and revoked is revoked."""
+"""`transferd keys`: tokens are shown once, stored hashes cannot call, revoked keys are refused."""
 
 import asyncio
 import hashlib
@@ -87,7 +87,7 @@ async def test_of_a_token_only_the_digest_is_stored(database: Database) -> None:
     assert key["token"].rpartition("_")[2] not in stored
 
 
-async def test_a_key_is_told_as_json(database: Database) -> None:
+async def test_a_new_key_can_be_printed_as_json(database: Database) -> None:
     scopes = ["--scope", "transfers:write", "--scope", "wallets:read", "--scope", "wallets:read"]
     key = await created(database, "--client", "The Shop", *scopes)
     match = _TOKEN.fullmatch(key.pop("token"))
@@ -116,7 +116,7 @@ async def test_no_two_keys_are_alike(database: Database) -> None:
 
 
 async def created_at_once(store: Store, *clients: str) -> list[CreatedKey | SimilarClient]:
-    """What comes of a key for each of these, all at the same time."""
+    """Create keys for all of these clients at the same time; the results."""
     return await asyncio.gather(
         *(
             insert_api_key(
@@ -240,7 +240,7 @@ async def test_a_key_expires_in_days_or_at_a_time(database: Database) -> None:
     assert ", until 2099-01-01T00:00:00.000000Z; " in result.stderr
 
 
-async def test_what_makes_no_key_is_a_usage_error(
+async def test_invalid_arguments_create_no_key(
     database: Database, subtests: pytest.Subtests
 ) -> None:
     for arguments in (
@@ -387,9 +387,7 @@ async def test_an_unknown_id_is_one_line_and_the_others_are_revoked(database: Da
     [["create", "--client", "shop", "--scope", "admin"], ["list"], ["revoke", "nobody"]],
     ids=lambda arguments: arguments[0],
 )
-def test_what_is_wrong_with_the_database_is_one_line(
-    empty_database: str, arguments: list[str]
-) -> None:
+def test_an_error_of_the_database_is_one_line(empty_database: str, arguments: list[str]) -> None:
     for url, reason in (
         (NOBODY, "PostgreSQL: "),
         (empty_database, "the database has no ledger yet"),

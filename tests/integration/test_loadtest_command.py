@@ -46,7 +46,7 @@ async def test_it_runs_on_a_topology_of_its_own(tmp_path: Path) -> None:
     assert str(folder) in command.output
 
 
-async def test_ctrl_c_judges_what_was_done_and_leaves_nothing_running(tmp_path: Path) -> None:
+async def test_ctrl_c_audits_the_run_and_leaves_no_process(tmp_path: Path) -> None:
     async with running(
         *("-m", "loadtest", "--replicas", "1", "--reports", str(tmp_path), *_SHORT),
         *("--run-time", "10m", "--think", "0.1", *LEVELS),
@@ -65,7 +65,7 @@ async def test_ctrl_c_judges_what_was_done_and_leaves_nothing_running(tmp_path: 
     assert alive(started) == []
 
 
-# Beside the users runs somebody who keeps to himself what is raised in his greenlet.
+# A greenlet beside the users swallows every exception raised in it.
 _DEAF = """
 import os
 import signal
@@ -88,9 +88,7 @@ def interrupt():
 """
 
 
-async def test_ctrl_c_is_heard_whoever_runs_at_that_moment(
-    replicas: Replicas, tmp_path: Path
-) -> None:
+async def test_ctrl_c_works_in_every_greenlet(replicas: Replicas, tmp_path: Path) -> None:
     api = await replicas.start()
     deaf = tmp_path / "deaf.py"
     deaf.write_text(_DEAF.replace("{seconds}", f"{2 * SLOWNESS}"))

@@ -14,7 +14,7 @@ _SECONDS = 5
 _USERS = 24
 _THINK_S = "0.15"
 _WALLETS = 200
-# Those of merchants, payrolls, treasurers and attackers, unless a run says otherwise.
+# Wallets of merchants, payrolls, treasurers and attackers, by default.
 _OTHERS = 10 + 4 + 4 + 8
 
 
@@ -36,7 +36,7 @@ async def loaded(database: Database, scenario: str, *arguments: str) -> LoadTest
     assert len({row["trace"] for row in asked if row["trace"]}) == len(asked)
     assert test.verdict["seconds"] >= run_s(_SECONDS) - 1
     assert test.verdict["users"] == _USERS
-    # What it says it was told is what PostgreSQL has: no more, no less.
+    # It counts as acknowledged exactly the transfers in PostgreSQL.
     assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database)
     assert test.verdict["audit"]["entries"] == 2 * await in_the_ledger(database)
     assert test.verdict["audit"]["complete"] is True
@@ -69,7 +69,7 @@ def requests(test: LoadTest, name: str) -> int:
 async def test_uniform_spreads_payments_over_all_wallets(database: Database) -> None:
     test = await loaded(database, "uniform")
     paid = await in_the_ledger(database)
-    # Whoever was stopped in the middle of a request was told by the audit.
+    # The audit settles the requests that were in flight at the stop.
     told = requests(test, "POST /transfers") + test.verdict["audit"]["settled"]
     assert 0 < paid <= told <= paid + _USERS
     assert test.verdict["refused"] > 0
@@ -159,7 +159,7 @@ async def test_a_later_run_takes_the_wallets_of_before(database: Database) -> No
         test = await locust(*arguments, "--think", _THINK_S, *only, host=host)
     assert test.code == 0, test.output[-5_000:]
     assert test.violations == []
-    # The wallets are those of before, and only payments were made.
+    # It uses the same wallets and makes only payments.
     assert requests(test, "GET /wallets/{id}") == 0
     assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database) - before > 0
     assert await wallets_in(database) == 100 + _OTHERS

@@ -23,7 +23,7 @@ TRACED = {"X-Request-Id": "request-1", "traceparent": f"00-{TRACE}-{'0f' * 8}-00
 
 
 def with_password(url: str) -> str:
-    """The server trusts whoever comes from here, so that any password will do."""
+    """The server trusts local connections, so any password works."""
     parts = urlsplit(url)
     user = parts.username or "transferd"
     place = parts.netloc.rpartition("@")[2]
@@ -113,7 +113,7 @@ async def test_secrets_are_in_no_line_and_ids_in_each(database: Database, worker
     }
 
 
-async def test_an_error_is_logged_without_what_it_quotes() -> None:
+async def test_an_error_is_logged_without_the_values_it_quotes() -> None:
     try:
         try:
             raise ValueError(f"DETAIL: Failing row contains ({HUSH}).")

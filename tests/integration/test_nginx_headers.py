@@ -1,4 +1,4 @@
-"""Nginx and the replicas read a header the same way: keys, ids, conditions, what comes twice."""
+"""Nginx and the replicas read headers alike: keys, ids, conditions, repeated lines."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,14 +14,14 @@ from tests.support.contract import api_key
 from tests.support.sockets import Ending, until_ended
 from tests.support.waiting import until
 
-# So few that a handful at once is too many, however slow the machine is.
+# So low that a few at once exceed the rate on a slow machine too.
 _LIMITED = {"NGINX_KEY_RATE": "1", "NGINX_KEY_BURST": "1"}
 _AT_ONCE = 12
 
 
 @pytest.fixture
 async def doors(replicas: Replicas) -> AsyncIterator[tuple[Api, Nginx]]:
-    """A replica that wants keys, and an Nginx before it that counts what comes with one."""
+    """A replica with `auth=on`, and an Nginx before it that counts requests per key."""
     api = await replicas.start(auth="on")
     async with running_nginx([urlsplit(api.url).netloc], _LIMITED) as nginx:
         yield api, nginx
@@ -53,7 +53,7 @@ def status_of(ending: Ending) -> int:
     return status
 
 
-# A key, and what a request with it is answered that has nothing else right: 422 by who knows it.
+# Lines with a key, and the status of an otherwise invalid request: 422 if the key is accepted.
 _KEYS: dict[str, tuple[list[str], int]] = {
     "as it is documented": (["Authorization: Bearer {token}"], 422),
     "two spaces": (["Authorization: Bearer  {token}"], 422),
@@ -177,7 +177,7 @@ async def door(request: pytest.FixtureRequest, replicas: Replicas) -> AsyncItera
 
 
 _USER = {"path": "/users"}
-# What comes twice and is no list.
+# Repeated lines of headers that are not lists.
 _TWICE: dict[str, tuple[list[str], str]] = {
     "a key": (["Authorization: Bearer x", "Authorization: Bearer x"], "malformed-request"),
     "an Idempotency-Key": (["Idempotency-Key: a", "Idempotency-Key: a"], "idempotency-key-invalid"),
@@ -191,7 +191,7 @@ _TWICE: dict[str, tuple[list[str], str]] = {
 }
 
 
-async def test_two_lines_of_what_is_no_list_are_refused(
+async def test_two_lines_of_a_header_that_is_not_a_list_are_refused(
     door: int, database: Database, subtests: pytest.Subtests
 ) -> None:
     for name, (lines, code) in _TWICE.items():
@@ -239,7 +239,7 @@ async def test_an_id_is_kept_if_it_came_once_and_has_the_shape_of_one(
             assert (header_of(answer, "X-Request-Id") == "mine") is is_kept
 
 
-async def test_an_id_is_in_what_nginx_answers_itself_and_in_its_log(
+async def test_a_request_id_is_in_nginx_own_answers_and_in_its_log(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start()

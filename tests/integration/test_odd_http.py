@@ -43,7 +43,7 @@ async def door(
 
 
 def framed(lines: str, body: bytes) -> bytes:
-    """A POST whose length is told by these lines."""
+    """A POST whose length is given by these lines."""
     return f"{_POST}{_ENDS}{lines}\r\n\r\n".encode("latin-1") + body
 
 
@@ -140,14 +140,14 @@ _ODD = {
 }
 
 
-async def test_what_is_odd_or_too_large_is_told_at_once(
+async def test_odd_and_too_large_requests_are_refused_at_once(
     door: tuple[Api, int], database: Database
 ) -> None:
     _, port = door
     before = await footprint(database)
     endings = await asyncio.gather(*(until_ended(port, sent) for sent in _ODD.values()))
     for name, ending in zip(_ODD, endings, strict=True):
-        # Who writes without end may lose the answer with the connection, as TCP has it.
+        # A client that writes without end may lose the answer: TCP resets the connection.
         if ending.statuses or ("megabyte" not in name and "thousand" not in name):
             assert_told(name, ending)
     assert await footprint(database) == before
@@ -162,7 +162,7 @@ def assert_told(name: str, ending: Ending) -> None:
     assert 400 <= ending.statuses[0] < 500, (name, ending)
     expected = {"malformed-request", "body-too-large", "not-found", "invalid-request"}
     assert ending.code in expected, (name, ending)
-    # A connection lingers for two seconds, or for five in Nginx, to take what is still coming.
+    # A connection lingers for two seconds, in Nginx for five, to read the rest of the request.
     assert ending.took_s < 7, (name, ending)
 
 

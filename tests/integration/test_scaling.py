@@ -1,4 +1,4 @@
-"""`make scale`: what it asks of Docker, and in which order; and how Nginx finds its replicas.
+"""`make scale`: its calls of Docker in their order; and how Nginx finds its replicas.
 
 There may be no engine where the tests run, so the commands that would talk to one note their calls.
 What those calls lead to (Nginx before more and fewer replicas, under load) is tested for real in
@@ -31,7 +31,7 @@ def tool(folder: Path, name: str, text: str) -> None:
 
 
 async def calls(tmp_path: Path, *, now: int, wanted: int) -> list[str]:
-    """What was asked of Docker to get from so many replicas to so many."""
+    """The calls of Docker that change the count of replicas from `now` to `wanted`."""
     tool(tmp_path, "docker", DOCKER)
     log = tmp_path / "calls"
     code, output = await ran(
@@ -94,7 +94,7 @@ async def test_without_any_replica_nginx_is_not_started(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("replica", ["nowhere", "a b:80", "host:", ":80", "host:80;evil"])
-async def test_what_is_no_address_never_gets_into_the_configuration(
+async def test_an_invalid_address_is_not_written_to_the_configuration(
     replica: str, tmp_path: Path
 ) -> None:
     code, output = await ran(ROOT / "nginx/render", tmp_path, replica)

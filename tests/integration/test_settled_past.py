@@ -1,4 +1,4 @@
-"""What is said of the past stays: readers wait for writers with an earlier time, and no others."""
+"""Answers about the past are final: readers wait only for writers with an earlier time."""
 
 import asyncio
 from datetime import timedelta
@@ -47,7 +47,7 @@ async def test_the_end_of_a_window_waits_for_the_writer_that_has_drawn_an_earlie
     assert await entries(api, ada, f"from={text_of(later)}") == []
 
 
-async def test_what_a_later_change_has_settled_waits_for_no_writer(
+async def test_an_instant_before_a_later_change_is_read_without_waiting(
     api: Api, database: Database
 ) -> None:
     ada = await api.wallet(100)
@@ -125,7 +125,7 @@ async def test_a_reader_at_an_instant_does_not_hold_the_row(api: Api, database: 
     [row] = await database.fetch(
         "SELECT count(*) FROM ledger_00.wallets WHERE id = $1::text::uuid", ada
     )
-    # Whoever wants the row has it at once, and no session is left inside of a transaction.
+    # The row can be locked at once, and no session is left in a transaction.
     await database.fetch(
         "SELECT FROM ledger_00.wallets WHERE id = $1::text::uuid FOR UPDATE NOWAIT", ada
     )
@@ -136,7 +136,7 @@ async def test_a_reader_at_an_instant_does_not_hold_the_row(api: Api, database: 
     assert row[0] == 0
 
 
-async def test_what_the_clock_has_not_reached_is_refused_with_its_time(
+async def test_an_instant_in_the_future_is_refused_with_the_time_of_the_clock(
     api: Api, database: Database
 ) -> None:
     ada = await api.wallet(100)
@@ -264,7 +264,7 @@ async def test_a_statement_goes_on_after_a_version(api: Api, database: Database)
         assert refused.json["errors"][0]["pointer"] == "/after_version", wrong
 
 
-async def test_an_answer_about_an_instant_has_only_what_has_a_history(api: Api) -> None:
+async def test_an_answer_about_an_instant_has_only_fields_with_a_history(api: Api) -> None:
     ada = await api.wallet(100, metadata={"name": "ada"})
     await api.post(f"/wallets/{ada}/freeze")
     frozen = (await api.get(f"/wallets/{ada}")).json

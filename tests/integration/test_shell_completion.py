@@ -43,7 +43,7 @@ async def test_each_shell_gets_a_script_and_the_words_to_choose_from(shell: str)
     ("typed", "expected"),
     [("transferd de", {"dev", "dead-letters"}), ("transferd dev --po", {"--port"})],
 )
-async def test_bash_completes_what_was_typed(typed: str, expected: set[str]) -> None:
+async def test_bash_completes_commands_and_options(typed: str, expected: set[str]) -> None:
     script = f"""
     {line_for("bash")}
     COMP_WORDS=({typed})

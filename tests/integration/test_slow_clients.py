@@ -1,4 +1,4 @@
-"""Clients that are slow, silent or gone: each is ended in time, and nobody else notices."""
+"""Slow, silent and disconnected clients: each connection ends in time and affects no other."""
 
 import asyncio
 import re
@@ -27,7 +27,7 @@ _SHORT = replace(
     send_wait_s=1.0 * SLOWNESS,
     idle_connection_s=1.2 * SLOWNESS,
 )
-# How much later than it is due something may happen. What is not due ends later by far.
+# Most delay after the due time. Connections that are not due end much later.
 _LATE_S = patient_s(1.5)
 _LONG_S = 4 * _LATE_S
 
@@ -78,7 +78,7 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
     endless = b"a" * 10_000
     head_s, idle_s, linger_s = _SHORT.head_wait_s, _SHORT.idle_connection_s, _SHORT.linger_s
     body_s = _SHORT.body_wait_s + linger_s
-    # What is sent, whether it drips, when it is due to end, and what it is answered.
+    # The bytes, whether they drip, the due time of the end, and the answer.
     probes = {
         "silent": (b"", b"", idle_s, []),
         "half a head": (b"GET /healthz HT", b"", head_s, []),
@@ -125,7 +125,7 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
     assert replicas.opened[0].parts.router.backlog == 0
 
 
-async def test_a_replica_does_not_wait_for_whoever_does_not_read(replicas: Replicas) -> None:
+async def test_a_replica_does_not_wait_for_a_client_that_does_not_read(replicas: Replicas) -> None:
     api = await replicas.start(_SHORT)
     ada, bob = await api.wallet(10_000), await api.wallet()
     payer = Payer(api, ada, bob)
@@ -141,7 +141,7 @@ async def test_a_replica_does_not_wait_for_whoever_does_not_read(replicas: Repli
 
 
 @pytest.mark.parametrize("missing", [130, 110, 14, 1, 0])
-async def test_whoever_ends_its_side_is_let_go_at_once(missing: int, replicas: Replicas) -> None:
+async def test_a_half_closed_connection_ends_at_once(missing: int, replicas: Replicas) -> None:
     long = replace(Limits(), head_wait_s=_LONG_S, body_wait_s=_LONG_S, linger_s=_LONG_S)
     api = await replicas.start(long)
     body = b'{"name":"Ada"}'
@@ -156,7 +156,7 @@ async def test_whoever_ends_its_side_is_let_go_at_once(missing: int, replicas: R
         return known.status, len((await api.get("/users")).json["data"])
 
     async def is_told_right() -> bool:
-        # All of it is there once or not at all, and the key tells; it may still be on its way.
+        # The request has one effect or none, and the key shows which; it may still be in flight.
         return await told() in ({(404, 0)} if missing else {(404, 0), (200, 1)})
 
     await until(is_told_right)
@@ -241,7 +241,7 @@ async def test_nginx_ends_each_slow_client_in_its_time(replicas: Replicas) -> No
                 *(until_ended(nginx.port, sent, drip=drip) for sent, drip, _ in probes.values())
             )
             for (name, (_, _, answers)), ending in zip(probes.items(), endings, strict=True):
-                # The slow may be told, and nothing of what they sent has reached a replica.
+                # Nginx may answer slow clients, and no replica has seen their requests.
                 assert ending.statuses in ([], answers), (name, ending)
                 assert 4.9 <= ending.took_s <= 5.0 + _LATE_S, (name, ending)
 

@@ -1,4 +1,4 @@
-"""Whatever is asked of the API, in whatever order: it answers as a small model of a ledger does."""
+"""Any requests in any order: the API answers like a small model of a ledger."""
 
 from typing import Any, ClassVar
 from uuid import uuid4

@@ -32,7 +32,7 @@ def migration(name: str, sql: str) -> Migration:
 
 @pytest.fixture
 async def blank(servers: Servers) -> AsyncIterator[Database]:
-    """A database that nobody has migrated yet."""
+    """A database without migrations."""
     name, redis_number = await servers.new_database(template="template1")
     yield Database(name, redis_number, servers)
     await servers.drop_database(name)
@@ -53,7 +53,7 @@ class Apart:
 
 
 async def time_limits_in(database: Database) -> dict[str, str]:
-    """What the service's role is told for this database, and for no other."""
+    """The settings of the service's role for this database only."""
     rows = await database.fetch(
         "SELECT unnest(setconfig) AS setting FROM pg_db_role_setting"
         " WHERE setrole = 'transferd'::regrole"
@@ -95,7 +95,9 @@ async def test_checksums_are_those_of_the_files(blank: Database) -> None:
     assert [tuple(row) for row in rows] == [(each.name, each.sha256) for each in migrations()]
 
 
-async def test_only_what_is_new_is_applied_to_a_used_ledger(database: Database, api: Api) -> None:
+async def test_only_new_migrations_are_applied_to_a_used_ledger(
+    database: Database, api: Api
+) -> None:
     await make_traffic(api)
     before = await database.fetch("SELECT * FROM ledger_00.wallets ORDER BY id")
     later = migration("9000_later.sql", "CREATE TABLE transferd.later (id integer)")
@@ -152,7 +154,7 @@ async def test_nothing_of_a_failing_migration_is_kept(blank: Database) -> None:
     assert await bring_up(blank, fine) == [*EVERYTHING, "9000_fine.sql"]
 
 
-async def test_a_failing_migration_leaves_what_was_there(database: Database) -> None:
+async def test_a_failed_migration_changes_nothing(database: Database) -> None:
     wrong = migration("9001_wrong.sql", "DELETE FROM transferd.users; SELECT nothing")
     with pytest.raises(StoreError):
         await bring_up(database, wrong)
@@ -221,7 +223,9 @@ async def test_secrets_that_were_promised_before_the_upgrade_sign_after_it(
     assert await signing(blank, NEW_HOOK) == ["whsec_new", "whsec_e"]
 
 
-async def test_a_log_of_the_version_before_takes_what_is_skipped(blank: Database) -> None:
+async def test_the_delivery_log_of_the_version_before_accepts_skipped_deliveries(
+    blank: Database,
+) -> None:
     await version_before(blank, WEBHOOKS_KEEP_PROMISES)
     insert = (
         "INSERT INTO transferd.deliveries (id, event_id, endpoint_id, event_type, status, attempts,"
@@ -244,7 +248,7 @@ async def test_a_log_of_the_version_before_takes_what_is_skipped(blank: Database
     assert [known.statuses[event, HOOK] for event in events] == list(DeliveryStatus)
 
 
-# What it leaves
+# Privileges
 
 
 @pytest.mark.needs_configuration(
@@ -340,7 +344,7 @@ async def test_no_statement_leaves_a_wallet_below_its_limit(database: Database, 
 # The commands
 
 
-async def test_the_command_says_what_it_has_applied(blank: Database) -> None:
+async def test_the_command_lists_the_applied_migrations(blank: Database) -> None:
     url = blank.settings().required("database_url")
     first = await transferd("migrate", database_url=url)
     assert (first.code, first.out.splitlines(), first.err) == (
@@ -359,7 +363,7 @@ async def test_a_command_without_its_database_says_so_in_one_line(command: str) 
     assert "refused" in (await transferd(command, database_url=url)).complaint
 
 
-async def test_a_replica_does_not_serve_what_was_not_migrated(blank: Database) -> None:
+async def test_a_replica_does_not_start_on_a_database_without_migrations(blank: Database) -> None:
     settings = blank.settings()
     ended = await transferd(
         "serve",

@@ -54,7 +54,7 @@ class Reader:
         headers: Iterable[tuple[str, str]] = (JSON,),
         bytes_max: int | None = None,
     ) -> Model:
-        """What is read in a body. Raises Problem."""
+        """The value of a body. Raises Problem."""
 
         async def read() -> Model:
             payload = StreamReader(BaseProtocol(asyncio.get_running_loop()), limit=2**23)

@@ -1,4 +1,4 @@
-"""A collector of traces: OTLP over HTTP, and what it was sent as spans that are easy to compare."""
+"""A collector of traces: OTLP over HTTP, with the received spans in a form to compare."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

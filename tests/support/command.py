@@ -26,7 +26,7 @@ def environment(changes: Mapping[str, str]) -> dict[str, str]:
 
 
 class Command:
-    """A process; `output` is what it has printed so far, on either stream."""
+    """A process; `output` is its stdout and stderr so far."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.output = ""
@@ -61,7 +61,7 @@ class Command:
         return [line for line in self.output.splitlines() if text in line]
 
     def processes(self) -> list[Process]:
-        """Itself and whatever it has started."""
+        """Itself and all processes below it."""
         return process_tree(self.pid)
 
     async def says(self, text: str) -> None:
@@ -70,7 +70,7 @@ class Command:
         assert text in self.output, self.output
 
     def send(self, number: signal.Signals) -> None:
-        """Signal it, and nobody else."""
+        """Signal this process only."""
         self._process.send_signal(number)
 
     async def end(self) -> int:
@@ -113,13 +113,13 @@ async def running(
 
 
 async def run(*arguments: str, settings: Mapping[str, str]) -> tuple[int, str]:
-    """`transferd` to its own end: the exit code and what it has printed."""
+    """Run `transferd` until it ends: the exit code and the output."""
     async with running(*arguments, settings=settings) as command:
         return await command.end(), command.output
 
 
 def alive(processes: Sequence[Process]) -> list[Process]:
-    """Those of them that still run (and are not later ones with the same pid)."""
+    """The processes that still run (not later ones with the same pid)."""
     table = process_table()
     return [
         process
@@ -131,7 +131,7 @@ def alive(processes: Sequence[Process]) -> list[Process]:
 
 
 def working_in(directory: Path) -> list[int]:
-    """The processes that were told of a file below the directory."""
+    """The processes with a path below the directory among their arguments."""
     found = []
     for process in process_table().values():
         try:

@@ -11,7 +11,7 @@ _DESELECTED = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How the tests are told."""
+    """Add the option."""
     parser.addoption(
         "--configuration",
         choices=list(CONFIGURATIONS),

@@ -1,4 +1,4 @@
-"""What the tests of the HTTP contract share: who calls, how exactly, and what changed by it."""
+"""Shared by tests of the HTTP contract: API keys, raw requests, the footprint of a database."""
 
 import hashlib
 import re
@@ -12,7 +12,7 @@ from yarl import URL
 from tests.conftest import Database
 from tests.support.api import Api, Reply
 
-# A well-formed id that belongs to nobody.
+# A well-formed id of nothing.
 NOBODY = "01900000-0000-7000-8000-000000000000"
 AMOUNT_MAX = 2**53 - 1
 BALANCE_MAX = 2**63 - 1

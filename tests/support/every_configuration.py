@@ -30,7 +30,7 @@ SUITE = (
 
 
 def summary(output: list[str]) -> str:
-    """What pytest says at its end: its count, and that of the tests that were left out."""
+    """The counts of a run of pytest, deselected tests included."""
     left_out = sum(
         int(line.split("[")[1].split("]")[0]) for line in output if line.startswith("DESELECTED [")
     )

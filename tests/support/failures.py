@@ -11,7 +11,7 @@ _FRAMES = 20
 _REASON_CHARS = 500
 
 
-# The innermost wrapper, so that those of other plugins get a report as usual.
+# The innermost wrapper, so that the wrappers of other plugins get a report as usual.
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -42,7 +42,7 @@ def pytest_runtest_makereport(
 
 
 class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
-    """That of `--dist loadfile`, which would run a test that ends its process again and again."""
+    """The scheduler of `--dist loadfile`, without repeating a test that ends its process."""
 
     def remove_node(self, node: Any) -> Any:
         """The test that ran when the process ended; only the others are left to run."""

@@ -11,7 +11,7 @@ from tests.support.waiting import patient_s
 
 @dataclass(frozen=True)
 class Finished:
-    """How a command ended, and what it had to say."""
+    """The exit code and the output of a command."""
 
     code: int
     out: str

@@ -1,4 +1,4 @@
-"""A little load that keeps a list: what was acknowledged, and what nobody knows."""
+"""A small load that records acknowledged transfers and those with an unknown outcome."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ _PAUSE_S = 0.05
 
 
 class Load:
-    """Workers that pay 1 again and again, each time under a new key, until told to stop."""
+    """Workers that pay 1 again and again, each time under a new key, until `stop`."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Load:
         await asyncio.gather(*self._workers)
 
     async def settle(self, api: Api) -> None:
-        """Repeat whatever is unknown with the same key: now it happens, or has happened."""
+        """Repeat transfers with an unknown outcome with their key: after that each is posted."""
         await crowd((self._pay(api, name) for name in sorted(self.unknown)), at_once=20)
 
     async def assert_each_once(self, database: Database) -> None:

@@ -46,7 +46,7 @@ class LoadTest:
 
     @property
     def violations(self) -> list[dict[str, str]]:
-        """What it found: a `kind` and a `text` each."""
+        """Its violations: a `kind` and a `text` each."""
         assert self.verdict, self.output
         found: list[dict[str, str]] = self.verdict["violations"]
         return found
@@ -64,7 +64,7 @@ async def locust(*arguments: str, host: str, within_s: float = 40.0) -> LoadTest
             environment=clean_environment("LOCUST_"),
         )
         try:
-            # The exit code tells whether it was in time.
+            # The exit code shows whether it was in time.
             with suppress(TimeoutError):
                 async with timeout(patient_s(within_s)):
                     await child.wait()

@@ -1,4 +1,4 @@
-"""A directory in memory for servers whose data nobody needs afterwards."""
+"""A directory in memory for servers whose data is temporary."""
 
 import os
 import shutil

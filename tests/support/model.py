@@ -130,7 +130,7 @@ class Model:
         self.transfers[transfer.id] = transfer
 
     def refuse_reversal(self, original: Transfer, amount: int | None) -> Refusal | None:
-        """Why this much (None: what is left) of it cannot be given back."""
+        """The refusal of a reversal of this amount (None: the rest), if any."""
         if original.is_reversal:
             return Refusal(409, "not-reversible")
         wanted = original.left if amount is None else amount
@@ -154,7 +154,7 @@ class Model:
         return None
 
     def set_status(self, wallet_id: str, verb: str) -> None:
-        """It was frozen, unfrozen or closed; what was so already takes no version."""
+        """It was frozen, unfrozen or closed; without a change it takes no version."""
         wallet = self.wallets[wallet_id]
         if wallet.status != STATUS_AFTER[verb]:
             wallet.status = STATUS_AFTER[verb]
@@ -174,7 +174,7 @@ class Model:
         return None
 
     def set_limit(self, wallet_id: str, limit: int) -> None:
-        """It has the limit now; what was so already takes no version."""
+        """It has the limit now; without a change it takes no version."""
         wallet = self.wallets[wallet_id]
         if wallet.limit != limit:
             wallet.limit = limit

@@ -32,7 +32,7 @@ server_login_retry = 1
 
 
 class PgBouncer(Server):
-    """Stands between the service and a PostgreSQL; whatever database is asked for is passed on."""
+    """Between the service and a PostgreSQL, for every database."""
 
     name: ClassVar[str] = "PgBouncer"
 

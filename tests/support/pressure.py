@@ -1,4 +1,4 @@
-"""Many calls at once, and rows that somebody else holds."""
+"""Many calls at once, and rows that another session locks."""
 
 import asyncio
 import time

@@ -9,7 +9,7 @@ from aiohttp import web
 
 @asynccontextmanager
 async def serving(application: web.Application, **options: Any) -> AsyncIterator[str]:
-    """Its URL, until the block ends; `options` are those of the runner.
+    """Its URL, until the block ends; `options` go to the runner.
 
     Who is still being answered then is cut off: some handlers hang on purpose.
     """

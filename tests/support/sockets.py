@@ -14,7 +14,7 @@ _DRIP_S = 0.05
 
 @dataclass(frozen=True)
 class Ending:
-    """What was answered before the other side ended the connection, and after which time."""
+    """The bytes received before the other side ended the connection, and the time until then."""
 
     answer: bytes
     took_s: float

@@ -38,7 +38,7 @@ class Run:
         self.rows.setdefault(wallet, []).append(row)
 
     def tell(self, transfer_id: str, source: str, destination: str, amount_minor: int) -> None:
-        """An answer, which says of the source what is in its statement now."""
+        """An answer with the version and balance of the source in its statement now."""
         self.history.transferred(
             {
                 "id": transfer_id,
@@ -83,5 +83,5 @@ class Run:
 
     @property
     def texts(self) -> list[str]:
-        """What is said of them, in the order in which they were found."""
+        """Their texts, in the order in which they were found."""
         return [violation.text for violation in self.violations()]

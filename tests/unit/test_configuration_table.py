@@ -27,7 +27,7 @@ def test_the_readme_is_up_to_date() -> None:
     assert with_table(readme, configuration_table()) == readme, "run `make docs`"
 
 
-def test_every_setting_has_a_row_and_says_what_it_means() -> None:
+def test_every_setting_has_a_row_with_its_meaning() -> None:
     rows = configuration_table().splitlines()[2:]
     assert len(rows) == len(Settings.model_fields)
     for name, row in zip(Settings.model_fields, rows, strict=True):

@@ -31,7 +31,7 @@ _TRANSFERS = st.lists(
 
 
 def ledger() -> Book:
-    """Three who pay, one who is frozen, and the funding wallet; `nobody` is not there."""
+    """Three payers, a frozen wallet and the funding wallet; the wallet `nobody` does not exist."""
     return book(
         wallet("ada", 100),
         wallet("bob", 50, overdraft_limit_minor=20),
@@ -53,7 +53,7 @@ def one_by_one(transfers: tuple[Transfer, ...], state: Book) -> list[Posted | Re
 
 
 @given(transfers=_TRANSFERS)
-def test_an_independent_batch_is_what_single_transfers_would_be(
+def test_an_independent_batch_has_the_results_of_single_transfers(
     transfers: tuple[Transfer, ...],
 ) -> None:
     state, expected = ledger(), ledger()

@@ -1,4 +1,4 @@
-"""Whatever is asked for, in whatever order: no money appears, vanishes or goes below a limit."""
+"""Any commands in any order: no money appears or vanishes, no balance goes below its limit."""
 
 from collections import Counter
 from copy import deepcopy
@@ -14,7 +14,7 @@ from transferd.domain.money import AMOUNT_MINOR_MAX, fits_a_balance
 from transferd.domain.transfer import PostedTransfer, Reversal, Transfer
 from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, UpdateWallet
 
-# c, d and e are not there at the start, and nobody ever is.
+# c, d and e do not exist at the start; `nobody` never exists.
 PEOPLE = ("a", "b", "c", "d", "e")
 ANYBODY = st.sampled_from((*PEOPLE, "a", "b", "fund", "nobody"))
 AMOUNTS = st.one_of(st.integers(1, 200), st.just(AMOUNT_MINOR_MAX))

@@ -209,7 +209,7 @@ def test_the_status_is_looked_at_before_the_balance() -> None:
     ],
     ids=["limit", "metadata", "both"],
 )
-def test_an_update_changes_what_it_names(
+def test_an_update_changes_the_fields_that_it_names(
     command: UpdateWallet, limit_minor: int, metadata: str
 ) -> None:
     outcome = after(command, book(wallet("ada", 9, overdraft_limit_minor=50)))
@@ -229,7 +229,7 @@ def test_an_update_changes_what_it_names(
     [UpdateWallet("ada", None, None), UpdateWallet("ada", 50, "{}")],
     ids=["nothing", "the same"],
 )
-def test_an_update_to_what_is_there_changes_nothing(command: UpdateWallet) -> None:
+def test_an_update_to_equal_values_changes_nothing(command: UpdateWallet) -> None:
     ada = wallet("ada", overdraft_limit_minor=50)
     assert after(command, book(ada)) == WalletSet(ada, None)
 
@@ -256,7 +256,7 @@ def test_an_update_is_refused_for(case: str) -> None:
     assert refusal(command, book(ada)).reason is reason
 
 
-def test_a_limit_may_be_lowered_to_what_is_used_of_it_and_no_further() -> None:
+def test_an_overdraft_limit_may_be_lowered_to_its_use_and_no_further() -> None:
     state = book(wallet("ada", -40, held_minor=10, overdraft_limit_minor=100))
     refused = refusal(UpdateWallet("ada", 49, None), state)
     assert refused.facts == {"available": 50, "shortfall": 1, "currency": "USD"}
@@ -316,7 +316,7 @@ def test_a_change_at_the_version_that_was_seen_is_made(
 @pytest.mark.parametrize(
     "state", [{}, {"status": CLOSED}, {"status": FROZEN}, {"balance_minor": 1}]
 )
-def test_a_change_at_another_version_is_refused_whatever_else_is_wrong(
+def test_a_change_at_another_version_is_refused_before_all_other_checks(
     command: SetStatus | UpdateWallet, versions: set[int], state: dict[str, Any]
 ) -> None:
     ada = wallet("ada", version=7, **state)

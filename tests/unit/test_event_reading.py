@@ -49,7 +49,7 @@ def test_an_event_that_was_rebuilt_has_no_trace() -> None:
             {"source_wallet_id": "bob", "destination_wallet_id": "ada"},
             ("bob", "ada"),
         ),
-        # Nobody may wait for himself.
+        # A wallet must not wait for itself.
         (
             "transfer.posted",
             {"source_wallet_id": "ada", "destination_wallet_id": "ada"},
@@ -108,7 +108,7 @@ def test_a_time_may_have_any_offset_but_has_one() -> None:
     ],
     ids=lambda unreadable: unreadable[:60].decode(errors="replace"),
 )
-def test_what_is_no_event_is_told_by_an_error_that_is_expected(unreadable: bytes) -> None:
+def test_an_unreadable_event_raises_the_documented_error(unreadable: bytes) -> None:
     with pytest.raises(UNREADABLE):
         Event.read(unreadable)
 
@@ -134,7 +134,7 @@ _JSON = some.recursive(
 
 
 @given(_JSON)
-def test_nothing_is_an_error_that_nobody_expects(value: Any) -> None:
+def test_no_value_raises_an_undocumented_error(value: Any) -> None:
     try:
         event = Event.read(orjson.dumps(value))
     except UNREADABLE:

@@ -1,4 +1,4 @@
-"""A parser's silent changes: each is found in whatever way it is written, and nothing else is."""
+"""Values that a JSON parser changes silently are refused in every spelling; others are not."""
 
 import asyncio
 import gc
@@ -56,7 +56,7 @@ def reader() -> Iterator[Reader]:
 
 
 def faults(reader: Reader, model: type[Body], raw: str | bytes) -> list[tuple[str, str]]:
-    """Pointer and code of what is wrong with a body; nothing if it is read."""
+    """Pointer and code of the error of a body; None if it is valid."""
     data = raw if isinstance(raw, bytes) else raw.encode()
     try:
         reader.read(model, data, bytes_max=Limits().batch_body_bytes_max)
@@ -113,7 +113,7 @@ HIDDEN: st.SearchStrategy[Any] = st.sampled_from(
 
 
 @given(MODELS, HIDDEN, st.data())
-def test_a_repeated_member_is_found_wherever_and_however_it_is_written(
+def test_a_repeated_member_is_found_at_every_place_in_every_spelling(
     reader: Reader, model: type[Body], hidden: Any, data: st.DataObject
 ) -> None:
     body = json.loads(json.dumps(GOOD[model]))
@@ -128,7 +128,7 @@ def test_a_repeated_member_is_found_wherever_and_however_it_is_written(
             return {each: doubled(item) for each, item in value.items()}
         return [doubled(item) for item in value] if isinstance(value, list) else value
 
-    # The order is left as it is: what is read last is valid.
+    # The valid value is the last one, which a parser would keep.
     text = _written(doubled(body), data)
     escaped = name.replace("~", "~0").replace("/", "~1")
     assert (f"{pointer}/{escaped}", "repeated") in faults(reader, model, text)
@@ -221,7 +221,7 @@ def test_a_number_is_read_only_as_the_same_decimal_value(reader: Reader, number:
     raw = f'{{"metadata":{{"fx":{number}}}}}'.encode()
     found = faults(reader, NewUser, raw)
     if found:
-        # By another rule than that of the service: too large, or changed by a double.
+        # Computed independently of the service: too large, or changed by a double.
         value = Decimal(number)
         is_whole = number.lstrip("-").isdigit()
         assert (

@@ -57,7 +57,7 @@ PROMETHEUS_2_5 = (
         ([PROMETHEUS_2_5], False),
         ([f"{OPENMETRICS};version=2.0.0"], False),
         ([f"{OPENMETRICS};version=2.0.0,{OPENMETRICS};version=1.0.0;q=0.1"], True),
-        # What is worth more.
+        # Quality values.
         ([f"{OPENMETRICS};q=0.1,text/plain"], False),
         ([f"{OPENMETRICS};q=0.4,text/plain;q=0.5"], False),
         ([f"{OPENMETRICS};q=0.5,text/plain;q=0.5"], True),
@@ -75,7 +75,7 @@ PROMETHEUS_2_5 = (
         (["openmetrics-text", ";;,,=;q"], False),
     ],
 )
-def test_openmetrics_is_for_those_who_prefer_it(accept: list[str], expected: bool) -> None:
+def test_openmetrics_is_sent_to_clients_that_prefer_it(accept: list[str], expected: bool) -> None:
     assert prefers_openmetrics(accept) is expected
     body, media_type = Metrics().exposed(accept)
     assert media_type == (

@@ -151,7 +151,7 @@ def test_any_other_request_is_known_by_the_fingerprint_of_earlier_versions_too(
     assert not fingerprint.matches(bytes(16))
 
 
-def test_what_is_left_out_of_a_reversal_has_the_fingerprint_of_earlier_versions(
+def test_a_reversal_without_optional_fields_has_the_fingerprint_of_earlier_versions(
     asker: Asker,
 ) -> None:
     kept = bytes.fromhex("9a83dfcbe044b3e7248aeb7f3e63b6b0")

@@ -69,7 +69,7 @@ async def test_at_the_high_mark_callers_wait_until_the_low_one(visitors: Visitor
     await asyncio.gather(*waiting)
 
 
-async def test_who_waits_comes_in_first_come_first_served(visitors: Visitors) -> None:
+async def test_waiting_callers_enter_in_the_order_of_arrival(visitors: Visitors) -> None:
     waiting = await visitors.come("abcdefg")
     await visitors.leave(2)
     assert visitors.let_in == list("abcdef"), "g finds it full again"
@@ -81,7 +81,7 @@ async def test_who_waits_comes_in_first_come_first_served(visitors: Visitors) ->
     await asyncio.gather(*waiting, newcomer)
 
 
-async def test_nobody_overtakes_those_who_wait(visitors: Visitors) -> None:
+async def test_a_new_caller_does_not_overtake_waiting_ones(visitors: Visitors) -> None:
     waiting = await visitors.come("abcde")
     await visitors.leave()
     late = await visitors.come("f")
@@ -127,7 +127,7 @@ async def test_a_wait_that_takes_too_long_ends(visitors: Visitors) -> None:
     assert visitors.let_in == list("abcdf")
 
 
-async def test_the_gate_opens_when_all_who_waited_have_gone(visitors: Visitors) -> None:
+async def test_the_gate_opens_when_all_waiting_callers_have_left(visitors: Visitors) -> None:
     await visitors.come("abcd")
     impatient = await visitors.come("ef", SHORT_S)
     results = await asyncio.gather(*impatient, return_exceptions=True)
@@ -138,7 +138,7 @@ async def test_the_gate_opens_when_all_who_waited_have_gone(visitors: Visitors) 
     assert (visitors.gate.inside, visitors.gate.waiting) == (3, 0)
 
 
-async def test_who_goes_away_while_waiting_leaves_no_trace(visitors: Visitors) -> None:
+async def test_a_caller_that_leaves_while_waiting_leaves_no_trace(visitors: Visitors) -> None:
     await visitors.come("abcd")
     gone, there = await visitors.come("ef")
     gone.cancel()
@@ -151,7 +151,7 @@ async def test_who_goes_away_while_waiting_leaves_no_trace(visitors: Visitors) -
     assert (visitors.gate.inside, visitors.gate.waiting) == (3, 0)
 
 
-async def test_who_goes_away_just_when_let_in_gives_the_place_back(visitors: Visitors) -> None:
+async def test_a_caller_that_leaves_when_admitted_returns_its_place(visitors: Visitors) -> None:
     await visitors.come("abcd")
     [gone] = await visitors.come("e")
     for _ in range(2):
@@ -163,7 +163,7 @@ async def test_who_goes_away_just_when_let_in_gives_the_place_back(visitors: Vis
     assert "e" not in visitors.let_in
 
 
-async def test_a_gate_shows_who_is_where(visitors: Visitors) -> None:
+async def test_the_repr_of_a_gate_shows_callers_inside_and_waiting(visitors: Visitors) -> None:
     waiting = await visitors.come("abcdef")
     assert repr(visitors.gate) == "<Gate 4 inside, 2 waiting>"
     await visitors.leave(4)

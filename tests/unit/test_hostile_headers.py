@@ -34,7 +34,7 @@ PRINTABLE = {chr(code) for code in range(0x20, 0x7F)}
 
 
 def tried(read: Callable[[], Value]) -> tuple[Value | None, str]:
-    """What was read, and nothing; or nothing, and the code of the problem that goes out."""
+    """The value and None, or None and the code of the problem."""
     try:
         return read(), ""
     except Problem as problem:
@@ -78,7 +78,7 @@ def test_ids_go_out_only_in_their_shape(request_ids: list[str], traces: list[str
     origin = origin_of(request_of(headers=headers + [("traceparent", each) for each in traces]))
     assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", origin.request_id)
     assert is_traceparent(origin.traceparent)
-    # Two lines of what is no list are none.
+    # Two lines of a header that is not a list are refused.
     assert origin.request_id in (*request_ids[: len(request_ids) == 1], origin.traceparent[3:35])
     assert origin.parent is None or [origin.parent] == traces
     assert orjson.loads(Problem("not-found").body(origin))["request_id"] == origin.request_id
@@ -99,7 +99,9 @@ def test_a_content_type_is_json_in_utf_8_or_refused(reader: Reader, value: str) 
 @example(["identity", "gzip"])
 @example(["identity, gzip"])
 @example(["identity, ,Identity", ""])
-def test_a_packed_body_is_refused_however_it_is_said(reader: Reader, said: list[str]) -> None:
+def test_a_compressed_body_is_refused_in_every_spelling_of_the_header(
+    reader: Reader, said: list[str]
+) -> None:
     headers = [JSON, *(("Content-Encoding", value) for value in said)]
     _, code = tried(lambda: reader.read(NewUser, b"{}", headers=headers))
     codings = [coding.strip(" \t") for value in said for coding in value.split(",")]

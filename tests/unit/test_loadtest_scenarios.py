@@ -1,4 +1,4 @@
-"""Who takes part in a run, who pays whom, and how a scenario is named."""
+"""Scenarios of the load test: their users, their payers and payees, their names."""
 
 import json
 import subprocess
@@ -110,7 +110,7 @@ def test_a_wallets_number_is_its_place() -> None:
 
 
 @pytest.mark.parametrize("payees", ["anybody", "hot", "ring"])
-def test_nobody_pays_himself(payees: str) -> None:
+def test_no_wallet_pays_itself(payees: str) -> None:
     assert [each for each in payments(payees) if each[0] == each[1]] == []
 
 
@@ -121,7 +121,7 @@ def test_every_shopper_pays_and_everybody_is_paid(payees: str) -> None:
     assert {destination for _, destination in found} == {*WORLD.shoppers, *WORLD.merchants}
 
 
-def test_even_two_shoppers_find_somebody_else() -> None:
+def test_two_shoppers_pay_each_other() -> None:
     world = replace(WORLD, shoppers=["s0", "s1"], merchants=["m0"])
     found = {world.payment() for _ in range(200)}
     assert found == {("s0", "s1"), ("s1", "s0"), ("s0", "m0"), ("s1", "m0")}
@@ -135,7 +135,7 @@ def test_half_of_the_payments_go_to_merchants() -> None:
 
 def test_the_hot_wallet_gets_most_payments() -> None:
     paid = Counter(destination for _, destination in payments("hot"))
-    # And its part of what is left for all merchants.
+    # And its share of the rest, as every merchant.
     expected = HOT_SHARE + (1 - HOT_SHARE) / 2 / len(WORLD.merchants)
     assert HOT_SHARE == 0.8
     assert abs(paid["m0"] / PAYMENTS - expected) < 0.02

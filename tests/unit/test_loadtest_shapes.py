@@ -104,7 +104,7 @@ def test_before_the_first_step_ends_nothing_is_known(monkeypatch: pytest.MonkeyP
     assert Ramp(monkeypatch).seeker.line == "no step held; no level broke"
 
 
-def test_a_step_that_holds_is_told_with_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_holds_is_reported_with_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     ramp = Ramp(monkeypatch)
     assert not ramp.step(20, 100)
     assert ramp.seeker.line == "held 10 users, 10 requests/s; no level broke"
@@ -163,7 +163,7 @@ def test_the_last_step_is_judged_when_time_is_up(monkeypatch: pytest.MonkeyPatch
     assert f"broke at {RAMP_STEPS * 10} users" in ramp.seeker.line
 
 
-def test_what_came_between_two_counts_is_their_difference() -> None:
+def test_the_count_of_an_interval_is_a_difference() -> None:
     before = [
         Calls("POST", "a", 10, 2, {5: 7, 6: 3}),
         Calls("GET", "a", 1, 0, {5: 1}),

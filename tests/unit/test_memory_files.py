@@ -26,7 +26,7 @@ def test_nothing_of_it_is_left(memory: Path, tmp_path: Path) -> None:
     assert list(memory.iterdir()) == []
 
 
-def test_what_a_killed_run_has_left_is_removed_by_the_next(memory: Path, tmp_path: Path) -> None:
+def test_the_files_of_a_killed_run_are_removed_by_the_next(memory: Path, tmp_path: Path) -> None:
     ended = subprocess.Popen(["true"])
     ended.wait()
     (memory / f"transferd-tests-{ended.pid}-x").mkdir()

@@ -1,4 +1,4 @@
-"""The table of problems: whatever can go wrong has a row, and the rows are the contract's."""
+"""The table of problems has a row for every error, and its rows are those of the contract."""
 
 from collections.abc import Iterator
 
@@ -121,14 +121,16 @@ def test_every_failure_is_a_problem_that_says_nothing_of_the_inside(
 
 
 @pytest.mark.parametrize(("kind", "code"), CODE_OF.items(), ids=str)
-def test_who_may_simply_try_again_hears_when(kind: type[TransferdError], code: str) -> None:
+def test_a_problem_that_may_be_retried_has_retry_after(
+    kind: type[TransferdError], code: str
+) -> None:
     error = kind("")
     error.retry_after_s = 7
     hears = {"Retry-After": "7"} if TYPES[code].status in (409, 429, 503) else {}
     assert Problem.of_error(error).headers == hears
 
 
-def test_a_failure_without_words_of_its_own_says_what_its_kind_says() -> None:
+def test_an_error_without_a_message_has_the_message_of_its_class() -> None:
     assert str(errors.MailboxFull()).startswith("This wallet has too much waiting")
     assert errors.MailboxFull().retry_after_s == 1
     assert str(errors.MailboxFull("Busy.", retry_after_s=3)) == "Busy."

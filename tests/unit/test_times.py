@@ -99,7 +99,7 @@ def test_a_bound_beyond_the_range_means_the_end_of_it(text: str) -> None:
 
 @pytest.mark.parametrize("text", NONE)
 @pytest.mark.parametrize("adapter", [_QUERY, _STORED], ids=["query", "stored"])
-def test_what_is_no_time_is_refused(adapter: TypeAdapter[datetime], text: str) -> None:
+def test_an_invalid_time_is_refused(adapter: TypeAdapter[datetime], text: str) -> None:
     assert read(adapter, text) is None
 
 
@@ -115,7 +115,7 @@ def test_a_refusal_names_the_range() -> None:
     st.datetimes(),
     st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda n: timezone(timedelta(minutes=n))),
 )
-def test_any_time_of_any_offset_is_read_as_what_it_is(naive: datetime, offset: Any) -> None:
+def test_a_time_with_any_offset_is_read_exactly(naive: datetime, offset: Any) -> None:
     given_time = naive.replace(tzinfo=offset)
     stored, bound = (read(adapter, given_time.isoformat()) for adapter in (_STORED, _QUERY))
     assert bound is not None

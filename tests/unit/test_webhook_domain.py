@@ -59,7 +59,7 @@ def networks(*names: str) -> tuple[Network, ...]:
         ((), "transfer.posted", False),
     ],
 )
-def test_an_endpoint_gets_what_its_filters_say(
+def test_an_endpoint_gets_the_events_of_its_filters(
     events: tuple[str, ...], event_type: str, wanted: bool
 ) -> None:
     assert endpoint(*events).wants(event_type, ["ada"]) is wanted
@@ -81,7 +81,7 @@ def test_every_filter_wants_something() -> None:
         ("ada", [], False),
     ],
 )
-def test_an_endpoint_of_a_wallet_gets_what_is_about_it(
+def test_an_endpoint_of_a_wallet_gets_the_events_of_that_wallet(
     wallet_id: str | None, wallet_ids: list[str], wanted: bool
 ) -> None:
     assert endpoint("*", wallet_id=wallet_id).wants("transfer.posted", wallet_ids) is wanted
@@ -200,7 +200,7 @@ def test_any_other_address_is_not_unless_its_network_is(address: str) -> None:
         ("10.1.2.3", "10.1.0.0/16", True),
         ("10.2.2.3", "10.1.0.0/16", False),
         ("::ffff:10.1.2.3", "10.1.0.0/16", True),
-        # What it stands for decides, not how it is written.
+        # The address decides, not its spelling.
         ("::ffff:10.1.2.3", "::/0", False),
         ("64:ff9b::10.1.2.3", "64:ff9b::/96", False),
         ("fd00::1", "fd00::/8", True),
@@ -304,11 +304,11 @@ def test_a_plain_url_is_fine(url: str) -> None:
         ("https://a.b.LOCALHOST./", PRIVATE),
     ],
 )
-def test_what_is_wrong_with_a_url_is_told(url: str, fault: str) -> None:
+def test_the_error_of_a_url_is_named(url: str, fault: str) -> None:
     assert url_fault(url, allow_http=False, allowed=()) == fault
 
 
-def test_what_an_operator_allows_is_no_fault() -> None:
+def test_an_address_that_an_operator_allows_is_valid() -> None:
     assert url_fault("http://receiver.example/", allow_http=True, allowed=()) is None
     allowed = networks("10.0.0.0/8")
     assert url_fault("https://10.0.0.7/", allow_http=False, allowed=allowed) is None
