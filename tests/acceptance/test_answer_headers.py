@@ -183,7 +183,7 @@ async def test_documents_have_different_etags(api: Api) -> None:
 # What browsers ask for
 
 
-async def test_the_address_leads_to_the_documentation(api: Api) -> None:
+async def test_the_root_redirects_to_the_documentation(api: Api) -> None:
     async with api.session.get(f"{api.url}/", allow_redirects=False) as response:
         assert (response.status, response.headers["Location"]) == (302, "/docs")
     assert (await api.get("/")).body == (await api.get("/docs")).body

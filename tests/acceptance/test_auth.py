@@ -84,7 +84,7 @@ async def test_a_key_is_good_until_it_expires(locked: Api, database: Database) -
         assert (await locked.get("/users", {"Authorization": f"{scheme} {token}"})).status == 200
 
 
-async def test_a_key_that_is_revoked_while_in_use_is_good_no_more(
+async def test_a_key_revoked_while_in_use_is_refused(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(api_key_cache_s=0.0), auth="on")
@@ -94,7 +94,7 @@ async def test_a_key_that_is_revoked_while_in_use_is_good_no_more(
     assert_unauthenticated(await user.get("/users"))
 
 
-async def test_a_revoked_key_is_turned_away_within_the_time_of_the_cache(
+async def test_a_revoked_key_is_refused_within_the_time_of_the_cache(
     replicas: Replicas, database: Database
 ) -> None:
     limits = Limits(api_key_cache_s=0.5)
@@ -177,7 +177,7 @@ async def assert_takes_its_scope(
             assert scope in reply.json["detail"]
 
 
-async def test_each_scope_is_good_for_its_own_operations(locked: Api, database: Database) -> None:
+async def test_each_scope_allows_its_own_operations_only(locked: Api, database: Database) -> None:
     holders = await holders_of_scopes(locked, database)
     boss = holders["admin"]
     ada, bob = await boss.wallet(100), await boss.wallet()
@@ -337,9 +337,7 @@ async def test_public_paths_need_no_key(locked: Api) -> None:
     assert (await locked.call("DELETE", "/users")).code == "method-not-allowed"
 
 
-async def test_with_authentication_off_everybody_may_do_everything(
-    api: Api, database: Database
-) -> None:
+async def test_with_authentication_off_every_call_is_allowed(api: Api, database: Database) -> None:
     ada = await api.wallet(100, overdraft_limit=5)
     assert (await api.transfer(await api.funding_wallet(), ada, 5)).status == 201
     # A key still has to be right, and says whose the request is.

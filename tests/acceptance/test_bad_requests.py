@@ -60,7 +60,7 @@ _QUERIES = [
 ]
 
 
-async def test_queries_are_checked_too(target: Target) -> None:
+async def test_an_invalid_query_is_refused(target: Target) -> None:
     known = {"user": target.user, "ada": target.ada, "paid": target.paid}
     for query, pointer in _QUERIES:
         assert_invalid(await exactly(target.api, "GET", query.format(**known)), pointer)
@@ -105,7 +105,7 @@ async def test_a_body_is_plain_json_in_utf_8(target: Target) -> None:
         assert response.status == 415
 
 
-async def test_utf_8_may_be_said_aloud(api: Api, subtests: pytest.Subtests) -> None:
+async def test_the_charset_utf_8_may_be_named(api: Api, subtests: pytest.Subtests) -> None:
     for media_type in (
         "application/json;charset=UTF-8",
         'application/json; charset="utf-8"',
@@ -175,7 +175,7 @@ _ALLOWED = {
 }
 
 
-async def test_a_wrong_method_names_the_right_ones(target: Target) -> None:
+async def test_a_wrong_method_is_refused_with_the_allowed_ones(target: Target) -> None:
     known = {"user": target.user, "ada": target.ada, "paid": target.paid}
     for path, allowed in _ALLOWED.items():
         for method in {"GET", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "TRACE"} - set(
@@ -186,7 +186,7 @@ async def test_a_wrong_method_names_the_right_ones(target: Target) -> None:
             assert refused.headers["Allow"] == allowed
 
 
-async def test_there_is_nothing_at_an_unknown_address(api: Api, subtests: pytest.Subtests) -> None:
+async def test_an_unknown_path_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
     for path in (
         "/nothing",
         "/Users",
@@ -245,7 +245,7 @@ async def test_bytes_that_are_not_http_are_answered_with_a_problem(
             assert b"rubbish" not in body
 
 
-async def test_a_point_in_time_has_no_version_to_wait_for(api: Api) -> None:
+async def test_at_and_min_version_exclude_each_other(api: Api) -> None:
     ada = await api.wallet()
     reply = await api.get(f"/wallets/{ada}?at=2026-01-01T00:00:00Z&min_version=1")
     assert reply.code == "invalid-request"

@@ -116,7 +116,7 @@ async def test_in_an_independent_batch_each_is_decided_on_its_own(api: Api) -> N
     assert await both_balances(api, ada, bob) == [0, 1_000]
 
 
-async def test_a_batch_where_nothing_can_be_posted_is_answered_all_the_same(
+async def test_an_independent_batch_of_refused_transfers_is_answered_with_200(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(), await api.wallet()
@@ -149,7 +149,7 @@ async def test_the_whole_answer_is_replayed_to_the_byte(
     assert await footprint(database) == before
 
 
-async def test_the_same_batch_at_once_is_posted_once(
+async def test_concurrent_requests_of_one_batch_post_it_once(
     replicas: Replicas, database: Database
 ) -> None:
     apis = [await replicas.start(), await replicas.start()]
@@ -188,7 +188,7 @@ async def test_a_batch_needs_a_key(api: Api) -> None:
 # Invalid batches
 
 
-async def test_each_fault_is_pointed_at(
+async def test_each_error_of_a_batch_has_its_pointer(
     api: Api, database: Database, subtests: pytest.Subtests
 ) -> None:
     for body, pointer in (
@@ -208,7 +208,7 @@ async def test_each_fault_is_pointed_at(
             assert await footprint(database) == before
 
 
-async def test_a_fault_in_one_transfer_is_pointed_at(api: Api) -> None:
+async def test_an_error_in_one_transfer_has_its_pointer(api: Api) -> None:
     good = transfer_body(NOBODY, NOBODY, 1)
     bad = [good | {"amount": 0}, good | {"amount": AMOUNT_MAX + 1}, good | {"note": "x"}]
     reply = await post(api, "atomic", [good, *bad])
@@ -219,7 +219,7 @@ async def test_a_fault_in_one_transfer_is_pointed_at(api: Api) -> None:
     ]
 
 
-async def test_only_the_first_of_many_faults_are_listed(api: Api) -> None:
+async def test_only_the_first_of_many_errors_are_listed(api: Api) -> None:
     reply = await post(api, "atomic", [{}] * 5_000)
     assert (reply.status, reply.code) == (422, "invalid-request")
     assert len(reply.json["errors"]) == Limits().field_errors_max
@@ -240,7 +240,7 @@ async def test_a_batch_has_at_most_5000_transfers(api: Api, database: Database) 
     assert await faults_in(database) == []
 
 
-async def test_a_body_may_be_as_long_as_a_batch_needs_and_no_longer(api: Api) -> None:
+async def test_a_batch_has_a_larger_limit_for_its_body(api: Api) -> None:
     ada, bob = await api.wallet(1_000), await api.wallet()
     text = "x" * 140
     long = [transfer_body(ada, bob, 1, reference=text, metadata={"a": text})] * 1_000
@@ -250,7 +250,7 @@ async def test_a_body_may_be_as_long_as_a_batch_needs_and_no_longer(api: Api) ->
     assert (padded.status, padded.code) == (413, "body-too-large")
 
 
-async def test_other_bodies_stay_short(api: Api) -> None:
+async def test_other_bodies_have_the_small_limit(api: Api) -> None:
     reply = await api.post("/transfers", {"padding": "x" * Limits().body_bytes_max}, key="k")
     assert (reply.status, reply.code) == (413, "body-too-large")
 
@@ -275,7 +275,7 @@ async def test_a_batch_from_a_funding_wallet_needs_the_scope_admin(
     assert (await post(boss, "atomic", transfers, key="boss")).status == 200
 
 
-async def test_batches_and_single_transfers_pass_side_by_side(api: Api, database: Database) -> None:
+async def test_batches_and_single_transfers_run_concurrently(api: Api, database: Database) -> None:
     wallets = [await api.wallet(10_000) for _ in range(6)]
 
     async def batches(number: int) -> list[Reply]:
@@ -293,7 +293,7 @@ async def test_batches_and_single_transfers_pass_side_by_side(api: Api, database
     assert await faults_in(database) == []
 
 
-async def test_batches_beyond_the_few_that_fit_in_wait_and_are_then_turned_away(
+async def test_batches_above_the_limit_wait_and_are_then_refused(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(replace(Limits(), batches_max=1, batch_wait_s=0.1))
@@ -310,7 +310,7 @@ async def test_batches_beyond_the_few_that_fit_in_wait_and_are_then_turned_away(
     assert await api.balance(bob) == 2
 
 
-async def test_a_batch_that_is_sent_slowly_gives_up_its_place(replicas: Replicas) -> None:
+async def test_a_batch_that_is_sent_slowly_frees_its_place(replicas: Replicas) -> None:
     api = await replicas.start(replace(Limits(), body_wait_s=0.05))
 
     async def trickle() -> Any:

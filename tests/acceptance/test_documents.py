@@ -66,7 +66,7 @@ def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
             yield method.upper(), path, operation
 
 
-async def test_it_is_healthy_and_ready(api: Api) -> None:
+async def test_a_replica_is_healthy_and_ready(api: Api) -> None:
     assert (await api.get("/healthz")).json == {"status": "ok"}
     assert (await api.get("/readyz")).json == {"status": "ready"}
     assert b"\n# TYPE transferd_" in (await api.get("/metrics")).body
@@ -282,7 +282,7 @@ class Addresses(HTMLParser):
         self.found += [value or "" for name, value in attrs if name in {"src", "href", "action"}]
 
 
-async def test_the_documentation_comes_from_the_service_alone(api: Api) -> None:
+async def test_the_documentation_loads_nothing_from_elsewhere(api: Api) -> None:
     page = (await api.get("/docs")).body.decode()
     addresses = Addresses(page).found
     assert len(addresses) == 3

@@ -36,7 +36,7 @@ async def test_a_silent_stream_has_a_heartbeat(replicas: Replicas) -> None:
         assert (await stream.event()).version == 2
 
 
-async def test_the_head_of_a_stream_has_an_end(replicas: Replicas) -> None:
+async def test_head_of_a_stream_ends(replicas: Replicas) -> None:
     api = await replicas.start()
     ada = await api.wallet()
     async with asyncio.timeout(patient_s(5)):
@@ -50,7 +50,7 @@ async def test_the_head_of_a_stream_has_an_end(replicas: Replicas) -> None:
     assert len(replicas.opened[0].parts.streams) <= 1
 
 
-async def test_a_replica_has_so_many_streams_and_no_more(replicas: Replicas) -> None:
+async def test_streams_above_the_limit_are_refused(replicas: Replicas) -> None:
     api = await replicas.start(Limits(streams_max=2, stream_poll_s=0.02))
     ada, bob = await api.wallet(5), await api.wallet()
     path = f"/wallets/{ada}/events"
@@ -68,7 +68,7 @@ async def test_a_replica_has_so_many_streams_and_no_more(replicas: Replicas) -> 
         assert stream.status == 200
 
 
-async def test_a_place_is_free_as_soon_as_its_client_has_gone(replicas: Replicas) -> None:
+async def test_a_disconnected_client_frees_its_stream(replicas: Replicas) -> None:
     # Long before a heartbeat would find out.
     api = await replicas.start(_QUICK)
     ada = await api.wallet()
@@ -77,7 +77,7 @@ async def test_a_place_is_free_as_soon_as_its_client_has_gone(replicas: Replicas
     await until_streams(replicas, 0)
 
 
-async def test_a_client_that_does_not_read_loses_its_place(replicas: Replicas) -> None:
+async def test_the_stream_of_a_client_that_does_not_read_is_closed(replicas: Replicas) -> None:
     api = await replicas.start(Limits(stream_poll_s=0.02, stream_send_timeout_s=0.2))
     ada, bob = await api.wallet(10_000), await api.wallet()
     heard: list[Event] = []
@@ -112,7 +112,7 @@ async def test_a_client_that_does_not_read_loses_its_place(replicas: Replicas) -
     assert versions(heard) == list(range(1, last + 1))
 
 
-async def test_a_drain_ends_streams_at_once_and_they_go_on_elsewhere(
+async def test_a_drain_ends_streams_and_another_replica_resumes_them(
     database: Database, replicas: Replicas
 ) -> None:
     # A drain that waits for its streams would take that long.
@@ -160,7 +160,7 @@ async def test_serve_ends_its_streams_when_it_is_asked_to_stop(database: Databas
     assert command.lines_with('"stopped"')
 
 
-async def test_a_replica_that_drains_begins_no_stream(replicas: Replicas) -> None:
+async def test_a_draining_replica_opens_no_stream(replicas: Replicas) -> None:
     api = await replicas.start()
     ada = await api.wallet()
     replicas.opened[0].parts.streams.close()
@@ -169,7 +169,7 @@ async def test_a_replica_that_drains_begins_no_stream(replicas: Replicas) -> Non
     assert refused.headers["Retry-After"] == "1"
 
 
-async def test_streams_outlive_the_absence_of_the_database(
+async def test_streams_survive_an_outage_of_the_database(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(stream_poll_s=0.02, stream_heartbeat_s=0.1))
@@ -192,7 +192,7 @@ async def test_streams_outlive_the_absence_of_the_database(
     assert versions(events) == [2, 3]
 
 
-async def test_only_the_time_to_the_first_byte_counts_as_the_time_of_a_request(
+async def test_the_duration_of_a_stream_request_ends_at_the_first_byte(
     replicas: Replicas,
 ) -> None:
     api = await replicas.start(Limits(stream_heartbeat_s=0.2))

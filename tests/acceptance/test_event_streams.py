@@ -60,7 +60,7 @@ async def test_a_stream_sends_the_events_of_the_outbox(api: Api, database: Datab
     assert events[1].cloud_event["data"]["metadata"] == {"text": "a\nb\r\u2028"}
 
 
-async def test_a_stream_says_where_it_begins_and_how_to_read_it(api: Api) -> None:
+async def test_a_stream_begins_with_its_position_and_its_media_type(api: Api) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     await api.transfer(ada, bob, 1)
     traced = {"X-Request-Id": "mine", "traceparent": f"00-{'4b' * 16}-{'0f' * 8}-01"}
@@ -177,7 +177,7 @@ async def test_only_the_id_of_an_event_may_be_the_last_one(
                 assert_invalid(refused, "/Last-Event-ID")
 
 
-async def test_two_last_ids_are_malformed(api: Api) -> None:
+async def test_two_lines_of_last_event_id_are_malformed(api: Api) -> None:
     ada = await api.wallet()
     headers = [("Last-Event-ID", "0"), ("Last-Event-ID", "0")]
     async with api.session.get(f"{api.url}/wallets/{ada}/events", headers=headers) as response:
@@ -206,7 +206,7 @@ async def test_a_last_event_id_ahead_of_the_wallet_is_refused(
                 assert (await stream.event()).version == 3
 
 
-async def test_a_stream_ends_when_its_wallet_goes_back(
+async def test_a_stream_ends_when_the_version_of_its_wallet_decreases(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(_QUICK)
@@ -233,7 +233,7 @@ async def test_a_stream_ends_when_its_wallet_goes_back(
     assert (await api.get(f"/wallets/{bob}/events")).code == "wallet-not-found"
 
 
-async def test_there_is_no_stream_of_an_unknown_wallet(api: Api) -> None:
+async def test_a_stream_of_an_unknown_wallet_is_not_found(api: Api) -> None:
     for id in (NOBODY, "ada"):
         reply = await api.get(f"/wallets/{id}/events")
         assert (reply.status, reply.code) == (404, "wallet-not-found")

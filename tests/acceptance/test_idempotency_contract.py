@@ -98,7 +98,7 @@ async def test_every_outcome_is_replayed_byte_for_byte(
     assert await footprint(database) == before
 
 
-async def test_a_replay_keeps_the_words_of_the_first_request(api: Api) -> None:
+async def test_a_replay_keeps_the_text_of_the_first_answer(api: Api) -> None:
     ada, bob = await api.wallet(), await api.wallet()
     body = transfer_body(ada, bob)
     first = await api.post("/transfers", body, key="rent", headers={"X-Request-Id": "first"})
@@ -155,7 +155,7 @@ async def test_a_key_is_1_to_255_printable_characters(
             assert await footprint(database) == before
 
 
-async def test_two_keys_are_none(api: Api) -> None:
+async def test_two_idempotency_keys_are_refused(api: Api) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     headers = [("Idempotency-Key", "rent"), ("Idempotency-Key", "rent")]
     url = f"{api.url}/transfers"
@@ -288,7 +288,7 @@ _KEYS = [
 ]
 
 
-async def test_any_key_can_be_asked_for(api: Api, subtests: pytest.Subtests) -> None:
+async def test_every_key_can_be_looked_up(api: Api, subtests: pytest.Subtests) -> None:
     for key in _KEYS:
         with subtests.test(key=key):
             ada, bob = await api.wallet(100), await api.wallet()
@@ -342,16 +342,14 @@ async def until_known(api: Api, key: str) -> None:
     await until(it_is)
 
 
-async def test_nothing_is_known_of_a_key_that_was_never_used(
-    api: Api, subtests: pytest.Subtests
-) -> None:
+async def test_an_unused_key_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
     for key in ("nobody", "%C3%A4", "x" * 256, "a%0Ab", "%ff"):
         with subtests.test(key=key):
             reply = await exactly(api, "GET", f"/idempotency-keys/{key}")
             assert (reply.status, reply.code) == (404, "not-found")
 
 
-async def test_a_key_without_printable_characters_is_none(api: Api) -> None:
+async def test_a_key_without_printable_characters_is_refused(api: Api) -> None:
     for key in ("%00", "a%00b"):
         assert (await exactly(api, "GET", f"/idempotency-keys/{key}")).code == (
             "idempotency-key-invalid"

@@ -21,9 +21,7 @@ async def sums(database: Database) -> dict[str, int]:
     return {row["currency"]: row["sum"] for row in rows}
 
 
-async def test_all_wallets_of_a_currency_have_nothing_together(
-    api: Api, database: Database
-) -> None:
+async def test_the_balances_of_a_currency_add_up_to_zero(api: Api, database: Database) -> None:
     dollars = [await api.wallet(1_000), await api.wallet(overdraft_limit=500), await api.wallet()]
     yen = [await api.wallet(77, currency="JPY"), await api.wallet(currency="JPY")]
     assert await sums(database) == {"USD": 0, "JPY": 0}

@@ -166,7 +166,7 @@ async def test_several_lines_are_one_list(api: Api) -> None:
             assert response.status == status, lines
 
 
-async def test_reads_take_several_lines_for_one_list_too(api: Api) -> None:
+async def test_several_lines_of_if_none_match_are_one_list(api: Api) -> None:
     ada = await api.wallet(1)
     for lines, status in ((['"w7"', 'W/"w1"'], 304), (['"w7"', '"w8"'], 200), (["*"], 304)):
         headers = CIMultiDict(("If-None-Match", line) for line in lines)
@@ -189,7 +189,7 @@ async def test_checks_that_precede_the_version_are_answered_first(
         assert (await changed(api, funding, change, '"w99"')).code == "forbidden"
 
 
-async def test_the_version_is_said_before_the_status_and_the_balance(api: Api) -> None:
+async def test_the_version_is_checked_before_the_status_and_the_balance(api: Api) -> None:
     closed, full = await api.wallet(), await api.wallet(100)
     assert (await api.post(f"/wallets/{closed}/close")).status == 200
     for change in _CHANGES:
@@ -266,7 +266,7 @@ async def test_a_concurrent_repetition_is_not_refused_by_its_condition(
 # At once
 
 
-async def test_of_many_changes_at_one_version_one_is_made(replicas: Replicas) -> None:
+async def test_of_concurrent_changes_at_one_version_one_succeeds(replicas: Replicas) -> None:
     apis = [await replicas.start(), await replicas.start()]
     ada = await apis[0].wallet()
     for version in range(5):

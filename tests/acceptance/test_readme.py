@@ -149,7 +149,7 @@ async def test_insufficient_funds_names_the_available_balance_and_the_shortfall(
     assert (reply.json["available"], reply.json["shortfall"]) == (100, 150)
 
 
-def test_the_bounds_are_the_ones_of_the_code() -> None:
+def test_the_limits_in_the_readme_are_those_of_the_code() -> None:
     limits = Limits()
     text = " ".join(readme().split())
     for bound in (
@@ -164,7 +164,7 @@ def test_the_bounds_are_the_ones_of_the_code() -> None:
         assert bound in text
 
 
-def test_the_links_lead_somewhere() -> None:
+def test_the_targets_of_all_links_exist() -> None:
     for name in (
         "README.md",
         "CHANGELOG.md",

@@ -70,7 +70,7 @@ async def forget_replays(database: Database) -> None:
     await redis.aclose()
 
 
-async def test_the_order_of_members_makes_no_other_request(
+async def test_the_order_of_members_does_not_make_another_request(
     replicas: Replicas, database: Database
 ) -> None:
     api, bare = await replicas.start(), await replicas.start(cache=False)
@@ -89,7 +89,7 @@ async def test_the_order_of_members_makes_no_other_request(
             assert b'"n":1.0' in first.body
 
 
-async def test_blanks_escapes_upper_case_and_notations_make_no_other_request(
+async def test_another_spelling_of_equal_values_is_the_same_request(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(1_000), await api.wallet()
@@ -124,7 +124,7 @@ async def test_equal_requests_that_run_at_once_pay_once(api: Api) -> None:
     assert await api.balance(ada) == 995
 
 
-async def test_the_refusal_warns_of_paying_twice(api: Api) -> None:
+async def test_the_problem_of_a_reused_key_warns_of_paying_twice(api: Api) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     await api.transfer(ada, bob, 5, key="rent")
     refused = await api.transfer(ada, bob, 6, key="rent")

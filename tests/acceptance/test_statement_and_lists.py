@@ -169,7 +169,7 @@ async def test_a_page_has_50_items_by_default(api: Api) -> None:
     assert [each["source_version"] for each in first] == list(range(202, 2, -1))
 
 
-async def test_a_statement_may_be_cut_to_a_time(api: Api) -> None:
+async def test_a_statement_may_have_a_window_of_time(api: Api) -> None:
     ada, _, _ = await history(api)
     path = f"/wallets/{ada}/statement?limit=3"
     entries = [entry for page in await all_pages(api, path) for entry in page]
@@ -199,7 +199,7 @@ async def test_a_statement_may_be_cut_to_a_time(api: Api) -> None:
     ]
 
 
-async def test_a_statement_may_be_cut_to_any_time_there_is(api: Api) -> None:
+async def test_a_window_of_time_may_have_any_valid_bounds(api: Api) -> None:
     ada, bob = await api.wallet(10), await api.wallet()
     await api.transfer(ada, bob, 1)
     path = f"/wallets/{ada}/statement"
@@ -227,7 +227,7 @@ def cursor(text: str | bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-async def test_a_cursor_that_no_page_has_given_is_refused(api: Api, database: Database) -> None:
+async def test_a_made_up_cursor_is_refused(api: Api, database: Database) -> None:
     ada, _, _ = await history(api)
     hook = {"url": "https://example.com/", "events": ["*"]}
     hooks = [(await api.post("/webhooks", hook)).json["id"] for _ in range(2)]
@@ -267,7 +267,7 @@ async def test_a_cursor_that_no_page_has_given_is_refused(api: Api, database: Da
             assert (refused.status, refused.code) == (400, "cursor-invalid"), (name, each)
 
 
-async def test_lists_of_a_wallet_need_one_that_exists(api: Api) -> None:
+async def test_lists_of_an_unknown_wallet_are_not_found(api: Api) -> None:
     assert (await api.get(f"/wallets/{NOBODY}/statement")).code == "wallet-not-found"
     assert (await api.get(f"/transfers?wallet_id={NOBODY}")).code == "wallet-not-found"
     missing = await api.get("/transfers")
@@ -275,7 +275,7 @@ async def test_lists_of_a_wallet_need_one_that_exists(api: Api) -> None:
     assert [error["pointer"] for error in missing.json["errors"]] == ["/wallet_id"]
 
 
-async def test_a_next_page_is_at_an_address_of_the_service(api: Api) -> None:
+async def test_the_link_to_the_next_page_stays_on_the_service(api: Api) -> None:
     ada, _, _ = await history(api)
     page = await exactly(
         api, "GET", f"/wallets/{ada}/statement?limit=2&from=2020-01-01T00:00:00%2B01:00"

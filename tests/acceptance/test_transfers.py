@@ -58,13 +58,13 @@ async def test_the_largest_amount_can_be_moved_in_one_transfer(api: Api) -> None
     assert (await api.balance(ada), await api.balance(bob)) == (0, AMOUNT_MAX)
 
 
-async def test_there_is_no_such_transfer(api: Api, subtests: pytest.Subtests) -> None:
+async def test_an_unknown_transfer_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
     for id in (NOBODY, "rent", "%00", "1"):
         with subtests.test(id=id):
             assert (await api.get(f"/transfers/{id}")).code == "transfer-not-found"
 
 
-async def test_a_wallet_has_the_transfers_of_both_its_sides(api: Api) -> None:
+async def test_transfers_of_a_wallet_include_incoming_and_outgoing_ones(api: Api) -> None:
     ada, bob, eve = await api.wallet(10), await api.wallet(10), await api.wallet(10)
     there = await api.transfer(ada, bob, 1)
     await api.transfer(ada, eve, 1)
@@ -110,7 +110,7 @@ async def test_a_refused_transfer_names_the_reason_and_moves_nothing(
     assert await footprint(database) == before | {"outcomes": before["outcomes"] + len(refusals)}
 
 
-async def test_a_lack_of_funds_says_how_much(api: Api) -> None:
+async def test_insufficient_funds_names_the_shortfall(api: Api) -> None:
     ada, bob = await api.wallet(100, overdraft_limit=20), await api.wallet()
     refused = await api.transfer(ada, bob, 150)
     facts = {name: refused.json[name] for name in ("available", "shortfall", "currency")}
@@ -166,7 +166,9 @@ async def test_a_frozen_wallet_receives(api: Api) -> None:
     assert await api.balance(bob) == 5
 
 
-async def test_transfers_at_once_leave_versions_without_a_gap(api: Api, database: Database) -> None:
+async def test_concurrent_transfers_leave_versions_without_a_gap(
+    api: Api, database: Database
+) -> None:
     ada, bob = await api.wallet(50), await api.wallet()
     replies = await asyncio.gather(*(api.transfer(ada, bob, 1) for _ in range(60)))
     posted = [reply.json for reply in replies if reply.status == 201]

@@ -47,7 +47,7 @@ async def test_an_id_may_be_written_in_capitals(api: Api) -> None:
     assert (await api.patch(f"/users/{user.upper()}", {"name": "Ada"})).json["id"] == user
 
 
-async def test_there_is_no_such_user(api: Api, subtests: pytest.Subtests) -> None:
+async def test_an_unknown_user_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
     for id in (NOBODY, "ada", "1", "%00", "x" * 300):
         with subtests.test(id=id):
             assert (await api.get(f"/users/{id}")).code == "user-not-found"

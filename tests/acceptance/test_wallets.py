@@ -138,7 +138,7 @@ async def test_a_funding_wallet_has_no_limit(api: Api) -> None:
     assert (await api.patch(f"/wallets/{funding}", {"overdraft_limit": 5})).code == "forbidden"
 
 
-async def test_there_is_no_such_wallet(api: Api, subtests: pytest.Subtests) -> None:
+async def test_an_unknown_wallet_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
     for id in (NOBODY, "ada", "%00"):
         with subtests.test(id=id):
             for method, rest, raw in (

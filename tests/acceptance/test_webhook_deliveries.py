@@ -57,7 +57,7 @@ async def test_the_delivery_log_shows_the_result_of_each_event(
     assert rows[dead]["next_attempt_at"] is None
 
 
-async def test_a_log_is_that_of_one_webhook_and_of_one_status_if_asked_for(
+async def test_a_delivery_log_has_one_webhook_and_may_be_filtered_by_status(
     api: Api, hook: str, database: Database
 ) -> None:
     made = {
@@ -91,7 +91,7 @@ async def test_a_redelivery_sends_the_same_event_to_this_webhook_only(
     assert orjson.loads(row["events"]) == [{"endpoint": hook, "event": sent_event(id)}]
 
 
-async def test_a_delivery_may_be_asked_for_as_often_as_one_likes(
+async def test_a_delivery_may_be_redelivered_repeatedly(
     api: Api, hook: str, database: Database
 ) -> None:
     id = await logged_delivery(database, hook, status="delivered")
@@ -105,7 +105,7 @@ async def test_a_delivery_may_be_asked_for_as_often_as_one_likes(
     assert tuple(row) == (9, 9)
 
 
-async def test_the_mark_and_the_event_are_there_together_or_not_at_all(
+async def test_a_redelivery_writes_its_mark_and_its_event_in_one_transaction(
     api: Api, hook: str, database: Database
 ) -> None:
     id = await logged_delivery(database, hook, status="dead")

@@ -65,7 +65,7 @@ async def test_a_replaced_secret_signs_until_its_announced_end_after_several_rot
     assert await signing(database, made["id"], 24 * 3600 + 60) == secrets[:1]
 
 
-async def test_a_secret_whose_time_is_over_is_forgotten_with_the_next_rotation(
+async def test_an_expired_secret_is_removed_by_the_next_rotation(
     api: Api, database: Database
 ) -> None:
     made = (await api.post("/webhooks", _HOOK)).json
@@ -80,7 +80,7 @@ async def test_a_secret_whose_time_is_over_is_forgotten_with_the_next_rotation(
     ]
 
 
-async def test_a_rotation_that_would_end_a_secret_too_soon_is_refused(
+async def test_a_rotation_that_would_end_a_secret_early_is_refused(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(replace(Limits(), webhook_secrets_max=3))
@@ -108,7 +108,7 @@ async def test_a_rotation_that_would_end_a_secret_too_soon_is_refused(
 
 
 @pytest.mark.parametrize("level", ["read committed", "serializable"])
-async def test_of_rotations_at_once_none_forgets_the_secret_of_another(
+async def test_concurrent_rotations_keep_each_others_secrets(
     level: str, replicas: Replicas, database: Database
 ) -> None:
     await database.isolate(level)
@@ -122,7 +122,7 @@ async def test_of_rotations_at_once_none_forgets_the_secret_of_another(
     assert set(await signing(database, made["id"])) == secrets
 
 
-async def test_of_rotations_at_once_no_more_happen_than_there_is_room_for(
+async def test_concurrent_rotations_keep_the_limit_of_secrets(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(replace(Limits(), webhook_secrets_max=5))

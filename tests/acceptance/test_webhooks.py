@@ -243,7 +243,7 @@ async def test_a_webhook_that_a_notifier_has_disabled_can_be_enabled_again(
     assert (again["status"], again["disabled_reason"]) == ("active", None)
 
 
-async def test_a_rotated_secret_is_good_for_another_while(
+async def test_a_rotated_secret_stays_valid_for_its_grace_period(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(webhook_secret_overlap_s=3600.0))
@@ -290,7 +290,7 @@ async def replies_of_nobody(api: Api, id: str) -> list[Reply]:
     ]
 
 
-async def test_there_is_no_webhook_with_an_unknown_id(
+async def test_an_unknown_webhook_is_not_found(
     api: Api, database: Database, subtests: pytest.Subtests
 ) -> None:
     for id in (NOBODY, "hook", "%00", NOBODY.replace("-", "")):

@@ -221,7 +221,7 @@ async def test_without_the_look_up_a_cut_commit_is_an_error(
     assert await transfers_of(database, ada) == {ada: 1}
 
 
-async def test_a_commit_in_doubt_until_the_deadline_is_not_called_nothing(
+async def test_a_commit_in_doubt_at_the_deadline_is_a_504(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     api = await replicas.start(_IMPATIENT, database_url=proxy.url)
@@ -238,7 +238,7 @@ async def test_a_commit_in_doubt_until_the_deadline_is_not_called_nothing(
     assert await transfers_of(database, ada) == {ada: 1}
 
 
-async def test_a_commit_that_outlives_the_patience_is_not_called_nothing_either(
+async def test_a_commit_that_lasts_longer_than_all_attempts_is_a_504(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     limits = Limits(
@@ -267,7 +267,7 @@ async def _has_happened(database: Database, reference: str) -> bool:
     return await transfers_of(database, reference) == {reference: 1}
 
 
-async def test_a_database_that_cannot_be_reached_is_nothing_happened(
+async def test_an_unreachable_database_is_a_503_without_effect(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     api = await replicas.start(_IMPATIENT, database_url=proxy.url)
@@ -288,7 +288,7 @@ async def _is_ready(api: Api) -> bool:
     return (await api.get("/readyz")).status == 200
 
 
-async def test_a_network_that_hangs_for_a_moment_costs_only_that_moment(
+async def test_a_short_stall_of_the_network_only_delays(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     api = await replicas.start(
@@ -311,7 +311,7 @@ async def test_a_network_that_hangs_for_a_moment_costs_only_that_moment(
     assert await faults_in(database) == []
 
 
-async def test_connections_cut_again_and_again_under_load_lose_nothing(
+async def test_repeated_cuts_of_connections_under_load_lose_nothing(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     apis = [await replicas.start(database_url=proxy.url) for _ in range(2)]

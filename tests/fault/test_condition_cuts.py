@@ -42,7 +42,7 @@ async def test_with_a_key_the_change_is_made_once_and_found_again(
 
 
 @pytest.mark.parametrize("cut", Cut, ids=[cut.name for cut in Cut])
-async def test_without_a_key_a_change_that_may_be_its_own_is_left_open(
+async def test_without_a_key_a_change_in_doubt_is_a_504_and_never_a_412(
     cut: Cut, replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     api = await replicas.start(database_url=proxy.url)

@@ -94,7 +94,7 @@ async def test_a_replica_that_is_killed_under_load_loses_nothing_it_has_acknowle
     assert await faults_in(database) == []
 
 
-async def test_a_replica_that_is_asked_to_stop_under_load_answers_everybody_and_exits_with_0(
+async def test_sigterm_under_load_answers_every_request_and_exits_with_0(
     database: Database, tmp_path: Path
 ) -> None:
     async with serving(database, tmp_path / "replica.log") as replica:
@@ -119,7 +119,7 @@ async def test_a_replica_that_is_asked_to_stop_under_load_answers_everybody_and_
     assert await faults_in(database) == []
 
 
-async def test_while_it_drains_a_replica_says_so_on_the_connections_it_still_has(
+async def test_a_draining_replica_still_answers_on_open_connections(
     database: Database, tmp_path: Path
 ) -> None:
     async with serving(database, tmp_path / "replica.log") as replica:

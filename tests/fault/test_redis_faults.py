@@ -66,7 +66,7 @@ async def test_a_dead_redis_costs_one_failed_call(
     assert await faults_in(database) == []
 
 
-async def test_a_hung_redis_costs_one_time_out(replicas: Replicas, redis: RedisServer) -> None:
+async def test_a_hanging_redis_costs_one_timeout(replicas: Replicas, redis: RedisServer) -> None:
     limits = Limits(breaker_open_s=_NEVER_S, redis_timeout_s=0.3)
     api = await replicas.start(limits, redis_url=redis.url)
     ada, bob = await api.wallet(100), await api.wallet()
@@ -93,7 +93,7 @@ async def test_without_the_breaker_every_group_waits_for_a_hung_redis(
     assert time.monotonic() - started >= 15 * limits.redis_timeout_s
 
 
-async def test_many_readers_share_one_time_out(replicas: Replicas, redis: RedisServer) -> None:
+async def test_many_readers_share_one_timeout(replicas: Replicas, redis: RedisServer) -> None:
     api = await replicas.start(Limits(breaker_open_s=_NEVER_S), redis_url=redis.url)
     wallets = [await api.wallet(n + 1) for n in range(10)]
     redis.pause()

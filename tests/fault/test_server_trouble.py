@@ -45,7 +45,7 @@ async def _only_reads(database: Database, value: str) -> None:
     )
 
 
-async def test_a_server_that_only_reads_is_unavailable_and_no_command_is_poisonous(
+async def test_a_read_only_database_is_unavailable_and_blames_no_command(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(_IMPATIENT)

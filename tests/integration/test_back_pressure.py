@@ -46,7 +46,7 @@ def begun(api: Api, source: str, destination: str, count: int) -> Calls:
     return [asyncio.create_task(api.transfer(source, destination, 1)) for _ in range(count)]
 
 
-async def test_a_full_mailbox_turns_away_and_says_when_to_come_back(
+async def test_a_full_mailbox_refuses_with_retry_after(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(mailbox_envelopes_max=4))
@@ -100,7 +100,7 @@ async def test_a_freeze_gets_past_a_full_mailbox_and_ahead_of_it(
     assert await api.balance(ada) == 100
 
 
-async def test_past_the_bound_of_the_backlog_the_replica_is_overloaded(
+async def test_above_the_limit_of_the_backlog_requests_are_refused_as_overloaded(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(backlog_high=4, backlog_low=2, backlog_max=16))
@@ -138,7 +138,7 @@ async def test_a_request_that_waits_too_long_in_a_mailbox_has_no_effect(
     assert (await accepted(api, ada, bob, key="rent")).json["source_version"] == 2
 
 
-async def test_transfers_of_a_locked_wallet_step_aside_until_it_is_free(
+async def test_transfers_of_a_locked_wallet_wait_aside_until_it_is_free(
     replicas: Replicas, database: Database
 ) -> None:
     limits = Limits(lock_timeout_s=1.0)
@@ -244,7 +244,7 @@ async def test_a_poisonous_command_is_isolated_and_its_neighbours_pass(
     assert await faults_in(database) == []
 
 
-async def test_an_actor_that_breaks_answers_its_callers_and_works_again(
+async def test_an_actor_that_fails_answers_its_callers_and_is_replaced(
     replicas: Replicas, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await replicas.start()

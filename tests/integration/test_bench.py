@@ -99,7 +99,7 @@ def test_rows_need_only_rows_that_there_are() -> None:
         (math.nan, None, 5.0, False),
     ],
 )
-def test_a_figure_keeps_its_bound_or_does_not(
+def test_a_figure_is_compared_with_its_bound(
     value: float, at_least: float | None, at_most: float | None, *, is_reached: bool
 ) -> None:
     figure = Figure("figure", lambda _: value, at_least, at_most)

@@ -168,7 +168,7 @@ async def test_min_version_is_right_with_any_content_of_the_cache(api: Api, redi
     assert (early.code, early.json["version"]) == ("version-not-reached", written)
 
 
-async def test_rubbish_in_the_cache_is_no_answer(api: Api, redis: Any) -> None:
+async def test_invalid_content_of_the_cache_is_ignored(api: Api, redis: Any) -> None:
     for rubbish in (b"", b"rubbish", b"1", b"-1 {}", b"\xff\xfe {}", b"r", b"r2011"):
         ada, bob = await api.wallet(100), await api.wallet()
         await redis.set(f"td:w:{ada}", rubbish)

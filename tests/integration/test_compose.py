@@ -58,14 +58,14 @@ def services() -> dict[str, Any]:
     return found
 
 
-def test_it_has_the_whole_topology(services: dict[str, Any]) -> None:
+def test_the_compose_file_has_the_whole_topology(services: dict[str, Any]) -> None:
     assert {"app", "worker", "db", "redis", "rabbitmq", "nginx", "migrate"} <= set(services)
     assert {"locust", "locust-worker", "prometheus", "grafana", "alertmanager"} <= set(services)
     plain = {name for name, service in services.items() if "profiles" not in service}
     assert plain == {"app", "worker", "db", "redis", "rabbitmq", "nginx", "migrate"}
 
 
-def test_every_service_is_bounded_healthy_and_may_do_little(services: dict[str, Any]) -> None:
+def test_every_service_has_limits_a_health_check_and_few_rights(services: dict[str, Any]) -> None:
     for name, service in services.items():
         limits = service["deploy"]["resources"]["limits"]
         assert limits["memory"], name

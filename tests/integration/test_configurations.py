@@ -92,7 +92,9 @@ async def configured(
 
 
 @pytest.mark.parametrize("level", ["read committed", "serializable"])
-async def test_the_story_ends_alike(level: str, configured: Database) -> None:
+async def test_the_story_has_the_same_end_in_every_configuration(
+    level: str, configured: Database
+) -> None:
     await configured.isolate(level)
     async with AsyncExitStack() as exits:
         replicas = Replicas(configured, exits)
@@ -150,7 +152,7 @@ async def test_reads_at_stricter_isolation_levels_meet_no_conflict(
     assert await faults_in(database) == []
 
 
-async def test_a_read_that_a_stricter_database_gives_up_is_done_again(
+async def test_a_read_with_a_serialization_failure_is_repeated(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await database.isolate("serializable")

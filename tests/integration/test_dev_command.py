@@ -205,7 +205,7 @@ async def test_a_server_that_ends_stops_everything(tmp_path: Path, server: str) 
 # Other parts
 
 
-async def test_demo_fills_in(tmp_path: Path, database: Database) -> None:
+async def test_demo_creates_example_data(tmp_path: Path, database: Database) -> None:
     environment = settings(tmp_path, **given_servers(database))
     async with running("dev", "--demo", settings=environment) as command:
         await command.says(READY)

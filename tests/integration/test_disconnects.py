@@ -91,7 +91,7 @@ async def test_a_disconnect_cancels_the_wait_and_not_the_commit(
     assert await transfers_of(database, "gone") == {"gone": 1}
 
 
-async def test_half_a_request_does_nothing(replicas: Replicas, database: Database) -> None:
+async def test_half_a_request_has_no_effect(replicas: Replicas, database: Database) -> None:
     api = await replicas.start()
     ada, bob = await api.wallet(100), await api.wallet()
     whole = request_bytes(ada, bob, "half")

@@ -68,7 +68,7 @@ async def test_the_same_request_50_times_at_once_has_one_effect(
     assert await faults_in(database) == []
 
 
-async def test_the_same_refused_request_50_times_is_refused_in_the_same_words(
+async def test_the_same_refused_request_50_times_has_one_answer(
     replicas: Replicas,
 ) -> None:
     apis = [await replicas.start(), await replicas.start()]
@@ -136,9 +136,7 @@ async def test_a_flush_of_redis_forgets_no_key(api: Api, database: Database, red
 
 
 @pytest.mark.needs_configuration("cache", why="claims are in Redis")
-async def test_the_claim_of_a_killed_replica_delays_and_does_not_refuse(
-    replicas: Replicas, redis: Any
-) -> None:
+async def test_the_claim_of_a_killed_replica_only_delays(replicas: Replicas, redis: Any) -> None:
     api = await replicas.start()
     ada, bob = await api.wallet(100), await api.wallet()
     await redis.set("td:k:1:rent", "cdeadbeef", ex=3_600)

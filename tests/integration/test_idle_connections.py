@@ -108,7 +108,7 @@ async def test_ten_thousand_idle_connections_cost_memory_once_and_slow_no_reques
         assert peaks[1] < peaks[0] * 1.1
 
 
-def test_a_command_lets_itself_open_as_many_files_as_it_needs() -> None:
+def test_a_command_raises_its_limit_of_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, hard))

@@ -135,7 +135,9 @@ async def test_the_latest_use_stays_in_any_order_of_writers(
     assert _NOW < stored < datetime.now(UTC) + timedelta(hours=1)
 
 
-async def test_beyond_the_bound_a_new_key_goes_unnoted(database: Database, store: Store) -> None:
+async def test_above_the_limit_uses_of_further_keys_are_not_recorded(
+    database: Database, store: Store
+) -> None:
     for name in ("one", "three", "two"):
         await api_key(database, name, "admin")
     uses = KeyUses(store, Limits(key_uses_max=2), Facts())
@@ -221,7 +223,7 @@ async def test_uses_that_cannot_be_written_fail_no_request_and_are_kept(
     await until_used(database, "used")
 
 
-async def test_a_write_that_fails_forgets_nothing(database: Database) -> None:
+async def test_a_failed_write_loses_no_use(database: Database) -> None:
     await api_key(database, "used", "admin")
     async with Store(database.settings(), Limits(), 1) as store:
         uses = KeyUses(store, Limits(), Facts())
@@ -231,7 +233,7 @@ async def test_a_write_that_fails_forgets_nothing(database: Database) -> None:
     assert repr(uses) == "<KeyUses 1 of 10000>"
 
 
-async def test_a_replica_that_stops_waits_for_the_last_write_no_longer_than_that(
+async def test_a_replica_that_stops_bounds_its_wait_for_the_last_write(
     database: Database, store: Store
 ) -> None:
     await api_key(database, "used", "admin")

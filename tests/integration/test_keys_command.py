@@ -333,7 +333,7 @@ async def test_list_shows_no_secret(database: Database) -> None:
 # Revoke
 
 
-async def test_a_revoked_key_is_good_no_more(database: Database, replicas: Replicas) -> None:
+async def test_a_revoked_key_is_refused(database: Database, replicas: Replicas) -> None:
     several = [await created(database, "--client", "shop", "--scope", "admin") for _ in range(3)]
     ids = [key["id"] for key in several]
     api = await replicas.start(Limits(api_key_cache_s=0.0), auth="on")
@@ -347,7 +347,7 @@ async def test_a_revoked_key_is_good_no_more(database: Database, replicas: Repli
     assert [(await each.get("/users")).status for each in holders] == [401, 401, 200]
 
 
-async def test_revoked_again_keeps_its_time(database: Database) -> None:
+async def test_a_second_revocation_keeps_the_first_time(database: Database) -> None:
     id = (await created(database, "--client", "shop", "--scope", "admin"))["id"]
     first = await command(database, "revoke", id)
     [before] = await listed(database)

@@ -52,7 +52,7 @@ def pinned() -> set[str]:
     return {line.split("==")[0] for line in lines if "==" in line}
 
 
-async def test_every_pinned_dependency_is_asked_about(tmp_path: Path) -> None:
+async def test_every_pinned_dependency_is_checked(tmp_path: Path) -> None:
     async with database_of_vulnerabilities("nobody") as (url, asked):
         code, output = await audit(url, tmp_path)
     assert (code, asked) == (0, pinned()), output

@@ -25,7 +25,7 @@ def is_locust(pid: int) -> bool:
     return b"locustfile" in Path("/proc", str(pid), "cmdline").read_bytes()
 
 
-async def test_it_runs_on_a_topology_of_its_own(tmp_path: Path) -> None:
+async def test_a_run_starts_a_topology_of_its_own(tmp_path: Path) -> None:
     async with running(
         *("-m", "loadtest", "--scenario", "mixed", "--reports", str(tmp_path), *_SHORT),
         *(*run_time(5), "--think", "0.1", *LEVELS),
@@ -102,7 +102,7 @@ async def test_ctrl_c_works_in_every_greenlet(replicas: Replicas, tmp_path: Path
     assert test.verdict["seconds"] < 300
 
 
-async def test_it_runs_on_a_service_that_is_there(replicas: Replicas, tmp_path: Path) -> None:
+async def test_a_run_may_use_an_existing_service(replicas: Replicas, tmp_path: Path) -> None:
     api = await replicas.start()
     async with running(
         *("-m", "loadtest", "--scenario", "uniform", "--host", api.url, *_SHORT),

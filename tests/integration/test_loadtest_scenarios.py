@@ -121,7 +121,7 @@ async def test_reads_are_most_of_a_read_mostly_run(database: Database) -> None:
     assert requests(test, "GET /transfers/{id}") > 0
 
 
-async def test_a_mix_has_everybody_and_works_with_api_keys(database: Database) -> None:
+async def test_a_mix_has_all_kinds_of_users_and_works_with_api_keys(database: Database) -> None:
     token = await admin_token(database)
     async with topology(database, 2, auth="on") as whole:
         arguments = ("--scenario", "mixed", *run_time(_SECONDS), "--users", str(_USERS))
@@ -139,7 +139,7 @@ async def test_a_mix_has_everybody_and_works_with_api_keys(database: Database) -
     assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database)
 
 
-async def test_a_soak_is_a_mix_that_lasts_and_many_processes_are_audited_as_one(
+async def test_a_soak_in_several_processes_is_audited_as_one_run(
     database: Database,
 ) -> None:
     test = await loaded(database, "soak", "--shape", "soak", "--processes", "2")
@@ -148,7 +148,7 @@ async def test_a_soak_is_a_mix_that_lasts_and_many_processes_are_audited_as_one(
     assert await wallets_in(database) == _WALLETS + _OTHERS
 
 
-async def test_a_later_run_takes_the_wallets_of_before(database: Database) -> None:
+async def test_a_later_run_uses_the_wallets_of_the_earlier_one(database: Database) -> None:
     arguments = ("--scenario", "mixed", "--wallets", "100", *LEVELS)
     async with topology(database, 2) as whole:
         host = whole.nginx.url
@@ -165,7 +165,7 @@ async def test_a_later_run_takes_the_wallets_of_before(database: Database) -> No
     assert await wallets_in(database) == 100 + _OTHERS
 
 
-async def test_a_ramp_ends_where_a_level_breaks(database: Database) -> None:
+async def test_a_ramp_ends_where_a_service_level_is_broken(database: Database) -> None:
     async with topology(database, 2) as whole:
         test = await locust(
             *("--shape", "ramp", *run_time(20), "--users", "800", "--think", "0.02"),

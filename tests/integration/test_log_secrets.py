@@ -34,7 +34,9 @@ def lines_of(command: Command) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in command.output.splitlines() if line.startswith("{")]
 
 
-async def test_secrets_are_in_no_line_and_ids_in_each(database: Database, workers: Workers) -> None:
+async def test_no_log_line_has_a_secret_and_each_has_the_request_id(
+    database: Database, workers: Workers
+) -> None:
     given = workers.settings()
     shared = database.variables() | {
         "TRANSFERD_DATABASE_URL": with_password(given.required("database_url")),

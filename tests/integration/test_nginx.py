@@ -105,7 +105,7 @@ async def test_batches_and_reversals_follow_their_key(front: Front) -> None:
     assert len(await replicas_that_answered(nginx, path, 3)) == 1
 
 
-async def test_the_rest_is_spread(front: Front) -> None:
+async def test_other_requests_are_spread_over_all_replicas(front: Front) -> None:
     nginx, api = await front.open()
     for _ in range(30):
         await api.get("/currencies")
@@ -176,7 +176,7 @@ async def test_a_body_that_is_too_large_is_a_problem_that_names_the_limit(front:
         assert theirs.json == ours.json
 
 
-async def test_without_a_replica_the_answer_is_a_problem(front: Front) -> None:
+async def test_without_a_replica_nginx_answers_with_a_problem(front: Front) -> None:
     nginx, api = await front.open(1)
     await nginx.reload(["127.0.0.1:9"])
     await until(lambda: gone(api))
@@ -217,7 +217,7 @@ def test_answers_of_nginx_have_the_headers_of_the_replicas() -> None:
     assert {"Server": COMMON["Server"], **found} == {"Cache-Control": CACHING, **COMMON}
 
 
-def test_bodies_and_times_are_those_of_the_limits() -> None:
+def test_body_sizes_and_timeouts_of_nginx_are_those_of_the_limits() -> None:
     text = (FOLDER / "nginx.conf.template").read_text()
     limits = Limits()
     size = f"{limits.body_bytes_max // 1024}k;"

@@ -93,7 +93,7 @@ _INSIDE = {
 }
 
 
-async def test_nothing_that_hides_in_a_body_is_carried_out(
+async def test_a_request_smuggled_in_a_body_is_not_executed(
     door: tuple[Api, int], database: Database
 ) -> None:
     api, port = door
@@ -166,7 +166,9 @@ def assert_told(name: str, ending: Ending) -> None:
     assert ending.took_s < 7, (name, ending)
 
 
-async def test_a_bomb_is_not_unpacked(door: tuple[Api, int], replicas: Replicas) -> None:
+async def test_a_compression_bomb_is_not_decompressed(
+    door: tuple[Api, int], replicas: Replicas
+) -> None:
     _, port = door
     bomb = gzip.compress(bytes(64 * 2**20))
     assert len(bomb) > 32 * 1024

@@ -163,7 +163,7 @@ async def test_an_instant_in_the_future_is_refused_with_the_time_of_the_clock(
     assert await entries(api, ada, f"from={future}") == []
 
 
-async def test_a_clock_that_was_set_back_does_not_take_the_wallet_along(
+async def test_times_of_a_wallet_do_not_decrease_when_the_clock_is_set_back(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(100), await api.wallet()

@@ -187,7 +187,9 @@ async def active(nginx: Nginx, session: aiohttp.ClientSession) -> int:
     return int(match.group(1)) - 1
 
 
-async def test_an_address_has_so_many_requests_under_way_and_no_more(replicas: Replicas) -> None:
+async def test_requests_of_one_address_above_the_limit_in_flight_are_refused(
+    replicas: Replicas,
+) -> None:
     api = await replicas.start()
     fewer = ("requests_of_address 4096", "requests_of_address 4")
     async with (

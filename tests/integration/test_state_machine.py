@@ -321,7 +321,7 @@ RUNS = settings(
 
 # Making a failing example small takes much longer than the test itself.
 @pytest.mark.timeout(120)
-def test_the_service_is_a_ledger(servers: Servers) -> None:
+def test_the_api_answers_like_a_model_of_a_ledger(servers: Servers) -> None:
     with running_replica(servers) as LedgerMachine.live:
         run_state_machine_as_test(LedgerMachine, settings=RUNS)
 
@@ -346,7 +346,7 @@ def answer_anyhow(*_: object) -> Fingerprint:
         ("transferd.web.routes.transfers.fingerprint_of", answer_anyhow),
     ],
 )
-def test_a_service_that_is_none_is_found_out(
+def test_the_model_finds_a_faulty_service(
     servers: Servers, monkeypatch: pytest.MonkeyPatch, part: str, broken: object
 ) -> None:
     monkeypatch.setattr(part, broken)

@@ -199,7 +199,7 @@ async def test_without_the_collector_spans_are_lost_and_requests_are_not(
     assert "transferd_spans_lost_total" in metrics
 
 
-async def test_a_collector_that_is_away_does_not_hold_up_the_end(database: Database) -> None:
+async def test_an_unreachable_collector_does_not_delay_the_stop(database: Database) -> None:
     # Nothing waits that long: the test would be given up before.
     limits = replace(QUICK, trace_flush_s=0.1, trace_export_timeout_s=patient_s(60.0))
     settings = database.settings(tracing="on", tracing_endpoint=NOBODY)

@@ -80,7 +80,7 @@ async def test_a_private_address_is_refused_before_anything_is_connected(url: st
     assert receiver.accepted == 0
 
 
-async def test_a_url_that_got_past_the_check_still_opens_no_socket(
+async def test_a_private_address_that_passed_the_check_is_not_connected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(webhook_module, "url_fault", lambda *_, **__: None)
@@ -133,7 +133,7 @@ async def test_the_systems_own_names_are_looked_up_and_refused(
             assert (await deliver(sink, url)).error is None
 
 
-async def test_localhost_is_not_even_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_localhost_is_refused_without_a_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     look_up = socket.getaddrinfo
 

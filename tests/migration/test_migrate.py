@@ -125,7 +125,7 @@ async def test_a_database_of_a_newer_release_is_refused_in_one_line(database: Da
 
 @pytest.mark.parametrize("level", ["read committed", "serializable"])
 @pytest.mark.parametrize("at_once", [2, 8])
-async def test_those_that_start_at_once_take_turns(
+async def test_concurrent_migrations_run_one_after_the_other(
     blank: Database, at_once: int, level: str
 ) -> None:
     await blank.isolate(level)
@@ -136,7 +136,7 @@ async def test_those_that_start_at_once_take_turns(
     assert wallets == currencies > 0
 
 
-async def test_those_that_do_not_take_turns_get_in_each_others_way(
+async def test_without_the_lock_concurrent_migrations_conflict(
     blank: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("transferd.ledger.migrate._LOCK", Apart())
@@ -199,7 +199,7 @@ async def signing(database: Database, id: str) -> list[str]:
     return [webhook.secret, *(old.secret for old in webhook.promised(now))]
 
 
-async def test_secrets_that_were_promised_before_the_upgrade_sign_after_it(
+async def test_rotated_secrets_still_sign_after_an_upgrade(
     blank: Database,
 ) -> None:
     await version_before(blank, WEBHOOKS_KEEP_PROMISES)
@@ -375,7 +375,7 @@ async def test_a_replica_does_not_start_on_a_database_without_migrations(blank: 
 
 
 @pytest.mark.parametrize("command", ["serve", "worker"])
-async def test_nothing_runs_on_the_tables_of_the_version_before(
+async def test_no_command_runs_on_the_tables_of_the_version_before(
     blank: Database, command: str
 ) -> None:
     *older, last = migrations()

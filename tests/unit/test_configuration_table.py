@@ -54,6 +54,6 @@ def test_an_old_table_is_replaced_and_the_text_around_it_stays() -> None:
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, f"{BEGIN}{BEGIN}{END}"])
-def test_a_text_without_a_place_for_the_table_is_left_alone(text: str) -> None:
+def test_a_text_without_the_markers_of_the_table_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="each once"):
         with_table(text, "| new |")

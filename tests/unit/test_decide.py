@@ -266,7 +266,7 @@ def test_a_wallet_pays_to_the_last_unit(payer: Wallet, all_of_it_minor: int) -> 
     ],
     ids=["funds", "overdraft", "held and overdraft"],
 )
-def test_one_unit_more_is_refused_and_counted(payer: Wallet, available_minor: int) -> None:
+def test_one_unit_more_is_refused_with_the_shortfall(payer: Wallet, available_minor: int) -> None:
     refused = refusal(transfer(available_minor + 1), book(payer, wallet("bob")))
     assert refused.reason is Reason.INSUFFICIENT_FUNDS
     assert refused.facts == {"available": available_minor, "shortfall": 1, "currency": "USD"}
@@ -304,7 +304,7 @@ def test_a_frozen_wallet_receives() -> None:
 
 
 @pytest.mark.parametrize("amount_minor", [None, 60], ids=["all that is left", "that much"])
-def test_reversals_give_back_the_original_and_no_more(amount_minor: int | None) -> None:
+def test_reversals_return_the_amount_of_the_original_and_no_more(amount_minor: int | None) -> None:
     state = book(wallet("ada"), wallet("bob", 1_000))
     original = posted(100)
     first = decide(Reversal("r1", "lunch", original, 40), state)

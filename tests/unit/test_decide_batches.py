@@ -66,7 +66,7 @@ def test_an_independent_batch_has_the_results_of_single_transfers(
 
 
 @given(transfers=_TRANSFERS)
-def test_an_atomic_batch_is_all_of_it_or_names_the_first_that_fails(
+def test_an_atomic_batch_posts_everything_or_names_the_first_refused_transfer(
     transfers: tuple[Transfer, ...],
 ) -> None:
     state, expected = ledger(), ledger()

@@ -46,7 +46,7 @@ def after(command: Command, state: Book) -> WalletSet:
 # Creation
 
 
-def test_a_wallet_begins_empty_at_version_zero() -> None:
+def test_a_new_wallet_is_empty_at_version_zero() -> None:
     outcome = decide(new_wallet(metadata='{"n":1}'), book(**users()))
     assert isinstance(outcome, WalletCreated)
     assert outcome.wallet == wallet(
@@ -125,7 +125,7 @@ def test_the_largest_initial_balance_takes_the_funding_wallet_to_its_lowest() ->
     assert state.wallets["fund"].balance_minor == BALANCE_MINOR_MIN
 
 
-def test_a_wallet_that_an_earlier_attempt_made_is_shown_and_not_made_again() -> None:
+def test_a_wallet_that_an_earlier_attempt_created_is_not_created_again() -> None:
     made = wallet("new", 70, version=1)
     # Not even its user or its funding wallet is asked for: it has happened.
     outcome = after(new_wallet(70), book(made))
@@ -192,7 +192,7 @@ def test_a_wallet_that_is_not_empty_cannot_be_closed(
     assert refused.facts == {"balance": balance_minor, "held": held_minor, "currency": "USD"}
 
 
-def test_the_status_is_looked_at_before_the_balance() -> None:
+def test_the_status_is_checked_before_the_balance() -> None:
     closed = wallet("ada", 7, status=CLOSED)
     assert after(SetStatus("ada", CLOSE), book(closed)).change is None
 
@@ -263,7 +263,7 @@ def test_an_overdraft_limit_may_be_lowered_to_its_use_and_no_further() -> None:
     assert after(UpdateWallet("ada", 50, None), state).wallet.available_minor == 0
 
 
-def test_a_wallet_below_its_limit_may_be_helped_and_not_harmed() -> None:
+def test_the_limit_of_a_wallet_below_it_may_be_raised_and_not_lowered() -> None:
     state = book(wallet("ada", -100, overdraft_limit_minor=50))
     assert after(UpdateWallet("ada", 80, None), state).wallet.available_minor == -20
     assert after(UpdateWallet("ada", None, '{"n":1}'), state).wallet.available_minor == -50
@@ -326,6 +326,6 @@ def test_a_change_at_another_version_is_refused_before_all_other_checks(
 
 
 @pytest.mark.parametrize("command", SEEN)
-def test_a_wallet_that_is_not_there_has_no_version(command: SetStatus | UpdateWallet) -> None:
+def test_an_unknown_wallet_is_checked_before_the_version(command: SetStatus | UpdateWallet) -> None:
     unknown = command._replace(wallet_id="nobody", versions=frozenset({7}))
     assert refusal(unknown, book(wallet("ada"))).reason is Reason.WALLET_NOT_FOUND

@@ -26,7 +26,7 @@ def body(**changes: Any) -> bytes:
     return orjson.dumps({name: value for name, value in merged.items() if value is not ...})
 
 
-def test_an_event_of_ours_is_read() -> None:
+def test_a_published_event_is_read() -> None:
     event = Event.read(body())
     assert (event.id, event.type, event.time) == ("lunch", "transfer.posted", NOW)
     assert event.wallets == ("ada", "bob")
@@ -145,7 +145,7 @@ def test_no_value_raises_an_undocumented_error(value: Any) -> None:
 @pytest.mark.parametrize("name", ["id", "type", "time", "data", "traceparent"])
 @settings(max_examples=40)
 @given(value=_JSON)
-def test_neither_is_an_event_with_one_thing_wrong(name: str, value: Any) -> None:
+def test_an_event_with_one_wrong_value_raises_no_undocumented_error(name: str, value: Any) -> None:
     try:
         event = Event.read(body(**{name: value}))
     except UNREADABLE:

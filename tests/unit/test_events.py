@@ -88,7 +88,7 @@ async def test_an_outcome_has_its_events_in_order(outcome: Outcome, types: list[
     assert [event["type"] for event in await outbox(outcome)] == types
 
 
-def test_every_type_of_event_can_happen() -> None:
+def test_every_type_of_event_is_produced_by_an_outcome() -> None:
     assert {type for _, types in OUTCOMES for type in types} == set(EVENT_TYPES)
 
 

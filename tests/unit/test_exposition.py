@@ -106,7 +106,7 @@ def examples(metrics: Metrics) -> list[Sample]:
     return [sample for family in families for sample in family.samples if sample.exemplar]
 
 
-def test_a_time_leads_to_a_trace_that_is_recorded() -> None:
+def test_an_exemplar_names_a_sampled_trace() -> None:
     metrics = Metrics(with_exemplars=True)
     metrics(GroupCommitted(5, 4, 1, 0, oldest_wait_s=0.01, duration_s=0.02))
     metrics(WalletRead("hit"))
@@ -142,7 +142,7 @@ def test_a_time_leads_to_a_trace_that_is_recorded() -> None:
         delivery(SAMPLED)._replace(sent=None),
     ],
 )
-def test_nothing_leads_to_a_trace_that_is_not_recorded(
+def test_a_trace_that_is_not_sampled_has_no_exemplar(
     fact: RequestFinished | NotificationFinished,
 ) -> None:
     metrics = Metrics(with_exemplars=True)
@@ -150,7 +150,7 @@ def test_nothing_leads_to_a_trace_that_is_not_recorded(
     assert examples(metrics) == []
 
 
-def test_where_nothing_is_traced_nothing_leads_to_a_trace() -> None:
+def test_without_tracing_there_are_no_exemplars() -> None:
     metrics = Metrics()
     metrics(request(SAMPLED))
     metrics(delivery(SAMPLED))

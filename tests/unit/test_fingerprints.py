@@ -140,7 +140,7 @@ def test_a_canonical_request_has_the_fingerprint_of_earlier_versions(
 
 
 @pytest.mark.parametrize(("path", "body", "kept"), _KEPT_AS_SENT)
-def test_any_other_request_is_known_by_the_fingerprint_of_earlier_versions_too(
+def test_a_request_that_is_not_canonical_also_has_the_fingerprint_of_earlier_versions(
     asker: Asker, path: str, body: object, kept: str
 ) -> None:
     fingerprint = asker.fingerprint(path, body)
@@ -241,7 +241,7 @@ def _integers(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(REQUESTS)
-def test_the_canonical_form_is_the_only_one_that_both_rules_agree_on(
+def test_both_rules_agree_only_on_the_canonical_form(
     asker: Asker, request: tuple[str, Any]
 ) -> None:
     path, body = request

@@ -52,7 +52,7 @@ def visitors() -> Visitors:
     return Visitors(Gate(LIMITS))
 
 
-async def test_below_the_high_mark_everybody_comes_in(visitors: Visitors) -> None:
+async def test_below_the_high_mark_every_caller_enters(visitors: Visitors) -> None:
     await visitors.come("abcd")
     assert visitors.let_in == list("abcd")
     assert (visitors.gate.inside, visitors.gate.waiting) == (4, 0)
@@ -99,7 +99,7 @@ async def test_after_the_low_mark_the_gate_is_open_again(visitors: Visitors) -> 
     assert (visitors.gate.inside, visitors.gate.waiting) == (4, 0)
 
 
-async def test_too_many_are_turned_away(visitors: Visitors) -> None:
+async def test_callers_above_the_limit_of_waiting_ones_are_refused(visitors: Visitors) -> None:
     waiting = await visitors.come("abcdefg")
     assert (visitors.gate.inside, visitors.gate.waiting) == (4, 3)
     assert not visitors.gate.try_enter()
@@ -185,7 +185,7 @@ async def test_a_batch_counts_with_all_its_transfers(visitors: Visitors) -> None
     assert gate.inside == 1
 
 
-async def test_a_batch_that_waited_comes_in_with_all_its_transfers(visitors: Visitors) -> None:
+async def test_a_waiting_batch_enters_with_all_its_transfers(visitors: Visitors) -> None:
     gate = visitors.gate
     assert gate.try_enter(4)
     assert not gate.try_enter(3)

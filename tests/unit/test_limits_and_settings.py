@@ -54,7 +54,7 @@ def test_the_limits_are_those_of_the_contract() -> None:
     assert (limits.replay_ttl_s, limits.claim_ttl_s, limits.claim_poll_s) == (86_400, 3.0, 0.1)
 
 
-def test_every_limit_limits() -> None:
+def test_every_limit_is_above_zero() -> None:
     assert all(getattr(Limits(), field.name) > 0 for field in fields(Limits))
 
 

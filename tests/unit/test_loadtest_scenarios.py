@@ -56,7 +56,7 @@ def test_twenty_users_are_at_least_one_of_each_persona(
 
 
 @pytest.mark.parametrize("name", ["mixed", "soak"])
-def test_everybody_takes_part_in_a_mix(
+def test_every_persona_takes_part_in_a_mix(
     name: str, users_by_scenario: dict[str, dict[str, int]]
 ) -> None:
     assert users_by_scenario[name].keys() == {
@@ -69,7 +69,7 @@ def test_everybody_takes_part_in_a_mix(
     }
 
 
-def test_each_scenario_asks_something_else() -> None:
+def test_each_scenario_has_its_own_question() -> None:
     assert {name: (each.payees, each.copies) for name, each in SCENARIOS.items()} == {
         "uniform": ("anybody", 1),
         "hot-wallet": ("hot", 1),
@@ -115,7 +115,7 @@ def test_no_wallet_pays_itself(payees: str) -> None:
 
 
 @pytest.mark.parametrize("payees", ["anybody", "hot"])
-def test_every_shopper_pays_and_everybody_is_paid(payees: str) -> None:
+def test_every_shopper_pays_and_every_wallet_is_paid(payees: str) -> None:
     found = payments(payees)
     assert {source for source, _ in found} == set(WORLD.shoppers)
     assert {destination for _, destination in found} == {*WORLD.shoppers, *WORLD.merchants}

@@ -137,7 +137,7 @@ def test_a_ramp_breaks_at_the_step_that_fails(monkeypatch: pytest.MonkeyPatch) -
     assert "broke at 20 users, 10/s: error rate 2 % > 1 %" in ramp.seeker.line
 
 
-def test_a_ramp_breaks_where_many_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ramp_breaks_where_many_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ramp = Ramp(monkeypatch)
     assert TURNED_AWAY_MAX == 0.01
     assert not ramp.step(20, 99, turned_away=1)

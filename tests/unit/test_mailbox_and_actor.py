@@ -86,7 +86,7 @@ async def test_an_envelope_that_waits_too_long_fails_and_the_others_stay() -> No
     assert not second.answer.done()
 
 
-async def test_a_mailbox_can_fail_everybody() -> None:
+async def test_a_mailbox_can_fail_all_its_envelopes() -> None:
     mailbox = Mailbox(8)
     envelopes = filled(mailbox, 3)
     error = Draining()
@@ -216,7 +216,7 @@ async def test_a_full_actor_refuses_and_does_not_announce_itself_for_it() -> Non
     assert len(stage.give_turn()) == 1
 
 
-async def test_a_crashed_actor_answers_everybody_and_makes_room() -> None:
+async def test_a_crashed_actor_answers_all_its_envelopes_and_frees_their_places() -> None:
     stage = Stage()
     envelopes = [envelope() for _ in range(3)]
     for each in envelopes:

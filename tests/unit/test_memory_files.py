@@ -19,7 +19,7 @@ def memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return directory
 
 
-def test_nothing_of_it_is_left(memory: Path, tmp_path: Path) -> None:
+def test_the_directory_is_removed_at_the_end(memory: Path, tmp_path: Path) -> None:
     with memory_directory(otherwise=tmp_path) as place:
         assert place.parent == memory
         (place / "file").write_text("data")
@@ -37,7 +37,7 @@ def test_the_files_of_a_killed_run_are_removed_by_the_next(memory: Path, tmp_pat
         assert running.exists()
 
 
-def test_without_memory_or_room_it_is_the_other_one(
+def test_without_enough_memory_the_other_directory_is_used(
     tmp_path: Path, memory: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(memory_files, "_ROOM_BYTES", 2**63)

@@ -111,7 +111,7 @@ def test_every_kind_of_failure_is_in_the_table_of_this_test() -> None:
 
 
 @pytest.mark.parametrize(("kind", "code"), CODE_OF.items(), ids=str)
-def test_every_failure_is_a_problem_that_says_nothing_of_the_inside(
+def test_the_problem_of_an_internal_error_has_no_internal_details(
     kind: type[TransferdError], code: str
 ) -> None:
     problem = Problem.of_error(kind("SELECT 1 at db.example:5432"))

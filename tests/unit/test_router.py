@@ -150,7 +150,7 @@ async def test_after_the_deadline_of_the_first_joined_envelopes_are_in_progress(
     assert await failures(asking) == [DeadlineExceeded, RequestInProgress]
 
 
-async def test_so_many_may_join_and_no_more() -> None:
+async def test_envelopes_above_the_limit_may_not_join() -> None:
     home = house(joined_requests_max=2)
     *asking, last = await home.ask(*(envelope(key=KEY) for _ in range(4)))
     assert await failures([last]) == [RequestInProgress]

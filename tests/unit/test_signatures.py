@@ -92,12 +92,12 @@ def test_an_invalid_secret_is_an_error_without_its_value(secret: str) -> None:
         ("\udcff", None),
     ],
 )
-def test_a_wait_is_understood_bounded_or_ignored(value: str | None, wait_s: float | None) -> None:
+def test_a_retry_after_is_read_bounded_or_ignored(value: str | None, wait_s: float | None) -> None:
     assert retry_after_s(value, NOW, DAY_S) == wait_s
 
 
 @given(some.text() | some.from_regex(r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ [+-]?\w*"))
-def test_no_wait_is_an_error(value: str) -> None:
+def test_no_retry_after_raises_an_error(value: str) -> None:
     wait_s = retry_after_s(value, NOW, DAY_S)
     assert wait_s is None or 0 <= wait_s <= DAY_S
 

@@ -34,7 +34,7 @@ class Scene:
         return [list(straggler.take_turn(1)) for straggler in self.back]
 
 
-async def test_postgresql_is_asked_for_all_claimed_keys_at_once_and_not_at_once() -> None:
+async def test_all_claimed_keys_are_looked_up_together_after_a_delay() -> None:
     scene = Scene()
     for name in ("one", "two"):
         scene.room.wait_for_claim(envelope(key=(1, name)))
@@ -44,7 +44,7 @@ async def test_postgresql_is_asked_for_all_claimed_keys_at_once_and_not_at_once(
     assert scene.room.keys_to_ask() == [(1, "one"), (1, "two")]
 
 
-async def test_whose_outcome_is_known_goes_into_the_next_group() -> None:
+async def test_an_envelope_with_a_known_outcome_goes_into_the_next_group() -> None:
     scene = Scene()
     known, unknown = envelope(key=(1, "known")), envelope(key=(1, "unknown"))
     for each in (known, unknown):
@@ -56,7 +56,7 @@ async def test_whose_outcome_is_known_goes_into_the_next_group() -> None:
     assert len(scene.room) == 1
 
 
-async def test_whose_outcome_is_unknown_is_asked_for_again_later() -> None:
+async def test_an_envelope_without_an_outcome_is_looked_up_again_later() -> None:
     scene = Scene()
     scene.room.wait_for_claim(envelope(key=(1, "k")))
     scene.pass_time(LIMITS.claim_poll_s)
@@ -81,7 +81,7 @@ async def test_a_claim_only_delays() -> None:
     assert len(scene.room) == 0
 
 
-async def test_an_outcome_that_comes_with_the_end_of_patience_counts() -> None:
+async def test_an_outcome_that_comes_at_the_end_of_the_wait_counts() -> None:
     scene = Scene()
     waiting = envelope(key=(1, "k"))
     scene.room.wait_for_claim(waiting)
@@ -118,7 +118,7 @@ async def test_an_envelope_without_time_for_another_attempt_fails_at_once() -> N
     assert len(scene.room) == 1
 
 
-async def test_a_straggler_is_a_turn_of_one() -> None:
+async def test_an_envelope_returned_late_is_a_turn_of_one() -> None:
     waiting = envelope()
     straggler = Straggler(waiting, due_at=0.0, patience_until=0.0)
     assert list(straggler.take_turn(1)) == [waiting]
