@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.api import Api
 from tests.support.configurations import chosen
-from tests.support.memory_files import memory_directory
+from tests.support.memory import memory_directory
 from tests.support.queues import remove_queues
 from tests.support.servers import Servers, running_servers
 from tests.support.waiting import SLOWNESS, patient_s
@@ -22,7 +22,7 @@ from transferd.devstack import RabbitServer
 from transferd.service import Replica, open_replica
 from transferd.worker import Only, Worker, open_worker
 
-pytest_plugins = ["tests.support.configured", "tests.support.failures"]
+pytest_plugins = ["tests.support.configuration_option", "tests.support.failures"]
 
 # The speed of an example depends on the machine, so Hypothesis must not judge it.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -7,8 +7,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.api import Api
-from tests.support.contract import footprint
-from tests.support.target import Target
+from tests.support.contract import Target, footprint
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from tests.support.api import Api, Reply
 from tests.support.browser import open_page
 from tests.support.contract import NOBODY
 from tests.support.events import following
-from tests.support.sockets import head, post, until_ended
+from tests.support.raw_http import head, post, until_ended
 from transferd.config import Limits
 from transferd.web.headers import COMMON
 

@@ -6,8 +6,7 @@ import orjson
 import pytest
 
 from tests.support.api import Api
-from tests.support.contract import transfer_body
-from tests.support.target import Target, assert_invalid
+from tests.support.contract import Target, assert_invalid, transfer_body
 
 _NO_JSON = [
     b"",

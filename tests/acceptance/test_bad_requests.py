@@ -7,8 +7,7 @@ import orjson
 import pytest
 
 from tests.support.api import Api
-from tests.support.contract import NOBODY, exactly, transfer_body
-from tests.support.target import Target, assert_invalid
+from tests.support.contract import NOBODY, Target, assert_invalid, exactly, transfer_body
 
 _QUERIES = [
     ("/users?page=2", "/page"),

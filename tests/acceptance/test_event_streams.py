@@ -8,9 +8,8 @@ import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api
-from tests.support.contract import NOBODY, time_of
+from tests.support.contract import NOBODY, assert_invalid, time_of
 from tests.support.events import following, versions
-from tests.support.target import assert_invalid
 from transferd.config import Limits
 
 _QUICK = Limits(stream_poll_s=0.02)

@@ -13,8 +13,8 @@ from tests.support.api import Api
 from tests.support.command import run, running
 from tests.support.contract import ApiWithKey
 from tests.support.project import README
+from tests.support.readme_walk import README_URL, take, walk_in_readme, walk_moves_money
 from tests.support.waiting import until
-from tests.support.walk import README_URL, take, walk_in_readme, walk_moves_money
 from transferd.cli import main
 from transferd.config import Limits
 from transferd.domain.api_key import SCOPES
@@ -66,7 +66,7 @@ async def test_a_walk_that_does_not_work_is_noticed(api: Api) -> None:
         await walk_moves_money(walk.replace("2500", "2501"))
 
 
-async def test_every_documented_command_works(database: Database) -> None:
+def test_every_documented_command_works(database: Database) -> None:
     settings = settings_of(database)
     documented = documented_commands()
     assert ["audit"] in documented
@@ -77,9 +77,9 @@ async def test_every_documented_command_works(database: Database) -> None:
             # They run until they are stopped; with --help they still refuse unknown options.
             assert CliRunner().invoke(main, [*words, "--help"]).exit_code == 0, words
             continue
-        code, output = await run(*words, settings=settings)
-        assert code == 0, f"transferd {' '.join(words)}: {output}"
-        assert output.strip()
+        result = CliRunner().invoke(main, words, env=settings)
+        assert result.exit_code == 0, f"transferd {' '.join(words)}: {result.output}"
+        assert result.output.strip()
 
 
 def test_an_unknown_option_is_refused_beside_help() -> None:

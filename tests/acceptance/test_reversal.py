@@ -8,8 +8,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.api import Api, Reply
-from tests.support.contract import NOBODY, footprint, time_of
-from tests.support.target import assert_invalid
+from tests.support.contract import NOBODY, assert_invalid, footprint, time_of
 
 
 async def reverse(api: Api, id: str, amount: int | None = None, key: str | None = None) -> Reply:

@@ -8,9 +8,16 @@ import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
-from tests.support.contract import NOBODY, ApiWithKey, api_key, assert_is_id, exactly, time_of
+from tests.support.contract import (
+    NOBODY,
+    ApiWithKey,
+    api_key,
+    assert_invalid,
+    assert_is_id,
+    exactly,
+    time_of,
+)
 from tests.support.deliveries import logged_delivery
-from tests.support.target import assert_invalid
 from tests.support.truth import row_count
 from transferd.config import Limits
 from transferd.domain.webhook import EVENT_FILTERS

@@ -10,8 +10,8 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import Database, Replicas
+from tests.support.command import transferd
 from tests.support.damage import DAMAGES, make_traffic, set_outcome
-from tests.support.finished import transferd
 from tests.support.servers import Servers
 from transferd.config import ConfigurationError, Limits
 from transferd.ledger.audit import Check, Finding, Progress, audit

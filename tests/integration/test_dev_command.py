@@ -17,10 +17,10 @@ from tests.conftest import Database, Workers
 from tests.support.api import Api
 from tests.support.command import Command, alive, run, running, working_in
 from tests.support.pressure import held_rows
+from tests.support.readme_walk import README_URL, printed_walk, walk_in_readme, walk_moves_money
 from tests.support.receivers import Receiver, receiving, status
 from tests.support.truth import faults_in, row_count
 from tests.support.waiting import patient_s, until
-from tests.support.walk import README_URL, printed_walk, walk_in_readme, walk_moves_money
 from transferd.devstack import find_rabbitmq
 from transferd.devstack.ports import free_port
 from transferd.devstack.process import Process

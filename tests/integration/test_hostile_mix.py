@@ -14,7 +14,7 @@ from tests.support.command import running
 from tests.support.contract import ApiWithKey, api_key, transfer_body
 from tests.support.memory import resident_bytes
 from tests.support.pressure import best_s, crowd
-from tests.support.sockets import post, until_ended
+from tests.support.raw_http import post, until_ended
 from tests.support.topology import settings_of
 from tests.support.truth import faults_in
 from tests.support.waiting import until

@@ -14,7 +14,7 @@ from tests.conftest import Database
 from tests.support.api import Api
 from tests.support.memory import resident_bytes
 from tests.support.pressure import best_s
-from tests.support.sockets import head
+from tests.support.raw_http import head
 from tests.support.topology import topology
 from tests.support.waiting import until
 from transferd.cli.running import allow_files

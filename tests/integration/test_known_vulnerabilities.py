@@ -10,7 +10,7 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.support.finished import ran
+from tests.support.command import ran
 from tests.support.project import ROOT
 from transferd.devstack.ports import free_port
 

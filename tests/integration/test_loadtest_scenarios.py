@@ -121,22 +121,34 @@ async def test_reads_are_most_of_a_read_mostly_run(database: Database) -> None:
     assert requests(test, "GET /transfers/{id}") > 0
 
 
-async def test_a_mix_has_all_kinds_of_users_and_works_with_api_keys(database: Database) -> None:
+async def test_a_mix_has_all_kinds_of_users_and_a_later_run_uses_its_wallets(
+    database: Database,
+) -> None:
     token = await admin_token(database)
+    arguments = ("--scenario", "mixed", "--users", str(_USERS), "--wallets", "100", *LEVELS)
+    level = ("--think", _THINK_S, *run_time(_SECONDS))
     async with topology(database, 2, auth="on") as whole:
-        arguments = ("--scenario", "mixed", *run_time(_SECONDS), "--users", str(_USERS))
-        level = ("--think", _THINK_S, *LEVELS, "--wallets", "100")
-        turned_away = await locust(*arguments, *level, host=whole.nginx.url)
-        test = await locust(*arguments, *level, "--api-key", token, host=whole.nginx.url)
-    assert turned_away.code == 1
-    assert "transferd keys create" in turned_away.line
-    assert test.code == 0, test.output[-5_000:]
-    assert test.verdict["failures"] == 0
+        host = whole.nginx.url
+        refused = await locust(*arguments, *level, host=host)
+        first = await locust(*arguments, *level, "--api-key", token, host=host)
+        before = await in_the_ledger(database)
+        only = ("--think", _THINK_S, *run_time(3), "--tags", "pay", "--api-key", token)
+        later = await locust(*arguments, *only, host=host)
+    assert refused.code == 1
+    assert "transferd keys create" in refused.line
+    assert first.code == 0, first.output[-5_000:]
+    assert first.verdict["failures"] == 0
     for name in ("/transfers", "/transfers/batch", "/transfers/{id}/reversal"):
-        assert requests(test, f"POST {name}") > 0
-    assert requests(test, "POST attack") > 0
-    assert requests(test, "GET /wallets/{id}/statement") > 0
-    assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database)
+        assert requests(first, f"POST {name}") > 0
+    assert requests(first, "POST attack") > 0
+    assert requests(first, "GET /wallets/{id}/statement") > 0
+    assert first.verdict["audit"]["acknowledged"] == before
+    assert later.code == 0, later.output[-5_000:]
+    assert later.violations == []
+    # It uses the same wallets and makes only payments.
+    assert requests(later, "GET /wallets/{id}") == 0
+    assert later.verdict["audit"]["acknowledged"] == await in_the_ledger(database) - before > 0
+    assert await wallets_in(database) == 100 + _OTHERS
 
 
 async def test_a_soak_in_several_processes_is_audited_as_one_run(
@@ -146,23 +158,6 @@ async def test_a_soak_in_several_processes_is_audited_as_one_run(
     assert requests(test, "POST /transfers/batch") > 0
     assert test.verdict["shape"] == "soak"
     assert await wallets_in(database) == _WALLETS + _OTHERS
-
-
-async def test_a_later_run_uses_the_wallets_of_the_earlier_one(database: Database) -> None:
-    arguments = ("--scenario", "mixed", "--wallets", "100", *LEVELS)
-    async with topology(database, 2) as whole:
-        host = whole.nginx.url
-        first = await locust(*arguments, "--think", _THINK_S, *run_time(3), host=host)
-        assert first.code == 0, first.output[-5_000:]
-        before = await in_the_ledger(database)
-        only = (*run_time(3), "--tags", "pay")
-        test = await locust(*arguments, "--think", _THINK_S, *only, host=host)
-    assert test.code == 0, test.output[-5_000:]
-    assert test.violations == []
-    # It uses the same wallets and makes only payments.
-    assert requests(test, "GET /wallets/{id}") == 0
-    assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database) - before > 0
-    assert await wallets_in(database) == 100 + _OTHERS
 
 
 async def test_a_ramp_ends_where_a_service_level_is_broken(database: Database) -> None:

@@ -17,7 +17,7 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.contract import transfer_body
 from tests.support.pressure import statuses
-from tests.support.sockets import head, post, until_ended
+from tests.support.raw_http import head, post, until_ended
 from tests.support.waiting import patient_s, until
 from transferd.config import Limits
 from transferd.web import problems

@@ -11,7 +11,7 @@ from loadtest.front import Nginx, running_nginx
 from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.contract import api_key
-from tests.support.sockets import Ending, until_ended
+from tests.support.raw_http import Ending, until_ended
 from tests.support.waiting import until
 
 # So low that a few at once exceed the rate on a slow machine too.

@@ -15,7 +15,6 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.conftest import Database, Replicas, Workers
 from tests.support.api import Api
-from tests.support.collector import collecting
 from tests.support.contract import transfer_body
 from tests.support.endpoints import new_webhook
 from tests.support.pressure import counted
@@ -23,6 +22,7 @@ from tests.support.project import ROOT
 from tests.support.promql import FOREIGN, exported, faults, names_in
 from tests.support.proxy import Proxy
 from tests.support.receivers import receiving, status
+from tests.support.trace_collector import collecting
 from tests.support.waiting import until
 from tests.support.watching import (
     FOLDER,

@@ -17,7 +17,7 @@ from tests.support.api import Api
 from tests.support.contract import footprint
 from tests.support.memory import resident_bytes
 from tests.support.pressure import counted
-from tests.support.sockets import Ending, head, post, until_ended
+from tests.support.raw_http import Ending, head, post, until_ended
 from tests.support.waiting import until
 
 # What must never be carried out: it hides in the body of the request before it.

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.finished import ran
+from tests.support.command import ran
 from tests.support.project import README
 
 ROOT = README.parent

@@ -5,8 +5,7 @@ import re
 
 import pytest
 
-from tests.support.command import TRANSFERD, environment
-from tests.support.finished import ran
+from tests.support.command import TRANSFERD, environment, ran
 from tests.support.project import README
 from transferd.cli import main
 

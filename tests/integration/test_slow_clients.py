@@ -14,7 +14,7 @@ from loadtest.front import Nginx, running_nginx
 from tests.conftest import Replicas
 from tests.support.api import Api
 from tests.support.pressure import counted
-from tests.support.sockets import Ending, cut, deaf, head, post, until_ended
+from tests.support.raw_http import Ending, cut, deaf, head, post, until_ended
 from tests.support.waiting import SLOWNESS, patient_s, until
 from transferd.config import Limits
 

@@ -18,8 +18,8 @@ from hypothesis.stateful import (
 )
 
 from tests.support.api import Reply
+from tests.support.ledger_model import Entry, Model, Transfer, Wallet
 from tests.support.live import Live, Sent, running_replica
-from tests.support.model import Entry, Model, Transfer, Wallet
 from tests.support.servers import Servers
 from transferd.domain import wallet as domain
 from transferd.domain.book import Book, WalletSet

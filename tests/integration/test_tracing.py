@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Database, Replicas, Workers
-from tests.support.collector import Collector, Span, collecting
-from tests.support.command import environment
+from tests.support.command import environment, transferd
 from tests.support.endpoints import new_webhook
-from tests.support.finished import transferd
 from tests.support.receivers import in_turn, receiving, status
+from tests.support.trace_collector import Collector, Span, collecting
 from tests.support.waiting import patient_s, until
 from transferd.config import ConfigurationError, Limits
 from transferd.observability.facts import Fact, SpansLost

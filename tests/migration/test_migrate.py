@@ -12,8 +12,8 @@ from iso4217 import Currency
 
 from tests.conftest import Database
 from tests.support.api import Api
+from tests.support.command import transferd
 from tests.support.damage import make_traffic
-from tests.support.finished import transferd
 from tests.support.servers import Servers
 from transferd.config import Limits
 from transferd.domain.webhook import DeliveryStatus

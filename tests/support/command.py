@@ -1,4 +1,4 @@
-"""`transferd` as a process of its own, as people and init systems run it."""
+"""`transferd` and other programs as processes: running ones, and ones that end by themselves."""
 
 import asyncio
 import os
@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from tests.support.waiting import patient_s, until
@@ -141,3 +142,53 @@ def working_in(directory: Path) -> list[int]:
         if process.alive and str(directory).encode() in arguments:
             found.append(process.pid)
     return found
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The exit code and the output of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """The one line that a command prints which could not run."""
+        assert self.code == 1, self
+        assert self.out == "", self
+        [line] = self.err.splitlines()
+        assert line.startswith("Error: "), self
+        return line.removeprefix("Error: ")
+
+
+async def transferd(*arguments: str, **settings: str) -> Finished:
+    """Run `transferd` until it ends, with these settings only: `port="1"` is TRANSFERD_PORT."""
+    process = await asyncio.create_subprocess_exec(
+        TRANSFERD,
+        *arguments,
+        env=environment({f"TRANSFERD_{name.upper()}": value for name, value in settings.items()}),
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), patient_s(WITHIN_S))
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    return Finished(process.returncode or 0, out.decode(), err.decode())
+
+
+async def ran(*command: str | Path, **variables: str) -> tuple[int, str]:
+    """Run any command to its end, with these variables added: its exit code and its output."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=os.environ | variables,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()

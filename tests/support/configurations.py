@@ -1,4 +1,4 @@
-"""The configurations that an operator may choose; `--configuration NAME` runs any test in one."""
+"""The configurations that an operator may choose."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -76,7 +76,7 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
 }
 
 # What `needs_configuration` may name.
-NEEDS = frozenset().union(*(each.lacks for each in CONFIGURATIONS.values()))
+NEEDS: frozenset[str] = frozenset().union(*(each.lacks for each in CONFIGURATIONS.values()))
 
 
 def chosen(config: pytest.Config) -> Configuration:

@@ -1,4 +1,4 @@
-"""Checks of schemathesis, where more than the document decides what the right answer is.
+"""Checks of schemathesis for cases in which the document alone does not decide the answer.
 
 Each runs a check of its own, and allows what the contract says of one case: of all other cases the
 check is as strict as it was. `schemathesis.toml` beside the test puts these in their place.

@@ -1,4 +1,4 @@
-"""What a PostgreSQL client sends, understood just well enough to let the server's disk be full.
+"""A full disk of PostgreSQL, simulated in a proxy that recognizes the inserts of a client.
 
 The error comes from the server itself, which is asked for it instead of for the write: so the
 transaction has failed on both sides and nothing of it can stay.

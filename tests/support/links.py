@@ -1,4 +1,4 @@
-"""The connections of a proxy of ours, and the troubles that they can have."""
+"""The connections of the TCP proxy, with the faults that it can cause."""
 
 import asyncio
 from collections import deque

@@ -1,4 +1,4 @@
-"""The load test as people run it: a process of its own, with an exit code and a verdict."""
+"""The load test as a process, with its exit code and its verdict."""
 
 import sys
 import tempfile

@@ -1,11 +1,11 @@
-"""The programs that read our OpenAPI document as others do: linters, generators, type checkers."""
+"""Programs that read the OpenAPI document: linters, generators, type checkers."""
 
 import os
 import shutil
 import sys
 from pathlib import Path
 
-from tests.support.finished import ran
+from tests.support.command import ran
 from tests.support.project import ROOT
 
 CLIENTS = ROOT / "tests" / "clients"

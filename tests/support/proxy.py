@@ -1,4 +1,4 @@
-"""A TCP proxy of our own: it cuts, delays or swallows, also at the very moment of a COMMIT."""
+"""A TCP proxy that cuts, delays or swallows data, also exactly at a COMMIT."""
 
 import asyncio
 from urllib.parse import urlsplit

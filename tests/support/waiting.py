@@ -1,4 +1,4 @@
-"""Waiting for conditions instead of sleeping, and the one owner of how long tests wait.
+"""Waiting for conditions instead of sleeping; the only place that decides how long tests wait.
 
 A time in a test is meant for the machine that the tests were written on, while nothing else runs.
 `SLOWNESS` says how much slower this run is, and everything that ends a wait is that much longer.

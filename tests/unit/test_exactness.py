@@ -14,8 +14,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.asking import Reader
-from tests.support.spellings import spelled
+from tests.support.json_spellings import spelled
+from tests.support.request_reader import Reader
 from transferd.config import Limits
 from transferd.web.batch_schemas import NewBatch
 from transferd.web.exactness import faults_of

@@ -14,8 +14,8 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tests.support.asking import ORIGIN
-from tests.support.spellings import spelled
+from tests.support.json_spellings import spelled
+from tests.support.request_reader import ORIGIN
 from transferd.commit.envelope import Answer
 from transferd.config import Limits
 from transferd.domain.api_key import ADMIN

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.asking import ORIGIN, Reader
+from tests.support.request_reader import ORIGIN, Reader
 from tests.support.waiting import SLOWNESS
 from transferd.config import Limits
 from transferd.domain.money import AMOUNT_MINOR_MAX

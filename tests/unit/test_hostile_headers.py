@@ -10,7 +10,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.support.asking import JSON, ORIGIN, Reader, call_of, request_of
+from tests.support.request_reader import JSON, ORIGIN, Reader, call_of, request_of
 from tests.unit.test_hostile_bodies import reader
 from transferd.domain.api_key import digest_of, id_in
 from transferd.observability.traceparent import is_traceparent

@@ -1,4 +1,4 @@
-"""A request without a connection, for what only reads it."""
+"""Requests without a connection, and the service's reader of their bodies."""
 
 import asyncio
 from collections.abc import Iterable

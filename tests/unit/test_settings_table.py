@@ -6,8 +6,8 @@ import pytest
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tests.support.configuration import BEGIN, END, configuration_table, with_table
 from tests.support.project import README
+from tests.support.settings_table import BEGIN, END, configuration_table, with_table
 from transferd.config import Settings
 
 

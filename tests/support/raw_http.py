@@ -1,4 +1,4 @@
-"""Clients that send bytes instead of requests, as slowly and as wrongly as they like."""
+"""Clients that send raw bytes, slowly or wrongly."""
 
 import asyncio
 import re

@@ -1,4 +1,4 @@
-"""The option `--configuration` and the marker `needs_configuration`, a plugin of pytest."""
+"""A plugin of pytest: the option `--configuration` and the marker `needs_configuration`."""
 
 from collections import Counter
 from typing import Any

@@ -1,4 +1,4 @@
-"""A ledger as small as it can be, to compare the service with: dictionaries, and the contract."""
+"""A small model of a ledger in dictionaries, to compare the service with."""
 
 from dataclasses import dataclass, field
 from typing import Any
