@@ -21,7 +21,7 @@ _PREFIX = "TRANSFERD_"
 
 
 def environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """Ours without any setting of the service, then the changes."""
+    """The environment of the tests without settings of the service, then the changes."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
     return kept | dict(changes)
 
@@ -46,7 +46,7 @@ class Command:
 
     @property
     def url(self) -> str:
-        """Where it serves, once it has said so."""
+        """The URL that it has printed."""
         match = re.search(r"http://127\.0\.0\.1:\d+", self.output)
         assert match is not None, self.output
         return match.group()

@@ -22,7 +22,7 @@ BALANCE_MIN = -(2**63)
 
 
 async def footprint(database: Database) -> dict[str, Any]:
-    """Everything that a request could leave behind, counted; users and wallets to the letter."""
+    """Counts of every table that a request may write to, with checksums of users and wallets."""
     [row] = await database.fetch(
         """
         SELECT (SELECT md5(string_agg(u::text, ';' ORDER BY id)) FROM transferd.users u) AS users,
@@ -38,7 +38,7 @@ async def footprint(database: Database) -> dict[str, Any]:
 
 
 async def set_balance(database: Database, wallet: str, balance_minor: int) -> None:
-    """Give a wallet any balance, behind the back of the service."""
+    """Set a balance in the database, past the service."""
     await database.fetch(
         "UPDATE ledger_00.wallets SET balance = $2 WHERE id = $1::uuid", wallet, balance_minor
     )

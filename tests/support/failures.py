@@ -57,7 +57,7 @@ class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
-    """Replace that one only."""
+    """Replace the scheduler of `--dist loadfile` only."""
     return FileScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
@@ -77,7 +77,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def _plain(failure: pytest.ExceptionInfo[BaseException] | None, error: Exception) -> str:
-    """Where it was raised, without any source, and what."""
+    """The traceback without source lines, and the exception."""
     lines = [f"pytest could not show this failure: {error!r:.200}"]
     if failure is not None:
         frames = [(frame.f_code, number) for frame, number in walk_tb(failure.tb)]
@@ -89,7 +89,7 @@ def _plain(failure: pytest.ExceptionInfo[BaseException] | None, error: Exception
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """In one line; the last one if pytest does not know which line it is."""
+    """The reason in one line; the last line of the report if pytest has no message."""
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else report.longreprtext.rstrip().rpartition("\n")[2]
     return " ".join(text.split())[:_REASON_CHARS]

@@ -8,14 +8,14 @@ from tests.support.api import Reply
 
 @dataclass(frozen=True)
 class Refusal:
-    """What the contract answers instead: `facts` are members of the problem."""
+    """A refusal by the contract: `facts` are members of the problem."""
 
     status: int
     code: str
     facts: dict[str, int] = field(default_factory=dict)
 
     def check(self, reply: Reply) -> None:
-        """AssertionError unless the reply says so."""
+        """AssertionError unless the reply is this refusal."""
         assert (reply.status, reply.code) == (self.status, self.code)
         assert self.facts.items() <= reply.json.items(), reply
 
@@ -70,7 +70,7 @@ class Wallet:
 
 @dataclass
 class Transfer:
-    """A posted transfer, and how much of it was given back."""
+    """A posted transfer and its reversed amount."""
 
     id: str
     source: str
@@ -92,7 +92,7 @@ _CLOSED = Refusal(422, "wallet-closed")
 
 @dataclass
 class Model:
-    """Each question gives the refusal that the contract promises, or None; then the move is made.
+    """Each `refuse_*` gives the refusal of the contract or None; other methods apply a change.
 
     The order of the checks is the contract's.
     """

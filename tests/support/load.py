@@ -30,11 +30,11 @@ class Load:
         repeats: bool = False,
     ) -> None:
         self.acknowledged: set[str] = set()
-        # Keys whose request was answered by a 5xx, or not at all.
+        # Keys of requests with a 5xx or without an answer.
         self.unknown: set[str] = set()
         self.statuses: Counter[int] = Counter()
         self._api = api
-        # Whether it sends again, with the same key, what got no answer at all.
+        # Whether requests without an answer are repeated with their key.
         self._repeats = repeats
         self._wallets = (source, destination)
         self._names = (f"{name}-{n}" for n in count())
@@ -60,7 +60,7 @@ class Load:
         await crowd((self._pay(api, name) for name in sorted(self.unknown)), at_once=20)
 
     async def assert_each_once(self, database: Database) -> None:
-        """All that was acknowledged is in the ledger once, and of the unknown nothing is twice."""
+        """Each acknowledged transfer is in the ledger once, each unknown one at most once."""
         names = self.acknowledged | self.unknown
         posted = await transfers_of(database, *names)
         assert set(posted.values()) <= {1}

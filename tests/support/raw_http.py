@@ -27,7 +27,7 @@ class Ending:
 
     @property
     def code(self) -> str:
-        """The slug of the problem that the last answer is."""
+        """The slug of the problem in the last answer."""
         head, _, body = self.answer.rpartition(b"\r\n\r\n")
         assert b"application/problem+json" in head, self.answer
         code: str = orjson.loads(body)["code"]

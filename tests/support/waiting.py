@@ -22,7 +22,7 @@ _VARIABLE = "SLOWNESS_OF_TESTS"
 
 
 async def _piece() -> None:
-    """A little of what tests do all the time."""
+    """Work that is typical of tests."""
     for number in range(20_000):
         json.dumps({"number": number, "text": "x" * 20})
 
