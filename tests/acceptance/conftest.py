@@ -18,6 +18,6 @@ async def target(api: Api, database: Database) -> AsyncIterator[Target]:
     target = Target(api, database, user, ada, bob, paid, await footprint(database))
     yield target
     assert await footprint(database) == target.before
-    # The key was left free and the service is well.
+    # The key is free, and the service works.
     made = await target.transfer(orjson.dumps(target.body()))
     assert (made.status, "Idempotent-Replayed" in made.headers) == (201, False)

@@ -180,7 +180,7 @@ async def test_documents_have_different_etags(api: Api) -> None:
     assert len(set(tags)) == len(_DOCUMENTS)
 
 
-# What browsers ask for
+# Requests of browsers
 
 
 async def test_the_root_redirects_to_the_documentation(api: Api) -> None:
@@ -192,7 +192,7 @@ async def test_the_root_redirects_to_the_documentation(api: Api) -> None:
 async def test_there_is_an_icon_for_browsers(api: Api) -> None:
     icon = await api.get("/favicon.ico")
     assert (icon.status, icon.headers["Content-Type"]) == (200, "image/x-icon")
-    # An .ico with one picture, whose type, place and length its head names.
+    # An .ico file with one picture: its header has the type, offset and length.
     assert icon.body[:6] == bytes([0, 0, 1, 0, 1, 0])
     assert icon.body[22:30] == b"\x89PNG\r\n\x1a\n"
     assert int.from_bytes(icon.body[14:18], "little") == len(icon.body) - 22
@@ -205,7 +205,7 @@ async def test_a_browser_shows_the_documentation_without_an_error(api: Api) -> N
         await expect(page.locator(".opblock").nth(20)).to_be_visible()
 
 
-# How long a body may be
+# Sizes of bodies
 
 
 @pytest.mark.parametrize("is_chunked", [False, True], ids=["length", "chunked"])

@@ -120,7 +120,7 @@ async def test_a_key_in_the_cache_expires_on_time(replicas: Replicas, database: 
     expires_at = datetime.now(UTC) + timedelta(seconds=2 * SLOWNESS)
     user = ApiWithKey(api, await api_key(database, "user", "wallets:read", expires_at=expires_at))
     assert (await user.get("/users")).status == 200
-    # From here on only the cache knows that the key ends.
+    # From here on only the cache has the expiry of the key.
     await database.fetch("UPDATE transferd.api_keys SET expires_at = NULL")
 
     async def has_expired() -> bool:
@@ -293,12 +293,12 @@ async def test_keys_belong_to_the_client(locked: Api, database: Database) -> Non
     ada, bob = await alice.wallet(100), await alice.wallet()
     hers = await alice.transfer(ada, bob, 5, key="rent")
     assert (await carol.get("/idempotency-keys/rent")).code == "not-found"
-    # Another client's is another key, for the same request as for another one.
+    # The same text is another key for another client.
     other = await carol.transfer(ada, bob, 5, key="rent")
     assert other.status == 201
     assert other.json["id"] != hers.json["id"]
     assert "Idempotent-Replayed" not in other.headers
-    # A second API key of the same client is not.
+    # A second API key of the same client shares its Idempotency-Keys.
     again = await second.transfer(ada, bob, 5, key="rent")
     assert (again.body, again.headers["Idempotent-Replayed"]) == (hers.body, "true")
     assert (await second.transfer(ada, bob, 6, key="rent")).code == "idempotency-key-reused"
@@ -340,7 +340,7 @@ async def test_public_paths_need_no_key(locked: Api) -> None:
 async def test_with_authentication_off_every_call_is_allowed(api: Api, database: Database) -> None:
     ada = await api.wallet(100, overdraft_limit=5)
     assert (await api.transfer(await api.funding_wallet(), ada, 5)).status == 201
-    # A key still has to be right, and says whose the request is.
+    # A key that is sent still has to be valid, and names the client.
     assert_unauthenticated(await api.get("/users", {"Authorization": "Bearer nonsense"}))
     reader = ApiWithKey(api, await api_key(database, "reader", "wallets:read"))
     assert (await reader.get("/users")).status == 200

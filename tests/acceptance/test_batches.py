@@ -78,7 +78,7 @@ async def test_an_atomic_batch_is_refused_as_a_whole(api: Api, database: Databas
     assert refusal["code"] == "insufficient-funds"
     assert (refusal["available"], refusal["shortfall"]) == (100, 100)
     assert "transfer 2" in reply.json["detail"]
-    # Only the outcome of its key stays.
+    # It leaves only the outcome of its key.
     assert await footprint(database) == before | {"outcomes": before["outcomes"] + 1}
     assert await both_balances(api, ada, bob) == [1_000, 0]
     again = await post(api, "atomic", transfers)
@@ -126,7 +126,7 @@ async def test_an_independent_batch_of_refused_transfers_is_answered_with_200(
     assert await row_count(database, "ledger_00.transfers") == 0
 
 
-# Its key
+# Idempotency-Key
 
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["from Redis", "from PostgreSQL"])

@@ -136,7 +136,7 @@ async def test_the_document_names_every_code_where_it_belongs(document: Any) -> 
             if "application/problem+json" in response.get("content", {}):
                 for code in re.findall(r"`([\w-]+)`", response["description"]):
                     named.setdefault(code, set()).add(int(status))
-    # Three are not of an operation, and two are Nginx's.
+    # Three codes belong to no operation, and two to Nginx.
     elsewhere = {"malformed-request", "not-found", "method-not-allowed"}
     elsewhere |= {"rate-limited", "bad-gateway"}
     for code, statuses in named.items():
@@ -200,7 +200,7 @@ class Conformity:
         self.missing.discard((method, path, str(reply.status)))
 
 
-# The tag that a wallet has, one that it has not, and an event that it has not come to.
+# The ETag of a wallet, another ETag, and an event after its version.
 _CONDITIONS = {"If-None-Match": "*", "If-Match": '"w99"', "Last-Event-ID": "99"}
 _CONDITIONAL = [("PATCH", ""), ("GET", "/events")]
 _CONDITIONAL += [("POST", f"/{verb}") for verb in ("freeze", "unfreeze", "close")]

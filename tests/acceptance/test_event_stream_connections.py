@@ -59,7 +59,7 @@ async def test_streams_above_the_limit_are_refused(replicas: Replicas) -> None:
         refused = await api.get(path)
         assert (refused.status, refused.code) == (503, "overloaded")
         assert refused.headers["Retry-After"] == "1"
-        # Those that are there do not suffer, and a look at the head takes no place.
+        # Open streams continue, and a HEAD request does not count as a stream.
         assert (await api.call("HEAD", path)).status == 200
         await api.transfer(ada, bob, 1)
         assert (await second.event()).version == 1
@@ -69,7 +69,7 @@ async def test_streams_above_the_limit_are_refused(replicas: Replicas) -> None:
 
 
 async def test_a_disconnected_client_frees_its_stream(replicas: Replicas) -> None:
-    # Long before a heartbeat would find out.
+    # Long before the next heartbeat.
     api = await replicas.start(_QUICK)
     ada = await api.wallet()
     async with following(api, ada):
@@ -97,7 +97,7 @@ async def test_the_stream_of_a_client_that_does_not_read_is_closed(replicas: Rep
             reading = tasks.create_task(read(stream))
             await until_streams(replicas, 2)
             thick = {"text": "x" * 4_000}
-            # More than the kernel keeps for a connection, if need be.
+            # More than the kernel buffers for a connection.
             for _ in range(60):
                 await asyncio.gather(
                     *(api.transfer(ada, bob, 1, metadata=thick) for _ in range(50))
@@ -115,7 +115,7 @@ async def test_the_stream_of_a_client_that_does_not_read_is_closed(replicas: Rep
 async def test_a_drain_ends_streams_and_another_replica_resumes_them(
     database: Database, replicas: Replicas
 ) -> None:
-    # A drain that waits for its streams would take that long.
+    # A drain that waits for streams would take this long.
     limits = replace(_QUICK, drain_timeout_s=patient_s(30))
     other = await replicas.start(_QUICK)
     ada, bob = await other.wallet(100), await other.wallet()
@@ -130,7 +130,7 @@ async def test_a_drain_ends_streams_and_another_replica_resumes_them(
             assert (await silent.event()).version == 1
             async with asyncio.timeout(limits.drain_timeout_s / 2):
                 await exits.aclose()
-            # The end of the answer is there, it was not cut.
+            # The answer is complete.
             assert await stream.rest() == await silent.rest() == []
     await other.transfer(ada, bob, 1)
     async with following(other, ada, last=told) as stream:
@@ -152,7 +152,7 @@ async def test_serve_ends_its_streams_when_it_is_asked_to_stop(database: Databas
             assert (await stream.event()).version == 2
             command.send(signal.SIGTERM)
             assert await stream.rest() == []
-            # While it still lingers for the sake of other connections.
+            # While it still lingers for other connections.
             assert command.is_running
             assert not command.lines_with('"stopped"')
         assert await command.end() == 0
@@ -217,7 +217,7 @@ async def test_the_duration_of_a_stream_request_ends_at_the_first_byte(
     took_s = clock() - began_s
     await until_streams(replicas, 0)
     assert counted_of_stream("count") == 1
-    # Without the two waits for a heartbeat between the three blocks.
+    # Less than the two heartbeat intervals between the three blocks.
     assert counted_of_stream("sum") < took_s - 0.35
 
 
@@ -255,7 +255,7 @@ async def test_the_database_is_polled_only_while_a_stream_is_open(
     assert repr(streams) == f"<Streams 0 of {_QUICK.streams_max}>"
 
     async def asks_no_more() -> bool:
-        # For as long as it takes to ask four times. One question may still be on its way.
+        # For the time of four polls. One query may still be in flight.
         nonlocal before
         before = await last_polls(database)
         await asyncio.sleep(0.09)

@@ -146,7 +146,7 @@ async def test_no_event_is_sent_past_a_missing_version(
 ) -> None:
     api = await replicas.start(Limits(stream_poll_s=0.02, stream_heartbeat_s=0.1))
     ada, _, types = await story(api)
-    # As a reader sees it whose look at one table was before a commit, and at the other one after.
+    # As if one table was read before a commit and the other one after it.
     where = "WHERE wallet_id = $1::uuid AND version = 4"
     await database.fetch("CREATE TABLE unseen AS TABLE ledger_00.wallet_changes WITH NO DATA")
     await database.fetch(
@@ -197,7 +197,7 @@ async def test_a_last_event_id_ahead_of_the_wallet_is_refused(
                 assert refused.status == 412
             refused = await api.get(f"/wallets/{ada}/events", {"Last-Event-ID": str(2 + ahead)})
             assert (refused.code, refused.json["version"]) == ("version-not-reached", 2)
-            # As a read that waits for the same version is.
+            # Like a read with this `min_version`.
             read = await api.get(f"/wallets/{ada}?min_version={2 + ahead}")
             assert (read.status, read.code) == (refused.status, refused.code)
             async with following(api, ada, last=2) as stream:
@@ -221,7 +221,7 @@ async def test_a_stream_ends_when_the_version_of_its_wallet_decreases(
         # Its client resumes at its last version and is refused: it is ahead of the wallet.
         again = await api.get(f"/wallets/{ada}/events", {"Last-Event-ID": str(stream.told)})
         assert (again.code, again.json["version"]) == ("version-not-reached", 3)
-        # The others go on.
+        # Other streams continue.
         await api.transfer(await api.wallet(5), bob, 1)
         assert (await other.event()).version == 5
     async with following(api, bob) as stream:

@@ -77,7 +77,7 @@ def assert_is_replay(again: Reply, first: Reply) -> None:
 async def test_every_outcome_is_replayed_byte_for_byte(
     replicas: Replicas, database: Database
 ) -> None:
-    # The second one has only PostgreSQL to learn it from.
+    # The second replica finds the outcome only in PostgreSQL.
     api, bare = await replicas.start(), await replicas.start(cache=False)
     sent = await asks(api)
     first = {key: await ask.by(api, key) for key, ask in sent.items()}
@@ -145,7 +145,7 @@ async def test_a_key_is_1_to_255_printable_characters(
             for path, body in (
                 ("/transfers", transfer_body(ada, bob)),
                 (f"/transfers/{paid}/reversal", None),
-                # Where a key may be left out it may not be wrong either.
+                # An optional key must be valid too.
                 ("/users", {}),
                 ("/wallets", {"user_id": user, "currency": "USD"}),
                 (f"/wallets/{ada}/freeze", None),
@@ -219,7 +219,7 @@ async def test_a_key_for_another_request_is_refused_and_keeps_its_outcome(
 async def test_a_reuse_leaves_nothing_behind(api: Api, database: Database) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     first = await api.transfer(ada, bob, 5, key="rent")
-    # Redis has forgotten the key when it is used for something else.
+    # Redis no longer has the key at its second use.
     redis: Any = Redis.from_url(database.settings().required("redis_url"))
     await redis.flushdb()
     await redis.aclose()
@@ -324,7 +324,7 @@ async def test_a_key_is_pending_while_its_request_runs(
     async with held_rows(database, ada):
         running = asyncio.create_task(api.transfer(ada, bob, 5, key="rent"))
         await until_known(other, "rent")
-        # Both the replica that runs it and the others say so.
+        # The executing replica and the others answer alike.
         for replica in (api, other):
             known = await replica.get("/idempotency-keys/rent")
             assert known.json == {"state": "pending", "status": None, "answer": None}

@@ -188,7 +188,7 @@ async def test_the_facts_of_every_refusal_are_described(api: Api, document: Any)
     for reply in answers.values():
         fitting = [name for name in shapes(document) if is_valid(document, name, reply.json)]
         assert len(fitting) == 1, (reply.json, fitting)
-    # All that have facts were met.
+    # Every refusal with facts was checked.
     assert len(refused) == len(shapes(document))
 
 

@@ -170,7 +170,7 @@ async def test_the_checks_of_freeze_and_close(replicas: Replicas, database: Data
         ]
         assert [reply.code for _, reply in replies] == [code for code, _ in replies], verb
     assert await admin.balance(funding) == -5
-    # The status comes before the balance: it is as it should be, or it is full.
+    # The status is checked before the balance: already the wanted one, or the wallet is not empty.
     assert (await writer.post(f"/wallets/{gone}/freeze")).code == "wallet-closed"
     assert (await writer.post(f"/wallets/{gone}/close")).status == 200
     assert (await writer.post(f"/wallets/{full}/freeze")).status == 200

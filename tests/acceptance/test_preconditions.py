@@ -16,7 +16,7 @@ from tests.support.pressure import arrived, held_rows, until_sessions_wait
 from tests.support.waiting import until
 from transferd.commit import transaction
 
-# What changes a wallet: the method, the end of the path, and the body.
+# Changes of a wallet: method, end of the path, body.
 _CHANGES: list[tuple[str, str, object]] = [
     ("PATCH", "", {"metadata": {"kyc": "passed"}}),
     ("PATCH", "", {"overdraft_limit": 5}),
@@ -208,7 +208,7 @@ async def test_a_replay_comes_before_the_condition(api: Api) -> None:
     ada = await api.wallet()
     done = await changed(api, ada, _FREEZE, '"w0"', key="stop")
     await api.post(f"/wallets/{ada}/unfreeze")
-    # The condition is no part of the request that the key stands for.
+    # The condition is not part of the fingerprint of the key.
     for value in ('"w0"', '"w77"', "*", 'W/"w0"'):
         again = await changed(api, ada, _FREEZE, value, key="stop")
         assert (again.status, again.body) == (200, done.body)
@@ -263,7 +263,7 @@ async def test_a_concurrent_repetition_is_not_refused_by_its_condition(
     assert (done.status, done.json["status"], done.json["version"]) == (200, "frozen", 1)
 
 
-# At once
+# Concurrent changes
 
 
 async def test_of_concurrent_changes_at_one_version_one_succeeds(replicas: Replicas) -> None:

@@ -17,7 +17,7 @@ from transferd.actors.router import Router
 from transferd.commit.envelope import Answer, Envelope
 from transferd.domain.key import Fingerprint
 
-# Metadata whose order and numbers are not canonical, and in which form they are.
+# Metadata that is not canonical, and its canonical form.
 SENT = {"po": "7", "invoice": "4711", "n": 1.0}
 CANONICAL = {"invoice": "4711", "n": 1, "po": "7"}
 
@@ -193,8 +193,8 @@ async def test_an_outcome_of_an_earlier_version_is_replayed(
     sent = await requests(upgrade.new, SENT)
     first = await all_of(upgrade.old, sent)
     before = await footprint(database)
-    # Once with what Redis has, once with what PostgreSQL has; and what the new replica leaves in
-    # Redis is still understood by the old one.
+    # Once from Redis, once from PostgreSQL; and the old replica still understands the entries
+    # that the new one writes to Redis.
     for replica in (upgrade.new, upgrade.old, None, upgrade.new, upgrade.old):
         if replica is None:
             await forget_replays(database)
@@ -268,7 +268,7 @@ async def test_a_request_that_is_invalid_now_is_replayed_if_it_equals_the_stored
     body = transfer_body(ada, bob, 5, metadata={"fx": 0.12345678901234568, "z": 0})
     first = await api.post("/transfers", body, key="rent")
     before = await footprint(database)
-    # An earlier version has read these as the body above.
+    # An earlier version read these as the body above.
     for old, new in (
         (b"0.12345678901234568", b"0.1234567890123456789"),
         (b'"z":0', b'"z":-0'),

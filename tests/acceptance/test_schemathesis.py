@@ -17,7 +17,7 @@ from tests.support.waiting import patient_s
 
 _CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 _WITHIN_S = 60.0
-# These run inside of checks of our own, which say for which case they do not apply.
+# Checks of contract_checks.py call these and name the cases to which they do not apply.
 _WRAPPED = ("positive_data_acceptance", "negative_data_rejection", "missing_required_header")
 
 
@@ -51,7 +51,7 @@ async def schemathesis(api: Api, known: dict[str, str | int], report: Path) -> s
         *("--exclude-checks", ",".join(_WRAPPED)),
         *("--header", f"Authorization: {api.headers['Authorization']}"),
         *("--report", "json", "--report-json-path", report),
-        # It leaves a cache where it runs.
+        # It writes a cache into its working directory.
         cwd=report.parent,
         env=os.environ
         | {"PYTHONPATH": str(ROOT), "KNOWN_TO_SCHEMATHESIS": orjson.dumps(known).decode()},
@@ -80,7 +80,7 @@ async def test_generated_requests_are_answered_as_the_document_says(
         "fuzzing",
         "stateful",
     }
-    # Not only refusals were met: most of what may succeed did.
+    # Most operations succeeded at least once.
     succeeded = {
         label
         for label, phases in report["valid_rates"].items()

@@ -146,7 +146,7 @@ async def test_changes_between_two_pages_do_not_shift_the_second(api: Api) -> No
 async def test_lists_follow_version_and_not_id(api: Api, database: Database) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     made = [(await api.transfer(ada, bob, amount)).json["id"] for amount in (1, 2, 3, 4)]
-    # As if the first had been asked for on a machine whose clock is far ahead.
+    # As if the clock of the first replica was far ahead.
     late = "0fffffff-ffff-7000-8000-000000000000"
     await database.fetch(
         "UPDATE ledger_00.transfers SET id = $1::uuid WHERE id = $2::uuid", late, made[0]
@@ -184,7 +184,7 @@ async def test_a_statement_may_have_a_window_of_time(api: Api) -> None:
             query += f"&to={times[last] + nudge:%Y-%m-%dT%H:%M:%S.%fZ}"
         return [each["version"] for page in await all_pages(api, query) for each in page]
 
-    # The beginning belongs to it, and the end does not.
+    # A window includes its beginning and excludes its end.
     assert await versions(3, 6) == [5, 4, 3]
     assert await versions(None, 6) == [5, 4, 3, 2, 1]
     assert await versions(3, None) == [8, 7, 6, 5, 4, 3]
@@ -254,7 +254,7 @@ async def test_a_made_up_cursor_is_refused(api: Api, database: Database) -> None
             *(each for other, each in given.items() if other != name),
             right + "=",
             right[:-1],
-            # As an earlier version has made it.
+            # As created by an earlier version.
             cursor(f"{name}:{NOBODY}"),
             cursor(f"{name}:1"),
             *(

@@ -103,7 +103,7 @@ async def test_a_refused_transfer_names_the_reason_and_moves_nothing(
         assert refused.json["instance"] == "/transfers"
         assert refused.json["request_id"] == refused.headers["X-Request-Id"]
         assert refused.json["detail"]
-        # A dry run refuses in the same words.
+        # A dry run has the same refusal.
         dry = await api.post("/transfers?dry_run=true", body)
         own = {"request_id": refused.json["request_id"]}
         assert (dry.status, dry.json | own) == (status, refused.json)
@@ -123,7 +123,7 @@ async def test_an_id_in_capitals_names_the_same_wallet(api: Api) -> None:
     made = await api.transfer(ada.upper(), bob.upper(), 5, key="rent")
     sides = (made.json["source_wallet_id"], made.json["destination_wallet_id"])
     assert sides == (ada, bob)
-    # So written otherwise it is the same request.
+    # Another spelling of the id is the same request.
     assert (await api.transfer(ada, bob, 5, key="rent")).body == made.body
 
 

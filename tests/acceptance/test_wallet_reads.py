@@ -100,7 +100,7 @@ async def test_a_wallet_is_shown_as_it_was_at_a_time(api: Api) -> None:
     for then, later in zip(shown, [*shown[1:], None], strict=True):
         # It has no history.
         del then["metadata"]
-        # A change is not before its own instant, and is before the next one.
+        # A change is not part of its own instant, but of the next microsecond.
         moments = [time_of(then["updated_at"]) + timedelta(microseconds=1)]
         if later is not None:
             moments.append(time_of(later["updated_at"]))

@@ -65,7 +65,7 @@ async def test_a_wallet_needs_a_user_that_exists(api: Api, database: Database) -
     before = await footprint(database)
     body = {"user_id": NOBODY, "currency": "USD"}
     assert (await api.post("/wallets", body)).code == "user-not-found"
-    # With a key the refusal is kept, and nothing else.
+    # With a key only the refusal is stored.
     paid = await api.post("/wallets", body | {"initial_balance": 5}, key="wallet")
     assert paid.code == "user-not-found"
     assert await footprint(database) == before | {"outcomes": 1}
@@ -170,7 +170,7 @@ async def test_wallets_are_listed_by_owner_and_currency(api: Api) -> None:
     assert await listed(f"user_id={ada}&currency=EUR") == {made[ada, "EUR"]}
     assert await listed(f"user_id={NOBODY}") == set()
     euros = await listed("currency=EUR")
-    # Of all wallets in euros, the third is the funding wallet.
+    # The third wallet in euros is the funding wallet.
     assert euros - {made[ada, "EUR"], made[bob, "EUR"]} == {await api.funding_wallet("EUR")}
     [shown] = (await api.get(f"/wallets?user_id={bob}")).json["data"]
     assert shown == (await api.get(f"/wallets/{made[bob, 'EUR']}")).json

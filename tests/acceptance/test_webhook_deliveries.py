@@ -83,7 +83,7 @@ async def test_a_redelivery_sends_the_same_event_to_this_webhook_only(
     assert asked.status == 202
     assert list(asked.json) == _FIELDS
     assert (asked.json["id"], asked.json["status"]) == (id, "pending")
-    # What the last attempt met stays until the next one.
+    # The result of the last attempt stays until the next one.
     assert (asked.json["attempts"], asked.json["response_status"]) == (1, 500)
     assert (await api.get(f"/webhooks/{hook}/deliveries")).json["data"] == [asked.json]
     [row] = await database.fetch("SELECT event_count, events::text FROM ledger_00.outbox")
@@ -136,7 +136,7 @@ async def test_nothing_is_sent_to_a_webhook_that_is_disabled(
         assert (refused.status, refused.code) == (409, "webhook-disabled")
     assert await footprint(database) == before
     await api.patch(f"/webhooks/{hook}", {"status": "active"})
-    # The key was left free.
+    # The key is free.
     assert (await api.post(path, key="again")).status == 202
 
 

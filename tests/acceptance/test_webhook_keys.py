@@ -83,7 +83,7 @@ async def test_a_repeated_request_gets_the_same_bytes_and_changes_nothing(
         answer = {name: value for name, value in first[key].json.items() if name != "secret"}
         assert known == {"state": "succeeded", "status": ask.status, "answer": answer}
     assert await traces(database) == before
-    # Without a key it happens again.
+    # Without a key the request is executed again.
     for ask in sent.values():
         assert (await api.post(ask.path, ask.body)).status == ask.status
     assert (await traces(database))["version"] == before["version"] + 2
@@ -115,7 +115,7 @@ async def test_a_key_for_another_request_is_refused_and_keeps_its_outcome(
             refused = await api.post(path, body, key=key)
             assert (refused.status, refused.code) == (422, "idempotency-key-reused"), (key, path)
             assert "Idempotent-Replayed" not in refused.headers
-    # One that has moved money is used up as well.
+    # A key of a transfer cannot be used for a webhook.
     for ask in sent.values():
         assert (await api.post(ask.path, ask.body, key="rent")).code == "idempotency-key-reused"
     assert await traces(database) == before
@@ -192,7 +192,7 @@ async def test_a_request_that_waits_too_long_for_its_key_is_in_progress(
         other = await api.post("/webhooks", _HOOK)
         assert (other.status, other.code) == (503, "overloaded")
     assert await row_count(database, "transferd.webhooks") == 0
-    # Again while the short deadline is too short for a busy machine.
+    # Repeated while a busy machine misses the short deadline.
     while (made := await api.post("/webhooks", _HOOK, key="hook")).status == 503:
         assert made.code == "overloaded"
     assert (made.status, "Idempotent-Replayed" in made.headers) == (201, False)

@@ -15,7 +15,7 @@ from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.webhooks import read_webhook
 
 _HOOK = {"url": "https://example.com/", "events": ["*"]}
-# As a version knows it that keeps one old secret only.
+# As written by a version that keeps only one old secret.
 _ROTATED_BY_THE_VERSION_BEFORE = (
     "UPDATE transferd.webhooks SET previous_secret = secret, secret = 'whsec_b2xk',"
     " previous_secret_until = now() + interval '1 day', updated_at = now()"
@@ -94,7 +94,7 @@ async def test_a_rotation_that_would_end_a_secret_early_is_refused(
         assert refused.json["free_at"] == rotations[0]["previous_secret_until"]
     assert await footprint(database) == before
     assert await stored(database, made["id"]) == row
-    # Replays go on, a new webhook has room, and so has this one when the first time is over.
+    # Replays and new webhooks still work, and this one when the first secret has expired.
     other = (await api.post("/webhooks", _HOOK)).json
     assert (await api.post(f"/webhooks/{other['id']}/rotate")).status == 200
     await ended(database, rotations[0]["previous_secret_until"])

@@ -97,7 +97,7 @@ async def test_a_secret_is_shown_only_in_the_answer_to_its_creation(
         await boss.get(f"{path}/deliveries"),
         await boss.patch(path, {"events": ["user.*"]}),
         await boss.get("/metrics"),
-        # What a key has led to may be read with a lesser scope.
+        # The outcome of a key can be read with a lesser scope.
         await boss.get("/idempotency-keys/hook"),
         await reader.get("/idempotency-keys/hook"),
         await reader.get("/idempotency-keys/rotation"),
@@ -203,7 +203,7 @@ async def test_a_webhook_of_one_wallet_needs_one_that_exists(api: Api, database:
     refused = await api.post("/webhooks", body, key="hook")
     assert (refused.status, refused.code) == (404, "wallet-not-found")
     assert NOBODY in refused.json["detail"]
-    # Nothing happened, not even to the key.
+    # It has no effect, and the key stays free.
     assert (await api.get("/idempotency-keys/hook")).code == "not-found"
     assert await row_count(database, "transferd.webhooks") == 0
     assert (await api.post("/webhooks", body | {"wallet_id": None}, key="hook")).status == 201

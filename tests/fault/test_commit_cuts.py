@@ -197,7 +197,7 @@ async def test_clients_do_not_notice_a_cut_of_a_whole_group(
     assert statuses(replies) == {201: 200}
     assert proxy.cuts == 5
     assert await transfers_of(database, *names) == dict.fromkeys(names, 1)
-    # 08003: the connection was there no more.
+    # 08003: the connection does not exist.
     assert counted(replicas, "transferd_group_retries_total", cause="08003") == 5
     assert await api.balance(bob) == 200
     assert await faults_in(database) == []
@@ -217,7 +217,7 @@ async def test_without_the_look_up_a_cut_commit_is_an_error(
     monkeypatch.setattr(group, "lock_and_look_up", blind)
     reply = await transfer(api, ada, bob)
     assert (reply.status, reply.code) == (500, "internal-error")
-    # Even so the tables let the money move only once: the repetition has the same id and key.
+    # The tables still refuse a second transfer: the repetition has the same id and key.
     assert await transfers_of(database, ada) == {ada: 1}
 
 
@@ -255,7 +255,7 @@ async def test_a_commit_that_lasts_longer_than_all_attempts_is_a_504(
     ada, bob = await api.wallet(100), await api.wallet()
     await _slow_commits(database, "ledger_00.transfers", seconds=2.4 * SLOWNESS)
     proxy.arm(Cut.IN_FLIGHT)
-    # The COMMIT that goes on holds the rows, so the repetition steps aside until it gives up.
+    # The running COMMIT holds the rows, so the repetition waits aside until its deadline.
     reply = await transfer(api, ada, bob)
     assert (reply.status, reply.code) == (504, "deadline-exceeded")
     await until(lambda: _has_happened(database, ada))

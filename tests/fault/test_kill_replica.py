@@ -86,7 +86,7 @@ async def test_a_replica_that_is_killed_under_load_loses_nothing_it_has_acknowle
     await load.assert_each_once(database)
     async with serving(database, tmp_path / "second.log") as second:
         api = await second.api()
-        # The claims that the killed one has left in Redis delay, and no more than that.
+        # Claims that the killed replica left in Redis only delay.
         await load.settle(api)
         assert load.unknown == set()
         await load.assert_each_once(database)
@@ -110,7 +110,7 @@ async def test_sigterm_under_load_answers_every_request_and_exits_with_0(
         assert replica.said("draining") is not None
         assert replica.said("stopped") is not None
         assert b"Traceback" not in replica.log.read_bytes()
-    # From the signal on: some were answered still, then connections were refused; never a 5xx.
+    # After the signal: answers, then refused connections, never a 5xx.
     assert set(load.statuses) == {201}
     assert load.acknowledged > before
     await load.assert_each_once(database)

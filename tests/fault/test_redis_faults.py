@@ -20,7 +20,7 @@ from transferd.devstack import RedisServer
 
 pytestmark = pytest.mark.needs_configuration("cache", why="Redis is what breaks")
 
-# So long that the breaker closes in no test.
+# So long that the breaker stays open in every test.
 _NEVER_S = 60.0
 
 
@@ -88,7 +88,7 @@ async def test_without_the_breaker_every_group_waits_for_a_hung_redis(
     redis.pause()
     started = time.monotonic()
     await pay_and_read(api, ada, bob, 3)
-    # Each waits for claim and refresh, and each read for its look-up, reservation and fill.
+    # Each transfer waits for claim and refresh, each read for look-up, reservation and fill.
     assert failed_calls(replicas) == 15
     assert time.monotonic() - started >= 15 * limits.redis_timeout_s
 
@@ -99,8 +99,8 @@ async def test_many_readers_share_one_timeout(replicas: Replicas, redis: RedisSe
     redis.pause()
     balances = await crowd(api.balance(wallets[n % 10]) for n in range(100))
     assert sorted(set(balances)) == list(range(1, 11))
-    # Each wait for Redis ends with a failed call: those that had been sent already waited, and not
-    # one reader after the other.
+    # Each wait for Redis is a failed call: calls in flight waited together,
+    # not one reader after the other.
     assert failed_calls(replicas) <= 2
 
 
@@ -120,7 +120,7 @@ async def test_no_request_waits_for_the_probe_of_a_hanging_redis(
     redis.pause()
     await api.transfer(ada, bob, 1)
     await asked.wait()
-    # Paid and read while the question waits for its time-out, the second failed call.
+    # Transfer and read while the probe waits for its timeout, the second failed call.
     await pay_and_read(api, ada, bob, 1)
     assert failed_calls(replicas) == 1
     await until(lambda: failed_calls(replicas) == 2)
@@ -185,7 +185,7 @@ async def test_a_snapshot_that_could_not_be_refreshed_is_old_for_its_short_life_
     client: Any = Redis.from_url(redis.url)
     lives_s = [await client.ttl(f"td:w:{id}") for id in (ada, bob)]
     await client.aclose()
-    # -2: it has ended already. Without a life of its own it would be -1.
+    # -2: it has expired already. Without an expiry it would be -1.
     lives_max_s = replicas.opened[0].parts.limits.snapshot_ttl_s
     assert all(life_s == -2 or 0 <= life_s <= lives_max_s for life_s in lives_s)
     assert (await api.get(f"/wallets/{ada}?min_version={written}")).json["balance"] == 99

@@ -82,7 +82,7 @@ async def test_replicas_come_and_go_and_no_client_notices(database: Database) ->
         for count in (3, 2, 1, 3):
             await whole.nginx.reload(whole.addresses[:count])
             await more(under_load, 30)
-        # These belong to no wallet and so go anywhere; the wallets of the load may have one home.
+        # These requests name no wallet, so they reach all replicas; the load may reach only one.
         for _ in range(40):
             assert (await whole.api.get("/currencies")).status == 200
         asked = {row["replica"] for row in whole.nginx.access_log()}

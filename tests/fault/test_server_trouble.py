@@ -102,6 +102,6 @@ async def test_a_new_limit_may_be_used_in_the_same_group(
     assert changed.status == 200
     assert sum(reply.status == 201 for reply in paid) >= 4
     assert router.backlog == 0
-    # Every group that was begun was written: none had to be halved.
+    # Every group was committed: none had to be halved.
     assert names.count("lock_and_look_up") == names.count("write_group")
     assert await faults_in(database) == []

@@ -97,7 +97,7 @@ async def test_answers_about_the_past_stay_the_same_while_a_replica_is_killed(
         await load.stop()
         await readers.stop()
         assert await readers.said.faults(api) == []
-        # Something was at stake: windows of one entry and more, all within the statement.
+        # There were windows with entries, all of them in the statement.
         told = sum(len(window) for *_, window in readers.said.windows)
         assert told > 200
         assert len(await entries(api, ada)) >= told

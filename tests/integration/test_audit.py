@@ -21,13 +21,13 @@ from transferd.ledger.store.errors import StoreError
 
 
 def ignore_progress(step: str, done: int, total: int) -> None:
-    """For audits whose progress is not the point."""
+    """Ignore progress."""
 
 
 async def audited(
     database: Database, limits: Limits | None = None, progress: Progress = ignore_progress
 ) -> list[Finding]:
-    """What the audit finds, as the service's own role."""
+    """The findings of an audit with the service's role."""
     async with Store(database.settings(), Limits(), connections=1) as opened:
         return await audit(opened, progress, limits)
 

@@ -35,14 +35,14 @@ Calls = list[asyncio.Task[Reply]]
 
 
 async def accepted(api: Api, source: str, destination: str, *, key: str) -> Reply:
-    """A transfer of 1, again while its short deadlines are too short for a busy machine."""
+    """A transfer of 1, repeated while a busy machine misses its short deadlines."""
     while (reply := await api.transfer(source, destination, 1, key=key)).status == 503:
         assert reply.code == "overloaded"
     return reply
 
 
 def begun(api: Api, source: str, destination: str, count: int) -> Calls:
-    """That many transfers of 1 on their way."""
+    """That many transfers of 1 in flight."""
     return [asyncio.create_task(api.transfer(source, destination, 1)) for _ in range(count)]
 
 
@@ -62,7 +62,7 @@ async def test_a_full_mailbox_refuses_with_retry_after(
         others = begun(api, bob, ada, 1)
         await arrived(replicas, 6)
     assert statuses(await asyncio.gather(*queued, *others)) == {201: 5}
-    # Nothing had happened, and the key is free.
+    # The request had no effect, and the key is free.
     assert await api.balance(ada) == 97
     assert (await api.transfer(ada, bob, 1, key=key)).status == 201
 
@@ -235,7 +235,7 @@ async def test_a_poisonous_command_is_isolated_and_its_neighbours_pass(
             assert secret not in reply.body
     assert counted(replicas, "transferd_errors_total", where="CommandPoisoned") == 2
     assert (await api.balance(ada), await api.balance(eve)) == (980, 990)
-    # The key was left free: once the fault is repaired, the same request passes.
+    # The key is free: without the fault, the same request succeeds.
     monkeypatch.undo()
     await database.fetch(
         "ALTER TABLE ledger_00.transfers DROP CONSTRAINT IF EXISTS transfers_amount_check1"
@@ -283,7 +283,7 @@ async def test_answers_do_not_depend_on_rendering_for_the_cache(
             raise failures.pop()
         return render(self, wallet)
 
-    # The money has moved when the snapshots for the cache are made.
+    # The snapshots for the cache are rendered after the commit.
     monkeypatch.setattr(Rendering, "wallet", wallet)
     first = await api.transfer(ada, bob, 1, key="rent")
     assert first.status == 201

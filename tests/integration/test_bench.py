@@ -18,7 +18,7 @@ _NAMES = {row.name for row in ROWS}
 
 
 async def output_of(module: str, *arguments: str) -> str:
-    """What a module prints; it must succeed."""
+    """The output of a module, which has to exit with 0."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
         stdout=asyncio.subprocess.PIPE,

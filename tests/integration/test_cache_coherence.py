@@ -162,7 +162,7 @@ async def test_min_version_is_right_with_any_content_of_the_cache(api: Api, redi
     reply = await api.get(f"/wallets/{ada}?min_version={written}")
     assert (reply.status, reply.json["version"]) == (200, written)
     assert reply.headers["X-Cache"] == "miss"
-    # That read has repaired the cache for everybody.
+    # That read has repaired the cache.
     assert await version_of(api, ada) == written
     early = await api.get(f"/wallets/{ada}?min_version={written + 1}")
     assert (early.code, early.json["version"]) == ("version-not-reached", written)

@@ -198,7 +198,7 @@ async def test_serve_wants_api_keys_unless_that_is_turned_off(database: Database
         api = Api(session, command.url)
         assert (await api.post("/users", {})).code == "unauthenticated"
         assert (await ApiWithKey(api, token).post("/users", {})).status == 201
-        # Nothing that is printed or logged has the token.
+        # Neither output nor log has the token.
         assert token not in command.output
 
 

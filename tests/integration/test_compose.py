@@ -73,7 +73,7 @@ def test_every_service_has_limits_a_health_check_and_few_rights(services: dict[s
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["read_only"] is True, name
-        # A job that ends has no health.
+        # A job that ends needs no health check.
         assert ("healthcheck" in service) is (name != "migrate"), name
         assert service["image"].rpartition(":")[2][0].isdigit() or ":v" in service["image"], name
         if "build" not in service and not service["image"].startswith("transferd"):

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.needs_configuration(
 
 
 async def story(apis: list[Api]) -> dict[str, int]:
-    """Everything that can race, over all replicas; the balances at the end."""
+    """Races of all kinds over all replicas; the balances at the end."""
     first, last = apis[0], apis[-1]
     ada, bob = await first.wallet(100), await first.wallet()
     spent = await crowd(apis[n % len(apis)].transfer(ada, bob, 1) for n in range(150))
@@ -62,7 +62,7 @@ async def story(apis: list[Api]) -> dict[str, int]:
     }
 
 
-# What PostgreSQL says to a transaction that others have overtaken, each time.
+# Raises a serialization failure in every serializable transaction.
 _CONFLICT = """
 CREATE FUNCTION conflict() RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
@@ -72,7 +72,7 @@ BEGIN
     RETURN current_setting('transaction_isolation');
 END $$"""
 
-# Each also on a database that isolates its transactions more.
+# Each is also tested at the isolation level serializable.
 _TOLD = {name: each for name, each in CONFIGURATIONS.items() if name != "serializable"} | {
     "tight-gate": Configuration(limits={"backlog_high": 8, "backlog_low": 4})
 }
@@ -82,7 +82,7 @@ _TOLD = {name: each for name, each in CONFIGURATIONS.items() if name != "seriali
 async def configured(
     request: pytest.FixtureRequest, servers: Servers, tmp_path: Path
 ) -> AsyncIterator[Database]:
-    """A database that is used in such a configuration."""
+    """A database in this configuration."""
     own = replace(servers, configuration=_TOLD[request.param])
     await own.start_pooler(tmp_path)
     database_name, redis_number = await own.new_database()

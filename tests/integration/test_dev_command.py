@@ -63,7 +63,7 @@ def entries(directory: Path) -> list[Path]:
 
 
 async def stopped(command: Command, number: signal.Signals) -> list[Process]:
-    """Signal it and check that it ends well; the processes that it had consisted of."""
+    """Signal it and check its exit; the processes that it had."""
     processes = command.processes()
     command.send(number)
     assert await command.end() == 0, command.output
@@ -72,7 +72,7 @@ async def stopped(command: Command, number: signal.Signals) -> list[Process]:
     return processes
 
 
-# A whole life
+# Start, use and stop
 
 
 async def test_everything_starts_serves_and_stops(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ async def test_an_ephemeral_run_leaves_no_directory(tmp_path: Path) -> None:
     assert entries(tmp_path) == []
 
 
-# A stop at another time
+# Stops at other moments
 
 
 @pytest.mark.parametrize(
@@ -202,7 +202,7 @@ async def test_a_server_that_ends_stops_everything(tmp_path: Path, server: str) 
     assert working_in(tmp_path) == []
 
 
-# Other parts
+# Options
 
 
 async def test_demo_creates_example_data(tmp_path: Path, database: Database) -> None:
@@ -338,7 +338,7 @@ async def test_without_rabbitmq_events_are_delivered_also_after_a_restart(
         assert len(receiver.received) == 3
 
 
-# What cannot be had
+# Errors at the start
 
 
 @pytest.mark.parametrize("chosen_by", ["option", "variable"])

@@ -16,7 +16,7 @@ from tests.support.pressure import crowd, statuses
 from tests.support.truth import faults_in
 from transferd.devstack.ports import free_port
 
-# Headers that differ from one answer to the next, whoever gives it, or belong to a connection.
+# Headers that differ between answers, or belong to a connection.
 VOLATILE = {"connection", "date", "x-request-id", "traceparent"}
 
 Front = Callable[..., AbstractAsyncContextManager[tuple[Api, FaultyFront]]]

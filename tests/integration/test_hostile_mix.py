@@ -20,7 +20,7 @@ from tests.support.truth import faults_in
 from tests.support.waiting import until
 from transferd.devstack.ports import free_port
 
-# The first storms fill caches, pools and the allocator; a leak goes on. Five KiB left by each small
+# The first storms fill caches, pools and the allocator; a leak continues. Five KiB per small
 # request, or one large body in five, would exceed the limit.
 _SMALL, _LARGE_ONES = 420, 20
 _STORMS_MAX = 5
@@ -52,7 +52,7 @@ class Storm:
         ]
 
     async def blow(self, pid: int) -> int:
-        """All of it once, mixed; the memory that the process has taken after it."""
+        """Every kind of request once, mixed; the resident memory afterwards."""
 
         async def ask(kind: Callable[[], Awaitable[int]]) -> None:
             self.statuses[await kind()] += 1
@@ -102,7 +102,7 @@ class Storm:
 
 
 async def counts(api: Api) -> dict[str, float]:
-    """What could have been left behind, by the metrics of the replica."""
+    """The metrics of the replica that show leftovers."""
     text = (await api.get("/metrics")).body.decode()
     names = ("connections", "backlog_envelopes", "live_actors", "mailbox_envelopes")
     return {

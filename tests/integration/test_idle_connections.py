@@ -41,7 +41,7 @@ def many_files() -> Iterator[None]:
 
 @contextmanager
 def idle_connections(port: int) -> Iterator[None]:
-    """Each has asked once, as a client of a pool has; nothing is sent any more."""
+    """Each has sent one request, like a client of a pool, and then nothing."""
     opened: list[socket.socket] = []
     try:
         while len(opened) < _CONNECTIONS:
@@ -58,7 +58,7 @@ def idle_connections(port: int) -> Iterator[None]:
 
 
 async def open_connections(api: Api, address: str) -> int:
-    """Of the replica, without the one that asks."""
+    """The connections of the replica, except this one."""
     async with api.session.get(f"http://{address}/metrics") as response:
         match = re.search(r"^transferd_connections (\S+)$", await response.text(), re.MULTILINE)
     assert match is not None
@@ -99,12 +99,12 @@ async def test_ten_thousand_idle_connections_cost_memory_once_and_slow_no_reques
             assert (peaks[-1] - before) / _CONNECTIONS < bytes_max
             if port == direct:
                 assert await open_connections(api, address) >= _CONNECTIONS
-            # The others do not notice.
+            # Other clients are as fast as before.
             await until(is_as_quick_as_ever)
             await asyncio.to_thread(opening.__exit__, None, None, None)
-            # The few that stay are those that Nginx keeps for two seconds.
+            # Nginx keeps a few connections for two seconds.
             await until(lambda: _are_gone(api, address))
-        # What the first round took serves the second one as well.
+        # The second round reuses the memory of the first.
         assert peaks[1] < peaks[0] * 1.1
 
 

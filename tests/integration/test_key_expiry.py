@@ -53,7 +53,7 @@ async def test_a_time_that_cannot_be_kept_makes_no_key(
             assert await listed(database) == []
 
 
-# An earlier version has stored infinity for the largest time; the others an operator may write.
+# An earlier version stored infinity for the largest time; an operator may write the others.
 @pytest.mark.parametrize(
     ("stored", "is_good", "shown"),
     [

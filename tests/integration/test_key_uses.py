@@ -43,13 +43,13 @@ async def store(database: Database) -> AsyncIterator[Store]:
 
 
 async def last_uses(database: Database) -> dict[str, datetime | None]:
-    """Of each key when it was used last, as far as that is stored."""
+    """The stored time of the last use of each key."""
     rows = await database.fetch("SELECT id, last_used_at FROM transferd.api_keys ORDER BY id")
     return {row["id"]: row["last_used_at"] for row in rows}
 
 
 async def statements(database: Database) -> int:
-    """How many statements have changed keys since they were counted."""
+    """How many statements have changed keys since the last count."""
     return len(await database.fetch("SELECT FROM updates"))
 
 
@@ -96,7 +96,7 @@ async def test_many_uses_of_many_keys_are_one_statement(database: Database, stor
     assert await uses.write_once() == 20
     assert await statements(database) == 1
     assert await last_uses(database) == dict.fromkeys(sorted(names), _NOW + timedelta(seconds=9))
-    # Where nothing was used there is nothing to say.
+    # Without uses nothing is written.
     assert await uses.write_once() == 0
     assert await statements(database) == 1
 
@@ -177,7 +177,7 @@ async def revoke(store: Store, *names: str) -> None:
 async def test_a_writer_that_waits_for_a_key_locks_no_later_one(
     database: Database, store: Store, change: Callable[..., Coroutine[None, None, None]]
 ) -> None:
-    # In this order they are in the table, and are named; else two could wait for each other.
+    # Rows are locked in this order; otherwise two writers could deadlock.
     for name in ("later", "first"):
         await api_key(database, name, "admin")
     async with held(database, _HOLD_FIRST):
@@ -241,7 +241,7 @@ async def test_a_replica_that_stops_bounds_its_wait_for_the_last_write(
     uses = KeyUses(store, Limits(key_uses_last_write_s=0.05), Facts(told.append))
     running = asyncio.create_task(uses.run())
     uses.note("used", _NOW)
-    # A task that has not begun would end without a word.
+    # A task that has not begun would be cancelled before its first line.
     await asyncio.sleep(0)
     async with held(database, _HOLD_KEYS):
         running.cancel()

@@ -35,7 +35,7 @@ async def command(database: Database, *arguments: str) -> Result:
 
 
 async def created(database: Database, *arguments: str) -> dict[str, Any]:
-    """What `create --json` says of a new key."""
+    """The output of `create --json`."""
     result = await command(database, "create", "--json", *arguments)
     assert (result.exit_code, result.stderr) == (0, ""), result.output
     [line] = result.stdout.splitlines()
@@ -44,14 +44,14 @@ async def created(database: Database, *arguments: str) -> dict[str, Any]:
 
 
 async def listed(database: Database, *arguments: str) -> list[dict[str, Any]]:
-    """What `list --json` shows."""
+    """The output of `list --json`."""
     result = await command(database, "list", "--json", *arguments)
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 async def everything_stored(database: Database) -> str:
-    """All that the database knows of keys and clients, as text."""
+    """All rows of keys and clients, as text."""
     rows = await database.fetch(
         "SELECT k::text AS stored FROM transferd.api_keys k"
         " UNION ALL SELECT c::text FROM transferd.clients c"
@@ -192,7 +192,7 @@ async def test_another_spelling_of_a_clients_name_is_refused(
         assert result.stderr.startswith(f"Error: there is a client {there!a} already, which ")
         assert result.stderr.count("\n") == 1
     assert await everything_stored(database) == before
-    # The name as it is goes on being good, and so are names that only look alike.
+    # The exact name is still accepted, and so are names that only look alike.
     again = await created(database, "--client", there, "--scope", "admin")
     assert again["id"] != key["id"]
     assert (await created(database, "--client", "shор", "--scope", "admin"))["client_is_new"]  # noqa: RUF001
@@ -374,7 +374,7 @@ async def test_an_unknown_id_is_one_line_and_the_others_are_revoked(database: Da
     assert result.stdout.startswith(f"{id} is revoked")
     [shown] = await listed(database)
     assert shown["revoked_at"] is not None
-    # Nothing but ids: what looks like a pattern chooses nothing.
+    # Ids only: a pattern selects nothing.
     assert (await command(database, "revoke", "%")).exit_code == 1
     assert (await command(database, "revoke")).exit_code == 2
 

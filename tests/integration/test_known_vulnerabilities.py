@@ -23,7 +23,7 @@ _LEAK: dict[str, Any] = {
 
 @asynccontextmanager
 async def database_of_vulnerabilities(weak: str) -> AsyncIterator[tuple[str, set[str]]]:
-    """Speaks as https://google.github.io/osv.dev/post-v1-query/ says; whom it was asked about."""
+    """The API of https://google.github.io/osv.dev/post-v1-query/; the packages in its requests."""
     asked: set[str] = set()
 
     async def query(request: web.Request) -> web.Response:
@@ -38,7 +38,7 @@ async def database_of_vulnerabilities(weak: str) -> AsyncIterator[tuple[str, set
 
 
 async def audit(url: str, cache: Path) -> tuple[int, str]:
-    """Exit code and all that was printed."""
+    """Exit code and output."""
     return await ran(
         *(ROOT / ".ci" / "audit", Path(sys.executable).parent),
         PIP_AUDIT_VULNERABILITY_SERVICE="osv",

@@ -57,7 +57,7 @@ async def test_ctrl_c_audits_the_run_and_leaves_no_process(tmp_path: Path) -> No
         started = command.processes()
         [locust] = [each for each in started if each.parent == command.pid and is_locust(each.pid)]
         for pid in (locust.pid, command.pid):
-            # As a terminal does it: to both.
+            # To both processes, as a terminal does.
             os.kill(pid, signal.SIGINT)
         code = await command.end()
     assert code == 0, command.output

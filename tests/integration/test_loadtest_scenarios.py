@@ -45,7 +45,7 @@ async def loaded(database: Database, scenario: str, *arguments: str) -> LoadTest
 
 
 async def in_the_ledger(database: Database, condition: str = "true") -> int:
-    """Transfers but those that filled the wallets."""
+    """Transfers except the initial balances."""
     [row] = await database.fetch(
         "SELECT count(*) FROM ledger_00.transfers AS t"
         " JOIN ledger_00.wallets AS source ON source.id = t.source_wallet_id"
@@ -55,7 +55,7 @@ async def in_the_ledger(database: Database, condition: str = "true") -> int:
 
 
 async def wallets_in(database: Database) -> int:
-    """But those that filled the others."""
+    """Wallets except funding wallets."""
     [row] = await database.fetch("SELECT count(*) FROM ledger_00.wallets WHERE NOT funding")
     return int(row["count"])
 
@@ -77,7 +77,7 @@ async def test_uniform_spreads_payments_over_all_wallets(database: Database) -> 
     [row] = await database.fetch(
         "SELECT count(DISTINCT source_wallet_id) AS payers FROM ledger_00.transfers"
     )
-    # As many as so many payments by chance have.
+    # The expected number of distinct payers of so many random payments.
     assert row["payers"] > _WALLETS * (1 - (1 - 1 / _WALLETS) ** paid) * 0.8
 
 
@@ -164,11 +164,11 @@ async def test_a_ramp_ends_where_a_service_level_is_broken(database: Database) -
     async with topology(database, 2) as whole:
         test = await locust(
             *("--shape", "ramp", *run_time(20), "--users", "800", "--think", "0.02"),
-            # Far above what this machine answers 40 users in, far below what 800 wait.
+            # Far above the latency with 40 users on this machine, far below that with 800.
             *("--wallets", "100", "--p95", f"{400 * SLOWNESS:.0f}", "--p99", "120000"),
             host=whole.nginx.url,
         )
     assert test.code == 0, test.output[-5_000:]
     assert re.search(r"broke at \d+ users", test.line), test.line
-    # It did not go on to the end.
+    # It ended early.
     assert test.verdict["seconds"] < run_s(20) * 0.9

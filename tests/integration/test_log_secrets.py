@@ -78,7 +78,7 @@ async def test_no_log_line_has_a_secret_and_each_has_the_request_id(
         key = f"{HUSH}key"
         posted = await api.post("/transfers", body, key=key, headers=TRACED)
         assert posted.status == 201
-        # Refused, turned away, reused, unreadable, unauthenticated: each has its line.
+        # Refused, rate-limited, reused, unreadable, unauthenticated: each has a line.
         refused = body | {"source_wallet_id": destination, "destination_wallet_id": source}
         assert (await api.post("/transfers", refused, key=f"{key}2")).status == 422
         assert (await api.post("/transfers", refused, key=key)).status == 422

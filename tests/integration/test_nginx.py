@@ -50,7 +50,7 @@ async def front(replicas: Replicas) -> AsyncIterator[Front]:
 
 
 async def replicas_that_answered(nginx: Nginx, path: str, requests: int) -> Counter[str]:
-    """How many requests for the path each replica answered, once that many are logged."""
+    """How many requests for the path each replica answered, after that many are logged."""
 
     def rows() -> list[str]:
         return [row["replica"] for row in nginx.access_log() if row["path"] == path]
@@ -59,7 +59,7 @@ async def replicas_that_answered(nginx: Nginx, path: str, requests: int) -> Coun
     return Counter(rows())
 
 
-# Where a request goes
+# Routing
 
 
 async def test_a_wallet_always_reaches_the_same_replica(front: Front) -> None:
@@ -112,7 +112,7 @@ async def test_other_requests_are_spread_over_all_replicas(front: Front) -> None
     assert len(await replicas_that_answered(nginx, "/currencies", 30)) == 3
 
 
-# Too often
+# Rate limits
 
 
 async def test_payments_above_the_rate_of_an_address_get_429(front: Front) -> None:
@@ -148,7 +148,7 @@ async def test_payments_above_the_rate_of_an_api_key_get_429_and_other_keys_do_n
     assert Counter([await pay("yours")]) == {401: 1}
 
 
-# What Nginx answers itself
+# Answers of Nginx itself
 
 
 async def test_paths_for_operators_are_not_public(front: Front, subtests: pytest.Subtests) -> None:
@@ -171,7 +171,7 @@ async def test_a_body_that_is_too_large_is_a_problem_that_names_the_limit(front:
         body, named = b" " * (limit + 1), {"X-Request-Id": "mine"}
         ours = await api.call("POST", path, raw=body, key="large", headers=named)
         assert (ours.status, ours.code, ours.json["bytes_max"]) == (413, "body-too-large", limit)
-        # A replica says the same.
+        # A replica has the same answer.
         theirs = await front.apis[0].call("POST", path, raw=body, key="large", headers=named)
         assert theirs.json == ours.json
 
@@ -229,7 +229,7 @@ def test_body_sizes_and_timeouts_of_nginx_are_those_of_the_limits() -> None:
     for setting in ("proxy_read_timeout", "proxy_send_timeout", "proxy_next_upstream_timeout"):
         assert f"    {setting} {limits.nginx_timeout_s:g}s;" in text
     assert text.count(f"keepalive_timeout {limits.nginx_keepalive_s:g}s;") == 2
-    # Slow clients have the same times at either door.
+    # Timeouts for slow clients are the same in Nginx and in the service.
     for line in (
         f"client_header_timeout {limits.head_wait_s:g}s;",
         f"client_body_timeout {limits.body_wait_s:g}s;",

@@ -37,7 +37,7 @@ def port_of(api: Api) -> int:
 async def asked(
     port: int, *lines: str, path: str = "/transfers", method: str = "POST", body: str = "{}"
 ) -> Ending:
-    """The answer to a request with these lines in its head, to the letter."""
+    """The answer to a request with exactly these lines in its head."""
     head = [
         f"{method} {path} HTTP/1.1",
         *("Host: a", "Connection: close", "Content-Type: application/json"),
@@ -167,7 +167,7 @@ async def test_nginx_counts_a_payment_in_every_spelling_of_its_address(
 
 @pytest.fixture(params=["replica", "nginx"])
 async def door(request: pytest.FixtureRequest, replicas: Replicas) -> AsyncIterator[int]:
-    """Where requests go to: a replica without keys, or the Nginx before it."""
+    """The port for requests: of a replica without API keys, or of the Nginx before it."""
     api = await replicas.start()
     if request.param == "replica":
         yield port_of(api)
@@ -275,7 +275,7 @@ async def test_several_lines_of_a_condition_are_one_list_or_none(replicas: Repli
     lines = ['If-Match: "w7"', 'If-Match: "w0"']
     request = {"path": f"/wallets/{ada}", "method": "PATCH", "body": '{"metadata":{"a":1}}'}
     async with running_nginx([urlsplit(api.url).netloc]) as nginx:
-        # Nginx takes no second line of it. That is its own, and no way around a condition.
+        # Nginx refuses a second line of this header. No condition can be bypassed that way.
         refused = await asked(nginx.port, *lines, **request)
         assert (status_of(refused), refused.code) == (400, "malformed-request")
         assert status_of(await asked(port_of(api), *lines, **request)) == 200

@@ -42,7 +42,7 @@ from transferd.worker import Worker
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 KEY = "a-key-that-nobody-else-has"
 TRACE = "4b" * 16
-# What Prometheus 3 sends with each scrape.
+# The header Accept of Prometheus 3.
 ACCEPT = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
     "application/openmetrics-text;version=0.0.1;q=0.5,"
@@ -60,7 +60,7 @@ async def metrics_of_worker(worker: Worker) -> str:
 
 
 async def busy_service(database: Database, replicas: Replicas, workers: Workers) -> tuple[str, str]:
-    """What a replica and a worker export after some traffic, with a letter that died."""
+    """The metrics of a replica and a worker after some traffic and one dead letter."""
     worker = await workers.start()
     api = await replicas.start()
     async with receiving() as receiver:
@@ -80,7 +80,7 @@ async def busy_service(database: Database, replicas: Replicas, workers: Workers)
 
 
 def expressions() -> list[str]:
-    """Everything that rules and dashboards ask of Prometheus."""
+    """Every expression of rules and dashboards."""
     asked = [query for dashboard in dashboards().values() for query in queries(dashboard)]
     return [rule["expr"] for rule in rules()] + asked
 
@@ -139,7 +139,7 @@ async def test_prometheus_gets_openmetrics_with_the_traces_of_a_replica_and_a_wo
         assert (await api.post("/transfers", body, key="k", headers=traced)).status == 201
 
         async def shown(url: str) -> dict[str, set[str]]:
-            """The traces that the times of each histogram lead to."""
+            """The traces of the exemplars of each histogram."""
             async with api.session.get(f"{url}/metrics", headers={"Accept": ACCEPT}) as reply:
                 kind = reply.headers["Content-Type"]
                 text = await reply.text()

@@ -20,7 +20,7 @@ from tests.support.pressure import counted
 from tests.support.raw_http import Ending, head, post, until_ended
 from tests.support.waiting import until
 
-# What must never be carried out: it hides in the body of the request before it.
+# A request that must not be executed: it is hidden in the body of another.
 _BODY = b'{"name":"Eve"}'
 _HIDDEN = post("/users", len(_BODY), Idempotency_Key="hidden", Connection="close") + _BODY
 _POST = "POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -48,7 +48,7 @@ def framed(lines: str, body: bytes) -> bytes:
 
 
 def chunked(body: bytes) -> bytes:
-    """The whole of it in one chunk, and the end."""
+    """The body as one chunk, and the last chunk."""
     return b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
 
 
@@ -180,7 +180,7 @@ async def test_a_compression_bomb_is_not_decompressed(
         for path in ("/users", "/transfers"):
             ending = await until_ended(port, post(path, len(raw), **packed) + raw)
             assert ending.code in {code, "unsupported-media-type"}
-    # Packed on the way instead (Transfer-Encoding), it is no JSON, or no request to Nginx.
+    # With Transfer-Encoding instead, it is no JSON, and Nginx refuses the request.
     way = f"{_POST}{_ENDS}Transfer-Encoding: gzip, chunked\r\n\r\n".encode() + chunked(small)
     assert (await until_ended(port, way)).code in {"malformed-json", "malformed-request"}
     assert resident_bytes(os.getpid()) - before < 16 * 2**20

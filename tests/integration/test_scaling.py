@@ -65,7 +65,7 @@ async def test_a_number_that_makes_no_sense_is_refused_in_one_line(count: str) -
 
 
 async def found(tmp_path: Path, **environment: str) -> tuple[int, str, list[str]]:
-    """What Nginx is started for, with names that the network knows."""
+    """The replicas that Nginx is started with, by the names in the network."""
     tool(tmp_path, "getent", GETENT)
     tool(tmp_path, "nginx", "#!/bin/sh\n")
     code, output = await ran(

@@ -92,7 +92,7 @@ async def test_a_wallet_that_stays_locked_is_given_up_before_the_deadline_and_al
         path = f"/wallets/{ada}?at={text_of(now)}"
         asked = [asyncio.create_task(api.get(path)) for _ in range(20)]
         await until_sessions_wait(database, 1)
-        # Meanwhile others are read and written as ever, also at an instant.
+        # Other wallets are read and written meanwhile, also at an instant.
         assert (await at(api, bob, now)).json["balance"] == 100
         assert (await api.transfer(bob, cy, 1)).status == 201
         assert await api.balance(ada) == 100
@@ -100,7 +100,7 @@ async def test_a_wallet_that_stays_locked_is_given_up_before_the_deadline_and_al
             assert (reply.status, reply.code) == (503, "overloaded")
             assert reply.headers["Retry-After"] == "1"
     assert (await at(api, ada, now)).json["balance"] == 100
-    # Nothing is left of the lock that was given up.
+    # The abandoned lock is released.
     assert (await api.transfer(ada, cy, 1)).status == 201
 
 
@@ -154,7 +154,7 @@ async def test_an_instant_in_the_future_is_refused_with_the_time_of_the_clock(
         [error] = refused.json["errors"]
         assert (error["pointer"], error["code"]) == (pointer, "in_the_future")
         assert before < time_of(refused.json["now"]) < after
-        # The time that it names can be asked for at once.
+        # The time in the problem is a valid instant at once.
         name = pointer[1:]
         now = refused.json["now"]
         again = await api.get(f"{path.partition('?')[0]}?{name}={now}")
@@ -184,7 +184,7 @@ async def test_times_of_a_wallet_do_not_decrease_when_the_clock_is_set_back(
     frozen = (await api.post(f"/wallets/{ada}/freeze")).json
     assert {time_of(paid["created_at"]), time_of(frozen["updated_at"])} == {ahead}
     assert (await at(api, ada, ahead)).body == before.body
-    # Its partner has moved on with it, and the instant is as settled there.
+    # The other wallet has the later time too, so the instant is settled there as well.
     assert (await at(api, bob, ahead)).json["version"] == 0
     assert (await api.get(f"/wallets/{bob}")).json["updated_at"] == text_of(ahead)
     beyond = await at(api, ada, ahead + timedelta(microseconds=1))
@@ -202,7 +202,7 @@ async def test_changes_of_one_moment_are_before_or_after_an_instant_together(api
         then = await at(api, ada, instant)
         earlier = [entry for entry in whole if entry["created_at"] < instant]
         if not earlier:
-            # The wallet itself is of that moment.
+            # The wallet was created at that moment.
             assert then.code == "wallet-not-found"
             continue
         newest = earlier[0]
@@ -278,7 +278,7 @@ async def test_an_answer_about_an_instant_has_only_fields_with_a_history(api: Ap
         {**answers["PastWallet"], "components": document["components"]}, then.json
     )
     assert set(answers["PastWallet"]["required"]) == set(then.json)
-    # Read as a wallet of now it would lack something.
+    # As a current wallet it would lack metadata.
     assert set(answers["Wallet"]["required"]) == set(frozen)
     assert then.json["status"] == "active"
     assert (await api.get(f"/wallets/{ada}")).json["metadata"] == {"name": "eve"}

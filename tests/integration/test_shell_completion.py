@@ -10,7 +10,7 @@ from tests.support.project import README
 from transferd.cli import main
 
 PATH = os.pathsep.join((str(TRANSFERD.parent), os.environ["PATH"]))
-# How a script begins that is for this shell.
+# The first line of the script for each shell.
 FIRST_LINE = {
     "bash": "_transferd_completion() {",
     "zsh": "#compdef transferd",
@@ -19,7 +19,7 @@ FIRST_LINE = {
 
 
 def line_for(shell: str) -> str:
-    """The line that the README names for the shell."""
+    """The line of README.md for the shell."""
     [line] = re.findall(rf"^.*_TRANSFERD_COMPLETE={shell}_source.*$", README.read_text(), re.M)
     return str(line)
 

@@ -33,7 +33,7 @@ _LONG_S = 4 * _LATE_S
 
 
 class Payer:
-    """Pays all the time, over one connection, until the block ends; each payment must pass."""
+    """Pays continuously over one connection until the block ends; each payment must succeed."""
 
     def __init__(self, api: Api, source: str, destination: str) -> None:
         self.took_s: list[float] = []
@@ -66,7 +66,7 @@ def port_of(api: Api) -> int:
 
 
 def connections(replicas: Replicas) -> int:
-    """Of clients, as the replica counts them."""
+    """The client connections that the replica counts."""
     return int(counted(replicas, "transferd_connections"))
 
 
@@ -104,7 +104,7 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
         "half a head after an answer": (
             head("GET", "/healthz") + b"GET /hea",
             b"",
-            # That piece came with the request before it, so it counts as the time between two.
+            # This piece came with the request before it, so the idle timeout applies.
             idle_s,
             [200],
         ),
@@ -119,7 +119,7 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
             assert ending.code == "malformed-json"
             assert f"did not arrive within {_SHORT.body_wait_s:g} s".encode() in ending.answer
     await payer.stop(linger_s)
-    # The one of the client that pays is open, and it will be idle.
+    # The connection of the paying client stays open and becomes idle.
     await until(lambda: connections(replicas) == 0)
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
     assert replicas.opened[0].parts.router.backlog == 0
@@ -129,7 +129,7 @@ async def test_a_replica_does_not_wait_for_a_client_that_does_not_read(replicas:
     api = await replicas.start(_SHORT)
     ada, bob = await api.wallet(10_000), await api.wallet()
     payer = Payer(api, ada, bob)
-    # More than all the buffers on the way can hold, in one pipeline.
+    # More pipelined answers than all buffers hold.
     asked = head("GET", "/docs/swagger-ui-bundle.js") * 20
     with closing(deaf(port_of(api), asked)), closing(deaf(port_of(api), asked)):
         await until(lambda: connections(replicas) >= 3)
@@ -180,7 +180,7 @@ async def test_one_connection_too_many_is_closed_and_the_others_are_served(
 
 
 async def active(nginx: Nginx, session: aiohttp.ClientSession) -> int:
-    """Connections of clients that Nginx has, but for the one that asks."""
+    """The client connections of Nginx, except this one."""
     async with session.get(f"http://127.0.0.1:{nginx.status_port}/stub_status") as response:
         match = re.match(r"Active connections: (\d+)", await response.text())
     assert match is not None
@@ -200,7 +200,7 @@ async def test_requests_of_one_address_above_the_limit_in_flight_are_refused(
         opened = []
 
         async def is_refused() -> bool:
-            # One more that does not end, until there is no place left.
+            # One more slow request, until the limit is reached.
             _, writer = await asyncio.open_connection("127.0.0.1", nginx.port)
             writer.write(post("/users", _BODY) + b"{")
             opened.append(writer)

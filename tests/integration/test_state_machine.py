@@ -30,7 +30,7 @@ STRANGER = "01890000-0000-7000-8000-000000000000"
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """One example: wallets of its own, and everything that may happen to them."""
+    """One example: its own wallets and random requests about them."""
 
     live: ClassVar[Live]
     wallets: Bundle[str] = Bundle("wallets")
@@ -200,7 +200,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert reply.status == 200, reply
             self.model.set_status(wallet, verb)
 
-    # One is enough: nothing more happens to a closed wallet.
+    # One closed wallet is enough: it cannot change any more.
     @precondition(lambda self: not self.model.closed)
     @rule(wallet=wallets)
     def empty_and_close(self, wallet: str) -> None:
@@ -221,7 +221,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert reply.status == 200, reply
             self.model.set_limit(wallet, limit)
 
-    # Repetitions: nothing moves
+    # Repetitions
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), redis_forgets=st.booleans())
@@ -243,7 +243,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert (reply.status, reply.code) == (422, "idempotency-key-reused")
         self.touched |= set(self.model.wallets)
 
-    # Looking back
+    # The past
 
     @rule(wallet=wallets, data=st.data())
     def look_back(self, wallet: str, data: st.DataObject) -> None:

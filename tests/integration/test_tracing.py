@@ -139,7 +139,7 @@ async def test_a_group_links_to_each_request_that_it_served(
     assert len({trace for trace, _ in requests}) == 12
     outcomes = sorted(s.attributes["transferd.outcome"] for s in requests.values())
     assert outcomes == ["insufficient-funds"] * 10 + ["ok"] * 2
-    # A refusal is an answer of the business, no error.
+    # A refusal is not an error.
     assert not any(span.is_error for span in requests.values())
 
 
@@ -199,7 +199,7 @@ async def test_without_the_collector_spans_are_lost_and_requests_are_not(
 
 
 async def test_an_unreachable_collector_does_not_delay_the_stop(database: Database) -> None:
-    # Nothing waits that long: the test would be given up before.
+    # Longer than the timeout of the test.
     limits = replace(QUICK, trace_flush_s=0.1, trace_export_timeout_s=patient_s(60.0))
     settings = database.settings(tracing="on", tracing_endpoint=NOBODY)
     async with open_replica(settings, limits, drain_linger_s=0.0) as replica:
@@ -224,7 +224,7 @@ async def serve():
                 assert reply.status == 200
 
 asyncio.run(serve())
-# The client of Redis looks for the metrics of OpenTelemetry by itself, wherever it is installed.
+# The client of Redis imports the metrics of OpenTelemetry if it is installed.
 ours = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "opentelemetry.proto")
 assert not [name for name in sys.modules if name.startswith(ours)]
 assert "transferd.observability.tracing" not in sys.modules

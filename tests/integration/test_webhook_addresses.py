@@ -208,7 +208,7 @@ async def test_an_unknown_host_name_is_a_failure() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "rebound.example"])
 @pytest.mark.parametrize("is_guarded", [True, False])
 async def test_no_socket_is_opened_for_a_private_address(host: str, is_guarded: bool) -> None:
-    """The last line of defence, with neither the URL nor the name checked before."""
+    """The check at connect, without the checks of the URL and the name."""
     guard = Guard(())
     connector = aiohttp.TCPConnector(
         resolver=Names({"rebound.example": ["127.0.0.1"]}),

@@ -161,7 +161,7 @@ async def test_a_failed_migration_changes_nothing(database: Database) -> None:
     assert await bring_up(database) == []
 
 
-# From the version before
+# Upgrades
 
 WEBHOOKS_KEEP_PROMISES = "0003_webhooks.sql"
 HOOK = "019a0000-0000-7000-8000-00000000000a"
@@ -213,7 +213,7 @@ async def test_rotated_secrets_still_sign_after_an_upgrade(
     assert await signing(blank, HOOK) == ["whsec_b", "whsec_a"]
     assert await signing(blank, IDLE_HOOK) == ["whsec_d"]
     assert await signing(blank, NEW_HOOK) == ["whsec_e"]
-    # A replica of the version before, which goes on for a while, forgets what the database keeps.
+    # A replica of the version before still runs and does not write the new column.
     await blank.fetch(
         "UPDATE transferd.webhooks SET previous_secret = secret, secret = 'whsec_new',"
         " previous_secret_until = now() + interval '1 day'"
@@ -325,7 +325,7 @@ async def test_the_service_cannot_rewrite_history(
         with subtests.test(sql=sql):
             with pytest.raises(asyncpg.InsufficientPrivilegeError):
                 await as_service(database, sql)
-            # It is the privilege that is missing: the statement itself is a good one.
+            # Only the privilege is missing: the superuser can execute the statement.
             await database.fetch(sql)
 
 
