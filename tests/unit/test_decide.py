@@ -1,4 +1,4 @@
-"""What becomes of transfers and reversals: a row per reason, in the order of the contract."""
+"""Decisions about transfers and reversals: a row per reason, in the order of the contract."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -151,7 +151,7 @@ def name(row: Row) -> str:
 
 
 def pairs(rows: tuple[Row, ...]) -> list[tuple[Row, Row]]:
-    """Each two violations that are found by different steps, the earlier step first."""
+    """Every pair of violations found by different steps, the earlier step first."""
     return [(one, two) for one, two in combinations(rows, 2) if one.step < two.step]
 
 
@@ -196,7 +196,7 @@ def test_a_reversal_that_fails_two_checks_is_refused_by_the_earlier(
 
 
 def moved(command: Command, state: Book) -> PostedTransfer:
-    """The transfer that the command becomes."""
+    """The transfer that the command posts."""
     outcome = decide(command, state)
     assert isinstance(outcome, Posted), outcome
     return outcome.transfer

@@ -1,4 +1,4 @@
-"""A batch is its transfers, one after the other; an atomic one is all of them or none."""
+"""A batch executes its transfers one after the other; an atomic batch all of them or none."""
 
 from copy import deepcopy
 from dataclasses import fields
@@ -42,7 +42,7 @@ def ledger() -> Book:
 
 
 def one_by_one(transfers: tuple[Transfer, ...], state: Book) -> list[Posted | Refused]:
-    """What becomes of them as single transfers; `state` is moved on."""
+    """Their outcomes as single transfers; `state` is changed."""
     results = []
     for each in transfers:
         outcome = decide(each, state)
@@ -101,7 +101,7 @@ def test_all_wallets_of_a_batch_are_locked() -> None:
 
 
 def test_a_copy_of_a_wallet_is_equal_in_every_field_and_is_another_one() -> None:
-    # A value of its own in each field, so that none can stand in for another.
+    # A different value in each field, so that no two fields can be confused.
     original = wallet("ada", 1, held_minor=2, overdraft_limit_minor=3, version=4, metadata="{5}")
     copy = original.copy()
     assert copy is not original

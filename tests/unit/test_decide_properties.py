@@ -30,7 +30,7 @@ TRANSFERS = st.builds(
     reference=st.none(),
     metadata=st.just("{}"),
 )
-# Which transfer is reversed is a number here: the n-th of those posted so far.
+# The reversed transfer is a number: the n-th of the transfers posted so far.
 REVERSALS = st.builds(
     Reversal,
     id=st.just("r"),
@@ -75,7 +75,7 @@ def opening() -> Book:
 
 
 def with_original(command: Command, history: list[PostedTransfer], number: int) -> Command:
-    """The command as the edge would send it: with the stored transfer, and an id of its own."""
+    """The command as the edge sends it: with the stored transfer and a new id."""
     match command:
         case Reversal() if history:
             original = history[int(command.original_id) % len(history)]

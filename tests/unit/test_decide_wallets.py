@@ -1,4 +1,4 @@
-"""What becomes of commands about a wallet itself: made, frozen, closed, changed."""
+"""Decisions about commands for a wallet itself: create, freeze, close, update."""
 
 from typing import Any
 
@@ -90,7 +90,7 @@ CREATION: dict[str, tuple[Reason, dict[str, Any] | None, dict[str, Any]]] = {
         users(),
     ),
 }
-# Each fault together with those that are found after it.
+# Each error together with all errors that are checked after it.
 CREATION_PRECEDENCE: dict[str, tuple[Reason, dict[str, Any] | None, dict[str, Any]]] = {
     "user before funding wallet": (Reason.USER_NOT_FOUND, None, {}),
     "user before currency": (Reason.USER_NOT_FOUND, {"currency": "EUR"}, {}),
@@ -127,7 +127,7 @@ def test_the_largest_initial_balance_takes_the_funding_wallet_to_its_lowest() ->
 
 def test_a_wallet_that_an_earlier_attempt_created_is_not_created_again() -> None:
     made = wallet("new", 70, version=1)
-    # Not even its user or its funding wallet is asked for: it has happened.
+    # Its user and its funding wallet are not looked up: the wallet exists.
     outcome = after(new_wallet(70), book(made))
     assert outcome == WalletSet(made, None)
     assert outcome.wallet is not made

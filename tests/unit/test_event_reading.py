@@ -1,4 +1,4 @@
-"""What the notifier takes for an event. Anything may come from a broker that others reach too."""
+"""Reading of events by the notifier. A broker that others use may deliver any bytes."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""What the outbox holds, and the CloudEvents that it becomes."""
+"""Events in the outbox, and the CloudEvents made of them."""
 
 import re
 from datetime import UTC, datetime
@@ -214,7 +214,7 @@ async def test_an_event_that_is_rebuilt_is_the_one_that_was_sent(
     [event] = await sent(outcome)
     again = rebuilt(news)
     assert event["id"] == again["id"]
-    # Which request it came from is not stored with the money.
+    # The request id is not stored with the transfer.
     assert event == again | {"traceparent": ORIGIN.traceparent, "requestid": "request-1"}
 
 

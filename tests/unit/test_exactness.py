@@ -89,11 +89,11 @@ def objects_of(value: Any, pointer: str = "") -> Iterator[tuple[str, dict[str, A
 
 
 class Raw(str):
-    """JSON that is written as it is."""
+    """JSON with exactly this text."""
 
 
 class _Twice(dict[str, Any]):
-    """An object that has one of its members a second time, before all others."""
+    """An object with a second copy of one member, before all others."""
 
     def __init__(self, members: dict[str, Any], name: str, before: Any) -> None:
         super().__init__(members)
@@ -103,7 +103,7 @@ class _Twice(dict[str, Any]):
         return [self.pair, *super().items()]
 
 
-# Anything may stand where the last one wins, also more faults than are shown.
+# The earlier copy may have any value, also one with more errors than are listed.
 HIDDEN: st.SearchStrategy[Any] = st.sampled_from(
     [
         *(None, 5, 6, "x", "{}", ":", [], {}, [[{"a": [5]}]], 1e300, -0.0),
@@ -195,7 +195,7 @@ def test_a_negative_zero_keeps_its_sign_or_is_refused(reader: Reader) -> None:
     assert faults(reader, NewUser, '{"metadata":{"n":-0}}') == [("/metadata/n", "negative_zero")]
     user = reader.read(NewUser, b'{"metadata":{"n":-0.0}}')
     assert orjson.dumps(user.metadata) == b'{"n":-0.0}'
-    # Amounts are not shown as they were sent, and no sign of zero is lost in a sum.
+    # Amounts are not returned as sent, and sums do not lose a sign of zero.
     for metadata in ("{}", '{"n":":"}'):
         wallet = f'{{"user_id":"{ID}","currency":"USD","initial_balance":-0,"metadata":{metadata}}}'
         assert faults(reader, NewWallet, wallet) == []
@@ -274,7 +274,7 @@ def test_the_exactness_check_of_the_largest_batch_takes_little_more_time_than_it
     validated_s = least_s(lambda: NewBatch.model_validate_json(raw))
     checked_s = least_s(lambda: faults_of(raw, body, faults_max=20))
     gc.unfreeze()
-    # Measured where little else runs: 0.5 to 1.5 times as long.
+    # Measured on an idle machine: 0.5 to 1.5 times as long.
     assert checked_s < 4 * validated_s
 
 

@@ -1,4 +1,4 @@
-"""The format of `/metrics`, and the traces that its times lead to."""
+"""The formats of `/metrics`, and its exemplars."""
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -70,7 +70,7 @@ PROMETHEUS_2_5 = (
         ([f"{OPENMETRICS};version=1.0.0;q=0,{OPENMETRICS}"], False),
         # Several lines are one list.
         (["text/plain;q=0.2", f"{OPENMETRICS};q=0.3"], True),
-        # What cannot be read counts for nothing.
+        # An invalid value is ignored.
         ([f"{OPENMETRICS};q=much"], False),
         (["openmetrics-text", ";;,,=;q"], False),
     ],
@@ -99,7 +99,7 @@ def delivery(traceparent: str | None) -> NotificationFinished:
 
 
 def examples(metrics: Metrics) -> list[Sample]:
-    """The samples that lead to a trace, as a parser of the format reads them."""
+    """The samples with an exemplar, by a parser of the format."""
     text = metrics.exposed([OPENMETRICS])[0].decode()
     families = list(text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
     assert {f.type for f in families} >= {"counter", "gauge", "histogram", "info"}

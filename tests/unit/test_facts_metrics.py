@@ -1,4 +1,4 @@
-"""Facts become metrics: each kind leaves its trace, with labels that stay few."""
+"""Facts become metrics: each kind has its metrics, with a bounded number of labels."""
 
 from typing import get_args
 

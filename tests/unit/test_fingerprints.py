@@ -47,7 +47,7 @@ ROUTES: dict[str, Handler] = {
 
 
 class Asker:
-    """Sends bodies to routes whose router only keeps the fingerprint."""
+    """Sends bodies to routes whose router only records the fingerprint."""
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
@@ -62,7 +62,7 @@ class Asker:
         return []
 
     def fingerprint(self, path: str, body: object) -> Fingerprint:
-        """Of a POST with this body, which is sent as it is if it is bytes."""
+        """The fingerprint of a POST with this body; bytes are sent unchanged."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
 
         async def send() -> None:
@@ -135,7 +135,7 @@ _KEPT_AS_SENT = [
 def test_a_canonical_request_has_the_fingerprint_of_earlier_versions(
     asker: Asker, path: str, body: object, kept: str
 ) -> None:
-    # The old rule is not computed again where it gives the same.
+    # The old rule is not computed where it gives the same result.
     assert asker.fingerprint(path, body) == Fingerprint(bytes.fromhex(kept))
 
 
@@ -218,7 +218,7 @@ def test_every_spelling_of_a_request_has_the_same_fingerprint(
 
 
 def by_the_old_rule(path: str, body: Any) -> Any:
-    """The request with its metadata in canonical form, which the old rule left as it was."""
+    """The request with canonical metadata, which the old rule does not change."""
     if isinstance(body, list):
         return [by_the_old_rule(path, each) for each in body]
     if not isinstance(body, dict):

@@ -1,4 +1,4 @@
-"""The backlog's water marks: in, wait, or be turned away."""
+"""The gate before the backlog: enter, wait, or be refused."""
 
 import asyncio
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from transferd.actors.gate import Gate
 from transferd.config import Limits
 from transferd.domain.errors import Overloaded
 
-# 4 may be inside; then it is closed until 2 are; 7 inside and waiting are too many.
+# The gate closes at 4 inside and opens at 2; 7 inside and waiting are too many.
 LIMITS = Limits(backlog_low=2, backlog_high=4, backlog_max=7)
 LONG_S = 60.0
 SHORT_S = 0.01
@@ -25,7 +25,7 @@ class Visitors:
     async def come(
         self, names: Iterable[str], timeout_s: float = LONG_S
     ) -> list[asyncio.Task[None]]:
-        """They come one by one; each is inside or waits when this returns."""
+        """Callers arrive one by one; each is inside or waits when this returns."""
         tasks = [asyncio.create_task(self._enter(name, timeout_s)) for name in names]
         await settled()
         return tasks

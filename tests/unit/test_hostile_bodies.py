@@ -217,10 +217,10 @@ _LONG = 3_900_000
     ],
 )
 def test_the_largest_bodies_are_refused_quickly(raw: bytes, reader: Reader) -> None:
-    # What a batch may have at most; other bodies end a hundred times earlier.
+    # The limit of a batch; other bodies have a limit a hundred times lower.
     bytes_max = Limits().batch_body_bytes_max
     assert len(raw) <= bytes_max
-    # What all the other tests have left in this process would be collected again and again.
+    # Otherwise the garbage collector visits the objects of all other tests repeatedly.
     gc.freeze()
     started = time.process_time()
     with pytest.raises(Problem) as caught:
@@ -228,7 +228,7 @@ def test_the_largest_bodies_are_refused_quickly(raw: bytes, reader: Reader) -> N
     took_s = time.process_time() - started
     gc.unfreeze()
     assert caught.value.code in {"malformed-json", "invalid-request"}
-    # Others wait for as long. It takes half a second, on a machine that is as quick as ours.
+    # Other requests wait meanwhile. On the reference machine it takes half a second.
     assert took_s < 4.0 * SLOWNESS
     # The answer does not grow with the request.
     assert len(caught.value.body(ORIGIN)) < 32 * 1024

@@ -1,4 +1,4 @@
-"""Headers and queries that want to break the reader: refused, ignored or read as the rules say."""
+"""Hostile headers and queries: each is refused, ignored or read by the rules."""
 
 import re
 import string
@@ -23,7 +23,7 @@ from transferd.web.schemas import ListQuery, NewUser, Query
 
 __all__ = ["reader"]
 
-# aiohttp gives a header as UTF-8, with half of a surrogate pair for a byte that is none.
+# aiohttp decodes headers as UTF-8 and replaces invalid bytes by lone surrogates.
 ANY_HEADER = st.one_of(
     st.binary(max_size=300).map(lambda raw: raw.decode("utf-8", "surrogateescape")),
     st.text(max_size=300),

@@ -1,4 +1,4 @@
-"""Ids say when and where; cursors lead on, and nothing else is a cursor."""
+"""Ids contain a time and a ledger; cursors lead to the next page and cannot be made up."""
 
 import base64
 import time
@@ -194,7 +194,7 @@ def test_an_id_has_the_shape_of_one(position: str) -> None:
         base64.b64encode(b"transfers:12").decode() + "====",
         base64.urlsafe_b64encode(b"transfers").decode(),
         base64.urlsafe_b64encode("transfers:١٢".encode()).decode(),
-        # The same bytes with the bits that the last character has to spare.
+        # The same bytes with other unused bits in the last character.
         "dHJhbnNmZXJzOjE5OR",
     ],
     ids=repr,

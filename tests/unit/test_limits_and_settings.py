@@ -303,7 +303,7 @@ def test_settings_do_not_change_once_they_are_read() -> None:
         settings.port = 9000  # type: ignore[misc]
 
 
-# Limits that are changed by a setting
+# Limits changed by a setting
 
 
 def limits_of(text: str) -> Limits:

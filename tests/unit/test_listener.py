@@ -1,4 +1,4 @@
-"""An address is taken at once, and served later."""
+"""An address is bound at once and served later."""
 
 import asyncio
 import socket

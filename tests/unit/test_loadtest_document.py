@@ -1,4 +1,4 @@
-"""docs/load-testing.md says what there is, and all of it."""
+"""docs/load-testing.md describes every scenario, shape, persona, fault, exit code and option."""
 
 import re
 import subprocess

@@ -1,4 +1,4 @@
-"""How many users there are over time, and where a ramp says that the limit is."""
+"""The number of users over time, and the limit that a ramp finds."""
 
 from types import SimpleNamespace
 
@@ -125,7 +125,7 @@ def test_a_ramp_breaks_at_the_step_that_is_too_slow(monkeypatch: pytest.MonkeyPa
 def test_only_the_calls_of_the_step_count(monkeypatch: pytest.MonkeyPatch) -> None:
     ramp = Ramp(monkeypatch)
     assert not ramp.step(20, 100_000)
-    # Among all calls so far, these 100 would be no more than one in a thousand.
+    # Among all calls so far these 100 are below one in a thousand.
     assert ramp.step(500, 100)
     assert "broke at 20 users, 10/s: p95 of transfers 500 ms" in ramp.seeker.line
 

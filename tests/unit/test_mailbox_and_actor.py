@@ -133,7 +133,7 @@ class Stage:
         return self.committer.announced.count(self.actor)
 
     def give_turn(self, envelopes_max: int = 8) -> list[Envelope]:
-        """What the actor puts into the group that is made now."""
+        """The envelopes that the actor gives to the current group."""
         assert self.committer.announced.popleft() is self.actor
         return list(self.actor.take_turn(envelopes_max))
 

@@ -1,4 +1,4 @@
-"""Where the servers of the tests keep their files."""
+"""The directory in memory for the servers of the tests."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""Ports for programs that have yet to start."""
+"""Ports for programs that start later."""
 
 import subprocess
 import sys

@@ -11,7 +11,7 @@ from transferd.domain.errors import Reason, Refused, TransferdError
 from transferd.ledger.store.errors import ConnectionFailure, NoConnectionFree
 from transferd.web.problems import TYPES, Problem
 
-# What the HTTP contract promises, apart from what only Nginx answers.
+# The problems of the HTTP contract, without those of Nginx only.
 CONTRACT = {
     400: {
         "malformed-request",
@@ -81,7 +81,7 @@ def test_every_problem_has_the_status_of_the_contract() -> None:
     told: dict[int, set[str]] = {}
     for code, kind in TYPES.items():
         told.setdefault(kind.status, set()).add(code)
-    # The holds' codes come with them.
+    # The codes of holds are added with holds.
     assert {
         status: told.get(status, set()) & codes for status, codes in CONTRACT.items()
     } == CONTRACT

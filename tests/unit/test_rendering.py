@@ -1,4 +1,4 @@
-"""Results as bytes: the same for ever where they are stored, and in the order of the contract."""
+"""Results as bytes: stable for stored results, in the order of the contract."""
 
 from datetime import UTC, datetime
 from typing import Any, cast

@@ -27,7 +27,7 @@ from transferd.web.rendering import Rendering
 
 KEY = (1, "lunch")
 NOT_KEPT = Answer(422, b"{}", kept=False)
-# A twentieth of a second at the gate, and everything below it in proportion.
+# A wait of 0.05 s at the gate, and shorter waits inside it.
 QUICK = Limits(
     mailbox_wait_s=0.05,
     statement_timeout_s=0.04,
@@ -48,13 +48,13 @@ class House:
         self.router = Router(self.committer, Rendering(), limits, self.clock)
 
     async def ask(self, *envelopes: Envelope) -> list[Asking]:
-        """They ask one after the other, and wait."""
+        """Callers ask one after the other, and wait."""
         asking = [asyncio.create_task(self.router.ask(each)) for each in envelopes]
         await settled()
         return asking
 
     def take_turns(self) -> list[Envelope]:
-        """Everything that is ready goes into a group, which stays in flight."""
+        """Put all ready turns into a group, which stays in flight."""
         turns = [source.take_turn(1_000) for source in self.committer.announced]
         return [envelope for turn in turns for envelope in turn]
 
@@ -191,7 +191,7 @@ async def test_the_first_goes_on_when_a_joined_caller_leaves() -> None:
     assert await asking == OK
 
 
-# Turned away
+# Refused
 
 
 async def test_a_full_mailbox_refuses_all_with_that_key_and_frees_it() -> None:
@@ -308,7 +308,7 @@ async def test_the_sweep_fails_envelopes_past_their_deadline_at_every_place() ->
 
 
 async def test_an_envelope_admitted_past_its_deadline_leaves_nothing_behind() -> None:
-    # A replica that stood still for longer than a deadline finds all of this in one moment.
+    # A replica that was paused for longer than a deadline meets all of this at once.
     home = house(backlog_low=0, backlog_high=1, backlog_max=3)
     asking = await home.ask(envelope(), envelope("bob", key=KEY))
     home.take_turns()

@@ -1,4 +1,4 @@
-"""The table of settings in the README says what the code says."""
+"""The table of settings in README.md agrees with the code."""
 
 from typing import Literal
 

@@ -1,4 +1,4 @@
-"""Signatures as Standard Webhooks has them, and how long a receiver wants to be left alone."""
+"""Signatures of Standard Webhooks, and Retry-After of receivers."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ from standardwebhooks import WebhookVerificationError
 
 from transferd.notifications.sinks.webhook import retry_after_s, sign
 
-# The example of the specification's libraries; openssl says the same:
+# The example of the libraries of the specification; openssl gives the same:
 # printf ID.TIME.BODY | openssl dgst -sha256 -mac HMAC -macopt hexkey:KEY -binary | base64
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 EVENT_ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"

@@ -1,4 +1,4 @@
-"""Spans out of facts, and the ids that refer to them."""
+"""Spans made of facts, and trace ids."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ SAMPLED = f"00-{'ab' * 16}-{'cd' * 8}-01"
 
 @contextmanager
 def exported(*facts: Fact, ratio: float = 1.0) -> Iterator[tuple[Tracing, InMemorySpanExporter]]:
-    """What these facts have become, once they were sent."""
+    """The spans that these facts have become."""
     exporter = InMemorySpanExporter()
     options = TracingOptions("transferd", ratio)
     tracing = Tracing(options, LIMITS, lambda: 1_000.0, lambda fact: None, exporter)

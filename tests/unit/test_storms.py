@@ -1,4 +1,4 @@
-"""A stormed wallet: how much of a group it gets, and how fast its callers are turned away."""
+"""A wallet under a storm: its share of a group, and the rate at which its callers are refused."""
 
 from tests.unit.samples import Clock
 from transferd.commit.fair_share import FairShare

@@ -1,4 +1,4 @@
-"""Times that come in: what can be held is kept exactly, all else is refused or no bound."""
+"""Times in requests: each is stored exactly, refused, or no bound."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -14,7 +14,7 @@ _QUERY: TypeAdapter[datetime] = TypeAdapter(QueryTime)
 _STORED: TypeAdapter[datetime] = TypeAdapter(StoredTime)
 _LAST = "9999-12-31T23:59:59"
 
-# As it is given, and as it is stored; None where it is refused.
+# As given, and as stored; None if refused.
 STORED: dict[str, datetime | None] = {
     "1970-01-01T00:00:00Z": TIME_MIN,
     "1969-12-31T23:59:59.999999Z": None,
@@ -38,7 +38,7 @@ STORED: dict[str, datetime | None] = {
     "2030-01-02T03:04:05.1234569Z": datetime(2030, 1, 2, 3, 4, 5, 123_456, tzinfo=UTC),
     "2030-01-02T03:04:05." + "9" * 30 + "Z": datetime(2030, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC),
 }
-# No time at all, in a query either.
+# Invalid times, also in queries.
 NONE = [
     "",
     "0",

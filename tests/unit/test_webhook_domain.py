@@ -121,7 +121,7 @@ def test_an_old_secret_signs_before_its_time_and_not_from_then_on() -> None:
         "100.128.0.1",
         "2606:4700:4700::1111",
         "2a00:1450::1",
-        # A public IPv4 address in other clothes.
+        # A public IPv4 address in another notation.
         "::ffff:8.8.8.8",
         "64:ff9b::8.8.8.8",
         "2002:808:808::1",
@@ -173,7 +173,7 @@ def test_a_public_address_is_allowed(address: str) -> None:
         "fec0::1",
         "ff02::1",
         "ff0e::1",
-        # Others that carry an IPv4 address.
+        # Other addresses that contain an IPv4 address.
         "::ffff:127.0.0.1",
         "::ffff:0.0.0.0",
         "::ffff:169.254.169.254",
@@ -232,11 +232,11 @@ PRIVATE = "must not be a private or local address"
         "https://[2606:4700:4700::1111]:8443/",
         "https://[::ffff:8.8.8.8]/",
         "https://1.2.3.4.receiver.example/",
-        # Names that begin or end like the one that leads to this machine, and lead elsewhere.
+        # Names that begin or end like `localhost` and are other hosts.
         "https://localhost.example/",
         "https://notlocalhost/",
         "https://local.host/",
-        # Where these lead is decided by name servers, so the connection is where it is checked.
+        # Name servers decide the addresses of these, so they are checked at connect.
         "https://receiver.local/",
         "https://receiver.internal/",
         "https://receiver.home.arpa/",
