@@ -10,7 +10,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from click.testing import CliRunner
+
 from tests.support.waiting import patient_s, until
+from transferd.cli import main
 from transferd.devstack.process import Process, process_table, process_tree
 
 TRANSFERD = Path(sys.executable).with_name("transferd")
@@ -163,22 +166,13 @@ class Finished:
 
 
 async def transferd(*arguments: str, **settings: str) -> Finished:
-    """Run `transferd` until it ends, with these settings only: `port="1"` is TRANSFERD_PORT."""
-    process = await asyncio.create_subprocess_exec(
-        TRANSFERD,
-        *arguments,
-        env=environment({f"TRANSFERD_{name.upper()}": value for name, value in settings.items()}),
-        stdin=asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        out, err = await asyncio.wait_for(process.communicate(), patient_s(WITHIN_S))
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    return Finished(process.returncode or 0, out.decode(), err.decode())
+    """Run a command of `transferd` that ends, in a thread: `port="1"` is TRANSFERD_PORT."""
+    variables: dict[str, str | None] = {
+        name: None for name in os.environ if name.startswith(_PREFIX)
+    }
+    variables |= {f"{_PREFIX}{name.upper()}": value for name, value in settings.items()}
+    result = await asyncio.to_thread(CliRunner().invoke, main, arguments, env=variables)
+    return Finished(result.exit_code, result.stdout, result.stderr)
 
 
 async def ran(*command: str | Path, **variables: str) -> tuple[int, str]:
