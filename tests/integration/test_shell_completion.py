@@ -4,6 +4,7 @@ import os
 import re
 
 import pytest
+from click.testing import CliRunner
 
 from tests.support.command import TRANSFERD, environment, ran
 from tests.support.project import README
@@ -25,17 +26,20 @@ def line_for(shell: str) -> str:
 
 
 @pytest.mark.parametrize("shell", FIRST_LINE)
-async def test_each_shell_gets_a_script_and_the_words_to_choose_from(shell: str) -> None:
+def test_each_shell_gets_a_script_and_the_words_to_choose_from(shell: str) -> None:
     [asked] = re.findall(r"(\w+)=(\w+)_source transferd", line_for(shell))
     assert asked == ("_TRANSFERD_COMPLETE", shell)
-    code, script = await ran(TRANSFERD, _TRANSFERD_COMPLETE=f"{shell}_source")
-    assert code == 0
-    assert script.strip().startswith(FIRST_LINE[shell])
     typed = {"COMP_WORDS": "transferd ", "COMP_CWORD": "" if shell == "fish" else "1"}
-    code, words = await ran(TRANSFERD, _TRANSFERD_COMPLETE=f"{shell}_complete", **typed)
-    assert code == 0
+    script, words = (
+        CliRunner().invoke(
+            main, prog_name="transferd", env=typed | {"_TRANSFERD_COMPLETE": f"{shell}_{kind}"}
+        )
+        for kind in ("source", "complete")
+    )
+    assert (script.exit_code, words.exit_code) == (0, 0)
+    assert script.output.strip().startswith(FIRST_LINE[shell])
     for name in main.commands:
-        assert re.search(rf"\b{name}\b", words), words
+        assert re.search(rf"\b{name}\b", words.output), words.output
 
 
 @pytest.mark.parametrize(
