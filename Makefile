@@ -66,7 +66,7 @@ fmt: $(DEVELOP_STAMP) ## Format the code and repair what ruff can
 	@$(BIN)/ruff check --fix $(CODE)
 
 docs: $(DEVELOP_STAMP) ## Write the table of settings in README.md anew
-	@$(BIN)/python -m tests.support.configuration
+	@$(BIN)/python -m tests.support.settings_table
 
 constraints: ## Pin the newest versions of all dependencies
 	@.ci/constraints

@@ -10,10 +10,9 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import Database, Replicas
+from tests.support.command import transferd
 from tests.support.damage import DAMAGES, make_traffic, set_outcome
-from tests.support.finished import transferd
 from tests.support.servers import Servers
-from tests.support.tidy import PACKAGE, query_faults, sources, words_used
 from tests.support.truth import faults_in
 from transferd.config import ConfigurationError, Limits
 from transferd.ledger.audit import Check, Finding, Progress
@@ -133,7 +132,7 @@ WITH_TIME_LIMITS = store._BEGIN.split(";")[0]
 
 
 @pytest.mark.parametrize(("begin", "sees"), [(store._BEGIN, False), (READ_COMMITTED, True)])
-async def test_what_happens_meanwhile_is_not_seen(
+async def test_an_audit_does_not_see_later_changes(
     ledger: Database, monkeypatch: pytest.MonkeyPatch, begin: str, sees: bool
 ) -> None:
     monkeypatch.setattr(store, "_BEGIN", begin)
@@ -161,7 +160,7 @@ async def test_time_limits_of_the_role_do_not_end_it(
             await auditing_it
 
 
-async def test_a_database_without_a_schema_is_told_from_a_sound_one(servers: Servers) -> None:
+async def test_a_database_without_a_schema_is_an_error(servers: Servers) -> None:
     await servers.as_superuser("CREATE DATABASE blank OWNER transferd")
     try:
         with pytest.raises(ConfigurationError, match="run `transferd migrate`"):
@@ -172,7 +171,7 @@ async def test_a_database_without_a_schema_is_told_from_a_sound_one(servers: Ser
         await servers.drop_database("blank")
 
 
-async def test_the_command_says_what_it_has_looked_at(ledger: Database) -> None:
+async def test_the_command_prints_the_counts_of_checked_rows(ledger: Database) -> None:
     ended = await transferd("audit", **settings_of(ledger))
     [[wallets]] = await ledger.fetch("SELECT count(*) FROM ledger_00.wallets")
     assert (ended.code, ended.out) == (
@@ -204,10 +203,3 @@ async def test_the_command_cannot_run_without_a_database() -> None:
     assert "TRANSFERD_DATABASE_URL" in (await transferd("audit")).complaint
     url = "postgresql://transferd@127.0.0.1:1/transferd"
     assert "refused" in (await transferd("audit", database_url=url)).complaint
-
-
-def test_every_query_is_explained_and_used() -> None:
-    code = sources(PACKAGE / "ledger")
-    used = {word for source in code for word in words_used(source)}
-    queries = (PACKAGE / "ledger" / "audit.sql").read_text(encoding="utf-8")
-    assert query_faults(queries, used | {f"{step}_page" for step in used}) == []

@@ -11,7 +11,7 @@ from tests.support.contract import AMOUNT_MAX, NOBODY, assert_is_id, time_of, tr
 from tests.support.faulty_front import Fault, faulty_front
 from transferd.devstack.ports import free_port
 
-# Headers that differ from one answer to the next, whoever gives it, or belong to a connection.
+# Headers that differ between answers, or belong to a connection.
 VOLATILE = {"connection", "date", "x-request-id", "traceparent"}
 
 

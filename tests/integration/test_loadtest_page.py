@@ -12,7 +12,7 @@ import pytest
 from loadtest.verdict import ANSWERS_MIN
 from tests.conftest import Database, Replicas
 from tests.support.command import Command, running
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.topology import admin_token
 from tests.support.waiting import until
 from transferd.devstack.ports import free_port

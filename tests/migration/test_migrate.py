@@ -13,8 +13,8 @@ from iso4217 import Currency
 
 from tests.conftest import Database
 from tests.support.api import Api
+from tests.support.command import run, transferd
 from tests.support.damage import make_traffic
-from tests.support.finished import transferd
 from tests.support.outbox import transfer_event
 from tests.support.servers import Servers
 from transferd.commit.events import cloud_event
@@ -44,7 +44,7 @@ def migration(name: str, sql: str) -> Migration:
 
 @pytest.fixture
 async def blank(servers: Servers) -> AsyncIterator[Database]:
-    """A database that nobody has migrated yet."""
+    """A database without migrations."""
     name, redis_number = await servers.new_database(template="template1")
     yield Database(name, redis_number, servers)
     await servers.drop_database(name)
@@ -65,7 +65,7 @@ class Apart:
 
 
 async def time_limits_in(database: Database) -> dict[str, str]:
-    """What the service's role is told for this database, and for no other."""
+    """The settings of the service's role for this database only."""
     rows = await database.fetch(
         "SELECT unnest(setconfig) AS setting FROM pg_db_role_setting"
         " WHERE setrole = 'transferd'::regrole"
@@ -107,7 +107,9 @@ async def test_checksums_are_those_of_the_files(blank: Database) -> None:
     assert [tuple(row) for row in rows] == [(each.name, each.sha256) for each in migrations()]
 
 
-async def test_only_what_is_new_is_applied_to_a_used_ledger(database: Database, api: Api) -> None:
+async def test_only_new_migrations_are_applied_to_a_used_ledger(
+    database: Database, api: Api
+) -> None:
     await make_traffic(api)
     before = await database.fetch("SELECT * FROM ledger_00.wallets ORDER BY id")
     later = migration("9000_later.sql", "CREATE TABLE transferd.later (id integer)")
@@ -135,7 +137,7 @@ async def test_a_database_of_a_newer_release_is_refused_in_one_line(database: Da
 
 @pytest.mark.parametrize("level", ["read committed", "serializable"])
 @pytest.mark.parametrize("at_once", [2, 8])
-async def test_those_that_start_at_once_take_turns(
+async def test_concurrent_migrations_run_one_after_the_other(
     blank: Database, at_once: int, level: str
 ) -> None:
     await blank.isolate(level)
@@ -146,7 +148,7 @@ async def test_those_that_start_at_once_take_turns(
     assert wallets == currencies > 0
 
 
-async def test_those_that_do_not_take_turns_get_in_each_others_way(
+async def test_without_the_lock_concurrent_migrations_conflict(
     blank: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("transferd.ledger.migrate._LOCK", Apart())
@@ -164,14 +166,14 @@ async def test_nothing_of_a_failing_migration_is_kept(blank: Database) -> None:
     assert await bring_up(blank, fine) == [*EVERYTHING, "9000_fine.sql"]
 
 
-async def test_a_failing_migration_leaves_what_was_there(database: Database) -> None:
+async def test_a_failed_migration_changes_nothing(database: Database) -> None:
     wrong = migration("9001_wrong.sql", "DELETE FROM transferd.users; SELECT nothing")
     with pytest.raises(StoreError):
         await bring_up(database, wrong)
     assert await bring_up(database) == []
 
 
-# From the version before
+# Upgrades
 
 WEBHOOKS_KEEP_PROMISES = "0003_webhooks.sql"
 HOOK = "019a0000-0000-7000-8000-00000000000a"
@@ -209,7 +211,7 @@ async def signing(database: Database, id: str) -> list[str]:
     return [webhook.secret, *(old.secret for old in webhook.promised(now))]
 
 
-async def test_secrets_that_were_promised_before_the_upgrade_sign_after_it(
+async def test_rotated_secrets_still_sign_after_an_upgrade(
     blank: Database,
 ) -> None:
     await version_before(blank, WEBHOOKS_KEEP_PROMISES)
@@ -223,7 +225,7 @@ async def test_secrets_that_were_promised_before_the_upgrade_sign_after_it(
     assert await signing(blank, HOOK) == ["whsec_b", "whsec_a"]
     assert await signing(blank, IDLE_HOOK) == ["whsec_d"]
     assert await signing(blank, NEW_HOOK) == ["whsec_e"]
-    # A replica of the version before, which goes on for a while, forgets what the database keeps.
+    # A replica of the version before still runs and does not write the new column.
     await blank.fetch(
         "UPDATE transferd.webhooks SET previous_secret = secret, secret = 'whsec_new',"
         " previous_secret_until = now() + interval '1 day'"
@@ -438,7 +440,7 @@ async def test_a_log_of_the_version_before_takes_what_is_skipped(blank: Database
     )
 
 
-# What it leaves
+# Privileges
 
 
 @pytest.mark.needs_configuration(
@@ -490,9 +492,10 @@ async def test_a_currency_of_a_newer_list_is_added(database: Database) -> None:
     assert version == 0
 
 
-@pytest.mark.parametrize(
-    "sql",
-    [
+async def test_the_service_cannot_rewrite_history(
+    database: Database, subtests: pytest.Subtests
+) -> None:
+    for sql in (
         *(
             statement.format(table)
             for table in (
@@ -510,13 +513,12 @@ async def test_a_currency_of_a_newer_list_is_added(database: Database) -> None:
         "TRUNCATE ledger_00.wallets",
         "DELETE FROM ledger_00.currencies",
         "TRUNCATE ledger_00.currencies",
-    ],
-)
-async def test_the_service_cannot_rewrite_history(database: Database, sql: str) -> None:
-    with pytest.raises(asyncpg.InsufficientPrivilegeError):
-        await as_service(database, sql)
-    # It is the privilege that is missing: the statement itself is a good one.
-    await database.fetch(sql)
+    ):
+        with subtests.test(sql=sql):
+            with pytest.raises(asyncpg.InsufficientPrivilegeError):
+                await as_service(database, sql)
+            # Only the privilege is missing: the superuser can execute the statement.
+            await database.fetch(sql)
 
 
 async def test_no_statement_leaves_a_wallet_below_its_limit(database: Database, api: Api) -> None:
@@ -534,7 +536,7 @@ async def test_no_statement_leaves_a_wallet_below_its_limit(database: Database, 
 # The commands
 
 
-async def test_the_command_says_what_it_has_applied(blank: Database) -> None:
+async def test_the_command_lists_the_applied_migrations(blank: Database) -> None:
     url = blank.settings().required("database_url")
     first = await transferd("migrate", database_url=url)
     assert (first.code, first.out.splitlines(), first.err) == (
@@ -546,39 +548,18 @@ async def test_the_command_says_what_it_has_applied(blank: Database) -> None:
     assert (second.code, second.out, second.err) == (0, "the database is up to date\n", "")
 
 
-@pytest.mark.parametrize("command", ["migrate", "serve"])
-async def test_a_command_without_its_database_says_so_in_one_line(command: str) -> None:
-    assert "TRANSFERD_DATABASE_URL is not set" in (await transferd(command)).complaint
-    url = "postgresql://transferd@127.0.0.1:1/transferd"
-    assert "refused" in (await transferd(command, database_url=url)).complaint
-
-
-async def test_a_replica_does_not_serve_what_was_not_migrated(blank: Database) -> None:
-    settings = blank.settings()
-    ended = await transferd(
-        "serve",
-        database_url=settings.required("database_url"),
-        redis_url=settings.required("redis_url"),
-        port="0",
-    )
-    assert "run `transferd migrate`" in ended.complaint
-
-
 @pytest.mark.parametrize("command", ["serve", "worker"])
-async def test_nothing_runs_on_the_tables_of_the_version_before(
+async def test_no_command_runs_on_the_tables_of_the_version_before(
     blank: Database, command: str
 ) -> None:
     *older, last = migrations()
     await migrate(blank.settings(), Limits(), older)
-    settings = blank.settings()
-    ended = await transferd(
-        command,
-        database_url=settings.required("database_url"),
-        redis_url=settings.required("redis_url"),
-        amqp_url="amqp://127.0.0.1:1/",
-        port="0",
-        worker_port="0",
+    code, output = await run(
+        command, settings=blank.variables(TRANSFERD_AMQP_URL="amqp://127.0.0.1:1/")
     )
-    assert f"not up to date ({last.name} is not applied): run `transferd migrate`" in (
-        ended.complaint
+    assert code == 1
+    complaint = output.splitlines()[-1]
+    assert complaint.startswith("Error: ")
+    assert complaint.endswith(
+        f"not up to date ({last.name} is not applied): run `transferd migrate`"
     )

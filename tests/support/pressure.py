@@ -1,4 +1,4 @@
-"""Many calls at once, and rows that somebody else holds."""
+"""Many calls at once, and rows that another session locks."""
 
 import asyncio
 import time
@@ -94,7 +94,7 @@ async def busy_committers(database: Database, *apis: Api) -> AsyncIterator[None]
 
 
 async def arrived(replicas: Replicas, backlog: int, *, replica: int = 0) -> None:
-    """Wait until that many commands are on their way in a replica."""
+    """Wait until that many commands are in flight in a replica."""
     router = replicas.opened[replica].parts.router
     await until(lambda: router.backlog == backlog)
 

@@ -1,4 +1,4 @@
-"""What the outbox holds, and the CloudEvents that it becomes."""
+"""Events in the outbox, and the CloudEvents made of them."""
 
 import re
 from datetime import UTC, datetime
@@ -88,11 +88,11 @@ async def test_an_outcome_has_its_events_in_order(outcome: Outcome, types: list[
     assert [event["type"] for event in await outbox(outcome)] == types
 
 
-def test_every_type_of_event_can_happen() -> None:
+def test_every_type_of_event_is_produced_by_an_outcome() -> None:
     assert {type for _, types in OUTCOMES for type in types} == set(EVENT_TYPES)
 
 
-async def test_a_transfer_in_the_outbox_tells_of_both_its_wallets_and_of_its_request() -> None:
+async def test_an_event_of_a_transfer_names_both_wallets_and_the_request() -> None:
     [event] = await outbox(Posted(LUNCH))
     assert event == {
         "id": "lunch",
@@ -118,7 +118,7 @@ async def test_a_transfer_in_the_outbox_tells_of_both_its_wallets_and_of_its_req
     }
 
 
-async def test_a_reversal_names_what_it_gives_back() -> None:
+async def test_an_event_of_a_reversal_names_the_original_transfer() -> None:
     reversal = posted(kind=TransferKind.REVERSAL, reverses_transfer_id="breakfast")
     [event] = await outbox(Posted(reversal))
     assert (event["data"]["kind"], event["data"]["reverses_transfer_id"]) == (
@@ -141,7 +141,7 @@ async def test_a_change_of_a_wallet_is_recognized_by_its_version() -> None:
     }
 
 
-async def test_a_new_user_is_told_without_metadata() -> None:
+async def test_an_event_of_a_new_user_has_no_metadata() -> None:
     [event] = await outbox(UserCreated(User("ada's owner", "Ada", '{"secret":1}', NOW)))
     assert event["data"] == {"id": "ada's owner", "name": "Ada"}
 
@@ -153,7 +153,7 @@ async def test_a_new_user_is_told_without_metadata() -> None:
     "outcome",
     [pytest.param(outcome, id=" ".join(types)) for outcome, types in OUTCOMES if types],
 )
-async def test_what_leaves_is_a_cloud_event(outcome: Outcome) -> None:
+async def test_a_published_event_is_a_cloud_event(outcome: Outcome) -> None:
     for event in await sent(outcome):
         for name in ("id", "source", "specversion", "type"):
             assert isinstance(event[name], str), name
@@ -168,7 +168,7 @@ async def test_what_leaves_is_a_cloud_event(outcome: Outcome) -> None:
         assert datetime.fromisoformat(event["time"]).tzinfo is UTC
 
 
-async def test_a_cloud_event_says_what_the_outbox_said() -> None:
+async def test_a_cloud_event_has_the_data_of_the_outbox() -> None:
     [kept] = await outbox(Posted(LUNCH))
     [event] = await sent(Posted(LUNCH))
     assert event == {
@@ -185,12 +185,12 @@ async def test_a_cloud_event_says_what_the_outbox_said() -> None:
     }
 
 
-async def test_two_tellings_of_an_event_are_the_same_bytes() -> None:
+async def test_an_event_is_serialized_to_the_same_bytes_each_time() -> None:
     first, second = await outbox(Posted(LUNCH)), await outbox(Posted(LUNCH))
     assert [cloud_event(event) for event in first] == [cloud_event(event) for event in second]
 
 
-# Rebuilt from what is stored
+# Rebuilt from the stored rows
 
 
 def rebuilt(news: News) -> Any:
@@ -214,7 +214,7 @@ async def test_an_event_that_is_rebuilt_is_the_one_that_was_sent(
     [event] = await sent(outcome)
     again = rebuilt(news)
     assert event["id"] == again["id"]
-    # Which request it came from is not stored with the money.
+    # The request id is not stored with the transfer.
     assert event == again | {"traceparent": ORIGIN.traceparent, "requestid": "request-1"}
 
 

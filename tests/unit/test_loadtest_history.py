@@ -11,7 +11,7 @@ import pytest
 from loadtest.proof import history as module
 from loadtest.proof.history import SAMPLES_MAX, Acknowledged, Answered, History, Request, Told
 from loadtest.proof.violations import LOST_TRANSFER, STALE_READ, Violation
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 # Locust's own code, in an interpreter of its own: its import replaces the sockets of a process.
 _THROUGH_LOCUST = """

@@ -1,12 +1,10 @@
-"""The parts of the load test that decide something can be used, and tested, without Locust: its
-import puts gevent in the place of sockets and threads, which no asyncio program survives."""
+"""The parts of the load test that decide something can be used and tested without Locust: its
+import replaces sockets and threads by those of gevent, which breaks asyncio."""
 
 import subprocess
 import sys
 
-import pytest
-
-from tests.support.tidy import ROOT, Source, imports, sources
+from tests.support.project import ROOT
 
 PURE = (
     "api",
@@ -26,44 +24,26 @@ PURE = (
 )
 _FRESH = """
 import importlib, sys
-importlib.import_module("loadtest." + sys.argv[1])
 from gevent import monkey
-print("locust" in sys.modules, monkey.is_module_patched("socket"))
+for module in sys.argv[1:]:
+    importlib.import_module("loadtest." + module)
+    if "locust" in sys.modules or monkey.is_module_patched("socket"):
+        print(module)
+        break
 """
 
 
-def fresh_import(module: str) -> str:
-    """Whether Locust came with it, and whether sockets were replaced."""
-    command = [sys.executable, "-c", _FRESH, module]
+def first_with_locust(*modules: str) -> str:
+    """The first of these modules whose import imports Locust, in a new interpreter."""
+    command = [sys.executable, "-c", _FRESH, *modules]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=True
     ).stdout.strip()
 
 
-@pytest.mark.parametrize("module", PURE)
-def test_a_pure_module_comes_without_locust(module: str) -> None:
-    assert fresh_import(module) == "False False"
+def test_pure_modules_do_not_import_locust() -> None:
+    assert first_with_locust(*PURE) == ""
 
 
-def test_locust_is_noticed_where_it_comes() -> None:
-    assert fresh_import("personas") == "True True"
-
-
-def foreign_imports(source: Source) -> list[str]:
-    """What the kit may not import: the load test, which uses it, and anything of the tests."""
-    names = {name for _, name in imports(source.tree)}
-    is_kit = source.module.startswith("loadtest.proof")
-    return [
-        f"{source.module} imports {name}"
-        for name in sorted(names)
-        if name.startswith("tests")
-        or (is_kit and name.startswith("loadtest") and not name.startswith("loadtest.proof"))
-    ]
-
-
-def test_imports_of_the_load_test_point_down() -> None:
-    assert [each for source in sources(ROOT / "loadtest") for each in foreign_imports(source)] == []
-    planted = Source(
-        ROOT / "x.py", "loadtest.proof.x", "import loadtest.world\nimport tests.conftest"
-    )
-    assert len(foreign_imports(planted)) == 2
+def test_an_import_of_locust_is_found() -> None:
+    assert first_with_locust("world", "personas", "options") == "personas"

@@ -1,4 +1,4 @@
-"""Results as bytes: the same for ever where they are stored, and in the order of the contract."""
+"""Results as bytes: stable for stored results, in the order of the contract."""
 
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -101,7 +101,7 @@ def test_a_transfer_has_the_fields_of_the_contract_in_their_order() -> None:
     )
 
 
-def test_metadata_is_shown_as_it_is_stored_whoever_wrote_it() -> None:
+def test_metadata_is_shown_exactly_as_stored() -> None:
     spelled_otherwise = '{ "n": 1.50, "\\u00e9": 1e2 }'
     body = RENDERING.transfer(stored(posted(metadata=spelled_otherwise)))
     assert b'"metadata":' + spelled_otherwise.encode() + b"," in body
@@ -195,7 +195,7 @@ async def test_a_user_is_shown_as_stored() -> None:
     )
 
 
-async def test_a_refusal_is_a_problem_with_what_would_help() -> None:
+async def test_a_refusal_is_a_problem_with_its_facts() -> None:
     outcome = decide(transfer(100), book(wallet("ada", 40), wallet("bob")))
     answer = RENDERING.outcome(envelope(), outcome)
     assert (answer.status, answer.kept, answer.replayed) == (422, True, False)
@@ -224,7 +224,7 @@ async def test_every_refusal_is_stored_but_a_reused_key_and_a_changed_version(
     assert (shown["code"], shown["status"], shown["detail"]) == (reason, answer.status, "No.")
 
 
-def test_an_unchanged_wallet_is_rendered_alike_however_it_came() -> None:
+def test_an_unchanged_wallet_is_rendered_alike_from_every_source() -> None:
     ada = wallet("ada", 5)
     same = decide(SetStatus("ada", ChangeKind.UNFREEZE), book(ada))
     assert isinstance(same, WalletSet)

@@ -1,4 +1,4 @@
-"""Spans out of facts, and the ids that refer to them."""
+"""Spans made of facts, and trace ids."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,7 +28,7 @@ SAMPLED = f"00-{'ab' * 16}-{'cd' * 8}-01"
 
 @contextmanager
 def exported(*facts: Fact, ratio: float = 1.0) -> Iterator[tuple[Tracing, InMemorySpanExporter]]:
-    """What these facts have become, once they were sent."""
+    """The spans that these facts have become."""
     exporter = InMemorySpanExporter()
     options = TracingOptions("transferd", ratio)
     tracing = Tracing(options, LIMITS, lambda: 1_000.0, lambda fact: None, exporter)
@@ -55,11 +55,11 @@ def request(traceparent: str, status: int = 201, code: str = "ok") -> RequestFin
         f"{SAMPLED}-more",
     ],
 )
-def test_what_names_no_trace_is_none(text: str) -> None:
+def test_an_invalid_traceparent_is_no_trace(text: str) -> None:
     assert not is_traceparent(text)
 
 
-def test_a_made_up_trace_is_one_that_nobody_records() -> None:
+def test_a_generated_trace_is_not_sampled() -> None:
     assert is_traceparent(new_traceparent())
     assert not is_sampled(new_traceparent())
 
@@ -115,7 +115,7 @@ def test_a_group_links_to_no_more_requests_than_its_limit() -> None:
     assert attributes["transferd.group.envelopes"] == 5
 
 
-def test_a_group_of_which_nobody_records_a_request_leaves_no_span() -> None:
+def test_a_group_without_a_sampled_request_has_no_span() -> None:
     group = GroupTraced([f"{SAMPLED[:-2]}00"], 1, 0, 0, 0, [Stage("claim", 1.0, 2.0)])
     with exported(group) as (_, exporter):
         assert exporter.get_finished_spans() == ()

@@ -57,7 +57,7 @@ def networks(*names: str) -> tuple[Network, ...]:
         ((), "transfer.posted", False),
     ],
 )
-def test_an_endpoint_gets_what_its_filters_say(
+def test_an_endpoint_gets_the_events_of_its_filters(
     events: tuple[str, ...], event_type: str, wanted: bool
 ) -> None:
     assert endpoint(*events).wants(event_type) is wanted
@@ -96,7 +96,7 @@ def test_an_old_secret_signs_before_its_time_and_not_from_then_on() -> None:
         "100.128.0.1",
         "2606:4700:4700::1111",
         "2a00:1450::1",
-        # A public IPv4 address in other clothes.
+        # A public IPv4 address in another notation.
         "::ffff:8.8.8.8",
         "64:ff9b::8.8.8.8",
         "2002:808:808::1",
@@ -148,7 +148,7 @@ def test_a_public_address_is_allowed(address: str) -> None:
         "fec0::1",
         "ff02::1",
         "ff0e::1",
-        # Others that carry an IPv4 address.
+        # Other addresses that contain an IPv4 address.
         "::ffff:127.0.0.1",
         "::ffff:0.0.0.0",
         "::ffff:169.254.169.254",
@@ -175,7 +175,7 @@ def test_any_other_address_is_not_unless_its_network_is(address: str) -> None:
         ("10.1.2.3", "10.1.0.0/16", True),
         ("10.2.2.3", "10.1.0.0/16", False),
         ("::ffff:10.1.2.3", "10.1.0.0/16", True),
-        # What it stands for decides, not how it is written.
+        # The address decides, not its spelling.
         ("::ffff:10.1.2.3", "::/0", False),
         ("64:ff9b::10.1.2.3", "64:ff9b::/96", False),
         ("fd00::1", "fd00::/8", True),
@@ -207,11 +207,11 @@ PRIVATE = "must not be a private or local address"
         "https://[2606:4700:4700::1111]:8443/",
         "https://[::ffff:8.8.8.8]/",
         "https://1.2.3.4.receiver.example/",
-        # Names that begin or end like the one that leads to this machine, and lead elsewhere.
+        # Names that begin or end like `localhost` and are other hosts.
         "https://localhost.example/",
         "https://notlocalhost/",
         "https://local.host/",
-        # Where these lead is decided by name servers, so the connection is where it is checked.
+        # Name servers decide the addresses of these, so they are checked at connect.
         "https://receiver.local/",
         "https://receiver.internal/",
         "https://receiver.home.arpa/",
@@ -279,11 +279,11 @@ def test_a_plain_url_is_fine(url: str) -> None:
         ("https://a.b.LOCALHOST./", PRIVATE),
     ],
 )
-def test_what_is_wrong_with_a_url_is_told(url: str, fault: str) -> None:
+def test_the_error_of_a_url_is_named(url: str, fault: str) -> None:
     assert url_fault(url, allow_http=False, allowed=()) == fault
 
 
-def test_what_an_operator_allows_is_no_fault() -> None:
+def test_an_address_that_an_operator_allows_is_valid() -> None:
     assert url_fault("http://receiver.example/", allow_http=True, allowed=()) is None
     allowed = networks("10.0.0.0/8")
     assert url_fault("https://10.0.0.7/", allow_http=False, allowed=allowed) is None

@@ -16,7 +16,7 @@ from tests.fault.chaos import database_clock
 from tests.fault.chaos.removals import remove_constraints
 from tests.fault.chaos.skewed import write_offset
 from tests.support.proxy import Proxy
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.waiting import patient_s
 from transferd.devstack import Server, StackError
 

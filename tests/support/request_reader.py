@@ -1,4 +1,4 @@
-"""A request without a connection, for what only reads it."""
+"""Requests without a connection, and the service's reader of their bodies."""
 
 import asyncio
 from collections.abc import Iterable
@@ -54,7 +54,7 @@ class Reader:
         headers: Iterable[tuple[str, str]] = (JSON,),
         bytes_max: int | None = None,
     ) -> Model:
-        """What is read in a body. Raises Problem."""
+        """The value of a body. Raises Problem."""
 
         async def read() -> Model:
             payload = StreamReader(BaseProtocol(asyncio.get_running_loop()), limit=2**23)

@@ -1,15 +1,14 @@
 """The table of settings in README.md, made from `Settings`; `make docs` brings it up to date."""
 
 import re
-from pathlib import Path
 from typing import Literal, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
+from tests.support.project import README
 from transferd.config import Settings
 
-README = Path(__file__).resolve().parent.parent.parent / "README.md"
 BEGIN = "<!-- configuration: made by `make docs` -->"
 END = "<!-- end of configuration -->"
 

@@ -1,4 +1,4 @@
-"""Clients that send bytes instead of requests, as slowly and as wrongly as they like."""
+"""Clients that send raw bytes, slowly or wrongly."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ _DRIP_S = 0.05
 
 @dataclass(frozen=True)
 class Ending:
-    """What was answered before the other side ended the connection, and after which time."""
+    """The bytes received before the other side ended the connection, and the time until then."""
 
     answer: bytes
     took_s: float
@@ -27,7 +27,7 @@ class Ending:
 
     @property
     def code(self) -> str:
-        """The slug of the problem that the last answer is."""
+        """The slug of the problem in the last answer."""
         head, _, body = self.answer.rpartition(b"\r\n\r\n")
         assert b"application/problem+json" in head, self.answer
         code: str = orjson.loads(body)["code"]

@@ -1,4 +1,4 @@
-"""The option `--configuration` and the marker `needs_configuration`, a plugin of pytest."""
+"""A plugin of pytest: the option `--configuration` and the marker `needs_configuration`."""
 
 from collections import Counter
 from typing import Any
@@ -11,7 +11,7 @@ _DESELECTED = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """How the tests are told."""
+    """Add the option."""
     parser.addoption(
         "--configuration",
         choices=list(CONFIGURATIONS),
@@ -31,7 +31,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs something that this configuration lacks."""
+    """Deselect tests whose requirements this configuration does not meet."""
     lacks = chosen(config).lacks
     kept, out, reasons = [], [], Counter[str]()
     for item in items:
@@ -53,7 +53,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Each process of pytest-xdist has left out the same; the one that prints has seen nothing."""
+    """Every process of pytest-xdist deselects the same tests; the printing one deselects none."""
     if "deselected" in getattr(node, "workeroutput", {}):
         node.config.stash[_DESELECTED] = node.workeroutput["deselected"]
 
@@ -61,6 +61,6 @@ def pytest_testnodedown(node: Any) -> None:
 def pytest_terminal_summary(
     terminalreporter: pytest.TerminalReporter, config: pytest.Config
 ) -> None:
-    """Say how many tests were left out, and why."""
+    """Print how many tests were deselected, and why."""
     for why, count in sorted(config.stash[_DESELECTED].items()):
         terminalreporter.write_line(f"DESELECTED [{count}] needs {why}")

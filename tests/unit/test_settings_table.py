@@ -1,4 +1,4 @@
-"""The table of settings in the README says what the code says."""
+"""The table of settings in README.md agrees with the code."""
 
 from typing import Literal
 
@@ -6,7 +6,8 @@ import pytest
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tests.support.configuration import BEGIN, END, README, configuration_table, with_table
+from tests.support.project import README
+from tests.support.settings_table import BEGIN, END, configuration_table, with_table
 from transferd.config import Settings
 
 
@@ -26,7 +27,7 @@ def test_the_readme_is_up_to_date() -> None:
     assert with_table(readme, configuration_table()) == readme, "run `make docs`"
 
 
-def test_every_setting_has_a_row_and_says_what_it_means() -> None:
+def test_every_setting_has_a_row_with_its_meaning() -> None:
     rows = configuration_table().splitlines()[2:]
     assert len(rows) == len(Settings.model_fields)
     for name, row in zip(Settings.model_fields, rows, strict=True):
@@ -53,6 +54,6 @@ def test_an_old_table_is_replaced_and_the_text_around_it_stays() -> None:
 
 
 @pytest.mark.parametrize("text", ["", BEGIN, f"{BEGIN}{BEGIN}{END}"])
-def test_a_text_without_a_place_for_the_table_is_left_alone(text: str) -> None:
+def test_a_text_without_the_markers_of_the_table_is_an_error(text: str) -> None:
     with pytest.raises(ValueError, match="each once"):
         with_table(text, "| new |")

@@ -6,7 +6,7 @@ import re
 import textwrap
 from typing import Any
 
-from tests.support.configuration import README
+from tests.support.project import README
 
 README_URL = "http://127.0.0.1:8080"
 _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)

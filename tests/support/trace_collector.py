@@ -1,4 +1,4 @@
-"""A collector of traces: OTLP over HTTP, and what it was sent as spans that are easy to compare."""
+"""A collector of traces: OTLP over HTTP, with the received spans in a form to compare."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -32,7 +32,7 @@ class Span:
 
     @property
     def traceparent(self) -> str:
-        """What refers to it."""
+        """The (trace, span) of a link to it."""
         return f"00-{self.trace}-{self.id}-01"
 
 
@@ -45,7 +45,7 @@ class Collector:
     text: str = ""
 
     def named(self, name: str) -> list[Span]:
-        """Those with this name."""
+        """The spans with this name."""
         return [span for span in self.spans if span.name == name]
 
     async def span(self, name: str, **attributes: object) -> Span:

@@ -1,4 +1,4 @@
-"""A ledger as small as it can be, to compare the service with: dictionaries, and the contract."""
+"""A small model of a ledger in dictionaries, to compare the service with."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,14 +8,14 @@ from tests.support.api import Reply
 
 @dataclass(frozen=True)
 class Refusal:
-    """What the contract answers instead: `facts` are members of the problem."""
+    """A refusal by the contract: `facts` are members of the problem."""
 
     status: int
     code: str
     facts: dict[str, int] = field(default_factory=dict)
 
     def check(self, reply: Reply) -> None:
-        """AssertionError unless the reply says so."""
+        """AssertionError unless the reply is this refusal."""
         assert (reply.status, reply.code) == (self.status, self.code)
         assert self.facts.items() <= reply.json.items(), reply
 
@@ -70,7 +70,7 @@ class Wallet:
 
 @dataclass
 class Transfer:
-    """A posted transfer, and how much of it was given back."""
+    """A posted transfer and its reversed amount."""
 
     id: str
     source: str
@@ -92,7 +92,7 @@ _CLOSED = Refusal(422, "wallet-closed")
 
 @dataclass
 class Model:
-    """Each question gives the refusal that the contract promises, or None; then the move is made.
+    """Each `refuse_*` gives the refusal of the contract or None; other methods apply a change.
 
     The order of the checks is the contract's.
     """
@@ -130,7 +130,7 @@ class Model:
         self.transfers[transfer.id] = transfer
 
     def refuse_reversal(self, original: Transfer, amount: int | None) -> Refusal | None:
-        """Why this much (None: what is left) of it cannot be given back."""
+        """The refusal of a reversal of this amount (None: the rest), if any."""
         if original.is_reversal:
             return Refusal(409, "not-reversible")
         wanted = original.left if amount is None else amount
@@ -154,7 +154,7 @@ class Model:
         return None
 
     def set_status(self, wallet_id: str, verb: str) -> None:
-        """It was frozen, unfrozen or closed; what was so already takes no version."""
+        """It was frozen, unfrozen or closed; without a change it takes no version."""
         wallet = self.wallets[wallet_id]
         if wallet.status != STATUS_AFTER[verb]:
             wallet.status = STATUS_AFTER[verb]
@@ -174,7 +174,7 @@ class Model:
         return None
 
     def set_limit(self, wallet_id: str, limit: int) -> None:
-        """It has the limit now; what was so already takes no version."""
+        """It has the limit now; without a change it takes no version."""
         wallet = self.wallets[wallet_id]
         if wallet.limit != limit:
             wallet.limit = limit
