@@ -23,7 +23,7 @@ from transferd.ledger.store.wallets import read_currencies
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
-from transferd.observability.telling import TracingOptions, telling
+from transferd.observability.opening import TracingOptions, open_facts
 from transferd.web.application import build
 from transferd.web.key_uses import KeyUses
 from transferd.web.listener import Listener
@@ -73,12 +73,12 @@ async def open_replica(
     async with AsyncExitStack() as stack:
         stack.enter_context(closing(listener))
         facts = await stack.enter_async_context(
-            telling(
+            open_facts(
                 metrics,
                 log,
                 limits=limits,
                 clock=clock,
-                tells_each=settings.log_level == "DEBUG",
+                per_request_facts=settings.log_level == "DEBUG",
                 tracing=_tracing(settings),
             )
         )

@@ -37,7 +37,7 @@ from transferd.notifications.topology import Topology
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
-from transferd.observability.telling import TracingOptions, telling
+from transferd.observability.opening import TracingOptions, open_facts
 from transferd.web.listener import Listener
 
 Only = Literal["relay", "notifier"]
@@ -102,7 +102,7 @@ async def open_worker(
         if tells_status:
             listener = stack.enter_context(closing(_listener(settings, limits)))
         if facts is None:
-            facts = await stack.enter_async_context(_telling(settings, limits, metrics, log))
+            facts = await stack.enter_async_context(_open_facts(settings, limits, metrics, log))
         database = await stack.enter_async_context(
             Database(settings, limits, _DATABASE_CONNECTIONS)
         )
@@ -147,19 +147,19 @@ def _listener(settings: Settings, limits: Limits) -> Listener:
     )
 
 
-def _telling(
+def _open_facts(
     settings: Settings, limits: Limits, metrics: Metrics, log: Log
 ) -> AbstractAsyncContextManager[Facts]:
     tracing = None
     if settings.tracing == "on":
         ratio, endpoint = settings.tracing_ratio, settings.tracing_endpoint
         tracing = TracingOptions("transferd-worker", ratio, endpoint)
-    return telling(
+    return open_facts(
         metrics,
         log,
         limits=limits,
         clock=time.monotonic,
-        tells_each=settings.log_level == "DEBUG",
+        per_request_facts=settings.log_level == "DEBUG",
         tracing=tracing,
     )
 

@@ -185,7 +185,7 @@ async def test_without_the_collector_spans_are_lost_and_requests_are_not(
     )
     api = await replicas.start(limits, tracing="on", tracing_endpoint=NOBODY)
     facts: list[Fact] = []
-    replicas.opened[0].parts.facts.hear(facts.append)
+    replicas.opened[0].parts.facts.add_hook(facts.append)
     source, destination = await api.wallet(100), await api.wallet()
     replies = [await api.transfer(source, destination, 1) for _ in range(20)]
     assert [reply.status for reply in replies] == [201] * 20

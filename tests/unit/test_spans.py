@@ -18,7 +18,6 @@ from transferd.observability.facts import (
     RequestFinished,
     Stage,
 )
-from transferd.observability.telling import TracingOptions
 from transferd.observability.traceparent import is_sampled, is_traceparent, new_traceparent
 from transferd.observability.tracing import Tracing
 
@@ -30,8 +29,15 @@ SAMPLED = f"00-{'ab' * 16}-{'cd' * 8}-01"
 def exported(*facts: Fact, ratio: float = 1.0) -> Iterator[tuple[Tracing, InMemorySpanExporter]]:
     """What these facts have become, once they were sent."""
     exporter = InMemorySpanExporter()
-    options = TracingOptions("transferd", ratio)
-    tracing = Tracing(options, LIMITS, lambda: 1_000.0, lambda fact: None, exporter)
+    tracing = Tracing(
+        service="transferd",
+        ratio=ratio,
+        endpoint=None,
+        limits=LIMITS,
+        clock=lambda: 1_000.0,
+        emit=lambda fact: None,
+        exporter=exporter,
+    )
     for fact in facts:
         tracing(fact)
     tracing.close()

@@ -109,7 +109,7 @@ def _news(replica: Replica) -> asyncio.Event:
         if type(fact) is GroupCommitted and fact.posted:
             wakeup.set()
 
-    replica.parts.facts.hear(hear)
+    replica.parts.facts.add_hook(hear)
     return wakeup
 
 

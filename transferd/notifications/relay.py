@@ -134,7 +134,7 @@ class Relay:
             return [], 0, None
         started = self._clock()
         outcomes = await broker.publish(parcels, timeout_s=self._limits.relay_publish_timeout_s)
-        if self._facts.tells_each:
+        if self._facts.per_request_facts:
             confirmed_ones = [
                 (parcel.outgoing.event_type, _about(parcel.outgoing))
                 for parcel, outcome in zip(parcels, outcomes, strict=True)

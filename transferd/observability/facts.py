@@ -48,7 +48,7 @@ class CommandPoisoned(NamedTuple):
 
 
 class TransferPosted(NamedTuple):
-    """A transfer was committed; told only to whoever `tells_each`."""
+    """A transfer was committed; emitted only with `Facts.per_request_facts`."""
 
     about: About
 
@@ -62,7 +62,7 @@ class Stage(NamedTuple):
 
 
 class GroupTraced(NamedTuple):
-    """Where the time of a group went; told only to whoever `tells_each`.
+    """Where the time of a group went; emitted only with `Facts.per_request_facts`.
 
     `requests` are the traceparents of the requests that it served, `retries` its attempts that were
     rolled back or cut off.
@@ -122,7 +122,7 @@ class Asked(NamedTuple):
 class RequestFinished(NamedTuple):
     """A request was answered; `route` is the template, never the path.
 
-    `asked` is told only to whoever `tells_each`.
+    `asked` is there only with `Facts.per_request_facts`.
     """
 
     method: str
@@ -148,9 +148,9 @@ class OutboxRelayed(NamedTuple):
 
 
 class EventsPublished(NamedTuple):
-    """The broker has confirmed these, of types and whose; told only to whoever `tells_each`.
+    """The broker has confirmed these events, each with its type and the ids of its request.
 
-    From and to when is by the clock, in seconds.
+    Start and end by the clock, in seconds. Emitted only with `Facts.per_request_facts`.
     """
 
     events: Sequence[tuple[str, About]]
@@ -243,26 +243,26 @@ Begin = Callable[[str | None], str]
 class Facts:
     """Hands each fact to every hook, in the order in which they were given.
 
-    `tells_each` says that somebody wants to hear of single requests, transfers and events, which
-    else nobody gathers. `begin` makes the ids of spans; None if nobody traces.
+    `per_request_facts` turns on facts about single requests, transfers and events; without it
+    their details are not even gathered. `begin` makes the ids of spans; None without tracing.
     """
 
-    def __init__(self, *hooks: Hook, tells_each: bool = False) -> None:
+    def __init__(self, *hooks: Hook, per_request_facts: bool = False) -> None:
         self._hooks = list(hooks)
-        self.tells_each = tells_each
+        self.per_request_facts = per_request_facts
         self.begin: Begin | None = None
 
-    def hear(self, hook: Hook) -> None:
-        """One more hook."""
+    def add_hook(self, hook: Hook) -> None:
+        """Hand each fact to one more hook."""
         self._hooks.append(hook)
 
     def trace(self, hook: Hook, begin: Begin) -> None:
-        """Spans are made from now on."""
-        self.hear(hook)
+        """Make spans from now on."""
+        self.add_hook(hook)
         self.begin = begin
-        self.tells_each = True
+        self.per_request_facts = True
 
     def emit(self, fact: Fact) -> None:
-        """Tell all hooks. A hook must be quick and must not raise."""
+        """Hand the fact to all hooks. A hook must be quick and must not raise."""
         for hook in self._hooks:
             hook(fact)

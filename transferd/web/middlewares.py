@@ -60,7 +60,7 @@ def edge(
         headers["X-Request-Id"] = origin.request_id
         headers["traceparent"] = origin.traceparent
         method = request.method if request.method in _METHODS else "other"
-        asked = _asked(request, response, origin, started) if facts.tells_each else None
+        asked = _asked(request, response, origin, started) if facts.per_request_facts else None
         duration_s = clock() - started
         facts.emit(RequestFinished(method, _route(request), response.status, duration_s, asked))
         return response

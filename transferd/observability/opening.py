@@ -1,4 +1,4 @@
-"""Who is told of what happens: the hooks of this process, and tracing where it is turned on."""
+"""Opens the `Facts` of a process: its hooks and, where it is turned on, tracing."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,10 +9,7 @@ from transferd.observability.facts import Facts, Hook
 
 
 class TracingOptions(NamedTuple):
-    """How to trace. `service` is the name in the traces, `ratio` the share of new ones to record.
-
-    Without `endpoint`, the address of the collector, OpenTelemetry's own variables name it.
-    """
+    """How to trace: the parameters of the same names of `Tracing`."""
 
     service: str
     ratio: float
@@ -20,28 +17,29 @@ class TracingOptions(NamedTuple):
 
 
 @asynccontextmanager
-async def telling(
+async def open_facts(
     *hooks: Hook,
     limits: Limits,
     clock: Callable[[], float],
-    tells_each: bool,
+    per_request_facts: bool,
     tracing: TracingOptions | None,
 ) -> AsyncIterator[Facts]:
-    """Facts for a process. What is traced goes out until the block ends.
+    """The facts of a process. The end of the block sends the spans that wait.
 
     Raises ConfigurationError if tracing is wanted and not installed.
     """
-    facts = Facts(*hooks, tells_each=tells_each)
+    facts = Facts(*hooks, per_request_facts=per_request_facts)
     if tracing is None:
         yield facts
         return
     try:
-        # Only now: it takes a moment to import, and most do without.
+        # Imported only here: it takes a moment, and most processes run without.
         from transferd.observability.tracing import Tracing
     except ModuleNotFoundError as error:
         raise ConfigurationError(
             "TRANSFERD_TRACING=on needs OpenTelemetry: pip install 'transferd[tracing]'"
         ) from error
-    async with Tracing(tracing, limits, clock, facts.emit) as traces:
-        facts.trace(traces, traces.begin)
+    opened = Tracing(**tracing._asdict(), limits=limits, clock=clock, emit=facts.emit)
+    async with opened as spans:
+        facts.trace(spans, spans.begin)
         yield facts
