@@ -194,9 +194,9 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
 @asynccontextmanager
 async def _serving(parts: Parts, listener: Listener, linger_s: float) -> AsyncIterator[None]:
     """Listen; at the end close the listener first, answer what still comes, then what is queued."""
-    room = listener.room
+    count = listener.connection_count
     parts.metrics.gauge(
-        "transferd_connections", "Connections of clients.", lambda: room.connections
+        "transferd_connections", "Connections of clients.", lambda: count.connections
     )
     async with listener.serving(build(parts)) as server:
         try:

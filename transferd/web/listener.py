@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from transferd.config import ConfigurationError, Limits
-from transferd.web.protocol import Protocol, Room
+from transferd.web.protocol import ConnectionCount, Protocol
 
 
 class Listener:
@@ -26,7 +26,7 @@ class Listener:
         self._asked = f"{host}:{port}"
         self._limits = limits
         self._remedy = remedy
-        self.room = _room(limits)
+        self.connection_count = ConnectionCount(_connections_max(limits))
         try:
             family, address = _resolved(host, port)
             self._socket = socket.socket(family)
@@ -70,7 +70,13 @@ class Listener:
         await runner.setup()
         assert runner.server is not None
         loop = asyncio.get_running_loop()
-        connect = partial(Protocol, runner.server, loop=loop, limits=self._limits, room=self.room)
+        connect = partial(
+            Protocol,
+            runner.server,
+            loop=loop,
+            limits=self._limits,
+            connection_count=self.connection_count,
+        )
         backlog = self._limits.accept_queue_max
         try:
             try:
@@ -107,9 +113,9 @@ def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
     return family, address
 
 
-def _room(limits: Limits) -> Room:
-    # Each takes a file, and the system may allow fewer of them.
+def _connections_max(limits: Limits) -> int:
+    # Each connection takes a file, and the system may allow fewer of them.
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if files == resource.RLIM_INFINITY:
-        return Room(limits.connections_max)
-    return Room(max(1, min(limits.connections_max, files - limits.files_kept_back)))
+        return limits.connections_max
+    return max(1, min(limits.connections_max, files - limits.files_kept_back))
