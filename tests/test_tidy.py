@@ -120,19 +120,32 @@ def test_every_query_is_explained_and_used() -> None:
 def test_an_import_that_points_up_is_found(
     tmp_path: Path, module: str, code: str, complaint: str
 ) -> None:
-    for name in contracted_modules():
-        folder = tmp_path / name.replace(".", "/")
-        folder.mkdir(parents=True)
-        (folder / "__init__.py").touch()
-    (tmp_path / "transferd/ledger/store/pool.py").write_text("import asyncpg\n")
-    tracing = tmp_path / "transferd/observability/tracing/__init__.py"
-    tracing.write_text("import opentelemetry\n")
-    assert lint_imports(tmp_path).returncode == 0
-
+    plant_project(tmp_path)
     (tmp_path / "transferd" / f"{module.replace('.', '/')}.py").write_text(f"{code}\n")
     report = lint_imports(tmp_path)
     assert report.returncode != 0
     assert complaint in report.stdout
+
+
+def test_an_import_cycle_is_found(tmp_path: Path) -> None:
+    plant_project(tmp_path)
+    (tmp_path / "transferd/web/one.py").write_text("import transferd.web.other\n")
+    (tmp_path / "transferd/web/other.py").write_text("def late(): import transferd.web.one\n")
+    report = lint_imports(tmp_path)
+    assert report.returncode != 0
+    assert "No import cycles inside a package BROKEN" in report.stdout
+
+
+def plant_project(root: Path) -> None:
+    """Empty modules in the shape of the project, which pass all contracts."""
+    for name in contracted_modules():
+        folder = root / name.replace(".", "/")
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").touch()
+    (root / "transferd/ledger/store/pool.py").write_text("import asyncpg\n")
+    tracing = root / "transferd/observability/tracing/__init__.py"
+    tracing.write_text("import opentelemetry\n")
+    assert lint_imports(root).returncode == 0
 
 
 @pytest.mark.parametrize("code", ["import asyncpg", "from asyncpg.pool import Pool"])
