@@ -156,6 +156,9 @@ class Limits:
     replica_restart_max_s: float = 5.0
     replica_start_s: float = 30.0
     replica_poll_s: float = 0.05
+    # PostgreSQL's answer to `/readyz` and `/metrics`, and a replica's answer to its supervisor.
+    # Both take milliseconds, and a prober usually waits for a few seconds.
+    readiness_wait_s: float = 1.0
 
     # Of a row of the outbox, so that what a relay takes is never much more than the batch below.
     outbox_row_events_max: int = 250
@@ -232,6 +235,10 @@ class Limits:
     stream_send_timeout_s: float = 5.0
     # Pages read at a time, so that a busy wallet with many watchers leaves connections to others.
     stream_reads_max: int = 4
+    # How long a client waits before it comes back: long enough for another replica to take over.
+    stream_retry_s: float = 2.0
+    # Events sent with one write: the size of the connection's own buffer.
+    stream_write_bytes: int = 64 * 1024
 
     # Spans that wait for the collector, of some KiB each while they are sent; what comes beyond
     # that is lost. A few seconds of a replica that is traced in full.
@@ -243,6 +250,21 @@ class Limits:
     trace_flush_s: float = 3.0
     # A group serves up to 512 requests, and that many links would be hard to read.
     trace_links_max: int = 128
+
+    # Servers of `transferd dev` and of the tests. RabbitMQ takes about 7 s to start, and the crash
+    # recovery of PostgreSQL depends on the disk.
+    server_start_s: float = 60.0
+    # Then SIGKILL: all three keep their data through that, it only costs a recovery.
+    server_stop_s: float = 10.0
+    # Their answer while they start, and the start of RabbitMQ's epmd, which takes milliseconds.
+    server_answer_s: float = 1.0
+    server_epmd_s: float = 5.0
+    # After the death of a parent the last processes of its servers need a moment to end.
+    server_lock_wait_s: float = 2.0
+    # A port is seldom lost between the choice and its use; three losses in a row are a fault.
+    server_port_attempts_max: int = 3
+    # A directory that stays must not collect logs for ever.
+    server_log_bytes_max: int = 16 * 1024 * 1024
 
     # The audit holds a chunk of ids, or of outcomes with bodies of some KiB, in memory at a time.
     audit_chunk_rows: int = 2_000

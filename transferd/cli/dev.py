@@ -61,6 +61,7 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
                 redis_url=settings.redis_url,
                 amqp_url=settings.amqp_url,
                 report=console.print,
+                limits=limits,
             )
         )
         settings = settings.model_copy(

@@ -125,10 +125,20 @@ class Supervisor:
         async with aiohttp.ClientSession() as session:
             deadline = time.monotonic() + self._limits.replica_start_s
             while time.monotonic() < deadline:
-                if await _is_ready(session, f"{url_of(self._host, port)}/readyz"):
+                if await self._is_ready(session, port):
                     return True
                 await asyncio.sleep(self._limits.replica_poll_s)
         return False
+
+    async def _is_ready(self, session: aiohttp.ClientSession, port: int) -> bool:
+        timeout = aiohttp.ClientTimeout(total=self._limits.readiness_wait_s)
+        try:
+            async with session.get(
+                f"{url_of(self._host, port)}/readyz", timeout=timeout
+            ) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
 
     async def _stop(self) -> None:
         """Drain all at once; who has not ended when even the slowest should have is killed."""
@@ -149,14 +159,6 @@ class Supervisor:
                 with suppress(ProcessLookupError):
                     process.kill()
             await asyncio.wait(late)
-
-
-async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with session.get(url, timeout=aiohttp.ClientTimeout(total=1.0)) as response:
-            return response.status == 200
-    except (aiohttp.ClientError, TimeoutError):
-        return False
 
 
 def _reason(code: int) -> str:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from transferd.config import Limits
 from transferd.devstack.account import account_for
 from transferd.devstack.process import (
     Account,
@@ -138,8 +139,9 @@ class PostgresServer(Server):
         port: int | None = None,
         durable: bool = True,
         settings: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        super().__init__(directory, port=port)
+        super().__init__(directory, port=port, limits=limits)
         self.data = self.directory / "data"
         self._settings = {**SETTINGS, **({} if durable else NOT_DURABLE), **(settings or {})}
         self._binaries = Path()

@@ -14,10 +14,6 @@ HEADERS = {
     # Nginx would collect events until a buffer is full.
     "X-Accel-Buffering": "no",
 }
-# How long a client waits before it comes back, in milliseconds.
-_RETRY_MS = 2_000
-# Events that are sent with one write; the connection's own buffer has this size too.
-_WRITE_BYTES = 64 * 1024
 
 
 class EventStream(web.StreamResponse):
@@ -46,11 +42,11 @@ class EventStream(web.StreamResponse):
 
     async def _follow(self, request: web.BaseRequest, writer: AbstractStreamWriter) -> None:
         watch, clock = self._watch, asyncio.get_running_loop().time
-        await self._send(request, writer, _opening(watch))
+        await self._send(request, writer, _opening(watch, self._limits.stream_retry_s))
         last_sent_at = clock()
         while not watch.is_over():
             frames = await watch.frames()
-            for version, data in _writes(frames):
+            for version, data in _writes(frames, self._limits.stream_write_bytes):
                 if watch.is_over():
                     return
                 await self._send(request, writer, data)
@@ -77,20 +73,21 @@ class EventStream(web.StreamResponse):
             raise ConnectionResetError("the client does not read") from None
 
 
-def _opening(watch: Watch) -> bytes:
+def _opening(watch: Watch, retry_s: float) -> bytes:
     # The id alone is no event, but a client remembers it: one that is cut off before its first
     # event resumes from here all the same.
-    text = f": the wallet is at version {watch.known}\nretry: {_RETRY_MS}\nid: {watch.told}\n\n"
+    retry_ms = round(retry_s * 1000)
+    text = f": the wallet is at version {watch.known}\nretry: {retry_ms}\nid: {watch.told}\n\n"
     return text.encode()
 
 
-def _writes(frames: Sequence[Frame]) -> Iterator[Frame]:
-    """Neighbours as one, up to some size: with the last one's version."""
+def _writes(frames: Sequence[Frame], bytes_max: int) -> Iterator[Frame]:
+    """Neighbouring frames joined into writes of about `bytes_max`, each with its last version."""
     data: list[bytes] = []
     size = 0
     for position, frame in enumerate(frames, start=1):
         data.append(frame.data)
         size += len(frame.data)
-        if size >= _WRITE_BYTES or position == len(frames):
+        if size >= bytes_max or position == len(frames):
             yield Frame(frame.version, b"".join(data))
             data, size = [], 0

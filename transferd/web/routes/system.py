@@ -8,14 +8,11 @@ from html import escape
 import orjson
 from aiohttp import web
 
-from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.web import problems
 from transferd.web.documents import Document, static_files
 from transferd.web.parts import Parts
 from transferd.web.problems import Problem
-
-_PING_TIMEOUT_S = 1.0
 
 
 async def healthz(_: web.Request) -> web.Response:
@@ -27,23 +24,23 @@ async def readyz(parts: Parts, _: web.Request) -> web.Response:
     """GET /readyz: PostgreSQL answers and the replica is not draining."""
     if parts.lifecycle.is_draining:
         raise Problem("draining", headers={"Retry-After": "1"})
-    parts.lifecycle.database_answers = await _answers(parts.probe)
+    parts.lifecycle.database_answers = await _database_answers(parts)
     if not parts.lifecycle.database_answers:
         raise Problem("database-unavailable", headers={"Retry-After": "1"})
     return web.Response(body=b'{"status":"ready"}', content_type="application/json")
 
 
-async def _answers(database: Database) -> bool:
+async def _database_answers(parts: Parts) -> bool:
     async def ping() -> bool:
         try:
-            await database.ping()
+            await parts.probe.ping()
         except StoreError:
             return False
         return True
 
     asking = asyncio.create_task(ping())
     # Not wait_for: it would wait until the driver has told a hung server of the cancellation.
-    done, _ = await asyncio.wait([asking], timeout=_PING_TIMEOUT_S)
+    done, _ = await asyncio.wait([asking], timeout=parts.limits.readiness_wait_s)
     if not done:
         asking.cancel()
         return False
@@ -52,7 +49,7 @@ async def _answers(database: Database) -> bool:
 
 async def metrics(parts: Parts, request: web.Request) -> web.Response:
     """GET /metrics: the text format of Prometheus or OpenMetrics, as Accept says."""
-    parts.lifecycle.database_answers = await _answers(parts.probe)
+    parts.lifecycle.database_answers = await _database_answers(parts)
     body, media_type = parts.metrics.exposed(request.headers.getall("Accept", ()))
     return web.Response(body=body, headers={"Content-Type": media_type})
 
