@@ -248,7 +248,7 @@ async def test_who_joins_the_same_request_is_not_refused_for_its_condition(
         stale = asyncio.create_task(changed(api, ada, _FREEZE, '"w7"', key="stop"))
         await arrived(replicas, 1)
         plain = asyncio.create_task(api.post(f"/wallets/{ada}/freeze", key="stop"))
-        first = replicas.opened[0].parts.router._by_key[1, "stop"]
+        first = replicas.opened[0].context.router._by_key[1, "stop"]
         await until(lambda: len(first.watchers) == 1)
     assert_changed(await stale, 0)
     done = await plain

@@ -122,7 +122,7 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
     # The one of the client that pays is open, and it will be idle.
     await until(lambda: connections(replicas) == 0)
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
-    assert replicas.opened[0].parts.router.backlog == 0
+    assert replicas.opened[0].context.router.backlog == 0
 
 
 async def test_a_replica_does_not_wait_for_whoever_does_not_read(replicas: Replicas) -> None:
@@ -160,7 +160,7 @@ async def test_whoever_ends_its_side_is_let_go_at_once(missing: int, replicas: R
         return await told() in ({(404, 0)} if missing else {(404, 0), (200, 1)})
 
     await until(is_told_right)
-    await until(lambda: replicas.opened[0].parts.router.backlog == 0)
+    await until(lambda: replicas.opened[0].context.router.backlog == 0)
 
 
 async def test_one_connection_too_many_is_closed_and_the_others_are_served(

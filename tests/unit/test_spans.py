@@ -12,9 +12,9 @@ from transferd.ledger.store.errors import Duplicate, translated
 from transferd.limits import Limits
 from transferd.observability.facts import (
     About,
-    Asked,
     Fact,
     GroupTraced,
+    RequestDetails,
     RequestFinished,
     Stage,
 )
@@ -45,8 +45,8 @@ def exported(*facts: Fact, ratio: float = 1.0) -> Iterator[tuple[Tracing, InMemo
 
 
 def request(traceparent: str, status: int = 201, code: str = "ok") -> RequestFinished:
-    asked = Asked(About("request-1", traceparent), 900.0, None, code, is_replay=False)
-    return RequestFinished("POST", "/transfers", status, 0.25, asked)
+    details = RequestDetails(About("request-1", traceparent), 900.0, None, code, is_replay=False)
+    return RequestFinished("POST", "/transfers", status, 0.25, details)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from tests.unit.samples import Clock
 from transferd.commit.fair_share import FairShare
 from transferd.config import Limits
-from transferd.web.pace import Pace
+from transferd.web.refusal_rate import RefusalRate
 
 
 def share(clock: Clock) -> FairShare:
@@ -30,8 +30,8 @@ def test_others_are_remembered_for_a_while() -> None:
     assert fair.envelopes_max(1) == 100
 
 
-def pace(clock: Clock) -> Pace:
-    return Pace(per_s=10, burst=3, delay_max_s=1.0, clock=clock)
+def pace(clock: Clock) -> RefusalRate:
+    return RefusalRate(per_s=10, burst=3, delay_max_s=1.0, clock=clock)
 
 
 def test_a_burst_is_answered_at_once_and_the_rest_at_a_steady_rate() -> None:

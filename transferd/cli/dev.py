@@ -84,9 +84,9 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
             open_worker(
                 settings,
                 limits,
-                facts=replica.parts.facts,
-                metrics=replica.parts.metrics,
-                wakeup=_news(replica),
+                facts=replica.context.facts,
+                metrics=replica.context.metrics,
+                wakeup=_commit_signal(replica),
                 tells_status=False,
             )
         )
@@ -102,15 +102,15 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
     return 1
 
 
-def _news(replica: Replica) -> asyncio.Event:
-    """Set whenever the replica has committed something."""
+def _commit_signal(replica: Replica) -> asyncio.Event:
+    """An event that is set after each commit of the replica that posted transfers."""
     wakeup = asyncio.Event()
 
-    def hear(fact: Fact) -> None:
+    def on_fact(fact: Fact) -> None:
         if type(fact) is GroupCommitted and fact.posted:
             wakeup.set()
 
-    replica.parts.facts.add_hook(hear)
+    replica.context.facts.add_hook(on_fact)
     return wakeup
 
 

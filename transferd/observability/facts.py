@@ -109,7 +109,7 @@ class KeyUsesFailed(NamedTuple):
     error: BaseException
 
 
-class Asked(NamedTuple):
+class RequestDetails(NamedTuple):
     """One request: its ids, when by the clock and with which traceparent it came, its outcome."""
 
     about: About
@@ -122,14 +122,14 @@ class Asked(NamedTuple):
 class RequestFinished(NamedTuple):
     """A request was answered; `route` is the template, never the path.
 
-    `asked` is there only with `Facts.per_request_facts`.
+    `details` is there only with `Facts.per_request_facts`.
     """
 
     method: str
     route: str
     status: int
     duration_s: float
-    asked: Asked | None = None
+    details: RequestDetails | None = None
 
 
 class RequestFailed(NamedTuple):

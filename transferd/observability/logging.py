@@ -79,7 +79,7 @@ class Log:
         if type(fact) not in _WORTH_A_LINE:
             return
         match fact:
-            case RequestFinished(asked=None):
+            case RequestFinished(details=None):
                 pass
             case RequestFinished():
                 self._request(fact)
@@ -124,14 +124,14 @@ class Log:
                 pass
 
     def _request(self, fact: RequestFinished) -> None:
-        assert fact.asked is not None
+        assert fact.details is not None
         self._log.debug(
             "request",
-            **ids_of(fact.asked.about),
+            **ids_of(fact.details.about),
             method=fact.method,
             route=fact.route,
             status=fact.status,
-            code=fact.asked.code,
+            code=fact.details.code,
             duration_s=round(fact.duration_s, 6),
         )
 

@@ -67,8 +67,8 @@ class Metrics:
         self.registry = CollectorRegistry()
         self._with_exemplars = with_exemplars
         self._gauges: dict[str, Gauge] = {}
-        self._tell_of_the_process()
-        self._tell_of_notifications()
+        self._add_process_metrics()
+        self._add_notification_metrics()
         self._group_size = self._histogram(
             "transferd_group_envelopes", "Envelopes in a committed group.", _SIZES
         )
@@ -113,12 +113,12 @@ class Metrics:
         self._request_children: dict[tuple[str, str, int], Histogram] = {}
         self._read_children: dict[str, Counter] = {}
 
-    def _tell_of_the_process(self) -> None:
+    def _add_process_metrics(self) -> None:
         ProcessCollector(registry=self.registry)
         build = Info("transferd_build", "What runs here.", registry=self.registry)
         build.info({"version": __version__})
 
-    def _tell_of_notifications(self) -> None:
+    def _add_notification_metrics(self) -> None:
         self._relayed = Counter(
             "transferd_outbox_events", "Events published.", registry=self.registry
         )
@@ -212,11 +212,11 @@ class Metrics:
         if child is None:
             child = self._requests.labels(fact.method, fact.route, str(fact.status))
             self._request_children[key] = child
-        asked = fact.asked
-        if asked is None or fact.route in UNTRACED_ROUTES:
+        details = fact.details
+        if details is None or fact.route in UNTRACED_ROUTES:
             child.observe(fact.duration_s)
         else:
-            child.observe(fact.duration_s, self._exemplar(asked.about.traceparent))
+            child.observe(fact.duration_s, self._exemplar(details.about.traceparent))
 
     def _notification(self, fact: NotificationFinished) -> None:
         self._notifications.labels(fact.sink, fact.result, str(fact.attempt)).inc()

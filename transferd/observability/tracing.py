@@ -164,26 +164,30 @@ class Tracing:
                 pass
 
     def _request(self, fact: RequestFinished) -> None:
-        asked = fact.asked
-        if asked is None or fact.route in UNTRACED_ROUTES or not self._is_wanted(asked.about, 1):
+        details = fact.details
+        if (
+            details is None
+            or fact.route in UNTRACED_ROUTES
+            or not self._is_wanted(details.about, 1)
+        ):
             return
         failed = fact.status >= 500
         self._span(
             f"{fact.method} {fact.route}",
-            _context(asked.parent),
-            (asked.started, asked.started + fact.duration_s),
-            traceparent=asked.about.traceparent,
+            _context(details.parent),
+            (details.started, details.started + fact.duration_s),
+            traceparent=details.about.traceparent,
             kind=SpanKind.SERVER,
             attributes={
                 "http.request.method": "_OTHER" if fact.method == "other" else fact.method,
                 "http.route": fact.route,
                 "http.response.status_code": fact.status,
-                "transferd.outcome": asked.code,
-                "transferd.replayed": asked.is_replay,
-                **({"error.type": asked.code} if failed else {}),
-                **_transfer(asked.about),
+                "transferd.outcome": details.code,
+                "transferd.replayed": details.is_replay,
+                **({"error.type": details.code} if failed else {}),
+                **_transfer(details.about),
             },
-            error=asked.code if failed else None,
+            error=details.code if failed else None,
         )
 
     def _group(self, fact: GroupTraced) -> None:

@@ -7,11 +7,11 @@ from aiohttp import web
 from transferd.web import openapi
 from transferd.web.auth import Authentication
 from transferd.web.calls import Call
+from transferd.web.context import AppContext
 from transferd.web.header_lines import only_line
 from transferd.web.middlewares import ORIGIN, edge
 from transferd.web.operations import Operation
-from transferd.web.pace import Pace
-from transferd.web.parts import Parts
+from transferd.web.refusal_rate import RefusalRate
 from transferd.web.routes import (
     currencies,
     events,
@@ -35,28 +35,28 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-def build(parts: Parts) -> web.Application:
+def build(context: AppContext) -> web.Application:
     """The application of one replica."""
     application = web.Application(
-        middlewares=[edge(parts.facts, parts.lifecycle, _refusal_pace(parts), parts.clock)],
-        client_max_size=parts.limits.body_bytes_max,
+        middlewares=[edge(context.facts, context.lifecycle, _refusal_pace(context), context.clock)],
+        client_max_size=context.limits.body_bytes_max,
     )
     authentication = Authentication(
-        parts.database,
-        parts.limits,
-        parts.key_uses,
-        is_required=parts.settings.auth == "on",
-        clock=parts.clock,
+        context.database,
+        context.limits,
+        context.key_uses,
+        is_required=context.settings.auth == "on",
+        clock=context.clock,
     )
     for operation in OPERATIONS:
         path = _pattern(operation.path)
-        handler = _bound(operation, parts, authentication)
+        handler = _bound(operation, context, authentication)
         application.router.add_route(operation.method, path, handler)
         if operation.method == "GET":
             # RFC 9110 section 9.3.2: the same without the body.
             application.router.add_route("HEAD", path, handler)
-    document = openapi.document(OPERATIONS, is_open=parts.settings.auth == "off")
-    system.add_routes(application, parts, document)
+    document = openapi.document(OPERATIONS, is_open=context.settings.auth == "off")
+    system.add_routes(application, context, document)
     return application
 
 
@@ -68,18 +68,18 @@ def _pattern(path: str) -> str:
     return path.replace("{key}", "{key:.+}")
 
 
-def _refusal_pace(parts: Parts) -> Pace:
-    limits = parts.limits
-    return Pace(
+def _refusal_pace(context: AppContext) -> RefusalRate:
+    limits = context.limits
+    return RefusalRate(
         per_s=limits.mailbox_refusals_per_s,
         burst=limits.mailbox_refusals_burst,
         delay_max_s=limits.mailbox_refusal_delay_s,
-        clock=parts.clock,
+        clock=context.clock,
     )
 
 
 def _bound(
-    operation: Operation, parts: Parts, authentication: Authentication
+    operation: Operation, context: AppContext, authentication: Authentication
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Authentication, scope, then the route."""
 
@@ -90,7 +90,7 @@ def _bound(
         )
         if operation.scope is not None:
             principal.require(operation.scope)
-        call = Call(parts, request, request[ORIGIN], principal)
+        call = Call(context, request, request[ORIGIN], principal)
         if operation.query is NoQuery and request.query_string:
             call.query(NoQuery)
         return await operation.handler(call)

@@ -16,9 +16,9 @@ from transferd.domain.key import Fingerprint, Key
 from transferd.observability.facts import Begin
 from transferd.observability.traceparent import is_traceparent, new_traceparent
 from transferd.web.auth import Principal
+from transferd.web.context import AppContext
 from transferd.web.exactness import Fault, faults_of
 from transferd.web.header_lines import items_of
-from transferd.web.parts import Parts
 from transferd.web.problems import Problem
 from transferd.web.schemas import Body, NoBody
 
@@ -52,12 +52,12 @@ def origin_of(request: web.BaseRequest, begin: Begin | None = None) -> Origin:
 class Call:
     """A request on its way through a route."""
 
-    __slots__ = ("origin", "parts", "principal", "request")
+    __slots__ = ("context", "origin", "principal", "request")
 
     def __init__(
-        self, parts: Parts, request: web.Request, origin: Origin, principal: Principal
+        self, context: AppContext, request: web.Request, origin: Origin, principal: Principal
     ) -> None:
-        self.parts = parts
+        self.context = context
         self.request = request
         self.origin = origin
         self.principal = principal
@@ -66,7 +66,7 @@ class Call:
         """The body as a model; `bytes_max` where it may be longer than usual. Raises Problem."""
         self._check_media_type()
         raw = await self._read(bytes_max)
-        limits = self.parts.limits
+        limits = self.context.limits
         try:
             body = model.model_validate_json(raw)
         except ValidationError as error:
@@ -92,7 +92,7 @@ class Call:
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            raise _problem_of(error, self.parts.limits) from None
+            raise _problem_of(error, self.context.limits) from None
 
     def key(self, *, required: bool) -> Key | None:
         """The Idempotency-Key with its owner. Raises Problem."""
@@ -106,7 +106,7 @@ class Call:
             text = text[1:-1]
         if (
             len(headers) > 1
-            or not 1 <= len(text) <= self.parts.limits.key_chars_max
+            or not 1 <= len(text) <= self.context.limits.key_chars_max
             or _PRINTABLE.fullmatch(text) is None
         ):
             raise Problem("idempotency-key-invalid")
@@ -125,8 +125,8 @@ class Call:
 
         What has many wallets that pay has none for an actor, and takes a turn of its own.
         """
-        now = self.parts.clock()
-        return await self.parts.router.ask(
+        now = self.context.clock()
+        return await self.context.router.ask(
             Envelope(
                 command,
                 wallet_id=wallet_id,
@@ -134,13 +134,13 @@ class Call:
                 fingerprint=fingerprint,
                 origin=self.origin,
                 enqueued_at=now,
-                deadline=now + self.parts.limits.request_deadline_s,
+                deadline=now + self.context.limits.request_deadline_s,
                 urgent=urgent,
             )
         )
 
     async def _read(self, bytes_max: int | None = None) -> bytes:
-        request, limits = self.request, self.parts.limits
+        request, limits = self.request, self.context.limits
         allowed = bytes_max or limits.body_bytes_max
         # What says that it is too large is not waited for.
         if (request.content_length or 0) > allowed:

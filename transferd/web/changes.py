@@ -38,7 +38,7 @@ async def change_once(
     It is run again after a conflict, a lock that somebody holds or a lost connection, for as long
     as another attempt fits into the request's deadline. Raises Problem or TransferdError.
     """
-    limits, clock = call.parts.limits, call.parts.clock
+    limits, clock = call.context.limits, call.context.clock
     deadline = clock() + limits.request_deadline_s
     wait_s = 0.0
     in_doubt = False
@@ -65,7 +65,7 @@ async def change_once(
 
 
 async def _attempt(call: Call, change: Change, key: Key | None, fingerprint: Fingerprint) -> Answer:
-    async with call.parts.database.transaction(is_retried=True) as transaction:
+    async with call.context.database.transaction(is_retried=True) as transaction:
         if key is None:
             return await change(transaction)
         stored = (await read_outcomes(transaction, [key])).get(key)

@@ -21,7 +21,7 @@ async def follow(call: Call) -> web.StreamResponse:
     """GET /wallets/{id}/events."""
     last = _last_event_id(call)
     id = wallet_id_of(call)
-    wallet = (await read_wallets(call.parts.database, [id])).get(id)
+    wallet = (await read_wallets(call.context.database, [id])).get(id)
     if wallet is None:
         raise wallet_not_found(call)
     if last is not None and last > wallet.version:
@@ -30,13 +30,13 @@ async def follow(call: Call) -> web.StreamResponse:
     request = call.request
     if request.method == "HEAD":
         return web.StreamResponse(headers=HEADERS)
-    watch = call.parts.streams.open(
+    watch = call.context.streams.open(
         id,
-        told=wallet.version if last is None else last,
-        known=wallet.version,
+        sent=wallet.version if last is None else last,
+        latest=wallet.version,
         is_gone=lambda: request.transport is None or request.transport.is_closing(),
     )
-    return EventStream(watch, call.parts.limits)
+    return EventStream(watch, call.context.limits)
 
 
 def _last_event_id(call: Call) -> int | None:

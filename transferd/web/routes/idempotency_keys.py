@@ -21,14 +21,14 @@ async def read(call: Call) -> web.Response:
     if "\x00" in text:
         raise Problem("idempotency-key-invalid")
     key: Key = (call.principal.client_id, text)
-    stored = (await read_outcomes(call.parts.database, [key])).get(key)
+    stored = (await read_outcomes(call.context.database, [key])).get(key)
     if stored is not None:
         return shown(await _settled(call, stored))
-    cached = await call.parts.replays.look_up(key)
+    cached = await call.context.replays.look_up(key)
     if isinstance(cached, Replay):
         # It was settled since PostgreSQL was asked.
         return shown(_view(cached.status, cached.body))
-    if call.parts.router.pending(key) or cached is Claim.BUSY:
+    if call.context.router.pending(key) or cached is Claim.BUSY:
         return shown(orjson.dumps({"state": "pending", "status": None, "answer": None}))
     raise Problem(
         "not-found",
@@ -37,7 +37,7 @@ async def read(call: Call) -> web.Response:
 
 
 async def _settled(call: Call, stored: StoredOutcome) -> bytes:
-    [body] = await bodies_of([stored], call.parts.database, call.parts.rendering)
+    [body] = await bodies_of([stored], call.context.database, call.context.rendering)
     return _view(stored.status, body or b"null")
 
 

@@ -38,7 +38,7 @@ _STATEMENT = "statement"
 async def create(call: Call) -> web.Response:
     """POST /wallets."""
     body = await call.body(schemas.NewWallet)
-    currency = call.parts.currencies.get(body.currency)
+    currency = call.context.currencies.get(body.currency)
     if currency is None:
         raise invalid(
             "/currency", "currency_unknown", "must be an ISO 4217 currency with minor units"
@@ -83,12 +83,12 @@ async def read(call: Call) -> web.Response:
     if query.at is not None:
         return await _read_before(call, id, query.at)
     min_version = query.min_version or 0
-    snapshot = await call.parts.wallets.get(id)
+    snapshot = await call.context.wallets.get(id)
     cache = "hit"
     if snapshot is None or snapshot.version < min_version:
-        cache = "miss" if call.parts.link.is_available else "bypass"
+        cache = "miss" if call.context.link.is_available else "bypass"
         snapshot = await _read_through(call, id)
-    call.parts.facts.emit(WalletRead(cache))
+    call.context.facts.emit(WalletRead(cache))
     if snapshot.version < min_version:
         raise version_not_reached(snapshot.version, min_version)
     # A client may keep it and has to ask each time, or else If-None-Match would never be sent.
@@ -101,24 +101,24 @@ async def read(call: Call) -> web.Response:
 
 async def _read_through(call: Call, id: str) -> Snapshot:
     """Read from PostgreSQL and fill the cache."""
-    reservation = await call.parts.wallets.reserve(id)
-    wallet = (await store.read_wallets(call.parts.database, [id])).get(id)
+    reservation = await call.context.wallets.reserve(id)
+    wallet = (await store.read_wallets(call.context.database, [id])).get(id)
     if wallet is None:
         raise wallet_not_found(call)
-    snapshot = Snapshot(id, wallet.version, call.parts.rendering.wallet(wallet))
-    await call.parts.wallets.fill(snapshot, reservation)
+    snapshot = Snapshot(id, wallet.version, call.context.rendering.wallet(wallet))
+    await call.context.wallets.fill(snapshot, reservation)
     return snapshot
 
 
 async def _read_before(call: Call, id: str, instant: datetime) -> web.Response:
     try:
-        wallet = await call.parts.past.wallet_before(id, instant)
+        wallet = await call.context.past.wallet_before(id, instant)
     except InstantNotReached as error:
         raise _not_reached("at", error.now) from None
     if wallet is None:
         raise wallet_not_found(call)
-    call.parts.facts.emit(WalletRead("bypass"))
-    return shown(call.parts.rendering.past_wallet(wallet), **{"X-Cache": "bypass"})
+    call.context.facts.emit(WalletRead("bypass"))
+    return shown(call.context.rendering.past_wallet(wallet), **{"X-Cache": "bypass"})
 
 
 def _not_reached(name: str, now: datetime) -> Problem:
@@ -145,7 +145,7 @@ async def list_(call: Call) -> web.Response:
     query = call.query(schemas.WalletsQuery)
     scope = cursors.scope_of(_LIST, query)
     wallets = await store.list_wallets(
-        call.parts.database,
+        call.context.database,
         user_id=query.user_id,
         currency=query.currency,
         before_id=cursors.decode_id(scope, query.cursor),
@@ -160,7 +160,7 @@ async def update(call: Call) -> web.Response:
     id = wallet_id_of(call)
     body = await call.body(schemas.WalletPatch)
     given = body.model_fields_set
-    if "overdraft_limit" in given or id in call.parts.funding_wallet_ids:
+    if "overdraft_limit" in given or id in call.context.funding_wallet_ids:
         call.principal.require(ADMIN)
     if "overdraft_limit" in given:
         _refuse_funding(call, id)
@@ -196,7 +196,7 @@ async def statement(call: Call) -> web.Response:
     """GET /wallets/{id}/statement."""
     query = call.query(StatementQuery)
     id = wallet_id_of(call)
-    database = call.parts.database
+    database = call.context.database
     wallet = await _settled(call, id, query.to)
     after_version = query.after_version or 0
     if after_version > wallet.version:
@@ -225,10 +225,10 @@ async def statement(call: Call) -> web.Response:
 async def _settled(call: Call, id: str, to: datetime | None) -> Wallet:
     """The wallet, once nothing can be added to it before `to`."""
     if to is None:
-        wallet = (await store.read_wallets(call.parts.database, [id])).get(id)
+        wallet = (await store.read_wallets(call.context.database, [id])).get(id)
     else:
         try:
-            wallet = await call.parts.past.settle(id, to)
+            wallet = await call.context.past.settle(id, to)
         except InstantNotReached as error:
             raise _not_reached("to", error.now) from None
     if wallet is None:
@@ -250,7 +250,7 @@ def wallet_not_found(call: Call) -> Problem:
 
 
 def _refuse_funding(call: Call, id: str) -> None:
-    if id in call.parts.funding_wallet_ids:
+    if id in call.context.funding_wallet_ids:
         raise Problem(
             "forbidden",
             "A funding wallet can be neither frozen nor closed, and has no overdraft limit.",

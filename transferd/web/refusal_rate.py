@@ -4,7 +4,7 @@ import random
 from collections.abc import Callable
 
 
-class Pace:
+class RefusalRate:
     """A burst of answers at once, then `per_s`, though none later than `delay_max_s`.
 
     The Generic Cell Rate Algorithm: one number, whatever the rate (ITU-T I.371). `clock` gives

@@ -1,4 +1,4 @@
-"""The parts of a replica that routes ask; the composition root puts them together."""
+"""What the routes of a replica work with; the composition root puts it together."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -34,7 +34,7 @@ class Lifecycle:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
+class AppContext:
     """Everything a request may need. `clock` gives seconds; `currencies` are by code."""
 
     settings: Settings
