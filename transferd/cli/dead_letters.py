@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from transferd.cli.running import progress_bars, run, settings_of
+from transferd.cli.running import print_table, progress_bars, run, settings_of
 from transferd.config import Settings
 from transferd.domain.webhook import EVENT_TYPES
 from transferd.ledger.store.database import Database
@@ -23,7 +23,6 @@ from transferd.ledger.store.dead_letters import (
 )
 from transferd.notifications.dead_letters import Progress, purge, redrive
 
-_WIDTH_OF_A_PIPE = 10_000
 _UUID = click.UUID
 
 
@@ -88,11 +87,8 @@ async def _list(settings: Settings, wanted: Filter, limit: int, as_json: bool) -
         names = ("id", "died_at", "event_type", "endpoint_id", "attempts")
         cells = ["-" if view[name] is None else str(view[name]) for name in names]
         table.add_row(*(Text(cell) for cell in (*cells, why)))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(width=_WIDTH_OF_A_PIPE, highlight=False)
     if letters:
-        console.print(table)
+        print_table(table)
     click.echo(f"{len(letters)} of {total} dead letters")
     return 0
 

@@ -11,11 +11,10 @@ from typing import Any
 import click
 from pydantic import TypeAdapter, ValidationError
 from rich import box
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from transferd.cli.running import run, settings_of
+from transferd.cli.running import print_table, run, settings_of
 from transferd.config import ConfigurationError, Limits, Settings
 from transferd.domain.api_key import SCOPES, digest_of, id_in, token_of
 from transferd.domain.client import folded_name
@@ -28,10 +27,9 @@ from transferd.ledger.store.clients import (
 )
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import Rejected
+from transferd.web.fields import StoredTime
 from transferd.web.rendering import rfc3339
-from transferd.web.times import StoredTime
 
-_WIDTH_OF_A_PIPE = 10_000
 # Enough for ids that nobody meets twice; a secret of 256 bits is never guessed.
 _ID_BYTES = 8
 _SECRET_BYTES = 32
@@ -186,10 +184,7 @@ def _print_keys(listed: Sequence[ListedKey]) -> None:
         shown = ["-" if time is None else f"{time:%Y-%m-%d %H:%M}" for time in times]
         # As text: a client's name is not markup.
         table.add_row(*(Text(cell) for cell in (key.id, key.client, " ".join(key.scopes), *shown)))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(width=_WIDTH_OF_A_PIPE, highlight=False)
-    console.print(table)
+    print_table(table)
 
 
 @keys.command("revoke")

@@ -13,12 +13,15 @@ import click
 import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from transferd.config import ConfigurationError, Settings, load_settings
 from transferd.devstack import StackError
 from transferd.ledger.migrate import MigrationError
 from transferd.ledger.store.errors import StoreError
 
+# Wider than any row, so that each row of a table in a file or a pipe is one line.
+_WIDTH_OF_A_PIPE = 10_000
 _EXPECTED = (ConfigurationError, StackError, MigrationError, StoreError, aiohttp.ClientError)
 
 
@@ -116,7 +119,16 @@ def allow_files(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def print_table(table: Table) -> None:
+    """Print to standard output; in a file or a pipe each row is one line."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_OF_A_PIPE, highlight=False)
+    console.print(table)
+
+
 def progress_bars(console: Console) -> Progress:
+    """One bar per step: how many of how many, and for how long."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

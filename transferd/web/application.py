@@ -8,10 +8,10 @@ from transferd.web import openapi
 from transferd.web.auth import Authentication
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
-from transferd.web.header_lines import only_line
 from transferd.web.middlewares import ORIGIN, edge
 from transferd.web.operations import Operation
 from transferd.web.refusal_rate import RefusalRate
+from transferd.web.request_headers import only_line
 from transferd.web.routes import (
     currencies,
     events,

@@ -17,9 +17,9 @@ from transferd.observability.facts import Begin
 from transferd.observability.traceparent import is_traceparent, new_traceparent
 from transferd.web.auth import Principal
 from transferd.web.context import AppContext
-from transferd.web.exactness import Fault, faults_of
-from transferd.web.header_lines import items_of
+from transferd.web.exactness import Fault, faults_of, pointer_step
 from transferd.web.problems import Problem
+from transferd.web.request_headers import items_of
 from transferd.web.schemas import Body, NoBody
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -186,9 +186,7 @@ def _problem_of(error: ValidationError, limits: Limits) -> Problem:
         return Problem("malformed-json", problems[0]["msg"])
     items = [
         {
-            "pointer": "".join(
-                "/" + str(part).replace("~", "~0").replace("/", "~1") for part in item["loc"]
-            ),
+            "pointer": "".join(map(pointer_step, item["loc"])),
             "code": item["type"],
             "message": item["msg"],
         }

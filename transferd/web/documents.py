@@ -6,7 +6,7 @@ from importlib import resources
 
 from aiohttp import web
 
-from transferd.web.conditions import is_known
+from transferd.web.request_headers import is_known
 
 _STATIC = resources.files("transferd.web").joinpath("static")
 _MEDIA_TYPES = {

@@ -10,8 +10,7 @@ from transferd.domain.transfer import TransferKind
 from transferd.domain.wallet import WalletStatus
 from transferd.domain.webhook import EVENT_TYPES
 from transferd.web.components import reference
-from transferd.web.fields import Amount, Balance, CurrencyCode, Id, NonNegative, Version
-from transferd.web.metadata import Metadata
+from transferd.web.fields import Amount, Balance, CurrencyCode, Id, Metadata, NonNegative, Version
 
 
 class _CloudEvent(BaseModel):

@@ -101,19 +101,20 @@ def _read_object(members: list[tuple[str, object]]) -> _Faults | None:
         names = set()
         for name, _ in members:
             if name in names:
-                found.append((_step(name), Fault.REPEATED))
+                found.append((pointer_step(name), Fault.REPEATED))
             names.add(name)
         del found[_OBJECT_FAULTS_MAX:]
     for name, value in members:
         # Most members need no second look.
         if value.__class__ in _WITH_FAULTS:
-            inside = ((_step(name) + pointer, fault) for pointer, fault in _faults_in(value))
+            inside = ((pointer_step(name) + pointer, fault) for pointer, fault in _faults_in(value))
             found += islice(inside, _OBJECT_FAULTS_MAX - len(found))
     return found or None
 
 
-def _step(name: str) -> str:
-    return "/" + name.replace("~", "~0").replace("/", "~1")
+def pointer_step(name: object) -> str:
+    """One step of a JSON pointer (RFC 6901)."""
+    return "/" + str(name).replace("~", "~0").replace("/", "~1")
 
 
 def _faults_in(value: object) -> Iterator[tuple[str, Fault]]:

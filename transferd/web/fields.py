@@ -1,23 +1,39 @@
-"""The types of single fields: what is checked of them, and what the OpenAPI document says."""
+"""The types of single fields: their checks, and their schemas in the OpenAPI document."""
 
+import math
 import re
-from typing import Annotated, Literal
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
 
+import orjson
 from pydantic import (
     AfterValidator,
+    AwareDatetime,
     BeforeValidator,
     Field,
+    GetJsonSchemaHandler,
     StringConstraints,
     WithJsonSchema,
 )
-from pydantic_core import PydanticCustomError
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError
 from typing_extensions import TypeAliasType
 
 from transferd.config import Limits
 from transferd.domain.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, BALANCE_MINOR_MIN
-from transferd.web.metadata import NO_NUL, without_nul
 
 _LIMITS = Limits()
+# For the document; it is checked by itself, since a pattern would be a slow way to look for it.
+NO_NUL = r"^[^\u0000]*$"
+
+
+def without_nul(value: str) -> str:
+    """The text, if PostgreSQL's type `text` can hold it. Raises PydanticCustomError."""
+    if "\x00" in value:
+        raise PydanticCustomError("nul_character", "must not contain U+0000")
+    return value
+
+
 _UUID = r"^[0-9a-fA-F]{8}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{4}-[0-9a-fA-F]{12}$"
 _UUID_PATTERN = re.compile(_UUID)
 _DIGITS = re.compile(r"-?[0-9]+")
@@ -74,3 +90,121 @@ EntryKind = TypeAliasType(
     "EntryKind", Literal["transfer", "reversal", "freeze", "unfreeze", "close", "update"]
 )
 KeyStatus = TypeAliasType("KeyStatus", Literal["pending", "succeeded", "refused"])
+
+
+# Metadata of users, wallets and transfers
+
+
+def _flat(value: dict[str, Any]) -> dict[str, Any]:
+    for name, item in value.items():
+        without_nul(name)
+        match item:
+            case str():
+                without_nul(item)
+            case None | bool():
+                pass
+            case int() if -AMOUNT_MINOR_MAX <= item <= AMOUNT_MINOR_MAX:
+                pass
+            case float() if math.isfinite(item):
+                pass
+            case int() | float():
+                raise PydanticCustomError("number_range", "numbers must be finite, ±(2^53-1)")
+            case _:
+                raise PydanticCustomError("not_flat", "values must be strings, numbers or booleans")
+    if len(orjson.dumps(value)) > _LIMITS.metadata_bytes_max:
+        raise PydanticCustomError(
+            "too_long", "must have at most {max} bytes as JSON", {"max": _LIMITS.metadata_bytes_max}
+        )
+    return value
+
+
+def _null_is_empty(value: object) -> object:
+    return {} if value is None else value
+
+
+class _OrNull:
+    """Says of a type that null is accepted as well, which its schema does not show."""
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {
+            "anyOf": [handler(schema), {"type": "null"}],
+            "description": "null is the same as {}. A number must be the same decimal value after a"
+            " conversion to a double (IEEE 754): send others as strings.",
+        }
+
+
+# A named type is a component of its own, after which generated clients name a class.
+Metadata = TypeAliasType(
+    "Metadata",
+    Annotated[
+        dict[str, Any],
+        AfterValidator(_flat),
+        WithJsonSchema(
+            {
+                "type": "object",
+                "propertyNames": {"pattern": NO_NUL},
+                "additionalProperties": {
+                    "type": ["string", "number", "boolean", "null"],
+                    "pattern": NO_NUL,
+                },
+                "description": f"Flat; at most {_LIMITS.metadata_bytes_max} bytes as JSON.",
+            }
+        ),
+    ],
+)
+# In a request null is the same as {}: left out where something is created, removed by a PATCH.
+NewMetadata = Annotated[Metadata, BeforeValidator(_null_is_empty), _OrNull()]
+
+
+def metadata_text(metadata: dict[str, Any]) -> str:
+    """Metadata as it is stored: compact JSON, byte for byte what will be answered."""
+    return orjson.dumps(metadata).decode() if metadata else "{}"
+
+
+# Times: RFC 3339 with an offset, inside a range that every layer can hold
+
+# Nothing here is older.
+TIME_MIN = datetime(1970, 1, 1, tzinfo=UTC)
+# The last second that a datetime can hold. Its last microsecond is left out: the database driver
+# takes `datetime.max` for PostgreSQL's infinity, and gives that back without an offset.
+TIME_MAX = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+_RFC_3339 = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ][0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]+)?"
+    r"([Zz]|[+-][0-9]{2}:[0-9]{2})"
+)
+
+
+def _rfc_3339(value: str) -> str:
+    # pydantic would read seconds since 1970 as well.
+    if _RFC_3339.fullmatch(value) is None:
+        raise PydanticCustomError("datetime_parsing", "must be a time with an offset (RFC 3339)")
+    return value
+
+
+def _nearest(value: datetime) -> datetime:
+    # Compared before it is converted: UTC may be a year that a datetime cannot hold.
+    return min(max(value, TIME_MIN), TIME_MAX).astimezone(UTC)
+
+
+def _in_range(value: datetime) -> datetime:
+    if not TIME_MIN <= value <= TIME_MAX:
+        raise PydanticCustomError(
+            "datetime_range",
+            "must be from {first} to {last}",
+            {"first": _shown(TIME_MIN), "last": _shown(TIME_MAX)},
+        )
+    return value.astimezone(UTC)
+
+
+def _shown(time: datetime) -> str:
+    return time.isoformat().replace("+00:00", "Z")
+
+
+_Given = Annotated[AwareDatetime, BeforeValidator(_rfc_3339)]
+# A bound of what is looked for. Beyond the range there is nothing, so a time beyond it means the
+# same as the end of it.
+QueryTime = Annotated[_Given, AfterValidator(_nearest)]
+# A time that is stored, exactly or not at all.
+StoredTime = Annotated[_Given, AfterValidator(_in_range)]

@@ -29,7 +29,7 @@ _KEY = {
 }
 # As text, which is what a header is.
 _VERSION = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,17})$"}
-# As a client writes it; what is read is more (transferd/web/conditions.py).
+# As a client writes it; what is read is more (transferd/web/request_headers.py).
 _TAGS = {"type": "string", "pattern": '^([*]|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)$'}
 _KEY_MEANS = (
     "New for each intent, the same for each repetition of it. The same request means the same"

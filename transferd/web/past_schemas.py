@@ -6,10 +6,10 @@ from pydantic import Field, RootModel
 
 from transferd.web.fields import (
     InDigits,
+    QueryTime,
     Version,
 )
 from transferd.web.schemas import ListQuery, PastWallet, Query, Wallet
-from transferd.web.times import QueryTime
 
 _NOT_REACHED = (
     " An instant that the database's clock has not reached is 422 `invalid-request`; `now` is the"

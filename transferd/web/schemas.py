@@ -18,11 +18,12 @@ from transferd.web.fields import (
     Id,
     KeyStatus,
     Limit,
+    Metadata,
+    NewMetadata,
     NonNegative,
     Text,
     Version,
 )
-from transferd.web.metadata import Metadata, NewMetadata
 
 _LIMITS = Limits()
 

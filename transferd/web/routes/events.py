@@ -8,8 +8,8 @@ from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.ledger.store.wallets import read_wallets
 from transferd.web.calls import Call, invalid
 from transferd.web.event_stream import HEADERS, EventStream
-from transferd.web.header_lines import only_line
 from transferd.web.operations import Operation
+from transferd.web.request_headers import only_line
 from transferd.web.routes.wallets import version_not_reached, wallet_id_of, wallet_not_found
 from transferd.web.streams import EVENT_STREAM
 

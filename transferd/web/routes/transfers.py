@@ -20,9 +20,8 @@ from transferd.web import cursors, schemas
 from transferd.web.batch_schemas import BatchResult, NewBatch
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
-from transferd.web.fields import is_id
+from transferd.web.fields import is_id, metadata_text
 from transferd.web.fingerprints import fingerprint_of, metadata_part
-from transferd.web.metadata import metadata_text
 from transferd.web.operations import Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import transfer_view

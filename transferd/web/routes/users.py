@@ -7,9 +7,8 @@ from transferd.ledger.ids import new_id
 from transferd.ledger.store import users as store
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call
-from transferd.web.fields import is_id
+from transferd.web.fields import is_id, metadata_text
 from transferd.web.fingerprints import fingerprint_of, metadata_part
-from transferd.web.metadata import metadata_text
 from transferd.web.operations import BY_ID, Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import user_view

@@ -22,14 +22,13 @@ from transferd.ledger.store import wallets as store
 from transferd.observability.facts import WalletRead
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call, invalid
-from transferd.web.conditions import is_known, versions_allowed
-from transferd.web.fields import is_id
+from transferd.web.fields import is_id, metadata_text
 from transferd.web.fingerprints import fingerprint_of, metadata_part
-from transferd.web.metadata import metadata_text
 from transferd.web.operations import BY_ID, Handler, Operation, answered, listed, shown
 from transferd.web.past_schemas import StatementQuery, WalletAnswer, WalletQuery
 from transferd.web.problems import Problem
 from transferd.web.rendering import entry_view, rfc3339, wallet_view
+from transferd.web.request_headers import is_known, versions_allowed
 
 _LIST = "wallets"
 _STATEMENT = "statement"
