@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-# Monitoring asks them every few seconds; spans of them would only hide the others.
+# Monitoring calls these routes every few seconds; their spans would hide the others.
 UNTRACED_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class About(NamedTuple):
-    """Whose request it was, and for which transfer: the ids to look for in traces and logs."""
+    """The ids of a request and its transfer, for traces and logs."""
 
     request_id: str | None
     traceparent: str | None
@@ -27,14 +27,14 @@ class GroupCommitted(NamedTuple):
 
 
 class GroupRetried(NamedTuple):
-    """An attempt was rolled back or cut off and is run again; `cause` is an SQLSTATE or a word."""
+    """An attempt was rolled back or cut off and runs again; `cause` is an SQLSTATE or a word."""
 
     cause: str
     envelopes: int
 
 
 class EnvelopeFailed(NamedTuple):
-    """An envelope was answered with a failure of the machinery; `code` names it."""
+    """An envelope was answered with a technical failure (not a refusal); `code` names it."""
 
     code: str
 
@@ -54,7 +54,7 @@ class TransferPosted(NamedTuple):
 
 
 class Stage(NamedTuple):
-    """A part of a group commit, from and to when by the clock, in seconds."""
+    """A part of a group commit; start and end by the clock, in seconds."""
 
     name: str
     started: float
@@ -77,13 +77,13 @@ class GroupTraced(NamedTuple):
 
 
 class ActorFailed(NamedTuple):
-    """An actor broke, answered its callers and was replaced."""
+    """An actor failed, answered its callers and was replaced."""
 
     error: BaseException
 
 
 class KeysClaimed(NamedTuple):
-    """What Redis said of a group's keys; `unknown` counts those it could not be asked about."""
+    """Redis's answers about a group's keys; `unknown` counts the keys without an answer."""
 
     claimed: int
     replayed: int
@@ -92,7 +92,7 @@ class KeysClaimed(NamedTuple):
 
 
 class CacheFailed(NamedTuple):
-    """A call to Redis failed; the breaker leaves it alone for a moment."""
+    """A call to Redis failed, and the circuit breaker opens."""
 
     error: BaseException
 
@@ -104,13 +104,13 @@ class WalletRead(NamedTuple):
 
 
 class KeyUsesFailed(NamedTuple):
-    """When API keys were used last could not be written down; it is tried again."""
+    """The last uses of API keys could not be written; the write is retried."""
 
     error: BaseException
 
 
 class RequestDetails(NamedTuple):
-    """One request: its ids, when by the clock and with which traceparent it came, its outcome."""
+    """One request: its ids, its start by the clock, the traceparent it came with, its outcome."""
 
     about: About
     started: float
@@ -133,7 +133,7 @@ class RequestFinished(NamedTuple):
 
 
 class RequestFailed(NamedTuple):
-    """A request hit an error that nobody expected."""
+    """A request met an unexpected error."""
 
     about: About
     route: str
@@ -141,7 +141,7 @@ class RequestFailed(NamedTuple):
 
 
 class OutboxRelayed(NamedTuple):
-    """Events were published and taken out of the outbox, in one transaction."""
+    """Events were published and deleted from the outbox, in one transaction."""
 
     events: int
     duration_s: float
@@ -159,16 +159,16 @@ class EventsPublished(NamedTuple):
 
 
 class RelayFailed(NamedTuple):
-    """A batch of the outbox could not be published; it stays and is tried again."""
+    """A batch of the outbox could not be published; it stays there and is retried."""
 
     error: BaseException
 
 
 class Sent(NamedTuple):
-    """An attempt at a webhook: from and to when by the clock, and what the receiver answered.
+    """A request to a webhook: start and end by the clock, and the status of the answer.
 
     `delivery` and `request` are the traceparents of the whole attempt and of the request to the
-    receiver; None if nobody traces.
+    receiver; None without tracing.
     """
 
     event_type: str
@@ -196,19 +196,19 @@ class NotificationFinished(NamedTuple):
 
 
 class SpansLost(NamedTuple):
-    """So many spans could not be handed to the collector."""
+    """So many spans did not reach the collector."""
 
     spans: int
 
 
 class DeadLettersKept(NamedTuple):
-    """What cannot be delivered was written down, in one transaction, until an operator decides."""
+    """Undeliverable messages were stored as dead letters, in one transaction."""
 
     letters: int
 
 
 class NotifierFailed(NamedTuple):
-    """The notifier could not go on for a moment; what it holds comes again."""
+    """The notifier was interrupted; the broker delivers its messages again."""
 
     error: BaseException
 

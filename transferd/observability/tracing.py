@@ -308,7 +308,7 @@ class Tracing:
 
 
 class _Ids(RandomIdGenerator):
-    """The ids of the next span: those of the traceparent `given`, else random ones."""
+    """Ids for the next span: taken from the traceparent `given`, else random."""
 
     def __init__(self) -> None:
         self.given: str | None = None
@@ -321,7 +321,7 @@ class _Ids(RandomIdGenerator):
 
 
 def _context(parent: str | None) -> Context:
-    """The context of spans below that traceparent; a root for what is none."""
+    """The context of children of that span; a root without a valid traceparent."""
     if parent is None or not is_traceparent(parent):
         return _ROOT
     return set_span_in_context(NonRecordingSpan(_span_context(parent)), _ROOT)

@@ -1,4 +1,4 @@
-"""One request: who sent it, from where, and what it asks for, read and validated."""
+"""One request: its client, its origin, and its validated input."""
 
 import asyncio
 import re
@@ -28,7 +28,7 @@ Shape = TypeVar("Shape", bound=Body)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PRINTABLE = re.compile(r"[ -~]+")
 _NO_HEADERS = CIMultiDictProxy[str](CIMultiDict())
-# What is unread of a body would be read as the next request.
+# Unread bytes of a body would be parsed as the next request.
 _CLOSE = {"Connection": "close"}
 
 
@@ -37,20 +37,20 @@ def origin_of(request: web.BaseRequest, begin: Begin | None = None) -> Origin:
 
     With `begin` the request gets a span of its own, below the one that it came with.
     """
-    # What the parser refuses has a plain dict in their place.
+    # A request that the parser refuses has a plain dict as its headers.
     headers = request.headers or _NO_HEADERS
     ids = headers.getall("X-Request-Id", [])
     given = headers.getall("traceparent", [])
-    # Neither is a list, so two lines of it are none.
+    # Neither header is a list, so two lines count as none.
     parent = given[0] if len(given) == 1 and is_traceparent(given[0]) else None
     traceparent = begin(parent) if begin is not None else parent or new_traceparent()
-    # Where no id was given, the id of the trace serves for both, and ties them together.
+    # Without an id the request gets the id of the trace, so logs and traces match.
     is_named = len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]) is not None
     return Origin(ids[0] if is_named else traceparent[3:35], traceparent, request.path, parent)
 
 
 class Call:
-    """A request on its way through a route."""
+    """A request inside a route."""
 
     __slots__ = ("context", "origin", "principal", "request")
 
@@ -83,7 +83,7 @@ class Call:
     def query(self, model: type[Model]) -> Model:
         """The query parameters as a model. Raises Problem."""
         values: dict[str, str] = {}
-        # Most requests have none, and taking an address apart costs more than to look.
+        # Most requests have no query, and this check is cheaper than parsing.
         if self.request.query_string:
             for name, value in self.request.query.items():
                 if name in values:
@@ -123,7 +123,7 @@ class Call:
     ) -> Answer:
         """Send the command to its actor and wait for the answer. Raises TransferdError.
 
-        What has many wallets that pay has none for an actor, and takes a turn of its own.
+        A batch has many paying wallets: its `wallet_id` is None, and it gets a turn of its own.
         """
         now = self.context.clock()
         return await self.context.router.ask(
@@ -142,13 +142,13 @@ class Call:
     async def _read(self, bytes_max: int | None = None) -> bytes:
         request, limits = self.request, self.context.limits
         allowed = bytes_max or limits.body_bytes_max
-        # What says that it is too large is not waited for.
+        # A body that announces too many bytes is refused unread.
         if (request.content_length or 0) > allowed:
             raise _too_large(allowed)
         if bytes_max is not None:
             request = request.clone(client_max_size=bytes_max)
         try:
-            # Most bodies are there already, with their heads, and need no timer.
+            # Most bodies arrive together with the head and need no timer.
             wait_s = None if request.content.is_eof() else limits.body_wait_s
             async with asyncio.timeout(wait_s):
                 return await request.read()
@@ -158,7 +158,7 @@ class Call:
             detail = f"The body did not arrive within {limits.body_wait_s:g} s."
             raise Problem("malformed-json", detail, headers=_CLOSE) from None
         except ConnectionError:
-            # The client hung up in the middle: no fault of ours, and nobody reads this.
+            # The client has disconnected: no error of the service, and no reader for the answer.
             raise Problem("malformed-json", "The body was cut off.") from None
 
     def _check_media_type(self) -> None:
@@ -204,6 +204,6 @@ def _problem_of_faults(faults: Sequence[tuple[str, Fault]]) -> Problem:
 
 
 def invalid(pointer: str, code: str, message: str, **facts: object) -> Problem:
-    """The problem of one thing that is wrong with a request; `facts` become further members."""
+    """A problem with one field error; `facts` become further members."""
     errors = [{"pointer": pointer, "code": code, "message": message}]
     return Problem("invalid-request", facts={"errors": errors, **facts})

@@ -1,4 +1,4 @@
-"""What a JSON parser changes without an error: members that are repeated, numbers that are rounded.
+"""Finds what a JSON parser changes silently: repeated members and rounded numbers.
 
 It runs after the validation, so the body is known to be JSON of the right shape.
 """
@@ -40,7 +40,7 @@ def faults_of(raw: bytes, body: Body, *, faults_max: int) -> list[tuple[str, Fau
     if _is_surely_exact(body, raw.count(b":")):
         return []
     faults: _Faults = _DECODER.decode(raw.decode()) or _Faults()
-    # Numbers elsewhere are integers, whose values the validation has seen.
+    # Numbers outside of metadata are integers, which the validation has checked.
     return [
         (pointer, fault)
         for pointer, fault in faults[:faults_max]
@@ -92,9 +92,9 @@ class _Faults(list[tuple[str, Fault]]):
 
 
 def _read_object(members: list[tuple[str, object]]) -> _Faults | None:
-    """The first faults of an object, None if there are none; nothing else of it is kept.
+    """The first faults of an object, None if there are none; nothing else is kept.
 
-    Repeated members come first: what their first values hide cannot push them out.
+    Repeated members come first, so that faults inside cannot push them out.
     """
     found = _Faults()
     if len(dict(members)) < len(members):

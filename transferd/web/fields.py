@@ -203,8 +203,7 @@ def _shown(time: datetime) -> str:
 
 
 _Given = Annotated[AwareDatetime, BeforeValidator(_rfc_3339)]
-# A bound of what is looked for. Beyond the range there is nothing, so a time beyond it means the
-# same as the end of it.
+# A bound of a search. No row lies outside the range, so a bound outside means the same as its end.
 QueryTime = Annotated[_Given, AfterValidator(_nearest)]
 # A time that is stored, exactly or not at all.
 StoredTime = Annotated[_Given, AfterValidator(_in_range)]

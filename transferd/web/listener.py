@@ -60,7 +60,7 @@ class Listener:
 
     @asynccontextmanager
     async def serving(self, application: web.Application) -> AsyncIterator[asyncio.Server]:
-        """Serve until the block ends. The server may be closed before, to only end what is open.
+        """Serve until the block ends. A server closed earlier only finishes its open connections.
 
         Raises ConfigurationError if another process listens at the address since it was taken.
         """

@@ -1,11 +1,11 @@
-"""How fast refusals go out, so that callers cannot use up the core by being refused."""
+"""A rate limit for refusals, so that refused callers cannot use up the core."""
 
 import random
 from collections.abc import Callable
 
 
 class RefusalRate:
-    """A burst of answers at once, then `per_s`, though none later than `delay_max_s`.
+    """A burst of answers without delay, then `per_s`, none delayed longer than `delay_max_s`.
 
     The Generic Cell Rate Algorithm: one number, whatever the rate (ITU-T I.371). `clock` gives
     seconds.
@@ -20,16 +20,16 @@ class RefusalRate:
         self._burst_s = burst / per_s
         self._delay_max_s = delay_max_s
         self._clock = clock
-        # When the next one would be due if they came evenly.
+        # When the next answer would be due at an even rate.
         self._due_at = 0.0
 
     def delay_s(self) -> float:
-        """How long the answer that is ready now has to wait."""
+        """The delay of the next answer, in seconds."""
         now = self._clock()
         self._due_at = max(now, self._due_at) + self._interval_s
         delay_s = self._due_at - now - self._burst_s
         if delay_s > self._delay_max_s:
             self._due_at -= self._interval_s
-            # Not all after the same time, or they would come back all at the same time.
+            # Random, so that callers do not all retry at the same time.
             delay_s = self._delay_max_s * random.uniform(0.5, 1.0)
         return max(0.0, delay_s)

@@ -14,7 +14,7 @@ from transferd.web.problems import Problem
 
 
 async def read(call: Call) -> web.Response:
-    """GET /idempotency-keys/{key}: PostgreSQL first; a claim only tells that it may be pending."""
+    """GET /idempotency-keys/{key}: PostgreSQL first; a claim only means that it may be pending."""
     text = call.request.match_info["key"]
     if len(text) >= 2 and text[0] == text[-1] == '"':
         text = text[1:-1]

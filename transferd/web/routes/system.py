@@ -39,7 +39,7 @@ async def _database_answers(context: AppContext) -> bool:
         return True
 
     asking = asyncio.create_task(ping())
-    # Not wait_for: it would wait until the driver has told a hung server of the cancellation.
+    # Not wait_for: it would wait until the driver has cancelled the query at a hung server.
     done, _ = await asyncio.wait([asking], timeout=context.limits.readiness_wait_s)
     if not done:
         asking.cancel()
@@ -55,13 +55,13 @@ async def metrics(context: AppContext, request: web.Request) -> web.Response:
 
 
 async def index(_: web.Request) -> web.Response:
-    """GET /: people who look at the address find the documentation."""
+    """GET /: leads to the documentation."""
     return web.Response(status=302, headers={"Location": "/docs"})
 
 
 @cache
 def problem_pages() -> dict[str, Document]:
-    """What each problem means, for people, by its code."""
+    """A page about each problem, by its code."""
     return {
         code: Document(
             (
@@ -110,7 +110,7 @@ def _answering(document: Document) -> Callable[[web.Request], Awaitable[web.Resp
 
 
 def add_routes(application: web.Application, context: AppContext, document: bytes) -> None:
-    """The addresses that are not part of the resources."""
+    """Add the routes that are no resources."""
     openapi = Document(document, "application/json")
     application.router.add_get("/", index)
     application.router.add_get("/healthz", healthz)
@@ -121,5 +121,5 @@ def add_routes(application: web.Application, context: AppContext, document: byte
     application.router.add_get("/problems/{code}", problem_page)
     application.router.add_get("/docs", docs)
     application.router.add_get("/docs/{file}", docs)
-    # Browsers ask for it with every page.
+    # Browsers request it with every page.
     application.router.add_get("/favicon.ico", _answering(static_files()["favicon.ico"]))

@@ -98,7 +98,7 @@ def _parts_of(body: schemas.NewTransfer, command: Transfer) -> tuple[object, ...
 
 
 async def _dry_run(call: Call, command: Transfer) -> web.Response:
-    """Decide on what is committed now, and write nothing."""
+    """Decide on the committed state and write nothing."""
     context = call.context
     wallets = await read_wallets(context.database, touched_wallets(command))
     # The time a transfer could have had at the earliest; a dry run has none of its own.
@@ -170,7 +170,7 @@ async def list_(call: Call) -> web.Response:
 
 
 def _require_admin_for_funding(call: Call, wallet_ids: Iterable[str]) -> None:
-    # Whoever may touch a funding wallet can make money.
+    # A transfer from a funding wallet creates money.
     if not call.context.funding_wallet_ids.isdisjoint(wallet_ids):
         call.principal.require(ADMIN)
 

@@ -204,8 +204,8 @@ async def statement(call: Call) -> web.Response:
     if query.to is not None:
         to_version = await store.version_before(database, id, query.to) or 0
     if query.from_ is not None:
-        # Not settled, and need not be: what is not committed yet comes after all that is, and so
-        # after `to_version`. Looked for after that, so that nothing up to there was overlooked.
+        # `from` needs no settling: uncommitted changes come after all committed ones, and so after
+        # `to_version`. Looked for after that, so that nothing up to there was overlooked.
         opening = await store.version_before(database, id, query.from_)
         after_version = max(after_version, opening or 0)
     scope = cursors.scope_of(_STATEMENT, query, id)
