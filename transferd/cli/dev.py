@@ -49,7 +49,7 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
     limits = settings.limits_of()
     configure("WARNING" if settings.log_level == "INFO" else settings.log_level)
     async with AsyncExitStack() as exits:
-        # A port that is taken is found before the servers start.
+        # Before the servers start, so that a port in use fails at once.
         listener = exits.enter_context(
             closing(listener_of(settings, limits, remedy="choose another port with --port"))
         )
@@ -69,14 +69,14 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
                 "database_url": stack.database_url,
                 "redis_url": stack.redis_url,
                 "amqp_url": stack.amqp_url,
-                # A receiver that somebody tries out listens on this machine, without a certificate.
+                # Receivers under development listen on this machine, without a certificate.
                 "webhook_allow_http": True,
                 "webhook_allow_networks": settings.webhook_allow_networks or "127.0.0.0/8,::1/128",
             }
         )
         for name in await migrate(settings, limits):
             console.print(f"applied {name}")
-        # Nothing proxies a local run, so no connection has to be lingered for.
+        # There is no proxy in a local run, so no drain needs to linger.
         replica = await exits.enter_async_context(
             open_replica(settings, limits, listener=listener, drain_linger_s=0.0)
         )
@@ -115,7 +115,7 @@ def _commit_signal(replica: Replica) -> asyncio.Event:
 
 
 async def _unless(ending: asyncio.Future[str], work: Coroutine[Any, Any, None]) -> None:
-    """Do the work, but give it up when something it needs has ended."""
+    """Do the work, and cancel it when `ending` is done."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -138,7 +138,7 @@ async def _fill(url: str, console: Console) -> None:
 
 
 def _masked(url: str) -> str:
-    """The address of a server that is not ours, without its password."""
+    """The address of an external server without its password."""
     return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)
 
 

@@ -71,6 +71,6 @@ async def _audit(settings: Settings, as_json: bool) -> int:
 def _print_findings(findings: Sequence[Finding]) -> None:
     table = Table("check", "subject", Column("detail", overflow="fold"), box=box.SIMPLE_HEAD)
     for finding in findings:
-        # As text: what stands in a damaged row is not markup.
+        # As Text: a damaged row may hold characters that are markup for rich.
         table.add_row(*(Text(cell) for cell in (finding.check, finding.subject, finding.detail)))
     print_table(table)

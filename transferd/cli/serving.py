@@ -45,7 +45,7 @@ async def _serve(settings: Settings, *, supervised: bool) -> int:
     configure(settings.log_level)
     if settings.auth == "off":
         click.echo(
-            "TRANSFERD_AUTH=off: everybody who reaches this port may do everything", err=True
+            "TRANSFERD_AUTH=off: every caller who reaches this port may do everything", err=True
         )
     limits = settings.limits_of()
     allow_files(limits.connections_max + limits.files_kept_back)

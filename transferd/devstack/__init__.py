@@ -176,7 +176,7 @@ def _new_directory_beside(directory: Path) -> Path:
     directory.parent.mkdir(parents=True, exist_ok=True)
     created = Path(tempfile.mkdtemp(prefix=f"{directory.name}-", dir=directory.parent))
     if os.geteuid() == 0:
-        created.chmod(0o711)  # PostgreSQL runs as somebody else, who must be able to pass through.
+        created.chmod(0o711)  # PostgreSQL runs as another user, who must be able to traverse it.
     return created
 
 

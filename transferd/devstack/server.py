@@ -1,4 +1,4 @@
-"""What all private servers have in common: a directory, a port, a log, a start and its stop."""
+"""The base of all private servers: a directory, a port, a log, start and stop."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ PORT_IN_USE = re.compile(r"address already in use|eaddrinuse|port .*in use", re.
 
 
 class PortTaken(StackError):
-    """Somebody else listens on the port that was chosen or asked for."""
+    """Another process listens on the chosen port."""
 
 
 class Server(ABC):
@@ -55,7 +55,7 @@ class Server(ABC):
         self._limits = limits or Limits()
         self._port_pinned = port is not None
         self._children: list[Child] = []  # helpers first, the server itself last
-        self._end_is_wanted = True  # while True, an end of the process is our own doing
+        self._end_is_wanted = True  # while True, the process was ended by us
         self._lock_fd: int | None = None
         self._log_offset = 0
 
@@ -218,7 +218,7 @@ class Server(ABC):
         return kind(f"{self.name} {what}: {tail} (log: {self.log_path})")
 
     def _fresh_log(self) -> str:
-        """What the log got since the launch; lines of earlier runs would blame the wrong cause."""
+        """The log since the launch, without the lines of earlier runs."""
         with suppress(OSError), self.log_path.open("rb") as log:
             log.seek(self._log_offset)
             return log.read().decode(errors="replace")

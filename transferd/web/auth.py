@@ -57,7 +57,7 @@ class Authentication:
 
     @property
     def anonymous(self) -> Principal:
-        """The client of a request without a key. Raises Problem `unauthenticated` if keys are on."""
+        """The client of a request without a key. Raises Problem `unauthenticated` with auth on."""
         if self._is_required:
             raise Problem("unauthenticated", headers=_UNAUTHENTICATED)
         return _LOCAL

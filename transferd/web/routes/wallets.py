@@ -205,7 +205,7 @@ async def statement(call: Call) -> web.Response:
         to_version = await store.version_before(database, id, query.to) or 0
     if query.from_ is not None:
         # `from` needs no settling: uncommitted changes come after all committed ones, and so after
-        # `to_version`. Looked for after that, so that nothing up to there was overlooked.
+        # `to_version`. It is read after `to_version`, so no change up to there is missed.
         opening = await store.version_before(database, id, query.from_)
         after_version = max(after_version, opening or 0)
     scope = cursors.scope_of(_STATEMENT, query, id)
