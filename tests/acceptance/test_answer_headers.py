@@ -173,7 +173,7 @@ async def test_a_document_is_not_sent_again_to_a_client_that_has_it(api: Api, pa
     assert (other.status, other.body) == (200, whole.body)
 
 
-async def test_documents_are_told_apart_by_their_tags(api: Api) -> None:
+async def test_documents_are_distinguished_by_their_tags(api: Api) -> None:
     tags = [(await api.get(path)).headers["ETag"] for path in _DOCUMENTS]
     assert len(set(tags)) == len(_DOCUMENTS)
 

@@ -31,7 +31,9 @@ def assert_unauthenticated(reply: Reply) -> None:
     assert reply.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_whoever_has_no_valid_key_is_turned_away(locked: Api, database: Database) -> None:
+async def test_a_request_without_a_valid_key_is_unauthenticated(
+    locked: Api, database: Database
+) -> None:
     now = datetime.now(UTC)
     good = await api_key(database, "good", "admin")
     late = await api_key(database, "late", "admin", expires_at=now - timedelta(seconds=1))
@@ -137,7 +139,7 @@ async def test_a_key_in_the_cache_expires_on_time(replicas: Replicas, database: 
 
 
 @pytest.mark.parametrize("usable", ["none", "revoked", "expired"])
-async def test_where_nobody_could_call_no_replica_starts(database: Database, usable: str) -> None:
+async def test_without_a_usable_key_no_replica_starts(database: Database, usable: str) -> None:
     now = datetime.now(UTC)
     if usable == "revoked":
         await api_key(database, "late", "admin", revoked_at=now)
@@ -233,7 +235,7 @@ async def test_webhooks_have_a_scope_of_their_own(locked: Api, database: Databas
             assert deleted.code == ("webhook-not-found" if held == "admin" else "forbidden")
 
 
-async def test_a_wallet_is_followed_by_whoever_may_read_it(locked: Api, database: Database) -> None:
+async def test_a_key_that_may_read_a_wallet_may_follow_it(locked: Api, database: Database) -> None:
     holders = await holders_of_scopes(locked, database)
     ada = await holders["admin"].wallet()
     for held, holder in holders.items():
@@ -317,7 +319,7 @@ async def test_who_is_turned_away_keeps_the_key_free(locked: Api, database: Data
     assert (made.status, "Idempotent-Replayed" in made.headers) == (201, False)
 
 
-async def test_what_is_for_everybody_needs_no_key(locked: Api) -> None:
+async def test_public_routes_need_no_key(locked: Api) -> None:
     for path in (
         "/healthz",
         "/readyz",
@@ -331,7 +333,7 @@ async def test_what_is_for_everybody_needs_no_key(locked: Api) -> None:
     assert (await locked.call("DELETE", "/users")).code == "method-not-allowed"
 
 
-async def test_with_authentication_off_everybody_may_do_everything(
+async def test_with_authentication_off_every_caller_may_do_everything(
     api: Api, database: Database
 ) -> None:
     ada = await api.wallet(100, overdraft_limit=5)

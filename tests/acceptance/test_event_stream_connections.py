@@ -235,7 +235,7 @@ async def last_polls(database: Database) -> list[datetime]:
 @pytest.mark.needs_configuration(
     "connections of its own", why="what each connection has asked last is looked at"
 )
-async def test_the_database_is_asked_only_while_somebody_watches(
+async def test_the_database_is_polled_only_while_there_are_streams(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(_QUICK)

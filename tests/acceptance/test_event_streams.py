@@ -38,7 +38,7 @@ async def outbox(database: Database) -> dict[str, Any]:
     return {event["id"]: event for event in events}
 
 
-async def test_a_stream_tells_what_the_outbox_tells(api: Api, database: Database) -> None:
+async def test_a_stream_carries_the_events_of_the_outbox(api: Api, database: Database) -> None:
     ada, _, types = await story(api)
     async with following(api, ada, last=0) as stream:
         assert stream.status == 200
@@ -108,7 +108,7 @@ async def test_events_come_in_order_while_transfers_run(
     assert [event.fields for event in seen[0]] == [event.fields for event in seen[1]]
 
 
-async def test_who_resumes_misses_nothing_and_hears_nothing_twice(replicas: Replicas) -> None:
+async def test_a_resumed_stream_misses_and_repeats_nothing(replicas: Replicas) -> None:
     apis = [await replicas.start(_QUICK) for _ in range(2)]
     ada, bob = await apis[0].wallet(1_000), await apis[0].wallet()
 
@@ -142,9 +142,7 @@ async def test_who_was_cut_off_before_the_first_event_resumes_from_where_it_bega
         assert (await stream.event()).version == began + 1
 
 
-async def test_nothing_is_told_beyond_a_version_that_is_not_there_yet(
-    replicas: Replicas, database: Database
-) -> None:
+async def test_a_stream_waits_for_a_missing_version(replicas: Replicas, database: Database) -> None:
     api = await replicas.start(Limits(stream_poll_s=0.02, stream_heartbeat_s=0.1))
     ada, _, types = await story(api)
     # As a reader sees it whose look at one table was before a commit, and at the other one after.
@@ -185,7 +183,7 @@ async def test_two_last_ids_are_malformed(api: Api) -> None:
 
 
 @pytest.mark.parametrize("ahead", [1, 48, 2**63 - 3])
-async def test_who_is_ahead_of_the_wallet_is_told_so(ahead: int, api: Api) -> None:
+async def test_a_client_ahead_of_the_wallet_gets_412(ahead: int, api: Api) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     await api.transfer(ada, bob, 1)
     for method in ("GET", "HEAD"):

@@ -87,7 +87,7 @@ def test_what_is_wrong_is_one_line(
     assert result.output.count("\n") == 1
 
 
-def test_two_mistakes_are_told_at_once() -> None:
+def test_two_errors_are_reported_together() -> None:
     result = invoke("serve", port="x", auth="maybe")
     assert result.output.count("\n") == 1
     assert "TRANSFERD_PORT: " in result.output

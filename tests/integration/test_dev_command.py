@@ -273,7 +273,7 @@ async def webhook_to(api: Api, receiver: Receiver, wallet: str) -> str:
     return secret
 
 
-async def test_a_transfer_is_told_to_a_webhook_on_this_machine(
+async def test_a_transfer_is_delivered_to_a_webhook_on_this_machine(
     tmp_path: Path, database: Database, workers: Workers
 ) -> None:
     environment = settings(
@@ -297,7 +297,7 @@ async def test_a_transfer_is_told_to_a_webhook_on_this_machine(
         await stopped(command, signal.SIGTERM)
 
 
-async def test_without_rabbitmq_a_transfer_is_told_all_the_same_also_after_a_restart(
+async def test_without_rabbitmq_a_transfer_is_delivered_also_after_a_restart(
     tmp_path: Path, database: Database
 ) -> None:
     environment = settings(tmp_path, **given_servers(database))

@@ -66,7 +66,7 @@ async def open_connections(api: Api, address: str) -> int:
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_ten_thousand_idle_connections_cost_memory_once_and_nobody_time(
+async def test_ten_thousand_idle_connections_cost_memory_and_no_time(
     database: Database,
 ) -> None:
     async with topology(database, 1) as whole:

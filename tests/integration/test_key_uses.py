@@ -117,7 +117,7 @@ async def test_a_replica_writes_once_a_minute_and_when_it_stops(database: Databa
     assert (await last_uses(database))["used"] is not None
 
 
-async def test_the_latest_use_stays_whoever_tells_it_first(
+async def test_the_latest_use_stays_in_any_order_of_writes(
     database: Database, store: Store
 ) -> None:
     await api_key(database, "used", "admin")

@@ -87,7 +87,7 @@ async def test_of_a_token_only_the_digest_is_stored(database: Database) -> None:
     assert key["token"].rpartition("_")[2] not in stored
 
 
-async def test_a_key_is_told_as_json(database: Database) -> None:
+async def test_a_key_is_printed_as_json(database: Database) -> None:
     scopes = ["--scope", "transfers:write", "--scope", "wallets:read", "--scope", "wallets:read"]
     key = await created(database, "--client", "The Shop", *scopes)
     match = _TOKEN.fullmatch(key.pop("token"))

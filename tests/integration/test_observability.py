@@ -107,7 +107,7 @@ async def test_rules_and_dashboards_ask_only_for_what_is_exported(
     )
 
 
-async def test_all_that_was_promised_is_exported_and_names_nobody(
+async def test_every_promised_metric_is_exported_without_personal_data(
     database: Database, replicas: Replicas, workers: Workers
 ) -> None:
     replica, worker = await busy_service(database, replicas, workers)
@@ -174,7 +174,7 @@ def test_names_and_labels_are_found_in_promql() -> None:
     assert labels_in(query) == {"job", "le", "route", "code", "instance"}
 
 
-async def test_a_replica_tells_that_it_is_ready_and_that_it_drains(
+async def test_a_replica_exports_that_it_is_ready_and_that_it_drains(
     api: Api, replicas: Replicas
 ) -> None:
     assert "transferd_ready 1.0" in await metrics_of(api)
@@ -186,7 +186,7 @@ async def test_a_replica_tells_that_it_is_ready_and_that_it_drains(
 
 
 @pytest.mark.parametrize("trouble", ["refuses", "hangs"])
-async def test_a_replica_tells_that_postgresql_is_away(
+async def test_a_replica_exports_that_postgresql_is_away(
     database: Database, replicas: Replicas, trouble: str
 ) -> None:
     async with AsyncExitStack() as exits:
@@ -204,7 +204,7 @@ async def test_a_replica_tells_that_postgresql_is_away(
         proxy.resume()
 
 
-async def test_a_replica_tells_that_it_leaves_redis_alone(
+async def test_a_replica_exports_that_the_breaker_is_open(
     database: Database, replicas: Replicas
 ) -> None:
     async with Proxy(database.settings().required("redis_url")) as proxy:
@@ -217,7 +217,7 @@ async def test_a_replica_tells_that_it_leaves_redis_alone(
         proxy.resume()
 
 
-async def test_both_pools_tell_how_much_of_them_is_in_use(api: Api, replicas: Replicas) -> None:
+async def test_both_pools_export_their_use(api: Api, replicas: Replicas) -> None:
     shown = await metrics_of(api)
     for pool, limit in (("reads", Limits().read_connections), ("commit", 1)):
         assert f'transferd_pool_connections_in_use{{pool="{pool}"}} 0.0' in shown
@@ -301,7 +301,7 @@ def test_without_promtool_one_line_says_what_is_missing(monkeypatch: pytest.Monk
 # What is scraped, who hears of it, what is drawn
 
 
-def test_alerts_go_to_receivers_that_exist_and_no_secret_is_told() -> None:
+def test_alerts_go_to_receivers_that_exist_and_contain_no_secret() -> None:
     config = read(FOLDER / "alertmanager.yml")
     receivers = {receiver["name"] for receiver in config["receivers"]}
     routes = [config["route"], *config["route"]["routes"]]
@@ -347,7 +347,7 @@ def test_a_dashboard_can_be_loaded(name: str) -> None:
             assert {source["uid"] for source in sources} == {"${datasource}"}
 
 
-def test_dashboards_tell_replicas_apart() -> None:
+def test_dashboards_distinguish_replicas() -> None:
     for dashboard in dashboards().values():
         assert any("{{instance}}" in str(panel) for panel in dashboard["panels"])
         assert any('instance=~"$instance"' in query for query in queries(dashboard))

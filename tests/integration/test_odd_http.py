@@ -140,7 +140,7 @@ _ODD = {
 }
 
 
-async def test_what_is_odd_or_too_large_is_told_at_once(
+async def test_malformed_or_too_large_requests_are_refused_at_once(
     door: tuple[Api, int], database: Database
 ) -> None:
     _, port = door

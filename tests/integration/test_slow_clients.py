@@ -125,7 +125,7 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
     assert replicas.opened[0].context.router.backlog == 0
 
 
-async def test_a_replica_does_not_wait_for_whoever_does_not_read(replicas: Replicas) -> None:
+async def test_a_replica_does_not_wait_for_a_client_that_does_not_read(replicas: Replicas) -> None:
     api = await replicas.start(_SHORT)
     ada, bob = await api.wallet(10_000), await api.wallet()
     payer = Payer(api, ada, bob)
@@ -141,7 +141,9 @@ async def test_a_replica_does_not_wait_for_whoever_does_not_read(replicas: Repli
 
 
 @pytest.mark.parametrize("missing", [130, 110, 14, 1, 0])
-async def test_whoever_ends_its_side_is_let_go_at_once(missing: int, replicas: Replicas) -> None:
+async def test_a_client_that_ends_its_side_is_disconnected_at_once(
+    missing: int, replicas: Replicas
+) -> None:
     long = replace(Limits(), head_wait_s=_LONG_S, body_wait_s=_LONG_S, linger_s=_LONG_S)
     api = await replicas.start(long)
     body = b'{"name":"Ada"}'

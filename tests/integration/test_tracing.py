@@ -260,7 +260,7 @@ async def test_tracing_that_is_not_installed_is_one_line(
     )
 
 
-async def test_settings_of_tracing_that_make_no_sense_are_told() -> None:
+async def test_invalid_settings_of_tracing_are_named() -> None:
     finished = await transferd("serve", tracing="on", tracing_ratio="2", tracing_endpoint="ftp://x")
     assert "TRANSFERD_TRACING_RATIO" in finished.complaint
     assert "TRANSFERD_TRACING_ENDPOINT" in finished.complaint

@@ -204,7 +204,7 @@ def test_a_gauge_is_read_when_metrics_are_asked_for() -> None:
     assert "# TYPE transferd_backlog gauge" in lines(metrics)
 
 
-def test_a_gauge_may_have_several_values_told_apart_by_a_label() -> None:
+def test_a_gauge_may_have_a_value_for_each_label() -> None:
     metrics = Metrics()
     for pool, used in (("reads", 3.0), ("commit", 1.0)):
         metrics.gauge("transferd_used", "Connections.", lambda used=used: used, pool=pool)  # type: ignore[misc]
@@ -214,7 +214,7 @@ def test_a_gauge_may_have_several_values_told_apart_by_a_label() -> None:
     }
 
 
-def test_a_process_tells_what_it_takes_and_which_version_it_is() -> None:
+def test_a_process_exports_its_resources_and_its_version() -> None:
     shown = {line.partition(" ")[0] for line in samples(Metrics())}
     assert shown >= {
         "process_cpu_seconds_total",
@@ -231,7 +231,7 @@ def test_two_replicas_in_one_process_count_apart() -> None:
     assert samples(other).isdisjoint({'transferd_wallet_reads_total{cache="miss"} 1.0'})
 
 
-def test_every_hook_hears_every_fact_in_order() -> None:
+def test_every_hook_gets_every_fact_in_order() -> None:
     heard: list[tuple[str, Fact]] = []
     facts = Facts(
         lambda fact: heard.append(("first", fact)), lambda fact: heard.append(("second", fact))

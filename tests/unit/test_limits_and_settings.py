@@ -71,7 +71,7 @@ def test_limits_that_just_fit_are_accepted() -> None:
     assert limits.mailbox_wait_s + limits.command_timeout_s == limits.request_deadline_s
 
 
-def test_a_webhook_has_room_for_a_secret_and_the_one_before_it() -> None:
+def test_a_webhook_may_have_at_least_two_secrets() -> None:
     assert with_limits(webhook_secrets_max=2).webhook_secrets_max == 2
     assert complaint(webhook_secrets_max=1) == "webhook_secrets_max must be at least 2"
 
@@ -193,7 +193,7 @@ def test_what_is_simulated_has_a_plain_name_too(environment: pytest.MonkeyPatch,
     assert getattr(load_settings(**{name.lower(): 0.75}), name.lower()) == 0.75
 
 
-def test_a_mistake_under_the_plain_name_is_told_under_the_full_one(
+def test_an_error_under_the_short_name_names_the_full_one(
     environment: pytest.MonkeyPatch,
 ) -> None:
     environment.setenv("NOTIFY_FAIL_RATE", "2")
@@ -256,7 +256,7 @@ def test_only_the_prefix_is_read(environment: pytest.MonkeyPatch) -> None:
         ("WEBHOOK_ALLOW_NETWORKS", "10.0.0.1/8", "has host bits set"),
     ],
 )
-def test_a_setting_that_makes_no_sense_is_told_in_one_line(
+def test_an_invalid_setting_is_an_error_in_one_line(
     environment: pytest.MonkeyPatch, name: str, value: str, words: str
 ) -> None:
     environment.setenv(f"TRANSFERD_{name}", value)
@@ -268,7 +268,7 @@ def test_a_setting_that_makes_no_sense_is_told_in_one_line(
     assert "hush" not in line
 
 
-def test_all_that_makes_no_sense_is_told_at_once(environment: pytest.MonkeyPatch) -> None:
+def test_all_invalid_settings_are_in_one_error(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("TRANSFERD_PORT", "http")
     environment.setenv("TRANSFERD_AUTH", "perhaps")
     with pytest.raises(ConfigurationError, match=r"^TRANSFERD_PORT: .+; TRANSFERD_AUTH: .+$"):
@@ -328,7 +328,7 @@ def test_limits_are_changed_by_name() -> None:
         ("lock_timeout_s=5", "must be longer than lock_timeout_s"),
     ],
 )
-def test_a_limit_that_makes_no_sense_is_told_in_one_line(text: str, told: str) -> None:
+def test_an_invalid_limit_is_an_error_in_one_line(text: str, told: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         limits_of(text)
     assert told in str(caught.value)

@@ -121,7 +121,9 @@ def test_every_failure_is_a_problem_that_says_nothing_of_the_inside(
 
 
 @pytest.mark.parametrize(("kind", "code"), CODE_OF.items(), ids=str)
-def test_who_may_simply_try_again_hears_when(kind: type[TransferdError], code: str) -> None:
+def test_an_error_that_may_be_retried_has_retry_after(
+    kind: type[TransferdError], code: str
+) -> None:
     error = kind("")
     error.retry_after_s = 7
     hears = {"Retry-After": "7"} if TYPES[code].status in (409, 429, 503) else {}

@@ -65,7 +65,7 @@ def test_what_names_no_trace_is_none(text: str) -> None:
     assert not is_traceparent(text)
 
 
-def test_a_made_up_trace_is_one_that_nobody_records() -> None:
+def test_a_generated_trace_is_not_recorded() -> None:
     assert is_traceparent(new_traceparent())
     assert not is_sampled(new_traceparent())
 
@@ -121,7 +121,7 @@ def test_a_group_links_to_no_more_requests_than_its_limit() -> None:
     assert attributes["transferd.group.envelopes"] == 5
 
 
-def test_a_group_of_which_nobody_records_a_request_leaves_no_span() -> None:
+def test_a_group_without_a_recorded_request_leaves_no_span() -> None:
     group = GroupTraced([f"{SAMPLED[:-2]}00"], 1, 0, 0, 0, [Stage("claim", 1.0, 2.0)])
     with exported(group) as (_, exporter):
         assert exporter.get_finished_spans() == ()
