@@ -73,7 +73,7 @@ async def test_a_request_without_a_valid_key_is_unauthenticated(
     ]
     for reply in replies:
         assert_unauthenticated(reply)
-    # No answer tells whether there is such a key.
+    # The answers do not show whether the key exists.
     texts = {str(reply.json | {"request_id": ""}) for reply in replies}
     assert len(texts) == 1
     assert await footprint(database) == before
@@ -110,7 +110,7 @@ async def test_a_revoked_key_is_turned_away_within_the_time_of_the_cache(
     async def is_turned_away() -> bool:
         asked_at = time.monotonic()
         reply = await user.get("/users")
-        # Whoever asks later than that is turned away, without exception.
+        # Every later request is refused.
         assert reply.status == 401 or asked_at < revoked_at + limits.api_key_cache_s
         return reply.status == 401
 
@@ -156,7 +156,7 @@ async def test_without_a_usable_key_no_replica_starts(database: Database, usable
 
 
 async def holders_of_scopes(api: Api, database: Database) -> dict[str, ApiWithKey]:
-    """Somebody with each scope, and under "" somebody with none."""
+    """A client for each scope, and under "" a client without one."""
     holders = {
         scope: ApiWithKey(api, await api_key(database, f"holder{n}", scope))
         for n, scope in enumerate(_SCOPES)
@@ -167,7 +167,7 @@ async def holders_of_scopes(api: Api, database: Database) -> dict[str, ApiWithKe
 async def assert_takes_its_scope(
     holders: dict[str, ApiWithKey], method: str, path: str, body: object, scope: str
 ) -> None:
-    """Everybody tries it, each with a key of their own."""
+    """Every client sends the request, each with its own key."""
     for held, holder in holders.items():
         reply = await holder.call(method, path, body, key=f"{path} {held}")
         if held in {scope, "admin"}:

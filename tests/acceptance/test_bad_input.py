@@ -1,4 +1,4 @@
-"""Whatever a body says, the answer tells what is wrong with it, and nothing has changed."""
+"""A wrong body: the answer names each fault, and nothing has changed."""
 
 from typing import Any
 

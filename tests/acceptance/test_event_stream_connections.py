@@ -105,7 +105,7 @@ async def test_a_client_that_does_not_read_loses_its_place(replicas: Replicas) -
                 if counted(replicas, "transferd_event_streams") == 1:
                     break
             await until_streams(replicas, 1)
-            # Whoever reads has heard everything.
+            # The client that reads has all events.
             last = (await api.get(f"/wallets/{ada}")).json["version"]
             await until(lambda: len(heard) >= last)
             reading.cancel()

@@ -72,7 +72,7 @@ async def test_a_stream_says_where_it_begins_and_how_to_read_it(api: Api) -> Non
         assert stream.headers["X-Accel-Buffering"] == "no"
         assert stream.opening.comments == ["the wallet is at version 2"]
         assert stream.opening.fields == [("retry", "2000"), ("id", "2")]
-        # What was before is told to nobody who has not asked for it.
+        # Earlier events are sent only with Last-Event-ID.
         await api.transfer(ada, bob, 1)
         assert (await stream.event()).version == 3
     async with following(api, ada, last=1) as stream:

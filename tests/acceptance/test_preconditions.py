@@ -1,4 +1,4 @@
-"""If-Match: who changes a wallet only as they have seen it is told when it has moved."""
+"""If-Match: a change of a wallet with an outdated version is refused."""
 
 import asyncio
 from collections import Counter

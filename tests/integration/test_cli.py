@@ -96,7 +96,7 @@ def test_two_errors_are_reported_together() -> None:
 
 @pytest.fixture
 def empty_database(servers: Servers) -> Iterator[dict[str, str]]:
-    """Settings with a database that nobody has migrated."""
+    """Settings with a database that is not migrated."""
     name, number = asyncio.run(servers.new_database(template="template1"))
     settings = servers.settings(name, number)
     yield {

@@ -49,7 +49,7 @@ KINDS: list[type[Server]] = [PostgresServer, RedisServer]
 if find_rabbitmq() is not None:
     KINDS.append(RabbitServer)
 
-# A parent that starts a stack, tells its processes, and then waits to be killed.
+# A parent that starts a stack, prints its processes, and then waits to be killed.
 PARENT = """
 import asyncio, json, sys
 from pathlib import Path
@@ -88,7 +88,7 @@ def states_of(server: Server) -> set[str]:
 
 
 def quiet(line: str) -> None:
-    """A report that nobody reads."""
+    """Ignore a line of the report."""
 
 
 @asynccontextmanager
@@ -346,7 +346,7 @@ async def test_a_stale_pid_file_does_not_block_even_when_the_pid_is_in_use(tmp_p
 async def test_a_postmaster_that_runs_already_is_named_and_left_alone(tmp_path: Path) -> None:
     server = PostgresServer(tmp_path)
     async with started(server):
-        (tmp_path / "lock").unlink()  # as if somebody had started it by hand
+        (tmp_path / "lock").unlink()  # as after a start by hand
         with pytest.raises(StackError, match=rf"already runs on .* \(process {server.pid}\)"):
             await PostgresServer(tmp_path).start()
         assert answers(server)

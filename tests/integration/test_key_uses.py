@@ -72,7 +72,7 @@ async def test_a_use_is_stored_a_moment_later(database: Database, replicas: Repl
     revoked = await api_key(database, "revoked", "admin", revoked_at=_NOW)
     api = await replicas.start(_QUICK, auth="on")
     before = datetime.now(UTC)
-    # Whoever has no right to it has used the key all the same, and whoever has not the secret not.
+    # A request without the scope counts as a use of the key, one with a wrong secret does not.
     assert (await api.get("/users", {"Authorization": f"Bearer td_idle_{used[8:]}"})).status == 401
     assert (await ApiWithKey(api, revoked).get("/users")).status == 401
     assert (await ApiWithKey(api, refused).get("/users")).status == 403

@@ -23,7 +23,7 @@ TRACED = {"X-Request-Id": "request-1", "traceparent": f"00-{TRACE}-{'0f' * 8}-00
 
 
 def with_password(url: str) -> str:
-    """The server trusts whoever comes from here, so that any password will do."""
+    """The address with a password; the server trusts local connections with any password."""
     parts = urlsplit(url)
     user = parts.username or "transferd"
     place = parts.netloc.rpartition("@")[2]

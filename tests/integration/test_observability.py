@@ -298,7 +298,7 @@ def test_without_promtool_one_line_says_what_is_missing(monkeypatch: pytest.Monk
         promtool("--version")
 
 
-# What is scraped, who hears of it, what is drawn
+# Scrape configuration, alert receivers, dashboards
 
 
 def test_alerts_go_to_receivers_that_exist_and_contain_no_secret() -> None:

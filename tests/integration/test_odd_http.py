@@ -43,7 +43,7 @@ async def door(
 
 
 def framed(lines: str, body: bytes) -> bytes:
-    """A POST whose length is told by these lines."""
+    """A POST with these lines for its length."""
     return f"{_POST}{_ENDS}{lines}\r\n\r\n".encode("latin-1") + body
 
 

@@ -1,4 +1,4 @@
-"""Clients that are slow, silent or gone: each is ended in time, and nobody else notices."""
+"""Slow, silent and absent clients: each connection ends in time, and others are not delayed."""
 
 import asyncio
 import re
@@ -158,7 +158,7 @@ async def test_a_client_that_ends_its_side_is_disconnected_at_once(
         return known.status, len((await api.get("/users")).json["data"])
 
     async def is_told_right() -> bool:
-        # All of it is there once or not at all, and the key tells; it may still be on its way.
+        # Posted once or not at all, as its key says; it may still be in flight.
         return await told() in ({(404, 0)} if missing else {(404, 0), (200, 1)})
 
     await until(is_told_right)
@@ -243,7 +243,7 @@ async def test_nginx_ends_each_slow_client_in_its_time(replicas: Replicas) -> No
                 *(until_ended(nginx.port, sent, drip=drip) for sent, drip, _ in probes.values())
             )
             for (name, (_, _, answers)), ending in zip(probes.items(), endings, strict=True):
-                # The slow may be told, and nothing of what they sent has reached a replica.
+                # Slow clients may get an answer; their bytes have not reached a replica.
                 assert ending.statuses in ([], answers), (name, ending)
                 assert 4.9 <= ending.took_s <= 5.0 + _LATE_S, (name, ending)
 

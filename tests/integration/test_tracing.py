@@ -1,4 +1,4 @@
-"""A trace leads from the request over the group commit to the webhook, and costs nobody a thing."""
+"""A trace leads from the request over the group commit to the webhook, and delays no request."""
 
 import asyncio
 import re
@@ -193,7 +193,7 @@ async def test_without_the_collector_spans_are_lost_and_requests_are_not(
     def lost() -> int:
         return sum(fact.spans for fact in facts if isinstance(fact, SpansLost))
 
-    # More than the queue holds: those that came when it was full are told as well.
+    # More than the queue holds: spans that came to a full queue count as well.
     await until(lambda: lost() > 8)
     metrics = (await api.get("/metrics")).body.decode()
     assert "transferd_spans_lost_total" in metrics

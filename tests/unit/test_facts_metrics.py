@@ -32,7 +32,7 @@ from transferd.observability.facts import (
 )
 from transferd.observability.metrics import Metrics
 
-# Told only where somebody wants to hear of single requests; what they say is counted elsewhere.
+# Emitted only with per_request_facts; other facts feed the metrics about the same things.
 NOT_COUNTED = {EventsPublished, GroupTraced, TransferPosted}
 ABOUT = About("request-1", None, "transfer-hush")
 GROUP = GroupCommitted(
@@ -176,7 +176,7 @@ def test_what_did_not_happen_is_not_shown() -> None:
     metrics(GROUP._replace(refused=0, replayed=0))
     metrics(KeysClaimed(claimed=1, replayed=0, busy=0, unknown=0))
     shown = {line.partition("{")[2] for line in samples(metrics) if "_total{" in line}
-    # But what an alert has to hear of the first time begins with 0.
+    # Counters whose first event must fire an alert start with 0.
     expected = ("ActorFailed", "CommandPoisoned", "RequestFailed")
     assert shown == {'result="done"} 4.0', 'state="claimed"} 1.0'} | {
         f'where="{each}"}} 0.0' for each in expected

@@ -64,7 +64,7 @@ def reader() -> Iterator[Reader]:
 
 
 def read(reader: Reader, model: type[Body], raw: bytes) -> Body | None:
-    """What was read; None if it was refused, with a problem that can be sent and tells nothing."""
+    """The parsed body; None if it was refused with a problem that quotes nothing of it."""
     try:
         return reader.read(model, raw)
     except Problem as problem:

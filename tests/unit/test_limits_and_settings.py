@@ -1,4 +1,4 @@
-"""Bounds that do not fit together and settings that make no sense are told at start, in a line."""
+"""Limits that do not fit together and invalid settings are errors at start, in one line."""
 
 import os
 from dataclasses import FrozenInstanceError, fields, replace
