@@ -16,7 +16,7 @@ from transferd.cli.running import (
     progress_bars,
     run,
     settings_of,
-    spare_the_collector,
+    tune_garbage_collection,
     until_stopped,
 )
 from transferd.config import Settings
@@ -90,12 +90,12 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
                 tells_status=False,
             )
         )
-        spare_the_collector()
+        tune_garbage_collection()
         ending = asyncio.ensure_future(
             first_exit(stack.first_exit, replica.first_exit, worker.first_exit)
         )
         if with_demo:
-            await _unless(ending, _fill(replica.url, console))
+            await _work_until(ending, _fill(replica.url, console))
         if not ending.done():
             _welcome(console, replica.url, stack)
         console.print(f"stopping: {await ending}", style="red")
@@ -114,7 +114,7 @@ def _commit_signal(replica: Replica) -> asyncio.Event:
     return wakeup
 
 
-async def _unless(ending: asyncio.Future[str], work: Coroutine[Any, Any, None]) -> None:
+async def _work_until(ending: asyncio.Future[str], work: Coroutine[Any, Any, None]) -> None:
     """Do the work, and cancel it when `ending` is done."""
     task = asyncio.ensure_future(work)
     try:

@@ -95,7 +95,7 @@ async def first_exit(*watches: Callable[[], Awaitable[str]]) -> str:
             task.cancel()
 
 
-def spare_the_collector() -> None:
+def tune_garbage_collection() -> None:
     """Exclude the objects made at start from garbage collection, and collect seldom.
 
     Requests and messages leave almost no cycles, but each allocates: with the default thresholds
@@ -106,7 +106,7 @@ def spare_the_collector() -> None:
     gc.set_threshold(50_000, 20, 20)
 
 
-def allow_files(wanted: int) -> None:
+def raise_open_files_limit(wanted: int) -> None:
     """Raise the limit of open files to `wanted`, or to the most that the system allows.
 
     Most shells and init systems start programs with a limit of 1,024 that can be raised.
