@@ -1,4 +1,4 @@
-"""The aiohttp application: every operation bound to the parts of a replica."""
+"""The aiohttp application: every operation bound to the context of a replica."""
 
 from collections.abc import Awaitable, Callable
 
@@ -53,7 +53,7 @@ def build(context: AppContext) -> web.Application:
         handler = _bound(operation, context, authentication)
         application.router.add_route(operation.method, path, handler)
         if operation.method == "GET":
-            # RFC 9110 section 9.3.2: the same without the body.
+            # RFC 9110 section 9.3.2: HEAD is GET without the body.
             application.router.add_route("HEAD", path, handler)
     document = openapi.document(OPERATIONS, is_open=context.settings.auth == "off")
     system.add_routes(application, context, document)
@@ -62,9 +62,9 @@ def build(context: AppContext) -> web.Application:
 
 def _pattern(path: str) -> str:
     if path == "/transfers/{id}":
-        # Or else an OPTIONS of a batch would say that it can be read like a transfer.
+        # Without `batch`, so that OPTIONS /transfers/batch does not allow GET.
         return "/transfers/{id:(?!batch$)[^{}/]+}"
-    # A key may hold slashes; every other part of a path may not.
+    # Only a key may hold slashes.
     return path.replace("{key}", "{key:.+}")
 
 
@@ -81,7 +81,7 @@ def _refusal_pace(context: AppContext) -> RefusalRate:
 def _bound(
     operation: Operation, context: AppContext, authentication: Authentication
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Authentication, scope, then the route."""
+    """Check authentication and scope, then call the route."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         header = only_line(request.headers, "Authorization")

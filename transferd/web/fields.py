@@ -23,7 +23,7 @@ from transferd.config import Limits
 from transferd.domain.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, BALANCE_MINOR_MIN
 
 _LIMITS = Limits()
-# For the document; it is checked by itself, since a pattern would be a slow way to look for it.
+# For the document only; `without_nul` checks it faster than a pattern.
 NO_NUL = r"^[^\u0000]*$"
 
 
@@ -45,14 +45,14 @@ def is_id(text: str) -> bool:
 
 
 def _boolean(value: str) -> str:
-    # pydantic would read yes, on and 1 as well.
+    # pydantic would accept yes, on and 1 as well.
     if value not in ("true", "false"):
         raise PydanticCustomError("bool_parsing", "must be true or false")
     return value
 
 
 def _digits(value: str) -> str:
-    # pydantic would read 1.0 and 1_000 as well.
+    # pydantic would accept 1.0 and 1_000 as well.
     if _DIGITS.fullmatch(value) is None:
         raise PydanticCustomError("int_parsing", "must be an integer in decimal digits")
     return value
@@ -70,7 +70,7 @@ Text = Annotated[
     Field(json_schema_extra={"pattern": NO_NUL}),
 ]
 CurrencyCode = Annotated[str, StringConstraints(pattern="^[A-Z]{3}$")]
-# What a number of JavaScript cannot hold exactly above 2^53 - 1.
+# Above 2^53 - 1 JavaScript numbers are not exact.
 _INT64 = Field(json_schema_extra={"format": "int64"})
 Amount = Annotated[
     int,
@@ -82,7 +82,7 @@ Balance = Annotated[int, Field(ge=BALANCE_MINOR_MIN, le=BALANCE_MINOR_MAX), _INT
 Version = Annotated[int, Field(ge=0, le=BALANCE_MINOR_MAX), _INT64]
 InDigits = BeforeValidator(_digits)
 Flag = Annotated[bool, BeforeValidator(_boolean)]
-# Clients need not know what a cursor is made of; it is never empty, and safe in an address.
+# Opaque for clients: never empty, and safe in a URL.
 _CURSOR = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}
 Cursor = Annotated[str, WithJsonSchema(_CURSOR)]
 Limit = Annotated[int, Field(ge=1, le=_LIMITS.list_items_max), InDigits]
@@ -123,7 +123,7 @@ def _null_is_empty(value: object) -> object:
 
 
 class _OrNull:
-    """Says of a type that null is accepted as well, which its schema does not show."""
+    """Adds null to the schema of a type that accepts null."""
 
     def __get_pydantic_json_schema__(
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
@@ -135,7 +135,7 @@ class _OrNull:
         }
 
 
-# A named type is a component of its own, after which generated clients name a class.
+# A named type is a component of its own, and a class of that name in generated clients.
 Metadata = TypeAliasType(
     "Metadata",
     Annotated[
@@ -159,15 +159,15 @@ NewMetadata = Annotated[Metadata, BeforeValidator(_null_is_empty), _OrNull()]
 
 
 def metadata_text(metadata: dict[str, Any]) -> str:
-    """Metadata as it is stored: compact JSON, byte for byte what will be answered."""
+    """Metadata as stored: compact JSON, with the bytes of later answers."""
     return orjson.dumps(metadata).decode() if metadata else "{}"
 
 
 # Times: RFC 3339 with an offset, inside a range that every layer can hold
 
-# Nothing here is older.
+# No row is older.
 TIME_MIN = datetime(1970, 1, 1, tzinfo=UTC)
-# The last second that a datetime can hold. Its last microsecond is left out: the database driver
+# The last second that a datetime can hold, without its last microsecond: the database driver
 # takes `datetime.max` for PostgreSQL's infinity, and gives that back without an offset.
 TIME_MAX = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 _RFC_3339 = re.compile(
@@ -177,14 +177,14 @@ _RFC_3339 = re.compile(
 
 
 def _rfc_3339(value: str) -> str:
-    # pydantic would read seconds since 1970 as well.
+    # pydantic would accept seconds since 1970 as well.
     if _RFC_3339.fullmatch(value) is None:
         raise PydanticCustomError("datetime_parsing", "must be a time with an offset (RFC 3339)")
     return value
 
 
 def _nearest(value: datetime) -> datetime:
-    # Compared before it is converted: UTC may be a year that a datetime cannot hold.
+    # Compared before the conversion: in UTC the year may be out of range for a datetime.
     return min(max(value, TIME_MIN), TIME_MAX).astimezone(UTC)
 
 
@@ -205,5 +205,5 @@ def _shown(time: datetime) -> str:
 _Given = Annotated[AwareDatetime, BeforeValidator(_rfc_3339)]
 # A bound of a search. No row lies outside the range, so a bound outside means the same as its end.
 QueryTime = Annotated[_Given, AfterValidator(_nearest)]
-# A time that is stored, exactly or not at all.
+# A time to store: exact, or refused.
 StoredTime = Annotated[_Given, AfterValidator(_in_range)]

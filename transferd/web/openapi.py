@@ -86,7 +86,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.body is not None:
         described["requestBody"] = {
-            # A body of which all may be left out is still an object; a reversal needs none at all.
+            # A body is an object even if all members are optional; only a reversal needs none.
             "required": operation.body is not NewReversal,
             "content": {"application/json": {"schema": reference(operation.body)}},
         }

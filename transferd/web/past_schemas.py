@@ -1,4 +1,4 @@
-"""What may be asked about the past of a wallet, and how it is answered."""
+"""Queries about the past of a wallet, and their answers."""
 
 from typing import Annotated
 

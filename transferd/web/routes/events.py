@@ -13,7 +13,7 @@ from transferd.web.request_headers import only_line
 from transferd.web.routes.wallets import version_not_reached, wallet_id_of, wallet_not_found
 from transferd.web.streams import EVENT_STREAM
 
-# At most 19 digits: Python refuses to read very long ones.
+# At most 19 digits: Python refuses to parse very long numbers.
 _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -25,7 +25,7 @@ async def follow(call: Call) -> web.StreamResponse:
     if wallet is None:
         raise wallet_not_found(call)
     if last is not None and last > wallet.version:
-        # From here on nothing would be sent until the wallet gets there, and that not at all.
+        # The stream would be silent until the wallet reaches that version.
         raise version_not_reached(wallet.version, last)
     request = call.request
     if request.method == "HEAD":
@@ -40,7 +40,7 @@ async def follow(call: Call) -> web.StreamResponse:
 
 
 def _last_event_id(call: Call) -> int | None:
-    """The version after which to go on; None for now. Raises Problem."""
+    """The version to resume after; None starts at the current version. Raises Problem."""
     text = only_line(call.request.headers, "Last-Event-ID")
     if text is None:
         return None

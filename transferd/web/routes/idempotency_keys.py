@@ -1,4 +1,4 @@
-"""What became of an Idempotency-Key."""
+"""The state of an Idempotency-Key."""
 
 import orjson
 from aiohttp import web
@@ -26,7 +26,7 @@ async def read(call: Call) -> web.Response:
         return shown(await _settled(call, stored))
     cached = await call.context.replays.look_up(key)
     if isinstance(cached, Replay):
-        # It was settled since PostgreSQL was asked.
+        # The request was committed after PostgreSQL was read.
         return shown(_view(cached.status, cached.body))
     if call.context.router.pending(key) or cached is Claim.BUSY:
         return shown(orjson.dumps({"state": "pending", "status": None, "answer": None}))
@@ -44,7 +44,7 @@ async def _settled(call: Call, stored: StoredOutcome) -> bytes:
 def _view(status: int, body: bytes) -> bytes:
     answer = orjson.loads(body)
     if isinstance(answer, dict):
-        # That of a webhook is only for whoever repeats the request; this takes a lesser scope.
+        # The answer of a webhook holds a secret, and this route needs a lesser scope.
         answer.pop("secret", None)
     state = "succeeded" if status < 400 else "refused"
     return orjson.dumps({"state": state, "status": status, "answer": answer})

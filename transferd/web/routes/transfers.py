@@ -101,7 +101,7 @@ async def _dry_run(call: Call, command: Transfer) -> web.Response:
     """Decide on the committed state and write nothing."""
     context = call.context
     wallets = await read_wallets(context.database, touched_wallets(command))
-    # The time a transfer could have had at the earliest; a dry run has none of its own.
+    # The earliest time that a transfer could have now; a dry run has no time of its own.
     at = max((wallet.updated_at for wallet in wallets.values()), default=datetime.now(UTC))
     outcome = decide(command, Book(at, wallets))
     if isinstance(outcome, Refused):
@@ -128,11 +128,11 @@ async def reverse(call: Call) -> web.Response:
     metadata = metadata_text(body.metadata)
     asked_for: list[object] = ["reversal", id, body.amount]
     if body.reference is not None or body.metadata:
-        # Without them the fingerprint is the one that it was before they existed.
+        # Without them the fingerprint stays the one of versions without these members.
         asked_for += [body.reference, metadata_part(body.metadata, metadata)]
     answer = await call.ask(
         Reversal(new_id(), id, original, body.amount, body.reference, metadata),
-        # The wallet that pays gives the turn: the one that had received.
+        # The actor is that of the paying wallet: the destination of the original.
         wallet_id=original.destination_wallet_id if original else id,
         key=key,
         fingerprint=fingerprint_of(*asked_for),

@@ -58,7 +58,7 @@ async def create(call: Call) -> web.Response:
     )
     answer = await call.ask(
         command,
-        # The wallet that pays gives the turn.
+        # The actor is that of the paying wallet.
         wallet_id=currency.funding_wallet_id if body.initial_balance else command.id,
         key=key,
         fingerprint=fingerprint_of(
@@ -90,7 +90,7 @@ async def read(call: Call) -> web.Response:
     call.context.facts.emit(WalletRead(cache))
     if snapshot.version < min_version:
         raise version_not_reached(snapshot.version, min_version)
-    # A client may keep it and has to ask each time, or else If-None-Match would never be sent.
+    # Clients may store the answer and must revalidate it, with If-None-Match.
     caching = "private, no-cache"
     headers = {"ETag": etag_of(snapshot.version), "X-Cache": cache, "Cache-Control": caching}
     if is_known(call.request, headers["ETag"]):
@@ -121,7 +121,7 @@ async def _read_before(call: Call, id: str, instant: datetime) -> web.Response:
 
 
 def _not_reached(name: str, now: datetime) -> Problem:
-    """The problem of an instant in the future; `now` is the earliest one that is."""
+    """The problem of an instant in the future; `now` is the database's time."""
     return invalid(
         f"/{name}",
         "in_the_future",
@@ -183,7 +183,7 @@ def _set_status(kind: ChangeKind) -> Handler:
             wallet_id=id,
             key=key,
             fingerprint=fingerprint_of(kind, id),
-            # A wallet that is being emptied must be stoppable while its queue is full.
+            # A freeze must work while a flood of payments fills the mailbox.
             urgent=kind is not ChangeKind.UNFREEZE,
         )
         return answered(answer)
@@ -236,7 +236,7 @@ async def _settled(call: Call, id: str, to: datetime | None) -> Wallet:
 
 
 def wallet_id_of(call: Call) -> str:
-    """The id in the path. Raises Problem `wallet-not-found` if it has not the shape of one."""
+    """The id in the path. Raises Problem `wallet-not-found` for text in another shape."""
     id = call.request.match_info["id"].lower()
     if not is_id(id):
         raise wallet_not_found(call)
