@@ -23,7 +23,7 @@ from transferd.ledger.store.wallets import read_currencies
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
-from transferd.observability.opening import TracingOptions, open_facts
+from transferd.observability.opening import open_facts
 from transferd.web.application import build
 from transferd.web.context import AppContext, Lifecycle
 from transferd.web.key_uses import KeyUses
@@ -74,12 +74,7 @@ async def open_replica(
         stack.enter_context(closing(listener))
         facts = await stack.enter_async_context(
             open_facts(
-                metrics,
-                log,
-                limits=limits,
-                clock=clock,
-                per_request_facts=settings.log_level == "DEBUG",
-                tracing=_tracing(settings),
+                metrics, log, service="transferd", settings=settings, limits=limits, clock=clock
             )
         )
         context, committer = await _assemble(stack, settings, limits, facts, metrics, clock)
@@ -115,12 +110,6 @@ def listener_of(
         limits,
         remedy=f"stop what listens there, or {remedy}",
     )
-
-
-def _tracing(settings: Settings) -> TracingOptions | None:
-    if settings.tracing == "off":
-        return None
-    return TracingOptions("transferd", settings.tracing_ratio, settings.tracing_endpoint)
 
 
 async def _assemble(  # noqa: PLR0917 the parts that everything below shares

@@ -2,34 +2,21 @@
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
 
-from transferd.limits import ConfigurationError, Limits
+from transferd.config import ConfigurationError, Limits, Settings
 from transferd.observability.facts import Facts, Hook
-
-
-class TracingOptions(NamedTuple):
-    """How to trace: the parameters of the same names of `Tracing`."""
-
-    service: str
-    ratio: float
-    endpoint: str | None = None
 
 
 @asynccontextmanager
 async def open_facts(
-    *hooks: Hook,
-    limits: Limits,
-    clock: Callable[[], float],
-    per_request_facts: bool,
-    tracing: TracingOptions | None,
+    *hooks: Hook, service: str, settings: Settings, limits: Limits, clock: Callable[[], float]
 ) -> AsyncIterator[Facts]:
-    """The facts of a process. The end of the block sends the spans that wait.
+    """The facts of a process. `service` names it in traces; the end of the block sends its spans.
 
     Raises ConfigurationError if tracing is wanted and not installed.
     """
-    facts = Facts(*hooks, per_request_facts=per_request_facts)
-    if tracing is None:
+    facts = Facts(*hooks, per_request_facts=settings.log_level == "DEBUG")
+    if settings.tracing == "off":
         yield facts
         return
     try:
@@ -39,7 +26,13 @@ async def open_facts(
         raise ConfigurationError(
             "TRANSFERD_TRACING=on needs OpenTelemetry: pip install 'transferd[tracing]'"
         ) from error
-    opened = Tracing(**tracing._asdict(), limits=limits, clock=clock, emit=facts.emit)
-    async with opened as spans:
+    async with Tracing(
+        service=service,
+        ratio=settings.tracing_ratio,
+        endpoint=settings.tracing_endpoint,
+        limits=limits,
+        clock=clock,
+        emit=facts.emit,
+    ) as spans:
         facts.trace(spans, spans.begin)
         yield facts
