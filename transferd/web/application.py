@@ -10,7 +10,6 @@ from transferd.web.calls import Call
 from transferd.web.context import AppContext
 from transferd.web.middlewares import ORIGIN, edge
 from transferd.web.operations import Operation
-from transferd.web.refusal_rate import RefusalRate
 from transferd.web.request_headers import only_line
 from transferd.web.routes import (
     currencies,
@@ -38,7 +37,7 @@ OPERATIONS: tuple[Operation, ...] = (
 def build(context: AppContext) -> web.Application:
     """The application of one replica."""
     application = web.Application(
-        middlewares=[edge(context.facts, context.lifecycle, _refusal_pace(context), context.clock)],
+        middlewares=[edge(context)],
         client_max_size=context.limits.body_bytes_max,
     )
     authentication = Authentication(
@@ -66,16 +65,6 @@ def _pattern(path: str) -> str:
         return "/transfers/{id:(?!batch$)[^{}/]+}"
     # Only a key may hold slashes.
     return path.replace("{key}", "{key:.+}")
-
-
-def _refusal_pace(context: AppContext) -> RefusalRate:
-    limits = context.limits
-    return RefusalRate(
-        per_s=limits.mailbox_refusals_per_s,
-        burst=limits.mailbox_refusals_burst,
-        delay_max_s=limits.mailbox_refusal_delay_s,
-        clock=context.clock,
-    )
 
 
 def _bound(

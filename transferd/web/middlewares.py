@@ -11,13 +11,12 @@ from transferd.domain.errors import MailboxFull, TransferdError
 from transferd.observability.facts import (
     About,
     EnvelopeFailed,
-    Facts,
     RequestDetails,
     RequestFailed,
     RequestFinished,
 )
 from transferd.web.calls import origin_of
-from transferd.web.context import Lifecycle
+from transferd.web.context import AppContext
 from transferd.web.problems import MEDIA_TYPE, Problem
 from transferd.web.refusal_rate import RefusalRate
 
@@ -27,10 +26,10 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def edge(
-    facts: Facts, lifecycle: Lifecycle, pace: RefusalRate, clock: Callable[[], float]
-) -> Callable[..., Awaitable[web.StreamResponse]]:
+def edge(context: AppContext) -> Callable[..., Awaitable[web.StreamResponse]]:
     """Ids in and out, problems for errors, one fact per request."""
+    facts, lifecycle, clock = context.facts, context.lifecycle, context.clock
+    refusal_rate = RefusalRate(context.limits, clock)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -45,7 +44,7 @@ def edge(
             failed = Problem.of_error(error)
             if isinstance(error, MailboxFull):
                 # Without the delay, callers who retry at once use up the core with refusals.
-                await asyncio.sleep(pace.delay_s())
+                await asyncio.sleep(refusal_rate.delay_s())
             facts.emit(EnvelopeFailed(failed.code))
             response = _response(failed, origin)
         except web.HTTPException as error:

@@ -3,9 +3,11 @@
 import random
 from collections.abc import Callable
 
+from transferd.config import Limits
+
 
 class RefusalRate:
-    """A burst of answers without delay, then `per_s`, none delayed longer than `delay_max_s`.
+    """A burst of refusals without delay, then an even rate, none delayed beyond the limit.
 
     The Generic Cell Rate Algorithm: one number, whatever the rate (ITU-T I.371). `clock` gives
     seconds.
@@ -13,12 +15,10 @@ class RefusalRate:
 
     __slots__ = ("_burst_s", "_clock", "_delay_max_s", "_due_at", "_interval_s")
 
-    def __init__(
-        self, *, per_s: float, burst: int, delay_max_s: float, clock: Callable[[], float]
-    ) -> None:
-        self._interval_s = 1 / per_s
-        self._burst_s = burst / per_s
-        self._delay_max_s = delay_max_s
+    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
+        self._interval_s = 1 / limits.mailbox_refusals_per_s
+        self._burst_s = limits.mailbox_refusals_burst / limits.mailbox_refusals_per_s
+        self._delay_max_s = limits.mailbox_refusal_delay_s
         self._clock = clock
         # When the next answer would be due at an even rate.
         self._due_at = 0.0
