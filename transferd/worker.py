@@ -35,10 +35,10 @@ from transferd.notifications.sinks.log import LogSink
 from transferd.notifications.sinks.sinks import Sinks
 from transferd.notifications.sinks.webhook import WebhookSink
 from transferd.notifications.topology import Topology
-from transferd.observability.facts import Facts
+from transferd.observability.facts import Facts, Hook
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
-from transferd.observability.telling import TracingOptions, telling
+from transferd.observability.opening import open_facts
 from transferd.web.listener import Listener
 
 Only = Literal["relay", "notifier"]
@@ -103,7 +103,9 @@ async def open_worker(
         if tells_status:
             listener = stack.enter_context(closing(_listener(settings, limits)))
         if facts is None:
-            facts = await stack.enter_async_context(_telling(settings, limits, metrics, log))
+            facts = await stack.enter_async_context(
+                _facts_of_worker(settings, limits, metrics, log)
+            )
         database = await stack.enter_async_context(
             Database(settings, limits, _DATABASE_CONNECTIONS)
         )
@@ -150,20 +152,15 @@ def _listener(settings: Settings, limits: Limits) -> Listener:
     )
 
 
-def _telling(
-    settings: Settings, limits: Limits, metrics: Metrics, log: Log
+def _facts_of_worker(
+    settings: Settings, limits: Limits, *hooks: Hook
 ) -> AbstractAsyncContextManager[Facts]:
-    tracing = None
-    if settings.tracing == "on":
-        ratio, endpoint = settings.tracing_ratio, settings.tracing_endpoint
-        tracing = TracingOptions("transferd-worker", ratio, endpoint)
-    return telling(
-        metrics,
-        log,
+    return open_facts(
+        *hooks,
+        service="transferd-worker",
+        settings=settings,
         limits=limits,
         clock=time.monotonic,
-        tells_each=settings.log_level == "DEBUG",
-        tracing=tracing,
     )
 
 

@@ -167,7 +167,7 @@ async def holders_of_scopes(api: Api, database: Database) -> dict[str, ApiWithKe
 async def assert_takes_its_scope(
     holders: dict[str, ApiWithKey], method: str, path: str, body: object, scope: str
 ) -> None:
-    """Everybody tries it, each with a key of their own."""
+    """Every client sends the request, each with its own key."""
     for held, holder in holders.items():
         reply = await holder.call(method, path, body, key=f"{path} {held}")
         if held in {scope, "admin"}:

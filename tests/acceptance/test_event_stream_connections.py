@@ -47,7 +47,7 @@ async def test_head_of_a_stream_ends(replicas: Replicas) -> None:
         for name, value in stream.headers.items():
             if name.lower() not in own:
                 assert head.headers[name] == value
-    assert len(replicas.opened[0].parts.streams) <= 1
+    assert len(replicas.opened[0].context.streams) <= 1
 
 
 async def test_streams_above_the_limit_are_refused(replicas: Replicas) -> None:
@@ -163,7 +163,7 @@ async def test_serve_ends_its_streams_when_it_is_asked_to_stop(database: Databas
 async def test_a_draining_replica_opens_no_stream(replicas: Replicas) -> None:
     api = await replicas.start()
     ada = await api.wallet()
-    replicas.opened[0].parts.streams.close()
+    replicas.opened[0].context.streams.close()
     refused = await api.get(f"/wallets/{ada}/events")
     assert (refused.status, refused.code) == (503, "draining")
     assert refused.headers["Retry-After"] == "1"
@@ -251,7 +251,7 @@ async def test_the_database_is_polled_only_while_a_stream_is_open(
             before = await last_polls(database)
             await until(asked_again)
     await until_streams(replicas, 0)
-    streams = replicas.opened[0].parts.streams
+    streams = replicas.opened[0].context.streams
     assert repr(streams) == f"<Streams 0 of {_QUICK.streams_max}>"
 
     async def asks_no_more() -> bool:

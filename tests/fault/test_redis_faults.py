@@ -35,7 +35,7 @@ async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
 
 def failed_calls(replicas: Replicas) -> float:
     """How many calls to Redis have failed so far."""
-    registry = replicas.opened[0].parts.metrics.registry
+    registry = replicas.opened[0].context.metrics.registry
     return sum(
         sample.value
         for metric in registry.collect()
@@ -142,7 +142,7 @@ async def test_after_any_error_of_the_probe_redis_is_probed_again(
     await redis.kill()
     await pay_and_read(api, ada, bob, 1)
     await redis.start()
-    await until(lambda: replicas.opened[0].parts.link.is_available)
+    await until(lambda: replicas.opened[0].context.link.is_available)
     assert failed_calls(replicas) >= 3
 
 
@@ -180,13 +180,13 @@ async def test_a_snapshot_that_could_not_be_refreshed_is_old_for_its_short_life_
     redis.pause()
     written = (await api.transfer(ada, bob, 1)).json["source_version"]
     redis.resume()
-    link = replicas.opened[0].parts.link
+    link = replicas.opened[0].context.link
     await until(lambda: link.is_available)
     client: Any = Redis.from_url(redis.url)
     lives_s = [await client.ttl(f"td:w:{id}") for id in (ada, bob)]
     await client.aclose()
     # -2: it has expired already. Without an expiry it would be -1.
-    lives_max_s = replicas.opened[0].parts.limits.snapshot_ttl_s
+    lives_max_s = replicas.opened[0].context.limits.snapshot_ttl_s
     assert all(life_s == -2 or 0 <= life_s <= lives_max_s for life_s in lives_s)
     assert (await api.get(f"/wallets/{ada}?min_version={written}")).json["balance"] == 99
 

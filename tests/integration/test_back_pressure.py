@@ -267,7 +267,7 @@ async def test_an_actor_that_fails_answers_its_callers_and_is_replaced(
     assert counted(replicas, "transferd_errors_total", where="ActorFailed") == 1
     assert statuses(await asyncio.gather(*begun(api, ada, bob, 3))) == {201: 3}
     assert await api.balance(ada) == 97
-    await until(lambda: replicas.opened[0].parts.router.live_actors == 0)
+    await until(lambda: replicas.opened[0].context.router.live_actors == 0)
 
 
 async def test_answers_do_not_depend_on_rendering_for_the_cache(
@@ -327,8 +327,8 @@ async def test_after_a_storm_nothing_is_left_behind(replicas: Replicas, database
     assert {r.code for r in replies if r.status != 201} <= {"mailbox-full", "overloaded"}
     posted = statuses(replies)[201]
     assert await row_count(database, "ledger_00.transfers") == transfers + posted
-    parts = replicas.opened[0].parts
-    await until(lambda: parts.router.live_actors == 0)
-    assert parts.router.backlog == 0
-    assert "0 inside, 0 waiting" in repr(parts.router)
+    context = replicas.opened[0].context
+    await until(lambda: context.router.live_actors == 0)
+    assert context.router.backlog == 0
+    assert "0 inside, 0 waiting" in repr(context.router)
     assert await faults_in(database) == []

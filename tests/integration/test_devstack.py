@@ -22,6 +22,7 @@ import uvloop
 
 from tests.support.waiting import patient_s
 from transferd import devstack
+from transferd.config import Limits
 from transferd.devstack import (
     DevStack,
     PostgresServer,
@@ -251,9 +252,8 @@ async def test_data_survives_kill_and_stop_and_a_port_that_is_taken(
 async def test_a_server_that_ignores_the_request_to_stop_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "STOP_TIMEOUT_S", 0.1)
     monkeypatch.setattr(RedisServer, "stop_signal", signal.SIGCONT)
-    server = RedisServer(tmp_path)
+    server = RedisServer(tmp_path, limits=Limits(server_stop_s=0.1))
     await server.start()
     pids = pids_of(server)
     await server.stop()

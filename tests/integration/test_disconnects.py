@@ -101,7 +101,7 @@ async def test_half_a_request_has_no_effect(replicas: Replicas, database: Databa
     assert (await api.transfer(ada, bob, 1)).status == 201
     assert await transfers_of(database, "half") == {}
     assert (await api.get("/idempotency-keys/half")).code == "not-found"
-    errors = replicas.opened[0].parts.metrics.exposed()[0]
+    errors = replicas.opened[0].context.metrics.exposed()[0]
     assert b'transferd_errors_total{where="RequestFailed"} 0.0' in errors
 
 

@@ -17,7 +17,7 @@ from tests.support.pressure import best_s
 from tests.support.raw_http import head
 from tests.support.topology import topology
 from tests.support.waiting import until
-from transferd.cli.running import allow_files
+from transferd.cli.running import raise_open_files_limit
 from transferd.devstack.process import process_tree
 
 _CONNECTIONS = 10_000
@@ -112,13 +112,13 @@ def test_a_command_raises_its_limit_of_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, hard))
-        allow_files(2_000)
+        raise_open_files_limit(2_000)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2_000, hard)
         # The limit is never lowered, and never set above the hard limit.
-        allow_files(1_000)
+        raise_open_files_limit(1_000)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2_000, hard)
         if hard != resource.RLIM_INFINITY:
-            allow_files(hard + 1)
+            raise_open_files_limit(hard + 1)
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -168,7 +168,7 @@ async def test_a_replica_exports_whether_it_is_ready_or_draining(
     api: Api, replicas: Replicas
 ) -> None:
     assert "transferd_ready 1.0" in await metrics_of(api)
-    replicas.opened[0].parts.lifecycle.is_draining = True
+    replicas.opened[0].context.lifecycle.is_draining = True
     shown = await metrics_of(api)
     assert "transferd_ready 0.0" in shown
     assert "transferd_draining 1.0" in shown
@@ -212,7 +212,7 @@ async def test_both_pools_export_their_connections_in_use(api: Api, replicas: Re
     for pool, limit in (("reads", Limits().read_connections), ("commit", 1)):
         assert f'transferd_pool_connections_in_use{{pool="{pool}"}} 0.0' in shown
         assert f'transferd_pool_limit_connections{{pool="{pool}"}} {limit}.0' in shown
-    async with replicas.opened[0].parts.database.transaction():
+    async with replicas.opened[0].context.database.transaction():
         assert counted(replicas, "transferd_pool_connections_in_use", pool="reads") == 1
         assert counted(replicas, "transferd_pool_connections_in_use", pool="commit") == 0
 

@@ -184,7 +184,7 @@ async def test_without_the_collector_spans_are_lost_and_requests_are_not(
     )
     api = await replicas.start(limits, tracing="on", tracing_endpoint=NOBODY)
     facts: list[Fact] = []
-    replicas.opened[0].parts.facts.hear(facts.append)
+    replicas.opened[0].context.facts.add_hook(facts.append)
     source, destination = await api.wallet(100), await api.wallet()
     replies = [await api.transfer(source, destination, 1) for _ in range(20)]
     assert [reply.status for reply in replies] == [201] * 20
@@ -203,8 +203,8 @@ async def test_an_unreachable_collector_does_not_delay_the_stop(database: Databa
     limits = replace(QUICK, trace_flush_s=0.1, trace_export_timeout_s=patient_s(60.0))
     settings = database.settings(tracing="on", tracing_endpoint=NOBODY)
     async with open_replica(settings, limits, drain_linger_s=0.0) as replica:
-        assert replica.parts.facts.begin is not None
-        replica.parts.facts.begin(None)
+        assert replica.context.facts.begin is not None
+        replica.context.facts.begin(None)
         began = time.monotonic()
     assert time.monotonic() - began < limits.trace_export_timeout_s
 

@@ -15,7 +15,7 @@ from transferd.config import Limits
 from transferd.domain.api_key import ADMIN
 from transferd.web.auth import Principal
 from transferd.web.calls import Call
-from transferd.web.parts import Parts
+from transferd.web.context import AppContext
 from transferd.web.schemas import Body
 
 Model = TypeVar("Model", bound=Body)
@@ -36,8 +36,8 @@ def request_of(
 
 def call_of(request: web.Request) -> Call:
     """The request on its way through a route that needs no part but the limits."""
-    parts = cast(Parts, SimpleNamespace(limits=Limits()))
-    return Call(parts, request, ORIGIN, Principal(1, frozenset({ADMIN})))
+    context = cast(AppContext, SimpleNamespace(limits=Limits()))
+    return Call(context, request, ORIGIN, Principal(1, frozenset({ADMIN})))
 
 
 class Reader:

@@ -7,9 +7,9 @@ from prometheus_client.samples import Sample
 from transferd.observability.exposition import prefers_openmetrics
 from transferd.observability.facts import (
     About,
-    Asked,
     GroupCommitted,
     NotificationFinished,
+    RequestDetails,
     RequestFinished,
     Sent,
     WalletRead,
@@ -89,8 +89,8 @@ def test_openmetrics_is_sent_to_clients_that_prefer_it(accept: list[str], expect
 def request(
     traceparent: str | None, route: str = "/transfers", duration_s: float = 0.003
 ) -> RequestFinished:
-    asked = Asked(About("request-1", traceparent), 1.0, None, "ok", is_replay=False)
-    return RequestFinished("POST", route, 201, duration_s, asked)
+    details = RequestDetails(About("request-1", traceparent), 1.0, None, "ok", is_replay=False)
+    return RequestFinished("POST", route, 201, duration_s, details)
 
 
 def delivery(traceparent: str | None) -> NotificationFinished:
@@ -112,9 +112,9 @@ def test_an_exemplar_names_a_sampled_trace() -> None:
     metrics(WalletRead("hit"))
     metrics(request(SAMPLED))
     metrics(delivery(SAMPLED))
-    asked, delivered = sorted(examples(metrics), key=lambda sample: sample.name)
-    assert asked.name == "http_server_request_duration_seconds_bucket"
-    assert asked.labels == {
+    details, delivered = sorted(examples(metrics), key=lambda sample: sample.name)
+    assert details.name == "http_server_request_duration_seconds_bucket"
+    assert details.labels == {
         "http_request_method": "POST",
         "http_route": "/transfers",
         "http_response_status_code": "201",
@@ -122,7 +122,7 @@ def test_an_exemplar_names_a_sampled_trace() -> None:
     }
     assert delivered.name == "transferd_notification_lag_seconds_bucket"
     assert delivered.labels == {"sink": "webhook", "le": "0.5"}
-    for sample, value in ((asked, 0.003), (delivered, 0.3)):
+    for sample, value in ((details, 0.003), (delivered, 0.3)):
         assert sample.exemplar is not None
         assert (sample.exemplar.labels, sample.exemplar.value) == ({"trace_id": TRACE}, value)
     assert TRACE not in metrics.exposed()[0].decode()

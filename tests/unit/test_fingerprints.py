@@ -22,8 +22,8 @@ from transferd.domain.api_key import ADMIN
 from transferd.domain.key import Fingerprint
 from transferd.web.auth import Principal
 from transferd.web.calls import Call
+from transferd.web.context import AppContext
 from transferd.web.operations import Handler
-from transferd.web.parts import Parts
 from transferd.web.routes import transfers, users, wallets
 
 ADA, BOB = "01900000-0000-7000-8000-00000000000a", "01900000-0000-7000-8000-00000000000b"
@@ -73,7 +73,7 @@ class Asker:
             request: web.Request = make_mocked_request(
                 "POST", path, headers=headers, payload=payload, match_info={"id": ADA.upper()}
             )
-            parts = SimpleNamespace(
+            context = SimpleNamespace(
                 limits=Limits(),
                 router=self,
                 database=self,
@@ -83,7 +83,7 @@ class Asker:
                 currencies={"EUR": SimpleNamespace(funding_wallet_id=BOB)},
             )
             principal = Principal(1, frozenset({ADMIN}))
-            await ROUTES[path](Call(cast(Parts, parts), request, ORIGIN, principal))
+            await ROUTES[path](Call(cast(AppContext, context), request, ORIGIN, principal))
 
         self._runner.run(send())
         return self.asked.pop()

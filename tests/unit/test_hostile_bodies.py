@@ -18,7 +18,7 @@ from tests.support.waiting import SLOWNESS
 from transferd.config import Limits
 from transferd.domain.money import AMOUNT_MINOR_MAX
 from transferd.web.batch_schemas import NewBatch
-from transferd.web.metadata import metadata_text
+from transferd.web.fields import metadata_text
 from transferd.web.problems import Problem
 from transferd.web.schemas import Body, NewReversal, NewTransfer, NewUser, NewWallet, WalletPatch
 from transferd.web.webhook_schemas import NewWebhook

@@ -15,9 +15,9 @@ from tests.unit.test_hostile_bodies import reader
 from transferd.domain.api_key import digest_of, id_in
 from transferd.observability.traceparent import is_traceparent
 from transferd.web.calls import origin_of
-from transferd.web.conditions import is_known, versions_allowed
 from transferd.web.past_schemas import StatementQuery, WalletQuery
 from transferd.web.problems import Problem
+from transferd.web.request_headers import is_known, versions_allowed
 from transferd.web.routes.events import _last_event_id
 from transferd.web.schemas import ListQuery, NewUser, Query
 

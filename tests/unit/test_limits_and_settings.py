@@ -71,7 +71,7 @@ def test_limits_that_just_fit_are_accepted() -> None:
     assert limits.mailbox_wait_s + limits.command_timeout_s == limits.request_deadline_s
 
 
-def test_a_webhook_has_room_for_a_secret_and_the_one_before_it() -> None:
+def test_a_webhook_may_have_at_least_two_secrets() -> None:
     assert with_limits(webhook_secrets_max=2).webhook_secrets_max == 2
     assert complaint(webhook_secrets_max=1) == "webhook_secrets_max must be at least 2"
 

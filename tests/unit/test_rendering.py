@@ -19,7 +19,7 @@ from transferd.domain.user import CreateUser, User
 from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, WalletStatus
 from transferd.ledger.store.database import Row
 from transferd.ledger.store.transfers import KINDS, transfer_of
-from transferd.web.metadata import metadata_text
+from transferd.web.fields import metadata_text
 from transferd.web.rendering import Rendering, rfc3339
 from transferd.web.schemas import NewTransfer
 

@@ -12,13 +12,12 @@ from transferd.ledger.store.errors import Duplicate, translated
 from transferd.limits import Limits
 from transferd.observability.facts import (
     About,
-    Asked,
     Fact,
     GroupTraced,
+    RequestDetails,
     RequestFinished,
     Stage,
 )
-from transferd.observability.telling import TracingOptions
 from transferd.observability.traceparent import is_sampled, is_traceparent, new_traceparent
 from transferd.observability.tracing import Tracing
 
@@ -30,8 +29,15 @@ SAMPLED = f"00-{'ab' * 16}-{'cd' * 8}-01"
 def exported(*facts: Fact, ratio: float = 1.0) -> Iterator[tuple[Tracing, InMemorySpanExporter]]:
     """The spans that these facts have become."""
     exporter = InMemorySpanExporter()
-    options = TracingOptions("transferd", ratio)
-    tracing = Tracing(options, LIMITS, lambda: 1_000.0, lambda fact: None, exporter)
+    tracing = Tracing(
+        service="transferd",
+        ratio=ratio,
+        endpoint=None,
+        limits=LIMITS,
+        clock=lambda: 1_000.0,
+        emit=lambda fact: None,
+        exporter=exporter,
+    )
     for fact in facts:
         tracing(fact)
     tracing.close()
@@ -39,8 +45,8 @@ def exported(*facts: Fact, ratio: float = 1.0) -> Iterator[tuple[Tracing, InMemo
 
 
 def request(traceparent: str, status: int = 201, code: str = "ok") -> RequestFinished:
-    asked = Asked(About("request-1", traceparent), 900.0, None, code, is_replay=False)
-    return RequestFinished("POST", "/transfers", status, 0.25, asked)
+    details = RequestDetails(About("request-1", traceparent), 900.0, None, code, is_replay=False)
+    return RequestFinished("POST", "/transfers", status, 0.25, details)
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from transferd.web.times import TIME_MAX, TIME_MIN, QueryTime, StoredTime
+from transferd.web.fields import TIME_MAX, TIME_MIN, QueryTime, StoredTime
 
 _QUERY: TypeAdapter[datetime] = TypeAdapter(QueryTime)
 _STORED: TypeAdapter[datetime] = TypeAdapter(StoredTime)

@@ -179,7 +179,7 @@ class Committer:
             for envelope, answer in report.answers[start : start + self._limits.answers_per_tick]:
                 envelope.settle(answer)
             await asyncio.sleep(0)
-        if self._facts.tells_each and trail.envelopes:
+        if self._facts.per_request_facts and trail.envelopes:
             self._tell_each(report, trail)
 
     def _tell_each(self, report: Report, trail: Trail) -> None:

@@ -247,7 +247,7 @@ class GroupTransaction:
         else:
             before = len(result.transfers)
             posted = _record(outcome, result)
-            if self._facts.tells_each:
+            if self._facts.per_request_facts:
                 ids = envelope.origin.request_id, envelope.origin.traceparent
                 report.news += [About(*ids, each.id) for each in result.transfers[before:]]
             result.events += events_of(envelope, outcome)

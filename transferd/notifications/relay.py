@@ -143,7 +143,7 @@ class Relay:
             return len(groups), None
         started = self._clock()
         outcomes = await broker.publish(flat, timeout_s=self._limits.relay_publish_timeout_s)
-        if self._facts.tells_each:
+        if self._facts.per_request_facts:
             published = [
                 (event.type, _about(event))
                 for event, outcome in zip(flat, outcomes, strict=True)

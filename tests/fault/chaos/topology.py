@@ -15,8 +15,8 @@ from loadtest.topology import Plan, Topology, migrated, topology
 from tests.fault.chaos import database_clock
 from tests.fault.chaos.removals import remove_constraints
 from tests.fault.chaos.skewed import write_offset
-from tests.support.proxy import Proxy
 from tests.support.project import ROOT
+from tests.support.proxy import Proxy
 from tests.support.waiting import patient_s
 from transferd.devstack import Server, StackError
 

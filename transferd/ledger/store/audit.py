@@ -18,7 +18,7 @@ class Snapshot(Transaction):
     """A transaction that sees one moment and cannot write; it runs the queries of `audit.sql`."""
 
     def __init__(self, transaction: Transaction, ledger: str, limits: Limits) -> None:
-        super().__init__(transaction._connection, ledger)
+        super().__init__(transaction._connection, ledger)  # noqa: SLF001 one of its own class
         self._sql = queries(ledger, "audit.sql")
         self._timeout_s = limits.audit_query_timeout_s
 

@@ -1,4 +1,4 @@
-"""The parts of a replica that routes ask; the composition root puts them together."""
+"""What the routes of a replica work with; the composition root puts it together."""
 
 import asyncio
 from collections.abc import Callable, Mapping
@@ -21,10 +21,10 @@ from transferd.web.streams import Streams
 
 @dataclass(slots=True)
 class Lifecycle:
-    """Whether the replica is on its way out: `/readyz` says so and connections are closed."""
+    """The state of the replica. While it drains `/readyz` is 503 and answers close connections."""
 
     is_draining: bool = False
-    # What PostgreSQL said when `/readyz` or `/metrics` asked last.
+    # Whether PostgreSQL answered the last `/readyz` or `/metrics`.
     database_answers: bool = False
 
     @property
@@ -34,8 +34,8 @@ class Lifecycle:
 
 
 @dataclass(frozen=True, slots=True)
-class Parts:
-    """Everything a request may need. `clock` gives seconds; `currencies` are by code."""
+class AppContext:
+    """Everything that a route may need. `clock` gives seconds; `currencies` are by code."""
 
     settings: Settings
     limits: Limits
@@ -49,7 +49,7 @@ class Parts:
     rendering: Rendering
     streams: Streams
     key_uses: KeyUses
-    # The places of batches.
+    # Permits for batches in progress.
     batches: asyncio.Semaphore
     currencies: Mapping[str, Currency]
     funding_wallet_ids: frozenset[str]
