@@ -10,8 +10,7 @@ import orjson
 
 from transferd.config import ConfigurationError, Limits
 from transferd.ledger.ids import LEDGERS, ledger_of
-from transferd.ledger.store.audit import Snapshot, snapshot
-from transferd.ledger.store.database import Database, Row
+from transferd.ledger.store.database import Database, Row, Transaction
 from transferd.ledger.store.errors import Rejected
 from transferd.ledger.store.outcomes import RENDER_BATCH, RENDER_VERSION_MAX
 
@@ -78,7 +77,9 @@ async def audit(
     run = _Audit(report_progress, limits or Limits())
     try:
         for ledger in LEDGERS:
-            async with snapshot(database, ledger, run.limits) as view:
+            async with database.snapshot(
+                ledger, file="audit.sql", query_timeout_s=run.limits.audit_query_timeout_s
+            ) as view:
                 await run.check(view, ledger)
     except Rejected as error:
         if error.sqlstate in _NO_LEDGER:
@@ -103,7 +104,7 @@ class _Audit:
         """Everything found, by check; a check that found too much says so at its end."""
         return [finding for found in self._found.values() for finding in found]
 
-    async def check(self, view: Snapshot, ledger: str) -> None:
+    async def check(self, view: Transaction, ledger: str) -> None:
         """All checks of one ledger."""
         [counts] = await view.fetch("row_counts")
         for step, count in counts.items():
@@ -117,7 +118,7 @@ class _Audit:
         await self._walk(view, "transfers", _OF_TRANSFERS)
         await self._walk_outcomes(view, ledger)
 
-    async def _walk(self, view: Snapshot, step: str, queries: Sequence[str]) -> None:
+    async def _walk(self, view: Transaction, step: str, queries: Sequence[str]) -> None:
         """Run the queries over all ids of a table, a chunk at a time."""
         chunk_rows = self.limits.audit_chunk_rows
         following: str | None = _FIRST_ID
@@ -129,7 +130,7 @@ class _Audit:
             following = page[chunk_rows]["id"] if len(page) > chunk_rows else None
             self._advance(step, len(ids))
 
-    async def _walk_outcomes(self, view: Snapshot, ledger: str) -> None:
+    async def _walk_outcomes(self, view: Transaction, ledger: str) -> None:
         chunk_rows = self.limits.audit_chunk_rows
         following: tuple[int, str] | None = _FIRST_KEY
         while following is not None:
@@ -144,7 +145,7 @@ class _Audit:
             following = (last["client_id"], last["key"]) if last else None
             self._advance("outcomes", len(page[:chunk_rows]))
 
-    async def _judge_batch(self, view: Snapshot, row: Row) -> None:
+    async def _judge_batch(self, view: Transaction, row: Row) -> None:
         """Whether a batch can be answered again: all its transfers are there."""
         [stored] = await view.fetch("outcome_body", row["client_id"], row["key"])
         subject = _subject_of(row)

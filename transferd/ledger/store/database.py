@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cache
 from importlib import resources
 from uuid import UUID
@@ -24,6 +24,12 @@ from transferd.ledger.store.errors import (
 Row = asyncpg.Record
 
 _BEGIN_READ_COMMITTED = "BEGIN ISOLATION LEVEL READ COMMITTED"
+# The time limits of the role are for short transactions; a snapshot is read for as long as the
+# ledger is large.
+BEGIN_SNAPSHOT = (
+    "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
+    "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+)
 
 
 @cache
@@ -41,16 +47,27 @@ def queries(ledger: str, file: str = "queries.sql") -> dict[str, str]:
 
 
 class Transaction:
-    """One transaction on one connection; made by `Database.transaction`."""
+    """One transaction on one connection; made by `Database.transaction` and `Database.snapshot`.
 
-    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row], ledger: str) -> None:
+    `timeout_s` bounds each query; None stands for the timeout of the pool.
+    """
+
+    def __init__(
+        self,
+        connection: asyncpg.pool.PoolConnectionProxy[Row],
+        sql: Mapping[str, str],
+        timeout_s: float | None,
+    ) -> None:
         self._connection = connection
-        self._sql = queries(ledger)
+        self._sql = sql
+        self._timeout_s = timeout_s
 
     async def fetch(self, name: str, *arguments: object) -> Sequence[Row]:
         """Run the query `name`. Raises StoreError."""
         with translated():
-            return await self._connection.fetch(self._sql[name], *arguments)
+            return await self._connection.fetch(
+                self._sql[name], *arguments, timeout=self._timeout_s
+            )
 
 
 class Database:
@@ -174,23 +191,38 @@ class Database:
                     raise NoConnectionFree("no connection became free in time") from None
                 raise
 
-    @asynccontextmanager
-    async def transaction(
+    def transaction(
         self, ledger: str = LEDGERS[0], *, is_retried: bool = False
-    ) -> AsyncIterator[Transaction]:
+    ) -> AbstractAsyncContextManager[Transaction]:
         """COMMIT at the end, ROLLBACK on an exception. Raises StoreError.
 
-        is_retried: whoever calls does it again after a SerializationFailure, and so takes whatever
-        isolation the database has by default. All others are at READ COMMITTED, where none comes.
-        A ConnectionFailure is `in_doubt` if COMMIT was on its way: from then on it tells nothing.
+        is_retried: the caller runs the transaction again after a SerializationFailure, so it has
+        the default isolation of the database. All others run at READ COMMITTED, which raises none.
+        A ConnectionFailure during COMMIT is `in_doubt`: the transaction may have been committed.
         """
+        begin = "BEGIN" if is_retried else _BEGIN_READ_COMMITTED
+        return self._transaction(begin, queries(ledger), None)
+
+    def snapshot(
+        self, ledger: str, *, file: str, query_timeout_s: float
+    ) -> AbstractAsyncContextManager[Transaction]:
+        """A read-only transaction with the queries of `file`. Raises StoreError.
+
+        Each of its queries sees the data of the moment at which the first one began.
+        """
+        return self._transaction(BEGIN_SNAPSHOT, queries(ledger, file), query_timeout_s)
+
+    @asynccontextmanager
+    async def _transaction(
+        self, begin: str, sql: Mapping[str, str], timeout_s: float | None
+    ) -> AsyncIterator[Transaction]:
         pool = self._open_pool()
         with translated():
             connection = await pool.acquire(timeout=self._limits.pool_acquire_timeout_s)
         try:
             with translated():
-                await connection.execute("BEGIN" if is_retried else _BEGIN_READ_COMMITTED)
-            yield Transaction(connection, ledger)
+                await connection.execute(begin)
+            yield Transaction(connection, sql, timeout_s)
             try:
                 with translated():
                     status = await connection.execute("COMMIT")
