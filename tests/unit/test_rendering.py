@@ -18,7 +18,8 @@ from transferd.domain.transfer import PostedTransfer, TransferKind
 from transferd.domain.user import CreateUser, User
 from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, WalletStatus
 from transferd.ledger.store.database import Row
-from transferd.ledger.store.transfers import KINDS, transfer_of
+from transferd.ledger.store.numbers import TRANSFER_KINDS
+from transferd.ledger.store.transfers import transfer_of
 from transferd.web.metadata import metadata_text
 from transferd.web.rendering import Rendering, rfc3339
 from transferd.web.schemas import NewTransfer
@@ -54,7 +55,7 @@ def stored(transfer: PostedTransfer) -> PostedTransfer:
     """The transfer as it comes back from its row: without metadata the column is NULL."""
     row = {
         "id": transfer.id,
-        "kind": KINDS.index(transfer.kind),
+        "kind": TRANSFER_KINDS.index(transfer.kind),
         "source_wallet_id": transfer.source_wallet_id,
         "destination_wallet_id": transfer.destination_wallet_id,
         "amount": transfer.amount_minor,

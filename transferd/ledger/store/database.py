@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cache
 from importlib import resources
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -20,6 +22,7 @@ from transferd.ledger.store.errors import (
     StoreError,
     translated,
 )
+from transferd.ledger.store.numbers import NAMES_IN_SQL
 
 Row = asyncpg.Record
 
@@ -32,17 +35,39 @@ BEGIN_SNAPSHOT = (
 )
 
 
+# A parameter that has a name in place of a number.
+_PARAMETER = re.compile(r"\$([a-z_]+)")
+
+
+@cache
+def _texts(file: str) -> dict[str, str]:
+    """Name -> SQL of every query in `file`, as it is written there."""
+    text = resources.files("transferd.ledger").joinpath(file).read_text()
+    parts = (part.partition("\n") for part in text.split("-- name: ")[1:])
+    return {name.strip(): sql.strip().rstrip(";") for name, _, sql in parts}
+
+
+@cache
+def _parameters(name: str, file: str = "queries.sql") -> tuple[str, ...]:
+    """The names of a query's parameters, in the order of their numbers."""
+    return tuple(dict.fromkeys(_PARAMETER.findall(_texts(file)[name])))
+
+
 @cache
 def queries(ledger: str, file: str = "queries.sql") -> dict[str, str]:
     """Name -> SQL of every query in `file`, for the schema `ledger`."""
-    text = resources.files("transferd.ledger").joinpath(file).read_text()
     named = {}
-    for part in text.split("-- name: ")[1:]:
-        name, _, sql = part.partition("\n")
-        query = sql.strip().rstrip(";").replace("{ledger}", ledger)
-        named[name.strip()] = query.replace("{skip_locked}", "")
+    for name, text in _texts(file).items():
+        # From the longest on, because a name may begin with another one.
+        numbers = {each: n for n, each in enumerate(_parameters(name, file), start=1)}
+        query = text.replace("{ledger}", ledger)
+        for each in sorted(numbers, key=len, reverse=True):
+            query = query.replace(f"${each}", f"${numbers[each]}")
+        for each, number in NAMES_IN_SQL.items():
+            query = query.replace(each, number)
+        named[name] = query.replace("{skip_locked}", "")
         if "{skip_locked}" in query:
-            named[f"{name.strip()}_skipping"] = query.replace("{skip_locked}", "SKIP LOCKED")
+            named[f"{name}_skipping"] = query.replace("{skip_locked}", "SKIP LOCKED")
     return named
 
 
@@ -68,6 +93,10 @@ class Transaction:
             return await self._connection.fetch(
                 self._sql[name], *arguments, timeout=self._timeout_s
             )
+
+    async def fetch_named(self, name: str, parameters: NamedTuple) -> Sequence[Row]:
+        """Run the query `name` with the fields that its parameters name. Raises StoreError."""
+        return await self.fetch(name, *(getattr(parameters, each) for each in _parameters(name)))
 
 
 class Database:

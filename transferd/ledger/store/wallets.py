@@ -5,22 +5,10 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, NamedTuple
 
-from transferd.domain.wallet import ChangeKind, Wallet, WalletChange, WalletStatus
+from transferd.domain.wallet import Wallet, WalletChange
 from transferd.ledger.ids import LEDGERS, ledger_of
 from transferd.ledger.store.database import Database, Row, Transaction
-
-# How the enumerations are stored: by position. New members go to the end.
-STATUSES = (WalletStatus.ACTIVE, WalletStatus.FROZEN, WalletStatus.CLOSED)
-CHANGE_KINDS = (
-    ChangeKind.CREATED,
-    ChangeKind.FREEZE,
-    ChangeKind.UNFREEZE,
-    ChangeKind.CLOSE,
-    ChangeKind.UPDATE,
-)
-TRANSFER_KINDS = ("transfer", "reversal")
-# `statement` adds this to the kind of a wallet change, to tell it from the kind of a transfer.
-_CHANGE_OFFSET = 100
+from transferd.ledger.store.numbers import CHANGE_KINDS, TRANSFER_KINDS, WALLET_STATUSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +67,7 @@ def wallet_of(row: Row | tuple[Any, ...]) -> Wallet:
         balance,
         held,
         overdraft_limit,
-        STATUSES[status],
+        WALLET_STATUSES[status],
         funding,
         version,
         metadata,
@@ -147,7 +135,7 @@ async def wallet_at_version(database: Database, wallet: Wallet, version: int) ->
         balance_minor=row["balance_after"],
         held_minor=0,
         overdraft_limit_minor=row["overdraft_limit"],
-        status=STATUSES[row["status"]],
+        status=WALLET_STATUSES[row["status"]],
         version=version,
         updated_at=row["created_at"],
     )
@@ -163,7 +151,7 @@ async def statement(
     return [
         StatementEntry(
             row["transfer_id"],
-            _kind_of_entry(row["kind"]),
+            _kind_of_entry(row["transfer_kind"], row["change_kind"]),
             row["amount"],
             row["balance_after"],
             row["version"],
@@ -176,10 +164,10 @@ async def statement(
     ]
 
 
-def _kind_of_entry(kind: int) -> str:
-    if kind >= _CHANGE_OFFSET:
-        return CHANGE_KINDS[kind - _CHANGE_OFFSET]
-    return TRANSFER_KINDS[kind]
+def _kind_of_entry(transfer_kind: int | None, change_kind: int) -> str:
+    if transfer_kind is None:
+        return CHANGE_KINDS[change_kind]
+    return TRANSFER_KINDS[transfer_kind]
 
 
 async def read_currencies(database: Database) -> Sequence[Currency]:
@@ -203,7 +191,7 @@ async def changes_after(
                 row["wallet_id"],
                 row["version"],
                 CHANGE_KINDS[row["kind"]],
-                STATUSES[row["status"]],
+                WALLET_STATUSES[row["status"]],
                 row["balance_after"],
                 row["overdraft_limit"],
                 row["created_at"],
