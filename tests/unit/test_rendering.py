@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.samples import EARLIER, NOW, ORIGIN, book, envelope, posted, transfer, wallet
-from transferd.commit.envelope import Answer, Envelope
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.domain.book import Command, Posted, UserCreated, WalletCreated, WalletSet
 from transferd.domain.decide import decide
 from transferd.domain.errors import Reason, Refused

@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 
 from transferd.cache.replays import Claim, Replay, Replays
 from transferd.cache.wallets import Snapshot, Wallets
-from transferd.commit.envelope import Answer, Envelope, Renderer, TurnSource
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.commit.fair_share import FairShare
 from transferd.commit.outcomes import key_reused
+from transferd.commit.renderer import Renderer
 from transferd.commit.trail import Trail
 from transferd.commit.transaction import GroupTransaction, Report
+from transferd.commit.turn import TurnSource
 from transferd.commit.waiting_room import WaitingRoom
 from transferd.config import Limits
 from transferd.domain.errors import InternalFailure

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from transferd.commit.envelope import Answer, Envelope, Renderer
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.commit.events import events_of
 from transferd.commit.outcomes import assert_no_outcome, bodies_of, key_reused, outcome_row
+from transferd.commit.renderer import Renderer
 from transferd.commit.trail import Trail
 from transferd.config import Limits
 from transferd.domain.book import (

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Container
 
-from transferd.commit.envelope import Envelope, Solo
+from transferd.commit.envelope import Envelope
+from transferd.commit.turn import Solo
 from transferd.config import Limits
 from transferd.domain.errors import Overloaded
 from transferd.domain.key import Key

@@ -5,7 +5,7 @@ from typing import Any
 
 import orjson
 
-from transferd.commit.events import cloud_event, news_of_transfer
+from transferd.commit.events import cloud_event, event_of_transfer
 from transferd.domain.transfer import PostedTransfer
 from transferd.ledger.store.database import Database, Transaction
 from transferd.ledger.store.outbox import OutboxRow
@@ -37,5 +37,5 @@ def _outgoing(item: dict[str, Any], transfers: Mapping[str, PostedTransfer]) -> 
         return Outgoing(again["id"], again["type"], body, traceparent, item["endpoint"])
     event = item
     if _is_bare(item):
-        event = news_of_transfer(transfers[item["id"]])._asdict() | item
+        event = event_of_transfer(transfers[item["id"]])._asdict() | item
     return Outgoing(event["id"], event["type"], cloud_event(event), event["traceparent"])
