@@ -97,7 +97,7 @@ class Router:
             envelope.fail(Overloaded())
             raise
         try:
-            # Should the caller go away from now on, the command runs on for whoever joined.
+            # If the caller goes away from now on, the command runs on.
             return await envelope.answer
         finally:
             # An error that is raised here holds this frame: the same cycle.
@@ -160,7 +160,7 @@ class Router:
         return key in self._by_key
 
     async def sweep(self) -> None:
-        """Fail whoever waits too long, until cancelled."""
+        """Fail envelopes that wait too long, until cancelled."""
         while True:
             await asyncio.sleep(self._limits.sweep_interval_s)
             self.sweep_once()
@@ -170,7 +170,7 @@ class Router:
         now = self._clock()
         enqueued_before = now - self._limits.mailbox_wait_s
         failed = sum(actor.mailbox.expire(enqueued_before) for actor in self._actors.values())
-        # The committer answers in time; this is the net below it, so that nobody waits for ever.
+        # The committer answers before the deadline. This bounds the wait if it does not.
         late = [envelope for envelope in self._in_flight if envelope.deadline < now]
         for envelope in late:
             envelope.fail(DeadlineExceeded())

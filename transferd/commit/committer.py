@@ -106,7 +106,7 @@ class Committer:
                 await self.attend_once()
 
     async def attend_once(self) -> int:
-        """Let those into the next group who waited for somebody else long enough; how many."""
+        """Put envelopes whose wait is over into the next group; how many."""
         keys = self.waiting_room.keys_to_ask()
         try:
             known = await read_outcomes(self._reads, keys) if keys else {}
@@ -166,7 +166,7 @@ class Committer:
         return report
 
     async def _answer(self, report: Report, trail: Trail) -> None:
-        """Refresh the cache, then answer: whoever has an answer reads its effect."""
+        """Refresh the cache, then answer, so that a read after the answer sees its effect."""
         trail.begin()
         try:
             await self._refresh(report)

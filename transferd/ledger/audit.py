@@ -14,6 +14,12 @@ from transferd.ledger.store.database import Database, Row, Transaction
 from transferd.ledger.store.errors import Rejected
 from transferd.ledger.store.outcomes import RENDER_BATCH, RENDER_VERSION_MAX
 
+# The statuses that the edge stores with outcomes. The audit has its own list, because it must not
+# believe the code that it audits.
+_POSTED = 201
+_SUCCESSES = frozenset({200, 201, 202})
+_REFUSALS = range(400, 500)
+
 
 class Check(StrEnum):
     """What is checked; the comments in `audit.sql` say why."""
@@ -191,8 +197,10 @@ def _judge_outcome(row: Row) -> Iterator[Finding]:
         if not row["is_stored"]:
             detail = f"its transfer {row['transfer_id']} is missing"
             yield Finding(Check.OUTCOME_TRANSFER, subject, detail)
-        if row["status"] != 201:
-            detail = f"leads to transfer {row['transfer_id']} with status {row['status']}, not 201"
+        if row["status"] != _POSTED:
+            detail = (
+                f"leads to transfer {row['transfer_id']} with status {row['status']}, not {_POSTED}"
+            )
             yield Finding(Check.OUTCOME_TRANSFER, subject, detail)
     if (row["transfer_id"] is None) == (not row["has_body"]):
         which = "both" if row["has_body"] else "neither"
@@ -230,9 +238,9 @@ def _complaint_about(body: bytes, status: int) -> str | None:
         return "its body is neither an object nor a list"
     # A problem repeats its HTTP status; a wallet has a status too, but in words.
     repeated = answer.get("status") if isinstance(answer, dict) else None
-    if 400 <= status < 500:
+    if status in _REFUSALS:
         fits = repeated == status
     else:
         # Failures of the machinery are never stored.
-        fits = status in (200, 201, 202) and not isinstance(repeated, int)
+        fits = status in _SUCCESSES and not isinstance(repeated, int)
     return None if fits else f"status {status} does not fit its body (status {repeated})"

@@ -52,7 +52,7 @@ HAVING sum(balance) <> 0
 LIMIT $1;
 
 -- name: funding_wallets
--- Whoever may go below zero can make money: one wallet of each currency, and no other.
+-- A wallet that may go below zero can create money: one wallet of each currency, and no other.
 (SELECT 'funding-wallet' AS "check", c.code AS subject,
         CASE WHEN w.id IS NULL THEN format('its funding wallet %s is missing', c.funding_wallet_id)
              WHEN NOT w.funding THEN format('wallet %s is not marked as funding', w.id)

@@ -29,7 +29,7 @@ SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, N
        NULL, NULL, NULL, NULL, clock_timestamp();
 
 -- name: existing_wallets
--- Tells a wallet that is locked by somebody else from one that does not exist.
+-- Whether a wallet is locked by another transaction or does not exist.
 SELECT id::text FROM {ledger}.wallets WHERE id = ANY ($1::uuid[]);
 
 -- name: outcomes

@@ -65,8 +65,8 @@ class GroupResult:
 class Locked(NamedTuple):
     """What is known once the locks are held.
 
-    `contended` are the ids that somebody else holds (only with `skip_locked`), `outcomes` those
-    that the keys have already, `at` the time in UTC.
+    `contended` are ids that another transaction has locked (only with `skip_locked`), `outcomes`
+    are the outcomes that the keys already have, `at` is the time in UTC.
     """
 
     wallets: dict[str, Wallet]
@@ -80,7 +80,8 @@ async def lock_and_look_up(
 ) -> Locked:
     """Lock the wallets until the transaction ends, then look up the outcomes of the keys.
 
-    A row that somebody else has locked is waited for (LockTimeout), or left out with `skip_locked`.
+    Waits for a row that another transaction has locked (LockTimeout), or leaves it out with
+    `skip_locked`.
     """
     name = "lock_and_look_up_skipping" if skip_locked else "lock_and_look_up"
     clients = _literal([str(client_id) for client_id, _ in keys])
