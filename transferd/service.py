@@ -18,8 +18,8 @@ from transferd.config import ConfigurationError, Limits, Settings
 from transferd.ledger.migrate import assert_migrated
 from transferd.ledger.past import Past
 from transferd.ledger.store.clients import has_usable_api_key
+from transferd.ledger.store.currencies import read_currencies
 from transferd.ledger.store.database import Database
-from transferd.ledger.store.wallets import read_currencies
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics

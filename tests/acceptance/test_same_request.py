@@ -14,7 +14,8 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
 from tests.support.contract import exactly, footprint, transfer_body
 from transferd.actors.router import Router
-from transferd.commit.envelope import Answer, Envelope
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.domain.key import Fingerprint
 
 # Metadata that is not canonical, and its canonical form.

@@ -16,7 +16,7 @@ from tests.support.servers import Servers
 from tests.support.truth import faults_in
 from transferd.config import ConfigurationError, Limits
 from transferd.ledger.audit import Check, Finding, Progress
-from transferd.ledger.store import audit as store
+from transferd.ledger.store import database as store
 from transferd.ledger.store.errors import StoreError
 
 
@@ -127,22 +127,24 @@ def meanwhile(database: Database, sql: str) -> Callable[[], None]:
 
 
 # An audit without its snapshot, and one with the time limits of short transactions.
-READ_COMMITTED = store._BEGIN.replace("REPEATABLE READ", "READ COMMITTED")
-WITH_TIME_LIMITS = store._BEGIN.split(";")[0]
+READ_COMMITTED = store.BEGIN_SNAPSHOT.replace("REPEATABLE READ", "READ COMMITTED")
+WITH_TIME_LIMITS = store.BEGIN_SNAPSHOT.split(";")[0]
 
 
-@pytest.mark.parametrize(("begin", "sees"), [(store._BEGIN, False), (READ_COMMITTED, True)])
+@pytest.mark.parametrize(("begin", "sees"), [(store.BEGIN_SNAPSHOT, False), (READ_COMMITTED, True)])
 async def test_an_audit_does_not_see_later_changes(
     ledger: Database, monkeypatch: pytest.MonkeyPatch, begin: str, sees: bool
 ) -> None:
-    monkeypatch.setattr(store, "_BEGIN", begin)
+    monkeypatch.setattr(store, "BEGIN_SNAPSHOT", begin)
     act = meanwhile(ledger, set_outcome("lunch", "render_version = 99"))
     findings = await faults_in(ledger, progress=at_the_first_wallets(act))
     assert bool(findings) is sees
     assert await faults_in(ledger) != []
 
 
-@pytest.mark.parametrize(("begin", "lives"), [(store._BEGIN, True), (WITH_TIME_LIMITS, False)])
+@pytest.mark.parametrize(
+    ("begin", "lives"), [(store.BEGIN_SNAPSHOT, True), (WITH_TIME_LIMITS, False)]
+)
 async def test_time_limits_of_the_role_do_not_end_it(
     ledger: Database, monkeypatch: pytest.MonkeyPatch, begin: str, lives: bool
 ) -> None:
@@ -150,7 +152,7 @@ async def test_time_limits_of_the_role_do_not_end_it(
         f"ALTER ROLE transferd IN DATABASE {ledger.name}"
         " SET idle_in_transaction_session_timeout = '10ms'"
     )
-    monkeypatch.setattr(store, "_BEGIN", begin)
+    monkeypatch.setattr(store, "BEGIN_SNAPSHOT", begin)
     wait = meanwhile(ledger, "SELECT pg_sleep(0.05)")
     auditing_it = faults_in(ledger, progress=at_the_first_wallets(wait))
     if lives:

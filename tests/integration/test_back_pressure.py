@@ -24,7 +24,8 @@ from tests.support.truth import faults_in, row_count
 from tests.support.waiting import patient_s, until
 from transferd.actors.mailbox import Mailbox
 from transferd.commit import events, transaction
-from transferd.commit.envelope import Answer, Envelope
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.config import Limits
 from transferd.domain.book import Outcome
 from transferd.domain.transfer import Transfer

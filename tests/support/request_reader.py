@@ -10,7 +10,7 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from transferd.commit.envelope import Origin
+from transferd.commit.origin import Origin
 from transferd.config import Limits
 from transferd.domain.api_key import ADMIN
 from transferd.web.auth import Principal

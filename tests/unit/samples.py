@@ -5,8 +5,11 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from transferd.commit.answer import Answer
 from transferd.commit.committer import Committer
-from transferd.commit.envelope import Answer, Envelope, Origin, TurnSource
+from transferd.commit.envelope import Envelope
+from transferd.commit.origin import Origin
+from transferd.commit.turn import TurnSource
 from transferd.domain.book import Book
 from transferd.domain.key import Fingerprint, Key
 from transferd.domain.transfer import PostedTransfer, Transfer, TransferKind

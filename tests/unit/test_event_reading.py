@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from tests.unit.samples import NOW, posted
-from transferd.commit.events import cloud_event, news_of_transfer
+from transferd.commit.events import cloud_event, event_of_transfer
 from transferd.notifications.attempts import Event
 from transferd.notifications.sinks.log import LogSink
 from transferd.observability.logging import Log
@@ -21,7 +21,7 @@ UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
 
 def body(**changes: Any) -> bytes:
     """A transfer's event with some attributes changed; Ellipsis leaves one out."""
-    event = orjson.loads(cloud_event(news_of_transfer(posted(created_at=NOW))._asdict()))
+    event = orjson.loads(cloud_event(event_of_transfer(posted(created_at=NOW))._asdict()))
     merged = event | {"traceparent": TRACEPARENT} | changes
     return orjson.dumps({name: value for name, value in merged.items() if value is not ...})
 

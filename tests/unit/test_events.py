@@ -9,11 +9,11 @@ import pytest
 
 from tests.unit.samples import EARLIER, NOW, ORIGIN, envelope, posted, wallet
 from transferd.commit.events import (
-    News,
+    Event,
     cloud_event,
+    event_of_change,
+    event_of_transfer,
     events_of,
-    news_of_change,
-    news_of_transfer,
 )
 from transferd.domain.book import Outcome, Posted, UserCreated, WalletCreated, WalletSet
 from transferd.domain.errors import Reason, Refused
@@ -193,26 +193,26 @@ async def test_an_event_is_serialized_to_the_same_bytes_each_time() -> None:
 # Rebuilt from the stored rows
 
 
-def rebuilt(news: News) -> Any:
-    return orjson.loads(cloud_event(news._asdict()))
+def rebuilt(event: Event) -> Any:
+    return orjson.loads(cloud_event(event._asdict()))
 
 
 @pytest.mark.parametrize(
-    ("outcome", "news"),
+    ("outcome", "read_again"),
     [
-        (Posted(LUNCH), news_of_transfer(LUNCH)),
+        (Posted(LUNCH), event_of_transfer(LUNCH)),
         (
             set_to(ChangeKind.CLOSE),
-            news_of_change(change(ChangeKind.CLOSE), "ada's owner", "USD"),
+            event_of_change(change(ChangeKind.CLOSE), "ada's owner", "USD"),
         ),
     ],
     ids=["transfer", "change"],
 )
 async def test_an_event_that_is_rebuilt_is_the_one_that_was_sent(
-    outcome: Outcome, news: News
+    outcome: Outcome, read_again: Event
 ) -> None:
     [event] = await sent(outcome)
-    again = rebuilt(news)
+    again = rebuilt(read_again)
     assert event["id"] == again["id"]
     # The request id is not stored with the transfer.
     assert event == again | {"traceparent": ORIGIN.traceparent, "requestid": "request-1"}
@@ -220,4 +220,4 @@ async def test_an_event_that_is_rebuilt_is_the_one_that_was_sent(
 
 def test_the_creation_of_a_wallet_is_its_version_0() -> None:
     created = change(ChangeKind.CREATED, version=0, created_at=EARLIER)
-    assert rebuilt(news_of_change(created, None, "USD"))["id"] == "ada:0"
+    assert rebuilt(event_of_change(created, None, "USD"))["id"] == "ada:0"

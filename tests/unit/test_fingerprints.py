@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.support.json_spellings import spelled
 from tests.support.request_reader import ORIGIN
-from transferd.commit.envelope import Answer
+from transferd.commit.answer import Answer
 from transferd.config import Limits
 from transferd.domain.api_key import ADMIN
 from transferd.domain.key import Fingerprint

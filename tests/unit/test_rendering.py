@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.samples import EARLIER, NOW, ORIGIN, book, envelope, posted, transfer, wallet
-from transferd.commit.envelope import Answer, Envelope
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.domain.book import Command, Posted, UserCreated, WalletCreated, WalletSet
 from transferd.domain.decide import decide
 from transferd.domain.errors import Reason, Refused
@@ -18,7 +19,8 @@ from transferd.domain.transfer import PostedTransfer, TransferKind
 from transferd.domain.user import CreateUser, User
 from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, WalletStatus
 from transferd.ledger.store.database import Row
-from transferd.ledger.store.transfers import KINDS, transfer_of
+from transferd.ledger.store.numbers import TRANSFER_KINDS
+from transferd.ledger.store.transfers import transfer_of
 from transferd.web.fields import metadata_text
 from transferd.web.rendering import Rendering, rfc3339
 from transferd.web.schemas import NewTransfer
@@ -54,7 +56,7 @@ def stored(transfer: PostedTransfer) -> PostedTransfer:
     """The transfer as it comes back from its row: without metadata the column is NULL."""
     row = {
         "id": transfer.id,
-        "kind": KINDS.index(transfer.kind),
+        "kind": TRANSFER_KINDS.index(transfer.kind),
         "source_wallet_id": transfer.source_wallet_id,
         "destination_wallet_id": transfer.destination_wallet_id,
         "amount": transfer.amount_minor,

@@ -12,7 +12,8 @@ import pytest
 from tests.unit.samples import OK, Clock, HandCommitter, envelope
 from transferd.actors.router import Router
 from transferd.actors.wallet_actor import WalletActor
-from transferd.commit.envelope import Answer, Envelope
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.config import Limits
 from transferd.domain.errors import (
     DatabaseUnavailable,

@@ -29,7 +29,7 @@ SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, N
        NULL, NULL, NULL, NULL, clock_timestamp();
 
 -- name: existing_wallets
--- Tells a wallet that is locked by somebody else from one that does not exist.
+-- Whether a wallet is locked by another transaction or does not exist.
 SELECT id::text FROM {ledger}.wallets WHERE id = ANY ($1::uuid[]);
 
 -- name: outcomes
@@ -51,43 +51,51 @@ GROUP BY reverses_transfer_id;
 SELECT id::text, created_at FROM transferd.users WHERE id = ANY ($1::uuid[]);
 
 -- name: write_group
--- The whole result of a group in one statement: transfers, balances, outcomes, news. The counts tell
--- whether a version had moved (a lost update) or a key was won by another replica. Ids, numbers and
--- currencies come as array literals: the server takes a text apart faster than the driver puts an
--- array together, item by item.
+-- The whole result of a group in one statement: transfers, balances, outcomes, events. Too low a
+-- count means that a version had moved (a lost update), or that another replica has stored an outcome
+-- for a key. Ids, numbers and currencies are array literals: PostgreSQL parses a text faster than the
+-- driver encodes an array item by item. The parameters are the fields of `GroupParameters`.
 WITH moved AS (
     INSERT INTO {ledger}.transfers (
         id, kind, source_wallet_id, destination_wallet_id, amount, currency, reference, metadata,
         source_version, source_balance_after, destination_version, destination_balance_after,
         reverses_transfer_id, created_at)
     SELECT id, kind, source, destination, amount, currency, reference, metadata::json,
-           source_version, source_after, destination_version, destination_after, reverses, $1
-    FROM unnest($2::text::uuid[], $3::text::smallint[], $4::text::uuid[], $5::text::uuid[],
-                $6::text::bigint[], $7::text::text[], $8::text[], $9::text[], $10::text::bigint[],
-                $11::text::bigint[], $12::text::bigint[], $13::text::bigint[], $14::text::uuid[])
+           source_version, source_after, destination_version, destination_after, reverses, $at
+    FROM unnest(
+        $transfer_ids::text::uuid[], $transfer_kinds::text::smallint[],
+        $source_wallet_ids::text::uuid[], $destination_wallet_ids::text::uuid[],
+        $amounts::text::bigint[], $currencies::text::text[], $references::text[],
+        $metadata::text[], $source_versions::text::bigint[],
+        $source_balances_after::text::bigint[], $destination_versions::text::bigint[],
+        $destination_balances_after::text::bigint[], $reversed_transfer_ids::text::uuid[])
         AS t (id, kind, source, destination, amount, currency, reference, metadata,
               source_version, source_after, destination_version, destination_after, reverses)
 ), updated AS (
     UPDATE {ledger}.wallets w
-    SET balance = c.balance, version = c.version, updated_at = $1
-    FROM unnest($15::text::uuid[], $16::text::bigint[], $17::text::bigint[], $18::text::bigint[])
+    SET balance = c.balance, version = c.version, updated_at = $at
+    FROM unnest($wallet_ids::text::uuid[], $wallet_versions_read::text::bigint[],
+                $wallet_versions::text::bigint[], $wallet_balances::text::bigint[])
         AS c (id, version_read, version, balance)
     WHERE w.id = c.id AND w.version = c.version_read
     RETURNING 1
 ), kept AS (
     INSERT INTO transferd.outcomes (
         client_id, key, fingerprint, status, render_version, transfer_id, body, created_at)
-    SELECT client_id, key, fingerprint, status, render_version, transfer_id, body, $1
-    FROM unnest($19::text::integer[], $20::text[], $21::bytea[], $22::text::smallint[],
-                $23::text::smallint[], $24::text::uuid[], $25::bytea[])
+    SELECT client_id, key, fingerprint, status, render_version, transfer_id, body, $at
+    FROM unnest($outcome_client_ids::text::integer[], $outcome_keys::text[],
+                $outcome_fingerprints::bytea[], $outcome_statuses::text::smallint[],
+                $outcome_render_versions::text::smallint[], $outcome_transfer_ids::text::uuid[],
+                $outcome_bodies::bytea[])
         AS o (client_id, key, fingerprint, status, render_version, transfer_id, body)
     ORDER BY client_id, key
     ON CONFLICT DO NOTHING
     RETURNING 1
 ), sent AS (
     INSERT INTO {ledger}.outbox (created_at, event_count, events)
-    SELECT $1, event_count, events::json
-    FROM unnest($26::text::integer[], $27::text[]) WITH ORDINALITY AS n (event_count, events, position)
+    SELECT $at, event_count, events::json
+    FROM unnest($event_counts::text::integer[], $events::text[]) WITH ORDINALITY
+        AS n (event_count, events, position)
     ORDER BY position
 )
 SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM kept) AS outcomes;
@@ -106,7 +114,8 @@ RETURNING 1;
 INSERT INTO {ledger}.wallets (
     id, user_id, currency, balance, held, overdraft_limit, status, funding, version, metadata,
     created_at, updated_at)
-SELECT id, user_id, currency, 0, 0, overdraft_limit, 0, false, 0, metadata::json, $1, $1
+SELECT id, user_id, currency, 0, 0, overdraft_limit, {status_active}, false, 0, metadata::json, $1,
+       $1
 FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[])
     AS w (id, user_id, currency, overdraft_limit, metadata)
 ON CONFLICT DO NOTHING
@@ -214,22 +223,24 @@ CROSS JOIN LATERAL (
 ) settings;
 
 -- name: statement
--- A wallet's entries between two versions, newest first: three index scans, merged.
+-- A wallet's entries between two versions, newest first: three index scans, merged. An entry has the
+-- kind of a transfer or the kind of a change.
 SELECT * FROM (
-    (SELECT id::text AS transfer_id, kind, -amount AS amount, source_balance_after AS balance_after,
-            source_version AS version, destination_wallet_id::text AS counterparty_wallet_id,
-            reference, created_at, metadata::text
+    (SELECT id::text AS transfer_id, kind AS transfer_kind, NULL::smallint AS change_kind,
+            -amount AS amount, source_balance_after AS balance_after, source_version AS version,
+            destination_wallet_id::text AS counterparty_wallet_id, reference, created_at,
+            metadata::text
      FROM {ledger}.transfers
      WHERE source_wallet_id = $1 AND source_version > $2 AND source_version <= $3
      ORDER BY source_version DESC LIMIT $4)
     UNION ALL
-    (SELECT id::text, kind, amount, destination_balance_after, destination_version,
+    (SELECT id::text, kind, NULL, amount, destination_balance_after, destination_version,
             source_wallet_id::text, reference, created_at, metadata::text
      FROM {ledger}.transfers
      WHERE destination_wallet_id = $1 AND destination_version > $2 AND destination_version <= $3
      ORDER BY destination_version DESC LIMIT $4)
     UNION ALL
-    (SELECT NULL, kind + 100, 0, balance_after, version, NULL, NULL, created_at, NULL
+    (SELECT NULL, NULL, kind, 0, balance_after, version, NULL, NULL, created_at, NULL
      FROM {ledger}.wallet_changes
      WHERE wallet_id = $1 AND version > $2 AND version <= $3
      ORDER BY version DESC LIMIT $4)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from transferd.commit.events import cloud_event, news_of_transfer
+from transferd.commit.events import cloud_event, event_of_transfer
 from transferd.config import Limits
 from transferd.domain.transfer import PostedTransfer
 from transferd.domain.webhook import DeliveryStatus
@@ -245,7 +245,7 @@ def _item(item: dict[str, Any], transfers: Mapping[str, PostedTransfer]) -> _Ite
         wallets = () if endpoint_id else wallets_of(event.type, again["data"])
         return _Item(event, wallets, endpoint_id)
     if _is_bare(item):
-        item = news_of_transfer(transfers[item["id"]])._asdict() | item
+        item = event_of_transfer(transfers[item["id"]])._asdict() | item
     event = PublicEvent(item["id"], item["type"], cloud_event(item), item["traceparent"])
     return _Item(event, wallets_of(event.type, item["data"]))
 

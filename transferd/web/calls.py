@@ -9,7 +9,9 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic import BaseModel, ValidationError
 
-from transferd.commit.envelope import Answer, Envelope, Origin
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
+from transferd.commit.origin import Origin
 from transferd.config import Limits
 from transferd.domain.book import Command
 from transferd.domain.key import Fingerprint, Key

@@ -7,7 +7,7 @@ promise of an Idempotency-Key is the same as everywhere: its outcome is stored b
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from transferd.commit.envelope import Answer
+from transferd.commit.answer import Answer
 from transferd.commit.outcomes import key_reused
 from transferd.domain.errors import (
     DatabaseUnavailable,

@@ -10,8 +10,8 @@ from transferd.cache.replays import Replays
 from transferd.cache.wallets import Wallets
 from transferd.config import Limits, Settings
 from transferd.ledger.past import Past
+from transferd.ledger.store.currencies import Currency
 from transferd.ledger.store.database import Database
-from transferd.ledger.store.wallets import Currency
 from transferd.observability.facts import Facts
 from transferd.observability.metrics import Metrics
 from transferd.web.key_uses import KeyUses

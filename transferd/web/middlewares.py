@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import orjson
 from aiohttp import web
 
-from transferd.commit.envelope import Origin
+from transferd.commit.origin import Origin
 from transferd.domain.errors import MailboxFull, TransferdError
 from transferd.observability.facts import (
     About,

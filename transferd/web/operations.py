@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
-from transferd.commit.envelope import Answer
+from transferd.commit.answer import Answer
 from transferd.domain.api_key import Scope
 from transferd.web import cursors
 from transferd.web.calls import Call

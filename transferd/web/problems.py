@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 
-from transferd.commit.envelope import Origin
+from transferd.commit.origin import Origin
 from transferd.domain import errors
 
 MEDIA_TYPE = "application/problem+json"

@@ -7,7 +7,8 @@ from functools import lru_cache
 
 import orjson
 
-from transferd.commit.envelope import Answer, Envelope
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.domain.book import (
     BatchPosted,
     Outcome,
@@ -21,8 +22,9 @@ from transferd.domain.transfer import PostedTransfer
 from transferd.domain.user import User
 from transferd.domain.wallet import CreateWallet, Wallet
 from transferd.domain.webhook import Webhook
+from transferd.ledger.store.currencies import Currency
 from transferd.ledger.store.deliveries import Delivery
-from transferd.ledger.store.wallets import Currency, StatementEntry
+from transferd.ledger.store.statements import StatementEntry
 from transferd.web import problems
 
 # The outcome of a reused key stays the first one. If-Match is no part of the fingerprint, so the

@@ -8,13 +8,14 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from transferd.commit.events import News, cloud_event, news_of_change, news_of_transfer
+from transferd.commit.events import Event, cloud_event, event_of_change, event_of_transfer
 from transferd.config import Limits
 from transferd.domain.errors import Draining, Overloaded
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.transfers import transfers_after
-from transferd.ledger.store.wallets import changes_after, wallet_versions
+from transferd.ledger.store.wallet_changes import changes_after
+from transferd.ledger.store.wallets import wallet_versions
 
 EVENT_STREAM = "text/event-stream"
 
@@ -197,13 +198,13 @@ class Streams:
                 )
             except StoreError:
                 return ()
-        news = {version: news_of_transfer(transfer) for version, transfer in transfers}
+        events = {version: event_of_transfer(transfer) for version, transfer in transfers}
         for user_id, currency, change in changes:
-            news[change.version] = news_of_change(change, user_id, currency)
+            events[change.version] = event_of_change(change, user_id, currency)
         # The two queries have different snapshots, so one may see a version whose predecessor the
         # other does not see yet. Versions have no gaps: the first missing one ends the page.
         frames: list[Frame] = []
-        while (following := news.get(after + 1 + len(frames))) is not None:
+        while (following := events.get(after + 1 + len(frames))) is not None:
             frames.append(_frame(after + 1 + len(frames), following))
         return frames
 
@@ -211,7 +212,7 @@ class Streams:
         return [watch for watches in self._watches.values() for watch in watches]
 
 
-def _frame(version: int, news: News) -> Frame:
+def _frame(version: int, event: Event) -> Frame:
     # JSON is one line: a line break inside a string is always escaped.
-    event = cloud_event(news._asdict())
-    return Frame(version, b"id: %d\nevent: %s\ndata: %s\n\n" % (version, news.type.encode(), event))
+    data = cloud_event(event._asdict())
+    return Frame(version, b"id: %d\nevent: %s\ndata: %s\n\n" % (version, event.type.encode(), data))

@@ -18,6 +18,7 @@ from transferd.domain.wallet import (
 )
 from transferd.ledger.ids import new_id
 from transferd.ledger.past import InstantNotReached
+from transferd.ledger.store import statements
 from transferd.ledger.store import wallets as store
 from transferd.observability.facts import WalletRead
 from transferd.web import cursors, schemas
@@ -210,7 +211,7 @@ async def statement(call: Call) -> web.Response:
         after_version = max(after_version, opening or 0)
     scope = cursors.scope_of(_STATEMENT, query, id)
     below = cursors.decode_version(scope, query.cursor)
-    entries = await store.statement(
+    entries = await statements.statement(
         database,
         id,
         after_version=after_version,

@@ -6,7 +6,7 @@ import secrets
 import orjson
 from aiohttp import web
 
-from transferd.commit.envelope import Answer
+from transferd.commit.answer import Answer
 from transferd.domain.api_key import Scope
 from transferd.domain.webhook import Webhook, WebhookStatus, url_fault
 from transferd.ledger.ids import new_id
