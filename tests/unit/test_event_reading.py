@@ -11,12 +11,11 @@ from hypothesis import strategies as some
 
 from tests.unit.samples import NOW, posted
 from transferd.commit.events import cloud_event, event_of_transfer
-from transferd.notifications.attempts import Event
+from transferd.notifications.event import UNREADABLE, Event
 from transferd.notifications.sinks.log import LogSink
 from transferd.observability.logging import Log
 
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
 
 
 def body(**changes: Any) -> bytes:
