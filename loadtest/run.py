@@ -42,8 +42,7 @@ class Run:
         self.environment = environment
         self.server_side = server_side
         self.state: State = "ready"
-        # A request to the page can change every option, also those that the page does not show. It
-        # must not be able to send the API key to another host or to write files.
+        # A request to the page must not send the API key to another host, or write files.
         self._fixed = Options.of(environment)
         self.options = self._fixed
         self.history = History({})

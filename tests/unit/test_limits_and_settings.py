@@ -101,22 +101,9 @@ def test_water_marks_are_in_order(changes: dict[str, int]) -> None:
     assert complaint(**changes) == "backlog_low < backlog_high < backlog_max must hold"
 
 
-@pytest.mark.parametrize(
-    ("changes", "told"),
-    [
-        (
-            {"relay_publish_timeout_s": 2.0},
-            "relay_publish_timeout_s must be shorter than idle_in_transaction_timeout_s",
-        ),
-        ({"renew_after_returns": 20}, "renew_after_returns must be smaller than delivery_limit"),
-        ({"delivery_limit": 8}, "renew_after_returns must be smaller than delivery_limit"),
-    ],
-    ids=str,
-)
-def test_limits_of_notifications_that_contradict_each_other_are_refused(
-    changes: dict[str, float], told: str
-) -> None:
-    assert complaint(**changes) == told
+def test_a_relay_that_may_publish_longer_than_its_transaction_lives_is_refused() -> None:
+    told = "relay_publish_timeout_s must be shorter than idle_in_transaction_timeout_s"
+    assert complaint(relay_publish_timeout_s=2.0) == told
 
 
 def test_limits_do_not_change_once_they_are_checked() -> None:

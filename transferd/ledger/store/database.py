@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cache
 from importlib import resources
+from operator import attrgetter
 from typing import NamedTuple
 from uuid import UUID
 
@@ -54,6 +55,12 @@ def _parameters(name: str, file: str = "queries.sql") -> tuple[str, ...]:
 
 
 @cache
+def _fields(name: str) -> Callable[[NamedTuple], tuple[object, ...]]:
+    """Takes the fields that a query's parameters name, of which there are two or more, in order."""
+    return attrgetter(*_parameters(name))
+
+
+@cache
 def queries(ledger: str, file: str = "queries.sql") -> dict[str, str]:
     """Name -> SQL of every query in `file`, for the schema `ledger`."""
     named = {}
@@ -96,7 +103,7 @@ class Transaction:
 
     async def fetch_named(self, name: str, parameters: NamedTuple) -> Sequence[Row]:
         """Run the query `name` with the fields that its parameters name. Raises StoreError."""
-        return await self.fetch(name, *(getattr(parameters, each) for each in _parameters(name)))
+        return await self.fetch(name, *_fields(name)(parameters))
 
 
 class Database:
