@@ -719,7 +719,7 @@ UPDATE transferd.deliveries d
 SET status = 0, failures = 0, dead_reason = NULL, next_attempt_at = NULL, updated_at = now()
 WHERE id = ANY ($1::uuid[]) AND status = 3 AND dead_reason IS NOT NULL AND event IS NOT NULL
   AND (endpoint_id = $2 OR endpoint_id IN (SELECT id FROM transferd.webhooks))
-RETURNING endpoint_id::text, event::text;
+RETURNING id::text, endpoint_id::text, event::text;
 
 -- name: delete_dead_letters
 -- Those of these that are still there, and how many there were.

@@ -45,10 +45,12 @@ async def redrive(database: Database, wanted: Filter, progress: Progress) -> Red
             ids = [letter.id for letter in page]
             taken = await redrive_dead_letters(transaction, ids, LOG)
             if taken:
-                await insert_outbox(transaction, [again(*each) for each in taken])
+                items = [again(each.endpoint_id, each.event) for each in taken]
+                await insert_outbox(transaction, items)
         sent += len(taken)
-        # Another operator may have taken some.
-        kept += await count_dead_letters(database, wanted._replace(ids=ids))
+        # Another operator may have taken some of the rest.
+        rest = set(ids) - {each.id for each in taken}
+        kept += await count_dead_letters(database, wanted._replace(ids=list(rest)))
         done += len(page)
         progress(done, total)
     return Redriven(sent, kept)

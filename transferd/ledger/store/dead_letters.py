@@ -28,6 +28,14 @@ class DeadLetter(NamedTuple):
     died_at: datetime
 
 
+class Redriven(NamedTuple):
+    """A delivery that waits again; `event` is JSON."""
+
+    id: str
+    endpoint_id: str
+    event: str
+
+
 class Filter(NamedTuple):
     """Which letters; None admits everything. `died_before` is a time in UTC."""
 
@@ -95,14 +103,14 @@ async def count_dead_letters(database: Database, wanted: Filter) -> int:
 
 async def redrive_dead_letters(
     transaction: Transaction, ids: Sequence[str], log_id: str
-) -> list[tuple[str, str]]:
-    """Deliveries that were given up wait again: endpoint and event of each.
+) -> list[Redriven]:
+    """Let deliveries that were given up wait again.
 
     Messages that are no events, and deliveries to an endpoint that was deleted, stay dead. `log_id`
     is the endpoint that is the log.
     """
     rows = await transaction.fetch("redrive_dead_letters", list(ids), log_id)
-    return [(row[0], row[1]) for row in rows]
+    return [Redriven(*row) for row in rows]
 
 
 async def delete_dead_letters(transaction: Transaction, ids: Sequence[str]) -> int:
