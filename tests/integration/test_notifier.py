@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import orjson
 import pytest
@@ -38,6 +39,7 @@ from transferd.ledger.store.deliveries import (
     DeliveryRecord,
     RetryKey,
     ask_again,
+    read_waiting,
     record_deliveries,
 )
 from transferd.ledger.store.webhooks import read_webhook
@@ -232,6 +234,39 @@ async def test_an_endpoint_that_fails_is_asked_less_and_less_often(scene: Scene)
     last = transfer_event()
     await scene.put(last)
     await scene.ends(webhook, last, DeliveryStatus.DELIVERED)
+
+
+async def test_what_is_read_while_a_pause_begins_does_not_overtake_what_was_put_back(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    receiver, webhook = await scene.receiver()
+    ada = new_id()
+    first, second, third = (transfer_event(ada) for _ in range(3))
+    released, is_read, may_go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    receiver.answer = in_turn(after(released, status(500)), status(204), status(204))
+    may_go_on.set()
+
+    async def held_up(*arguments: Any) -> Any:
+        found = await read_waiting(*arguments)
+        is_read.set()
+        await may_go_on.wait()
+        return found
+
+    monkeypatch.setattr("transferd.notifications.notifier.read_waiting", held_up)
+    limits = replace(QUICK, endpoint_in_flight_max=1, endpoint_pause_first_s=0.2)
+    await scene.start(limits, notify_retry_delays_s="600")
+    await scene.put(first, second)
+    await until(has_received(receiver, 1))
+    may_go_on.clear()
+    is_read.clear()
+    await scene.put(third)
+    await asyncio.wait_for(is_read.wait(), patient_s(10))
+    # The first fails, so the lane pauses and puts the second back; the third was read before.
+    released.set()
+    await scene.ends(webhook, first, DeliveryStatus.RETRYING)
+    may_go_on.set()
+    await scene.ends(webhook, third, DeliveryStatus.DELIVERED)
+    assert receiver.event_ids() == [event["id"] for event in (first, second, third)]
 
 
 async def test_a_worker_stops_even_if_its_end_is_taken_for_that_of_a_connection(

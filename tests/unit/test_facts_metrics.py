@@ -183,7 +183,7 @@ def test_a_counter_without_events_is_not_exported() -> None:
     }
 
 
-@pytest.mark.parametrize("result", ["retrying", "dead", "parked", "repeated"])
+@pytest.mark.parametrize("result", ["retrying", "dead", "skipped"])
 def test_only_a_delivered_event_has_a_lag(result: str) -> None:
     metrics = Metrics()
     metrics(DELIVERED._replace(result=result, sink="log", attempt=1, error="answered 500"))

@@ -37,6 +37,8 @@ class Lane:
         self._pauses_in_a_row = 0
         self._pause: asyncio.TimerHandle | None = None
         self.is_being_read = False
+        # Something was put back since the reading began: what it finds would overtake that.
+        self.reading_is_stale = False
         # The table may have more than what was read.
         self.has_more = False
 
@@ -98,6 +100,7 @@ class Lane:
 
     def put_back(self) -> None:
         """Let go of what has not begun: it waits in the table."""
+        self.reading_is_stale = True
         for attempt in self._waiting:
             del self._held[attempt.key]
             self.has_more = True

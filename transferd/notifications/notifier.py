@@ -11,29 +11,24 @@ from contextlib import suppress
 from functools import partial
 
 from transferd.config import Limits
-from transferd.domain.webhook import WebhookStatus
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.deliveries import (
-    DeliveryKey,
-    DeliveryRecord,
     RetryKey,
     WaitingDelivery,
-    delete_waiting,
     endpoints_waiting,
     make_due,
     read_waiting,
-    record_deliveries,
 )
-from transferd.ledger.store.errors import Rejected, StoreError
-from transferd.ledger.store.webhooks import update_webhook
+from transferd.ledger.store.errors import StoreError
 from transferd.notifications.attempt import Attempt, record_of
 from transferd.notifications.directory import LOG, Directory
 from transferd.notifications.event import UNREADABLE, Event, why_unreadable
 from transferd.notifications.lane import Lane
+from transferd.notifications.results import Results
 from transferd.notifications.sinks.result import DELETED, DISABLED, SinkResult
 from transferd.notifications.sinks.sinks import Sinks
 from transferd.notifications.wakeup import WakeUp
-from transferd.observability.facts import DeadLettersKept, Facts, NotifierFailed
+from transferd.observability.facts import Facts, NotifierFailed
 
 
 class Notifier:
@@ -72,11 +67,16 @@ class Notifier:
         self._is_draining = False
         self._idle = asyncio.Event()
         self.retries: asyncio.Queue[tuple[WakeUp, float]] = asyncio.Queue(limits.retries_queued_max)
-        # Why nothing can be read or written now; None if all is well.
-        self.fault: str | None = None
+        self._results = Results(database, limits, facts)
+        self._fault: str | None = None
 
     def __repr__(self) -> str:
         return f"<Notifier {self.in_flight} in flight, {self.fault or 'running'}>"
+
+    @property
+    def fault(self) -> str | None:
+        """Why nothing can be read or written now; None if all is well."""
+        return self._fault or self._results.fault
 
     @property
     def in_flight(self) -> int:
@@ -122,7 +122,7 @@ class Notifier:
                     wait_s = await self._failed(error, wait_s)
                     self._something_to_read.set()
                 else:
-                    self.fault, wait_s = None, 0.0
+                    self._fault, wait_s = None, 0.0
         finally:
             for lane in self._lanes.values():
                 await lane.stop()
@@ -134,6 +134,8 @@ class Notifier:
         await self._take_wakeups()
         hungry, room = self._next_lanes()
         if not room:
+            if self._hungry:
+                self._read_soon()
             self._idle_if_so()
             return 0
         in_flight = [key for id in room for key in self._lanes[id].held]
@@ -146,6 +148,10 @@ class Notifier:
             self._hungry = hungry | self._hungry
             raise
         for delivery in found:
+            lane = self._lanes[delivery.endpoint_id]
+            if lane.reading_is_stale:
+                lane.has_more = True
+                continue
             self._begin(delivery)
             room[delivery.endpoint_id] -= 1
         for endpoint_id, left in room.items():
@@ -181,8 +187,9 @@ class Notifier:
             for attempt in attempts
             if attempt.result is not None and attempt.result is not DELETED
         ]
-        await self._delete([attempt.key for attempt in attempts if attempt.result is DELETED])
-        unwritten = await self._write(records)
+        gone = [attempt.key for attempt in attempts if attempt.result is DELETED]
+        await self._results.delete(gone)
+        unwritten = await self._results.write(records)
         self._is_writing = False
         retries: dict[float, list[RetryKey]] = {}
         for attempt, record in records:
@@ -243,7 +250,7 @@ class Notifier:
             lane.has_more = count == 0
             if count:
                 room[endpoint_id] = count
-                lane.is_being_read = True
+                lane.is_being_read, lane.reading_is_stale = True, False
         return hungry, room
 
     def _begin(self, delivery: WaitingDelivery) -> None:
@@ -315,56 +322,9 @@ class Notifier:
         if not knows_work and all(lane.is_idle for lane in self._lanes.values()):
             self._idle.set()
 
-    async def _write(self, records: Sequence[tuple[Attempt, DeliveryRecord]]) -> set[Attempt]:
-        """One transaction; while PostgreSQL is away the results wait here.
-
-        Returns the attempts whose results PostgreSQL refuses. They stay held: a delivery that was
-        released would be made again and again.
-        """
-        wait_s = 0.0
-        while records:
-            try:
-                await self._write_once(records)
-            except Rejected as error:
-                # Another try will not help; apart, the others can be written.
-                self._facts.emit(NotifierFailed(error))
-                if len(records) == 1:
-                    return {records[0][0]}
-                half = len(records) // 2
-                return await self._write(records[:half]) | await self._write(records[half:])
-            except StoreError as error:
-                wait_s = await self._failed(error, wait_s)
-            else:
-                self.fault = None
-                dead = sum(record.dead_reason is not None for _, record in records)
-                if dead:
-                    self._facts.emit(DeadLettersKept(dead))
-                break
-        return set()
-
-    async def _delete(self, keys: Sequence[DeliveryKey]) -> None:
-        if not keys:
-            return
-        # Else the next sweep finds them.
-        with suppress(StoreError):
-            async with self._database.transaction() as transaction:
-                await delete_waiting(transaction, keys)
-
-    async def _write_once(self, records: Sequence[tuple[Attempt, DeliveryRecord]]) -> None:
-        gone = {a.endpoint_id for a, _ in records if a.result is not None and a.result.is_gone}
-        async with self._database.transaction() as transaction:
-            await record_deliveries(transaction, [record for _, record in records])
-            for endpoint_id in gone:
-                await update_webhook(
-                    transaction,
-                    endpoint_id,
-                    status=WebhookStatus.DISABLED,
-                    reason="it answered 410 Gone",
-                )
-
     async def _failed(self, error: StoreError, wait_s: float) -> float:
         """Say so and wait; how long it was."""
-        self.fault = f"PostgreSQL: {error}"
+        self._fault = f"PostgreSQL: {error}"
         self._facts.emit(NotifierFailed(error))
         limits = self._limits
         wait_s = min(max(wait_s * 2, limits.relay_wait_first_s), limits.relay_wait_max_s)
