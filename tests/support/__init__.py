@@ -46,7 +46,7 @@ Tools and documents
     promql, watching: the rules and dashboards of deploy/observability.
     trace_collector: a collector of traces.
     locusts, locust_stats: the load test as a process; Locust's statistics without Locust.
-    settings_table: the table of settings in README.md.
+    settings_table: the table of settings in docs/configuration.md.
     readme_walk: the walk through the API in README.md.
     serving: a web application on a free port.
 """

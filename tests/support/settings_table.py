@@ -1,4 +1,4 @@
-"""The table of settings in README.md, made from `Settings`; `make docs` brings it up to date."""
+"""The table of settings in docs/configuration.md, which `make docs` writes from `Settings`."""
 
 import re
 from typing import Literal, get_args, get_origin
@@ -6,9 +6,10 @@ from typing import Literal, get_args, get_origin
 from pydantic.fields import FieldInfo
 from pydantic_settings import BaseSettings
 
-from tests.support.project import README
+from tests.support.project import ROOT
 from transferd.config import Settings
 
+DOCUMENT = ROOT / "docs" / "configuration.md"
 BEGIN = "<!-- configuration: made by `make docs` -->"
 END = "<!-- end of configuration -->"
 
@@ -50,4 +51,4 @@ def _meaning(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(encoding="utf-8"), configuration_table()))
+    DOCUMENT.write_text(with_table(DOCUMENT.read_text(encoding="utf-8"), configuration_table()))

@@ -1,4 +1,4 @@
-"""The table of settings in README.md agrees with the code."""
+"""The table of settings in docs/configuration.md agrees with the code."""
 
 from typing import Literal
 
@@ -6,8 +6,7 @@ import pytest
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tests.support.project import README
-from tests.support.settings_table import BEGIN, END, configuration_table, with_table
+from tests.support.settings_table import BEGIN, DOCUMENT, END, configuration_table, with_table
 from transferd.config import Settings
 
 
@@ -22,9 +21,9 @@ class Knobs(BaseSettings):
     url: str | None = Field(None, description="Where.")
 
 
-def test_the_readme_is_up_to_date() -> None:
-    readme = README.read_text(encoding="utf-8")
-    assert with_table(readme, configuration_table()) == readme, "run `make docs`"
+def test_the_table_is_up_to_date() -> None:
+    document = DOCUMENT.read_text(encoding="utf-8")
+    assert with_table(document, configuration_table()) == document, "run `make docs`"
 
 
 def test_every_setting_has_a_row_with_its_meaning() -> None:
