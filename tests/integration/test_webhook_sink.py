@@ -415,7 +415,7 @@ async def test_connections_are_no_more_than_a_notifier_holds_messages() -> None:
         await answers.wait()
         writer.write(OK)
 
-    limits = replace(Limits(), notify_prefetch=2)
+    limits = replace(Limits(), notify_held_max=2)
     async with receiving(wait_and_answer) as receiver, opened(limits=limits) as sink:
         attempts = [asyncio.create_task(deliver(sink, receiver.url)) for _ in range(5)]
         await until(lambda: len(receiver.requests) == 2)

@@ -122,8 +122,8 @@ class WebhookSink:
             ssl=context,
             resolver=self._resolver,
             socket_factory=self._guard.open_socket,
-            # The lanes limit the requests: none waits for a connection.
-            limit=0,
+            # A notifier holds hardly more than that, so no request waits for a connection.
+            limit=limits.notify_held_max,
             keepalive_timeout=limits.webhook_keepalive_s,
         )
         self._session = aiohttp.ClientSession(
