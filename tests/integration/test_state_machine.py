@@ -312,7 +312,6 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 RUNS = settings(
-    # With 30 the fault in `forget_reversals` is not found.
     max_examples=50,
     stateful_step_count=30,
     deadline=None,
@@ -351,6 +350,9 @@ def test_the_model_finds_a_faulty_service(
     servers: Servers, monkeypatch: pytest.MonkeyPatch, part: str, broken: object
 ) -> None:
     monkeypatch.setattr(part, broken)
-    once = settings(RUNS, phases=[Phase.generate], derandomize=True, database=None)
+    # The first example that shows the fault ends the run.
+    once = settings(
+        RUNS, max_examples=500, phases=[Phase.generate], derandomize=True, database=None
+    )
     with running_replica(servers) as LedgerMachine.live, pytest.raises(AssertionError):
         run_state_machine_as_test(LedgerMachine, settings=once)
