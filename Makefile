@@ -65,7 +65,7 @@ fmt: $(DEVELOP_STAMP) ## Format the code and repair what ruff can
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-docs: $(DEVELOP_STAMP) ## Write the table of settings in README.md anew
+docs: $(DEVELOP_STAMP) ## Write the table of settings in docs/configuration.md anew
 	@$(BIN)/python -m tests.support.configuration
 
 constraints: ## Pin the newest versions of all dependencies

@@ -1,4 +1,4 @@
-"""The table of settings in README.md, made from `Settings`; `make docs` brings it up to date."""
+"""The table of settings in docs/configuration.md, made from `Settings` by `make docs`."""
 
 import re
 from pathlib import Path
@@ -10,6 +10,7 @@ from pydantic_settings import BaseSettings
 from transferd.config import Settings
 
 README = Path(__file__).resolve().parent.parent.parent / "README.md"
+CONFIGURATION = README.parent / "docs" / "configuration.md"
 BEGIN = "<!-- configuration: made by `make docs` -->"
 END = "<!-- end of configuration -->"
 
@@ -51,4 +52,5 @@ def _meaning(field: FieldInfo) -> str:
 
 
 if __name__ == "__main__":
-    README.write_text(with_table(README.read_text(encoding="utf-8"), configuration_table()))
+    document = CONFIGURATION.read_text(encoding="utf-8")
+    CONFIGURATION.write_text(with_table(document, configuration_table()), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The table of settings in the README says what the code says."""
+"""The table of settings in docs/configuration.md agrees with the code."""
 
 from typing import Literal
 
@@ -6,7 +6,13 @@ import pytest
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from tests.support.configuration import BEGIN, END, README, configuration_table, with_table
+from tests.support.configuration import (
+    BEGIN,
+    CONFIGURATION,
+    END,
+    configuration_table,
+    with_table,
+)
 from transferd.config import Settings
 
 
@@ -21,9 +27,9 @@ class Knobs(BaseSettings):
     url: str | None = Field(None, description="Where.")
 
 
-def test_the_readme_is_up_to_date() -> None:
-    readme = README.read_text(encoding="utf-8")
-    assert with_table(readme, configuration_table()) == readme, "run `make docs`"
+def test_the_document_is_up_to_date() -> None:
+    document = CONFIGURATION.read_text(encoding="utf-8")
+    assert with_table(document, configuration_table()) == document, "run `make docs`"
 
 
 def test_every_setting_has_a_row_and_says_what_it_means() -> None:
