@@ -65,7 +65,7 @@ fmt: $(DEVELOP_STAMP) ## Format the code, and fix what ruff can fix
 	@$(BIN)/ruff check --fix $(CODE)
 
 docs: $(DEVELOP_STAMP) ## Update the table of settings in docs/configuration.md
-	@$(BIN)/python -m tests.support.configuration
+	@$(BIN)/python -m tests.support.settings_table
 
 constraints: ## Pin the newest versions of all dependencies
 	@.ci/constraints

@@ -7,7 +7,7 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import AsyncExitStack, nullcontext
+from contextlib import AsyncExitStack
 from datetime import datetime
 from pathlib import Path
 
@@ -15,7 +15,7 @@ import click
 
 from loadtest.scenarios import SCENARIOS
 from loadtest.shapes import SHAPES
-from loadtest.stack import Stack, own_stack
+from loadtest.topology import own_topology
 from transferd.devstack import StackError
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
@@ -95,15 +95,17 @@ async def _run(host: str, replicas: int, folder: Path, arguments: list[str]) -> 
         # The stack asks for no key, and would turn one away that it does not know.
         environment.pop("TRANSFERD_API_KEY", None)
     async with AsyncExitStack() as exits:
-        stack = await exits.enter_async_context(
-            nullcontext(Stack(host, []))
-            if host
-            else own_stack(replicas, folder, lambda line: click.echo(line, err=True))
-        )
-        metrics = [word for url in stack.metrics for word in ("--metrics-url", url)]
+        metrics: list[str] = []
+        if not host:
+            whole = await exits.enter_async_context(
+                own_topology(replicas, folder, lambda line: click.echo(line, err=True))
+            )
+            host = whole.url
+            for program in whole.programs.values():
+                metrics += ["--metrics-url", program.address]
         locust = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "locust", "--locustfile", str(_LOCUSTFILE)),
-            *("--host", stack.host, *metrics, *arguments),
+            *("--host", host, *metrics, *arguments),
             env=environment,
         )
         # Locust judges the run as far as it came, and gets a Ctrl-C itself; we wait for that.

@@ -11,6 +11,8 @@ from gevent.pool import Pool
 from geventhttpclient import HTTPClient
 from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 
+from loadtest.proof.answers import code_of
+
 # How many at once: enough for groups, few enough to leave the mailboxes of a server room.
 CONCURRENCY = 32
 # Repetitions of what was turned away or not answered, and the wait before each.
@@ -46,10 +48,7 @@ class Reply:
     @property
     def code(self) -> str:
         """The code of a problem, or an empty text."""
-        try:
-            return str(self.json().get("code", ""))
-        except (orjson.JSONDecodeError, AttributeError):
-            return ""
+        return code_of(self.body)
 
 
 class Api:

@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import orjson
 
-from loadtest.session import Answer, JsonObject
-from loadtest.truth.violations import (
+from loadtest.proof.violations import (
     BAD_REQUEST_TAKEN,
     SERVER_ERROR_ON_BAD_REQUEST,
     WRONG_ANSWER,
 )
+from loadtest.session import Answer
 from loadtest.world import World
 
 JSON: Final = "application/json"
@@ -34,14 +34,7 @@ class Attack:
 
 
 def _transfer(world: World, **changes: object) -> bytes:
-    source, destination = world.payment()
-    body: JsonObject = {
-        "source_wallet_id": source,
-        "destination_wallet_id": destination,
-        "amount": 1,
-        "currency": world.currency,
-    }
-    return orjson.dumps(body | changes)
+    return orjson.dumps(world.transfer_body(*world.payment(), 1) | changes)
 
 
 _INVALID = {422: "invalid-request"}

@@ -1,4 +1,4 @@
-"""What the processes of a run tell each other: the world goes out, histories come back."""
+"""Messages of a distributed run: workers get the world and send back their histories."""
 
 import time
 from collections.abc import Callable
@@ -8,21 +8,22 @@ from typing import Any
 from gevent.event import Event
 from locust.runners import STATE_MISSING, STATE_STOPPING, MasterRunner, WorkerRunner
 
-from loadtest.truth.history import History
-from loadtest.world import State, World
+from loadtest.proof.history import History
+from loadtest.proof.record import State
+from loadtest.world import World
 
 _WORLD = "transferd-world"
 _COLLECT = "transferd-collect"
 _CHUNK = "transferd-chunk"
 _DONE = "transferd-done"
-# In Locust's own report of every few seconds, for those who watch.
+# A field of the report that Locust's workers send every few seconds; the page shows it.
 _VIOLATIONS = "transferd-violations"
-# Beyond the time that users get to finish.
+# How long the master waits for reports, in addition to the stop timeout of the users.
 _PATIENCE_S = 60.0
 
 
 class WorkerSide:
-    """In a worker: takes the world, and reports when the users have stopped."""
+    """In a worker: receives the world, and sends the history when the users have stopped."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class WorkerSide:
         self._runner = runner
         self._begin = begin
         self._world: World | None = None
+        self._is_collected = False
         self._end = end
         events: Any = runner.environment.events
         events.report_to_master.add_listener(
@@ -43,9 +45,13 @@ class WorkerSide:
         runner.register_message(_COLLECT, self._stop)
 
     def start(self) -> None:
-        """The users come now: with the master's options, which came after the world."""
-        if self._world is not None:
-            self._begin(self._world)
+        """A spawn message arrived, with the master's options; the world arrived before it."""
+        if self._world is None:
+            return
+        self._begin(self._world)
+        if self._is_collected:
+            # The collect message overtook the first spawn message: this worker sent nothing.
+            self.report()
 
     def report(self) -> None:
         """Send the history, once."""
@@ -53,7 +59,7 @@ class WorkerSide:
         if ended is None:
             return
         history, cpu_s = ended
-        # What Locust has counted since its last report would come too late for the verdict.
+        # The verdict needs the statistics since the last report before the next one is due.
         data: dict[str, Any] = {}
         events: Any = self._runner.environment.events
         events.report_to_master.fire(client_id=self._runner.client_id, data=data)
@@ -70,15 +76,18 @@ class WorkerSide:
         data = msg.data
         start = {name: State(*state) for name, state in data.pop("start").items()}
         self._world = World(**data, start=start)
+        self._is_collected = False
 
     def _stop(self, **_: Any) -> None:
-        # Stopping ends with the event at which the report is sent; without users there is none.
+        # stop() fires the event that sends the report, but does nothing in a worker whose users
+        # Locust has not started yet. Users that start after the report send nothing.
+        self._is_collected = True
         self._runner.stop()
         self.report()
 
 
 class MasterSide:
-    """In the master: sends the world, and collects what the workers know."""
+    """In the master: sends the world, and collects the histories of the workers."""
 
     def __init__(self, runner: MasterRunner) -> None:
         self._runner = runner
@@ -91,8 +100,8 @@ class MasterSide:
         runner.register_message(_CHUNK, self._take_chunk)
         runner.register_message(_DONE, self._take_history)
         events: Any = runner.environment.events
-        events.worker_connect.add_listener(self._welcome)
-        events.worker_report.add_listener(self._hear)
+        events.worker_connect.add_listener(self._take_worker)
+        events.worker_report.add_listener(self._take_report)
 
     def begin(self, world: World, history: History) -> None:
         """A run begins: each worker gets the world before its users."""
@@ -104,8 +113,8 @@ class MasterSide:
             self._send_world(client_id)
 
     def collect(self, stop_timeout_s: float) -> set[str]:
-        """Let the users finish and get all histories; the workers that did not report."""
-        # While it runs, Locust would give the users of a worker that quits to the others.
+        """Stop the users and collect all histories; returns the workers that did not report."""
+        # In the state "running" Locust moves the users of a worker that quits to other workers.
         self._runner.update_state(STATE_STOPPING)
         deadline_s = time.monotonic() + stop_timeout_s + _PATIENCE_S
         if self._waiting_for:
@@ -124,14 +133,14 @@ class MasterSide:
 
     @property
     def violations(self) -> int:
-        """How many the workers have found so far."""
+        """Number of violations that the workers have reported so far."""
         return sum(self._violations.values())
 
-    def _hear(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
+    def _take_report(self, client_id: str, data: dict[str, Any], **_: Any) -> None:
         self._violations[client_id] = data.get(_VIOLATIONS, 0)
 
-    def _welcome(self, client_id: str, **_: Any) -> None:
-        # One that comes in the middle of a run takes part in it.
+    def _take_worker(self, client_id: str, **_: Any) -> None:
+        # A worker that connects during a run takes part in it.
         if self._world is not None and client_id not in self._waiting_for:
             self._waiting_for.add(client_id)
             self._send_world(client_id)

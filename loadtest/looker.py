@@ -2,10 +2,10 @@
 
 from typing import Any
 
+from loadtest.proof.complaints import statement_complaint, wallet_complaint
+from loadtest.proof.violations import STALE_READ, WRONG_ANSWER
 from loadtest.session import Answer
 from loadtest.teller import Teller
-from loadtest.truth.checks import statement_complaint, wallet_complaint
-from loadtest.truth.violations import STALE_READ, WRONG_ANSWER
 
 
 class Looker(Teller):

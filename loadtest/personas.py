@@ -9,17 +9,16 @@ from locust import tag, task
 
 from loadtest.attacks import ATTACKS, Attack, complaint_about, wrong_key
 from loadtest.looker import Looker
-from loadtest.session import Answer, JsonObject
-from loadtest.teller import Judge, Teller, at_once, failure_of
-from loadtest.truth.checks import (
-    REFUSALS_OF_BATCHES,
-    REFUSALS_OF_REVERSALS,
+from loadtest.proof.answers import REFUSALS_OF_BATCHES, REFUSALS_OF_REVERSALS, JsonObject
+from loadtest.proof.complaints import (
     batch_complaint,
     refusal_complaint,
     transfer_complaint,
 )
-from loadtest.truth.history import Request
-from loadtest.truth.violations import WRONG_ANSWER
+from loadtest.proof.history import Request
+from loadtest.proof.violations import WRONG_ANSWER
+from loadtest.session import Answer
+from loadtest.teller import Judge, Teller, at_once, failure_of
 
 _SMALL_MINOR = 5_000
 _LARGE_MINOR = 50_000_000
@@ -45,7 +44,7 @@ class Shopper(Looker):
     def pay(self) -> None:
         """A payment; in a storm several times at once, with one key."""
         source, destination = self.world.payment()
-        body = self._payment(source, destination, random.randint(1, _SMALL_MINOR))
+        body = self.world.transfer_body(source, destination, random.randint(1, _SMALL_MINOR))
         if self.world.copies > 1:
             self.copies(body, self.world.copies)
             return
@@ -59,7 +58,7 @@ class Shopper(Looker):
     def pay_too_much(self) -> None:
         """A payment that has to be refused."""
         source, destination = self.world.payment()
-        answer = self.transfer(self._payment(source, destination, _TOO_MUCH_MINOR))
+        answer = self.transfer(self.world.transfer_body(source, destination, _TOO_MUCH_MINOR))
         if answer.status == 201:
             self.complain(WRONG_ANSWER, f"{source} paid {_TOO_MUCH_MINOR}, which it has not")
 
@@ -70,7 +69,7 @@ class Shopper(Looker):
         if self.world.payees != "anybody" or self.world.copies > 1:
             return
         source, *others = random.sample(self.world.purses, 1 + _RACERS)
-        bodies = [self._payment(source, other, _RACE_MINOR) for other in others]
+        bodies = [self.world.transfer_body(source, other, _RACE_MINOR) for other in others]
         at_once([partial(self.transfer, body) for body in bodies])
 
     @tag("replay")
@@ -85,14 +84,6 @@ class Shopper(Looker):
     def look_at_balance(self) -> None:
         """A wallet."""
         self.look(self.world.payment()[0])
-
-    def _payment(self, source: str, destination: str, amount_minor: int) -> JsonObject:
-        return {
-            "source_wallet_id": source,
-            "destination_wallet_id": destination,
-            "amount": amount_minor,
-            "currency": self.world.currency,
-        }
 
 
 class Merchant(Looker):
@@ -116,13 +107,11 @@ class Merchant(Looker):
     @task(3)
     def pay_back(self) -> None:
         """Money to a customer, so that shoppers do not run dry."""
-        body = {
-            "source_wallet_id": self.world.merchant(),
-            "destination_wallet_id": random.choice(self.world.shoppers),
-            "amount": random.randint(1, 2 * _SMALL_MINOR),
-            "currency": self.world.currency,
-        }
-        self.transfer(body)
+        payee, amount_minor = (
+            random.choice(self.world.shoppers),
+            random.randint(1, 2 * _SMALL_MINOR),
+        )
+        self.transfer(self.world.transfer_body(self.world.merchant(), payee, amount_minor))
 
 
 class Payroll(Teller):
@@ -138,12 +127,9 @@ class Payroll(Teller):
         atomic = random.random() < 0.5
         source = random.choice(self.world.employers)
         transfers = [
-            {
-                "source_wallet_id": source,
-                "destination_wallet_id": random.choice(self.world.shoppers),
-                "amount": random.randint(1, _SMALL_MINOR),
-                "currency": self.world.currency,
-            }
+            self.world.transfer_body(
+                source, random.choice(self.world.shoppers), random.randint(1, _SMALL_MINOR)
+            )
             for _ in range(self.session.options.batch_size)
         ]
         body = {"mode": "atomic" if atomic else "independent", "transfers": transfers}
@@ -153,13 +139,12 @@ class Payroll(Teller):
             if answer.status != 200:
                 return "(refused)", None
             results = answer.body.get("results", [])
-            complaint = batch_complaint(transfers, results, atomic=atomic)
-            if complaint is not None:
-                return "", self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
-            for result in results:
-                if result["status"] == "posted":
-                    self.history.transferred(result)
-            return "", None
+            wrong = self.wrong(request, batch_complaint(transfers, results, atomic=atomic))
+            if wrong is None:
+                for result in results:
+                    if result["status"] == "posted":
+                        self.history.transferred(result)
+            return "", wrong
 
         self.settle(request, "/transfers/batch", judge, REFUSALS_OF_BATCHES)
 
@@ -176,14 +161,8 @@ class Treasurer(Looker):
         """A large transfer; half of it back, then the rest, then more than there was."""
         source, destination = self.world.two_treasuries()
         amount = random.randint(2, _LARGE_MINOR)
-        body = {
-            "source_wallet_id": source,
-            "destination_wallet_id": destination,
-            "amount": amount,
-            "currency": self.world.currency,
-            "reference": "treasury",
-        }
-        answer = self.transfer(body)
+        body = self.world.transfer_body(source, destination, amount)
+        answer = self.transfer(body | {"reference": "treasury"})
         if answer.status != 201:
             return
         half = self._reverse(answer.body, amount // 2)
@@ -222,15 +201,11 @@ class Treasurer(Looker):
 
         def judge(answer: Answer) -> tuple[str, str | None]:
             if answer.status != 201:
-                complaint = refusal_complaint(expected, answer.body)
-                if complaint is not None:
-                    complaint = self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
-                return "(refused)", complaint
-            complaint = transfer_complaint(asked, answer.body, "reversal")
-            if complaint is not None:
-                return "", self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
-            self.history.transferred(answer.body)
-            return "", None
+                return "(refused)", self.wrong(request, refusal_complaint(expected, answer.body))
+            wrong = self.wrong(request, transfer_complaint(asked, answer.body, "reversal"))
+            if wrong is None:
+                self.history.transferred(answer.body)
+            return "", wrong
 
         return self.settle(request, "/transfers/{id}/reversal", judge, REFUSALS_OF_REVERSALS)
 
@@ -306,12 +281,7 @@ class Attacker(Teller):
     def reuse_a_key(self) -> None:
         """The key of a payment for another one."""
         source, destination = self.world.payment()
-        body: JsonObject = {
-            "source_wallet_id": source,
-            "destination_wallet_id": destination,
-            "amount": 1,
-            "currency": self.world.currency,
-        }
+        body = self.world.transfer_body(source, destination, 1)
         key = self.session.new_key()
         if not self.transfer(body, key).is_final:
             return

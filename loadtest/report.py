@@ -7,9 +7,9 @@ from typing import Any
 
 import orjson
 
+from loadtest.audit import Audit
 from loadtest.options import Options
-from loadtest.truth.audit import Audit
-from loadtest.truth.verdict import Calls, Verdict, latencies, to_json
+from loadtest.verdict import Calls, Verdict, latencies, to_json
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""The life of a run: seed, let the users loose, collect what they were told, audit, judge."""
+"""The phases of a run: seed, run the users, collect their histories, audit, judge."""
 
 import logging
 import secrets
@@ -13,21 +13,21 @@ from locust.exception import StopTest
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from loadtest.api import Api, ServiceError
+from loadtest.audit import Audit, audit
 from loadtest.cpu_times import CpuTimes
 from loadtest.dashboards.server_side import ServerSide
 from loadtest.gathering import MasterSide, WorkerSide
 from loadtest.options import Options
 from loadtest.progress import Progress
+from loadtest.proof.history import History
+from loadtest.proof.violations import Violation, Violations
 from loadtest.report import Report, calls_of, write
 from loadtest.scenarios import SCENARIOS, has_tasks
 from loadtest.seeding import Seeding
 from loadtest.session import Session
 from loadtest.shapes import SHAPES, LimitSeeker, users_at
 from loadtest.teller import Teller
-from loadtest.truth.audit import Audit, audit
-from loadtest.truth.history import History
-from loadtest.truth.verdict import ANSWERS_MIN, NOT_RUN, Calls, Level, Verdict, levels_of
-from loadtest.truth.violations import Violation, Violations
+from loadtest.verdict import ANSWERS_MIN, NOT_RUN, Calls, Level, Verdict, levels_of
 from loadtest.world import World
 
 _log = logging.getLogger(__name__)
@@ -36,14 +36,13 @@ State = Literal["ready", "seeding", "running", "auditing", "finished"]
 
 
 class Run:
-    """One per process, for all runs that are started from it. Locust's events drive it."""
+    """One per process, for all its runs. Locust's events drive it."""
 
     def __init__(self, environment: Any, server_side: ServerSide) -> None:
         self.environment = environment
         self.server_side = server_side
         self.state: State = "ready"
-        # The page can change any option of Locust's, also those that it does not show: whoever
-        # reaches it must not get the key sent elsewhere, or files written.
+        # A request to the page must not send the API key to another host, or write files.
         self._fixed = Options.of(environment)
         self.options = self._fixed
         self.history = History({})
@@ -73,18 +72,18 @@ class Run:
         events.test_stop.add_listener(self._on_stop)
         events.quitting.add_listener(self._on_quitting)
         if self._worker is not None:
-            # What failed is the master's to judge; Locust would end with 1 for any failure.
+            # Only the master judges the run; Locust would exit with 1 after any failed request.
             environment.process_exit_code = 0
 
     @property
     def violations(self) -> int:
-        """How many are known so far; those of the audit come at the end."""
+        """Number of violations so far; the audit at the end can add more."""
         if self._master is not None and self.state == "running":
             return self._master.violations
         return self.history.violations.total
 
     def status(self) -> dict[str, Any]:
-        """For the web page."""
+        """State of the run, for the tab in the web page."""
         return {
             "scenario": self.options.scenario,
             "shape": self.options.shape,
@@ -95,18 +94,18 @@ class Run:
         }
 
     def info(self) -> dict[str, str]:
-        """For Prometheus."""
+        """Labels of the info metric, for Prometheus."""
         return {"scenario": self.options.scenario, "shape": self.options.shape}
 
     @property
     def elapsed_s(self) -> float:
-        """Since the users came; seeding does not count."""
+        """Seconds since the users started, without seeding."""
         return time.monotonic() - self._began_s if self.state == "running" else 0.0
 
     def tick(self) -> tuple[int, float, list[type[User]] | None] | None:
-        """What Locust asks each second: users, spawn rate and personas, or None at the end."""
+        """Locust calls it each second: users, spawn rate and personas, or None at the end."""
         if self.state in ("ready", "finished"):
-            # The first tick comes before the start of a run.
+            # The first tick of a run precedes its test_start event.
             self.state, self._seeker = "ready", None
             self.options = self._options()
             if self._master is not None and not self._runner.worker_count:
@@ -128,7 +127,7 @@ class Run:
         return users, self.options.spawn_rate, self._personas()
 
     def _personas(self) -> list[type[User]] | None:
-        """Those of the scenario with their weights; None if somebody has picked classes."""
+        """Personas of the scenario with their weights; None if the user classes were chosen."""
         parsed = self.environment.parsed_options
         if parsed.user_classes:
             return None
@@ -142,7 +141,7 @@ class Run:
                 chosen.append(persona)
         return chosen or None
 
-    # What Locust tells us
+    # Listeners of Locust's events
 
     def _on_start(self, **_: Any) -> None:
         if self._worker is not None:
@@ -152,16 +151,16 @@ class Run:
         self.options = self._options()
         self._trouble, self.verdict, self.report = "", None, None
         self._users_most = 0
-        # Until there is a verdict.
+        # The exit code until there is a verdict.
         self.environment.process_exit_code = NOT_RUN
         try:
             world = self._seed()
         except GreenletExit:
-            # Somebody pressed Stop already.
+            # The run was stopped during seeding.
             self.state = "ready"
             raise
         except Exception as error:
-            # Locust logs what a listener raises, and goes on.
+            # Locust only logs other exceptions of a listener and continues.
             self._trouble = _sentence(error)
             self._judge(Audit())
             raise StopTest(self._trouble) from None
@@ -190,7 +189,7 @@ class Run:
             self._finish()
 
     def _on_quitting(self, **_: Any) -> None:
-        """Somebody wants to leave in the middle of a run: it is judged as far as it came."""
+        """Locust quits during a run: stop and judge the run."""
         if self.state != "running":
             return
         if isinstance(self._runner, LocalRunner | WorkerRunner):
@@ -201,7 +200,7 @@ class Run:
     # The steps
 
     def _options(self) -> Options:
-        """As the page has them now, but for what only the command line may say."""
+        """The current options of the page, with the API key and file of the command line."""
         options = Options.of(self.environment)
         if self._worker is not None:
             return options
@@ -220,7 +219,7 @@ class Run:
             api.close()
 
     def _begin_session(self, world: World) -> None:
-        """In every process that has users, before they come."""
+        """Runs in each process before its users start."""
         self.options = self._options()
         self._world = world
         self.history = History({name: number for number, name in enumerate(world.wallets)})
@@ -235,13 +234,14 @@ class Run:
         if self.state != "running":
             return None
         self.state = "finished"
+        Teller.session.is_over = True
         return self.history, self._cpu.own_s
 
     def _finish(self) -> None:
         seconds = self.elapsed_s
         self.state = "auditing"
         found = Audit()
-        # Before the audit, which would be part of it.
+        # Taken before the audit, whose requests would be counted.
         server = self.server_side.summary()
         cpu = self._cpu.shares(self._master.cpu_s if self._master is not None else 0.0)
         exceptions = self.environment.runner.exceptions
@@ -343,7 +343,7 @@ def _tell(violation: Violation) -> None:
 
 
 def _sentence(error: Exception) -> str:
-    """For people if it is one of those that were to be expected; the rest is logged in full."""
+    """The message of an expected error; an unexpected one is logged with its traceback."""
     if isinstance(error, ServiceError):
         return str(error)
     _log.exception("an error in the load test itself")

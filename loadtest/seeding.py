@@ -7,8 +7,8 @@ from typing import Any
 import orjson
 
 from loadtest.api import Api, Reply, ServiceError, side_by_side
+from loadtest.audit import Tell, expect, read_states
 from loadtest.scenarios import Scenario
-from loadtest.truth.audit import Tell, expect, read_states
 from loadtest.world import World
 
 # What each part begins with, in minor units: shoppers can pay some hundred times.
@@ -101,12 +101,8 @@ class Seeding:
         )
 
         def fill(wallet_id: str) -> None:
-            body = {
-                "source_wallet_id": funding,
-                "destination_wallet_id": wallet_id,
-                "amount": wanted[wallet_id] - world.start[wallet_id].balance_minor,
-                "currency": self._currency,
-            }
+            missing = wanted[wallet_id] - world.start[wallet_id].balance_minor
+            body = world.transfer_body(funding, wallet_id, missing)
             key = f"{world.run}-fill-{random.getrandbits(64):x}"
             reply = self._api.post("/transfers", orjson.dumps(body), key)
             _expect_permission(reply)

@@ -1,43 +1,37 @@
-"""What the users of one process share during a run, and an answer as they see it."""
+"""The state that the users of one process share during a run, and the answer to a request."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
-import orjson
-
 from loadtest.options import Options
-from loadtest.truth.audit import REPLAYED
-from loadtest.truth.checks import REFUSALS
-from loadtest.truth.history import History
-from loadtest.truth.violations import Violation
+from loadtest.proof.answers import REPLAYED, JsonObject, is_stored, json_object
+from loadtest.proof.history import History
+from loadtest.proof.violations import Violation
 from loadtest.world import World
-
-JsonObject = dict[str, Any]
-
-# Decided, and stored under the key. What was turned away before that is not.
-FINAL = REFUSALS | {"wallet-not-found", "transfer-not-found"}
 
 
 @dataclass
 class Session:
-    """What the users of one process share during one run."""
+    """Shared by all users of one process during one run."""
 
     options: Options
     world: World
     history: History
     log: Callable[[Violation], None]
-    # Tells processes apart, so that no two make the same key.
+    # Part of each key, so that keys of different processes differ.
     process: str
+    # The worker has sent its history: the audit would not know of a later request.
+    is_over: bool = False
     _keys: Any = field(default_factory=count)
 
     def new_key(self) -> str:
-        """An Idempotency-Key that nobody has used."""
+        """A new Idempotency-Key, unique in the run."""
         return f"{self.world.run}-{self.process}-{next(self._keys)}"
 
     def violated(self, kind: str, text: str) -> None:
-        """The service did something that it must never do."""
+        """Record that the service broke an invariant; log it if it is new."""
         violation = Violation(kind, text)
         if self.history.violations.add(violation):
             self.log(violation)
@@ -45,7 +39,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back; status 0 is no answer at all."""
+    """An HTTP response; status 0 means that there was none."""
 
     status: int
     headers: Mapping[str, str]
@@ -54,17 +48,17 @@ class Answer:
 
     @property
     def code(self) -> str:
-        """The code of a problem."""
+        """The code of the problem document; empty if the body is another document."""
         return str(self.body.get("code", ""))
 
     @property
     def is_final(self) -> bool:
         """Whether the key has its outcome, so that every repetition gets this answer."""
-        return self.status in (200, 201) or self.code in FINAL
+        return is_stored(self.status, self.code)
 
     @property
     def is_replay(self) -> bool:
-        """Whether it says that it is the answer to an earlier request."""
+        """Whether the service marked it as a replay."""
         return self.headers.get(REPLAYED) == "true"
 
 
@@ -72,14 +66,9 @@ NO_ANSWER = Answer(0, {}, b"", {})
 
 
 def read_answer(response: Any) -> Answer:
-    """From what Locust's client has, which is status 0 if nothing came back."""
+    """Convert a response of Locust's client; its status is 0 if there was no response."""
     if response.status_code == 0:
         return NO_ANSWER
     content = bytes(response.content or b"")
-    try:
-        body = orjson.loads(content)
-    except orjson.JSONDecodeError:
-        body = {}
-    # geventhttpclient's headers do not care for case.
-    headers = response.headers
-    return Answer(response.status_code, headers, content, body if isinstance(body, dict) else {})
+    # The names of geventhttpclient's headers are case-insensitive.
+    return Answer(response.status_code, response.headers, content, json_object(content) or {})

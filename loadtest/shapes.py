@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from loadtest.truth.verdict import Calls, Level
+from loadtest.verdict import Calls, Level
 
 # Steps of the ramp: fine enough to name a rate, long enough to measure p95 in each.
 RAMP_STEPS = 20

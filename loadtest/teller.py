@@ -7,22 +7,22 @@ from typing import Any, ClassVar, cast
 import gevent
 import orjson
 from locust import FastHttpUser
+from locust.exception import StopUser
 
 from loadtest.api import traceparent
-from loadtest.session import NO_ANSWER, Answer, JsonObject, Session, read_answer
-from loadtest.truth.audit import difference
-from loadtest.truth.checks import (
+from loadtest.proof.answers import (
+    BACK_PRESSURE,
+    IN_PROGRESS,
     REFUSALS_OF_TRANSFERS,
-    TURNED_AWAY,
-    refusal_complaint,
-    transfer_complaint,
+    REPLAYED,
+    JsonObject,
+    change_of,
 )
-from loadtest.truth.history import History, Request
-from loadtest.truth.violations import (
-    CHANGED_REPLAY,
-    DOUBLED_TRANSFER,
-    WRONG_ANSWER,
-)
+from loadtest.proof.bounded import replay_violation
+from loadtest.proof.complaints import refusal_complaint, transfer_complaint
+from loadtest.proof.history import Answered, History, Request
+from loadtest.proof.violations import CHANGED_REPLAY, DOUBLED_TRANSFER, WRONG_ANSWER
+from loadtest.session import NO_ANSWER, Answer, Session, read_answer
 from loadtest.world import World
 
 # A client that gives up leaves the rest to the audit, which asks once more.
@@ -73,7 +73,10 @@ class Teller(FastHttpUser):
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request; the judge's word is counted by Locust."""
+        """One request, counted by Locust under the name that the judge returns."""
+        if self.session.is_over:
+            # Locust can start users of a run that was already stopped.
+            raise StopUser
         sampled = random.random() < self.session.options.trace_ratio
         sent: dict[str, str] = {"traceparent": traceparent(sampled=sampled)}
         if self.session.options.api_key:
@@ -138,18 +141,13 @@ class Teller(FastHttpUser):
         """Send an answered request again: the same bytes have to come back."""
 
         def judge(answer: Answer) -> tuple[str, str | None]:
-            complaint = None
-            if answer.status != status or answer.content != content:
-                complaint = f"{status} became {answer.status}: " + difference(
-                    content, answer.content
-                )
-            elif not answer.is_replay:
-                complaint = "repeated, and not marked as a replay"
-            if complaint is not None:
-                self.session.violated(
-                    CHANGED_REPLAY, f"{request.path} with key {request.key}: {complaint}"
-                )
-            return "(replayed)", complaint
+            found = replay_violation(
+                Answered(request, status, content),
+                answer.status,
+                answer.content,
+                answer.headers.get(REPLAYED, ""),
+            )
+            return "(replayed)", self.complain(found.kind, found.text) if found else None
 
         self.ask(
             "POST",
@@ -165,6 +163,10 @@ class Teller(FastHttpUser):
         if failure is not None and answer.status in (400, 404, 405, 409, 412, 413, 415, 422):
             return self.complain(WRONG_ANSWER, f"{failure} for a good request")
         return failure
+
+    def wrong(self, request: Request, complaint: str | None) -> str | None:
+        """Record a complaint about the answer to a request, if there is one; it, for Locust."""
+        return complaint and self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
 
     def complain(self, kind: str, text: str) -> str:
         """Record a violation; the text, for Locust."""
@@ -197,14 +199,11 @@ class Teller(FastHttpUser):
                     version = answer.body["source_version"]
                     if version <= floor:
                         complaint = f"source_version {version}, and {floor} was told before"
-                if complaint is not None:
-                    return "", self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
-                self.history.transferred(answer.body)
-                return "", None
-            complaint = refusal_complaint(body["amount"], answer.body)
-            if complaint is not None:
-                return "(refused)", self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
-            return "(refused)", None
+                wrong = self.wrong(request, complaint)
+                if wrong is None:
+                    self.history.transferred(answer.body)
+                return "", wrong
+            return "(refused)", self.wrong(request, refusal_complaint(body["amount"], answer.body))
 
         return judge
 
@@ -216,9 +215,7 @@ class Teller(FastHttpUser):
         def judge(answer: Answer) -> tuple[str, str | None]:
             name, complaint = "(replayed)" if answer.is_replay else "", None
             if answer.status == 201:
-                complaint = transfer_complaint(body, answer.body)
-                if complaint is not None:
-                    complaint = self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
+                complaint = self.wrong(request, transfer_complaint(body, answer.body))
             elif not answer.is_replay:
                 name = "(refused)"
             return name, complaint
@@ -248,9 +245,9 @@ class Teller(FastHttpUser):
         if originals > 1:
             self.complain(DOUBLED_TRANSFER, f"{request.key} was executed {originals} times")
         for other in final[1:]:
-            if other.content != first.content:
-                text = difference(first.content, other.content)
-                self.complain(CHANGED_REPLAY, f"{request.key}, sent at once: {text}")
+            change = change_of((first.status, first.content), (other.status, other.content))
+            if change is not None:
+                self.complain(CHANGED_REPLAY, f"{request.key}, sent at once: {change}")
         self.history.settled(request, first.status, first.content)
         if first.status == 201 and transfer_complaint(body, first.body) is None:
             self.history.transferred(first.body)
@@ -267,18 +264,18 @@ def at_once(calls: Sequence[Callable[[], object]]) -> None:
 
 
 def _aside(answer: Answer) -> str:
-    if answer.status == 429 and answer.code in TURNED_AWAY:
+    if answer.status == 429 and answer.code in BACK_PRESSURE:
         return " (turned away)"
-    if answer.code == "request-in-progress":
+    if answer.code == IN_PROGRESS:
         return " (in progress)"
     return ""
 
 
 def failure_of(answer: Answer) -> str | None:
     """What is wrong with an answer that is none of the business's; back-pressure is no failure."""
-    if answer.status == 429 and answer.code in TURNED_AWAY:
+    if answer.status == 429 and answer.code in BACK_PRESSURE:
         return None if answer.headers.get("retry-after") else "429 without Retry-After"
-    if answer.code == "request-in-progress":
+    if answer.code == IN_PROGRESS:
         return None
     if answer.status == 0:
         return "no answer"

@@ -3,18 +3,13 @@
 import random
 from dataclasses import dataclass, field
 
+from loadtest.proof.answers import JsonObject
+from loadtest.proof.record import State
+
 # A ring as small as this makes groups in which each wallet pays and is paid.
 RING_WALLETS = 16
 # Of a scenario with a hot wallet, this share of the payments go to it.
 HOT_SHARE = 0.8
-
-
-@dataclass(frozen=True)
-class State:
-    """A wallet at one moment. Money in minor units."""
-
-    balance_minor: int
-    version: int
 
 
 @dataclass
@@ -61,6 +56,15 @@ class World:
         if random.random() < 0.5:
             return source, random.choice(self.merchants)
         return source, self._other_than(source)
+
+    def transfer_body(self, source: str, destination: str, amount_minor: int) -> JsonObject:
+        """What asks for a transfer."""
+        return {
+            "source_wallet_id": source,
+            "destination_wallet_id": destination,
+            "amount": amount_minor,
+            "currency": self.currency,
+        }
 
     def merchant(self) -> str:
         """A merchant; with a hot wallet that is it."""

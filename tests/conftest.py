@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.api import Api
 from tests.support.configurations import chosen
-from tests.support.memory_files import memory_directory
+from tests.support.memory import memory_directory
 from tests.support.queues import remove_queues
 from tests.support.servers import Servers, running_servers
 from tests.support.waiting import SLOWNESS, patient_s
@@ -22,9 +22,9 @@ from transferd.devstack import RabbitServer
 from transferd.service import Replica, open_replica
 from transferd.worker import Only, Worker, open_worker
 
-pytest_plugins = ["tests.support.configured", "tests.support.failures"]
+pytest_plugins = ["tests.support.configuration_option", "tests.support.failures"]
 
-# Whatever Hypothesis thinks of the speed of an example, it is that of the machine.
+# The speed of an example depends on the machine, so Hypothesis must not judge it.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("patient")
 
@@ -67,7 +67,7 @@ def servers(
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
-    """A broker for the whole run; tests tell themselves apart by the prefix of their queues."""
+    """A broker for the whole run; each test has a prefix for its queues."""
     server = RabbitServer(tmp_path_factory.mktemp("rabbitmq"))
     asyncio.run(server.start())
     try:
@@ -126,7 +126,7 @@ class Database:
         )
 
     async def add_the_key_of_nobody(self) -> None:
-        """A key whose secret nobody has: without any a replica that wants keys does not start."""
+        """Add a key with an unknown secret, without which a replica with keys does not start."""
         await self.fetch(
             "INSERT INTO transferd.api_keys (id, client_id, secret_sha256, scopes)"
             " VALUES ('nobodys', 1, $1, '{}') ON CONFLICT DO NOTHING",
@@ -144,7 +144,7 @@ async def database(servers: Servers) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def empty_database(servers: Servers) -> Iterator[str]:
-    """The address of a database that nobody has migrated."""
+    """The address of a database without migrations."""
     name, number = asyncio.run(servers.new_database(template="template1"))
     yield servers.settings(name, number).required("database_url")
     asyncio.run(servers.drop_database(name))
@@ -220,7 +220,7 @@ class Workers:
 
 @pytest.fixture
 async def workers(database: Database, rabbitmq: RabbitServer) -> AsyncIterator[Workers]:
-    """For tests of what leaves; the queues of the test are removed at its end."""
+    """For tests of notifications; the queues of the test are removed at its end."""
     async with AsyncExitStack() as exits:
         workers = Workers(database, rabbitmq.url, exits)
         exits.push_async_callback(workers.remove_queues)

@@ -1,4 +1,4 @@
-"""Every knob: `Settings`, from the environment, checked at start. Nothing else reads it."""
+"""`Settings`, from the environment, checked at start. No other code reads the environment."""
 
 from dataclasses import fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -18,7 +18,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from transferd.limits import ConfigurationError, Limits
 
-# These are in the OpenAPI document and the same for every client of every installation.
+# In the OpenAPI document, and the same in every installation.
 _OF_THE_CONTRACT = frozenset(
     {
         "batch_transfers_max",
@@ -34,12 +34,12 @@ __all__ = ["ConfigurationError", "Limits", "Settings", "load_settings"]
 
 
 def _address(*schemes: str) -> AfterValidator:
-    """Checks what the drivers would only answer with a stack trace."""
+    """Check an address here, because the drivers would raise a stack trace for a wrong one."""
 
     def check(value: str) -> str:
         if not value.startswith(schemes):
             raise ValueError(f"must start with {' or '.join(schemes)}")
-        # Reading the port parses it; the error says what is wrong with it.
+        # Reading the port parses it and raises ValueError for a wrong one.
         _ = urlsplit(value).port
         return value
 
@@ -65,7 +65,7 @@ def _networks(value: str) -> str:
 
 
 class Settings(BaseSettings):
-    """What an operator sets, by environment variables with the prefix `TRANSFERD_`."""
+    """The settings of an operator: environment variables with the prefix `TRANSFERD_`."""
 
     model_config = SettingsConfigDict(
         env_prefix="TRANSFERD_", extra="ignore", frozen=True, populate_by_name=True
@@ -86,7 +86,7 @@ class Settings(BaseSettings):
     data_dir: str = Field(".transferd", description="Where `dev` keeps the data of its servers.")
     auth: Literal["on", "off"] = Field(
         "on",
-        description="`off` lets everybody do everything; `dev` does so, on loopback only.",
+        description="`off` lets every caller do everything; `dev` does so, on loopback only.",
     )
     prepared_statements: bool = Field(
         True, description="Turn off behind PgBouncer in transaction mode."
@@ -170,12 +170,12 @@ class Settings(BaseSettings):
 
     @property
     def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        """Networks that are not public, and allowed all the same."""
+        """Networks that webhooks may lead to although they are not public."""
         parts = self.webhook_allow_networks.split(",")
         return tuple(ip_network(part.strip()) for part in parts if part.strip())
 
     def limits_of(self) -> Limits:
-        """The bounds, with the changes that the setting names. Raises ConfigurationError."""
+        """The limits with the changes of `TRANSFERD_LIMITS`. Raises ConfigurationError."""
         usual = Limits()
         known = {field.name: getattr(usual, field.name) for field in fields(Limits)}
         changes: dict[str, Any] = {}
@@ -188,7 +188,7 @@ class Settings(BaseSettings):
             if name in _OF_THE_CONTRACT:
                 raise ConfigurationError(f"TRANSFERD_LIMITS: {name} is part of the HTTP contract")
             try:
-                # A count stays a whole number.
+                # The type of the default: a count stays an integer.
                 changes[name] = type(known[name])(value)
             except ValueError:
                 raise ConfigurationError(

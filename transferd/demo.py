@@ -22,7 +22,7 @@ _USERS = (
 _CURRENCIES = ("USD", "EUR", "JPY")
 _INITIAL_MINOR = 1_000_000
 _TRANSFERS = 3_000
-# As many as a browser and a few programs would send; enough to show group commits at work.
+# Concurrent requests: enough to show group commits.
 _AT_ONCE = 32
 
 Progress = Callable[[str, int, int], None]
@@ -31,8 +31,8 @@ Progress = Callable[[str, int, int], None]
 async def fill(url: str, progress: Progress) -> None:
     """Make users, a wallet in each currency for each, and transfers between them.
 
-    `progress` is told the step, how many are done and how many there are. Raises
-    aiohttp.ClientError if the service refuses what it should not.
+    `progress` is called with the step, the number done and the total. Raises aiohttp.ClientError
+    for an unexpected refusal.
     """
     async with aiohttp.ClientSession(url) as session:
         users = await _users(session, progress)
@@ -96,7 +96,7 @@ async def _post(session: aiohttp.ClientSession, path: str, body: object) -> dict
     headers = {"Idempotency-Key": str(uuid4())}
     async with session.post(path, json=body, headers=headers) as response:
         answer: dict[str, str] = await response.json(content_type=None)
-        # Who has paid all of it away is refused, as anybody would be.
+        # A wallet that has paid away all its money is refused, as expected.
         if response.status >= 400 and answer.get("code") != "insufficient-funds":
             raise aiohttp.ClientError(f"{path} answered {response.status}: {answer.get('detail')}")
         return answer

@@ -18,16 +18,16 @@ from transferd.config import ConfigurationError, Limits, Settings
 from transferd.ledger.migrate import assert_migrated
 from transferd.ledger.past import Past
 from transferd.ledger.store.clients import has_usable_api_key
+from transferd.ledger.store.currencies import read_currencies
 from transferd.ledger.store.database import Database
-from transferd.ledger.store.wallets import read_currencies
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
-from transferd.observability.telling import TracingOptions, telling
+from transferd.observability.opening import open_facts
 from transferd.web.application import build
+from transferd.web.context import AppContext, Lifecycle
 from transferd.web.key_uses import KeyUses
 from transferd.web.listener import Listener
-from transferd.web.parts import Lifecycle, Parts
 from transferd.web.rendering import Rendering
 from transferd.web.streams import Streams
 
@@ -35,13 +35,13 @@ from transferd.web.streams import Streams
 class Replica:
     """A running replica; made by `open_replica`."""
 
-    def __init__(self, parts: Parts, url: str, tasks: dict[str, asyncio.Task[None]]) -> None:
-        self.parts = parts
+    def __init__(self, context: AppContext, url: str, tasks: dict[str, asyncio.Task[None]]) -> None:
+        self.context = context
         self.url = url
         self._tasks = tasks
 
     def __repr__(self) -> str:
-        return f"<Replica {self.url}, {self.parts.router!r}>"
+        return f"<Replica {self.url}, {self.context.router!r}>"
 
     async def first_exit(self) -> str:
         """Wait until a part ends that never should; one line that says which."""
@@ -73,31 +73,26 @@ async def open_replica(
     async with AsyncExitStack() as stack:
         stack.enter_context(closing(listener))
         facts = await stack.enter_async_context(
-            telling(
-                metrics,
-                log,
-                limits=limits,
-                clock=clock,
-                tells_each=settings.log_level == "DEBUG",
-                tracing=_tracing(settings),
+            open_facts(
+                metrics, log, service="transferd", settings=settings, limits=limits, clock=clock
             )
         )
-        parts, committer = await _assemble(stack, settings, limits, facts, metrics, clock)
+        context, committer = await _assemble(stack, settings, limits, facts, metrics, clock)
         tasks = {
             name: await stack.enter_async_context(_running(name, coroutine))
             for name, coroutine in (
                 ("committer", committer.run()),
                 ("waiting room", committer.attend()),
-                ("sweeper", parts.router.sweep()),
-                ("event streams", parts.streams.run()),
-                ("uses of API keys", parts.key_uses.run()),
+                ("sweeper", context.router.sweep()),
+                ("event streams", context.streams.run()),
+                ("uses of API keys", context.key_uses.run()),
             )
         }
         linger_s = limits.drain_linger_s if drain_linger_s is None else drain_linger_s
-        await stack.enter_async_context(_serving(parts, listener, linger_s))
+        await stack.enter_async_context(_serving(context, listener, linger_s))
         log.say("serving", url=listener.url, pid=os.getpid())
         try:
-            yield Replica(parts, listener.url, tasks)
+            yield Replica(context, listener.url, tasks)
         finally:
             # Said also when the caller is cancelled, which is how SIGTERM ends it.
             log.say("draining")
@@ -117,12 +112,6 @@ def listener_of(
     )
 
 
-def _tracing(settings: Settings) -> TracingOptions | None:
-    if settings.tracing == "off":
-        return None
-    return TracingOptions("transferd", settings.tracing_ratio, settings.tracing_endpoint)
-
-
 async def _assemble(  # noqa: PLR0917 the parts that everything below shares
     stack: AsyncExitStack,
     settings: Settings,
@@ -130,7 +119,7 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
     facts: Facts,
     metrics: Metrics,
     clock: Callable[[], float],
-) -> tuple[Parts, Committer]:
+) -> tuple[AppContext, Committer]:
     """Everything below HTTP, from the bottom up; `stack` closes it in reverse."""
     database = await stack.enter_async_context(Database(settings, limits, limits.read_connections))
     commits = await stack.enter_async_context(Database(settings, limits, limits.commit_connections))
@@ -156,7 +145,7 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
         clock=clock,
     )
     router = Router(committer, rendering, limits, clock)
-    parts = Parts(
+    context = AppContext(
         settings=settings,
         limits=limits,
         database=database,
@@ -177,8 +166,8 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
         metrics=metrics,
         clock=clock,
     )
-    _add_gauges(parts, commits)
-    return parts, committer
+    _add_gauges(context, commits)
+    return context, committer
 
 
 @asynccontextmanager
@@ -192,21 +181,21 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def _serving(parts: Parts, listener: Listener, linger_s: float) -> AsyncIterator[None]:
+async def _serving(context: AppContext, listener: Listener, linger_s: float) -> AsyncIterator[None]:
     """Listen; at the end close the listener first, answer what still comes, then what is queued."""
-    room = listener.room
-    parts.metrics.gauge(
-        "transferd_connections", "Connections of clients.", lambda: room.connections
+    count = listener.connection_count
+    context.metrics.gauge(
+        "transferd_connections", "Connections of clients.", lambda: count.connections
     )
-    async with listener.serving(build(parts)) as server:
+    async with listener.serving(build(context)) as server:
         try:
             yield
         finally:
-            parts.lifecycle.is_draining = True
+            context.lifecycle.is_draining = True
             server.close()
-            parts.streams.close()
+            context.streams.close()
             await asyncio.sleep(linger_s)
-            await parts.router.drain()
+            await context.router.drain()
 
 
 async def _assert_somebody_may_call(database: Database) -> None:
@@ -217,9 +206,9 @@ async def _assert_somebody_may_call(database: Database) -> None:
         )
 
 
-def _add_gauges(parts: Parts, commits: Database) -> None:
-    gauge = parts.metrics.gauge
-    router, lifecycle, limits = parts.router, parts.lifecycle, parts.limits
+def _add_gauges(context: AppContext, commits: Database) -> None:
+    gauge = context.metrics.gauge
+    router, lifecycle, limits = context.router, context.lifecycle, context.limits
     for name, text, read in (
         ("live_actors", "Wallets that have something waiting.", lambda: router.live_actors),
         ("backlog_envelopes", "Commands on their way.", lambda: router.backlog),
@@ -241,19 +230,19 @@ def _add_gauges(parts: Parts, commits: Database) -> None:
             "Beyond so many, inside and waiting, callers are turned away.",
             lambda: limits.backlog_max,
         ),
-        ("event_streams", "Event streams of wallets.", lambda: len(parts.streams)),
+        ("event_streams", "Event streams of wallets.", lambda: len(context.streams)),
         (
             "cache_breaker_open",
             "1 while Redis is left alone after a failed call.",
-            lambda: parts.link.is_broken,
+            lambda: context.link.is_broken,
         ),
         ("database_up", "1 if PostgreSQL answered just now.", lambda: lifecycle.database_answers),
         ("draining", "1 while the replica is stopping.", lambda: lifecycle.is_draining),
         ("ready", "1 if `/readyz` would say so.", lambda: lifecycle.is_ready),
     ):
         gauge(f"transferd_{name}", text, read)
-    for name, pool in (("reads", parts.database), ("commit", commits)):
-        parts.metrics.watch_pool(name, pool)
+    for name, pool in (("reads", context.database), ("commit", commits)):
+        context.metrics.watch_pool(name, pool)
 
 
 def _assert_fast_parser() -> None:

@@ -20,24 +20,25 @@ from transferd.config import ConfigurationError, Limits, Settings
 from transferd.ledger.migrate import assert_migrated
 from transferd.ledger.store import outbox
 from transferd.ledger.store.database import Database
+from transferd.ledger.store.deliveries import WaitingCount, count_waiting
 from transferd.ledger.store.errors import StoreError
-from transferd.notifications.attempts import Sinks
-from transferd.notifications.broker import Broker
+from transferd.notifications.broker import Broker, Connect
+from transferd.notifications.carryover import Carryover
+from transferd.notifications.consumer import Consumer
 from transferd.notifications.directory import Directory
-from transferd.notifications.local import LocalTransport
-from transferd.notifications.messages import Transport
+from transferd.notifications.local import LocalBroker
 from transferd.notifications.notifier import Notifier
 from transferd.notifications.prune import prune
-from transferd.notifications.rabbit import RabbitTransport
-from transferd.notifications.recorder import Recorder
+from transferd.notifications.rabbit import RabbitBroker
 from transferd.notifications.relay import Relay
 from transferd.notifications.sinks.log import LogSink
+from transferd.notifications.sinks.sinks import Sinks
 from transferd.notifications.sinks.webhook import WebhookSink
 from transferd.notifications.topology import Topology
-from transferd.observability.facts import Facts
+from transferd.observability.facts import Facts, Hook
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
-from transferd.observability.telling import TracingOptions, telling
+from transferd.observability.opening import open_facts
 from transferd.web.listener import Listener
 
 Only = Literal["relay", "notifier"]
@@ -102,7 +103,9 @@ async def open_worker(
         if tells_status:
             listener = stack.enter_context(closing(_listener(settings, limits)))
         if facts is None:
-            facts = await stack.enter_async_context(_telling(settings, limits, metrics, log))
+            facts = await stack.enter_async_context(
+                _facts_of_worker(settings, limits, metrics, log)
+            )
         database = await stack.enter_async_context(
             Database(settings, limits, _DATABASE_CONNECTIONS)
         )
@@ -114,21 +117,11 @@ async def open_worker(
             lambda: not worker.complaints(),
         )
         parts = _Parts(settings, limits, facts, metrics, database, worker, stack)
-        if settings.amqp_url is None:
-            local = LocalTransport(database, limits, facts, wakeup)
-            await parts.start("relay", local.run(), lambda: local.fault)
-            await parts.notify(local)
-        else:
-            topology = Topology(settings.amqp_prefix, settings.retry_delays_s, limits)
-            connect = partial(Broker, settings.amqp_url, topology, limits)
-            if only != "notifier":
-                await parts.relay(partial(connect, "transferd relay"), topology, wakeup)
-            if only != "relay":
-                rabbit = RabbitTransport(
-                    partial(connect, "transferd notifier"), topology, limits, facts
-                )
-                await parts.start("consumer", rabbit.run(), lambda: rabbit.fault)
-                await parts.notify(rabbit)
+        connect = _connect(settings, limits)
+        if only != "notifier":
+            await parts.relay(partial(connect, "transferd relay"), wakeup)
+        if only != "relay":
+            await parts.notify(partial(connect, "transferd notifier"))
         if listener is not None:
             worker.url = await stack.enter_async_context(_status(listener, worker, metrics))
         try:
@@ -136,6 +129,18 @@ async def open_worker(
         finally:
             log.say("worker stopping")
             await stack.aclose()
+
+
+def _connect(
+    settings: Settings, limits: Limits
+) -> Callable[[str], AbstractAsyncContextManager[Broker]]:
+    """What opens a named connection to the broker."""
+    if settings.amqp_url is None:
+        local = LocalBroker()
+        return lambda _: local.connect()
+    url = settings.amqp_url
+    topology = Topology(settings.amqp_prefix, settings.retry_delays_s, limits)
+    return lambda name: RabbitBroker(url, topology, limits, name)
 
 
 def _listener(settings: Settings, limits: Limits) -> Listener:
@@ -147,20 +152,15 @@ def _listener(settings: Settings, limits: Limits) -> Listener:
     )
 
 
-def _telling(
-    settings: Settings, limits: Limits, metrics: Metrics, log: Log
+def _facts_of_worker(
+    settings: Settings, limits: Limits, *hooks: Hook
 ) -> AbstractAsyncContextManager[Facts]:
-    tracing = None
-    if settings.tracing == "on":
-        ratio, endpoint = settings.tracing_ratio, settings.tracing_endpoint
-        tracing = TracingOptions("transferd-worker", ratio, endpoint)
-    return telling(
-        metrics,
-        log,
+    return open_facts(
+        *hooks,
+        service="transferd-worker",
+        settings=settings,
         limits=limits,
         clock=time.monotonic,
-        tells_each=settings.log_level == "DEBUG",
-        tracing=tracing,
     )
 
 
@@ -195,51 +195,51 @@ class _Parts:
         self._worker.tasks[name] = await self._stack.enter_async_context(_running(name, loop))
         self._worker.faults[name] = fault
 
-    async def relay(
-        self, connect: Callable[[], Broker], topology: Topology, wakeup: asyncio.Event
-    ) -> None:
-        """Publish the outbox, and measure it."""
+    async def relay(self, connect: Connect, wakeup: asyncio.Event) -> None:
+        """Publish the outbox, and measure what waits."""
         relay = Relay(
             database=self._database,
             connect=connect,
-            topology=topology,
+            directory=self._directory(),
             limits=self._limits,
             facts=self._facts,
             clock=time.monotonic,
             wakeup=wakeup,
         )
         await self.start("relay", relay.run(), lambda: relay.fault)
-        measured = _OutboxGauges(self._database, self._metrics)
+        measured = _BacklogGauges(self._database, self._metrics)
         self._metrics.gauge(
             "transferd_relay_leads", "1 if this relay publishes.", lambda: float(relay.leads)
         )
         await self.start("measuring", measured.run(self._limits.outbox_measure_s))
 
-    async def notify(self, transport: Transport) -> None:
-        """Deliver what the transport brings."""
+    async def notify(self, connect: Connect) -> None:
+        """Deliver what is due."""
         settings, limits = self._settings, self._limits
         webhooks = await self._stack.enter_async_context(
             WebhookSink(settings, limits, lambda: datetime.now(UTC))
         )
-        recorder = Recorder(
-            database=self._database,
-            transport=transport,
-            delays_s=settings.retry_delays_s,
-            limits=limits,
-            facts=self._facts,
-        )
+        carryover = Carryover(self._database, self._directory(), self._facts)
         notifier = Notifier(
             database=self._database,
-            transport=transport,
-            directory=Directory(self._database, with_log=settings.notify_log),
+            directory=self._directory(),
             sinks=Sinks(settings, LogSink(Log()), webhooks),
-            recorder=recorder,
+            delays_s=settings.retry_delays_s,
             limits=limits,
             facts=self._facts,
             clock=time.monotonic,
         )
-        await self.start("recorder", recorder.run(), lambda: recorder.fault)
-        await self.start("notifier", notifier.run(), lambda: notifier.fault)
+        consumer = Consumer(
+            notifier=notifier,
+            database=self._database,
+            connect=connect,
+            carryover=carryover,
+            limits=limits,
+            facts=self._facts,
+        )
+        await self.start("writing", notifier.write(), lambda: notifier.fault)
+        await self.start("notifier", notifier.read(), lambda: notifier.fault)
+        await self.start("consumer", consumer.run(), lambda: consumer.fault)
         await self.start(
             "pruning", prune(self._database, limits, self._facts, settings.delivery_log_days)
         )
@@ -250,13 +250,17 @@ class _Parts:
             lambda: notifier.in_flight,
         )
 
+    def _directory(self) -> Directory:
+        return Directory(with_log=self._settings.notify_log)
 
-class _OutboxGauges:
-    """How much waits in the outbox, and since when."""
+
+class _BacklogGauges:
+    """How much waits in the outbox and for delivery, and since when."""
 
     def __init__(self, database: Database, metrics: Metrics) -> None:
         self._database = database
         self._size = outbox.OutboxSize(0, 0.0)
+        self._waiting = WaitingCount(0, 0.0)
         metrics.gauge(
             "transferd_outbox_waiting_events",
             "Events in the outbox, not published yet.",
@@ -267,6 +271,16 @@ class _OutboxGauges:
             "Age of the oldest event in the outbox.",
             lambda: self._size.oldest_s,
         )
+        metrics.gauge(
+            "transferd_deliveries_waiting",
+            "Deliveries that wait for an attempt, retries among them.",
+            lambda: self._waiting.deliveries,
+        )
+        metrics.gauge(
+            "transferd_deliveries_oldest_seconds",
+            "Age of the oldest delivery that is due.",
+            lambda: self._waiting.oldest_s,
+        )
 
     async def run(self, every_s: float) -> None:
         """Measure until cancelled."""
@@ -274,6 +288,7 @@ class _OutboxGauges:
             # The relay tells if PostgreSQL is away.
             with suppress(StoreError):
                 self._size = await outbox.size(self._database)
+                self._waiting = await count_waiting(self._database)
             await asyncio.sleep(every_s)
 
 

@@ -282,7 +282,7 @@ async def resources(scene: Scene, options: Options) -> dict[str, float]:
     side = await scene.add(Side("fresh", SERVICE), wallets=WALLETS)
     await scene.stop(side)
     start_s = await scene.start(side)
-    idle_mib = side.resident_mib()
+    idle_mib = side.running.resident_mib
     await _posts(side, uniform_pairs(scene), options)
     connection = await asyncpg.connect(side.database_url)
     [row] = await connection.fetch(
@@ -290,7 +290,7 @@ async def resources(scene: Scene, options: Options) -> dict[str, float]:
         " + pg_total_relation_size('ledger_00.transfers') AS bytes FROM ledger_00.transfers"
     )
     await connection.close()
-    used_mib = side.resident_mib()
+    used_mib = side.running.resident_mib
     await scene.stop(side)
     return {
         "start s": start_s,

@@ -11,7 +11,8 @@ import re
 import statistics
 import sys
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import asyncpg
 import click
 import orjson
 import uvloop
+from aio_pika.abc import AbstractQueue
 
 from loadtest.bench.load import at_rate
 from loadtest.bench.measures import WALLETS, uniform_pairs
@@ -29,7 +31,8 @@ from transferd.config import Limits, Settings, load_settings
 from transferd.devstack import RabbitServer
 from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Database
-from transferd.notifications.broker import Broker
+from transferd.notifications.directory import Directory
+from transferd.notifications.rabbit import RabbitBroker
 from transferd.notifications.relay import Relay
 from transferd.notifications.topology import Topology
 from transferd.observability.facts import Facts
@@ -103,15 +106,24 @@ async def _fill_outbox(settings: Settings, count: int) -> None:
     await connection.close()
 
 
+async def _delete_deliveries(settings: Settings) -> None:
+    """What the relay has written, so that the next measurement begins with none."""
+    connection = await asyncpg.connect(settings.required("database_url"))
+    await connection.execute("DELETE FROM transferd.deliveries")
+    await connection.close()
+
+
 async def _compare_relay(settings: Settings, rounds: int, events: int) -> None:
     topology = Topology(settings.amqp_prefix, settings.retry_delays_s, Limits())
     relay_rates, bare_rates = [], []
-    for _ in range(rounds):
-        await _fill_outbox(settings, events)
-        relay_rates.append(events / await _relay_all(settings, topology))
-        await _purge(settings, topology)
-        bare_rates.append(events / await _publish_bare(settings, topology, events))
-        await _purge(settings, topology)
+    async with _subscriber(settings, topology) as queue:
+        for _ in range(rounds):
+            await _fill_outbox(settings, events)
+            relay_rates.append(events / await _relay_all(settings, topology))
+            await queue.purge()
+            bare_rates.append(events / await _publish_bare(settings, topology, events))
+            await queue.purge()
+    await _delete_deliveries(settings)
     relay, bare = statistics.median(relay_rates), statistics.median(bare_rates)
     click.echo(
         f"relay {relay:.0f}/s, bare aio-pika loop {bare:.0f}/s, ratio {relay / bare:.2f}"
@@ -125,8 +137,8 @@ async def _relay_all(settings: Settings, topology: Topology) -> float:
     async with Database(settings, limits, connections=1) as database:
         relay = Relay(
             database=database,
-            connect=partial(Broker, settings.required("amqp_url"), topology, limits, "bench"),
-            topology=topology,
+            connect=partial(RabbitBroker, settings.required("amqp_url"), topology, limits, "bench"),
+            directory=Directory(with_log=True),
             limits=limits,
             facts=Facts(),
             clock=time.monotonic,
@@ -158,12 +170,20 @@ async def _publish_bare(settings: Settings, topology: Topology, count: int) -> f
         return time.monotonic() - started
 
 
-async def _purge(settings: Settings, topology: Topology) -> None:
-    connection = await aio_pika.connect(settings.required("amqp_url"))
-    async with connection:
+@asynccontextmanager
+async def _subscriber(settings: Settings, topology: Topology) -> AsyncIterator[AbstractQueue]:
+    """A quorum queue of another program, which gets every event."""
+    async with await aio_pika.connect(settings.required("amqp_url")) as connection:
         channel = await connection.channel()
-        queue = await channel.get_queue(topology.work)
-        await queue.purge()
+        exchange = await channel.declare_exchange(
+            topology.exchange, aio_pika.ExchangeType.TOPIC, durable=True
+        )
+        queue = await channel.declare_queue(
+            "bench.subscriber", durable=True, arguments={"x-queue-type": "quorum"}
+        )
+        await queue.bind(exchange, "#")
+        yield queue
+        await queue.delete(if_unused=False, if_empty=False)
 
 
 async def _drain_backlog(settings: Settings, count: int) -> None:

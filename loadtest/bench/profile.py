@@ -6,7 +6,6 @@ time that the service took per committed transfer, is what the stage costs.
 """
 
 import asyncio
-import os
 import shutil
 from collections import Counter
 from pathlib import Path
@@ -105,10 +104,10 @@ async def _profile(seconds: float, connections: int) -> None:
 
 async def _cost(place: Scene, side: Side, seconds: float, connections: int) -> tuple[float, float]:
     """Transfers per second, and microseconds of CPU for each, while nobody looks."""
-    before, cpu_s = await side.committed(), _cpu_s(side)
+    before, cpu_s = await side.committed(), side.running.cpu_s
     rate = await _load(place, side, seconds, connections)
     transfers = await side.committed() - before
-    return rate, (_cpu_s(side) - cpu_s) / max(1, transfers) * 1e6
+    return rate, (side.running.cpu_s - cpu_s) / max(1, transfers) * 1e6
 
 
 async def _load(place: Scene, side: Side, seconds: float, connections: int) -> float:
@@ -120,25 +119,17 @@ async def _load(place: Scene, side: Side, seconds: float, connections: int) -> f
 async def _looked_at(
     place: Scene, side: Side, seconds: float, connections: int
 ) -> dict[str, float]:
-    assert side.process is not None
     samples = place.directory / "samples"
     # It stops the service for every look into C code, so the load has to last longer.
     loading = asyncio.create_task(_load(place, side, seconds + 2 * _MARGIN_S, connections))
     await asyncio.sleep(_MARGIN_S)
     await load.output_of(
-        *("py-spy", "record", "--native", "--pid", str(side.process.pid)),
+        *("py-spy", "record", "--native", "--pid", str(side.running.pid)),
         *("--rate", str(_LOOKS_PER_S), "--duration", str(max(1, round(seconds)))),
         *("--format", "raw", "--output", str(samples)),
     )
     await loading
     return shares(samples)
-
-
-def _cpu_s(side: Side) -> float:
-    """Of the process, user and system."""
-    assert side.process is not None
-    fields = Path(f"/proc/{side.process.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 if __name__ == "__main__":

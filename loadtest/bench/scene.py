@@ -1,23 +1,21 @@
 """What is measured, and what it is measured against: private servers and the sides on them."""
 
-import asyncio
 import os
 import random
 import shutil
 import sys
 import tempfile
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import aiohttp
 import asyncpg
 import click
 
+from loadtest.program import Program, until_ready
 from transferd.config import Limits, load_settings
-from transferd.devstack import PostgresServer, RedisServer
+from transferd.devstack import PostgresServer, RedisServer, StackError
 from transferd.devstack.ports import free_port
 from transferd.ledger.migrate import migrate
 
@@ -41,7 +39,7 @@ class Side:
     database_url: str = ""
     redis_url: str = ""
     port: int = 0
-    process: asyncio.subprocess.Process | None = None
+    program: Program | None = None
     # Wallets that it has, numbered from 1.
     wallets: int = 0
 
@@ -59,11 +57,11 @@ class Side:
             await connection.close()
         return count
 
-    def resident_mib(self) -> float:
-        """Memory of the process."""
-        assert self.process is not None
-        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
-        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+    @property
+    def running(self) -> Program:
+        """Its process."""
+        assert self.program is not None
+        return self.program
 
 
 @dataclass
@@ -108,34 +106,32 @@ class Scene:
     async def start(self, side: Side) -> float:
         """Start its process; seconds until the first answer."""
         side.port = free_port()
-        environment = os.environ | {
-            "TRANSFERD_DATABASE_URL": side.database_url,
-            "TRANSFERD_REDIS_URL": side.redis_url,
-            "TRANSFERD_PORT": str(side.port),
-            "TRANSFERD_AUTH": "off",
-            "TRANSFERD_LOG_LEVEL": "INFO",
-        }
-        started = time.monotonic()
-        with (self.directory / f"{side.name.replace(' ', '-')}.log").open("ab") as log:
-            side.process = await asyncio.create_subprocess_exec(
-                sys.executable, *side.command, env=environment, stdout=log, stderr=log
-            )
-        self.exits.push_async_callback(self.stop, side)
-        async with aiohttp.ClientSession() as session:
-            while time.monotonic() < started + _START_S:
-                try:
-                    async with session.get(f"{side.url}/healthz") as response:
-                        await response.read()
-                        return time.monotonic() - started
-                except aiohttp.ClientError:
-                    await asyncio.sleep(0.005)
-        raise click.ClickException(f"{side.name} did not start: see {log.name}")
+        side.program = Program(
+            side.name,
+            lambda: (sys.executable, *side.command),
+            port=side.port,
+            log=self.directory / f"{side.name.replace(' ', '-')}.log",
+            environment=os.environ
+            | {
+                "TRANSFERD_DATABASE_URL": side.database_url,
+                "TRANSFERD_REDIS_URL": side.redis_url,
+                "TRANSFERD_PORT": str(side.port),
+                "TRANSFERD_AUTH": "off",
+                "TRANSFERD_LOG_LEVEL": "INFO",
+            },
+            report=click.echo,
+        )
+        await self.exits.enter_async_context(side.program)
+        side.program.start()
+        try:
+            return await until_ready({repr(side.program): side.url}, _START_S, path="/healthz")
+        except StackError as error:
+            raise click.ClickException(str(error)) from None
 
     async def stop(self, side: Side) -> None:
         """End its process, if it runs."""
-        if side.process is not None and side.process.returncode is None:
-            side.process.terminate()
-            await side.process.wait()
+        if side.program is not None:
+            await side.program.stop()
 
     def pairs(self, name: str, sources: Sequence[int], destinations: Sequence[int]) -> Path:
         """A file of transfers to make, in this order: source and destination by number."""

@@ -43,8 +43,6 @@ class Point:
     outbox_oldest_s: float | None = None
     cpu_share: float | None = None
     rss_mib: float | None = None
-    # Turned away by the code of the problem: mailbox-full, draining, database-unavailable, ...
-    turned_away_by_code_per_s: Mapping[str, float] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, object]:
         """All figures by name."""
@@ -66,7 +64,6 @@ def decided(change: Change, at_s: float) -> Point:
         refused_per_s=results.get("refused", 0.0) / seconds,
         replayed_per_s=results.get("replayed", 0.0) / seconds,
         turned_away_per_s=sum(codes.values()) / seconds,
-        turned_away_by_code_per_s={code: count / seconds for code, count in codes.items()},
         requests_per_s=change.one("http_server_request_duration_seconds_count") / seconds,
         group_size_mean=change.mean("transferd_group_envelopes"),
         commit_mean_ms=_ms(change.mean(commit)),

@@ -7,8 +7,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.api import Api
-from tests.support.contract import footprint
-from tests.support.target import Target
+from tests.support.contract import Target, footprint
 
 
 @pytest.fixture
@@ -19,6 +18,6 @@ async def target(api: Api, database: Database) -> AsyncIterator[Target]:
     target = Target(api, database, user, ada, bob, paid, await footprint(database))
     yield target
     assert await footprint(database) == target.before
-    # The key was left free and the service is well.
+    # The key is free, and the service works.
     made = await target.transfer(orjson.dumps(target.body()))
     assert (made.status, "Idempotent-Replayed" in made.headers) == (201, False)

@@ -1,4 +1,4 @@
-"""API keys: who may call, what each scope is good for, and whose an Idempotency-Key is."""
+"""API keys: authentication, scopes, and one space of Idempotency-Keys per client."""
 
 import time
 from datetime import UTC, datetime, timedelta
@@ -31,7 +31,7 @@ def assert_unauthenticated(reply: Reply) -> None:
     assert reply.headers["WWW-Authenticate"] == "Bearer"
 
 
-async def test_whoever_has_no_valid_key_is_turned_away(locked: Api, database: Database) -> None:
+async def test_a_call_without_a_valid_key_is_refused(locked: Api, database: Database) -> None:
     now = datetime.now(UTC)
     good = await api_key(database, "good", "admin")
     late = await api_key(database, "late", "admin", expires_at=now - timedelta(seconds=1))
@@ -71,7 +71,7 @@ async def test_whoever_has_no_valid_key_is_turned_away(locked: Api, database: Da
     ]
     for reply in replies:
         assert_unauthenticated(reply)
-    # No answer tells whether there is such a key.
+    # No answer shows whether such a key exists.
     texts = {str(reply.json | {"request_id": ""}) for reply in replies}
     assert len(texts) == 1
     assert await footprint(database) == before
@@ -84,7 +84,7 @@ async def test_a_key_is_good_until_it_expires(locked: Api, database: Database) -
         assert (await locked.get("/users", {"Authorization": f"{scheme} {token}"})).status == 200
 
 
-async def test_a_key_that_is_revoked_while_in_use_is_good_no_more(
+async def test_a_key_revoked_while_in_use_is_refused(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(api_key_cache_s=0.0), auth="on")
@@ -94,7 +94,7 @@ async def test_a_key_that_is_revoked_while_in_use_is_good_no_more(
     assert_unauthenticated(await user.get("/users"))
 
 
-async def test_a_revoked_key_is_turned_away_within_the_time_of_the_cache(
+async def test_a_revoked_key_is_refused_within_the_time_of_the_cache(
     replicas: Replicas, database: Database
 ) -> None:
     limits = Limits(api_key_cache_s=0.5)
@@ -108,7 +108,7 @@ async def test_a_revoked_key_is_turned_away_within_the_time_of_the_cache(
     async def is_turned_away() -> bool:
         asked_at = time.monotonic()
         reply = await user.get("/users")
-        # Whoever asks later than that is turned away, without exception.
+        # Every later call is refused.
         assert reply.status == 401 or asked_at < revoked_at + limits.api_key_cache_s
         return reply.status == 401
 
@@ -120,7 +120,7 @@ async def test_a_key_in_the_cache_expires_on_time(replicas: Replicas, database: 
     expires_at = datetime.now(UTC) + timedelta(seconds=2 * SLOWNESS)
     user = ApiWithKey(api, await api_key(database, "user", "wallets:read", expires_at=expires_at))
     assert (await user.get("/users")).status == 200
-    # From here on only the cache knows that the key ends.
+    # From here on only the cache has the expiry of the key.
     await database.fetch("UPDATE transferd.api_keys SET expires_at = NULL")
 
     async def has_expired() -> bool:
@@ -137,7 +137,9 @@ async def test_a_key_in_the_cache_expires_on_time(replicas: Replicas, database: 
 
 
 @pytest.mark.parametrize("usable", ["none", "revoked", "expired"])
-async def test_where_nobody_could_call_no_replica_starts(database: Database, usable: str) -> None:
+async def test_a_replica_without_a_usable_key_does_not_start(
+    database: Database, usable: str
+) -> None:
     now = datetime.now(UTC)
     if usable == "revoked":
         await api_key(database, "late", "admin", revoked_at=now)
@@ -154,7 +156,7 @@ async def test_where_nobody_could_call_no_replica_starts(database: Database, usa
 
 
 async def holders_of_scopes(api: Api, database: Database) -> dict[str, ApiWithKey]:
-    """Somebody with each scope, and under "" somebody with none."""
+    """A client for each scope, and under "" one without any."""
     holders = {
         scope: ApiWithKey(api, await api_key(database, f"holder{n}", scope))
         for n, scope in enumerate(_SCOPES)
@@ -165,7 +167,7 @@ async def holders_of_scopes(api: Api, database: Database) -> dict[str, ApiWithKe
 async def assert_takes_its_scope(
     holders: dict[str, ApiWithKey], method: str, path: str, body: object, scope: str
 ) -> None:
-    """Everybody tries it, each with a key of their own."""
+    """Every client sends the request, each with its own key."""
     for held, holder in holders.items():
         reply = await holder.call(method, path, body, key=f"{path} {held}")
         if held in {scope, "admin"}:
@@ -175,7 +177,7 @@ async def assert_takes_its_scope(
             assert scope in reply.json["detail"]
 
 
-async def test_each_scope_is_good_for_its_own_operations(locked: Api, database: Database) -> None:
+async def test_each_scope_allows_its_own_operations_only(locked: Api, database: Database) -> None:
     holders = await holders_of_scopes(locked, database)
     boss = holders["admin"]
     ada, bob = await boss.wallet(100), await boss.wallet()
@@ -233,7 +235,9 @@ async def test_webhooks_have_a_scope_of_their_own(locked: Api, database: Databas
             assert deleted.code == ("webhook-not-found" if held == "admin" else "forbidden")
 
 
-async def test_a_wallet_is_followed_by_whoever_may_read_it(locked: Api, database: Database) -> None:
+async def test_following_a_wallet_needs_the_scope_to_read_it(
+    locked: Api, database: Database
+) -> None:
     holders = await holders_of_scopes(locked, database)
     ada = await holders["admin"].wallet()
     for held, holder in holders.items():
@@ -289,12 +293,12 @@ async def test_keys_belong_to_the_client(locked: Api, database: Database) -> Non
     ada, bob = await alice.wallet(100), await alice.wallet()
     hers = await alice.transfer(ada, bob, 5, key="rent")
     assert (await carol.get("/idempotency-keys/rent")).code == "not-found"
-    # Another client's is another key, for the same request as for another one.
+    # The same text is another key for another client.
     other = await carol.transfer(ada, bob, 5, key="rent")
     assert other.status == 201
     assert other.json["id"] != hers.json["id"]
     assert "Idempotent-Replayed" not in other.headers
-    # A second API key of the same client is not.
+    # A second API key of the same client shares its Idempotency-Keys.
     again = await second.transfer(ada, bob, 5, key="rent")
     assert (again.body, again.headers["Idempotent-Replayed"]) == (hers.body, "true")
     assert (await second.transfer(ada, bob, 6, key="rent")).code == "idempotency-key-reused"
@@ -304,7 +308,9 @@ async def test_keys_belong_to_the_client(locked: Api, database: Database) -> Non
     assert await alice.balance(bob) == 10
 
 
-async def test_who_is_turned_away_keeps_the_key_free(locked: Api, database: Database) -> None:
+async def test_a_refused_client_leaves_the_idempotency_key_free(
+    locked: Api, database: Database
+) -> None:
     boss = ApiWithKey(locked, await api_key(database, "boss", "admin"))
     ada, bob = await boss.wallet(100), await boss.wallet()
     funding = await boss.funding_wallet()
@@ -317,7 +323,7 @@ async def test_who_is_turned_away_keeps_the_key_free(locked: Api, database: Data
     assert (made.status, "Idempotent-Replayed" in made.headers) == (201, False)
 
 
-async def test_what_is_for_everybody_needs_no_key(locked: Api) -> None:
+async def test_public_paths_need_no_key(locked: Api) -> None:
     for path in (
         "/healthz",
         "/readyz",
@@ -331,12 +337,10 @@ async def test_what_is_for_everybody_needs_no_key(locked: Api) -> None:
     assert (await locked.call("DELETE", "/users")).code == "method-not-allowed"
 
 
-async def test_with_authentication_off_everybody_may_do_everything(
-    api: Api, database: Database
-) -> None:
+async def test_with_authentication_off_every_call_is_allowed(api: Api, database: Database) -> None:
     ada = await api.wallet(100, overdraft_limit=5)
     assert (await api.transfer(await api.funding_wallet(), ada, 5)).status == 201
-    # A key still has to be right, and says whose the request is.
+    # A key that is sent still has to be valid, and names the client.
     assert_unauthenticated(await api.get("/users", {"Authorization": "Bearer nonsense"}))
     reader = ApiWithKey(api, await api_key(database, "reader", "wallets:read"))
     assert (await reader.get("/users")).status == 200

@@ -7,8 +7,7 @@ import orjson
 import pytest
 
 from tests.support.api import Api
-from tests.support.contract import NOBODY, exactly, transfer_body
-from tests.support.target import Target, assert_invalid
+from tests.support.contract import NOBODY, Target, assert_invalid, exactly, transfer_body
 
 _QUERIES = [
     ("/users?page=2", "/page"),
@@ -60,7 +59,7 @@ _QUERIES = [
 ]
 
 
-async def test_queries_are_checked_too(target: Target) -> None:
+async def test_an_invalid_query_is_refused(target: Target) -> None:
     known = {"user": target.user, "ada": target.ada, "paid": target.paid}
     for query, pointer in _QUERIES:
         assert_invalid(await exactly(target.api, "GET", query.format(**known)), pointer)
@@ -105,19 +104,17 @@ async def test_a_body_is_plain_json_in_utf_8(target: Target) -> None:
         assert response.status == 415
 
 
-@pytest.mark.parametrize(
-    "media_type",
-    [
+async def test_the_charset_utf_8_may_be_named(api: Api, subtests: pytest.Subtests) -> None:
+    for media_type in (
         "application/json;charset=UTF-8",
         'application/json; charset="utf-8"',
         "Application/JSON",
         "application/json; charset=utf8",
-    ],
-)
-async def test_utf_8_may_be_said_aloud(api: Api, media_type: str) -> None:
-    headers = {"Content-Type": media_type, "Content-Encoding": "identity"}
-    made = await api.call("POST", "/users", raw='{"name": "ü"}'.encode(), headers=headers)
-    assert (made.status, made.json["name"]) == (201, "ü")
+    ):
+        with subtests.test(media_type=media_type):
+            headers = {"Content-Type": media_type, "Content-Encoding": "identity"}
+            made = await api.call("POST", "/users", raw='{"name": "ü"}'.encode(), headers=headers)
+            assert (made.status, made.json["name"]) == (201, "ü")
 
 
 async def test_a_body_has_at_most_32_kib(target: Target) -> None:
@@ -177,7 +174,7 @@ _ALLOWED = {
 }
 
 
-async def test_a_wrong_method_names_the_right_ones(target: Target) -> None:
+async def test_a_wrong_method_is_refused_with_the_allowed_ones(target: Target) -> None:
     known = {"user": target.user, "ada": target.ada, "paid": target.paid}
     for path, allowed in _ALLOWED.items():
         for method in {"GET", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "TRACE"} - set(
@@ -188,9 +185,8 @@ async def test_a_wrong_method_names_the_right_ones(target: Target) -> None:
             assert refused.headers["Allow"] == allowed
 
 
-@pytest.mark.parametrize(
-    "path",
-    [
+async def test_an_unknown_path_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
+    for path in (
         "/nothing",
         "/Users",
         "/users/",
@@ -212,52 +208,53 @@ async def test_a_wrong_method_names_the_right_ones(target: Target) -> None:
         "/problems/",
         "/%00",
         "/%ff",
-    ],
-)
-async def test_there_is_nothing_at_an_unknown_address(api: Api, path: str) -> None:
-    for method in ("GET", "DELETE"):
-        reply = await exactly(api, method, path)
-        codes = {(404, "not-found")}
-        if path.startswith(("/docs/", "/problems/")) and method == "DELETE":
-            codes.add((405, "method-not-allowed"))
-        assert (reply.status, reply.code) in codes
+    ):
+        with subtests.test(path=path):
+            for method in ("GET", "DELETE"):
+                reply = await exactly(api, method, path)
+                codes = {(404, "not-found")}
+                if path.startswith(("/docs/", "/problems/")) and method == "DELETE":
+                    codes.add((405, "method-not-allowed"))
+                assert (reply.status, reply.code) in codes
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
+async def test_bytes_that_are_not_http_are_answered_with_a_problem(
+    api: Api, subtests: pytest.Subtests
+) -> None:
+    for sent in (
         b"rubbish\r\n\r\n",
         b"FOO /users HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /users?cursor=" + b"x" * 9_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET /users HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 9_000 + b"\r\n\r\n",
         b"POST /users HTTP/1.1\r\nHost: x\r\nContent-Length: many\r\n\r\n",
-    ],
-    ids=["no HTTP", "unknown method", "long address", "long header", "no length"],
-)
-async def test_what_is_not_http_is_a_problem_too(sent: bytes, api: Api) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(api.url.rsplit(":", 1)[1]))
-    writer.write(sent)
-    head, _, body = (await reader.read()).partition(b"\r\n\r\n")
-    writer.close()
-    assert head.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400")), head
-    assert b"Content-Type: application/problem+json" in head
-    problem = orjson.loads(body)
-    assert (problem["code"], problem["status"]) == ("malformed-request", 400)
-    # Nothing of what was sent is repeated.
-    assert b"xxx" not in body
-    assert b"rubbish" not in body
+    ):
+        with subtests.test(sent=sent):
+            reader, writer = await asyncio.open_connection(
+                "127.0.0.1", int(api.url.rsplit(":", 1)[1])
+            )
+            writer.write(sent)
+            head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+            writer.close()
+            assert head.startswith((b"HTTP/1.1 400", b"HTTP/1.0 400")), head
+            assert b"Content-Type: application/problem+json" in head
+            problem = orjson.loads(body)
+            assert (problem["code"], problem["status"]) == ("malformed-request", 400)
+            # The answer repeats nothing of the request.
+            assert b"xxx" not in body
+            assert b"rubbish" not in body
 
 
-async def test_a_point_in_time_has_no_version_to_wait_for(api: Api) -> None:
+async def test_at_and_min_version_exclude_each_other(api: Api) -> None:
     ada = await api.wallet()
     reply = await api.get(f"/wallets/{ada}?at=2026-01-01T00:00:00Z&min_version=1")
     assert reply.code == "invalid-request"
 
 
-@pytest.mark.parametrize("value", ["yes", "1", "on", "True", ""])
-async def test_a_dry_run_is_true_or_false(value: str, api: Api) -> None:
-    ada, bob = await api.wallet(100), await api.wallet()
-    body = transfer_body(ada, bob)
-    reply = await api.post(f"/transfers?dry_run={value}", body, key="dry")
-    assert reply.code == "invalid-request"
-    assert await api.balance(ada) == 100
+async def test_a_dry_run_is_true_or_false(api: Api, subtests: pytest.Subtests) -> None:
+    for value in ("yes", "1", "on", "True", ""):
+        with subtests.test(value=value):
+            ada, bob = await api.wallet(100), await api.wallet()
+            body = transfer_body(ada, bob)
+            reply = await api.post(f"/transfers?dry_run={value}", body, key="dry")
+            assert reply.code == "invalid-request"
+            assert await api.balance(ada) == 100

@@ -1,6 +1,7 @@
 """Batches, as clients see them: all or none, or each on its own; and once, under one key."""
 
 import asyncio
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,8 +23,10 @@ from tests.support.pressure import held_rows, until_sessions_wait
 from tests.support.truth import faults_in, row_count
 from transferd.config import Limits
 from transferd.ledger.store.database import Database as Store
-from transferd.ledger.store.outbox import read_outbox
-from transferd.notifications.unpacking import unpack
+from transferd.notifications.directory import Directory
+from transferd.notifications.local import LocalBroker
+from transferd.notifications.relay import Relay
+from transferd.observability.facts import Facts
 
 
 async def post(
@@ -38,7 +41,7 @@ async def both_balances(api: Api, *wallets: str) -> list[int]:
     return [await api.balance(wallet) for wallet in wallets]
 
 
-# What comes back
+# Results
 
 
 @pytest.mark.parametrize("mode", ["atomic", "independent"])
@@ -49,7 +52,7 @@ async def test_the_results_are_the_transfers_in_order(api: Api, mode: str) -> No
         mode,
         [
             transfer_body(ada, bob, 600, reference="first", metadata={"n": 1}),
-            # It pays with what has just come in.
+            # It spends the money that the first transfer brought.
             transfer_body(bob, cy, 500, reference="second"),
             transfer_body(ada, cy, 400),
         ],
@@ -78,7 +81,7 @@ async def test_an_atomic_batch_is_refused_as_a_whole(api: Api, database: Databas
     assert refusal["code"] == "insufficient-funds"
     assert (refusal["available"], refusal["shortfall"]) == (100, 100)
     assert "transfer 2" in reply.json["detail"]
-    # Only the outcome of its key stays.
+    # It leaves only the outcome of its key.
     assert await footprint(database) == before | {"outcomes": before["outcomes"] + 1}
     assert await both_balances(api, ada, bob) == [1_000, 0]
     again = await post(api, "atomic", transfers)
@@ -116,7 +119,7 @@ async def test_in_an_independent_batch_each_is_decided_on_its_own(api: Api) -> N
     assert await both_balances(api, ada, bob) == [0, 1_000]
 
 
-async def test_a_batch_where_nothing_can_be_posted_is_answered_all_the_same(
+async def test_an_independent_batch_of_refused_transfers_is_answered_with_200(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(), await api.wallet()
@@ -126,7 +129,7 @@ async def test_a_batch_where_nothing_can_be_posted_is_answered_all_the_same(
     assert await row_count(database, "ledger_00.transfers") == 0
 
 
-# Its key
+# Idempotency-Key
 
 
 @pytest.mark.parametrize("keeps", [True, False], ids=["from Redis", "from PostgreSQL"])
@@ -149,7 +152,7 @@ async def test_the_whole_answer_is_replayed_to_the_byte(
     assert await footprint(database) == before
 
 
-async def test_the_same_batch_at_once_is_posted_once(
+async def test_concurrent_requests_of_one_batch_post_it_once(
     replicas: Replicas, database: Database
 ) -> None:
     apis = [await replicas.start(), await replicas.start()]
@@ -185,12 +188,13 @@ async def test_a_batch_needs_a_key(api: Api) -> None:
     assert (reply.status, reply.code) == (400, "idempotency-key-missing")
 
 
-# What is no batch
+# Invalid batches
 
 
-@pytest.mark.parametrize(
-    ("body", "pointer"),
-    [
+async def test_each_error_of_a_batch_has_its_pointer(
+    api: Api, database: Database, subtests: pytest.Subtests
+) -> None:
+    for body, pointer in (
         ({"transfers": [{}]}, "/mode"),
         ({"mode": "all", "transfers": [{}]}, "/mode"),
         ({"mode": "atomic"}, "/transfers"),
@@ -198,19 +202,16 @@ async def test_a_batch_needs_a_key(api: Api) -> None:
         ({"mode": "atomic", "transfers": {}}, "/transfers"),
         ({"mode": "atomic", "transfers": [transfer_body(NOBODY, NOBODY, 1), 7]}, "/transfers/1"),
         ({"mode": "atomic", "transfers": [], "dry_run": True}, "/dry_run"),
-    ],
-)
-async def test_each_fault_is_pointed_at(
-    api: Api, database: Database, body: dict[str, Any], pointer: str
-) -> None:
-    before = await footprint(database)
-    reply = await api.post("/transfers/batch", body, key="payday")
-    assert (reply.status, reply.code) == (422, "invalid-request")
-    assert pointer in [error["pointer"] for error in reply.json["errors"]]
-    assert await footprint(database) == before
+    ):
+        with subtests.test(body=body, pointer=pointer):
+            before = await footprint(database)
+            reply = await api.post("/transfers/batch", body, key="payday")
+            assert (reply.status, reply.code) == (422, "invalid-request")
+            assert pointer in [error["pointer"] for error in reply.json["errors"]]
+            assert await footprint(database) == before
 
 
-async def test_a_fault_in_one_transfer_is_pointed_at(api: Api) -> None:
+async def test_an_error_in_one_transfer_has_its_pointer(api: Api) -> None:
     good = transfer_body(NOBODY, NOBODY, 1)
     bad = [good | {"amount": 0}, good | {"amount": AMOUNT_MAX + 1}, good | {"note": "x"}]
     reply = await post(api, "atomic", [good, *bad])
@@ -221,7 +222,7 @@ async def test_a_fault_in_one_transfer_is_pointed_at(api: Api) -> None:
     ]
 
 
-async def test_only_the_first_of_many_faults_are_listed(api: Api) -> None:
+async def test_only_the_first_of_many_errors_are_listed(api: Api) -> None:
     reply = await post(api, "atomic", [{}] * 5_000)
     assert (reply.status, reply.code) == (422, "invalid-request")
     assert len(reply.json["errors"]) == Limits().field_errors_max
@@ -242,7 +243,7 @@ async def test_a_batch_has_at_most_5000_transfers(api: Api, database: Database) 
     assert await faults_in(database) == []
 
 
-async def test_a_body_may_be_as_long_as_a_batch_needs_and_no_longer(api: Api) -> None:
+async def test_a_batch_has_a_larger_limit_for_its_body(api: Api) -> None:
     ada, bob = await api.wallet(1_000), await api.wallet()
     text = "x" * 140
     long = [transfer_body(ada, bob, 1, reference=text, metadata={"a": text})] * 1_000
@@ -252,15 +253,15 @@ async def test_a_body_may_be_as_long_as_a_batch_needs_and_no_longer(api: Api) ->
     assert (padded.status, padded.code) == (413, "body-too-large")
 
 
-async def test_other_bodies_stay_short(api: Api) -> None:
+async def test_other_bodies_have_the_small_limit(api: Api) -> None:
     reply = await api.post("/transfers", {"padding": "x" * Limits().body_bytes_max}, key="k")
     assert (reply.status, reply.code) == (413, "body-too-large")
 
 
-# Who may, and how many
+# Scopes and limits
 
 
-async def test_whoever_is_no_admin_moves_no_money_from_nowhere(
+async def test_a_batch_from_a_funding_wallet_needs_the_scope_admin(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(auth="on")
@@ -277,7 +278,7 @@ async def test_whoever_is_no_admin_moves_no_money_from_nowhere(
     assert (await post(boss, "atomic", transfers, key="boss")).status == 200
 
 
-async def test_batches_and_single_transfers_pass_side_by_side(api: Api, database: Database) -> None:
+async def test_batches_and_single_transfers_run_concurrently(api: Api, database: Database) -> None:
     wallets = [await api.wallet(10_000) for _ in range(6)]
 
     async def batches(number: int) -> list[Reply]:
@@ -295,7 +296,7 @@ async def test_batches_and_single_transfers_pass_side_by_side(api: Api, database
     assert await faults_in(database) == []
 
 
-async def test_batches_beyond_the_few_that_fit_in_wait_and_are_then_turned_away(
+async def test_batches_above_the_limit_wait_and_are_then_refused(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(replace(Limits(), batches_max=1, batch_wait_s=0.1))
@@ -312,7 +313,7 @@ async def test_batches_beyond_the_few_that_fit_in_wait_and_are_then_turned_away(
     assert await api.balance(bob) == 2
 
 
-async def test_a_batch_that_is_sent_slowly_gives_up_its_place(replicas: Replicas) -> None:
+async def test_a_batch_that_is_sent_slowly_frees_its_place(replicas: Replicas) -> None:
     api = await replicas.start(replace(Limits(), body_wait_s=0.05))
 
     async def trickle() -> Any:
@@ -331,7 +332,7 @@ async def test_a_batch_that_is_sent_slowly_gives_up_its_place(replicas: Replicas
     assert "did not arrive within 0.05 s" in problem["detail"]
 
 
-# What is told of it
+# Events
 
 
 async def test_each_transfer_is_an_event_in_order_and_rows_of_the_outbox_stay_short(
@@ -349,7 +350,7 @@ async def test_each_transfer_is_an_event_in_order_and_rows_of_the_outbox_stay_sh
     assert ids == [transfer["id"] for transfer in results]
 
 
-async def test_what_is_published_of_a_batch_says_as_much_as_of_single_transfers(
+async def test_events_of_a_batch_equal_those_of_single_transfers(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(1_000), await api.wallet()
@@ -358,14 +359,25 @@ async def test_what_is_published_of_a_batch_says_as_much_as_of_single_transfers(
     lunch = transfer_body(ada, bob, 2, reference="lunch", metadata={"table": 7})
     results = (await post(api, "atomic", [lunch, transfer_body(bob, ada, 1)])).json["results"]
     async with Store(database.settings(), Limits(), 1) as store:
-        rows = await read_outbox(store, events_max=10)
-        [single], [first, second] = await unpack(store, rows)
-    events = [orjson.loads(message.body) for message in (single, first, second)]
+        relay = Relay(
+            database=store,
+            connect=LocalBroker().connect,
+            directory=Directory(with_log=True),
+            limits=Limits(),
+            facts=Facts(),
+            clock=time.monotonic,
+            wakeup=asyncio.Event(),
+        )
+        assert await relay.relay_once() == 3
+    rows = await database.fetch(
+        "SELECT event_type, event::text FROM transferd.deliveries ORDER BY number"
+    )
+    events = [orjson.loads(row["event"]) for row in rows]
     assert [event["id"] for event in events[1:]] == [result["id"] for result in results]
     assert {tuple(event) for event in events} == {tuple(events[0])}
     assert {tuple(event["data"]) for event in events} == {tuple(events[0]["data"])}
     assert [event["data"]["source_balance_after"] for event in events] == [999, 997, 2]
-    assert (first.event_type, first.traceparent) == ("transfer.posted", events[1]["traceparent"])
+    assert {row["event_type"] for row in rows} == {"transfer.posted"}
     data = events[1]["data"]
     assert (data["amount"], data["reference"], data["metadata"]) == (2, "lunch", {"table": 7})
     assert events[1]["requestid"] == events[2]["requestid"] != events[0]["requestid"]

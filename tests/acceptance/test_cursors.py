@@ -49,7 +49,7 @@ async def deliveries(api: Api, database: Database) -> list[str]:
 
 
 @pytest.mark.parametrize("addresses", [statements, transfers, wallets, deliveries])
-async def test_a_cursor_of_one_list_is_none_of_another(
+async def test_a_cursor_of_another_list_is_refused(
     addresses: Any, api: Api, database: Database
 ) -> None:
     paths: list[str] = await addresses(api, database)
@@ -63,7 +63,9 @@ async def test_a_cursor_of_one_list_is_none_of_another(
                 assert (reply.status, reply.code) == (400, "cursor-invalid"), (path, other)
 
 
-async def test_a_cursor_takes_another_spelling_of_its_filters_and_another_limit(api: Api) -> None:
+async def test_a_cursor_accepts_equal_filters_in_another_spelling_and_another_limit(
+    api: Api,
+) -> None:
     ada, _, _ = await history(api)
     user = (await api.get(f"/wallets/{ada}")).json["user_id"]
     await api.post("/wallets", {"user_id": user, "currency": "USD"})

@@ -66,7 +66,7 @@ def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
             yield method.upper(), path, operation
 
 
-async def test_it_is_healthy_and_ready(api: Api) -> None:
+async def test_a_replica_is_healthy_and_ready(api: Api) -> None:
     assert (await api.get("/healthz")).json == {"status": "ok"}
     assert (await api.get("/readyz")).json == {"status": "ready"}
     assert b"\n# TYPE transferd_" in (await api.get("/metrics")).body
@@ -108,7 +108,7 @@ async def test_the_document_is_valid_openapi(document: Any) -> None:
     schemathesis.openapi.from_dict(document).validate()
     for name, schema in document["components"]["schemas"].items():
         assert jsonschema_rs.meta.is_valid(schema), name
-    # It would not pass whatever it says.
+    # The schema must not accept everything.
     broken = {**document, "paths": {"/users": {"get": {"responses": {"200": {}}}}}}
     with pytest.raises(jsonschema_rs.ValidationError):
         schemathesis.openapi.from_dict(broken).validate()
@@ -136,7 +136,7 @@ async def test_the_document_names_every_code_where_it_belongs(document: Any) -> 
             if "application/problem+json" in response.get("content", {}):
                 for code in re.findall(r"`([\w-]+)`", response["description"]):
                     named.setdefault(code, set()).add(int(status))
-    # Three are not of an operation, and two are Nginx's.
+    # Three codes belong to no operation, and two to Nginx.
     elsewhere = {"malformed-request", "not-found", "method-not-allowed"}
     elsewhere |= {"rate-limited", "bad-gateway"}
     for code, statuses in named.items():
@@ -144,7 +144,7 @@ async def test_the_document_names_every_code_where_it_belongs(document: Any) -> 
     assert set(named) | elsewhere == set(_STATUS_OF_CODE)
 
 
-async def test_the_document_says_what_may_be_left_out(api: Api, document: Any) -> None:
+async def test_the_document_lists_the_optional_fields(api: Api, document: Any) -> None:
     user, ada = await api.user(), await api.wallet(5)
     [paid] = (await api.get(f"/transfers?wallet_id={ada}")).json["data"]
     ids = {"/users/{id}": user, "/wallets/{id}": ada, "/transfers/{id}/reversal": paid["id"]}
@@ -175,7 +175,7 @@ class Conformity:
         self._components = document["components"]
         for schema in self._components["schemas"].values():
             if schema.get("type") == "object":
-                # An answer has no more than what is documented; only problems may.
+                # Answers have only documented fields; problems may have more.
                 schema.setdefault("additionalProperties", False)
         self.missing = {
             (method, path, status)
@@ -200,7 +200,7 @@ class Conformity:
         self.missing.discard((method, path, str(reply.status)))
 
 
-# The tag that a wallet has, one that it has not, and an event that it has not come to.
+# The ETag of a wallet, another ETag, and an event after its version.
 _CONDITIONS = {"If-None-Match": "*", "If-Match": '"w99"', "Last-Event-ID": "99"}
 _CONDITIONAL = [("PATCH", ""), ("GET", "/events")]
 _CONDITIONAL += [("POST", f"/{verb}") for verb in ("freeze", "unfreeze", "close")]
@@ -282,7 +282,7 @@ class Addresses(HTMLParser):
         self.found += [value or "" for name, value in attrs if name in {"src", "href", "action"}]
 
 
-async def test_the_documentation_comes_from_the_service_alone(api: Api) -> None:
+async def test_the_documentation_loads_nothing_from_elsewhere(api: Api) -> None:
     page = (await api.get("/docs")).body.decode()
     addresses = Addresses(page).found
     assert len(addresses) == 3
@@ -311,7 +311,7 @@ async def test_every_problem_has_a_page(api: Api) -> None:
     assert (await api.get(problem.json["type"])).status == 200
 
 
-async def test_a_problem_says_what_where_and_whose(api: Api) -> None:
+async def test_a_problem_has_its_type_its_path_and_its_request_id(api: Api) -> None:
     reply = await api.get(f"/wallets/{NOBODY}?min_version=1", {"X-Request-Id": "mine"})
     assert list(reply.json.items()) == [
         ("type", "/problems/wallet-not-found"),
@@ -324,29 +324,35 @@ async def test_a_problem_says_what_where_and_whose(api: Api) -> None:
     ]
 
 
-@pytest.mark.parametrize("path", ["/healthz", "/users", "/nothing", "/users?limit=0", "/docs"])
-async def test_every_answer_has_the_ids_of_its_request(api: Api, path: str) -> None:
-    traceparent = f"00-{'4b' * 16}-{'0f' * 8}-01"
-    given = await api.get(path, {"X-Request-Id": "My.id:1_2-3", "traceparent": traceparent})
-    assert given.headers["X-Request-Id"] == "My.id:1_2-3"
-    assert given.headers["traceparent"] == traceparent
-    made = [await api.get(path) for _ in range(2)]
-    for reply in made:
-        match = _TRACEPARENT.fullmatch(reply.headers["traceparent"])
-        assert match is not None
-        assert reply.headers["X-Request-Id"] == match[1]
-    assert made[0].headers["traceparent"] != made[1].headers["traceparent"]
-    traced = await api.get(path, {"traceparent": traceparent})
-    assert traced.headers["X-Request-Id"] == "4b" * 16
+async def test_every_answer_has_the_ids_of_its_request(api: Api, subtests: pytest.Subtests) -> None:
+    for path in ("/healthz", "/users", "/nothing", "/users?limit=0", "/docs"):
+        with subtests.test(path=path):
+            traceparent = f"00-{'4b' * 16}-{'0f' * 8}-01"
+            given = await api.get(path, {"X-Request-Id": "My.id:1_2-3", "traceparent": traceparent})
+            assert given.headers["X-Request-Id"] == "My.id:1_2-3"
+            assert given.headers["traceparent"] == traceparent
+            made = [await api.get(path) for _ in range(2)]
+            for reply in made:
+                match = _TRACEPARENT.fullmatch(reply.headers["traceparent"])
+                assert match is not None
+                assert reply.headers["X-Request-Id"] == match[1]
+            assert made[0].headers["traceparent"] != made[1].headers["traceparent"]
+            traced = await api.get(path, {"traceparent": traceparent})
+            assert traced.headers["X-Request-Id"] == "4b" * 16
 
 
-@pytest.mark.parametrize("id", ["", "a b", "x" * 129, "<script>", "ä", "a,b", 'a"b'])
-async def test_an_id_that_is_not_well_formed_is_replaced(api: Api, id: str) -> None:
-    bad_trace = f"00-{'4B' * 16}-{'0f' * 8}-01"
-    reply = await api.get("/nothing", {"X-Request-Id": id, "traceparent": bad_trace})
-    match = _TRACEPARENT.fullmatch(reply.headers["traceparent"])
-    assert match is not None
-    assert reply.headers["X-Request-Id"] == reply.json["request_id"] == match[1] != "4b" * 16
-    longest = "x" * 128
-    kept = await api.get("/nothing", {"X-Request-Id": longest})
-    assert kept.json["request_id"] == longest
+async def test_an_id_that_is_not_well_formed_is_replaced(
+    api: Api, subtests: pytest.Subtests
+) -> None:
+    for id in ("", "a b", "x" * 129, "<script>", "ä", "a,b", 'a"b'):
+        with subtests.test(id=id):
+            bad_trace = f"00-{'4B' * 16}-{'0f' * 8}-01"
+            reply = await api.get("/nothing", {"X-Request-Id": id, "traceparent": bad_trace})
+            match = _TRACEPARENT.fullmatch(reply.headers["traceparent"])
+            assert match is not None
+            assert (
+                reply.headers["X-Request-Id"] == reply.json["request_id"] == match[1] != "4b" * 16
+            )
+            longest = "x" * 128
+            kept = await api.get("/nothing", {"X-Request-Id": longest})
+            assert kept.json["request_id"] == longest

@@ -36,7 +36,7 @@ async def test_a_silent_stream_has_a_heartbeat(replicas: Replicas) -> None:
         assert (await stream.event()).version == 2
 
 
-async def test_the_head_of_a_stream_has_an_end(replicas: Replicas) -> None:
+async def test_head_of_a_stream_ends(replicas: Replicas) -> None:
     api = await replicas.start()
     ada = await api.wallet()
     async with asyncio.timeout(patient_s(5)):
@@ -47,10 +47,10 @@ async def test_the_head_of_a_stream_has_an_end(replicas: Replicas) -> None:
         for name, value in stream.headers.items():
             if name.lower() not in own:
                 assert head.headers[name] == value
-    assert len(replicas.opened[0].parts.streams) <= 1
+    assert len(replicas.opened[0].context.streams) <= 1
 
 
-async def test_a_replica_has_so_many_streams_and_no_more(replicas: Replicas) -> None:
+async def test_streams_above_the_limit_are_refused(replicas: Replicas) -> None:
     api = await replicas.start(Limits(streams_max=2, stream_poll_s=0.02))
     ada, bob = await api.wallet(5), await api.wallet()
     path = f"/wallets/{ada}/events"
@@ -59,7 +59,7 @@ async def test_a_replica_has_so_many_streams_and_no_more(replicas: Replicas) -> 
         refused = await api.get(path)
         assert (refused.status, refused.code) == (503, "overloaded")
         assert refused.headers["Retry-After"] == "1"
-        # Those that are there do not suffer, and a look at the head takes no place.
+        # Open streams continue, and a HEAD request does not count as a stream.
         assert (await api.call("HEAD", path)).status == 200
         await api.transfer(ada, bob, 1)
         assert (await second.event()).version == 1
@@ -68,8 +68,8 @@ async def test_a_replica_has_so_many_streams_and_no_more(replicas: Replicas) -> 
         assert stream.status == 200
 
 
-async def test_a_place_is_free_as_soon_as_its_client_has_gone(replicas: Replicas) -> None:
-    # Long before a heartbeat would find out.
+async def test_a_disconnected_client_frees_its_stream(replicas: Replicas) -> None:
+    # Long before the next heartbeat.
     api = await replicas.start(_QUICK)
     ada = await api.wallet()
     async with following(api, ada):
@@ -77,7 +77,7 @@ async def test_a_place_is_free_as_soon_as_its_client_has_gone(replicas: Replicas
     await until_streams(replicas, 0)
 
 
-async def test_a_client_that_does_not_read_loses_its_place(replicas: Replicas) -> None:
+async def test_the_stream_of_a_client_that_does_not_read_is_closed(replicas: Replicas) -> None:
     api = await replicas.start(Limits(stream_poll_s=0.02, stream_send_timeout_s=0.2))
     ada, bob = await api.wallet(10_000), await api.wallet()
     heard: list[Event] = []
@@ -97,7 +97,7 @@ async def test_a_client_that_does_not_read_loses_its_place(replicas: Replicas) -
             reading = tasks.create_task(read(stream))
             await until_streams(replicas, 2)
             thick = {"text": "x" * 4_000}
-            # More than the kernel keeps for a connection, if need be.
+            # More than the kernel buffers for a connection.
             for _ in range(60):
                 await asyncio.gather(
                     *(api.transfer(ada, bob, 1, metadata=thick) for _ in range(50))
@@ -105,17 +105,17 @@ async def test_a_client_that_does_not_read_loses_its_place(replicas: Replicas) -
                 if counted(replicas, "transferd_event_streams") == 1:
                     break
             await until_streams(replicas, 1)
-            # Whoever reads has heard everything.
+            # The client that reads has received every event.
             last = (await api.get(f"/wallets/{ada}")).json["version"]
             await until(lambda: len(heard) >= last)
             reading.cancel()
     assert versions(heard) == list(range(1, last + 1))
 
 
-async def test_a_drain_ends_streams_at_once_and_they_go_on_elsewhere(
+async def test_a_drain_ends_streams_and_another_replica_resumes_them(
     database: Database, replicas: Replicas
 ) -> None:
-    # A drain that waits for its streams would take that long.
+    # A drain that waits for streams would take this long.
     limits = replace(_QUICK, drain_timeout_s=patient_s(30))
     other = await replicas.start(_QUICK)
     ada, bob = await other.wallet(100), await other.wallet()
@@ -130,7 +130,7 @@ async def test_a_drain_ends_streams_at_once_and_they_go_on_elsewhere(
             assert (await silent.event()).version == 1
             async with asyncio.timeout(limits.drain_timeout_s / 2):
                 await exits.aclose()
-            # The end of the answer is there, it was not cut.
+            # The answer is complete.
             assert await stream.rest() == await silent.rest() == []
     await other.transfer(ada, bob, 1)
     async with following(other, ada, last=told) as stream:
@@ -152,7 +152,7 @@ async def test_serve_ends_its_streams_when_it_is_asked_to_stop(database: Databas
             assert (await stream.event()).version == 2
             command.send(signal.SIGTERM)
             assert await stream.rest() == []
-            # While it still lingers for the sake of other connections.
+            # While it still lingers for other connections.
             assert command.is_running
             assert not command.lines_with('"stopped"')
         assert await command.end() == 0
@@ -160,16 +160,16 @@ async def test_serve_ends_its_streams_when_it_is_asked_to_stop(database: Databas
     assert command.lines_with('"stopped"')
 
 
-async def test_a_replica_that_drains_begins_no_stream(replicas: Replicas) -> None:
+async def test_a_draining_replica_opens_no_stream(replicas: Replicas) -> None:
     api = await replicas.start()
     ada = await api.wallet()
-    replicas.opened[0].parts.streams.close()
+    replicas.opened[0].context.streams.close()
     refused = await api.get(f"/wallets/{ada}/events")
     assert (refused.status, refused.code) == (503, "draining")
     assert refused.headers["Retry-After"] == "1"
 
 
-async def test_streams_outlive_the_absence_of_the_database(
+async def test_streams_survive_an_outage_of_the_database(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(stream_poll_s=0.02, stream_heartbeat_s=0.1))
@@ -192,7 +192,7 @@ async def test_streams_outlive_the_absence_of_the_database(
     assert versions(events) == [2, 3]
 
 
-async def test_only_the_time_to_the_first_byte_counts_as_the_time_of_a_request(
+async def test_the_duration_of_a_stream_request_ends_at_the_first_byte(
     replicas: Replicas,
 ) -> None:
     api = await replicas.start(Limits(stream_heartbeat_s=0.2))
@@ -217,7 +217,7 @@ async def test_only_the_time_to_the_first_byte_counts_as_the_time_of_a_request(
     took_s = clock() - began_s
     await until_streams(replicas, 0)
     assert counted_of_stream("count") == 1
-    # Without the two waits for a heartbeat between the three blocks.
+    # Less than the two heartbeat intervals between the three blocks.
     assert counted_of_stream("sum") < took_s - 0.35
 
 
@@ -235,7 +235,7 @@ async def last_polls(database: Database) -> list[datetime]:
 @pytest.mark.needs_configuration(
     "connections of its own", why="what each connection has asked last is looked at"
 )
-async def test_the_database_is_asked_only_while_somebody_watches(
+async def test_the_database_is_polled_only_while_a_stream_is_open(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(_QUICK)
@@ -251,11 +251,11 @@ async def test_the_database_is_asked_only_while_somebody_watches(
             before = await last_polls(database)
             await until(asked_again)
     await until_streams(replicas, 0)
-    streams = replicas.opened[0].parts.streams
+    streams = replicas.opened[0].context.streams
     assert repr(streams) == f"<Streams 0 of {_QUICK.streams_max}>"
 
     async def asks_no_more() -> bool:
-        # For as long as it takes to ask four times. One question may still be on its way.
+        # For the time of four polls. One query may still be in flight.
         nonlocal before
         before = await last_polls(database)
         await asyncio.sleep(0.09)

@@ -8,9 +8,8 @@ import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api
-from tests.support.contract import NOBODY, time_of
+from tests.support.contract import NOBODY, assert_invalid, time_of
 from tests.support.events import following, versions
-from tests.support.target import assert_invalid
 from transferd.config import Limits
 
 _QUICK = Limits(stream_poll_s=0.02)
@@ -38,7 +37,7 @@ async def outbox(database: Database) -> dict[str, Any]:
     return {event["id"]: event for event in events}
 
 
-async def test_a_stream_tells_what_the_outbox_tells(api: Api, database: Database) -> None:
+async def test_a_stream_sends_the_events_of_the_outbox(api: Api, database: Database) -> None:
     ada, _, types = await story(api)
     async with following(api, ada, last=0) as stream:
         assert stream.status == 200
@@ -60,7 +59,7 @@ async def test_a_stream_tells_what_the_outbox_tells(api: Api, database: Database
     assert events[1].cloud_event["data"]["metadata"] == {"text": "a\nb\r\u2028"}
 
 
-async def test_a_stream_says_where_it_begins_and_how_to_read_it(api: Api) -> None:
+async def test_a_stream_begins_with_its_position_and_its_media_type(api: Api) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     await api.transfer(ada, bob, 1)
     traced = {"X-Request-Id": "mine", "traceparent": f"00-{'4b' * 16}-{'0f' * 8}-01"}
@@ -72,7 +71,7 @@ async def test_a_stream_says_where_it_begins_and_how_to_read_it(api: Api) -> Non
         assert stream.headers["X-Accel-Buffering"] == "no"
         assert stream.opening.comments == ["the wallet is at version 2"]
         assert stream.opening.fields == [("retry", "2000"), ("id", "2")]
-        # What was before is told to nobody who has not asked for it.
+        # Earlier events are sent only to a client that asks for them.
         await api.transfer(ada, bob, 1)
         assert (await stream.event()).version == 3
     async with following(api, ada, last=1) as stream:
@@ -108,7 +107,7 @@ async def test_events_come_in_order_while_transfers_run(
     assert [event.fields for event in seen[0]] == [event.fields for event in seen[1]]
 
 
-async def test_who_resumes_misses_nothing_and_hears_nothing_twice(replicas: Replicas) -> None:
+async def test_a_resumed_stream_loses_and_repeats_no_event(replicas: Replicas) -> None:
     apis = [await replicas.start(_QUICK) for _ in range(2)]
     ada, bob = await apis[0].wallet(1_000), await apis[0].wallet()
 
@@ -119,7 +118,7 @@ async def test_who_resumes_misses_nothing_and_hears_nothing_twice(replicas: Repl
     paying = asyncio.create_task(pay())
     seen: list[int] = []
     told = 0
-    # A few events, then another replica, and so on; sometimes nothing was heard in between.
+    # A few events from one replica, then from the next; sometimes none in between.
     for turn in range(24):
         async with following(apis[turn % 2], ada, last=told) as stream:
             assert stream.told == told
@@ -131,7 +130,7 @@ async def test_who_resumes_misses_nothing_and_hears_nothing_twice(replicas: Repl
     assert seen == list(range(1, 122))
 
 
-async def test_who_was_cut_off_before_the_first_event_resumes_from_where_it_began(
+async def test_a_stream_cut_before_its_first_event_resumes_at_its_beginning(
     api: Api,
 ) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
@@ -142,12 +141,12 @@ async def test_who_was_cut_off_before_the_first_event_resumes_from_where_it_bega
         assert (await stream.event()).version == began + 1
 
 
-async def test_nothing_is_told_beyond_a_version_that_is_not_there_yet(
+async def test_no_event_is_sent_past_a_missing_version(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(stream_poll_s=0.02, stream_heartbeat_s=0.1))
     ada, _, types = await story(api)
-    # As a reader sees it whose look at one table was before a commit, and at the other one after.
+    # As if one table was read before a commit and the other one after it.
     where = "WHERE wallet_id = $1::uuid AND version = 4"
     await database.fetch("CREATE TABLE unseen AS TABLE ledger_00.wallet_changes WITH NO DATA")
     await database.fetch(
@@ -157,7 +156,7 @@ async def test_nothing_is_told_beyond_a_version_that_is_not_there_yet(
     )
     async with following(api, ada, last=0) as stream:
         assert versions(await stream.events(3)) == [1, 2, 3]
-        # It waits, however often it looks.
+        # It waits through several polls.
         for _ in range(3):
             block = await stream.block()
             assert block is not None
@@ -166,17 +165,18 @@ async def test_nothing_is_told_beyond_a_version_that_is_not_there_yet(
         assert versions(await stream.events(len(types) - 3)) == [4, 5, 6, 7, 8]
 
 
-@pytest.mark.parametrize(
-    "last", ["", "x", "-1", "+1", "1.0", "01", "1 1", "٣", "0x1", str(2**63), "9" * 400]
-)
-async def test_only_the_id_of_an_event_may_be_the_last_one(last: str, api: Api) -> None:
-    ada = await api.wallet()
-    for wallet in (ada, NOBODY):
-        refused = await api.get(f"/wallets/{wallet}/events", {"Last-Event-ID": last})
-        assert_invalid(refused, "/Last-Event-ID")
+async def test_only_the_id_of_an_event_may_be_the_last_one(
+    api: Api, subtests: pytest.Subtests
+) -> None:
+    for last in ("", "x", "-1", "+1", "1.0", "01", "1 1", "٣", "0x1", str(2**63), "9" * 400):
+        with subtests.test(last=last):
+            ada = await api.wallet()
+            for wallet in (ada, NOBODY):
+                refused = await api.get(f"/wallets/{wallet}/events", {"Last-Event-ID": last})
+                assert_invalid(refused, "/Last-Event-ID")
 
 
-async def test_two_last_ids_are_malformed(api: Api) -> None:
+async def test_two_lines_of_last_event_id_are_malformed(api: Api) -> None:
     ada = await api.wallet()
     headers = [("Last-Event-ID", "0"), ("Last-Event-ID", "0")]
     async with api.session.get(f"{api.url}/wallets/{ada}/events", headers=headers) as response:
@@ -184,25 +184,28 @@ async def test_two_last_ids_are_malformed(api: Api) -> None:
         assert (await response.json())["code"] == "malformed-request"
 
 
-@pytest.mark.parametrize("ahead", [1, 48, 2**63 - 3])
-async def test_who_is_ahead_of_the_wallet_is_told_so(ahead: int, api: Api) -> None:
-    ada, bob = await api.wallet(100), await api.wallet()
-    await api.transfer(ada, bob, 1)
-    for method in ("GET", "HEAD"):
-        headers = {"Last-Event-ID": str(2 + ahead)}
-        refused = await api.call(method, f"/wallets/{ada}/events", headers=headers)
-        assert refused.status == 412
-    refused = await api.get(f"/wallets/{ada}/events", {"Last-Event-ID": str(2 + ahead)})
-    assert (refused.code, refused.json["version"]) == ("version-not-reached", 2)
-    # As a read that waits for the same version is.
-    read = await api.get(f"/wallets/{ada}?min_version={2 + ahead}")
-    assert (read.status, read.code) == (refused.status, refused.code)
-    async with following(api, ada, last=2) as stream:
-        await api.transfer(ada, bob, 1)
-        assert (await stream.event()).version == 3
+async def test_a_last_event_id_ahead_of_the_wallet_is_refused(
+    api: Api, subtests: pytest.Subtests
+) -> None:
+    for ahead in (1, 48, 2**63 - 3):
+        with subtests.test(ahead=ahead):
+            ada, bob = await api.wallet(100), await api.wallet()
+            await api.transfer(ada, bob, 1)
+            for method in ("GET", "HEAD"):
+                headers = {"Last-Event-ID": str(2 + ahead)}
+                refused = await api.call(method, f"/wallets/{ada}/events", headers=headers)
+                assert refused.status == 412
+            refused = await api.get(f"/wallets/{ada}/events", {"Last-Event-ID": str(2 + ahead)})
+            assert (refused.code, refused.json["version"]) == ("version-not-reached", 2)
+            # Like a read with this `min_version`.
+            read = await api.get(f"/wallets/{ada}?min_version={2 + ahead}")
+            assert (read.status, read.code) == (refused.status, refused.code)
+            async with following(api, ada, last=2) as stream:
+                await api.transfer(ada, bob, 1)
+                assert (await stream.event()).version == 3
 
 
-async def test_a_stream_ends_when_its_wallet_goes_back(
+async def test_a_stream_ends_when_the_version_of_its_wallet_decreases(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(_QUICK)
@@ -215,10 +218,10 @@ async def test_a_stream_ends_when_its_wallet_goes_back(
         # As after a restore to an earlier time.
         await database.fetch("UPDATE ledger_00.wallets SET version = 3 WHERE id = $1::uuid", ada)
         assert await stream.rest() == []
-        # Its client comes back with what it knows, and learns that it is ahead.
+        # Its client resumes at its last version and is refused: it is ahead of the wallet.
         again = await api.get(f"/wallets/{ada}/events", {"Last-Event-ID": str(stream.told)})
         assert (again.code, again.json["version"]) == ("version-not-reached", 3)
-        # The others go on.
+        # Other streams continue.
         await api.transfer(await api.wallet(5), bob, 1)
         assert (await other.event()).version == 5
     async with following(api, bob) as stream:
@@ -229,7 +232,7 @@ async def test_a_stream_ends_when_its_wallet_goes_back(
     assert (await api.get(f"/wallets/{bob}/events")).code == "wallet-not-found"
 
 
-async def test_there_is_no_stream_of_an_unknown_wallet(api: Api) -> None:
+async def test_a_stream_of_an_unknown_wallet_is_not_found(api: Api) -> None:
     for id in (NOBODY, "ada"):
         reply = await api.get(f"/wallets/{id}/events")
         assert (reply.status, reply.code) == (404, "wallet-not-found")

@@ -64,7 +64,9 @@ async def test_a_frozen_wallet_can_be_closed(api: Api) -> None:
 
 
 @pytest.mark.parametrize("verb", _VERBS)
-async def test_once_more_changes_nothing(api: Api, database: Database, verb: str) -> None:
+async def test_a_repeated_change_of_status_changes_nothing(
+    api: Api, database: Database, verb: str
+) -> None:
     ada = await api.wallet()
     first = await api.post(f"/wallets/{ada}/{verb}")
     assert first.status == 200
@@ -98,7 +100,7 @@ async def test_a_funding_wallet_can_be_neither_frozen_nor_closed(
 
 
 @pytest.mark.parametrize("raw", [b"", b"{}", b" {\n} "])
-async def test_an_empty_body_is_none(api: Api, raw: bytes) -> None:
+async def test_an_empty_body_counts_as_no_body(api: Api, raw: bytes) -> None:
     ada = await api.wallet()
     for verb in _VERBS:
         assert (await api.call("POST", f"/wallets/{ada}/{verb}", raw=raw)).status == 200

@@ -1,4 +1,4 @@
-"""Idempotency keys: one effect and one answer per key, whatever that answer is."""
+"""Idempotency keys: one effect and one answer per key, refusals included."""
 
 import asyncio
 from dataclasses import dataclass
@@ -77,7 +77,7 @@ def assert_is_replay(again: Reply, first: Reply) -> None:
 async def test_every_outcome_is_replayed_byte_for_byte(
     replicas: Replicas, database: Database
 ) -> None:
-    # The second one has only PostgreSQL to learn it from.
+    # The second replica finds the outcome only in PostgreSQL.
     api, bare = await replicas.start(), await replicas.start(cache=False)
     sent = await asks(api)
     first = {key: await ask.by(api, key) for key, ask in sent.items()}
@@ -85,7 +85,7 @@ async def test_every_outcome_is_replayed_byte_for_byte(
         key: ask.status for key, ask in sent.items()
     }
     assert not any("Idempotent-Replayed" in reply.headers for reply in first.values())
-    # What was refused would be accepted by now: everybody is rich.
+    # The refused requests would be accepted by now: the wallets have enough.
     for ask in sent.values():
         if ask.path == "/transfers" and ask.status == 422:
             assert ask.body is not None
@@ -98,7 +98,7 @@ async def test_every_outcome_is_replayed_byte_for_byte(
     assert await footprint(database) == before
 
 
-async def test_a_replay_keeps_the_words_of_the_first_request(api: Api) -> None:
+async def test_a_replay_keeps_the_text_of_the_first_answer(api: Api) -> None:
     ada, bob = await api.wallet(), await api.wallet()
     body = transfer_body(ada, bob)
     first = await api.post("/transfers", body, key="rent", headers={"X-Request-Id": "first"})
@@ -134,27 +134,28 @@ async def test_a_key_is_needed_where_money_moves(api: Api, database: Database) -
 _INVALID = ["", '""', "x" * 256, f'"{"x" * 256}"', "ä", "a\tb", "\u200b", "käse"]
 
 
-@pytest.mark.parametrize("key", _INVALID)
 async def test_a_key_is_1_to_255_printable_characters(
-    api: Api, database: Database, key: str
+    api: Api, database: Database, subtests: pytest.Subtests
 ) -> None:
-    user, ada, bob = await api.user(), await api.wallet(100), await api.wallet()
-    paid = (await api.transfer(ada, bob, 5)).json["id"]
-    before = await footprint(database)
-    for path, body in (
-        ("/transfers", transfer_body(ada, bob)),
-        (f"/transfers/{paid}/reversal", None),
-        # Where a key may be left out it may not be wrong either.
-        ("/users", {}),
-        ("/wallets", {"user_id": user, "currency": "USD"}),
-        (f"/wallets/{ada}/freeze", None),
-    ):
-        refused = await api.post(path, body, key=key)
-        assert (refused.status, refused.code) == (400, "idempotency-key-invalid"), path
-    assert await footprint(database) == before
+    for key in _INVALID:
+        with subtests.test(key=key):
+            user, ada, bob = await api.user(), await api.wallet(100), await api.wallet()
+            paid = (await api.transfer(ada, bob, 5)).json["id"]
+            before = await footprint(database)
+            for path, body in (
+                ("/transfers", transfer_body(ada, bob)),
+                (f"/transfers/{paid}/reversal", None),
+                # An optional key must be valid too.
+                ("/users", {}),
+                ("/wallets", {"user_id": user, "currency": "USD"}),
+                (f"/wallets/{ada}/freeze", None),
+            ):
+                refused = await api.post(path, body, key=key)
+                assert (refused.status, refused.code) == (400, "idempotency-key-invalid"), path
+            assert await footprint(database) == before
 
 
-async def test_two_keys_are_none(api: Api) -> None:
+async def test_two_idempotency_keys_are_refused(api: Api) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     headers = [("Idempotency-Key", "rent"), ("Idempotency-Key", "rent")]
     url = f"{api.url}/transfers"
@@ -218,7 +219,7 @@ async def test_a_key_for_another_request_is_refused_and_keeps_its_outcome(
 async def test_a_reuse_leaves_nothing_behind(api: Api, database: Database) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     first = await api.transfer(ada, bob, 5, key="rent")
-    # Redis has forgotten the key when it is used for something else.
+    # Redis no longer has the key at its second use.
     redis: Any = Redis.from_url(database.settings().required("redis_url"))
     await redis.flushdb()
     await redis.aclose()
@@ -227,7 +228,7 @@ async def test_a_reuse_leaves_nothing_behind(api: Api, database: Database) -> No
     assert_is_replay(await api.transfer(ada, bob, 5, key="rent"), first)
 
 
-async def test_what_is_left_out_is_the_same_as_its_default(api: Api) -> None:
+async def test_a_missing_field_equals_its_default(api: Api) -> None:
     ada, bob, user = await api.wallet(100), await api.wallet(), await api.user()
     for path, short, long in (
         ("/users", {}, {"name": None, "metadata": {}}),
@@ -243,7 +244,7 @@ async def test_what_is_left_out_is_the_same_as_its_default(api: Api) -> None:
         assert_is_replay(await api.post(path, short | long, key=path), first)
 
 
-async def test_whoever_is_turned_away_before_keeps_the_key_free(
+async def test_a_request_refused_before_execution_leaves_the_key_free(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
@@ -287,22 +288,23 @@ _KEYS = [
 ]
 
 
-@pytest.mark.parametrize("key", _KEYS)
-async def test_any_key_can_be_asked_for(api: Api, key: str) -> None:
-    ada, bob = await api.wallet(100), await api.wallet()
-    path = f"/idempotency-keys/{quote(key, safe='')}"
-    assert (await exactly(api, "GET", path)).code == "not-found"
-    made = await api.transfer(ada, bob, 5, key=key)
-    quoted = f"/idempotency-keys/%22{quote(key, safe='')}%22"
-    with_slashes = f"/idempotency-keys/{quote(key)}"
-    for address in (path, quoted, with_slashes):
-        known = await exactly(api, "GET", address)
-        assert known.status == 200, address
-        assert list(known.json) == ["state", "status", "answer"]
-        assert known.json == {"state": "succeeded", "status": 201, "answer": made.json}
+async def test_every_key_can_be_looked_up(api: Api, subtests: pytest.Subtests) -> None:
+    for key in _KEYS:
+        with subtests.test(key=key):
+            ada, bob = await api.wallet(100), await api.wallet()
+            path = f"/idempotency-keys/{quote(key, safe='')}"
+            assert (await exactly(api, "GET", path)).code == "not-found"
+            made = await api.transfer(ada, bob, 5, key=key)
+            quoted = f"/idempotency-keys/%22{quote(key, safe='')}%22"
+            with_slashes = f"/idempotency-keys/{quote(key)}"
+            for address in (path, quoted, with_slashes):
+                known = await exactly(api, "GET", address)
+                assert known.status == 200, address
+                assert list(known.json) == ["state", "status", "answer"]
+                assert known.json == {"state": "succeeded", "status": 201, "answer": made.json}
 
 
-async def test_a_key_tells_what_it_has_led_to(api: Api) -> None:
+async def test_a_key_shows_its_outcome(api: Api) -> None:
     sent = await asks(api)
     first = {key: await ask.by(api, key) for key, ask in sent.items()}
     for key, reply in first.items():
@@ -322,7 +324,7 @@ async def test_a_key_is_pending_while_its_request_runs(
     async with held_rows(database, ada):
         running = asyncio.create_task(api.transfer(ada, bob, 5, key="rent"))
         await until_known(other, "rent")
-        # Both the replica that runs it and the others say so.
+        # The executing replica and the others answer alike.
         for replica in (api, other):
             known = await replica.get("/idempotency-keys/rent")
             assert known.json == {"state": "pending", "status": None, "answer": None}
@@ -340,13 +342,14 @@ async def until_known(api: Api, key: str) -> None:
     await until(it_is)
 
 
-@pytest.mark.parametrize("key", ["nobody", "%C3%A4", "x" * 256, "a%0Ab", "%ff"])
-async def test_nothing_is_known_of_a_key_that_was_never_used(api: Api, key: str) -> None:
-    reply = await exactly(api, "GET", f"/idempotency-keys/{key}")
-    assert (reply.status, reply.code) == (404, "not-found")
+async def test_an_unused_key_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
+    for key in ("nobody", "%C3%A4", "x" * 256, "a%0Ab", "%ff"):
+        with subtests.test(key=key):
+            reply = await exactly(api, "GET", f"/idempotency-keys/{key}")
+            assert (reply.status, reply.code) == (404, "not-found")
 
 
-async def test_a_key_without_printable_characters_is_none(api: Api) -> None:
+async def test_a_key_without_printable_characters_is_refused(api: Api) -> None:
     for key in ("%00", "a%00b"):
         assert (await exactly(api, "GET", f"/idempotency-keys/{key}")).code == (
             "idempotency-key-invalid"

@@ -21,9 +21,7 @@ async def sums(database: Database) -> dict[str, int]:
     return {row["currency"]: row["sum"] for row in rows}
 
 
-async def test_all_wallets_of_a_currency_have_nothing_together(
-    api: Api, database: Database
-) -> None:
+async def test_the_balances_of_a_currency_add_up_to_zero(api: Api, database: Database) -> None:
     dollars = [await api.wallet(1_000), await api.wallet(overdraft_limit=500), await api.wallet()]
     yen = [await api.wallet(77, currency="JPY"), await api.wallet(currency="JPY")]
     assert await sums(database) == {"USD": 0, "JPY": 0}
@@ -69,7 +67,7 @@ async def test_deposits_and_withdrawals_are_transfers(api: Api) -> None:
 
 
 async def test_a_funding_wallet_may_hold_more_than_was_paid_out(api: Api) -> None:
-    # Who may spend what was never paid in can pay it in as well.
+    # A client that may overdraw a funding wallet may also pay into it.
     funding, ada = await api.funding_wallet(), await api.wallet(overdraft_limit=100)
     assert (await api.transfer(ada, funding, 100)).status == 201
     shown = (await api.get(f"/wallets/{funding}")).json
@@ -161,7 +159,9 @@ async def test_an_overdraft_never_leads_below_the_smallest_integer(
     assert await faults_in(database) == []
 
 
-async def test_many_cannot_take_what_is_there_once(api: Api, database: Database) -> None:
+async def test_concurrent_transfers_cannot_spend_the_same_money(
+    api: Api, database: Database
+) -> None:
     ada = await api.wallet(100)
     others = [await api.wallet() for _ in range(5)]
     for other in others:

@@ -188,11 +188,11 @@ async def test_the_facts_of_every_refusal_are_described(api: Api, document: Any)
     for reply in answers.values():
         fitting = [name for name in shapes(document) if is_valid(document, name, reply.json)]
         assert len(fitting) == 1, (reply.json, fitting)
-    # All that have facts were met.
+    # Every refusal with facts was checked.
     assert len(refused) == len(shapes(document))
 
 
-async def test_what_nginx_answers_is_listed(document: Any) -> None:
+async def test_the_answers_of_nginx_are_listed(document: Any) -> None:
     for operation in operations(document):
         assert {"400", "401", "403", "422", "500", "502", "503", "504"} <= set(
             operation["responses"]
@@ -222,7 +222,7 @@ async def test_everything_is_described(document: Any) -> None:
                 assert header["description"]
 
 
-async def test_the_stream_is_described_as_what_it_is(document: Any) -> None:
+async def test_the_event_stream_is_described_as_text_event_stream(document: Any) -> None:
     operation = document["paths"]["/wallets/{id}/events"]["get"]
     [(media_type, content)] = operation["responses"]["200"]["content"].items()
     assert media_type == "text/event-stream"

@@ -57,7 +57,7 @@ async def test_redocly_finds_nothing(documents: Documents) -> None:
     _, said = await node_tool(
         "redocly", "lint", *documents, "--extends", "recommended", "--format", "json"
     )
-    # One report for each file, among other words.
+    # The output has one report per file, between other text.
     assert said.count('"totals"') == 2, said
     assert re.findall(r'"ruleId": "(.*)"', said) == ["operation-operationId-unique"]
     [place] = re.findall(r'"ref": "(.*)"', said)

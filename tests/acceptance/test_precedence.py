@@ -1,4 +1,4 @@
-"""The order of the checks: who violates one of them and all later ones is told of that one."""
+"""The order of the checks: a request that fails several is refused by the first of them."""
 
 from typing import Any
 
@@ -58,7 +58,7 @@ async def test_the_checks_of_a_transfer(replicas: Replicas, database: Database) 
         ("unauthenticated", await locked.post("/transfers", shapeless, headers=_BAD_TOKEN)),
         ("unauthenticated", await locked.post("/transfers", shapeless)),
         ("forbidden", await reader.post("/transfers", shapeless, headers=_NO_KEY)),
-        # Only the body tells that a funding wallet is meant, which takes a scope of its own.
+        # Only the body shows that the source is a funding wallet, which needs the scope admin.
         ("invalid-request", await payer.post("/transfers", transfer_body(funding, funding, 0))),
         ("forbidden", await payer.post("/transfers", transfer_body(funding, funding))),
         ("forbidden", await sent(payer, transfer_body(NOBODY, funding), Idempotency_Key="used")),
@@ -85,7 +85,7 @@ async def test_the_checks_of_a_transfer(replicas: Replicas, database: Database) 
     for number, (code, body) in enumerate(ladder):
         replies.append((code, await payer.post("/transfers", body, key=f"step {number}")))
     assert [reply.code for _, reply in replies] == [code for code, _ in replies]
-    # The one who does not exist is named: the source is looked for first.
+    # The source is looked up first, so the problem names the source.
     assert NOBODY in replies[13][1].json["detail"]
 
 
@@ -165,12 +165,12 @@ async def test_the_checks_of_freeze_and_close(replicas: Replicas, database: Data
             ("idempotency-key-invalid", await writer.post(nothing, headers=_NO_KEY)),
             ("idempotency-key-reused", await writer.post(nothing, key="used")),
             ("wallet-not-found", await writer.post(nothing, key=f"{verb} nothing")),
-            # Of all its other faults, that it funds a currency comes first; nobody may do it.
+            # That the wallet is a funding wallet is checked first: no client may close one.
             ("forbidden", await writer.post(f"/wallets/{funding}/{verb}", key=f"{verb} funds")),
         ]
         assert [reply.code for _, reply in replies] == [code for code, _ in replies], verb
     assert await admin.balance(funding) == -5
-    # The status comes before the balance: it is as it should be, or it is full.
+    # The status is checked before the balance: already the wanted one, or the wallet is not empty.
     assert (await writer.post(f"/wallets/{gone}/freeze")).code == "wallet-closed"
     assert (await writer.post(f"/wallets/{gone}/close")).status == 200
     assert (await writer.post(f"/wallets/{full}/freeze")).status == 200

@@ -1,4 +1,4 @@
-"""If-Match: who changes a wallet only as they have seen it is told when it has moved."""
+"""If-Match: a change is refused if the wallet has another version than the client has seen."""
 
 import asyncio
 from collections import Counter
@@ -16,7 +16,7 @@ from tests.support.pressure import arrived, held_rows, until_sessions_wait
 from tests.support.waiting import until
 from transferd.commit import transaction
 
-# What changes a wallet: the method, the end of the path, and the body.
+# Changes of a wallet: method, end of the path, body.
 _CHANGES: list[tuple[str, str, object]] = [
     ("PATCH", "", {"metadata": {"kyc": "passed"}}),
     ("PATCH", "", {"overdraft_limit": 5}),
@@ -24,7 +24,6 @@ _CHANGES: list[tuple[str, str, object]] = [
     ("POST", "/unfreeze", None),
     ("POST", "/close", None),
 ]
-_NAMES = ["metadata", "limit", "freeze", "unfreeze", "close"]
 
 
 async def tag_of(api: Api, wallet: str) -> str:
@@ -47,20 +46,21 @@ def assert_changed(reply: Reply, version: int) -> None:
     assert (reply.json["version"], reply.json["etag"]) == (version, f'"w{version}"')
 
 
-@pytest.mark.parametrize("change", _CHANGES, ids=_NAMES)
 async def test_a_change_is_made_only_at_the_version_that_was_seen(
-    change: tuple[str, str, object], api: Api, database: Database
+    api: Api, database: Database, subtests: pytest.Subtests
 ) -> None:
-    ada = await api.wallet()
-    seen = await tag_of(api, ada)
-    await api.patch(f"/wallets/{ada}", {"metadata": {"tier": "gold"}})
-    before = await footprint(database)
-    assert_changed(await changed(api, ada, change, seen), 1)
-    assert await footprint(database) == before
-    done = await changed(api, ada, change, await tag_of(api, ada))
-    assert done.status == 200
-    # Whatever it was, it is the next version that the next condition names.
-    assert await tag_of(api, ada) == f'"w{done.json["version"]}"'
+    for change in _CHANGES:
+        with subtests.test(change=change):
+            ada = await api.wallet()
+            seen = await tag_of(api, ada)
+            await api.patch(f"/wallets/{ada}", {"metadata": {"tier": "gold"}})
+            before = await footprint(database)
+            assert_changed(await changed(api, ada, change, seen), 1)
+            assert await footprint(database) == before
+            done = await changed(api, ada, change, await tag_of(api, ada))
+            assert done.status == 200
+            # Each kind of change takes a version, which the next condition names.
+            assert await tag_of(api, ada) == f'"w{done.json["version"]}"'
 
 
 async def test_money_that_comes_or_goes_changes_the_version(api: Api) -> None:
@@ -71,16 +71,17 @@ async def test_money_that_comes_or_goes_changes_the_version(api: Api) -> None:
         assert_changed(await changed(api, wallet, _CHANGES[0], tag), version)
 
 
-@pytest.mark.parametrize("change", _CHANGES, ids=_NAMES)
 async def test_a_repetition_without_a_key_finds_the_version_that_it_has_made(
-    change: tuple[str, str, object], api: Api
+    api: Api, subtests: pytest.Subtests
 ) -> None:
-    ada = await api.wallet()
-    if change[1] == "/unfreeze":
-        await api.post(f"/wallets/{ada}/freeze")
-    seen = await tag_of(api, ada)
-    done = await changed(api, ada, change, seen)
-    assert_changed(await changed(api, ada, change, seen), done.json["version"])
+    for change in _CHANGES:
+        with subtests.test(change=change):
+            ada = await api.wallet()
+            if change[1] == "/unfreeze":
+                await api.post(f"/wallets/{ada}/freeze")
+            seen = await tag_of(api, ada)
+            done = await changed(api, ada, change, seen)
+            assert_changed(await changed(api, ada, change, seen), done.json["version"])
 
 
 _MATCHING = {
@@ -120,28 +121,35 @@ _MALFORMED = {
 }
 
 
-@pytest.mark.parametrize("value", _MATCHING.values(), ids=_MATCHING.keys())
-async def test_a_condition_holds_if_one_of_its_tags_is_the_one(value: str, api: Api) -> None:
-    ada = await api.wallet(1)
-    assert (await changed(api, ada, _CHANGES[0], value)).status == 200
-
-
-@pytest.mark.parametrize("value", _STALE.values(), ids=_STALE.keys())
-async def test_a_condition_without_the_tag_does_not_hold(value: str, api: Api) -> None:
-    ada = await api.wallet(1)
-    assert_changed(await changed(api, ada, _CHANGES[0], value), 1)
-
-
-@pytest.mark.parametrize("value", _MALFORMED.values(), ids=_MALFORMED.keys())
-async def test_a_condition_that_cannot_be_read_is_refused(
-    value: str, api: Api, database: Database
+async def test_a_condition_holds_if_one_of_its_tags_is_the_one(
+    api: Api, subtests: pytest.Subtests
 ) -> None:
-    ada = await api.wallet(1)
-    before = await footprint(database)
-    for change in _CHANGES:
-        refused = await changed(api, ada, change, value, key=None)
-        assert (refused.status, refused.code) == (400, "malformed-request"), change
-    assert await footprint(database) == before
+    for name, value in _MATCHING.items():
+        with subtests.test(name):
+            ada = await api.wallet(1)
+            assert (await changed(api, ada, _CHANGES[0], value)).status == 200
+
+
+async def test_a_condition_without_the_tag_does_not_hold(
+    api: Api, subtests: pytest.Subtests
+) -> None:
+    for name, value in _STALE.items():
+        with subtests.test(name):
+            ada = await api.wallet(1)
+            assert_changed(await changed(api, ada, _CHANGES[0], value), 1)
+
+
+async def test_a_condition_that_cannot_be_read_is_refused(
+    api: Api, database: Database, subtests: pytest.Subtests
+) -> None:
+    for name, value in _MALFORMED.items():
+        with subtests.test(name):
+            ada = await api.wallet(1)
+            before = await footprint(database)
+            for change in _CHANGES:
+                refused = await changed(api, ada, change, value, key=None)
+                assert (refused.status, refused.code) == (400, "malformed-request"), change
+            assert await footprint(database) == before
 
 
 async def test_several_lines_are_one_list(api: Api) -> None:
@@ -158,7 +166,7 @@ async def test_several_lines_are_one_list(api: Api) -> None:
             assert response.status == status, lines
 
 
-async def test_reads_take_several_lines_for_one_list_too(api: Api) -> None:
+async def test_several_lines_of_if_none_match_are_one_list(api: Api) -> None:
     ada = await api.wallet(1)
     for lines, status in ((['"w7"', 'W/"w1"'], 304), (['"w7"', '"w8"'], 200), (["*"], 304)):
         headers = CIMultiDict(("If-None-Match", line) for line in lines)
@@ -170,7 +178,7 @@ async def test_reads_take_several_lines_for_one_list_too(api: Api) -> None:
                 assert response.headers["ETag"] == '"w1"'
 
 
-async def test_what_is_found_before_the_version_is_said_before_it(
+async def test_checks_that_precede_the_version_are_answered_first(
     api: Api, database: Database
 ) -> None:
     funding = await api.funding_wallet()
@@ -181,7 +189,7 @@ async def test_what_is_found_before_the_version_is_said_before_it(
         assert (await changed(api, funding, change, '"w99"')).code == "forbidden"
 
 
-async def test_the_version_is_said_before_the_status_and_the_balance(api: Api) -> None:
+async def test_the_version_is_checked_before_the_status_and_the_balance(api: Api) -> None:
     closed, full = await api.wallet(), await api.wallet(100)
     assert (await api.post(f"/wallets/{closed}/close")).status == 200
     for change in _CHANGES:
@@ -200,7 +208,7 @@ async def test_a_replay_comes_before_the_condition(api: Api) -> None:
     ada = await api.wallet()
     done = await changed(api, ada, _FREEZE, '"w0"', key="stop")
     await api.post(f"/wallets/{ada}/unfreeze")
-    # The condition is no part of the request that the key stands for.
+    # The condition is not part of the fingerprint of the key.
     for value in ('"w0"', '"w77"', "*", 'W/"w0"'):
         again = await changed(api, ada, _FREEZE, value, key="stop")
         assert (again.status, again.body) == (200, done.body)
@@ -239,7 +247,7 @@ async def test_a_version_that_has_changed_leaves_no_claim_behind(
     await redis.aclose()
 
 
-async def test_who_joins_the_same_request_is_not_refused_for_its_condition(
+async def test_a_concurrent_repetition_is_not_refused_by_its_condition(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start()
@@ -248,17 +256,17 @@ async def test_who_joins_the_same_request_is_not_refused_for_its_condition(
         stale = asyncio.create_task(changed(api, ada, _FREEZE, '"w7"', key="stop"))
         await arrived(replicas, 1)
         plain = asyncio.create_task(api.post(f"/wallets/{ada}/freeze", key="stop"))
-        first = replicas.opened[0].parts.router._by_key[1, "stop"]
+        first = replicas.opened[0].context.router._by_key[1, "stop"]
         await until(lambda: len(first.watchers) == 1)
     assert_changed(await stale, 0)
     done = await plain
     assert (done.status, done.json["status"], done.json["version"]) == (200, "frozen", 1)
 
 
-# At once
+# Concurrent changes
 
 
-async def test_of_many_changes_at_one_version_one_is_made(replicas: Replicas) -> None:
+async def test_of_concurrent_changes_at_one_version_one_succeeds(replicas: Replicas) -> None:
     apis = [await replicas.start(), await replicas.start()]
     ada = await apis[0].wallet()
     for version in range(5):

@@ -1,19 +1,21 @@
 """What README.md promises is what a reader gets."""
 
 import re
+import shlex
 from functools import partial
 
 import aiohttp
 import pytest
+from click.testing import CliRunner
 
 from tests.conftest import Database, Replicas, Workers
 from tests.support.api import Api
 from tests.support.command import run, running
-from tests.support.configuration import README
 from tests.support.contract import ApiWithKey
-from tests.support.tidy import shell_commands
+from tests.support.project import README
+from tests.support.readme_walk import README_URL, take, walk_in_readme, walk_moves_money
 from tests.support.waiting import until
-from tests.support.walk import README_URL, take, walk_in_readme, walk_moves_money
+from transferd.cli import main
 from transferd.config import Limits
 from transferd.domain.api_key import SCOPES
 
@@ -25,18 +27,30 @@ def readme() -> str:
 
 
 def settings_of(database: Database) -> dict[str, str]:
-    """The environment of somebody who follows the README, on the database of this test."""
+    """The settings that README.md describes, with the database of this test."""
     return database.variables()
 
 
+def shell_lines(markdown: str) -> list[str]:
+    """The commands in the fenced blocks for a shell, one a line, without prompts."""
+    found: list[str] = []
+    for block in re.findall(r"^```(?:sh|console)\n(.*?)^```", markdown, re.MULTILINE | re.DOTALL):
+        lines = block.replace("\\\n", " ").splitlines()
+        # Where some lines have a prompt, the others are output.
+        found += [line[2:] for line in lines if line.startswith("$ ")] or lines
+    return found
+
+
 def documented_commands() -> list[list[str]]:
-    """What stands behind `transferd` in blocks of shell and in the text, each once."""
+    """The words after `transferd` in README.md and docs/notifications.md, each command once."""
     text = readme() + (README.parent / "docs/notifications.md").read_text(encoding="utf-8")
-    inline = "\n".join(re.findall(r"`(transferd [^`]+)`", text))
-    commands = [*shell_commands(text), *shell_commands(f"```sh\n{inline}\n```\n")]
-    words = {tuple(command[1:]) for command in commands if command[:1] == ["transferd"]}
-    # Without a word behind it `transferd` is asked for the script of a shell.
-    return [list(each) for each in sorted(words - {()})]
+    inline = re.findall(r"`(transferd [^`]+)`", text)
+    found = set()
+    for line in [*shell_lines(text), *inline]:
+        match = re.search(r"(?:^|[/ ])transferd ([^;&|#<>]+)", line)
+        if match and not line.startswith("#"):
+            found.add(tuple(shlex.split(match[1])))
+    return [list(each) for each in sorted(found)]
 
 
 async def test_the_walk_moves_money(api: Api) -> None:
@@ -52,31 +66,34 @@ async def test_a_walk_that_does_not_work_is_noticed(api: Api) -> None:
         await walk_moves_money(walk.replace("2500", "2501"))
 
 
-async def test_every_documented_command_works(database: Database) -> None:
+def test_every_documented_command_works(database: Database) -> None:
     settings = settings_of(database)
     documented = documented_commands()
     assert ["audit"] in documented
     assert ["migrate"] in documented
     assert ["keys", "list"] in documented
     for words in documented:
-        if words[0] in ("dev", "serve", "worker"):  # They go on until they are stopped.
+        if words[0] in ("dev", "serve", "worker"):
+            # They run until they are stopped; with --help they still refuse unknown options.
+            assert CliRunner().invoke(main, [*words, "--help"]).exit_code == 0, words
             continue
-        code, output = await run(*words, settings=settings)
-        assert code == 0, f"transferd {' '.join(words)}: {output}"
-        assert output.strip()
+        result = CliRunner().invoke(main, words, env=settings)
+        assert result.exit_code == 0, f"transferd {' '.join(words)}: {result.output}"
+        assert result.output.strip()
 
 
-async def test_serve_serves_what_migrate_has_made(database: Database) -> None:
-    async with running("serve", settings=settings_of(database)) as command:
-        await command.says("http://127.0.0.1:")
-        async with (
-            aiohttp.ClientSession() as session,
-            session.get(f"{command.url}/readyz") as reply,
-        ):
-            assert reply.status == 200
+def test_an_unknown_option_is_refused_beside_help() -> None:
+    assert CliRunner().invoke(main, ["serve", "--prot", "1", "--help"]).exit_code == 2
 
 
-async def test_the_key_of_the_readme_is_good_for_what_it_says(
+def test_every_documented_target_of_make_exists() -> None:
+    documented = re.findall(r"^make ([\w-]+)", "\n".join(shell_lines(readme())), re.MULTILINE)
+    makefile = (README.parent / "Makefile").read_text(encoding="utf-8")
+    assert set(documented) <= set(re.findall(r"^([\w-]+):", makefile, re.MULTILINE))
+    assert "test" in documented
+
+
+async def test_the_api_key_of_the_readme_has_the_scopes_that_it_names(
     database: Database, replicas: Replicas
 ) -> None:
     [words] = [words for words in documented_commands() if words[:2] == ["keys", "create"]]
@@ -126,13 +143,13 @@ async def test_the_table_of_calls_is_complete(api: Api) -> None:
     assert told - operations <= served
 
 
-async def test_a_refusal_says_what_would_help(api: Api) -> None:
+async def test_insufficient_funds_names_the_available_balance_and_the_shortfall(api: Api) -> None:
     reply = await api.transfer(await api.wallet(100), await api.wallet(), 250)
     assert reply.code == "insufficient-funds"
     assert (reply.json["available"], reply.json["shortfall"]) == (100, 150)
 
 
-def test_the_bounds_are_the_ones_of_the_code() -> None:
+def test_the_limits_in_the_readme_are_those_of_the_code() -> None:
     limits = Limits()
     text = " ".join(readme().split())
     for bound in (
@@ -147,7 +164,7 @@ def test_the_bounds_are_the_ones_of_the_code() -> None:
         assert bound in text
 
 
-def test_the_links_lead_somewhere() -> None:
+def test_the_targets_of_all_links_exist() -> None:
     for page in (*README.parent.glob("*.md"), *README.parent.glob("docs/*.md")):
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if not target.startswith("https://"):

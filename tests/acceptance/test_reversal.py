@@ -8,8 +8,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.api import Api, Reply
-from tests.support.contract import NOBODY, footprint, time_of
-from tests.support.target import assert_invalid
+from tests.support.contract import NOBODY, assert_invalid, footprint, time_of
 
 
 async def reverse(api: Api, id: str, amount: int | None = None, key: str | None = None) -> Reply:
@@ -26,7 +25,7 @@ async def rent(api: Api, balance: int = 100, amount: int = 60) -> tuple[str, str
     return ada, bob, paid.json["id"]
 
 
-async def test_a_reversal_gives_all_of_it_back(api: Api) -> None:
+async def test_a_reversal_returns_the_whole_amount(api: Api) -> None:
     ada, bob, paid = await rent(api)
     back = await reverse(api, paid)
     assert back.status == 201
@@ -73,7 +72,7 @@ async def test_a_reversal_may_have_a_reference_and_metadata_of_its_own(
     assert [event["data"]["reference"], event["data"]["metadata"]] == own
 
 
-async def test_a_reversal_without_a_reference_has_that_of_the_transfer(api: Api) -> None:
+async def test_a_reversal_without_a_reference_has_the_reference_of_the_transfer(api: Api) -> None:
     _, _, paid = await rent(api)
     path = f"/transfers/{paid}/reversal"
     first = await api.post(path, {"amount": 5}, key="back")
@@ -99,7 +98,7 @@ async def test_reference_and_metadata_of_a_reversal_have_their_shape(api: Api) -
         assert_invalid(await api.post(f"/transfers/{paid}/reversal", body, key="bad"), pointer)
 
 
-async def test_the_original_stays_as_it_is(api: Api) -> None:
+async def test_a_reversal_does_not_change_the_original(api: Api) -> None:
     _, _, paid = await rent(api)
     before = await api.get(f"/transfers/{paid}")
     assert "reverses_transfer_id" not in before.json
@@ -108,7 +107,7 @@ async def test_the_original_stays_as_it_is(api: Api) -> None:
 
 
 @pytest.mark.parametrize("raw", [None, b"", b"{}", b'{"amount": null}'])
-async def test_without_an_amount_all_that_is_left_goes_back(api: Api, raw: bytes | None) -> None:
+async def test_a_reversal_without_an_amount_returns_the_rest(api: Api, raw: bytes | None) -> None:
     _, bob, paid = await rent(api)
     assert (await reverse(api, paid, 25)).json["amount"] == 25
     rest = await api.call("POST", f"/transfers/{paid}/reversal", raw=raw, key="rest")
@@ -116,9 +115,7 @@ async def test_without_an_amount_all_that_is_left_goes_back(api: Api, raw: bytes
     assert await api.balance(bob) == 0
 
 
-async def test_reversals_never_give_back_more_than_the_transfer(
-    api: Api, database: Database
-) -> None:
+async def test_reversals_never_exceed_the_transfer(api: Api, database: Database) -> None:
     ada, bob, paid = await rent(api)
     await api.transfer(await api.wallet(1_000), bob, 1_000)
     left = 60
@@ -144,12 +141,13 @@ async def test_a_reversal_cannot_be_reversed(api: Api) -> None:
     assert (await api.balance(ada), await api.balance(bob)) == (50, 50)
 
 
-@pytest.mark.parametrize("id", [NOBODY, "rent", "%00"])
-async def test_what_was_never_paid_cannot_be_given_back(api: Api, id: str) -> None:
-    assert (await reverse(api, id)).code == "transfer-not-found"
+async def test_an_unknown_transfer_cannot_be_reversed(api: Api, subtests: pytest.Subtests) -> None:
+    for id in (NOBODY, "rent", "%00"):
+        with subtests.test(id=id):
+            assert (await reverse(api, id)).code == "transfer-not-found"
 
 
-async def test_what_is_spent_cannot_be_given_back(api: Api) -> None:
+async def test_a_reversal_needs_the_money_to_be_there(api: Api) -> None:
     ada, bob, paid = await rent(api)
     await api.transfer(bob, await api.wallet(), 50)
     refused = await reverse(api, paid)
@@ -160,7 +158,7 @@ async def test_what_is_spent_cannot_be_given_back(api: Api) -> None:
     assert await api.balance(ada) == 50
 
 
-async def test_a_frozen_wallet_gives_nothing_back_but_gets_it(api: Api) -> None:
+async def test_a_frozen_wallet_receives_reversals_and_pays_none(api: Api) -> None:
     ada, bob, paid = await rent(api)
     await api.post(f"/wallets/{ada}/freeze")
     assert (await reverse(api, paid, 10)).status == 201
@@ -177,7 +175,7 @@ async def test_a_closed_wallet_takes_part_in_nothing(api: Api) -> None:
     assert (await reverse(api, paid)).code == "wallet-closed"
 
 
-async def test_a_race_of_reversals_has_one_winner(api: Api) -> None:
+async def test_of_concurrent_whole_reversals_one_succeeds(api: Api) -> None:
     ada, bob, paid = await rent(api)
     await api.transfer(await api.wallet(1_000), bob, 1_000)
     replies = await asyncio.gather(*(reverse(api, paid) for _ in range(10)))

@@ -1,4 +1,4 @@
-"""The same request is the same values, however they are written, also for replicas of an earlier
+"""Requests with equal values are the same request in every spelling, also for an earlier
 version that run beside the new ones."""
 
 import asyncio
@@ -14,10 +14,11 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
 from tests.support.contract import exactly, footprint, transfer_body
 from transferd.actors.router import Router
-from transferd.commit.envelope import Answer, Envelope
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.domain.key import Fingerprint
 
-# Metadata whose order and numbers are not canonical, and in which form they are.
+# Metadata that is not canonical, and its canonical form.
 SENT = {"po": "7", "invoice": "4711", "n": 1.0}
 CANONICAL = {"invoice": "4711", "n": 1, "po": "7"}
 
@@ -70,7 +71,7 @@ async def forget_replays(database: Database) -> None:
     await redis.aclose()
 
 
-async def test_the_order_of_members_makes_no_other_request(
+async def test_the_order_of_members_does_not_make_another_request(
     replicas: Replicas, database: Database
 ) -> None:
     api, bare = await replicas.start(), await replicas.start(cache=False)
@@ -89,7 +90,7 @@ async def test_the_order_of_members_makes_no_other_request(
             assert b'"n":1.0' in first.body
 
 
-async def test_blanks_escapes_upper_case_and_notations_make_no_other_request(
+async def test_another_spelling_of_equal_values_is_the_same_request(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(1_000), await api.wallet()
@@ -124,7 +125,7 @@ async def test_equal_requests_that_run_at_once_pay_once(api: Api) -> None:
     assert await api.balance(ada) == 995
 
 
-async def test_the_refusal_warns_of_paying_twice(api: Api) -> None:
+async def test_the_problem_of_a_reused_key_warns_of_paying_twice(api: Api) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     await api.transfer(ada, bob, 5, key="rent")
     refused = await api.transfer(ada, bob, 6, key="rent")
@@ -152,7 +153,7 @@ async def test_metadata_that_is_null_is_empty(api: Api) -> None:
             await api.post(path, body | {"metadata": {}}, key=f"{path} {body}"),
             await api.post(path, nothing, key=f"{path} {body}"),
         )
-    # As `name` does, it removes what was there; what is left out stays.
+    # Like `name`, null removes the value; a missing field keeps it.
     for path in (f"/users/{await api.user()}", f"/wallets/{await api.wallet()}"):
         assert (await api.patch(path, {"metadata": {"n": 1}})).json["metadata"] == {"n": 1}
         assert (await api.patch(path, {})).json["metadata"] == {"n": 1}
@@ -179,7 +180,7 @@ class RollingUpgrade:
 async def upgrade(replicas: Replicas, request: pytest.FixtureRequest) -> RollingUpgrade:
     """One replica of each version, with and without Redis."""
     new, old = [await replicas.start(cache=request.param) for _ in range(2)]
-    return RollingUpgrade(new, old, replicas.opened[-1].parts.router)
+    return RollingUpgrade(new, old, replicas.opened[-1].context.router)
 
 
 async def all_of(replica: Api, sent: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Reply]:
@@ -187,14 +188,14 @@ async def all_of(replica: Api, sent: dict[str, tuple[str, dict[str, Any]]]) -> d
     return {key: await replica.post(path, body, key=key) for key, (path, body) in sent.items()}
 
 
-async def test_what_an_earlier_version_has_done_is_replayed(
+async def test_an_outcome_of_an_earlier_version_is_replayed(
     upgrade: RollingUpgrade, database: Database
 ) -> None:
     sent = await requests(upgrade.new, SENT)
     first = await all_of(upgrade.old, sent)
     before = await footprint(database)
-    # Once with what Redis has, once with what PostgreSQL has; and what the new replica leaves in
-    # Redis is still understood by the old one.
+    # Once from Redis, once from PostgreSQL; and the old replica still understands the entries
+    # that the new one writes to Redis.
     for replica in (upgrade.new, upgrade.old, None, upgrade.new, upgrade.old):
         if replica is None:
             await forget_replays(database)
@@ -224,7 +225,7 @@ async def test_canonical_requests_are_the_same_to_both_versions(
         assert await footprint(database) == before
 
 
-async def test_an_earlier_version_refuses_what_it_cannot_recognize(
+async def test_an_earlier_version_refuses_a_repetition_with_another_fingerprint(
     upgrade: RollingUpgrade, database: Database
 ) -> None:
     sent = await requests(upgrade.new, SENT)
@@ -261,14 +262,14 @@ async def test_requests_that_run_on_both_versions_at_once_pay_once(
         assert await upgrade.new.balance(ada) == 1_000 - 5 * (n + 1)
 
 
-async def test_what_would_be_refused_now_is_replayed_when_it_says_what_was_kept(
+async def test_a_request_that_is_invalid_now_is_replayed_if_it_equals_the_stored_one(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(1_000), await api.wallet()
     body = transfer_body(ada, bob, 5, metadata={"fx": 0.12345678901234568, "z": 0})
     first = await api.post("/transfers", body, key="rent")
     before = await footprint(database)
-    # An earlier version has read these as the body above.
+    # An earlier version read these as the body above.
     for old, new in (
         (b"0.12345678901234568", b"0.1234567890123456789"),
         (b'"z":0', b'"z":-0'),

@@ -11,13 +11,13 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.contract import ApiWithKey, api_key
 from tests.support.deliveries import logged_delivery
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.truth import faults_in
 from tests.support.waiting import patient_s
 
 _CONFIGURATION = Path(__file__).with_name("schemathesis.toml")
 _WITHIN_S = 60.0
-# These run inside of checks of our own, which say for which case they do not apply.
+# Checks of contract_checks.py call these and name the cases to which they do not apply.
 _WRAPPED = ("positive_data_acceptance", "negative_data_rejection", "missing_required_header")
 
 
@@ -44,14 +44,14 @@ async def things_that_exist(api: Api, database: Database) -> dict[str, str | int
 
 
 async def schemathesis(api: Api, known: dict[str, str | int], report: Path) -> str:
-    """Run every phase with every check; what it has printed."""
+    """Run every phase with every check; the output."""
     process = await asyncio.create_subprocess_exec(
         *(Path(sys.executable).with_name("schemathesis"), "--config-file", _CONFIGURATION),
         *("--no-color", "run", f"{api.url}/openapi.json", "--checks", "all"),
         *("--exclude-checks", ",".join(_WRAPPED)),
         *("--header", f"Authorization: {api.headers['Authorization']}"),
         *("--report", "json", "--report-json-path", report),
-        # It leaves a cache where it runs.
+        # It writes a cache into its working directory.
         cwd=report.parent,
         env=os.environ
         | {"PYTHONPATH": str(ROOT), "KNOWN_TO_SCHEMATHESIS": orjson.dumps(known).decode()},
@@ -62,7 +62,7 @@ async def schemathesis(api: Api, known: dict[str, str | int], report: Path) -> s
     return output.decode()
 
 
-async def test_what_is_made_up_from_the_document_is_answered_as_it_says(
+async def test_generated_requests_are_answered_as_the_document_says(
     replicas: Replicas, database: Database, tmp_path: Path
 ) -> None:
     token = await api_key(database, "explorer", "admin")
@@ -80,7 +80,7 @@ async def test_what_is_made_up_from_the_document_is_answered_as_it_says(
         "fuzzing",
         "stateful",
     }
-    # Not only refusals were met: most of what may succeed did.
+    # Most operations succeeded at least once.
     succeeded = {
         label
         for label, phases in report["valid_rates"].items()

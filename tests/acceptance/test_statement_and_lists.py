@@ -50,7 +50,7 @@ async def history(api: Api) -> tuple[str, str, list[str]]:
     return ada, bob, [reply.json["id"] for reply in (sent, back, rest)]
 
 
-async def test_a_statement_tells_every_change_newest_first(api: Api) -> None:
+async def test_a_statement_lists_every_change_newest_first(api: Api) -> None:
     ada, bob, (sent, back, rest) = await history(api)
     [entries] = await all_pages(api, f"/wallets/{ada}/statement")
     deposit = entries[-1]["transfer_id"]
@@ -92,13 +92,16 @@ async def test_a_new_wallet_has_an_empty_statement(api: Api) -> None:
     assert await all_pages(api, f"/transfers?wallet_id={ada}") == [[]]
 
 
-@pytest.mark.parametrize("limit", [1, 3, 4, 8, 9, 200])
-async def test_pages_follow_each_other_without_gap_or_overlap(api: Api, limit: int) -> None:
+async def test_pages_follow_each_other_without_gap_or_overlap(
+    api: Api, subtests: pytest.Subtests
+) -> None:
     ada, _, _ = await history(api)
-    found = await all_pages(api, f"/wallets/{ada}/statement?limit={limit}")
-    full, rest = divmod(8, limit)
-    assert [len(page) for page in found] == [limit] * full + [rest] * bool(rest)
-    assert [entry["version"] for page in found for entry in page] == list(range(8, 0, -1))
+    for limit in (1, 3, 4, 8, 9, 200):
+        with subtests.test(limit=limit):
+            found = await all_pages(api, f"/wallets/{ada}/statement?limit={limit}")
+            full, rest = divmod(8, limit)
+            assert [len(page) for page in found] == [limit] * full + [rest] * bool(rest)
+            assert [entry["version"] for page in found for entry in page] == list(range(8, 0, -1))
 
 
 async def test_every_list_has_pages(api: Api, database: Database) -> None:
@@ -115,7 +118,7 @@ async def test_every_list_has_pages(api: Api, database: Database) -> None:
     sent = [await logged_delivery(database, hooks[0]) for _ in range(5)]
     users.append((await api.get(f"/wallets/{rich}")).json["user_id"])
     for path, made in (
-        # Those of the same millisecond come in the order of their ids.
+        # Users of the same millisecond are in the order of their ids.
         ("/users?limit=2", sorted(users)),
         (f"/wallets?limit=2&user_id={owner}", sorted(wallets)),
         (f"/wallets?currency=USD&limit=2&user_id={owner}", sorted(wallets)),
@@ -129,7 +132,7 @@ async def test_every_list_has_pages(api: Api, database: Database) -> None:
         assert [each["id"] for page in found for each in page] == made[::-1], path
 
 
-async def test_what_happens_meanwhile_does_not_shift_the_next_page(api: Api) -> None:
+async def test_changes_between_two_pages_do_not_shift_the_second(api: Api) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     for _ in range(4):
         await api.transfer(ada, bob, 1)
@@ -143,7 +146,7 @@ async def test_what_happens_meanwhile_does_not_shift_the_next_page(api: Api) -> 
 async def test_lists_follow_version_and_not_id(api: Api, database: Database) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     made = [(await api.transfer(ada, bob, amount)).json["id"] for amount in (1, 2, 3, 4)]
-    # As if the first had been asked for on a machine whose clock is far ahead.
+    # As if the clock of the first replica was far ahead.
     late = "0fffffff-ffff-7000-8000-000000000000"
     await database.fetch(
         "UPDATE ledger_00.transfers SET id = $1::uuid WHERE id = $2::uuid", late, made[0]
@@ -154,7 +157,7 @@ async def test_lists_follow_version_and_not_id(api: Api, database: Database) -> 
         assert [each.get("id", each.get("transfer_id")) for each in found] == expected
 
 
-async def test_a_page_has_50_items_unless_told_otherwise(api: Api) -> None:
+async def test_a_page_has_50_items_by_default(api: Api) -> None:
     ada = await api.wallet(1_000)
     bob = await api.wallet()
     paid = await crowd((api.transfer(ada, bob, 1) for _ in range(201)), at_once=20)
@@ -166,7 +169,7 @@ async def test_a_page_has_50_items_unless_told_otherwise(api: Api) -> None:
     assert [each["source_version"] for each in first] == list(range(202, 2, -1))
 
 
-async def test_a_statement_may_be_cut_to_a_time(api: Api) -> None:
+async def test_a_statement_may_have_a_window_of_time(api: Api) -> None:
     ada, _, _ = await history(api)
     path = f"/wallets/{ada}/statement?limit=3"
     entries = [entry for page in await all_pages(api, path) for entry in page]
@@ -181,7 +184,7 @@ async def test_a_statement_may_be_cut_to_a_time(api: Api) -> None:
             query += f"&to={times[last] + nudge:%Y-%m-%dT%H:%M:%S.%fZ}"
         return [each["version"] for page in await all_pages(api, query) for each in page]
 
-    # The beginning belongs to it, and the end does not.
+    # A window includes its beginning and excludes its end.
     assert await versions(3, 6) == [5, 4, 3]
     assert await versions(None, 6) == [5, 4, 3, 2, 1]
     assert await versions(3, None) == [8, 7, 6, 5, 4, 3]
@@ -196,7 +199,7 @@ async def test_a_statement_may_be_cut_to_a_time(api: Api) -> None:
     ]
 
 
-async def test_a_statement_may_be_cut_to_any_time_there_is(api: Api) -> None:
+async def test_a_window_of_time_may_have_any_valid_bounds(api: Api) -> None:
     ada, bob = await api.wallet(10), await api.wallet()
     await api.transfer(ada, bob, 1)
     path = f"/wallets/{ada}/statement"
@@ -224,7 +227,7 @@ def cursor(text: str | bytes) -> str:
     return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
-async def test_a_cursor_that_no_page_has_given_is_refused(api: Api, database: Database) -> None:
+async def test_a_made_up_cursor_is_refused(api: Api, database: Database) -> None:
     ada, _, _ = await history(api)
     hook = {"url": "https://example.com/", "events": ["*"]}
     hooks = [(await api.post("/webhooks", hook)).json["id"] for _ in range(2)]
@@ -251,7 +254,7 @@ async def test_a_cursor_that_no_page_has_given_is_refused(api: Api, database: Da
             *(each for other, each in given.items() if other != name),
             right + "=",
             right[:-1],
-            # As an earlier version has made it.
+            # As created by an earlier version.
             cursor(f"{name}:{NOBODY}"),
             cursor(f"{name}:1"),
             *(
@@ -264,7 +267,7 @@ async def test_a_cursor_that_no_page_has_given_is_refused(api: Api, database: Da
             assert (refused.status, refused.code) == (400, "cursor-invalid"), (name, each)
 
 
-async def test_lists_of_a_wallet_need_one_that_exists(api: Api) -> None:
+async def test_lists_of_an_unknown_wallet_are_not_found(api: Api) -> None:
     assert (await api.get(f"/wallets/{NOBODY}/statement")).code == "wallet-not-found"
     assert (await api.get(f"/transfers?wallet_id={NOBODY}")).code == "wallet-not-found"
     missing = await api.get("/transfers")
@@ -272,7 +275,7 @@ async def test_lists_of_a_wallet_need_one_that_exists(api: Api) -> None:
     assert [error["pointer"] for error in missing.json["errors"]] == ["/wallet_id"]
 
 
-async def test_a_next_page_is_at_an_address_of_the_service(api: Api) -> None:
+async def test_the_link_to_the_next_page_stays_on_the_service(api: Api) -> None:
     ada, _, _ = await history(api)
     page = await exactly(
         api, "GET", f"/wallets/{ada}/statement?limit=2&from=2020-01-01T00:00:00%2B01:00"

@@ -58,12 +58,13 @@ async def test_the_largest_amount_can_be_moved_in_one_transfer(api: Api) -> None
     assert (await api.balance(ada), await api.balance(bob)) == (0, AMOUNT_MAX)
 
 
-@pytest.mark.parametrize("id", [NOBODY, "rent", "%00", "1"])
-async def test_there_is_no_such_transfer(api: Api, id: str) -> None:
-    assert (await api.get(f"/transfers/{id}")).code == "transfer-not-found"
+async def test_an_unknown_transfer_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
+    for id in (NOBODY, "rent", "%00", "1"):
+        with subtests.test(id=id):
+            assert (await api.get(f"/transfers/{id}")).code == "transfer-not-found"
 
 
-async def test_a_wallet_has_the_transfers_of_both_its_sides(api: Api) -> None:
+async def test_transfers_of_a_wallet_include_incoming_and_outgoing_ones(api: Api) -> None:
     ada, bob, eve = await api.wallet(10), await api.wallet(10), await api.wallet(10)
     there = await api.transfer(ada, bob, 1)
     await api.transfer(ada, eve, 1)
@@ -74,7 +75,9 @@ async def test_a_wallet_has_the_transfers_of_both_its_sides(api: Api) -> None:
     assert deposit["source_wallet_id"] == await api.funding_wallet()
 
 
-async def test_what_is_refused_says_why_and_moves_nothing(api: Api, database: Database) -> None:
+async def test_a_refused_transfer_names_the_reason_and_moves_nothing(
+    api: Api, database: Database
+) -> None:
     ada, bob = await api.wallet(100, overdraft_limit=20), await api.wallet()
     euro, frozen, closed = await api.wallet(currency="EUR"), await api.wallet(9), await api.wallet()
     await api.post(f"/wallets/{frozen}/freeze")
@@ -100,14 +103,14 @@ async def test_what_is_refused_says_why_and_moves_nothing(api: Api, database: Da
         assert refused.json["instance"] == "/transfers"
         assert refused.json["request_id"] == refused.headers["X-Request-Id"]
         assert refused.json["detail"]
-        # A dry run refuses in the same words.
+        # A dry run has the same refusal.
         dry = await api.post("/transfers?dry_run=true", body)
         own = {"request_id": refused.json["request_id"]}
         assert (dry.status, dry.json | own) == (status, refused.json)
     assert await footprint(database) == before | {"outcomes": before["outcomes"] + len(refusals)}
 
 
-async def test_a_lack_of_funds_says_how_much(api: Api) -> None:
+async def test_insufficient_funds_names_the_shortfall(api: Api) -> None:
     ada, bob = await api.wallet(100, overdraft_limit=20), await api.wallet()
     refused = await api.transfer(ada, bob, 150)
     facts = {name: refused.json[name] for name in ("available", "shortfall", "currency")}
@@ -120,7 +123,7 @@ async def test_an_id_in_capitals_names_the_same_wallet(api: Api) -> None:
     made = await api.transfer(ada.upper(), bob.upper(), 5, key="rent")
     sides = (made.json["source_wallet_id"], made.json["destination_wallet_id"])
     assert sides == (ada, bob)
-    # So written otherwise it is the same request.
+    # Another spelling of the id is the same request.
     assert (await api.transfer(ada, bob, 5, key="rent")).body == made.body
 
 
@@ -163,7 +166,9 @@ async def test_a_frozen_wallet_receives(api: Api) -> None:
     assert await api.balance(bob) == 5
 
 
-async def test_transfers_at_once_leave_versions_without_a_gap(api: Api, database: Database) -> None:
+async def test_concurrent_transfers_leave_versions_without_a_gap(
+    api: Api, database: Database
+) -> None:
     ada, bob = await api.wallet(50), await api.wallet()
     replies = await asyncio.gather(*(api.transfer(ada, bob, 1) for _ in range(60)))
     posted = [reply.json for reply in replies if reply.status == 201]
@@ -174,7 +179,7 @@ async def test_transfers_at_once_leave_versions_without_a_gap(api: Api, database
     assert await api.balance(bob) == 50
 
 
-async def test_a_transfer_moves_exactly_what_it_says_at_any_size(
+async def test_a_transfer_moves_exactly_its_amount_at_any_size(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(), await api.wallet()

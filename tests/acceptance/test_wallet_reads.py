@@ -21,7 +21,7 @@ async def test_the_etag_is_the_version(api: Api) -> None:
     assert (reply.headers["ETag"], reply.json["balance"]) == ('"w2"', 95)
 
 
-async def test_a_version_that_is_known_is_not_sent_again(replicas: Replicas) -> None:
+async def test_a_known_version_is_answered_with_304(replicas: Replicas) -> None:
     api = await replicas.start(cache=True)
     ada = await api.wallet(100)
     for known in ('"w1"', 'W/"w1"', '"w0", "w1"', '"w0","w1","w7"', "*"):
@@ -38,7 +38,7 @@ async def test_a_version_that_is_known_is_not_sent_again(replicas: Replicas) -> 
     assert (reply.status, reply.json["balance"]) == (200, 95)
 
 
-async def test_x_cache_tells_where_an_answer_comes_from(
+async def test_x_cache_names_the_source_of_an_answer(
     replicas: Replicas, database: Database
 ) -> None:
     cached, bare = await replicas.start(cache=True), await replicas.start(cache=False)
@@ -56,7 +56,7 @@ async def test_x_cache_tells_where_an_answer_comes_from(
 async def test_an_answer_is_never_older_than_asked_for(replicas: Replicas) -> None:
     cached, bare = await replicas.start(cache=True), await replicas.start(cache=False)
     ada = await cached.wallet(100)
-    # A replica without Redis cannot tell the cache of what it did.
+    # A replica without Redis does not update the cache.
     assert (await bare.transfer(ada, await bare.wallet(), 5)).json["source_version"] == 2
     stale = await cached.get(f"/wallets/{ada}")
     assert (stale.headers["X-Cache"], stale.json["version"]) == ("hit", 1)
@@ -64,7 +64,7 @@ async def test_an_answer_is_never_older_than_asked_for(replicas: Replicas) -> No
     fresh = await cached.get(f"/wallets/{ada}?min_version=2")
     assert (fresh.headers["X-Cache"], fresh.json["version"]) == ("miss", 2)
     assert fresh.json["balance"] == 95
-    # What was read is kept for the next one, who need not ask for it.
+    # The read filled the cache, so the next read is a hit.
     assert (await cached.get(f"/wallets/{ada}")).body == fresh.body
 
 
@@ -100,7 +100,7 @@ async def test_a_wallet_is_shown_as_it_was_at_a_time(api: Api) -> None:
     for then, later in zip(shown, [*shown[1:], None], strict=True):
         # It has no history.
         del then["metadata"]
-        # A change is not before its own instant, and is before the next one.
+        # A change is not part of its own instant, but of the next microsecond.
         moments = [time_of(then["updated_at"]) + timedelta(microseconds=1)]
         if later is not None:
             moments.append(time_of(later["updated_at"]))
@@ -111,7 +111,7 @@ async def test_a_wallet_is_shown_as_it_was_at_a_time(api: Api) -> None:
             assert reply.headers["X-Cache"] == "bypass"
 
 
-async def test_a_wallet_was_not_there_before_it_was_made(api: Api) -> None:
+async def test_a_wallet_before_its_creation_is_not_found(api: Api) -> None:
     ada = await api.wallet()
     created_at = time_of((await api.get(f"/wallets/{ada}")).json["created_at"])
     just_before = created_at - timedelta(microseconds=1)
@@ -129,7 +129,7 @@ async def test_a_wallet_was_not_there_before_it_was_made(api: Api) -> None:
     assert (reply.status, reply.json["version"]) == (200, 0)
 
 
-async def test_a_time_has_an_offset_which_counts(api: Api) -> None:
+async def test_the_offset_of_a_time_counts(api: Api) -> None:
     ada = await api.wallet(100)
     utc = time_of((await api.get(f"/wallets/{ada}")).json["updated_at"])
     after = utc + timedelta(hours=5, minutes=30, microseconds=1)
@@ -140,7 +140,7 @@ async def test_a_time_has_an_offset_which_counts(api: Api) -> None:
     assert wrong.code == "wallet-not-found"
 
 
-async def test_the_future_is_not_known(api: Api) -> None:
+async def test_a_time_in_the_future_is_refused(api: Api) -> None:
     ada = await api.wallet(100)
     for at in ("2999-01-01T00:00:00Z", "9999-12-31T23:59:59Z", "9999-12-31T23:59:59-14:00"):
         refused = await api.get(f"/wallets/{ada}?at={at}")

@@ -65,18 +65,21 @@ async def test_a_wallet_needs_a_user_that_exists(api: Api, database: Database) -
     before = await footprint(database)
     body = {"user_id": NOBODY, "currency": "USD"}
     assert (await api.post("/wallets", body)).code == "user-not-found"
-    # With a key the refusal is kept, and nothing else.
+    # With a key only the refusal is stored.
     paid = await api.post("/wallets", body | {"initial_balance": 5}, key="wallet")
     assert paid.code == "user-not-found"
     assert await footprint(database) == before | {"outcomes": 1}
 
 
-@pytest.mark.parametrize("currency", ["ZZZ", "XXX", "XAU", "XTS"])
-async def test_a_wallet_needs_a_currency_that_has_minor_units(api: Api, currency: str) -> None:
-    user = await api.user()
-    refused = await api.post("/wallets", {"user_id": user, "currency": currency})
-    assert refused.code == "invalid-request"
-    assert [error["pointer"] for error in refused.json["errors"]] == ["/currency"]
+async def test_a_wallet_needs_a_currency_that_has_minor_units(
+    api: Api, subtests: pytest.Subtests
+) -> None:
+    for currency in ("ZZZ", "XXX", "XAU", "XTS"):
+        with subtests.test(currency=currency):
+            user = await api.user()
+            refused = await api.post("/wallets", {"user_id": user, "currency": currency})
+            assert refused.code == "invalid-request"
+            assert [error["pointer"] for error in refused.json["errors"]] == ["/currency"]
 
 
 async def test_currencies_have_exponents_and_funding_wallets(api: Api) -> None:
@@ -97,7 +100,7 @@ async def test_currencies_have_exponents_and_funding_wallets(api: Api) -> None:
     assert (funding["status"], funding["balance"]) == ("active", 0)
 
 
-async def test_a_patch_changes_only_what_it_names(api: Api) -> None:
+async def test_a_patch_changes_only_the_fields_that_it_names(api: Api) -> None:
     id = await api.wallet(100, metadata={"a": 1})
     wallet = (await api.get(f"/wallets/{id}")).json
     for patch, version, limit, metadata in (
@@ -120,7 +123,7 @@ async def test_a_patch_changes_only_what_it_names(api: Api) -> None:
         assert (await api.get(f"/wallets/{id}")).body == changed.body
 
 
-async def test_a_limit_cannot_be_lowered_below_what_is_used(api: Api) -> None:
+async def test_an_overdraft_limit_cannot_be_lowered_below_its_use(api: Api) -> None:
     ada, bob = await api.wallet(overdraft_limit=100), await api.wallet()
     assert (await api.transfer(ada, bob, 60)).status == 201
     refused = await api.patch(f"/wallets/{ada}", {"overdraft_limit": 59})
@@ -135,18 +138,19 @@ async def test_a_funding_wallet_has_no_limit(api: Api) -> None:
     assert (await api.patch(f"/wallets/{funding}", {"overdraft_limit": 5})).code == "forbidden"
 
 
-@pytest.mark.parametrize("id", [NOBODY, "ada", "%00"])
-async def test_there_is_no_such_wallet(api: Api, id: str) -> None:
-    for method, rest, raw in (
-        ("GET", "", None),
-        ("GET", "/statement", None),
-        ("PATCH", "", b"{}"),
-        ("POST", "/freeze", None),
-        ("POST", "/unfreeze", None),
-        ("POST", "/close", None),
-    ):
-        reply = await api.call(method, f"/wallets/{id}{rest}", raw=raw)
-        assert (reply.status, reply.code) == (404, "wallet-not-found"), rest
+async def test_an_unknown_wallet_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
+    for id in (NOBODY, "ada", "%00"):
+        with subtests.test(id=id):
+            for method, rest, raw in (
+                ("GET", "", None),
+                ("GET", "/statement", None),
+                ("PATCH", "", b"{}"),
+                ("POST", "/freeze", None),
+                ("POST", "/unfreeze", None),
+                ("POST", "/close", None),
+            ):
+                reply = await api.call(method, f"/wallets/{id}{rest}", raw=raw)
+                assert (reply.status, reply.code) == (404, "wallet-not-found"), rest
 
 
 async def test_wallets_are_listed_by_owner_and_currency(api: Api) -> None:
@@ -166,7 +170,7 @@ async def test_wallets_are_listed_by_owner_and_currency(api: Api) -> None:
     assert await listed(f"user_id={ada}&currency=EUR") == {made[ada, "EUR"]}
     assert await listed(f"user_id={NOBODY}") == set()
     euros = await listed("currency=EUR")
-    # Of all wallets in euros, the third is the funding wallet.
+    # The third wallet in euros is the funding wallet.
     assert euros - {made[ada, "EUR"], made[bob, "EUR"]} == {await api.funding_wallet("EUR")}
     [shown] = (await api.get(f"/wallets?user_id={bob}")).json["data"]
     assert shown == (await api.get(f"/wallets/{made[bob, 'EUR']}")).json

@@ -34,7 +34,7 @@ async def hook(api: Api) -> str:
     return id
 
 
-async def test_a_log_tells_what_became_of_each_event(
+async def test_the_delivery_log_shows_the_result_of_each_event(
     api: Api, hook: str, database: Database
 ) -> None:
     failed = await logged_delivery(database, hook, event_type="wallet.closed")
@@ -57,7 +57,7 @@ async def test_a_log_tells_what_became_of_each_event(
     assert rows[dead]["next_attempt_at"] is None
 
 
-async def test_a_log_is_that_of_one_webhook_and_of_one_status_if_asked_for(
+async def test_a_delivery_log_has_one_webhook_and_may_be_filtered_by_status(
     api: Api, hook: str, database: Database
 ) -> None:
     made = {
@@ -74,7 +74,7 @@ async def test_a_log_is_that_of_one_webhook_and_of_one_status_if_asked_for(
     assert {row["id"] for row in whole} == set(made.values())
 
 
-async def test_asking_again_sends_what_was_sent_to_this_webhook_alone(
+async def test_a_redelivery_sends_the_same_event_to_this_webhook_only(
     api: Api, hook: str, database: Database
 ) -> None:
     id = await logged_delivery(database, hook, status="dead")
@@ -83,7 +83,7 @@ async def test_asking_again_sends_what_was_sent_to_this_webhook_alone(
     assert asked.status == 202
     assert list(asked.json) == _FIELDS
     assert (asked.json["id"], asked.json["status"]) == (id, "pending")
-    # What the last attempt met stays until the next one.
+    # The result of the last attempt stays until the next one.
     assert (asked.json["attempts"], asked.json["response_status"]) == (1, 500)
     assert (await api.get(f"/webhooks/{hook}/deliveries")).json["data"] == [asked.json]
     [row] = await database.fetch("SELECT event_count, events::text FROM ledger_00.outbox")
@@ -91,7 +91,7 @@ async def test_asking_again_sends_what_was_sent_to_this_webhook_alone(
     assert orjson.loads(row["events"]) == [{"endpoint": hook, "event": sent_event(id)}]
 
 
-async def test_a_delivery_may_be_asked_for_as_often_as_one_likes(
+async def test_a_delivery_may_be_redelivered_repeatedly(
     api: Api, hook: str, database: Database
 ) -> None:
     id = await logged_delivery(database, hook, status="delivered")
@@ -105,7 +105,7 @@ async def test_a_delivery_may_be_asked_for_as_often_as_one_likes(
     assert tuple(row) == (9, 9)
 
 
-async def test_the_mark_and_the_event_are_there_together_or_not_at_all(
+async def test_a_redelivery_writes_its_mark_and_its_event_in_one_transaction(
     api: Api, hook: str, database: Database
 ) -> None:
     id = await logged_delivery(database, hook, status="dead")
@@ -136,11 +136,11 @@ async def test_nothing_is_sent_to_a_webhook_that_is_disabled(
         assert (refused.status, refused.code) == (409, "webhook-disabled")
     assert await footprint(database) == before
     await api.patch(f"/webhooks/{hook}", {"status": "active"})
-    # The key was left free.
+    # The key is free.
     assert (await api.post(path, key="again")).status == 202
 
 
-async def test_what_is_not_in_the_log_cannot_be_sent_again(
+async def test_a_delivery_that_is_not_in_the_log_cannot_be_redelivered(
     api: Api, hook: str, database: Database
 ) -> None:
     other = (await api.post("/webhooks", {"url": "https://example.com/", "events": ["*"]})).json

@@ -83,12 +83,12 @@ async def test_a_repeated_request_gets_the_same_bytes_and_changes_nothing(
         answer = {name: value for name, value in first[key].json.items() if name != "secret"}
         assert known == {"state": "succeeded", "status": ask.status, "answer": answer}
     assert await traces(database) == before
-    # Without a key it happens again.
+    # Without a key the request is executed again.
     for ask in sent.values():
         assert (await api.post(ask.path, ask.body)).status == ask.status
     assert (await traces(database))["version"] == before["version"] + 2
     assert await row_count(database, "ledger_00.outbox") == before["events"] + 1
-    # Whatever a key leads to can be answered again.
+    # Every outcome of a key can be replayed.
     async with Store(database.settings(), Limits(), connections=1) as store:
         assert await audit(store, lambda step, done, total: None) == []
 
@@ -115,7 +115,7 @@ async def test_a_key_for_another_request_is_refused_and_keeps_its_outcome(
             refused = await api.post(path, body, key=key)
             assert (refused.status, refused.code) == (422, "idempotency-key-reused"), (key, path)
             assert "Idempotent-Replayed" not in refused.headers
-    # One that has moved money is used up as well.
+    # A key of a transfer cannot be used for a webhook.
     for ask in sent.values():
         assert (await api.post(ask.path, ask.body, key="rent")).code == "idempotency-key-reused"
     assert await traces(database) == before
@@ -147,7 +147,7 @@ async def test_keys_belong_to_the_client(locked: Api, database: Database) -> Non
 
 
 @pytest.mark.parametrize("level", ["read committed", "serializable"])
-async def test_of_many_at_once_one_makes_it_and_all_hear_the_same(
+async def test_of_concurrent_creations_one_succeeds_and_all_get_its_answer(
     level: str, replicas: Replicas, database: Database
 ) -> None:
     await database.fetch(
@@ -168,10 +168,10 @@ async def test_of_many_at_once_one_makes_it_and_all_hear_the_same(
     assert await row_count(database, "transferd.webhooks") == 2
 
 
-async def test_who_waits_for_the_same_key_too_long_is_told_that_it_is_in_progress(
+async def test_a_request_that_waits_too_long_for_its_key_is_in_progress(
     replicas: Replicas, database: Database
 ) -> None:
-    # Somebody else's lock ends a wait soon, and the deadline leaves room for a few of them.
+    # A lock wait ends soon, and the deadline allows several of them.
     await database.fetch(
         f"ALTER ROLE transferd IN DATABASE {database.name} SET lock_timeout = '50ms'"
     )
@@ -192,13 +192,13 @@ async def test_who_waits_for_the_same_key_too_long_is_told_that_it_is_in_progres
         other = await api.post("/webhooks", _HOOK)
         assert (other.status, other.code) == (503, "overloaded")
     assert await row_count(database, "transferd.webhooks") == 0
-    # Again while the short deadline is too short for a busy machine.
+    # Repeated while a busy machine misses the short deadline.
     while (made := await api.post("/webhooks", _HOOK, key="hook")).status == 503:
         assert made.code == "overloaded"
     assert (made.status, "Idempotent-Replayed" in made.headers) == (201, False)
 
 
-async def test_a_request_that_meets_a_transfer_with_its_key_waits_for_what_becomes_of_it(
+async def test_a_request_with_the_key_of_a_running_transfer_waits_for_its_outcome(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(100), await api.wallet()

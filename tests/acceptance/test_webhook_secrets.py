@@ -15,7 +15,7 @@ from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.webhooks import read_webhook
 
 _HOOK = {"url": "https://example.com/", "events": ["*"]}
-# As a version knows it that keeps one old secret only.
+# As written by a version that keeps only one old secret.
 _ROTATED_BY_THE_VERSION_BEFORE = (
     "UPDATE transferd.webhooks SET previous_secret = secret, secret = 'whsec_b2xk',"
     " previous_secret_until = now() + interval '1 day', updated_at = now()"
@@ -46,7 +46,7 @@ async def ended(database: Database, until: str) -> None:
     )
 
 
-async def test_a_secret_signs_until_the_time_that_was_said_however_often_it_is_replaced(
+async def test_a_replaced_secret_signs_until_its_announced_end_after_several_rotations(
     api: Api, database: Database
 ) -> None:
     made = (await api.post("/webhooks", _HOOK)).json
@@ -65,7 +65,7 @@ async def test_a_secret_signs_until_the_time_that_was_said_however_often_it_is_r
     assert await signing(database, made["id"], 24 * 3600 + 60) == secrets[:1]
 
 
-async def test_a_secret_whose_time_is_over_is_forgotten_with_the_next_rotation(
+async def test_an_expired_secret_is_removed_by_the_next_rotation(
     api: Api, database: Database
 ) -> None:
     made = (await api.post("/webhooks", _HOOK)).json
@@ -80,7 +80,7 @@ async def test_a_secret_whose_time_is_over_is_forgotten_with_the_next_rotation(
     ]
 
 
-async def test_a_rotation_that_would_end_a_secret_too_soon_is_refused(
+async def test_a_rotation_that_would_end_a_secret_early_is_refused(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(replace(Limits(), webhook_secrets_max=3))
@@ -94,7 +94,7 @@ async def test_a_rotation_that_would_end_a_secret_too_soon_is_refused(
         assert refused.json["free_at"] == rotations[0]["previous_secret_until"]
     assert await footprint(database) == before
     assert await stored(database, made["id"]) == row
-    # Replays go on, a new webhook has room, and so has this one when the first time is over.
+    # Replays and new webhooks still work, and this one when the first secret has expired.
     other = (await api.post("/webhooks", _HOOK)).json
     assert (await api.post(f"/webhooks/{other['id']}/rotate")).status == 200
     await ended(database, rotations[0]["previous_secret_until"])
@@ -108,7 +108,7 @@ async def test_a_rotation_that_would_end_a_secret_too_soon_is_refused(
 
 
 @pytest.mark.parametrize("level", ["read committed", "serializable"])
-async def test_of_rotations_at_once_none_forgets_the_secret_of_another(
+async def test_concurrent_rotations_keep_each_others_secrets(
     level: str, replicas: Replicas, database: Database
 ) -> None:
     await database.isolate(level)
@@ -122,7 +122,7 @@ async def test_of_rotations_at_once_none_forgets_the_secret_of_another(
     assert set(await signing(database, made["id"])) == secrets
 
 
-async def test_of_rotations_at_once_no_more_happen_than_there_is_room_for(
+async def test_concurrent_rotations_keep_the_limit_of_secrets(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(replace(Limits(), webhook_secrets_max=5))
@@ -134,7 +134,7 @@ async def test_of_rotations_at_once_no_more_happen_than_there_is_room_for(
     assert set(await signing(database, made["id"])) == {made["secret"], *secrets}
 
 
-async def test_what_a_replica_of_the_version_before_rotates_keeps_the_older_promises(
+async def test_a_rotation_by_a_replica_of_the_version_before_keeps_older_secrets(
     api: Api, database: Database
 ) -> None:
     made = (await api.post("/webhooks", _HOOK)).json

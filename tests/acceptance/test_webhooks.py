@@ -1,4 +1,4 @@
-"""Webhooks, as clients see them: what may be asked for, and who is told the secret."""
+"""Webhooks by the API: their fields, their URLs, and when their secret is shown."""
 
 import base64
 from datetime import timedelta
@@ -8,9 +8,16 @@ import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
-from tests.support.contract import NOBODY, ApiWithKey, api_key, assert_is_id, exactly, time_of
+from tests.support.contract import (
+    NOBODY,
+    ApiWithKey,
+    api_key,
+    assert_invalid,
+    assert_is_id,
+    exactly,
+    time_of,
+)
 from tests.support.deliveries import logged_delivery
-from tests.support.target import assert_invalid
 from tests.support.truth import row_count
 from transferd.config import Limits
 from transferd.domain.webhook import EVENT_FILTERS
@@ -72,7 +79,7 @@ async def test_a_new_webhook_is_shown_as_it_is_read_but_for_its_secret(api: Api)
     assert read.json == {name: made.json[name] for name in _FIELDS}
 
 
-async def test_a_secret_is_shown_to_whoever_made_it_and_to_nobody_else(
+async def test_a_secret_is_shown_only_in_the_answer_to_its_creation(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(auth="on")
@@ -90,7 +97,7 @@ async def test_a_secret_is_shown_to_whoever_made_it_and_to_nobody_else(
         await boss.get(f"{path}/deliveries"),
         await boss.patch(path, {"events": ["user.*"]}),
         await boss.get("/metrics"),
-        # What a key has led to may be read with a lesser scope.
+        # The outcome of a key can be read with a lesser scope.
         await boss.get("/idempotency-keys/hook"),
         await reader.get("/idempotency-keys/hook"),
         await reader.get("/idempotency-keys/rotation"),
@@ -103,9 +110,12 @@ async def test_a_secret_is_shown_to_whoever_made_it_and_to_nobody_else(
     assert known["answer"] == {name: made.json[name] for name in _FIELDS}
 
 
-@pytest.mark.parametrize(
-    ("url", "why"),
-    [
+async def test_a_webhook_leads_to_a_public_address_over_https(
+    api: Api, database: Database, subtests: pytest.Subtests
+) -> None:
+    good = await webhook(api)
+    before = await changes_of(database)
+    for url, why in (
         ("http://example.com/", "must be https"),
         ("ftp://example.com/", "must be an absolute https URL"),
         ("example.com/hook", "must be an absolute https URL"),
@@ -127,26 +137,21 @@ async def test_a_secret_is_shown_to_whoever_made_it_and_to_nobody_else(
         ("https://example.com/\u0000", "must"),
         ("https://bücher.example/", "must"),
         ("", "must"),
-    ],
-)
-async def test_a_webhook_leads_to_a_public_address_over_https(
-    url: str, why: str, api: Api, database: Database
-) -> None:
-    good = await webhook(api)
-    before = await changes_of(database)
-    for refused in (
-        await api.post("/webhooks", {"url": url, "events": ["*"]}, key="hook"),
-        await api.patch(f"/webhooks/{good['id']}", {"url": url}),
     ):
-        assert_invalid(refused, "/url")
-        assert why in refused.json["errors"][0]["message"]
-        # Whatever was sent may hold a password.
-        assert url not in refused.json["errors"][0]["message"] or url == ""
-    assert await changes_of(database) == before
-    assert (await api.get("/idempotency-keys/hook")).code == "not-found"
+        with subtests.test(url=url):
+            for refused in (
+                await api.post("/webhooks", {"url": url, "events": ["*"]}, key="hook"),
+                await api.patch(f"/webhooks/{good['id']}", {"url": url}),
+            ):
+                assert_invalid(refused, "/url")
+                assert why in refused.json["errors"][0]["message"]
+                # A URL may hold a password.
+                assert url not in refused.json["errors"][0]["message"] or url == ""
+            assert await changes_of(database) == before
+            assert (await api.get("/idempotency-keys/hook")).code == "not-found"
 
 
-async def test_an_operator_may_allow_what_is_not_public(replicas: Replicas) -> None:
+async def test_an_operator_may_allow_private_addresses(replicas: Replicas) -> None:
     api = await replicas.start(
         webhook_allow_http=True, webhook_allow_networks="10.1.0.0/16,127.0.0.1/32"
     )
@@ -198,13 +203,13 @@ async def test_a_webhook_of_one_wallet_needs_one_that_exists(api: Api, database:
     refused = await api.post("/webhooks", body, key="hook")
     assert (refused.status, refused.code) == (404, "wallet-not-found")
     assert NOBODY in refused.json["detail"]
-    # Nothing happened, not even to the key.
+    # It has no effect, and the key stays free.
     assert (await api.get("/idempotency-keys/hook")).code == "not-found"
     assert await row_count(database, "transferd.webhooks") == 0
     assert (await api.post("/webhooks", body | {"wallet_id": None}, key="hook")).status == 201
 
 
-async def test_a_patch_changes_only_what_it_names(api: Api, database: Database) -> None:
+async def test_a_patch_changes_only_the_fields_that_it_names(api: Api, database: Database) -> None:
     made = await webhook(api, events=["user.created"])
     path, state = f"/webhooks/{made['id']}", {name: made[name] for name in _FIELDS}
     for patch, changed in (
@@ -232,7 +237,7 @@ async def test_a_patch_changes_only_what_it_names(api: Api, database: Database) 
     assert await changes_of(database) == before
 
 
-async def test_what_a_notifier_has_disabled_can_be_made_active_again(
+async def test_a_webhook_that_a_notifier_has_disabled_can_be_enabled_again(
     api: Api, database: Database
 ) -> None:
     id = (await webhook(api))["id"]
@@ -245,7 +250,7 @@ async def test_what_a_notifier_has_disabled_can_be_made_active_again(
     assert (again["status"], again["disabled_reason"]) == ("active", None)
 
 
-async def test_a_rotated_secret_is_good_for_another_while(
+async def test_a_rotated_secret_stays_valid_for_its_grace_period(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(webhook_secret_overlap_s=3600.0))
@@ -292,11 +297,12 @@ async def replies_of_nobody(api: Api, id: str) -> list[Reply]:
     ]
 
 
-@pytest.mark.parametrize("id", [NOBODY, "hook", "%00", NOBODY.replace("-", "")])
-async def test_there_is_no_webhook_with_an_unknown_id(
-    id: str, api: Api, database: Database
+async def test_an_unknown_webhook_is_not_found(
+    api: Api, database: Database, subtests: pytest.Subtests
 ) -> None:
-    for reply in await replies_of_nobody(api, id):
-        assert (reply.status, reply.code) == (404, "webhook-not-found")
-    assert await row_count(database, "transferd.outcomes") == 0
-    assert await row_count(database, "ledger_00.outbox") == 0
+    for id in (NOBODY, "hook", "%00", NOBODY.replace("-", "")):
+        with subtests.test(id=id):
+            for reply in await replies_of_nobody(api, id):
+                assert (reply.status, reply.code) == (404, "webhook-not-found")
+            assert await row_count(database, "transferd.outcomes") == 0
+            assert await row_count(database, "ledger_00.outbox") == 0

@@ -40,7 +40,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)
 
 async def test_nothing_is_lost_doubled_or_invented_whatever_breaks(stand: Stage) -> None:
     results = [await stand.play(fault, _SEED, lambda _: None, pace=_PACE) for fault in _PLAYED]
-    assert [(each.fault, each.anomalies) for each in results if not each.passed] == []
+    assert [(each.fault, each.violations) for each in results if not each.passed] == []
     # Something was at stake in each round.
     assert all(each.acknowledged >= 50 for each in results), results
     assert all(each.events >= each.acknowledged for each in results)
@@ -48,7 +48,7 @@ async def test_nothing_is_lost_doubled_or_invented_whatever_breaks(stand: Stage)
 
 async def test_nothing_is_done_twice_however_many_want_it_at_once(stand: Stage) -> None:
     results = [await stand.race(name, _SEED, size=_TENTH) for name in RACES]
-    assert [(each.fault, each.anomalies) for each in results if not each.passed] == []
+    assert [(each.fault, each.violations) for each in results if not each.passed] == []
     acknowledged = {each.fault: each.acknowledged for each in results}
     assert acknowledged["race-keys"] == 100
     assert acknowledged["race-opposite"] == 2_000

@@ -81,7 +81,7 @@ async def new_full_wallet(api: Api, ada: str, bob: str) -> Reply:
     return await api.post("/wallets", body, key=f"of {ada}")
 
 
-# What is sent, its status, and how many rows it adds to which table. A user's row is all of it.
+# A request, its status, and the rows that it adds to each table.
 _ONCE: list[tuple[Action, int, dict[str, int]]] = [
     (transfer, 201, {"ledger_00.transfers": 1, "transferd.outcomes": 1}),
     (refused, 422, {"ledger_00.transfers": 0, "transferd.outcomes": 1}),
@@ -123,7 +123,7 @@ async def test_a_cut_commit_is_run_again_and_done_once(
 
 
 async def assert_shown(api: Api, database: Database, *wallets: str) -> None:
-    """Reads show what is committed, whatever the cache was told."""
+    """Reads show the committed state, whether or not the cache was updated."""
     for wallet in wallets:
         [row] = await database.fetch(
             "SELECT version, balance FROM ledger_00.wallets WHERE id = $1", wallet
@@ -133,7 +133,7 @@ async def assert_shown(api: Api, database: Database, *wallets: str) -> None:
 
 
 async def assert_true(api: Api, reply: Reply) -> None:
-    """What was said to be created is there, exactly as it was said."""
+    """Everything that an answer of 201 describes exists, with the same values."""
     if reply.status == 201:
         shown = await api.get(reply.headers["Location"])
         assert shown.json == reply.json
@@ -184,7 +184,7 @@ async def test_a_commit_that_goes_on_after_the_cut_is_waited_for(
 
 
 @pytest.mark.parametrize("cut", Cut, ids=[cut.name for cut in Cut])
-async def test_a_whole_group_is_cut_and_nobody_notices(
+async def test_clients_do_not_notice_a_cut_of_a_whole_group(
     cut: Cut, replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     api = await replicas.start(database_url=proxy.url)
@@ -197,7 +197,7 @@ async def test_a_whole_group_is_cut_and_nobody_notices(
     assert statuses(replies) == {201: 200}
     assert proxy.cuts == 5
     assert await transfers_of(database, *names) == dict.fromkeys(names, 1)
-    # 08003: the connection was there no more.
+    # 08003: the connection does not exist.
     assert counted(replicas, "transferd_group_retries_total", cause="08003") == 5
     assert await api.balance(bob) == 200
     assert await faults_in(database) == []
@@ -217,11 +217,11 @@ async def test_without_the_look_up_a_cut_commit_is_an_error(
     monkeypatch.setattr(group, "lock_and_look_up", blind)
     reply = await transfer(api, ada, bob)
     assert (reply.status, reply.code) == (500, "internal-error")
-    # Even so the tables let the money move only once: the repetition has the same id and key.
+    # The tables still refuse a second transfer: the repetition has the same id and key.
     assert await transfers_of(database, ada) == {ada: 1}
 
 
-async def test_a_commit_in_doubt_until_the_deadline_is_not_called_nothing(
+async def test_a_commit_in_doubt_at_the_deadline_is_a_504(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     api = await replicas.start(_IMPATIENT, database_url=proxy.url)
@@ -238,7 +238,7 @@ async def test_a_commit_in_doubt_until_the_deadline_is_not_called_nothing(
     assert await transfers_of(database, ada) == {ada: 1}
 
 
-async def test_a_commit_that_outlives_the_patience_is_not_called_nothing_either(
+async def test_a_commit_that_lasts_longer_than_all_attempts_is_a_504(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     limits = Limits(
@@ -255,7 +255,7 @@ async def test_a_commit_that_outlives_the_patience_is_not_called_nothing_either(
     ada, bob = await api.wallet(100), await api.wallet()
     await _slow_commits(database, "ledger_00.transfers", seconds=2.4 * SLOWNESS)
     proxy.arm(Cut.IN_FLIGHT)
-    # The COMMIT that goes on holds the rows, so the repetition steps aside until it gives up.
+    # The running COMMIT holds the rows, so the repetition waits aside until its deadline.
     reply = await transfer(api, ada, bob)
     assert (reply.status, reply.code) == (504, "deadline-exceeded")
     await until(lambda: _has_happened(database, ada))
@@ -267,13 +267,13 @@ async def _has_happened(database: Database, reference: str) -> bool:
     return await transfers_of(database, reference) == {reference: 1}
 
 
-async def test_a_database_that_cannot_be_reached_is_nothing_happened(
+async def test_an_unreachable_database_is_a_503_without_effect(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     api = await replicas.start(_IMPATIENT, database_url=proxy.url)
     ada, bob = await api.wallet(100), await api.wallet()
     proxy.arm(Cut.BEFORE, marker=b"BEGIN\0", times=10_000)
-    # On a busy machine the deadline may come in the middle of an attempt; the next one hears more.
+    # On a busy machine the deadline may end an attempt; the next one gets an answer.
     while (reply := await transfer(api, ada, bob)).code == "deadline-exceeded":
         assert reply.status == 504
     assert (reply.status, reply.code) == (503, "database-unavailable")
@@ -288,7 +288,7 @@ async def _is_ready(api: Api) -> bool:
     return (await api.get("/readyz")).status == 200
 
 
-async def test_a_network_that_hangs_for_a_moment_costs_only_that_moment(
+async def test_a_short_stall_of_the_network_only_delays(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     api = await replicas.start(
@@ -311,7 +311,7 @@ async def test_a_network_that_hangs_for_a_moment_costs_only_that_moment(
     assert await faults_in(database) == []
 
 
-async def test_connections_cut_again_and_again_under_load_lose_nothing(
+async def test_repeated_cuts_of_connections_under_load_lose_nothing(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     apis = [await replicas.start(database_url=proxy.url) for _ in range(2)]
@@ -329,7 +329,7 @@ async def test_connections_cut_again_and_again_under_load_lose_nothing(
     async def cut_often() -> None:
         nonlocal cuts
         while True:
-            # Something has to get through in between, however busy the machine is.
+            # Some requests have to succeed in between, on a busy machine too.
             await until(partial(lambda seen: answered > seen, answered))
             proxy.cut_all()
             cuts += 1

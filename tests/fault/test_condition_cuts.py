@@ -42,7 +42,7 @@ async def test_with_a_key_the_change_is_made_once_and_found_again(
 
 
 @pytest.mark.parametrize("cut", Cut, ids=[cut.name for cut in Cut])
-async def test_without_a_key_a_change_that_may_be_its_own_is_left_open(
+async def test_without_a_key_a_change_in_doubt_is_a_504_and_never_a_412(
     cut: Cut, replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
     api = await replicas.start(database_url=proxy.url)
@@ -53,10 +53,10 @@ async def test_without_a_key_a_change_that_may_be_its_own_is_left_open(
     assert proxy.cuts == 1
     assert await row_count(database, _CHANGES) == before + 1
     if reply.status == 200:
-        # The first attempt came to nothing, and the second has made it.
+        # The first attempt was rolled back, and the second one made the change.
         assert (reply.json["status"], reply.json["version"]) == ("frozen", 1)
     else:
-        # The first attempt has made it. Nothing proves that to the second, which must not say 412.
+        # The first attempt made the change. The second cannot know that and must not answer 412.
         assert (reply.status, reply.code) == (504, "deadline-exceeded")
     assert (reply.status == 200) == (cut is Cut.BEFORE)
     assert (await api.get(f"/wallets/{ada}")).json["status"] == "frozen"

@@ -87,7 +87,7 @@ async def test_postgresql_is_killed_twice_under_load(
         await load.until_acknowledged(100)
         await postgres.kill()
         await is_ready(api, 503)
-        # The process itself is well, and says so; what is in the cache can be read.
+        # The process itself is healthy, and reads that hit the cache are answered.
         assert (await api.get("/healthz")).status == 200
         if own_database.settings().cache:
             assert (await api.get(f"/wallets/{ada}")).headers["X-Cache"] == "hit"
@@ -95,7 +95,7 @@ async def test_postgresql_is_killed_twice_under_load(
         await is_ready(api)
     await load.until_acknowledged(100)
     await load.stop()
-    # The outage was shorter than the deadline: whoever waited was served.
+    # The outage was shorter than the deadline: every waiting request succeeded.
     assert set(load.statuses) == {201}
     assert load.unknown == set()
     await load.assert_each_once(own_database)
@@ -103,7 +103,7 @@ async def test_postgresql_is_killed_twice_under_load(
     assert await faults_in(own_database) == []
 
 
-async def test_an_outage_past_the_deadline_is_told_and_settled_by_the_key(
+async def test_after_an_outage_past_the_deadline_a_repetition_with_the_key_settles_the_outcome(
     own_database: Database, own_replicas: Replicas, postgres: PostgresServer
 ) -> None:
     limits = Limits(
@@ -123,7 +123,7 @@ async def test_an_outage_past_the_deadline_is_told_and_settled_by_the_key(
     await load.until_acknowledged(100)
     await postgres.kill()
     await until(lambda: load.statuses[503] >= 8)
-    # On a busy machine the deadline may come in the middle of an attempt; the next one hears more.
+    # On a busy machine the deadline may end an attempt; the next one gets an answer.
     while (reply := await api.transfer(ada, bob, 1)).code == "deadline-exceeded":
         assert reply.status == 504
     assert reply.code in ("database-unavailable", "overloaded")

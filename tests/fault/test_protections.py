@@ -39,7 +39,7 @@ async def test_without_a_protection_the_checker_finds_the_damage(stand: Stage, n
     found: set[str] = set()
     for seed in _SEEDS:
         result = await play(stand, protection.fault, seed, **protection.load)
-        found |= {anomaly.kind for anomaly in result.anomalies}
+        found |= {violation.kind for violation in result.violations}
         if found & protection.kinds:
             break
     assert found & protection.kinds, f"found was only {found}"
@@ -50,7 +50,7 @@ async def test_one_layer_alone_still_holds(stand: Stage, name: str) -> None:
     alone = ALONE[name]
     await stand.renew(alone.without)
     result = await play(stand, "flush-redis", _SEEDS[0], **_PATIENT)
-    assert [each for each in result.anomalies if each.kind not in alone.tolerated] == []
+    assert [each for each in result.violations if each.kind not in alone.tolerated] == []
     assert result.acknowledged >= 50
     if "version-check" in alone.layers:
         assert await stand.topology.counted("transferd_group_retries_total") > 0

@@ -20,7 +20,7 @@ from transferd.devstack import RedisServer
 
 pytestmark = pytest.mark.needs_configuration("cache", why="Redis is what breaks")
 
-# So long that the breaker closes in no test.
+# So long that the breaker stays open in every test.
 _NEVER_S = 60.0
 
 
@@ -35,7 +35,7 @@ async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
 
 def failed_calls(replicas: Replicas) -> float:
     """How many calls to Redis have failed so far."""
-    registry = replicas.opened[0].parts.metrics.registry
+    registry = replicas.opened[0].context.metrics.registry
     return sum(
         sample.value
         for metric in registry.collect()
@@ -45,7 +45,7 @@ def failed_calls(replicas: Replicas) -> float:
 
 
 async def pay_and_read(api: Api, source: str, destination: str, count: int) -> None:
-    """Transfers one after the other, each followed by a read of what it wrote."""
+    """Transfers one after the other, each followed by a read of both wallets."""
     for _ in range(count):
         reply = await api.transfer(source, destination, 1)
         assert reply.status == 201
@@ -66,7 +66,7 @@ async def test_a_dead_redis_costs_one_failed_call(
     assert await faults_in(database) == []
 
 
-async def test_a_hung_redis_costs_one_time_out(replicas: Replicas, redis: RedisServer) -> None:
+async def test_a_hanging_redis_costs_one_timeout(replicas: Replicas, redis: RedisServer) -> None:
     limits = Limits(breaker_open_s=_NEVER_S, redis_timeout_s=0.3)
     api = await replicas.start(limits, redis_url=redis.url)
     ada, bob = await api.wallet(100), await api.wallet()
@@ -88,23 +88,23 @@ async def test_without_the_breaker_every_group_waits_for_a_hung_redis(
     redis.pause()
     started = time.monotonic()
     await pay_and_read(api, ada, bob, 3)
-    # Each waits for claim and refresh, and each read for its look-up, reservation and fill.
+    # Each transfer waits for claim and refresh, each read for look-up, reservation and fill.
     assert failed_calls(replicas) == 15
     assert time.monotonic() - started >= 15 * limits.redis_timeout_s
 
 
-async def test_many_readers_share_one_time_out(replicas: Replicas, redis: RedisServer) -> None:
+async def test_many_readers_share_one_timeout(replicas: Replicas, redis: RedisServer) -> None:
     api = await replicas.start(Limits(breaker_open_s=_NEVER_S), redis_url=redis.url)
     wallets = [await api.wallet(n + 1) for n in range(10)]
     redis.pause()
     balances = await crowd(api.balance(wallets[n % 10]) for n in range(100))
     assert sorted(set(balances)) == list(range(1, 11))
-    # Each wait for Redis ends with a failed call: those that had been sent already waited, and not
-    # one reader after the other.
+    # Each wait for Redis is a failed call: calls in flight waited together,
+    # not one reader after the other.
     assert failed_calls(replicas) <= 2
 
 
-async def test_nobody_waits_to_find_out_that_redis_still_hangs(
+async def test_no_request_waits_for_the_probe_of_a_hanging_redis(
     replicas: Replicas, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     limits = Limits(breaker_open_s=0.02, redis_timeout_s=2.0)
@@ -120,13 +120,13 @@ async def test_nobody_waits_to_find_out_that_redis_still_hangs(
     redis.pause()
     await api.transfer(ada, bob, 1)
     await asked.wait()
-    # Paid and read while the question waits for its time-out, the second failed call.
+    # Transfer and read while the probe waits for its timeout, the second failed call.
     await pay_and_read(api, ada, bob, 1)
     assert failed_calls(replicas) == 1
     await until(lambda: failed_calls(replicas) == 2)
 
 
-async def test_whatever_goes_wrong_with_asking_it_is_asked_again(
+async def test_after_any_error_of_the_probe_redis_is_probed_again(
     replicas: Replicas, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await replicas.start(Limits(breaker_open_s=0.02), redis_url=redis.url)
@@ -142,7 +142,7 @@ async def test_whatever_goes_wrong_with_asking_it_is_asked_again(
     await redis.kill()
     await pay_and_read(api, ada, bob, 1)
     await redis.start()
-    await until(lambda: replicas.opened[0].parts.link.is_available)
+    await until(lambda: replicas.opened[0].context.link.is_available)
     assert failed_calls(replicas) >= 3
 
 
@@ -180,13 +180,13 @@ async def test_a_snapshot_that_could_not_be_refreshed_is_old_for_its_short_life_
     redis.pause()
     written = (await api.transfer(ada, bob, 1)).json["source_version"]
     redis.resume()
-    link = replicas.opened[0].parts.link
+    link = replicas.opened[0].context.link
     await until(lambda: link.is_available)
     client: Any = Redis.from_url(redis.url)
     lives_s = [await client.ttl(f"td:w:{id}") for id in (ada, bob)]
     await client.aclose()
-    # -2: it has ended already. Without a life of its own it would be -1.
-    lives_max_s = replicas.opened[0].parts.limits.snapshot_ttl_s
+    # -2: it has expired already. Without an expiry it would be -1.
+    lives_max_s = replicas.opened[0].context.limits.snapshot_ttl_s
     assert all(life_s == -2 or 0 <= life_s <= lives_max_s for life_s in lives_s)
     assert (await api.get(f"/wallets/{ada}?min_version={written}")).json["balance"] == 99
 
@@ -206,7 +206,7 @@ async def test_a_replica_starts_and_serves_while_redis_is_away(
     assert (await api.get("/idempotency-keys/unknown")).code == "not-found"
 
 
-async def test_a_full_redis_refuses_writes_and_stops_nobody(
+async def test_a_full_redis_refuses_writes_and_requests_still_succeed(
     replicas: Replicas, redis: RedisServer, database: Database
 ) -> None:
     api = await replicas.start(redis_url=redis.url)

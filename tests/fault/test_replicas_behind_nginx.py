@@ -75,14 +75,14 @@ async def test_replicas_restart_one_after_the_other_and_no_client_notices(
 
 async def test_replicas_come_and_go_and_no_client_notices(database: Database) -> None:
     async with topology(database, 3, behind=[0]) as whole:
-        # A worker of Nginx that goes closes its connections, and a request may meet that: whoever
+        # An Nginx worker that exits closes its connections, possibly under a request: a client that
         # keeps connections open has to send it again.
         under_load = await loads(whole, repeats=True)
         await more(under_load, 20)
         for count in (3, 2, 1, 3):
             await whole.nginx.reload(whole.addresses[:count])
             await more(under_load, 30)
-        # These belong to no wallet and so go anywhere; the wallets of the load may have one home.
+        # These requests name no wallet, so they reach all replicas; the load may reach only one.
         for _ in range(40):
             assert (await whole.api.get("/currencies")).status == 200
         asked = {row["replica"] for row in whole.nginx.access_log()}
@@ -107,7 +107,7 @@ async def test_a_restart_that_fails_leaves_the_other_replicas_alone(database: Da
     async with topology(database, 2, limits="replica_start_s=2") as whole:
         bob = await whole.api.wallet()
         ada = await whole.api.wallet(100)
-        # Who is connected stays so; a replica that starts anew cannot.
+        # Open connections stay open; a replica that starts cannot connect.
         alter = f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS"
         await database.servers.as_superuser(f"{alter} false")
         whole.supervisor.send(signal.SIGHUP)

@@ -45,7 +45,7 @@ async def _only_reads(database: Database, value: str) -> None:
     )
 
 
-async def test_a_server_that_only_reads_is_unavailable_and_no_command_is_poisonous(
+async def test_a_read_only_database_is_unavailable_and_blames_no_command(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(_IMPATIENT)
@@ -53,8 +53,8 @@ async def test_a_server_that_only_reads_is_unavailable_and_no_command_is_poisono
     before = await row_count(database, "ledger_00.transfers")
     await _only_reads(database, "on")
     codes: set[str] = set()
-    # Who is in an attempt at the deadline hears of that. On a busy machine it may be the only one
-    # that does not wait in the mailbox, and the next one hears more.
+    # A request in an attempt at its deadline gets a 504. On a busy machine it may be the only one
+    # that does not wait in the mailbox; the next one gets an answer.
     while "database-unavailable" not in codes:
         replies = await crowd(api.transfer(ada, bob, 1) for _ in range(50))
         codes |= {reply.code for reply in replies}
@@ -74,7 +74,7 @@ async def test_an_attempt_that_would_end_past_the_deadline_is_not_begun(
         await _only_reads(database, "on")
         # Each attempt needs a new connection, and so about a second.
         proxy.delay_s = _SLOW_S
-        # In the middle of a third attempt nobody could say that nothing happened. Again where a
+        # During a third attempt the outcome would be in doubt. Again where a
         # busy machine made the second attempt much longer than the first.
         while (reply := await api.transfer(ada, bob, 1)).code == "deadline-exceeded":
             assert reply.status == 504
@@ -94,14 +94,14 @@ async def test_a_new_limit_may_be_used_in_the_same_group(
         return await fetch(self, name, *arguments)
 
     monkeypatch.setattr(store.Transaction, "fetch", counted_fetch)
-    # Together in one mailbox, so together in one group: the limit first, then what it allows.
-    router = replicas.opened[0].parts.router
+    # Both are in one mailbox and so in one group: the limit, then a transfer that needs it.
+    router = replicas.opened[0].context.router
     changing = api.patch(f"/wallets/{ada}", {"overdraft_limit": 50})
     paying = [api.transfer(ada, bob, 10) for _ in range(5)]
     changed, *paid = await crowd([changing, *paying])
     assert changed.status == 200
     assert sum(reply.status == 201 for reply in paid) >= 4
     assert router.backlog == 0
-    # Every group that was begun was written: none had to be halved.
+    # Every group was committed: none had to be halved.
     assert names.count("lock_and_look_up") == names.count("write_group")
     assert await faults_in(database) == []

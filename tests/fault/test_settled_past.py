@@ -1,4 +1,4 @@
-"""Six payers, two replicas, one of them killed: the past stays as it was told, and adds up."""
+"""Six payers, two replicas, one of them killed: answers about the past stay and add up."""
 
 import asyncio
 import os
@@ -18,12 +18,12 @@ from tests.support.topology import topology
 from tests.support.truth import faults_in
 from tests.support.waiting import until
 
-# Of a replica that was killed, or of one that meets what it has left behind.
+# From a killed replica, or from one that waits for locks that it has left.
 _NO_ANSWER = (aiohttp.ClientError, TimeoutError, NoAnswer)
 
 
 class Readers:
-    """Ask each replica in turn, about now, until told to stop; `said` is what they were told."""
+    """Ask each replica in turn about the past until `stop`; `said` holds the answers."""
 
     def __init__(self, apis: Sequence[Api], wallet: str) -> None:
         self.said = Said(wallet)
@@ -75,7 +75,7 @@ class Readers:
             yield api
 
 
-async def test_what_was_told_of_the_past_stays_while_a_replica_is_killed(
+async def test_answers_about_the_past_stay_the_same_while_a_replica_is_killed(
     database: Database,
 ) -> None:
     async with topology(database, 2) as service:
@@ -97,7 +97,7 @@ async def test_what_was_told_of_the_past_stays_while_a_replica_is_killed(
         await load.stop()
         await readers.stop()
         assert await readers.said.faults(api) == []
-        # Something was at stake: windows of one entry and more, all within the statement.
+        # There were windows with entries, all of them in the statement.
         told = sum(len(window) for *_, window in readers.said.windows)
         assert told > 200
         assert len(await entries(api, ada)) >= told

@@ -10,27 +10,14 @@ import pytest
 import pytest_asyncio
 
 from tests.conftest import Database, Replicas
+from tests.support.command import transferd
 from tests.support.damage import DAMAGES, make_traffic, set_outcome
-from tests.support.finished import transferd
 from tests.support.servers import Servers
-from tests.support.tidy import PACKAGE, query_faults, sources, words_used
+from tests.support.truth import faults_in
 from transferd.config import ConfigurationError, Limits
-from transferd.ledger.audit import Check, Finding, Progress, audit
-from transferd.ledger.store import audit as store
-from transferd.ledger.store.database import Database as Store
+from transferd.ledger.audit import Check, Finding, Progress
+from transferd.ledger.store import database as store
 from transferd.ledger.store.errors import StoreError
-
-
-def ignore_progress(step: str, done: int, total: int) -> None:
-    """For audits whose progress is not the point."""
-
-
-async def audited(
-    database: Database, limits: Limits | None = None, progress: Progress = ignore_progress
-) -> list[Finding]:
-    """What the audit finds, as the service's own role."""
-    async with Store(database.settings(), Limits(), connections=1) as opened:
-        return await audit(opened, progress, limits)
 
 
 def settings_of(database: Database) -> dict[str, str]:
@@ -62,11 +49,11 @@ async def ledger(servers: Servers, used: str) -> AsyncIterator[Database]:
 
 
 async def test_a_ledger_without_traffic_is_sound(database: Database) -> None:
-    assert await audited(database) == []
+    assert await faults_in(database) == []
 
 
 async def test_a_ledger_after_traffic_is_sound(ledger: Database) -> None:
-    assert await audited(ledger) == []
+    assert await faults_in(ledger) == []
 
 
 @pytest.mark.parametrize("what", DAMAGES)
@@ -79,7 +66,7 @@ async def test_damage_is_found_by_its_name(ledger: Database, what: str) -> None:
     [[subject]] = await ledger.fetch(planted.harm)
     # In chunks of one row, so that the faults are also found at the borders between chunks.
     for limits in (Limits(), Limits(audit_chunk_rows=1)):
-        findings = await audited(ledger, limits)
+        findings = await faults_in(ledger, limits)
         assert (planted.check, subject) in {(each.check, each.subject) for each in findings}
         assert {each.check for each in findings} == {planted.check, *planted.also}
 
@@ -90,14 +77,14 @@ def test_every_check_has_its_damage() -> None:
 
 async def test_a_check_that_finds_too_much_says_so(ledger: Database) -> None:
     await ledger.fetch("UPDATE ledger_00.wallets SET updated_at = updated_at + interval '1 s'")
-    findings = await audited(ledger, Limits(audit_findings_per_check_max=3))
+    findings = await faults_in(ledger, Limits(audit_findings_per_check_max=3))
     assert [finding.check for finding in findings] == [Check.TIMES] * 4
     assert findings[-1] == Finding(Check.TIMES, "more", "only the first 3 are listed")
 
 
 async def test_exactly_as_much_as_is_listed_is_not_more(ledger: Database) -> None:
     await ledger.fetch(DAMAGES["time running backwards"].harm)
-    findings = await audited(ledger, Limits(audit_findings_per_check_max=2))
+    findings = await faults_in(ledger, Limits(audit_findings_per_check_max=2))
     assert len(findings) == 2
     assert "more" not in {finding.subject for finding in findings}
 
@@ -108,7 +95,7 @@ async def test_progress_goes_up_to_the_end_of_every_step(ledger: Database) -> No
     def report_progress(step: str, done: int, total: int) -> None:
         told.setdefault(step, []).append((done, total))
 
-    await audited(ledger, Limits(audit_chunk_rows=2), report_progress)
+    await faults_in(ledger, Limits(audit_chunk_rows=2), report_progress)
     assert list(told) == ["currencies", "wallets", "transfers", "outcomes"]
     assert told["transfers"] == [(0, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
     for steps in told.values():
@@ -140,22 +127,24 @@ def meanwhile(database: Database, sql: str) -> Callable[[], None]:
 
 
 # An audit without its snapshot, and one with the time limits of short transactions.
-READ_COMMITTED = store._BEGIN.replace("REPEATABLE READ", "READ COMMITTED")
-WITH_TIME_LIMITS = store._BEGIN.split(";")[0]
+READ_COMMITTED = store.BEGIN_SNAPSHOT.replace("REPEATABLE READ", "READ COMMITTED")
+WITH_TIME_LIMITS = store.BEGIN_SNAPSHOT.split(";")[0]
 
 
-@pytest.mark.parametrize(("begin", "sees"), [(store._BEGIN, False), (READ_COMMITTED, True)])
-async def test_what_happens_meanwhile_is_not_seen(
+@pytest.mark.parametrize(("begin", "sees"), [(store.BEGIN_SNAPSHOT, False), (READ_COMMITTED, True)])
+async def test_an_audit_does_not_see_later_changes(
     ledger: Database, monkeypatch: pytest.MonkeyPatch, begin: str, sees: bool
 ) -> None:
-    monkeypatch.setattr(store, "_BEGIN", begin)
+    monkeypatch.setattr(store, "BEGIN_SNAPSHOT", begin)
     act = meanwhile(ledger, set_outcome("lunch", "render_version = 99"))
-    findings = await audited(ledger, progress=at_the_first_wallets(act))
+    findings = await faults_in(ledger, progress=at_the_first_wallets(act))
     assert bool(findings) is sees
-    assert await audited(ledger) != []
+    assert await faults_in(ledger) != []
 
 
-@pytest.mark.parametrize(("begin", "lives"), [(store._BEGIN, True), (WITH_TIME_LIMITS, False)])
+@pytest.mark.parametrize(
+    ("begin", "lives"), [(store.BEGIN_SNAPSHOT, True), (WITH_TIME_LIMITS, False)]
+)
 async def test_time_limits_of_the_role_do_not_end_it(
     ledger: Database, monkeypatch: pytest.MonkeyPatch, begin: str, lives: bool
 ) -> None:
@@ -163,9 +152,9 @@ async def test_time_limits_of_the_role_do_not_end_it(
         f"ALTER ROLE transferd IN DATABASE {ledger.name}"
         " SET idle_in_transaction_session_timeout = '10ms'"
     )
-    monkeypatch.setattr(store, "_BEGIN", begin)
+    monkeypatch.setattr(store, "BEGIN_SNAPSHOT", begin)
     wait = meanwhile(ledger, "SELECT pg_sleep(0.05)")
-    auditing_it = audited(ledger, progress=at_the_first_wallets(wait))
+    auditing_it = faults_in(ledger, progress=at_the_first_wallets(wait))
     if lives:
         assert await auditing_it == []
     else:
@@ -173,18 +162,18 @@ async def test_time_limits_of_the_role_do_not_end_it(
             await auditing_it
 
 
-async def test_a_database_without_a_schema_is_told_from_a_sound_one(servers: Servers) -> None:
+async def test_a_database_without_a_schema_is_an_error(servers: Servers) -> None:
     await servers.as_superuser("CREATE DATABASE blank OWNER transferd")
     try:
         with pytest.raises(ConfigurationError, match="run `transferd migrate`"):
-            await audited(Database("blank", 0, servers))
+            await faults_in(Database("blank", 0, servers))
         url = servers.database_url("blank")
         assert "run `transferd migrate`" in (await transferd("audit", database_url=url)).complaint
     finally:
         await servers.drop_database("blank")
 
 
-async def test_the_command_says_what_it_has_looked_at(ledger: Database) -> None:
+async def test_the_command_prints_the_counts_of_checked_rows(ledger: Database) -> None:
     ended = await transferd("audit", **settings_of(ledger))
     [[wallets]] = await ledger.fetch("SELECT count(*) FROM ledger_00.wallets")
     assert (ended.code, ended.out) == (
@@ -216,10 +205,3 @@ async def test_the_command_cannot_run_without_a_database() -> None:
     assert "TRANSFERD_DATABASE_URL" in (await transferd("audit")).complaint
     url = "postgresql://transferd@127.0.0.1:1/transferd"
     assert "refused" in (await transferd("audit", database_url=url)).complaint
-
-
-def test_every_query_is_explained_and_used() -> None:
-    code = sources(PACKAGE / "ledger")
-    used = {word for source in code for word in words_used(source)}
-    queries = (PACKAGE / "ledger" / "audit.sql").read_text(encoding="utf-8")
-    assert query_faults(queries, used | {f"{step}_page" for step in used}) == []

@@ -24,7 +24,8 @@ from tests.support.truth import faults_in, row_count
 from tests.support.waiting import patient_s, until
 from transferd.actors.mailbox import Mailbox
 from transferd.commit import events, transaction
-from transferd.commit.envelope import Answer, Envelope
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.config import Limits
 from transferd.domain.book import Outcome
 from transferd.domain.transfer import Transfer
@@ -35,18 +36,18 @@ Calls = list[asyncio.Task[Reply]]
 
 
 async def accepted(api: Api, source: str, destination: str, *, key: str) -> Reply:
-    """A transfer of 1, again while its short deadlines are too short for a busy machine."""
+    """A transfer of 1, repeated while a busy machine misses its short deadlines."""
     while (reply := await api.transfer(source, destination, 1, key=key)).status == 503:
         assert reply.code == "overloaded"
     return reply
 
 
 def begun(api: Api, source: str, destination: str, count: int) -> Calls:
-    """That many transfers of 1 on their way."""
+    """That many transfers of 1 in flight."""
     return [asyncio.create_task(api.transfer(source, destination, 1)) for _ in range(count)]
 
 
-async def test_a_full_mailbox_turns_away_and_says_when_to_come_back(
+async def test_a_full_mailbox_refuses_with_retry_after(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(mailbox_envelopes_max=4))
@@ -62,12 +63,12 @@ async def test_a_full_mailbox_turns_away_and_says_when_to_come_back(
         others = begun(api, bob, ada, 1)
         await arrived(replicas, 6)
     assert statuses(await asyncio.gather(*queued, *others)) == {201: 5}
-    # Nothing had happened, and the key is free.
+    # The request had no effect, and the key is free.
     assert await api.balance(ada) == 97
     assert (await api.transfer(ada, bob, 1, key=key)).status == 201
 
 
-async def test_who_asks_again_at_once_is_refused_at_a_steady_rate(
+async def test_clients_that_retry_at_once_are_refused_at_a_steady_rate(
     replicas: Replicas, database: Database
 ) -> None:
     limits = Limits(mailbox_envelopes_max=1, mailbox_refusals_burst=2, mailbox_refusals_per_s=20.0)
@@ -100,7 +101,7 @@ async def test_a_freeze_gets_past_a_full_mailbox_and_ahead_of_it(
     assert await api.balance(ada) == 100
 
 
-async def test_past_the_bound_of_the_backlog_the_replica_is_overloaded(
+async def test_above_the_limit_of_the_backlog_requests_are_refused_as_overloaded(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(backlog_high=4, backlog_low=2, backlog_max=16))
@@ -113,12 +114,12 @@ async def test_past_the_bound_of_the_backlog_the_replica_is_overloaded(
         refused = await api.transfer(wallets[15], bob, 1, key="too late")
         assert (refused.status, refused.code) == (503, "overloaded")
         assert refused.headers["Retry-After"] == "1"
-    # Nobody new comes, and still everybody who waits comes in.
+    # Without new callers, all waiting ones still enter.
     assert statuses(await asyncio.wait_for(asyncio.gather(*waiting), patient_s(3))) == {201: 15}
     assert (await api.transfer(wallets[15], bob, 1, key="too late")).status == 201
 
 
-async def test_who_waits_too_long_in_a_mailbox_is_told_that_nothing_happened(
+async def test_a_request_that_waits_too_long_in_a_mailbox_has_no_effect(
     replicas: Replicas, database: Database
 ) -> None:
     limits = Limits(
@@ -138,7 +139,7 @@ async def test_who_waits_too_long_in_a_mailbox_is_told_that_nothing_happened(
     assert (await accepted(api, ada, bob, key="rent")).json["source_version"] == 2
 
 
-async def test_transfers_of_a_locked_wallet_step_aside_until_it_is_free(
+async def test_transfers_of_a_locked_wallet_wait_aside_until_it_is_free(
     replicas: Replicas, database: Database
 ) -> None:
     limits = Limits(lock_timeout_s=1.0)
@@ -148,13 +149,13 @@ async def test_transfers_of_a_locked_wallet_step_aside_until_it_is_free(
     async with held_rows(database, locked):
         aside = begun(api, locked, bob, 3)
         await until_sessions_wait(database, 1)
-        # The first group has to find out by a lock time-out; after that nobody waits for it.
+        # The first group finds out by a lock timeout; later ones do not wait.
         assert (await api.transfer(ada, bob, 1)).status == 201
         waits = counted(replicas, "transferd_group_retries_total", cause="55P03")
         assert waits >= 1
         assert statuses(await crowd(begun(api, ada, bob, 20))) == {201: 20}
         assert counted(replicas, "transferd_group_retries_total", cause="55P03") == waits
-        # Who pays into the locked wallet steps aside as well.
+        # Transfers into the locked wallet are set aside as well.
         aside += begun(api, ada, locked, 1)
         await arrived(replicas, 4)
         assert not any(call.done() for call in aside)
@@ -185,7 +186,7 @@ async def test_a_wallet_that_stays_locked_is_given_up_before_the_deadline(
 
 
 class Poison(Exception):
-    """Something that nobody expected."""
+    """An unexpected error."""
 
 
 def _poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
@@ -235,7 +236,7 @@ async def test_a_poisonous_command_is_isolated_and_its_neighbours_pass(
             assert secret not in reply.body
     assert counted(replicas, "transferd_errors_total", where="CommandPoisoned") == 2
     assert (await api.balance(ada), await api.balance(eve)) == (980, 990)
-    # The key was left free: once the fault is repaired, the same request passes.
+    # The key is free: without the fault, the same request succeeds.
     monkeypatch.undo()
     await database.fetch(
         "ALTER TABLE ledger_00.transfers DROP CONSTRAINT IF EXISTS transfers_amount_check1"
@@ -244,7 +245,7 @@ async def test_a_poisonous_command_is_isolated_and_its_neighbours_pass(
     assert await faults_in(database) == []
 
 
-async def test_an_actor_that_breaks_answers_its_callers_and_works_again(
+async def test_an_actor_that_fails_answers_its_callers_and_is_replaced(
     replicas: Replicas, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await replicas.start()
@@ -267,10 +268,10 @@ async def test_an_actor_that_breaks_answers_its_callers_and_works_again(
     assert counted(replicas, "transferd_errors_total", where="ActorFailed") == 1
     assert statuses(await asyncio.gather(*begun(api, ada, bob, 3))) == {201: 3}
     assert await api.balance(ada) == 97
-    await until(lambda: replicas.opened[0].parts.router.live_actors == 0)
+    await until(lambda: replicas.opened[0].context.router.live_actors == 0)
 
 
-async def test_a_cache_that_cannot_be_rendered_costs_nobody_an_answer(
+async def test_answers_do_not_depend_on_rendering_for_the_cache(
     replicas: Replicas, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await replicas.start()
@@ -283,7 +284,7 @@ async def test_a_cache_that_cannot_be_rendered_costs_nobody_an_answer(
             raise failures.pop()
         return render(self, wallet)
 
-    # The money has moved when the snapshots for the cache are made.
+    # The snapshots for the cache are rendered after the commit.
     monkeypatch.setattr(Rendering, "wallet", wallet)
     first = await api.transfer(ada, bob, 1, key="rent")
     assert first.status == 201
@@ -327,8 +328,8 @@ async def test_after_a_storm_nothing_is_left_behind(replicas: Replicas, database
     assert {r.code for r in replies if r.status != 201} <= {"mailbox-full", "overloaded"}
     posted = statuses(replies)[201]
     assert await row_count(database, "ledger_00.transfers") == transfers + posted
-    parts = replicas.opened[0].parts
-    await until(lambda: parts.router.live_actors == 0)
-    assert parts.router.backlog == 0
-    assert "0 inside, 0 waiting" in repr(parts.router)
+    context = replicas.opened[0].context
+    await until(lambda: context.router.live_actors == 0)
+    assert context.router.backlog == 0
+    assert "0 inside, 0 waiting" in repr(context.router)
     assert await faults_in(database) == []

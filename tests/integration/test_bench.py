@@ -1,4 +1,4 @@
-"""The benchmark runs for real, in small, and its open loop does not look away from a stall."""
+"""A small run of the benchmark, and its open loop, which measures stalls in full."""
 
 import asyncio
 import json
@@ -18,7 +18,7 @@ _NAMES = {row.name for row in ROWS}
 
 
 async def output_of(module: str, *arguments: str) -> str:
-    """What a module prints; it must succeed."""
+    """The output of a module, which has to exit with 0."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", module, *arguments),
         stdout=asyncio.subprocess.PIPE,
@@ -45,7 +45,7 @@ async def test_it_measures_reports_and_plots(tmp_path: Path) -> None:
     assert report["machine"]["PostgreSQL fsync"] == "on"
     assert report["machine"]["PostgreSQL synchronous_commit"] == "on"
     assert (tmp_path / "bench.svg").read_text().startswith("<?xml")
-    # Whatever was refused or failed would be said.
+    # wrk reports refused and failed requests with these words.
     assert "Non-2xx" not in output
 
 
@@ -99,14 +99,14 @@ def test_rows_need_only_rows_that_there_are() -> None:
         (math.nan, None, 5.0, False),
     ],
 )
-def test_a_figure_keeps_its_bound_or_does_not(
+def test_a_figure_is_compared_with_its_bound(
     value: float, at_least: float | None, at_most: float | None, *, is_reached: bool
 ) -> None:
     figure = Figure("figure", lambda _: value, at_least, at_most)
     assert figure.is_reached(value) is is_reached
 
 
-def test_what_gave_nothing_is_no_ratio() -> None:
+def test_a_ratio_to_zero_is_not_a_number() -> None:
     assert ratio("a", "x", "b", "y")({"a": {"x": 6.0}, "b": {"y": 2.0}}) == 3.0
     assert math.isnan(ratio("a", "x", "b", "y")({"a": {"x": 6.0}, "b": {"y": 0.0}}))
 

@@ -1,4 +1,4 @@
-"""Read after write: the cache answers quickly and never with what is older than an answer."""
+"""Read after write: the cache never answers with an older state than an earlier answer."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -143,7 +143,7 @@ async def test_snapshots_of_two_groups_may_come_in_either_order(
     await api.transfer(ada, bob, 1)
     new = await redis.get(f"td:w:{ada}")
     assert new != old
-    wallets = replicas.opened[0].parts.wallets
+    wallets = replicas.opened[0].context.wallets
     await wallets.refresh([Snapshot(ada, int(version), body)], [], [])
     assert await redis.get(f"td:w:{ada}") == new
     # Versions are compared as numbers: 10 is newer than 9.
@@ -152,7 +152,7 @@ async def test_snapshots_of_two_groups_may_come_in_either_order(
     assert (await redis.get(f"td:w:{bob}")).startswith(b"11 ")
 
 
-async def test_min_version_is_right_whatever_the_cache_holds(api: Api, redis: Any) -> None:
+async def test_min_version_is_right_with_any_content_of_the_cache(api: Api, redis: Any) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     old = await redis.get(f"td:w:{ada}")
     written = (await api.transfer(ada, bob, 1)).json["source_version"]
@@ -162,13 +162,13 @@ async def test_min_version_is_right_whatever_the_cache_holds(api: Api, redis: An
     reply = await api.get(f"/wallets/{ada}?min_version={written}")
     assert (reply.status, reply.json["version"]) == (200, written)
     assert reply.headers["X-Cache"] == "miss"
-    # That read has repaired the cache for everybody.
+    # That read has repaired the cache.
     assert await version_of(api, ada) == written
     early = await api.get(f"/wallets/{ada}?min_version={written + 1}")
     assert (early.code, early.json["version"]) == ("version-not-reached", written)
 
 
-async def test_rubbish_in_the_cache_is_no_answer(api: Api, redis: Any) -> None:
+async def test_invalid_content_of_the_cache_is_ignored(api: Api, redis: Any) -> None:
     for rubbish in (b"", b"rubbish", b"1", b"-1 {}", b"\xff\xfe {}", b"r", b"r2011"):
         ada, bob = await api.wallet(100), await api.wallet()
         await redis.set(f"td:w:{ada}", rubbish)

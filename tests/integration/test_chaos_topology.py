@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fault.chaos.faults import FAULTS
-from tests.fault.chaos.topology import Topology, chaos_topology
+from tests.fault.chaos.topology import ChaosTopology, chaos_topology
 from tests.support.api import Api
 from tests.support.proxy import Cut, Flow, Full, Proxy
 from tests.support.waiting import SLOWNESS, patient_s, until
@@ -44,7 +44,7 @@ _IMPATIENT = {
 class Scene:
     """The topology, a client behind Nginx, and two wallets of which the first one pays."""
 
-    topology: Topology
+    topology: ChaosTopology
     api: Api
     ada: str
     bob: str
@@ -285,7 +285,9 @@ async def test_redis_is_flushed_and_starved(scene: Scene) -> None:
     await scene.api.get(f"/wallets/{scene.ada}")
     await scene.topology.flush_redis()
     await scene.pays()
-    await scene.topology.evict_redis(0.05)
+    await scene.topology.starve_redis()
+    await scene.pays()
+    await scene.topology.feed_redis()
     await scene.pays()
     balance = await scene.value("SELECT balance FROM ledger_00.wallets WHERE id = $1", scene.ada)
     assert await scene.api.balance(scene.ada) == balance
@@ -304,7 +306,7 @@ async def test_a_clock_jumps_and_nothing_else_does(scene: Scene, hours: int) -> 
     # Both replicas agree on what happened.
     shown = await scene.direct("replica-2").get(f"/transfers/{reply.json['id']}")
     assert shown.json == reply.json
-    assert await scene.topology.is_ready("replica-1")
+    await scene.topology.until_ready()
 
 
 def _made_at(id: str) -> datetime:

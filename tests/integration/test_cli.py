@@ -54,7 +54,7 @@ def test_the_version_is_the_one_of_the_package() -> None:
 
 
 @pytest.mark.parametrize("arguments", [["fly"], ["serve", "--prot", "1"], ["dev", "extra"]])
-def test_what_is_unknown_is_a_usage_error(arguments: list[str]) -> None:
+def test_unknown_commands_and_options_are_usage_errors(arguments: list[str]) -> None:
     result = invoke(*arguments)
     assert result.exit_code == 2
     assert "Usage: " in result.output
@@ -87,7 +87,7 @@ def test_what_is_wrong_is_one_line(
     assert result.output.count("\n") == 1
 
 
-def test_two_mistakes_are_told_at_once() -> None:
+def test_two_invalid_settings_are_listed_together() -> None:
     result = invoke("serve", port="x", auth="maybe")
     assert result.output.count("\n") == 1
     assert "TRANSFERD_PORT: " in result.output
@@ -96,7 +96,7 @@ def test_two_mistakes_are_told_at_once() -> None:
 
 @pytest.fixture
 def empty_database(servers: Servers) -> Iterator[dict[str, str]]:
-    """Settings with a database that nobody has migrated."""
+    """Settings with a database without migrations."""
     name, number = asyncio.run(servers.new_database(template="template1"))
     settings = servers.settings(name, number)
     yield {
@@ -147,14 +147,14 @@ async def test_a_port_in_use_is_one_line_before_any_server_is_asked() -> None:
 # Serving
 
 
-async def test_serve_finishes_what_is_on_its_way_and_stops(database: Database) -> None:
+async def test_serve_finishes_requests_in_flight_and_stops(database: Database) -> None:
     async with (
         running("serve", settings=settings_of(database)) as command,
         aiohttp.ClientSession() as session,
         asyncio.TaskGroup() as group,
     ):
         await command.says("serving")
-        assert command.lines_with("TRANSFERD_AUTH=off: everybody who reaches this port may do")
+        assert command.lines_with("TRANSFERD_AUTH=off: every caller who reaches this port may do")
         api = Api(session, command.url)
         payer, payee = await api.wallet(100), await api.wallet()
         async with held_rows(database, payer):
@@ -198,7 +198,7 @@ async def test_serve_wants_api_keys_unless_that_is_turned_off(database: Database
         api = Api(session, command.url)
         assert (await api.post("/users", {})).code == "unauthenticated"
         assert (await ApiWithKey(api, token).post("/users", {})).status == 201
-        # Nothing that is printed or logged has the token.
+        # Neither output nor log has the token.
         assert token not in command.output
 
 

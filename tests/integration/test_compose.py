@@ -25,7 +25,7 @@ from loadtest.front import program
 from tests.conftest import Database
 from tests.support.api import Api
 from tests.support.command import TRANSFERD, Command, running
-from tests.support.configuration import README
+from tests.support.project import README
 from tests.support.truth import row_count
 from tests.support.waiting import until
 from transferd.devstack import RabbitServer
@@ -58,14 +58,14 @@ def services() -> dict[str, Any]:
     return found
 
 
-def test_it_has_the_whole_topology(services: dict[str, Any]) -> None:
+def test_the_compose_file_has_the_whole_topology(services: dict[str, Any]) -> None:
     assert {"app", "worker", "db", "redis", "rabbitmq", "nginx", "migrate"} <= set(services)
     assert {"locust", "locust-worker", "prometheus", "grafana", "alertmanager"} <= set(services)
     plain = {name for name, service in services.items() if "profiles" not in service}
     assert plain == {"app", "worker", "db", "redis", "rabbitmq", "nginx", "migrate"}
 
 
-def test_every_service_is_bounded_healthy_and_may_do_little(services: dict[str, Any]) -> None:
+def test_every_service_has_limits_a_health_check_and_few_rights(services: dict[str, Any]) -> None:
     for name, service in services.items():
         limits = service["deploy"]["resources"]["limits"]
         assert limits["memory"], name
@@ -73,7 +73,7 @@ def test_every_service_is_bounded_healthy_and_may_do_little(services: dict[str, 
         assert service["cap_drop"] == ["ALL"], name
         assert service["security_opt"] == ["no-new-privileges:true"], name
         assert service["read_only"] is True, name
-        # A job that ends has no health.
+        # A job that ends needs no health check.
         assert ("healthcheck" in service) is (name != "migrate"), name
         assert service["image"].rpartition(":")[2][0].isdigit() or ":v" in service["image"], name
         if "build" not in service and not service["image"].startswith("transferd"):
@@ -105,7 +105,7 @@ def test_outside_of_development_nothing_has_a_default_password(tmp_path: Path) -
     assert "development" not in done.stdout
 
 
-def test_what_is_mounted_is_there(services: dict[str, Any]) -> None:
+def test_mounted_files_exist(services: dict[str, Any]) -> None:
     for name, service in services.items():
         for volume in service.get("volumes", []):
             source = volume.split(":")[0] if isinstance(volume, str) else volume["source"]
@@ -169,7 +169,7 @@ class Native:
         )
 
     async def is_healthy(self, name: str, port: str, actual: str) -> bool:
-        """What its health check says."""
+        """Whether its health check passes."""
         test = self._services[name]["healthcheck"]["test"]
         process = await asyncio.create_subprocess_exec(
             *(word.replace(f":{port}", f":{actual}") for word in test[1:]),
@@ -235,7 +235,7 @@ async def load_tested(native: Native, host: str, replicas: list[str], worker: st
             assert "transferd_loadtest_requests_total{" in await response.text()
 
 
-async def test_the_topology_moves_money_and_tells_of_it(
+async def test_the_topology_moves_money_and_publishes_events(
     native: Native, database: Database, tmp_path: Path
 ) -> None:
     migrating = await native.start("migrate")

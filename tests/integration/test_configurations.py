@@ -14,8 +14,8 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
 from tests.support.configurations import CONFIGURATIONS, Configuration
 from tests.support.pressure import crowd, statuses
+from tests.support.project import ROOT
 from tests.support.servers import Servers
-from tests.support.tidy import ROOT
 from tests.support.truth import faults_in, row_count
 from transferd.config import Limits
 from transferd.ledger.store import database as store
@@ -26,7 +26,7 @@ pytestmark = pytest.mark.needs_configuration(
 
 
 async def story(apis: list[Api]) -> dict[str, int]:
-    """Everything that can race, over all replicas; the balances at the end."""
+    """Races of all kinds over all replicas; the balances at the end."""
     first, last = apis[0], apis[-1]
     ada, bob = await first.wallet(100), await first.wallet()
     spent = await crowd(apis[n % len(apis)].transfer(ada, bob, 1) for n in range(150))
@@ -62,7 +62,7 @@ async def story(apis: list[Api]) -> dict[str, int]:
     }
 
 
-# What PostgreSQL says to a transaction that others have overtaken, each time.
+# Raises a serialization failure in every serializable transaction.
 _CONFLICT = """
 CREATE FUNCTION conflict() RETURNS text LANGUAGE plpgsql AS $$
 BEGIN
@@ -72,7 +72,7 @@ BEGIN
     RETURN current_setting('transaction_isolation');
 END $$"""
 
-# Each also on a database that isolates its transactions more.
+# Each is also tested at the isolation level serializable.
 _TOLD = {name: each for name, each in CONFIGURATIONS.items() if name != "serializable"} | {
     "tight-gate": Configuration(limits={"backlog_high": 8, "backlog_low": 4})
 }
@@ -82,7 +82,7 @@ _TOLD = {name: each for name, each in CONFIGURATIONS.items() if name != "seriali
 async def configured(
     request: pytest.FixtureRequest, servers: Servers, tmp_path: Path
 ) -> AsyncIterator[Database]:
-    """A database that is used in such a configuration."""
+    """A database in this configuration."""
     own = replace(servers, configuration=_TOLD[request.param])
     await own.start_pooler(tmp_path)
     database_name, redis_number = await own.new_database()
@@ -92,7 +92,9 @@ async def configured(
 
 
 @pytest.mark.parametrize("level", ["read committed", "serializable"])
-async def test_the_story_ends_alike(level: str, configured: Database) -> None:
+async def test_the_story_has_the_same_end_in_every_configuration(
+    level: str, configured: Database
+) -> None:
     await configured.isolate(level)
     async with AsyncExitStack() as exits:
         replicas = Replicas(configured, exits)
@@ -104,18 +106,19 @@ async def test_the_story_ends_alike(level: str, configured: Database) -> None:
     assert await faults_in(configured) == []
 
 
-# The contract of money and keys. Races for them are in the story.
-_CORE = [f"tests/acceptance/test_{name}.py" for name in ("transfers", "reversal")]
+# `make test-configurations` runs the other tests of correctness. This one proves that the option
+# `--configuration` works, on the contract of transfers; reversals and races are in the story.
+_CORE = "tests/acceptance/test_transfers.py"
 
 
 @pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if name != "plain"])
-# Servers of its own and thirty tests: a quarter of a minute, if nobody else wants the machine.
+# It starts servers of its own.
 @pytest.mark.timeout(120)
-def test_the_core_of_the_contract_holds(name: str) -> None:
+def test_the_contract_of_transfers_holds_in_every_configuration(name: str) -> None:
     process = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider"),
-            *("--configuration", name, *_CORE),
+            *("--configuration", name, _CORE),
         ],
         cwd=ROOT,
         env={key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")},
@@ -127,7 +130,7 @@ def test_the_core_of_the_contract_holds(name: str) -> None:
 
 
 @pytest.mark.parametrize("level", ["repeatable read", "serializable"])
-async def test_readers_of_a_stricter_database_hear_of_no_conflict(
+async def test_reads_at_stricter_isolation_levels_meet_no_conflict(
     level: str, replicas: Replicas, database: Database
 ) -> None:
     await database.isolate(level)
@@ -149,7 +152,7 @@ async def test_readers_of_a_stricter_database_hear_of_no_conflict(
     assert await faults_in(database) == []
 
 
-async def test_a_read_that_a_stricter_database_gives_up_is_done_again(
+async def test_a_read_with_a_serialization_failure_is_repeated(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await database.isolate("serializable")

@@ -1,4 +1,4 @@
-"""`transferd dev`, as a process: it starts what is needed, and leaves nothing behind."""
+"""`transferd dev`, as a process: it starts its servers and leaves nothing behind."""
 
 import asyncio
 import os
@@ -17,10 +17,10 @@ from tests.conftest import Database, Workers
 from tests.support.api import Api
 from tests.support.command import Command, alive, run, running, working_in
 from tests.support.pressure import held_rows
+from tests.support.readme_walk import README_URL, printed_walk, walk_in_readme, walk_moves_money
 from tests.support.receivers import Receiver, receiving, status
 from tests.support.truth import faults_in, row_count
 from tests.support.waiting import patient_s, until
-from tests.support.walk import README_URL, printed_walk, walk_in_readme, walk_moves_money
 from transferd.devstack import find_rabbitmq
 from transferd.devstack.ports import free_port
 from transferd.devstack.process import Process
@@ -63,7 +63,7 @@ def entries(directory: Path) -> list[Path]:
 
 
 async def stopped(command: Command, number: signal.Signals) -> list[Process]:
-    """Signal it and check that it ends well; the processes that it had consisted of."""
+    """Signal it and check its exit; the processes that it had."""
     processes = command.processes()
     command.send(number)
     assert await command.end() == 0, command.output
@@ -72,7 +72,7 @@ async def stopped(command: Command, number: signal.Signals) -> list[Process]:
     return processes
 
 
-# A whole life
+# Start, use and stop
 
 
 async def test_everything_starts_serves_and_stops(tmp_path: Path) -> None:
@@ -126,20 +126,22 @@ async def test_an_ephemeral_run_leaves_no_directory(tmp_path: Path) -> None:
     assert entries(tmp_path) == []
 
 
-# A stop at another time
+# Stops at other moments
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
-    "moment",
+    ("number", "moment"),
     [
-        lambda directory, _: any(directory.glob("data-*/postgresql/data.unfinished")),
-        lambda _, command: "PostgreSQL" in command.output,
-        lambda _, command: "applied" in command.output,
+        (
+            signal.SIGINT,
+            lambda directory, _: any(directory.glob("data-*/postgresql/data.unfinished")),
+        ),
+        (signal.SIGTERM, lambda _, command: "PostgreSQL" in command.output),
+        (signal.SIGINT, lambda _, command: "applied" in command.output),
     ],
-    ids=["while PostgreSQL is set up", "while it migrates", "while it is filled in"],
+    ids=["while PostgreSQL is set up", "while it migrates", "while it creates example data"],
 )
-async def test_a_stop_during_the_start_is_in_order_as_well(
+async def test_a_signal_during_the_start_stops_everything_and_removes_the_data(
     tmp_path: Path, number: signal.Signals, moment: Callable[[Path, Command], bool]
 ) -> None:
     arguments = ("dev", "--ephemeral", "--demo")
@@ -200,10 +202,10 @@ async def test_a_server_that_ends_stops_everything(tmp_path: Path, server: str) 
     assert working_in(tmp_path) == []
 
 
-# Other parts
+# Options
 
 
-async def test_demo_fills_in(tmp_path: Path, database: Database) -> None:
+async def test_demo_creates_example_data(tmp_path: Path, database: Database) -> None:
     environment = settings(tmp_path, **given_servers(database))
     async with running("dev", "--demo", settings=environment) as command:
         await command.says(READY)
@@ -214,10 +216,15 @@ async def test_demo_fills_in(tmp_path: Path, database: Database) -> None:
         await stopped(command, signal.SIGINT)
 
 
-async def test_given_servers_replace_private_ones(tmp_path: Path, database: Database) -> None:
+async def test_given_servers_replace_private_ones_and_the_option_port_the_variable(
+    tmp_path: Path, database: Database
+) -> None:
     given = given_servers(database)
-    async with running("dev", settings=settings(tmp_path, **given)) as command:
+    port = free_port()
+    environment = settings(tmp_path, **given, TRANSFERD_PORT="1")
+    async with running("dev", "--port", str(port), settings=environment) as command:
         await command.says(READY)
+        assert command.url == f"http://127.0.0.1:{port}"
         assert [process.pid for process in command.processes()] == [command.pid]
         for url in given.values():
             assert command.lines_with(url)
@@ -273,7 +280,7 @@ async def webhook_to(api: Api, receiver: Receiver, wallet: str) -> str:
     return secret
 
 
-async def test_a_transfer_is_told_to_a_webhook_on_this_machine(
+async def test_a_transfer_is_delivered_to_a_webhook_on_this_machine(
     tmp_path: Path, database: Database, workers: Workers
 ) -> None:
     environment = settings(
@@ -297,7 +304,7 @@ async def test_a_transfer_is_told_to_a_webhook_on_this_machine(
         await stopped(command, signal.SIGTERM)
 
 
-async def test_without_rabbitmq_a_transfer_is_told_all_the_same_also_after_a_restart(
+async def test_without_rabbitmq_events_are_delivered_also_after_a_restart(
     tmp_path: Path, database: Database
 ) -> None:
     environment = settings(tmp_path, **given_servers(database))
@@ -331,7 +338,7 @@ async def test_without_rabbitmq_a_transfer_is_told_all_the_same_also_after_a_res
         assert len(receiver.received) == 3
 
 
-# What cannot be had
+# Errors at the start
 
 
 @pytest.mark.parametrize("chosen_by", ["option", "variable"])
@@ -350,20 +357,6 @@ async def test_a_port_in_use_is_one_line_before_any_server_starts(
         " there, or choose another port with --port"
     ]
     assert entries(tmp_path) == []
-
-
-async def test_the_port_can_be_chosen(tmp_path: Path, database: Database) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = free_port()
-        environment = settings(
-            tmp_path, **given_servers(database), TRANSFERD_PORT=str(taken.getsockname()[1])
-        )
-        async with running("dev", "--port", str(port), settings=environment) as command:
-            await command.says(READY)
-            assert command.url == f"http://127.0.0.1:{port}"
-            async with client(command) as api:
-                assert (await api.get("/readyz")).status == 200
-            await stopped(command, signal.SIGINT)
 
 
 async def test_a_second_run_on_the_same_data_is_one_line(

@@ -22,6 +22,7 @@ import uvloop
 
 from tests.support.waiting import patient_s
 from transferd import devstack
+from transferd.config import Limits
 from transferd.devstack import (
     DevStack,
     PostgresServer,
@@ -48,7 +49,7 @@ KINDS: list[type[Server]] = [PostgresServer, RedisServer]
 if find_rabbitmq() is not None:
     KINDS.append(RabbitServer)
 
-# A parent that starts a stack, tells its processes, and then waits to be killed.
+# A parent that starts a stack, prints its processes, and then waits to be killed.
 PARENT = """
 import asyncio, json, sys
 from pathlib import Path
@@ -87,7 +88,7 @@ def states_of(server: Server) -> set[str]:
 
 
 def quiet(line: str) -> None:
-    """A report that nobody reads."""
+    """Ignore progress."""
 
 
 @asynccontextmanager
@@ -188,10 +189,20 @@ def make(kind: type[Server], directory: Path) -> Server:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_server_answers_pauses_and_stops(kind: type[Server], tmp_path: Path) -> None:
+async def test_a_server_replaces_a_lost_port_answers_pauses_and_stops(
+    kind: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another program takes the port between the choice and the start.
+    other = socket.create_server(("127.0.0.1", free_port()))
+    lost = other.getsockname()[1]
+    ports = iter([lost])
+    monkeypatch.setattr(server_module, "free_port", lambda: next(ports, None) or free_port())
     server = make(kind, tmp_path / "here")
     assert repr(server) == f"<{server.name} not running>"
+    with other:
+        await server.start()
     async with started(server):
+        assert server.port != lost
         assert answers(server)
         assert repr(server) == f"<{server.name} on port {server.port}, pid {server.pid}>"
         pid = server.pid
@@ -211,58 +222,42 @@ async def test_a_server_answers_pauses_and_stops(kind: type[Server], tmp_path: P
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_data_and_port_survive_kill_and_stop(kind: type[Server], tmp_path: Path) -> None:
-    server = make(kind, tmp_path)
-    async with started(server):
-        port, pids = server.port, pids_of(server)
-        await write_something(server)
-        await server.kill()
-        assert none_alive(pids)
-        assert server.pid is None
-
-        await server.start()
-        assert server.port == port
-        assert await read_it_back(server) == "precious"
-        await server.stop()
-        await server.start()
-        assert server.port == port
-        assert await read_it_back(server) == "precious"
-
-
-@pytest.mark.parametrize("kind", KINDS)
-async def test_another_run_finds_the_data_on_another_port(
+async def test_data_survives_kill_and_stop_and_a_port_that_is_taken(
     kind: type[Server], tmp_path: Path
 ) -> None:
     first = make(kind, tmp_path)
     async with started(first):
+        port, pids = first.port, pids_of(first)
         await write_something(first)
-    with socket.create_server(("127.0.0.1", first.port)):
+        await first.kill()
+        assert none_alive(pids)
+        assert first.pid is None
+
+        await first.start()
+        assert first.port == port
+        assert await read_it_back(first) == "precious"
+        # A paused server can be stopped as well.
+        pids = pids_of(first)
+        first.pause()
+    assert none_alive(pids)
+    if isinstance(first, PostgresServer):
+        assert "database system is shut down" in first.log_path.read_text()
+    with socket.create_server(("127.0.0.1", port)):
         second = make(kind, tmp_path)
         async with started(second):
-            assert second.port != first.port
+            assert second.port != port
             assert await read_it_back(second) == "precious"
 
 
 async def test_a_server_that_ignores_the_request_to_stop_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(server_module, "STOP_TIMEOUT_S", 0.1)
     monkeypatch.setattr(RedisServer, "stop_signal", signal.SIGCONT)
-    server = RedisServer(tmp_path)
+    server = RedisServer(tmp_path, limits=Limits(server_stop_s=0.1))
     await server.start()
     pids = pids_of(server)
     await server.stop()
     assert none_alive(pids)
-
-
-async def test_a_paused_server_can_be_stopped(tmp_path: Path) -> None:
-    server = PostgresServer(tmp_path)
-    await server.start()
-    pids = pids_of(server)
-    server.pause()
-    await server.stop()
-    assert none_alive(pids)
-    assert "database system is shut down" in server.log_path.read_text()
 
 
 def test_one_event_loop_starts_and_another_one_kills(tmp_path: Path) -> None:
@@ -276,7 +271,10 @@ def test_one_event_loop_starts_and_another_one_kills(tmp_path: Path) -> None:
 
 def test_everything_works_under_uvloop(tmp_path: Path) -> None:
     async def scenario() -> str:
-        async with DevStack(tmp_path / "it", ephemeral=True, report=quiet) as stack:
+        # RabbitMQ under uvloop: tests/integration/test_dev_command.py.
+        async with DevStack(
+            tmp_path / "it", ephemeral=True, report=quiet, amqp_url="amqp://x"
+        ) as stack:
             assert all(answers(server) for server in stack.servers)
             watch = asyncio.ensure_future(stack.first_exit())
             assert stack.postgres is not None
@@ -330,23 +328,22 @@ async def test_a_busy_backend_of_a_crashed_postmaster_does_not_block_the_next_st
             client.wait(WAIT_S)
 
 
-async def test_a_stale_pid_file_does_not_block_even_when_the_pid_is_in_use(tmp_path: Path) -> None:
+async def test_a_stale_pid_file_does_not_block_and_a_running_postmaster_is_left_alone(
+    tmp_path: Path,
+) -> None:
     server = PostgresServer(tmp_path)
     async with started(server):
         await server.kill()
         pid_file = server.data / "postmaster.pid"
         _, *rest = pid_file.read_text().splitlines(keepends=True)
+        # The pid of the file belongs to another process.
         with stranger() as pid:
             pid_file.write_text("".join([f"{pid}\n", *rest]))
             await server.start()
             assert answers(server)
             assert not none_alive([pid])
 
-
-async def test_a_postmaster_that_runs_already_is_named_and_left_alone(tmp_path: Path) -> None:
-    server = PostgresServer(tmp_path)
-    async with started(server):
-        (tmp_path / "lock").unlink()  # as if somebody had started it by hand
+        (tmp_path / "lock").unlink()  # as if started by hand
         with pytest.raises(StackError, match=rf"already runs on .* \(process {server.pid}\)"):
             await PostgresServer(tmp_path).start()
         assert answers(server)
@@ -377,7 +374,7 @@ async def test_postgresql_runs_below_a_directory_that_only_we_may_enter(
     assert stat.S_IMODE(closed.stat().st_mode) == 0o700
 
 
-# What is missing or taken
+# Missing programs and ports in use
 
 
 async def test_without_binaries_one_line_says_how_to_get_them(
@@ -437,21 +434,6 @@ async def test_a_port_that_is_asked_for_and_taken_is_refused(
             await server.start()
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_a_port_that_is_lost_before_the_server_listens_is_replaced(
-    kind: type[Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with socket.create_server(("127.0.0.1", free_port())) as listener:
-        listener.settimeout(WAIT_S)
-        lost = listener.getsockname()[1]
-        ports = iter([lost])
-        monkeypatch.setattr(server_module, "free_port", lambda: next(ports, None) or free_port())
-        server = kind(tmp_path)
-        async with started(server):
-            assert server.port != lost
-            assert answers(server)
-
-
 async def test_two_servers_never_share_a_directory(tmp_path: Path) -> None:
     server = RedisServer(tmp_path)
     async with started(server):
@@ -500,7 +482,7 @@ async def test_an_ephemeral_directory_goes_even_when_a_stop_fails(
         await server.stop()
 
 
-async def test_a_crash_is_noticed_and_named_but_not_what_we_ended_ourselves(
+async def test_a_crash_is_reported_and_a_stop_is_not(
     tmp_path: Path,
 ) -> None:
     async with DevStack(tmp_path, amqp_url="amqp://x", report=quiet) as stack:

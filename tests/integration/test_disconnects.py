@@ -1,4 +1,4 @@
-"""Clients that go away: what they sent is there once or not at all, and the key tells."""
+"""Clients that disconnect: their request has one effect or none, and the key shows which."""
 
 import asyncio
 import socket
@@ -34,7 +34,7 @@ def request_bytes(source: str, destination: str, key: str) -> bytes:
 
 
 def send_and_vanish(api: Api, data: bytes, *, rudely: bool = False) -> None:
-    """Write it and close at once; `rudely` resets the connection, what was sent may be lost."""
+    """Write it and close at once; `rudely` resets the connection, so bytes may be lost."""
     address = urlsplit(api.url)
     with socket.create_connection((address.hostname, address.port)) as connection:
         connection.sendall(data)
@@ -43,7 +43,7 @@ def send_and_vanish(api: Api, data: bytes, *, rudely: bool = False) -> None:
 
 
 @pytest.mark.parametrize("rudely", [False, True])
-async def test_the_key_tells_whoever_hung_up_what_happened(
+async def test_the_key_shows_the_outcome_after_a_disconnect(
     rudely: bool, replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start()
@@ -69,7 +69,7 @@ async def test_the_key_tells_whoever_hung_up_what_happened(
     assert await faults_in(database) == []
 
 
-async def test_who_hangs_up_in_the_middle_abandons_the_wait_and_not_the_commit(
+async def test_a_disconnect_cancels_the_wait_and_not_the_commit(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start()
@@ -91,7 +91,7 @@ async def test_who_hangs_up_in_the_middle_abandons_the_wait_and_not_the_commit(
     assert await transfers_of(database, "gone") == {"gone": 1}
 
 
-async def test_half_a_request_does_nothing(replicas: Replicas, database: Database) -> None:
+async def test_half_a_request_has_no_effect(replicas: Replicas, database: Database) -> None:
     api = await replicas.start()
     ada, bob = await api.wallet(100), await api.wallet()
     whole = request_bytes(ada, bob, "half")
@@ -101,7 +101,7 @@ async def test_half_a_request_does_nothing(replicas: Replicas, database: Databas
     assert (await api.transfer(ada, bob, 1)).status == 201
     assert await transfers_of(database, "half") == {}
     assert (await api.get("/idempotency-keys/half")).code == "not-found"
-    errors = replicas.opened[0].parts.metrics.exposed()[0]
+    errors = replicas.opened[0].context.metrics.exposed()[0]
     assert b'transferd_errors_total{where="RequestFailed"} 0.0' in errors
 
 

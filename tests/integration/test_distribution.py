@@ -1,4 +1,4 @@
-"""What is published: a source distribution with everything, and a wheel with the package."""
+"""Distributions: the source distribution holds the repository, the wheel the package."""
 
 import email.parser
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 # What the build writes into a source distribution by itself.
 _WRITTEN = ("PKG-INFO", "setup.cfg", "transferd.egg-info/")
@@ -19,7 +19,7 @@ _BUILD = "import sys; from setuptools import build_meta; build_meta.build_{}(sys
 
 
 def ignored() -> list[str]:
-    """What is no part of the repository, as patterns of names."""
+    """The patterns of ignored files."""
     lines = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
     return [line.rstrip("/") for line in lines if line and not line.startswith("#")] + [".git"]
 
@@ -56,7 +56,7 @@ def source(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def unpacked(source: Path, tmp_path: Path) -> Path:
-    """What a reader has who unpacks the source distribution."""
+    """The unpacked source distribution."""
     archive = built("sdist", source, tmp_path / "sdist")
     with tarfile.open(archive) as packed:
         packed.extractall(tmp_path / "unpacked", filter="data")

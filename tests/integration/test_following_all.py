@@ -53,7 +53,7 @@ class Makers:
 
 
 async def down_to(api: Api, owner: str, newest: str) -> list[str]:
-    """The wallets above the newest id that is known, as a program would read them in the list."""
+    """The wallets above the newest known id, read from the list."""
     found: list[str] = []
     cursor = ""
     while True:
@@ -85,11 +85,11 @@ async def test_events_miss_no_wallet_where_a_list_by_id_would(
 
     await until(lambda: heard() >= set(makers.made), within_s=60.0)
     assert heard() == set(makers.made)
-    # What the documents warn of: at best the list has shown as many.
+    # As documented, the list may have missed wallets.
     assert listed <= heard()
 
 
-async def test_lists_in_the_order_of_ids_say_what_they_are_not_good_for(api: Api) -> None:
+async def test_lists_in_the_order_of_ids_document_that_they_can_miss_rows(api: Api) -> None:
     document = (await api.get("/openapi.json")).json
     lists = {
         path: methods["get"]["description"]

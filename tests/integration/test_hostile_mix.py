@@ -14,14 +14,14 @@ from tests.support.command import running
 from tests.support.contract import ApiWithKey, api_key, transfer_body
 from tests.support.memory import resident_bytes
 from tests.support.pressure import best_s, crowd
-from tests.support.sockets import post, until_ended
+from tests.support.raw_http import post, until_ended
 from tests.support.topology import settings_of
 from tests.support.truth import faults_in
 from tests.support.waiting import until
 from transferd.devstack.ports import free_port
 
-# The first storms fill caches, pools and the allocator; a leak goes on. Five KiB left by each small
-# request, or one large body in five, would be more than what is allowed.
+# The first storms fill caches, pools and the allocator; a leak continues. Five KiB per small
+# request, or one large body in five, would exceed the limit.
 _SMALL, _LARGE_ONES = 420, 20
 _STORMS_MAX = 5
 _AT_ONCE = 16
@@ -31,7 +31,7 @@ _MANY_MEMBERS = b"{" + b",".join(b'"%d":1' % n for n in range(60_000)) + b"}"
 
 
 class Storm:
-    """Each kind of request in turn, from many clients at once; `statuses` are what they heard."""
+    """Each kind of request in turn, from many clients at once; `statuses` counts the answers."""
 
     def __init__(self, api: Api, port: int, ada: str, bob: str) -> None:
         self._api, self._port, self._ada, self._bob = api, port, ada, bob
@@ -52,7 +52,7 @@ class Storm:
         ]
 
     async def blow(self, pid: int) -> int:
-        """All of it once, mixed; the memory that the process has taken after it."""
+        """Every kind of request once, mixed; the resident memory afterwards."""
 
         async def ask(kind: Callable[[], Awaitable[int]]) -> None:
             self.statuses[await kind()] += 1
@@ -102,7 +102,7 @@ class Storm:
 
 
 async def counts(api: Api) -> dict[str, float]:
-    """What could have been left behind, by the metrics of the replica."""
+    """The metrics of the replica that show leftovers."""
     text = (await api.get("/metrics")).body.decode()
     names = ("connections", "backlog_envelopes", "live_actors", "mailbox_envelopes")
     return {

@@ -1,4 +1,4 @@
-"""One key, many requests: one effect and one answer, whatever Redis and other replicas say."""
+"""One key, many requests: one effect and one answer in any state of Redis and other replicas."""
 
 import asyncio
 import hashlib
@@ -48,7 +48,7 @@ async def redis(database: Database) -> AsyncIterator[Any]:
 
 
 def assert_one_effect(replies: list[Reply]) -> None:
-    """One was executed, the others replayed it: the same status and the same bytes."""
+    """Assert that one was executed and the others replayed it with the same bytes."""
     assert statuses(replies) == {201: len(replies)}
     assert len({reply.body for reply in replies}) == 1
     executed = [reply for reply in replies if "Idempotent-Replayed" not in reply.headers]
@@ -68,7 +68,7 @@ async def test_the_same_request_50_times_at_once_has_one_effect(
     assert await faults_in(database) == []
 
 
-async def test_the_same_refused_request_50_times_is_refused_in_the_same_words(
+async def test_the_same_refused_request_50_times_has_one_answer(
     replicas: Replicas,
 ) -> None:
     apis = [await replicas.start(), await replicas.start()]
@@ -76,7 +76,7 @@ async def test_the_same_refused_request_50_times_is_refused_in_the_same_words(
     calls = [apis[n % 2].transfer(ada, bob, 101, key="yacht") for n in range(50)]
     replies = await crowd(calls)
     assert statuses(replies) == {422: 50}
-    # The id of the request that was decided is in the bytes, so these are not just alike.
+    # The bytes contain the id of the executed request.
     assert len({reply.body for reply in replies}) == 1
     await apis[0].transfer(await apis[0].wallet(1), ada, 1)
     again = await apis[1].transfer(ada, bob, 101, key="yacht")
@@ -136,9 +136,7 @@ async def test_a_flush_of_redis_forgets_no_key(api: Api, database: Database, red
 
 
 @pytest.mark.needs_configuration("cache", why="claims are in Redis")
-async def test_the_claim_of_a_killed_replica_delays_and_does_not_refuse(
-    replicas: Replicas, redis: Any
-) -> None:
+async def test_the_claim_of_a_killed_replica_only_delays(replicas: Replicas, redis: Any) -> None:
     api = await replicas.start()
     ada, bob = await api.wallet(100), await api.wallet()
     await redis.set("td:k:1:rent", "cdeadbeef", ex=3_600)
@@ -147,10 +145,10 @@ async def test_the_claim_of_a_killed_replica_delays_and_does_not_refuse(
     replies = await crowd(api.transfer(ada, bob, 7, key="rent") for _ in range(3))
     took_s = time.monotonic() - started
     assert_one_effect(replies)
-    # No longer than a claim is believed, which is far from an hour.
+    # It waits at most for the lifetime of a claim, not for an hour.
     assert Limits().claim_wait_s * 0.9 < took_s < 600
     assert counted(replicas, "transferd_idempotency_keys_total", state="busy") == 1
-    # The replay has taken the place of the foreign claim.
+    # The replay has replaced the foreign claim.
     again = await api.transfer(ada, bob, 7, key="rent")
     assert again.body == replies[0].body
     assert await api.balance(ada) == 93
@@ -197,7 +195,7 @@ async def test_two_replicas_with_the_same_keys_in_opposite_order(
     keys = [f"key-{n:02}" for n in range(12)]
     plan = list(zip(keys, pairs, strict=True))
     running = []
-    # Each replica gets all of them into one group, and the groups meet.
+    # Each replica has all of them in one group, and the groups conflict.
     async with busy_committers(database, *apis):
         for number, (api, order) in enumerate(zip(apis, (plan, plan[::-1]), strict=True)):
             for key, (source, destination) in order:
@@ -218,7 +216,7 @@ async def _one_key_for_two_requests(
     """A key that is used at once on two replicas, for transfers between other wallets."""
     apis = [await replicas.start(cache=cache), await replicas.start(cache=cache)]
     pairs = [(await api.wallet(10), await api.wallet()) for api in apis]
-    # Both have looked the key up and found nothing before either can write it.
+    # Both have looked up the key and found nothing before one of them writes it.
     async with held(database, "LOCK TABLE transferd.outcomes IN SHARE MODE"):
         running = [
             asyncio.create_task(api.transfer(source, destination, 1, key="rent"))
@@ -256,7 +254,7 @@ _INTACT = store.queries
 
 
 def _without_the_count(*arguments: str) -> dict[str, str]:
-    """A replica that takes each of its keys for kept, whoever has won it."""
+    """A replica that believes it has won every claim."""
     texts = dict(_INTACT(*arguments))
     if "write_group" in texts:
         intact = texts["write_group"]

@@ -14,10 +14,10 @@ from tests.conftest import Database
 from tests.support.api import Api
 from tests.support.memory import resident_bytes
 from tests.support.pressure import best_s
-from tests.support.sockets import head
+from tests.support.raw_http import head
 from tests.support.topology import topology
 from tests.support.waiting import until
-from transferd.cli.running import allow_files
+from transferd.cli.running import raise_open_files_limit
 from transferd.devstack.process import process_tree
 
 _CONNECTIONS = 10_000
@@ -41,7 +41,7 @@ def many_files() -> Iterator[None]:
 
 @contextmanager
 def idle_connections(port: int) -> Iterator[None]:
-    """Each has asked once, as a client of a pool has; nothing is sent any more."""
+    """Each has sent one request, like a client of a pool, and then nothing."""
     opened: list[socket.socket] = []
     try:
         while len(opened) < _CONNECTIONS:
@@ -58,7 +58,7 @@ def idle_connections(port: int) -> Iterator[None]:
 
 
 async def open_connections(api: Api, address: str) -> int:
-    """Of the replica, without the one that asks."""
+    """The connections of the replica, except this one."""
     async with api.session.get(f"http://{address}/metrics") as response:
         match = re.search(r"^transferd_connections (\S+)$", await response.text(), re.MULTILINE)
     assert match is not None
@@ -66,7 +66,7 @@ async def open_connections(api: Api, address: str) -> int:
 
 
 @pytest.mark.usefixtures("many_files")
-async def test_ten_thousand_idle_connections_cost_memory_once_and_nobody_time(
+async def test_ten_thousand_idle_connections_cost_memory_once_and_slow_no_request(
     database: Database,
 ) -> None:
     async with topology(database, 1) as whole:
@@ -99,26 +99,26 @@ async def test_ten_thousand_idle_connections_cost_memory_once_and_nobody_time(
             assert (peaks[-1] - before) / _CONNECTIONS < bytes_max
             if port == direct:
                 assert await open_connections(api, address) >= _CONNECTIONS
-            # The others do not notice.
+            # Other clients are as fast as before.
             await until(is_as_quick_as_ever)
             await asyncio.to_thread(opening.__exit__, None, None, None)
-            # The few that stay are those that Nginx keeps for two seconds.
+            # Nginx keeps a few connections for two seconds.
             await until(lambda: _are_gone(api, address))
-        # What the first round took serves the second one as well.
+        # The second round reuses the memory of the first.
         assert peaks[1] < peaks[0] * 1.1
 
 
-def test_a_command_lets_itself_open_as_many_files_as_it_needs() -> None:
+def test_a_command_raises_its_limit_of_open_files() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (1_024, hard))
-        allow_files(2_000)
+        raise_open_files_limit(2_000)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2_000, hard)
-        # What it may have already is not taken away, and no more than the system allows is asked.
-        allow_files(1_000)
+        # The limit is never lowered, and never set above the hard limit.
+        raise_open_files_limit(1_000)
         assert resource.getrlimit(resource.RLIMIT_NOFILE) == (2_000, hard)
         if hard != resource.RLIM_INFINITY:
-            allow_files(hard + 1)
+            raise_open_files_limit(hard + 1)
             assert resource.getrlimit(resource.RLIMIT_NOFILE) == (hard, hard)
     finally:
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -43,13 +43,13 @@ async def store(database: Database) -> AsyncIterator[Store]:
 
 
 async def last_uses(database: Database) -> dict[str, datetime | None]:
-    """Of each key when it was used last, as far as that is stored."""
+    """The stored time of the last use of each key."""
     rows = await database.fetch("SELECT id, last_used_at FROM transferd.api_keys ORDER BY id")
     return {row["id"]: row["last_used_at"] for row in rows}
 
 
 async def statements(database: Database) -> int:
-    """How many statements have changed keys since they were counted."""
+    """How many statements have changed keys since the last count."""
     return len(await database.fetch("SELECT FROM updates"))
 
 
@@ -72,7 +72,7 @@ async def test_a_use_is_stored_a_moment_later(database: Database, replicas: Repl
     revoked = await api_key(database, "revoked", "admin", revoked_at=_NOW)
     api = await replicas.start(_QUICK, auth="on")
     before = datetime.now(UTC)
-    # Whoever has no right to it has used the key all the same, and whoever has not the secret not.
+    # A call without the scope uses the key; a call with a wrong secret does not.
     assert (await api.get("/users", {"Authorization": f"Bearer td_idle_{used[8:]}"})).status == 401
     assert (await ApiWithKey(api, revoked).get("/users")).status == 401
     assert (await ApiWithKey(api, refused).get("/users")).status == 403
@@ -96,7 +96,7 @@ async def test_many_uses_of_many_keys_are_one_statement(database: Database, stor
     assert await uses.write_once() == 20
     assert await statements(database) == 1
     assert await last_uses(database) == dict.fromkeys(sorted(names), _NOW + timedelta(seconds=9))
-    # Where nothing was used there is nothing to say.
+    # Without uses nothing is written.
     assert await uses.write_once() == 0
     assert await statements(database) == 1
 
@@ -117,7 +117,7 @@ async def test_a_replica_writes_once_a_minute_and_when_it_stops(database: Databa
     assert (await last_uses(database))["used"] is not None
 
 
-async def test_the_latest_use_stays_whoever_tells_it_first(
+async def test_the_latest_use_stays_in_any_order_of_writers(
     database: Database, store: Store
 ) -> None:
     await api_key(database, "used", "admin")
@@ -135,7 +135,9 @@ async def test_the_latest_use_stays_whoever_tells_it_first(
     assert _NOW < stored < datetime.now(UTC) + timedelta(hours=1)
 
 
-async def test_beyond_the_bound_a_new_key_goes_unnoted(database: Database, store: Store) -> None:
+async def test_above_the_limit_uses_of_further_keys_are_not_recorded(
+    database: Database, store: Store
+) -> None:
     for name in ("one", "three", "two"):
         await api_key(database, name, "admin")
     uses = KeyUses(store, Limits(key_uses_max=2), Facts())
@@ -172,10 +174,10 @@ async def revoke(store: Store, *names: str) -> None:
 
 
 @pytest.mark.parametrize("change", [record_uses, revoke])
-async def test_who_waits_for_a_key_holds_none_of_those_behind_it(
+async def test_a_writer_that_waits_for_a_key_locks_no_later_one(
     database: Database, store: Store, change: Callable[..., Coroutine[None, None, None]]
 ) -> None:
-    # In this order they are in the table, and are named; else two could wait for each other.
+    # Rows are locked in this order; otherwise two writers could deadlock.
     for name in ("later", "first"):
         await api_key(database, name, "admin")
     async with held(database, _HOLD_FIRST):
@@ -188,7 +190,7 @@ async def test_who_waits_for_a_key_holds_none_of_those_behind_it(
     await changing
 
 
-async def test_requests_do_not_wait_for_what_is_written(
+async def test_requests_do_not_wait_for_the_write_of_uses(
     database: Database, replicas: Replicas
 ) -> None:
     token = await api_key(database, "used", "wallets:read")
@@ -201,7 +203,7 @@ async def test_requests_do_not_wait_for_what_is_written(
     await until_used(database, "used")
 
 
-async def test_what_cannot_be_written_fails_no_request_and_is_kept(
+async def test_uses_that_cannot_be_written_fail_no_request_and_are_kept(
     database: Database, replicas: Replicas
 ) -> None:
     token = await api_key(database, "used", "wallets:read")
@@ -221,7 +223,7 @@ async def test_what_cannot_be_written_fails_no_request_and_is_kept(
     await until_used(database, "used")
 
 
-async def test_a_write_that_fails_forgets_nothing(database: Database) -> None:
+async def test_a_failed_write_loses_no_use(database: Database) -> None:
     await api_key(database, "used", "admin")
     async with Store(database.settings(), Limits(), 1) as store:
         uses = KeyUses(store, Limits(), Facts())
@@ -231,7 +233,7 @@ async def test_a_write_that_fails_forgets_nothing(database: Database) -> None:
     assert repr(uses) == "<KeyUses 1 of 10000>"
 
 
-async def test_a_replica_that_stops_waits_for_the_last_write_no_longer_than_that(
+async def test_a_replica_that_stops_bounds_its_wait_for_the_last_write(
     database: Database, store: Store
 ) -> None:
     await api_key(database, "used", "admin")
@@ -239,7 +241,7 @@ async def test_a_replica_that_stops_waits_for_the_last_write_no_longer_than_that
     uses = KeyUses(store, Limits(key_uses_last_write_s=0.05), Facts(told.append))
     running = asyncio.create_task(uses.run())
     uses.note("used", _NOW)
-    # A task that has not begun would end without a word.
+    # A task that has not begun would be cancelled before its first line.
     await asyncio.sleep(0)
     async with held(database, _HOLD_KEYS):
         running.cancel()

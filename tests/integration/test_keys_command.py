@@ -1,4 +1,4 @@
-"""`transferd keys`: a token is shown once, what is stored cannot call, and revoked is revoked."""
+"""`transferd keys`: tokens are shown once, stored hashes cannot call, revoked keys are refused."""
 
 import asyncio
 import hashlib
@@ -35,7 +35,7 @@ async def command(database: Database, *arguments: str) -> Result:
 
 
 async def created(database: Database, *arguments: str) -> dict[str, Any]:
-    """What `create --json` says of a new key."""
+    """The output of `create --json`."""
     result = await command(database, "create", "--json", *arguments)
     assert (result.exit_code, result.stderr) == (0, ""), result.output
     [line] = result.stdout.splitlines()
@@ -44,14 +44,14 @@ async def created(database: Database, *arguments: str) -> dict[str, Any]:
 
 
 async def listed(database: Database, *arguments: str) -> list[dict[str, Any]]:
-    """What `list --json` shows."""
+    """The output of `list --json`."""
     result = await command(database, "list", "--json", *arguments)
     assert result.exit_code == 0, result.output
     return [json.loads(line) for line in result.stdout.splitlines()]
 
 
 async def everything_stored(database: Database) -> str:
-    """All that the database knows of keys and clients, as text."""
+    """All rows of keys and clients, as text."""
     rows = await database.fetch(
         "SELECT k::text AS stored FROM transferd.api_keys k"
         " UNION ALL SELECT c::text FROM transferd.clients c"
@@ -87,7 +87,7 @@ async def test_of_a_token_only_the_digest_is_stored(database: Database) -> None:
     assert key["token"].rpartition("_")[2] not in stored
 
 
-async def test_a_key_is_told_as_json(database: Database) -> None:
+async def test_a_new_key_can_be_printed_as_json(database: Database) -> None:
     scopes = ["--scope", "transfers:write", "--scope", "wallets:read", "--scope", "wallets:read"]
     key = await created(database, "--client", "The Shop", *scopes)
     match = _TOKEN.fullmatch(key.pop("token"))
@@ -116,7 +116,7 @@ async def test_no_two_keys_are_alike(database: Database) -> None:
 
 
 async def created_at_once(store: Store, *clients: str) -> list[CreatedKey | SimilarClient]:
-    """What comes of a key for each of these, all at the same time."""
+    """Create keys for all of these clients at the same time; the results."""
     return await asyncio.gather(
         *(
             insert_api_key(
@@ -192,7 +192,7 @@ async def test_another_spelling_of_a_clients_name_is_refused(
         assert result.stderr.startswith(f"Error: there is a client {there!a} already, which ")
         assert result.stderr.count("\n") == 1
     assert await everything_stored(database) == before
-    # The name as it is goes on being good, and so are names that only look alike.
+    # The exact name is still accepted, and so are names that only look alike.
     again = await created(database, "--client", there, "--scope", "admin")
     assert again["id"] != key["id"]
     assert (await created(database, "--client", "shор", "--scope", "admin"))["client_is_new"]  # noqa: RUF001
@@ -240,9 +240,10 @@ async def test_a_key_expires_in_days_or_at_a_time(database: Database) -> None:
     assert ", until 2099-01-01T00:00:00.000000Z; " in result.stderr
 
 
-@pytest.mark.parametrize(
-    "arguments",
-    [
+async def test_invalid_arguments_create_no_key(
+    database: Database, subtests: pytest.Subtests
+) -> None:
+    for arguments in (
         [],
         ["--client", "shop"],
         ["--scope", "admin"],
@@ -276,14 +277,13 @@ async def test_a_key_expires_in_days_or_at_a_time(database: Database) -> None:
             *("--client", "shop", "--scope", "admin"),
             *("--expires-at", "2099-01-01T00:00:00Z", "--expires-in-days", "1"),
         ],
-    ],
-)
-async def test_what_makes_no_key_is_a_usage_error(database: Database, arguments: list[str]) -> None:
-    before = await everything_stored(database)
-    result = await command(database, "create", *arguments)
-    assert result.exit_code == 2
-    assert result.output.startswith("Usage: ")
-    assert await everything_stored(database) == before
+    ):
+        with subtests.test(arguments=arguments):
+            before = await everything_stored(database)
+            result = await command(database, "create", *arguments)
+            assert result.exit_code == 2
+            assert result.output.startswith("Usage: ")
+            assert await everything_stored(database) == before
 
 
 # List
@@ -333,7 +333,7 @@ async def test_list_shows_no_secret(database: Database) -> None:
 # Revoke
 
 
-async def test_a_revoked_key_is_good_no_more(database: Database, replicas: Replicas) -> None:
+async def test_a_revoked_key_is_refused(database: Database, replicas: Replicas) -> None:
     several = [await created(database, "--client", "shop", "--scope", "admin") for _ in range(3)]
     ids = [key["id"] for key in several]
     api = await replicas.start(Limits(api_key_cache_s=0.0), auth="on")
@@ -347,7 +347,7 @@ async def test_a_revoked_key_is_good_no_more(database: Database, replicas: Repli
     assert [(await each.get("/users")).status for each in holders] == [401, 401, 200]
 
 
-async def test_revoked_again_keeps_its_time(database: Database) -> None:
+async def test_a_second_revocation_keeps_the_first_time(database: Database) -> None:
     id = (await created(database, "--client", "shop", "--scope", "admin"))["id"]
     first = await command(database, "revoke", id)
     [before] = await listed(database)
@@ -374,7 +374,7 @@ async def test_an_unknown_id_is_one_line_and_the_others_are_revoked(database: Da
     assert result.stdout.startswith(f"{id} is revoked")
     [shown] = await listed(database)
     assert shown["revoked_at"] is not None
-    # Nothing but ids: what looks like a pattern chooses nothing.
+    # Ids only: a pattern selects nothing.
     assert (await command(database, "revoke", "%")).exit_code == 1
     assert (await command(database, "revoke")).exit_code == 2
 
@@ -387,9 +387,7 @@ async def test_an_unknown_id_is_one_line_and_the_others_are_revoked(database: Da
     [["create", "--client", "shop", "--scope", "admin"], ["list"], ["revoke", "nobody"]],
     ids=lambda arguments: arguments[0],
 )
-def test_what_is_wrong_with_the_database_is_one_line(
-    empty_database: str, arguments: list[str]
-) -> None:
+def test_an_error_of_the_database_is_one_line(empty_database: str, arguments: list[str]) -> None:
     for url, reason in (
         (NOBODY, "PostgreSQL: "),
         (empty_database, "the database has no ledger yet"),

@@ -1,4 +1,4 @@
-"""`make audit` passes only if somebody who knows was asked about every dependency."""
+"""`make audit` passes only if an advisory service was asked about every dependency."""
 
 import json
 import sys
@@ -10,8 +10,8 @@ from typing import Any
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from tests.support.finished import ran
-from tests.support.tidy import ROOT
+from tests.support.command import ran
+from tests.support.project import ROOT
 from transferd.devstack.ports import free_port
 
 _LEAK: dict[str, Any] = {
@@ -23,7 +23,7 @@ _LEAK: dict[str, Any] = {
 
 @asynccontextmanager
 async def database_of_vulnerabilities(weak: str) -> AsyncIterator[tuple[str, set[str]]]:
-    """Speaks as https://google.github.io/osv.dev/post-v1-query/ says; whom it was asked about."""
+    """The API of https://google.github.io/osv.dev/post-v1-query/; the packages in its requests."""
     asked: set[str] = set()
 
     async def query(request: web.Request) -> web.Response:
@@ -38,7 +38,7 @@ async def database_of_vulnerabilities(weak: str) -> AsyncIterator[tuple[str, set
 
 
 async def audit(url: str, cache: Path) -> tuple[int, str]:
-    """Exit code and all that was printed."""
+    """Exit code and output."""
     return await ran(
         *(ROOT / ".ci" / "audit", Path(sys.executable).parent),
         PIP_AUDIT_VULNERABILITY_SERVICE="osv",
@@ -52,7 +52,7 @@ def pinned() -> set[str]:
     return {line.split("==")[0] for line in lines if "==" in line}
 
 
-async def test_every_pinned_dependency_is_asked_about(tmp_path: Path) -> None:
+async def test_every_pinned_dependency_is_checked(tmp_path: Path) -> None:
     async with database_of_vulnerabilities("nobody") as (url, asked):
         code, output = await audit(url, tmp_path)
     assert (code, asked) == (0, pinned()), output
@@ -66,7 +66,7 @@ async def test_a_known_vulnerability_fails_and_is_named(tmp_path: Path) -> None:
     assert _LEAK["id"] in output
 
 
-async def test_where_nobody_can_be_asked_it_does_not_pass(tmp_path: Path) -> None:
+async def test_without_an_advisory_service_it_fails(tmp_path: Path) -> None:
     code, output = await audit(f"http://127.0.0.1:{free_port()}/v1/query", tmp_path)
     assert code == 1
     assert output.startswith("pip-audit could not ask for known vulnerabilities")

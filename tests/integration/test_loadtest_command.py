@@ -10,7 +10,7 @@ import orjson
 from tests.conftest import Replicas
 from tests.support.command import alive, running
 from tests.support.locusts import LEVELS, locust, run_time
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.waiting import SLOWNESS
 
 _SHORT = ("--users", "10", "--wallets", "40")
@@ -25,7 +25,7 @@ def is_locust(pid: int) -> bool:
     return b"locustfile" in Path("/proc", str(pid), "cmdline").read_bytes()
 
 
-async def test_it_runs_on_a_topology_of_its_own(tmp_path: Path) -> None:
+async def test_a_run_starts_a_topology_of_its_own(tmp_path: Path) -> None:
     async with running(
         *("-m", "loadtest", "--scenario", "mixed", "--reports", str(tmp_path), *_SHORT),
         *(*run_time(5), "--think", "0.1", *LEVELS),
@@ -37,7 +37,7 @@ async def test_it_runs_on_a_topology_of_its_own(tmp_path: Path) -> None:
     folder = only_folder(tmp_path)
     names = {path.name for path in folder.iterdir()}
     assert {"report.html", "requests.json", "stats_stats.csv", "verdict.json"} <= names
-    assert "replicas.log" in names
+    assert {"replica-1.log", "replica-2.log", "worker.log"} <= names
     verdict = orjson.loads((folder / "verdict.json").read_bytes())
     roles = sorted(target["role"] for target in verdict["server"]["targets"])
     assert roles == ["replica", "replica", "worker"]
@@ -46,7 +46,7 @@ async def test_it_runs_on_a_topology_of_its_own(tmp_path: Path) -> None:
     assert str(folder) in command.output
 
 
-async def test_ctrl_c_judges_what_was_done_and_leaves_nothing_running(tmp_path: Path) -> None:
+async def test_ctrl_c_audits_the_run_and_leaves_no_process(tmp_path: Path) -> None:
     async with running(
         *("-m", "loadtest", "--replicas", "1", "--reports", str(tmp_path), *_SHORT),
         *("--run-time", "10m", "--think", "0.1", *LEVELS),
@@ -57,7 +57,7 @@ async def test_ctrl_c_judges_what_was_done_and_leaves_nothing_running(tmp_path: 
         started = command.processes()
         [locust] = [each for each in started if each.parent == command.pid and is_locust(each.pid)]
         for pid in (locust.pid, command.pid):
-            # As a terminal does it: to both.
+            # To both processes, as a terminal does.
             os.kill(pid, signal.SIGINT)
         code = await command.end()
     assert code == 0, command.output
@@ -65,7 +65,7 @@ async def test_ctrl_c_judges_what_was_done_and_leaves_nothing_running(tmp_path: 
     assert alive(started) == []
 
 
-# Beside the users runs somebody who keeps to himself what is raised in his greenlet.
+# A greenlet beside the users swallows every exception raised in it.
 _DEAF = """
 import os
 import signal
@@ -88,9 +88,7 @@ def interrupt():
 """
 
 
-async def test_ctrl_c_is_heard_whoever_runs_at_that_moment(
-    replicas: Replicas, tmp_path: Path
-) -> None:
+async def test_ctrl_c_works_in_every_greenlet(replicas: Replicas, tmp_path: Path) -> None:
     api = await replicas.start()
     deaf = tmp_path / "deaf.py"
     deaf.write_text(_DEAF.replace("{seconds}", f"{2 * SLOWNESS}"))
@@ -104,7 +102,7 @@ async def test_ctrl_c_is_heard_whoever_runs_at_that_moment(
     assert test.verdict["seconds"] < 300
 
 
-async def test_it_runs_on_a_service_that_is_there(replicas: Replicas, tmp_path: Path) -> None:
+async def test_a_run_may_use_an_existing_service(replicas: Replicas, tmp_path: Path) -> None:
     api = await replicas.start()
     async with running(
         *("-m", "loadtest", "--scenario", "uniform", "--host", api.url, *_SHORT),

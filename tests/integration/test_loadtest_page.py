@@ -9,10 +9,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from loadtest.truth.verdict import ANSWERS_MIN
+from loadtest.verdict import ANSWERS_MIN
 from tests.conftest import Database, Replicas
 from tests.support.command import Command, running
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.topology import admin_token
 from tests.support.waiting import until
 from transferd.devstack.ports import free_port
@@ -59,6 +59,10 @@ class Page:
             return sum(map(int, paid)) >= transfers
 
         await until(runs, within_s=30)
+
+    async def is_started(self) -> bool:
+        """Whether the wallets are ready and Locust starts the users."""
+        return bool((await self.status())["state"] == "running")
 
     async def until_verdict(self) -> str:
         """Wait for it."""
@@ -134,6 +138,23 @@ async def test_one_run_after_the_other_is_judged_by_itself(
         await shown.until_running()
         assert (await shown.stop()).startswith("passed")
         assert (await shown.status())["scenario"] == "read-mostly"
+
+
+async def test_users_of_a_stopped_run_send_no_transfer_after_their_worker_has_reported(
+    replicas: Replicas,
+) -> None:
+    api = await replicas.start()
+    async with page(api.url, workers=1) as shown:
+        await shown.swarm(scenario="uniform")
+        await shown.until_running()
+        assert (await shown.stop()).startswith("passed")
+        # Often the worker reads the messages that start and stop its users in one go.
+        for _ in range(4):
+            await shown.swarm(scenario="uniform")
+            await until(shown.is_started, within_s=30)
+            verdict = await shown.stop()
+            assert (await shown.status())["violations"] == 0, verdict
+            assert "without a report" not in verdict
 
 
 async def test_a_ramp_that_found_its_limit_is_followed_by_another_run(replicas: Replicas) -> None:

@@ -8,13 +8,13 @@ from tests.support.locusts import LEVELS, LoadTest, locust, run_s, run_time
 from tests.support.topology import admin_token, topology
 from tests.support.waiting import SLOWNESS
 
-# On the machine that the tests were written on.
-_SECONDS = 10
-# With their pauses some 150 requests/s, so that other tests get on beside them.
+# Longer on a slower machine.
+_SECONDS = 5
+# With their pauses some 150 requests/s, which leaves time for tests that run beside them.
 _USERS = 24
 _THINK_S = "0.15"
 _WALLETS = 200
-# Those of merchants, payrolls, treasurers and attackers, unless a run says otherwise.
+# Wallets of merchants, payrolls, treasurers and attackers, by default.
 _OTHERS = 10 + 4 + 4 + 8
 
 
@@ -36,7 +36,7 @@ async def loaded(database: Database, scenario: str, *arguments: str) -> LoadTest
     assert len({row["trace"] for row in asked if row["trace"]}) == len(asked)
     assert test.verdict["seconds"] >= run_s(_SECONDS) - 1
     assert test.verdict["users"] == _USERS
-    # What it says it was told is what PostgreSQL has: no more, no less.
+    # It counts as acknowledged exactly the transfers in PostgreSQL.
     assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database)
     assert test.verdict["audit"]["entries"] == 2 * await in_the_ledger(database)
     assert test.verdict["audit"]["complete"] is True
@@ -45,7 +45,7 @@ async def loaded(database: Database, scenario: str, *arguments: str) -> LoadTest
 
 
 async def in_the_ledger(database: Database, condition: str = "true") -> int:
-    """Transfers but those that filled the wallets."""
+    """Transfers except the initial balances."""
     [row] = await database.fetch(
         "SELECT count(*) FROM ledger_00.transfers AS t"
         " JOIN ledger_00.wallets AS source ON source.id = t.source_wallet_id"
@@ -55,7 +55,7 @@ async def in_the_ledger(database: Database, condition: str = "true") -> int:
 
 
 async def wallets_in(database: Database) -> int:
-    """But those that filled the others."""
+    """Wallets except funding wallets."""
     [row] = await database.fetch("SELECT count(*) FROM ledger_00.wallets WHERE NOT funding")
     return int(row["count"])
 
@@ -69,7 +69,7 @@ def requests(test: LoadTest, name: str) -> int:
 async def test_uniform_spreads_payments_over_all_wallets(database: Database) -> None:
     test = await loaded(database, "uniform")
     paid = await in_the_ledger(database)
-    # Whoever was stopped in the middle of a request was told by the audit.
+    # The audit settles the requests that were in flight at the stop.
     told = requests(test, "POST /transfers") + test.verdict["audit"]["settled"]
     assert 0 < paid <= told <= paid + _USERS
     assert test.verdict["refused"] > 0
@@ -77,7 +77,7 @@ async def test_uniform_spreads_payments_over_all_wallets(database: Database) -> 
     [row] = await database.fetch(
         "SELECT count(DISTINCT source_wallet_id) AS payers FROM ledger_00.transfers"
     )
-    # As many as so many payments by chance have.
+    # The expected number of distinct payers of so many random payments.
     assert row["payers"] > _WALLETS * (1 - (1 - 1 / _WALLETS) ** paid) * 0.8
 
 
@@ -121,25 +121,37 @@ async def test_reads_are_most_of_a_read_mostly_run(database: Database) -> None:
     assert requests(test, "GET /transfers/{id}") > 0
 
 
-async def test_a_mix_has_everybody_and_works_with_api_keys(database: Database) -> None:
+async def test_a_mix_has_all_kinds_of_users_and_a_later_run_uses_its_wallets(
+    database: Database,
+) -> None:
     token = await admin_token(database)
+    arguments = ("--scenario", "mixed", "--users", str(_USERS), "--wallets", "100", *LEVELS)
+    level = ("--think", _THINK_S, *run_time(_SECONDS))
     async with topology(database, 2, auth="on") as whole:
-        arguments = ("--scenario", "mixed", *run_time(_SECONDS), "--users", str(_USERS))
-        level = ("--think", _THINK_S, *LEVELS, "--wallets", "100")
-        turned_away = await locust(*arguments, *level, host=whole.nginx.url)
-        test = await locust(*arguments, *level, "--api-key", token, host=whole.nginx.url)
-    assert turned_away.code == 1
-    assert "transferd keys create" in turned_away.line
-    assert test.code == 0, test.output[-5_000:]
-    assert test.verdict["failures"] == 0
+        host = whole.nginx.url
+        refused = await locust(*arguments, *level, host=host)
+        first = await locust(*arguments, *level, "--api-key", token, host=host)
+        before = await in_the_ledger(database)
+        only = ("--think", _THINK_S, *run_time(3), "--tags", "pay", "--api-key", token)
+        later = await locust(*arguments, *only, host=host)
+    assert refused.code == 1
+    assert "transferd keys create" in refused.line
+    assert first.code == 0, first.output[-5_000:]
+    assert first.verdict["failures"] == 0
     for name in ("/transfers", "/transfers/batch", "/transfers/{id}/reversal"):
-        assert requests(test, f"POST {name}") > 0
-    assert requests(test, "POST attack") > 0
-    assert requests(test, "GET /wallets/{id}/statement") > 0
-    assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database)
+        assert requests(first, f"POST {name}") > 0
+    assert requests(first, "POST attack") > 0
+    assert requests(first, "GET /wallets/{id}/statement") > 0
+    assert first.verdict["audit"]["acknowledged"] == before
+    assert later.code == 0, later.output[-5_000:]
+    assert later.violations == []
+    # It uses the same wallets and makes only payments.
+    assert requests(later, "GET /wallets/{id}") == 0
+    assert later.verdict["audit"]["acknowledged"] == await in_the_ledger(database) - before > 0
+    assert await wallets_in(database) == 100 + _OTHERS
 
 
-async def test_a_soak_is_a_mix_that_lasts_and_many_processes_are_audited_as_one(
+async def test_a_soak_in_several_processes_is_audited_as_one_run(
     database: Database,
 ) -> None:
     test = await loaded(database, "soak", "--shape", "soak", "--processes", "2")
@@ -148,32 +160,15 @@ async def test_a_soak_is_a_mix_that_lasts_and_many_processes_are_audited_as_one(
     assert await wallets_in(database) == _WALLETS + _OTHERS
 
 
-async def test_a_later_run_takes_the_wallets_of_before(database: Database) -> None:
-    arguments = ("--scenario", "mixed", "--wallets", "100", *LEVELS)
-    async with topology(database, 2) as whole:
-        host = whole.nginx.url
-        first = await locust(*arguments, "--think", _THINK_S, *run_time(3), host=host)
-        assert first.code == 0, first.output[-5_000:]
-        before = await in_the_ledger(database)
-        only = (*run_time(3), "--tags", "pay")
-        test = await locust(*arguments, "--think", _THINK_S, *only, host=host)
-    assert test.code == 0, test.output[-5_000:]
-    assert test.violations == []
-    # The wallets are those of before, and only payments were made.
-    assert requests(test, "GET /wallets/{id}") == 0
-    assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database) - before > 0
-    assert await wallets_in(database) == 100 + _OTHERS
-
-
-async def test_a_ramp_ends_where_a_level_breaks(database: Database) -> None:
+async def test_a_ramp_ends_where_a_service_level_is_broken(database: Database) -> None:
     async with topology(database, 2) as whole:
         test = await locust(
             *("--shape", "ramp", *run_time(20), "--users", "800", "--think", "0.02"),
-            # Far above what this machine answers 40 users in, far below what 800 wait.
+            # Far above the latency with 40 users on this machine, far below that with 800.
             *("--wallets", "100", "--p95", f"{400 * SLOWNESS:.0f}", "--p99", "120000"),
             host=whole.nginx.url,
         )
     assert test.code == 0, test.output[-5_000:]
     assert re.search(r"broke at \d+ users", test.line), test.line
-    # It did not go on to the end.
+    # It ended early.
     assert test.verdict["seconds"] < run_s(20) * 0.9

@@ -1,6 +1,7 @@
-"""The tab "Service" of Locust's web UI, as somebody sees it who has a laptop."""
+"""The tab "Service" of Locust's web UI, in a window as wide as a laptop."""
 
 import json
+import re
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,12 +10,13 @@ from pathlib import Path
 
 import aiohttp
 import pytest
+from playwright.async_api import FrameLocator, Locator, Page, expect
 
 from tests.conftest import Workers
 from tests.support.api import Api
-from tests.support.browser import Page, browsing
+from tests.support.browser import open_page
 from tests.support.command import Command, running
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.waiting import until
 from tests.support.watching import promtool
 
@@ -91,8 +93,6 @@ class Shopper(FastHttpUser):
                 response.success()
         self.client.get(f"/wallets/{ada}", name="GET /wallets/{id}")
 '''
-# All of these look into the document of the tab, which is one of its own.
-_INSIDE = "document.querySelector('#transferd-service').contentDocument"
 
 
 @dataclass
@@ -155,105 +155,96 @@ async def locust(
         yield Locust(command, session)
 
 
-async def open_tab(page: Page, locust: Locust) -> None:
-    """Open the UI of a run, and click on the tab."""
-    await page.open(locust.url, **LAPTOP)
-    await page.until("document.querySelectorAll('[role=tab]').length > 5")
-    assert not await page.value("!!document.querySelector('#transferd-service')")
-    await page.value(
-        "[...document.querySelectorAll('[role=tab]')].find(t => t.textContent == 'Service').click()"
-    )
-    await page.until(f"{_INSIDE}.readyState == 'complete'")
+async def open_tab(page: Page, locust: Locust) -> FrameLocator:
+    """Open the UI of a run and click on the tab; what the tab shows."""
+    await page.goto(locust.url)
+    tab = page.get_by_role("tab", name="Service", exact=True)
+    await expect(tab).to_be_visible()
+    await expect(page.locator("#transferd-service")).to_have_count(0)
+    await tab.click()
+    return page.frame_locator("#transferd-service")
 
 
-def figure(target: str, name: str) -> str:
-    """JavaScript for a figure in the row of a process."""
-    row = (
-        f"[...{_INSIDE}.querySelectorAll('tbody tr')].find(r => r.textContent.includes('{target}'))"
-    )
-    return f"parseFloat({row}.querySelector('[data-figure={name}]').textContent)"
+async def expect_above_zero(row: Locator, figure: str) -> None:
+    """Wait until the figure in this row of the table is a number above zero."""
+    await expect(row.locator(f"[data-figure={figure}]")).to_have_text(re.compile(r"[1-9]"))
 
 
-async def assert_nothing_sticks_out(page: Page) -> None:
-    for document in ("document", _INSIDE):
-        wide = await page.value(
-            f"[{document}.documentElement.scrollWidth, {document}.documentElement.clientWidth]"
+async def assert_no_horizontal_scrolling(page: Page) -> None:
+    for frame in page.frames:
+        wide, visible = await frame.evaluate(
+            "[document.documentElement.scrollWidth, document.documentElement.clientWidth]"
         )
-        assert wide[0] <= wide[1], document
+        assert wide <= visible, frame.url
 
 
-async def test_the_tab_shows_how_replica_and_worker_do(
+async def test_the_tab_shows_the_figures_of_a_replica_and_a_worker(
     tmp_path: Path, api: Api, workers: Workers
 ) -> None:
     worker = await workers.start()
-    away = "http://127.0.0.1:9/metrics"
+    unreachable = "127.0.0.1:9"
     async with (
-        locust(tmp_path, api, api.url, worker.url, away) as running_locust,
-        browsing(tmp_path / "profile") as page,
+        locust(
+            tmp_path, api, api.url, worker.url, f"http://{unreachable}/metrics"
+        ) as running_locust,
+        open_page(**LAPTOP) as page,
     ):
         await running_locust.swarm()
-        await page.prefer("light")
-        await open_tab(page, running_locust)
-        replica = api.url.removeprefix("http://")
+        await page.emulate_media(color_scheme="light")
+        tab = await open_tab(page, running_locust)
+        rows = tab.locator("tbody tr")
+        replica = rows.filter(has_text=api.url.removeprefix("http://"))
         for name in ("done_per_s", "refused_per_s", "group_size_mean", "commit_p95_ms"):
-            await page.until(f"{figure(replica, name)} > 0")
-        await page.until(f"{figure('total', 'done_per_s')} > 0")
-        await page.until(f"{figure(worker.url.removeprefix('http://'), 'outbox_waiting')} >= 0")
-        await page.until(f"{_INSIDE}.querySelector('tr.away').textContent.includes('127.0.0.1:9')")
-        assert await page.value(f"{_INSIDE}.querySelectorAll('#charts canvas').length") == 6
-        said = await page.value(f"{_INSIDE}.querySelector('header').innerText")
-        assert "running" in said
-        assert "payday" in said
-        assert "0 violations" in said
-        await assert_nothing_sticks_out(page)
-        await page.screenshot(tmp_path / "light.png")
-        # The last button of Locust's bar, which has no name, is that for the theme.
-        await page.value("[...document.querySelectorAll('header button')].at(-1).click()")
-        await page.until(f"{_INSIDE}.documentElement.dataset.theme == 'dark'")
-        await page.screenshot(tmp_path / "dark.png")
-        assert page.complaints == []
+            await expect_above_zero(replica, name)
+        await expect_above_zero(rows.filter(has_text="total"), "done_per_s")
+        waiting = rows.filter(has_text=worker.url.removeprefix("http://"))
+        await expect(waiting.locator("[data-figure=outbox_waiting]")).to_have_text(
+            re.compile(r"\d")
+        )
+        await expect(tab.locator("tr.away")).to_contain_text(unreachable)
+        await expect(tab.locator("#charts canvas")).to_have_count(6)
+        for text in ("running", "payday", "0 violations"):
+            await expect(tab.locator("header")).to_contain_text(text)
+        await assert_no_horizontal_scrolling(page)
+        # Locust's button for the theme has no name; it is the last one of the bar.
+        await page.locator("header button").last.click()
+        await expect(tab.locator("html")).to_have_attribute("data-theme", "dark")
 
 
-async def test_another_tab_hides_it_and_the_address_brings_it_back(
+async def test_the_tab_is_hidden_by_another_tab_and_opened_by_its_address(
     tmp_path: Path, api: Api
 ) -> None:
-    async with (
-        locust(tmp_path, api, api.url) as running_locust,
-        browsing(tmp_path / "profile") as page,
-    ):
+    async with locust(tmp_path, api, api.url) as running_locust, open_page(**LAPTOP) as page:
         await running_locust.swarm()
         await open_tab(page, running_locust)
-        hidden = "getComputedStyle(document.querySelector('#transferd-service')).display == 'none'"
-        await page.until(f"!({hidden})")
-        await page.value("document.querySelector('[role=tab]').click()")
-        await page.until(hidden)
-        # A reload with the address of the tab, as somebody does who keeps it as a bookmark.
-        await page.send("Page.navigate", url=f"{running_locust.url}/?tab=service")
-        await page.until(f"!({hidden}) && {_INSIDE}.querySelector('tbody tr')")
-        await page.send("Page.navigate", url=running_locust.url)
-        await page.until("location.search == '' && document.querySelector('[role=tab]')")
-        assert not await page.value("!!document.querySelector('#transferd-service')")
-        assert page.complaints == []
+        frame = page.locator("#transferd-service")
+        await expect(frame).to_be_visible()
+        await page.get_by_role("tab").first.click()
+        await expect(frame).to_be_hidden()
+        await page.goto(f"{running_locust.url}/?tab=service")
+        await expect(frame).to_be_visible()
+        await expect(frame.content_frame.locator("tbody tr").first).to_be_visible()
+        await page.goto(running_locust.url)
+        await expect(page.get_by_role("tab").first).to_be_visible()
+        await expect(frame).to_have_count(0)
 
 
-async def test_violations_and_the_verdict_are_loud(tmp_path: Path, api: Api) -> None:
+async def test_the_tab_highlights_violations_and_the_verdict(tmp_path: Path, api: Api) -> None:
     verdict = "FAILED: 1200 transfers, 3 of them twice"
     async with (
         locust(tmp_path, api, violations=3, verdict=verdict) as running_locust,
-        browsing(tmp_path / "profile") as page,
+        open_page(**LAPTOP) as page,
     ):
         await running_locust.swarm()
-        await page.prefer("dark")
-        await open_tab(page, running_locust)
-        await page.until(f"{_INSIDE}.querySelector('#violations').textContent == '3 violations'")
-        assert await page.value(f"{_INSIDE}.querySelector('#violations').className") == "some"
-        assert await page.value(f"{_INSIDE}.querySelector('#verdict').textContent") == verdict
-        # Nobody to look at: it says what to do.
-        assert "--metrics-url" in await page.value(f"{_INSIDE}.querySelector('#nobody').innerText")
-        assert await page.value(f"{_INSIDE}.documentElement.dataset.theme") == "dark"
-        await assert_nothing_sticks_out(page)
-        await page.screenshot(tmp_path / "violations.png")
-        assert page.complaints == []
+        await page.emulate_media(color_scheme="dark")
+        tab = await open_tab(page, running_locust)
+        await expect(tab.locator("#violations")).to_have_text("3 violations")
+        await expect(tab.locator("#violations")).to_have_class("some")
+        await expect(tab.locator("#verdict")).to_have_text(verdict)
+        # Without a URL to watch, the tab says which option names one.
+        await expect(tab.locator("#nobody")).to_contain_text("--metrics-url")
+        await expect(tab.locator("html")).to_have_attribute("data-theme", "dark")
+        await assert_no_horizontal_scrolling(page)
 
 
 @pytest.mark.parametrize("prefix", ["", "/load"])

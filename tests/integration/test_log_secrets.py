@@ -23,7 +23,7 @@ TRACED = {"X-Request-Id": "request-1", "traceparent": f"00-{TRACE}-{'0f' * 8}-00
 
 
 def with_password(url: str) -> str:
-    """The server trusts whoever comes from here, so that any password will do."""
+    """The server trusts local connections, so any password works."""
     parts = urlsplit(url)
     user = parts.username or "transferd"
     place = parts.netloc.rpartition("@")[2]
@@ -34,7 +34,9 @@ def lines_of(command: Command) -> list[dict[str, Any]]:
     return [orjson.loads(line) for line in command.output.splitlines() if line.startswith("{")]
 
 
-async def test_secrets_are_in_no_line_and_ids_in_each(database: Database, workers: Workers) -> None:
+async def test_no_log_line_has_a_secret_and_each_has_the_request_id(
+    database: Database, workers: Workers
+) -> None:
     given = workers.settings()
     shared = database.variables() | {
         "TRANSFERD_DATABASE_URL": with_password(given.required("database_url")),
@@ -76,7 +78,7 @@ async def test_secrets_are_in_no_line_and_ids_in_each(database: Database, worker
         key = f"{HUSH}key"
         posted = await api.post("/transfers", body, key=key, headers=TRACED)
         assert posted.status == 201
-        # Refused, turned away, reused, unreadable, unauthenticated: each has its line.
+        # Refused, rate-limited, reused, unreadable, unauthenticated: each has a line.
         refused = body | {"source_wallet_id": destination, "destination_wallet_id": source}
         assert (await api.post("/transfers", refused, key=f"{key}2")).status == 422
         assert (await api.post("/transfers", refused, key=key)).status == 422
@@ -113,7 +115,7 @@ async def test_secrets_are_in_no_line_and_ids_in_each(database: Database, worker
     }
 
 
-async def test_an_error_is_logged_without_what_it_quotes() -> None:
+async def test_an_error_is_logged_without_the_values_it_quotes() -> None:
     try:
         try:
             raise ValueError(f"DETAIL: Failing row contains ({HUSH}).")

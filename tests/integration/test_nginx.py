@@ -17,7 +17,7 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.contract import transfer_body
 from tests.support.pressure import statuses
-from tests.support.sockets import head, post, until_ended
+from tests.support.raw_http import head, post, until_ended
 from tests.support.waiting import patient_s, until
 from transferd.config import Limits
 from transferd.web import problems
@@ -50,7 +50,7 @@ async def front(replicas: Replicas) -> AsyncIterator[Front]:
 
 
 async def replicas_that_answered(nginx: Nginx, path: str, requests: int) -> Counter[str]:
-    """How many requests for the path each replica answered, once that many are logged."""
+    """How many requests for the path each replica answered, after that many are logged."""
 
     def rows() -> list[str]:
         return [row["replica"] for row in nginx.access_log() if row["path"] == path]
@@ -59,7 +59,7 @@ async def replicas_that_answered(nginx: Nginx, path: str, requests: int) -> Coun
     return Counter(rows())
 
 
-# Where a request goes
+# Routing
 
 
 async def test_a_wallet_always_reaches_the_same_replica(front: Front) -> None:
@@ -105,17 +105,17 @@ async def test_batches_and_reversals_follow_their_key(front: Front) -> None:
     assert len(await replicas_that_answered(nginx, path, 3)) == 1
 
 
-async def test_the_rest_is_spread(front: Front) -> None:
+async def test_other_requests_are_spread_over_all_replicas(front: Front) -> None:
     nginx, api = await front.open()
     for _ in range(30):
         await api.get("/currencies")
     assert len(await replicas_that_answered(nginx, "/currencies", 30)) == 3
 
 
-# Too often
+# Rate limits
 
 
-async def test_an_address_that_pays_too_often_is_told_to_wait(front: Front) -> None:
+async def test_payments_above_the_rate_of_an_address_get_429(front: Front) -> None:
     _, api = await front.open(1, NGINX_RATE="1", NGINX_BURST="4")
     ada, bob = await api.wallet(1_000), await api.wallet()
     replies = await asyncio.gather(*(api.transfer(ada, bob, 1) for _ in range(20)))
@@ -130,7 +130,9 @@ async def test_an_address_that_pays_too_often_is_told_to_wait(front: Front) -> N
     assert statuses([await api.get(f"/wallets/{ada}") for _ in range(20)]) == {200: 20}
 
 
-async def test_a_key_that_pays_too_often_is_told_to_wait_and_others_are_not(front: Front) -> None:
+async def test_payments_above_the_rate_of_an_api_key_get_429_and_other_keys_do_not(
+    front: Front,
+) -> None:
     _, api = await front.open(1, NGINX_KEY_RATE="1", NGINX_KEY_BURST="4")
     ada, bob = await api.wallet(1_000), await api.wallet()
 
@@ -139,22 +141,23 @@ async def test_a_key_that_pays_too_often_is_told_to_wait_and_others_are_not(fron
         body = transfer_body(ada, bob)
         return (await api.post("/transfers", body, key=token, headers=headers)).status
 
-    # Both keys are unknown to the replica; Nginx counts what is sent.
+    # The replica knows neither key; Nginx counts them as sent.
     mine = Counter(await asyncio.gather(*(pay("mine") for _ in range(20))))
     assert 10 <= mine[429] <= 15
     assert mine[401] == 20 - mine[429]
     assert Counter([await pay("yours")]) == {401: 1}
 
 
-# What Nginx answers itself
+# Answers of Nginx itself
 
 
-@pytest.mark.parametrize("path", ["/metrics", "/console", "/console/"])
-async def test_what_is_for_operators_is_not_public(path: str, front: Front) -> None:
-    _, api = await front.open(1)
-    reply = await api.get(path)
-    assert (reply.status, reply.code) == (404, "not-found")
-    assert reply.json["instance"] == path
+async def test_paths_for_operators_are_not_public(front: Front, subtests: pytest.Subtests) -> None:
+    for path in ("/metrics", "/console", "/console/"):
+        with subtests.test(path=path):
+            _, api = await front.open(1)
+            reply = await api.get(path)
+            assert (reply.status, reply.code) == (404, "not-found")
+            assert reply.json["instance"] == path
 
 
 async def test_a_body_that_is_too_large_is_a_problem_that_names_the_limit(front: Front) -> None:
@@ -168,12 +171,12 @@ async def test_a_body_that_is_too_large_is_a_problem_that_names_the_limit(front:
         body, named = b" " * (limit + 1), {"X-Request-Id": "mine"}
         ours = await api.call("POST", path, raw=body, key="large", headers=named)
         assert (ours.status, ours.code, ours.json["bytes_max"]) == (413, "body-too-large", limit)
-        # A replica says the same.
+        # A replica has the same answer.
         theirs = await front.apis[0].call("POST", path, raw=body, key="large", headers=named)
         assert theirs.json == ours.json
 
 
-async def test_without_a_replica_the_answer_is_a_problem(front: Front) -> None:
+async def test_without_a_replica_nginx_answers_with_a_problem(front: Front) -> None:
     nginx, api = await front.open(1)
     await nginx.reload(["127.0.0.1:9"])
     await until(lambda: gone(api))
@@ -185,7 +188,7 @@ async def gone(api: Api) -> bool:
     return (await api.get("/currencies")).status == 502
 
 
-async def test_what_is_not_http_is_a_problem(front: Front) -> None:
+async def test_nginx_answers_bytes_that_are_not_http_with_a_problem(front: Front) -> None:
     nginx, _ = await front.open(1)
     reader, writer = await asyncio.open_connection("127.0.0.1", nginx.port)
     writer.write(b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -195,7 +198,7 @@ async def test_what_is_not_http_is_a_problem(front: Front) -> None:
     assert orjson.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "malformed-request"
 
 
-def test_nginx_says_what_the_replicas_say() -> None:
+def test_the_problems_of_nginx_equal_those_of_the_replicas() -> None:
     for line in (FOLDER / "problems.conf").read_text().splitlines():
         if "return" in line:
             status, _, body = line.strip().removeprefix("return ").partition(" ")
@@ -207,14 +210,14 @@ def test_nginx_says_what_the_replicas_say() -> None:
             assert problem["detail"] == kind.meaning or problem["code"] == "body-too-large"
 
 
-def test_nginx_puts_on_its_own_answers_what_replicas_put_on_theirs() -> None:
+def test_answers_of_nginx_have_the_headers_of_the_replicas() -> None:
     text = (FOLDER / "headers.conf").read_text()
     found = dict(re.findall(r'^add_header (\S+) "?([^"]*?)"? always;$', text, re.MULTILINE))
-    # Nginx says by itself who it is.
+    # Nginx sets the header Server itself.
     assert {"Server": COMMON["Server"], **found} == {"Cache-Control": CACHING, **COMMON}
 
 
-def test_bodies_and_times_are_those_of_the_limits() -> None:
+def test_body_sizes_and_timeouts_of_nginx_are_those_of_the_limits() -> None:
     text = (FOLDER / "nginx.conf.template").read_text()
     limits = Limits()
     size = f"{limits.body_bytes_max // 1024}k;"
@@ -226,7 +229,7 @@ def test_bodies_and_times_are_those_of_the_limits() -> None:
     for setting in ("proxy_read_timeout", "proxy_send_timeout", "proxy_next_upstream_timeout"):
         assert f"    {setting} {limits.nginx_timeout_s:g}s;" in text
     assert text.count(f"keepalive_timeout {limits.nginx_keepalive_s:g}s;") == 2
-    # Slow clients have the same times at either door.
+    # Timeouts for slow clients are the same in Nginx and in the service.
     for line in (
         f"client_header_timeout {limits.head_wait_s:g}s;",
         f"client_body_timeout {limits.body_wait_s:g}s;",
@@ -237,7 +240,7 @@ def test_bodies_and_times_are_those_of_the_limits() -> None:
         assert f"    {line}\n" in text
 
 
-# What it adds
+# Headers that Nginx adds
 
 
 async def test_ids_are_passed_on_and_made_where_there_is_none(front: Front) -> None:
@@ -274,7 +277,7 @@ async def test_every_answer_has_the_headers_that_keep_browsers_safe_once(front: 
 async def test_a_document_that_was_compressed_is_known_by_its_tag(front: Front) -> None:
     _, api = await front.open(1)
     whole = await api.get("/openapi.json", {"Accept-Encoding": "gzip"})
-    # What is compressed has other bytes, so Nginx makes the tag a weak one.
+    # Compressed bytes differ, so Nginx makes the tag weak.
     assert whole.headers["ETag"].startswith('W/"')
     known = await api.get("/openapi.json", {"If-None-Match": whole.headers["ETag"]})
     assert (known.status, known.body) == (304, b"")
@@ -302,7 +305,7 @@ async def test_event_streams_come_at_once(front: Front) -> None:
                 pass
 
 
-async def test_the_log_tells_no_secrets(front: Front, database: Database) -> None:
+async def test_the_access_log_has_no_secrets(front: Front, database: Database) -> None:
     nginx, api = await front.open(1)
     secret = "td_someone_" + "s" * 43
     headers = {"Authorization": f"Bearer {secret}"}

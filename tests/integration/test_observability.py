@@ -1,4 +1,4 @@
-"""Observability as code: rules fire when they should, and ask only for what is exported."""
+"""Observability as code: rules fire when they should and use only exported metrics."""
 
 import re
 import shutil
@@ -15,14 +15,14 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families
 
 from tests.conftest import Database, Replicas, Workers
 from tests.support.api import Api
-from tests.support.collector import collecting
 from tests.support.contract import transfer_body
 from tests.support.endpoints import new_webhook
 from tests.support.pressure import counted
-from tests.support.promql import FOREIGN, exported, faults, labels_in, names_in
+from tests.support.project import ROOT
+from tests.support.promql import FOREIGN, exported, faults, names_in
 from tests.support.proxy import Proxy
 from tests.support.receivers import receiving, status
-from tests.support.tidy import ROOT
+from tests.support.trace_collector import collecting
 from tests.support.waiting import until
 from tests.support.watching import (
     FOLDER,
@@ -42,7 +42,7 @@ from transferd.worker import Worker
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 KEY = "a-key-that-nobody-else-has"
 TRACE = "4b" * 16
-# What Prometheus 3 sends with each scrape.
+# The header Accept of Prometheus 3.
 ACCEPT = (
     "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,"
     "application/openmetrics-text;version=0.0.1;q=0.5,"
@@ -60,7 +60,7 @@ async def metrics_of_worker(worker: Worker) -> str:
 
 
 async def busy_service(database: Database, replicas: Replicas, workers: Workers) -> tuple[str, str]:
-    """What a replica and a worker export after some traffic, with a letter that died."""
+    """The metrics of a replica and a worker after some traffic and one dead letter."""
     worker = await workers.start()
     api = await replicas.start()
     async with receiving() as receiver:
@@ -80,15 +80,15 @@ async def busy_service(database: Database, replicas: Replicas, workers: Workers)
 
 
 def expressions() -> list[str]:
-    """Everything that rules and dashboards ask of Prometheus."""
+    """Every expression of rules and dashboards."""
     asked = [query for dashboard in dashboards().values() for query in queries(dashboard)]
     return [rule["expr"] for rule in rules()] + asked
 
 
-# What is exported
+# Exported metrics
 
 
-async def test_rules_and_dashboards_ask_only_for_what_is_exported(
+async def test_rules_and_dashboards_use_only_exported_metrics_and_labels(
     database: Database, replicas: Replicas, workers: Workers
 ) -> None:
     known = exported(*await busy_service(database, replicas, workers))
@@ -96,7 +96,7 @@ async def test_rules_and_dashboards_ask_only_for_what_is_exported(
     asked = expressions()
     assert len(asked) > 80
     assert faults(asked, {**known, **recorded}) == []
-    # And the check finds what is wrong.
+    # The check finds unknown names and labels.
     wrong = [
         query.replace("transferd_outcomes_total", "transferd_results_total") for query in asked
     ]
@@ -107,7 +107,7 @@ async def test_rules_and_dashboards_ask_only_for_what_is_exported(
     )
 
 
-async def test_all_that_was_promised_is_exported_and_names_nobody(
+async def test_the_documented_metrics_are_exported_without_ids_and_keys(
     database: Database, replicas: Replicas, workers: Workers
 ) -> None:
     replica, worker = await busy_service(database, replicas, workers)
@@ -139,7 +139,7 @@ async def test_prometheus_gets_openmetrics_with_the_traces_of_a_replica_and_a_wo
         assert (await api.post("/transfers", body, key="k", headers=traced)).status == 201
 
         async def shown(url: str) -> dict[str, set[str]]:
-            """The traces that the times of each histogram lead to."""
+            """The traces of the exemplars of each histogram."""
             async with api.session.get(f"{url}/metrics", headers={"Accept": ACCEPT}) as reply:
                 kind = reply.headers["Content-Type"]
                 text = await reply.text()
@@ -164,21 +164,11 @@ async def test_prometheus_gets_openmetrics_with_the_traces_of_a_replica_and_a_wo
             assert TRACE not in text
 
 
-def test_names_and_labels_are_found_in_promql() -> None:
-    query = (
-        "histogram_quantile(0.99, sum by (job, le) (rate(a_bucket"
-        '{route!~"/x/{id}|by (c_total)", code=~"5.."}[5m])))'
-        " > 1.5e9 and on (instance) (b_total offset 5m == 1 or max_over_time(job:c:d[$__range]))"
-    )
-    assert names_in(query) == {"a_bucket", "b_total", "job:c:d"}
-    assert labels_in(query) == {"job", "le", "route", "code", "instance"}
-
-
-async def test_a_replica_tells_that_it_is_ready_and_that_it_drains(
+async def test_a_replica_exports_whether_it_is_ready_or_draining(
     api: Api, replicas: Replicas
 ) -> None:
     assert "transferd_ready 1.0" in await metrics_of(api)
-    replicas.opened[0].parts.lifecycle.is_draining = True
+    replicas.opened[0].context.lifecycle.is_draining = True
     shown = await metrics_of(api)
     assert "transferd_ready 0.0" in shown
     assert "transferd_draining 1.0" in shown
@@ -186,7 +176,7 @@ async def test_a_replica_tells_that_it_is_ready_and_that_it_drains(
 
 
 @pytest.mark.parametrize("trouble", ["refuses", "hangs"])
-async def test_a_replica_tells_that_postgresql_is_away(
+async def test_a_replica_exports_that_postgresql_is_unreachable(
     database: Database, replicas: Replicas, trouble: str
 ) -> None:
     async with AsyncExitStack() as exits:
@@ -204,7 +194,7 @@ async def test_a_replica_tells_that_postgresql_is_away(
         proxy.resume()
 
 
-async def test_a_replica_tells_that_it_leaves_redis_alone(
+async def test_a_replica_exports_that_its_circuit_breaker_for_redis_is_open(
     database: Database, replicas: Replicas
 ) -> None:
     async with Proxy(database.settings().required("redis_url")) as proxy:
@@ -217,12 +207,12 @@ async def test_a_replica_tells_that_it_leaves_redis_alone(
         proxy.resume()
 
 
-async def test_both_pools_tell_how_much_of_them_is_in_use(api: Api, replicas: Replicas) -> None:
+async def test_both_pools_export_their_connections_in_use(api: Api, replicas: Replicas) -> None:
     shown = await metrics_of(api)
     for pool, limit in (("reads", Limits().read_connections), ("commit", 1)):
         assert f'transferd_pool_connections_in_use{{pool="{pool}"}} 0.0' in shown
         assert f'transferd_pool_limit_connections{{pool="{pool}"}} {limit}.0' in shown
-    async with replicas.opened[0].parts.database.transaction():
+    async with replicas.opened[0].context.database.transaction():
         assert counted(replicas, "transferd_pool_connections_in_use", pool="reads") == 1
         assert counted(replicas, "transferd_pool_connections_in_use", pool="commit") == 0
 
@@ -275,7 +265,7 @@ def test_every_alert_has_a_situation_and_all_it_looks_at_is_healthy_in_the_first
     assert needed({n for rule in alerts().values() for n in names_in(rule["expr"])}) <= shown
 
 
-def test_every_alert_says_what_it_is_and_leads_to_its_section() -> None:
+def test_every_alert_has_a_description_and_a_section_in_the_runbook() -> None:
     text = (ROOT / "docs" / "alerts.md").read_text(encoding="utf-8")
     sections = dict(re.findall(r"^## (\w+)\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL))
     assert list(sections) == list(alerts())
@@ -292,16 +282,16 @@ def test_every_alert_says_what_it_is_and_leads_to_its_section() -> None:
         assert anchor in {name.lower() for name in alerts()}
 
 
-def test_without_promtool_one_line_says_what_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_promtool_one_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", "/nowhere")
     with pytest.raises(pytest.fail.Exception, match=r"^promtool is missing: \.ci/services "):
         promtool("--version")
 
 
-# What is scraped, who hears of it, what is drawn
+# Scraping, receivers, dashboards
 
 
-def test_alerts_go_to_receivers_that_exist_and_no_secret_is_told() -> None:
+def test_alerts_go_to_existing_receivers_and_the_file_has_no_secret() -> None:
     config = read(FOLDER / "alertmanager.yml")
     receivers = {receiver["name"] for receiver in config["receivers"]}
     routes = [config["route"], *config["route"]["routes"]]
@@ -320,7 +310,7 @@ def test_everything_is_scraped_under_the_names_of_the_compose_network() -> None:
         told = [t for each in job.get("static_configs", ()) for t in each["targets"]]
         for name in (*found, *(target.partition(":")[0] for target in told)):
             assert name in services or name == "localhost"
-    # What alerts call a replica is what is scraped.
+    # The jobs that alerts name are scraped.
     chosen = {job for rule in alerts().values() for job in re.findall(r'job="(.*?)"', rule["expr"])}
     assert chosen <= jobs.keys()
 
@@ -347,7 +337,7 @@ def test_a_dashboard_can_be_loaded(name: str) -> None:
             assert {source["uid"] for source in sources} == {"${datasource}"}
 
 
-def test_dashboards_tell_replicas_apart() -> None:
+def test_dashboards_distinguish_replicas() -> None:
     for dashboard in dashboards().values():
         assert any("{{instance}}" in str(panel) for panel in dashboard["panels"])
         assert any('instance=~"$instance"' in query for query in queries(dashboard))

@@ -17,10 +17,10 @@ from tests.support.api import Api
 from tests.support.contract import footprint
 from tests.support.memory import resident_bytes
 from tests.support.pressure import counted
-from tests.support.sockets import Ending, head, post, until_ended
+from tests.support.raw_http import Ending, head, post, until_ended
 from tests.support.waiting import until
 
-# What must never be carried out: it hides in the body of the request before it.
+# A request that must not be executed: it is hidden in the body of another.
 _BODY = b'{"name":"Eve"}'
 _HIDDEN = post("/users", len(_BODY), Idempotency_Key="hidden", Connection="close") + _BODY
 _POST = "POST /users HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n"
@@ -43,12 +43,12 @@ async def door(
 
 
 def framed(lines: str, body: bytes) -> bytes:
-    """A POST whose length is told by these lines."""
+    """A POST whose length is given by these lines."""
     return f"{_POST}{_ENDS}{lines}\r\n\r\n".encode("latin-1") + body
 
 
 def chunked(body: bytes) -> bytes:
-    """The whole of it in one chunk, and the end."""
+    """The body as one chunk, and the last chunk."""
     return b"%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
 
 
@@ -93,7 +93,7 @@ _INSIDE = {
 }
 
 
-async def test_nothing_that_hides_in_a_body_is_carried_out(
+async def test_a_request_smuggled_in_a_body_is_not_executed(
     door: tuple[Api, int], database: Database
 ) -> None:
     api, port = door
@@ -140,14 +140,14 @@ _ODD = {
 }
 
 
-async def test_what_is_odd_or_too_large_is_told_at_once(
+async def test_odd_and_too_large_requests_are_refused_at_once(
     door: tuple[Api, int], database: Database
 ) -> None:
     _, port = door
     before = await footprint(database)
     endings = await asyncio.gather(*(until_ended(port, sent) for sent in _ODD.values()))
     for name, ending in zip(_ODD, endings, strict=True):
-        # Who writes without end may lose the answer with the connection, as TCP has it.
+        # A client that writes without end may lose the answer: TCP resets the connection.
         if ending.statuses or ("megabyte" not in name and "thousand" not in name):
             assert_told(name, ending)
     assert await footprint(database) == before
@@ -162,11 +162,13 @@ def assert_told(name: str, ending: Ending) -> None:
     assert 400 <= ending.statuses[0] < 500, (name, ending)
     expected = {"malformed-request", "body-too-large", "not-found", "invalid-request"}
     assert ending.code in expected, (name, ending)
-    # A connection lingers for two seconds, or for five in Nginx, to take what is still coming.
+    # A connection lingers for two seconds, in Nginx for five, to read the rest of the request.
     assert ending.took_s < 7, (name, ending)
 
 
-async def test_a_bomb_is_not_unpacked(door: tuple[Api, int], replicas: Replicas) -> None:
+async def test_a_compression_bomb_is_not_decompressed(
+    door: tuple[Api, int], replicas: Replicas
+) -> None:
     _, port = door
     bomb = gzip.compress(bytes(64 * 2**20))
     assert len(bomb) > 32 * 1024
@@ -178,7 +180,7 @@ async def test_a_bomb_is_not_unpacked(door: tuple[Api, int], replicas: Replicas)
         for path in ("/users", "/transfers"):
             ending = await until_ended(port, post(path, len(raw), **packed) + raw)
             assert ending.code in {code, "unsupported-media-type"}
-    # Packed on the way instead (Transfer-Encoding), it is no JSON, or no request to Nginx.
+    # With Transfer-Encoding instead, it is no JSON, and Nginx refuses the request.
     way = f"{_POST}{_ENDS}Transfer-Encoding: gzip, chunked\r\n\r\n".encode() + chunked(small)
     assert (await until_ended(port, way)).code in {"malformed-json", "malformed-request"}
     assert resident_bytes(os.getpid()) - before < 16 * 2**20

@@ -38,9 +38,8 @@ async def large(database: Database) -> Database:
 _NOBODY = "'ffffffff-ffff-7fff-bfff-ffffffffffff'"
 
 
-@pytest.mark.parametrize(
-    ("file", "name", "arguments"),
-    [
+async def test_a_page_follows_an_index(large: Database, subtests: pytest.Subtests) -> None:
+    for file, name, arguments in (
         ("queries.sql", "list_wallets", ["NULL", "NULL", _NOBODY, "51"]),
         ("queries.sql", "list_wallets", [_NOBODY, "NULL", "NULL", "51"]),
         ("queries.sql", "list_users", [_NOBODY, "51"]),
@@ -49,14 +48,56 @@ _NOBODY = "'ffffffff-ffff-7fff-bfff-ffffffffffff'"
         ("queries.sql", "read_transfers", [f"ARRAY[{_NOBODY}]"]),
         ("audit.sql", "wallets_page", ["'00000000-0000-7000-8000-000000000000'", "2000"]),
         ("audit.sql", "transfers_page", ["'00000000-0000-7000-8000-000000000000'", "2000"]),
+    ):
+        with subtests.test(file=file, name=name, arguments=arguments):
+            sql = queries("ledger_00", file)[name]
+            for number in range(len(arguments), 0, -1):
+                sql = sql.replace(f"${number}", arguments[number - 1])
+            plan = "\n".join(row[0] for row in await large.fetch(f"EXPLAIN {sql}"))
+            assert "Index" in plan, plan
+            assert "Seq Scan" not in plan, plan
+
+
+_ENDPOINTS = 100
+_ENDPOINT = "'00000000-0000-0000-0000-000000000001'::uuid"
+
+
+@pytest.fixture
+async def logged(database: Database) -> Database:
+    """A database with so many deliveries, of which half wait, that a plan matters."""
+    await database.fetch(
+        "INSERT INTO transferd.deliveries (id, number, endpoint_id, event_id, event_type, status,"
+        " attempts, next_attempt_at, event, created_at, updated_at) SELECT gen_random_uuid(), n,"
+        " ('00000000-0000-0000-0000-' || lpad((n % $2)::text, 12, '0'))::uuid, n,"
+        " 'transfer.posted', CASE WHEN n / $2 % 2 = 0 THEN 2 ELSE 1 END, 1,"
+        " CASE WHEN n / $2 % 4 = 0 THEN now() END, '{}', now(), now()"
+        " FROM generate_series(1, $1) AS n",
+        500 * _ENDPOINTS,
+        _ENDPOINTS,
+    )
+    await database.fetch("ANALYZE transferd.deliveries")
+    return database
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        (
+            "read_waiting",
+            [f"ARRAY[{_ENDPOINT}]", "ARRAY[256]", f"ARRAY[{_ENDPOINT}]", "ARRAY['1']"],
+        ),
+        ("endpoints_waiting", []),
     ],
 )
-async def test_a_page_follows_an_index(
-    file: str, name: str, arguments: list[str], large: Database
+async def test_what_waits_is_found_by_its_own_index(
+    name: str, arguments: list[str], logged: Database
 ) -> None:
-    sql = queries("ledger_00", file)[name]
+    sql = queries("ledger_00")[name]
     for number in range(len(arguments), 0, -1):
         sql = sql.replace(f"${number}", arguments[number - 1])
-    plan = "\n".join(row[0] for row in await large.fetch(f"EXPLAIN {sql}"))
-    assert "Index" in plan, plan
-    assert "Seq Scan" not in plan, plan
+    plan = "\n".join(row[0] for row in await logged.fetch(f"EXPLAIN {sql}"))
+    reads = [line for line in plan.splitlines() if " on deliveries" in line]
+    assert len(reads) >= 2, plan
+    assert all("using deliveries_waiting on" in line for line in reads), plan
+    # The index is in the order of the attempts, so no more is read than there is room for.
+    assert "Sort" not in plan, plan

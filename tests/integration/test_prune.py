@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.conftest import Database
+from tests.support.deliveries import logged_delivery
 from tests.support.endpoints import deliveries, letters, status_of
 from tests.support.notifying import QUICK, Scene
 from tests.support.outbox import transfer_event
@@ -17,7 +18,6 @@ from transferd.config import Limits, Settings
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import id_at, new_id
 from transferd.ledger.store.database import Database as Store
-from transferd.ledger.store.deliveries import DeliveryRecord, record_deliveries
 from transferd.notifications.directory import LOG
 from transferd.notifications.prune import prune_once
 
@@ -32,29 +32,12 @@ async def store(database: Database) -> AsyncIterator[Store]:
         yield opened
 
 
-def aged(
-    days: float, status: DeliveryStatus = DeliveryStatus.DELIVERED, endpoint: str = WEBHOOK
-) -> DeliveryRecord:
-    """A delivery whose first attempt ended so many days ago."""
-    return DeliveryRecord(
-        # Every id is another one; what matters is the time in its first digits.
-        id=id_at(time.time() - days * DAY_S)[:19] + new_id()[19:],
-        event_id=new_id(),
-        endpoint_id=endpoint,
-        event_type="transfer.posted",
-        status=status,
-        attempts=1,
-        response_status=204,
-        error=None,
-        response_excerpt=None,
-        event=None,
-        wait_s=None,
-    )
-
-
-async def record(store: Store, *records: DeliveryRecord) -> None:
-    async with store.transaction() as transaction:
-        await record_deliveries(transaction, records)
+async def aged(database: Database, days: float, endpoint: str = WEBHOOK, **changes: object) -> str:
+    """The event of a delivery that began so many days ago."""
+    event_id = new_id()
+    values = {"event_id": event_id, "status": "delivered"} | changes
+    await logged_delivery(database, endpoint, days=days, **values)
+    return event_id
 
 
 async def left(database: Database, endpoint: str = WEBHOOK) -> set[str]:
@@ -62,38 +45,49 @@ async def left(database: Database, endpoint: str = WEBHOOK) -> set[str]:
 
 
 async def test_what_is_older_than_the_window_goes(database: Database, store: Store) -> None:
-    old, older, young, today = aged(7.1), aged(400), aged(6.9), aged(0)
-    await record(store, old, older, young, today)
+    for days in (7.1, 400):
+        await aged(database, days)
+    kept = {await aged(database, days) for days in (6.9, 0)}
     assert await prune_once(store, Limits(), older_than_s=7 * DAY_S) == 2
-    assert await left(database) == {young.event_id, today.event_id}
+    assert await left(database) == kept
     assert await prune_once(store, Limits(), older_than_s=7 * DAY_S) == 0
 
 
 async def test_what_is_still_being_tried_stays_however_old(
     database: Database, store: Store
 ) -> None:
-    kept = [aged(30, DeliveryStatus.RETRYING), aged(30, DeliveryStatus.PENDING)]
-    over = [aged(30, DeliveryStatus.DELIVERED), aged(30, DeliveryStatus.DEAD)]
-    await record(store, *kept, *over)
-    assert await prune_once(store, Limits(), older_than_s=7 * DAY_S) == 2
-    assert await left(database) == {each.event_id for each in kept}
+    kept = {await aged(database, 30, status=status) for status in ("retrying", "pending")}
+    # A dead row without a reason is one of the version before whose letter was purged.
+    for status in ("delivered", "skipped", "dead"):
+        await aged(database, 30, status=status)
+    assert await prune_once(store, Limits(), older_than_s=7 * DAY_S) == 3
+    assert await left(database) == kept
 
 
-async def test_every_log_is_pruned_also_those_of_the_log_sink_and_of_nobody(
+async def test_a_dead_letter_stays_however_old(database: Database, store: Store) -> None:
+    event = await aged(database, 400, status="dead", dead_reason="attempts exhausted")
+    assert await prune_once(store, Limits(), older_than_s=7 * DAY_S) == 0
+    assert [letter.event for letter in await letters(database)] == [event]
+
+
+async def test_every_log_is_pruned_also_those_of_the_log_sink_and_of_deleted_webhooks(
     database: Database, store: Store
 ) -> None:
     for endpoint in (WEBHOOK, DELETED, LOG):
-        await record(store, aged(30, endpoint=endpoint), aged(1, endpoint=endpoint))
+        await aged(database, 30, endpoint)
+        await aged(database, 1, endpoint)
     assert await prune_once(store, Limits(), older_than_s=7 * DAY_S) == 3
     for endpoint in (WEBHOOK, DELETED, LOG):
         assert len(await left(database, endpoint)) == 1
 
 
 async def test_it_goes_in_small_steps(database: Database, store: Store) -> None:
-    await record(store, *[aged(30) for _ in range(25)])
-    await record(store, *[aged(30, endpoint=DELETED) for _ in range(10)])
-    await record(store, aged(1))
+    for _ in range(25):
+        await aged(database, 30)
     # Ten are exactly one step, so there has to be another look.
+    for _ in range(10):
+        await aged(database, 30, DELETED)
+    await aged(database, 1)
     limits = replace(Limits(), prune_rows=10)
     assert await prune_once(store, limits, older_than_s=7 * DAY_S) == 35
     assert await row_count(database, "transferd.deliveries") == 1
@@ -102,7 +96,7 @@ async def test_it_goes_in_small_steps(database: Database, store: Store) -> None:
 async def test_behind_the_window_a_repeated_event_is_delivered_again(
     database: Database, store: Store
 ) -> None:
-    """The record of a delivery is what a repetition is recognized by: it ends with the window."""
+    """The row of a delivery is what a repetition is recognized by: it ends with the window."""
 
     def settings_with(**changes: object) -> Settings:
         return database.settings(
@@ -137,23 +131,21 @@ async def test_behind_the_window_a_repeated_event_is_delivered_again(
     assert await letters(database) == []
 
 
-async def test_a_worker_prunes_by_itself(database: Database, store: Store) -> None:
-    old, young = aged(3.1), aged(2.9)
-    await record(store, old, young)
+async def test_a_worker_prunes_by_itself(database: Database) -> None:
+    old, young = await aged(database, 3.1), await aged(database, 2.9)
     async with AsyncExitStack() as exits:
         scene = Scene(database, lambda **more: database.settings(worker_port=0, **more), exits)
         await scene.start(replace(QUICK, prune_interval_s=0.05), delivery_log_days=3)
 
         async def old_is_gone() -> bool:
-            return await status_of(database, WEBHOOK, old.event_id) is None
+            return await status_of(database, WEBHOOK, old) is None
 
         await until(old_is_gone)
-        assert await left(database) == {young.event_id}
+        assert await left(database) == {young}
         # And again, and again.
-        late = aged(4)
-        await record(store, late)
+        late = await aged(database, 4)
 
         async def late_is_gone() -> bool:
-            return await status_of(database, WEBHOOK, late.event_id) is None
+            return await status_of(database, WEBHOOK, late) is None
 
         await until(late_is_gone)

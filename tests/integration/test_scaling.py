@@ -1,4 +1,4 @@
-"""`make scale`: what it asks of Docker, and in which order; and how Nginx finds its replicas.
+"""`make scale`: its calls of Docker in their order; and how Nginx finds its replicas.
 
 There may be no engine where the tests run, so the commands that would talk to one note their calls.
 What those calls lead to (Nginx before more and fewer replicas, under load) is tested for real in
@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.configuration import README
-from tests.support.finished import ran
+from tests.support.command import ran
+from tests.support.project import README
 
 ROOT = README.parent
 DOCKER = """#!/bin/sh
@@ -31,7 +31,7 @@ def tool(folder: Path, name: str, text: str) -> None:
 
 
 async def calls(tmp_path: Path, *, now: int, wanted: int) -> list[str]:
-    """What was asked of Docker to get from so many replicas to so many."""
+    """The calls of Docker that change the count of replicas from `now` to `wanted`."""
     tool(tmp_path, "docker", DOCKER)
     log = tmp_path / "calls"
     code, output = await ran(
@@ -65,7 +65,7 @@ async def test_a_number_that_makes_no_sense_is_refused_in_one_line(count: str) -
 
 
 async def found(tmp_path: Path, **environment: str) -> tuple[int, str, list[str]]:
-    """What Nginx is started for, with names that the network knows."""
+    """The replicas that Nginx is started with, by the names in the network."""
     tool(tmp_path, "getent", GETENT)
     tool(tmp_path, "nginx", "#!/bin/sh\n")
     code, output = await ran(
@@ -94,7 +94,7 @@ async def test_without_any_replica_nginx_is_not_started(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("replica", ["nowhere", "a b:80", "host:", ":80", "host:80;evil"])
-async def test_what_is_no_address_never_gets_into_the_configuration(
+async def test_an_invalid_address_is_not_written_to_the_configuration(
     replica: str, tmp_path: Path
 ) -> None:
     code, output = await ran(ROOT / "nginx/render", tmp_path, replica)

@@ -1,4 +1,4 @@
-"""What is said of the past stays: readers wait for writers with an earlier time, and no others."""
+"""Answers about the past are final: readers wait only for writers with an earlier time."""
 
 import asyncio
 from datetime import timedelta
@@ -47,7 +47,7 @@ async def test_the_end_of_a_window_waits_for_the_writer_that_has_drawn_an_earlie
     assert await entries(api, ada, f"from={text_of(later)}") == []
 
 
-async def test_what_a_later_change_has_settled_waits_for_no_writer(
+async def test_an_instant_before_a_later_change_is_read_without_waiting(
     api: Api, database: Database
 ) -> None:
     ada = await api.wallet(100)
@@ -92,7 +92,7 @@ async def test_a_wallet_that_stays_locked_is_given_up_before_the_deadline_and_al
         path = f"/wallets/{ada}?at={text_of(now)}"
         asked = [asyncio.create_task(api.get(path)) for _ in range(20)]
         await until_sessions_wait(database, 1)
-        # Meanwhile others are read and written as ever, also at an instant.
+        # Other wallets are read and written meanwhile, also at an instant.
         assert (await at(api, bob, now)).json["balance"] == 100
         assert (await api.transfer(bob, cy, 1)).status == 201
         assert await api.balance(ada) == 100
@@ -100,7 +100,7 @@ async def test_a_wallet_that_stays_locked_is_given_up_before_the_deadline_and_al
             assert (reply.status, reply.code) == (503, "overloaded")
             assert reply.headers["Retry-After"] == "1"
     assert (await at(api, ada, now)).json["balance"] == 100
-    # Nothing is left of the lock that was given up.
+    # The abandoned lock is released.
     assert (await api.transfer(ada, cy, 1)).status == 201
 
 
@@ -125,7 +125,7 @@ async def test_a_reader_at_an_instant_does_not_hold_the_row(api: Api, database: 
     [row] = await database.fetch(
         "SELECT count(*) FROM ledger_00.wallets WHERE id = $1::text::uuid", ada
     )
-    # Whoever wants the row has it at once, and no session is left inside of a transaction.
+    # The row can be locked at once, and no session is left in a transaction.
     await database.fetch(
         "SELECT FROM ledger_00.wallets WHERE id = $1::text::uuid FOR UPDATE NOWAIT", ada
     )
@@ -136,7 +136,7 @@ async def test_a_reader_at_an_instant_does_not_hold_the_row(api: Api, database: 
     assert row[0] == 0
 
 
-async def test_what_the_clock_has_not_reached_is_refused_with_its_time(
+async def test_an_instant_in_the_future_is_refused_with_the_time_of_the_clock(
     api: Api, database: Database
 ) -> None:
     ada = await api.wallet(100)
@@ -154,7 +154,7 @@ async def test_what_the_clock_has_not_reached_is_refused_with_its_time(
         [error] = refused.json["errors"]
         assert (error["pointer"], error["code"]) == (pointer, "in_the_future")
         assert before < time_of(refused.json["now"]) < after
-        # The time that it names can be asked for at once.
+        # The time in the problem is a valid instant at once.
         name = pointer[1:]
         now = refused.json["now"]
         again = await api.get(f"{path.partition('?')[0]}?{name}={now}")
@@ -163,7 +163,7 @@ async def test_what_the_clock_has_not_reached_is_refused_with_its_time(
     assert await entries(api, ada, f"from={future}") == []
 
 
-async def test_a_clock_that_was_set_back_does_not_take_the_wallet_along(
+async def test_times_of_a_wallet_do_not_decrease_when_the_clock_is_set_back(
     api: Api, database: Database
 ) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
@@ -184,7 +184,7 @@ async def test_a_clock_that_was_set_back_does_not_take_the_wallet_along(
     frozen = (await api.post(f"/wallets/{ada}/freeze")).json
     assert {time_of(paid["created_at"]), time_of(frozen["updated_at"])} == {ahead}
     assert (await at(api, ada, ahead)).body == before.body
-    # Its partner has moved on with it, and the instant is as settled there.
+    # The other wallet has the later time too, so the instant is settled there as well.
     assert (await at(api, bob, ahead)).json["version"] == 0
     assert (await api.get(f"/wallets/{bob}")).json["updated_at"] == text_of(ahead)
     beyond = await at(api, ada, ahead + timedelta(microseconds=1))
@@ -202,7 +202,7 @@ async def test_changes_of_one_moment_are_before_or_after_an_instant_together(api
         then = await at(api, ada, instant)
         earlier = [entry for entry in whole if entry["created_at"] < instant]
         if not earlier:
-            # The wallet itself is of that moment.
+            # The wallet was created at that moment.
             assert then.code == "wallet-not-found"
             continue
         newest = earlier[0]
@@ -264,7 +264,7 @@ async def test_a_statement_goes_on_after_a_version(api: Api, database: Database)
         assert refused.json["errors"][0]["pointer"] == "/after_version", wrong
 
 
-async def test_an_answer_about_an_instant_has_only_what_has_a_history(api: Api) -> None:
+async def test_an_answer_about_an_instant_has_only_fields_with_a_history(api: Api) -> None:
     ada = await api.wallet(100, metadata={"name": "ada"})
     await api.post(f"/wallets/{ada}/freeze")
     frozen = (await api.get(f"/wallets/{ada}")).json
@@ -278,7 +278,7 @@ async def test_an_answer_about_an_instant_has_only_what_has_a_history(api: Api) 
         {**answers["PastWallet"], "components": document["components"]}, then.json
     )
     assert set(answers["PastWallet"]["required"]) == set(then.json)
-    # Read as a wallet of now it would lack something.
+    # As a current wallet it would lack metadata.
     assert set(answers["Wallet"]["required"]) == set(frozen)
     assert then.json["status"] == "active"
     assert (await api.get(f"/wallets/{ada}")).json["metadata"] == {"name": "eve"}

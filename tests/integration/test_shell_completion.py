@@ -4,14 +4,14 @@ import os
 import re
 
 import pytest
+from click.testing import CliRunner
 
-from tests.support.command import TRANSFERD, environment
-from tests.support.configuration import README
-from tests.support.finished import ran
+from tests.support.command import TRANSFERD, environment, ran
+from tests.support.project import README
 from transferd.cli import main
 
 PATH = os.pathsep.join((str(TRANSFERD.parent), os.environ["PATH"]))
-# How a script begins that is for this shell.
+# The first line of the script for each shell.
 FIRST_LINE = {
     "bash": "_transferd_completion() {",
     "zsh": "#compdef transferd",
@@ -20,30 +20,33 @@ FIRST_LINE = {
 
 
 def line_for(shell: str) -> str:
-    """The line that the README names for the shell."""
+    """The line of README.md for the shell."""
     [line] = re.findall(rf"^.*_TRANSFERD_COMPLETE={shell}_source.*$", README.read_text(), re.M)
     return str(line)
 
 
 @pytest.mark.parametrize("shell", FIRST_LINE)
-async def test_each_shell_gets_a_script_and_the_words_to_choose_from(shell: str) -> None:
+def test_each_shell_gets_a_script_and_the_words_to_choose_from(shell: str) -> None:
     [asked] = re.findall(r"(\w+)=(\w+)_source transferd", line_for(shell))
     assert asked == ("_TRANSFERD_COMPLETE", shell)
-    code, script = await ran(TRANSFERD, _TRANSFERD_COMPLETE=f"{shell}_source")
-    assert code == 0
-    assert script.strip().startswith(FIRST_LINE[shell])
     typed = {"COMP_WORDS": "transferd ", "COMP_CWORD": "" if shell == "fish" else "1"}
-    code, words = await ran(TRANSFERD, _TRANSFERD_COMPLETE=f"{shell}_complete", **typed)
-    assert code == 0
+    script, words = (
+        CliRunner().invoke(
+            main, prog_name="transferd", env=typed | {"_TRANSFERD_COMPLETE": f"{shell}_{kind}"}
+        )
+        for kind in ("source", "complete")
+    )
+    assert (script.exit_code, words.exit_code) == (0, 0)
+    assert script.output.strip().startswith(FIRST_LINE[shell])
     for name in main.commands:
-        assert re.search(rf"\b{name}\b", words), words
+        assert re.search(rf"\b{name}\b", words.output), words.output
 
 
 @pytest.mark.parametrize(
     ("typed", "expected"),
     [("transferd de", {"dev", "dead-letters"}), ("transferd dev --po", {"--port"})],
 )
-async def test_bash_completes_what_was_typed(typed: str, expected: set[str]) -> None:
+async def test_bash_completes_commands_and_options(typed: str, expected: set[str]) -> None:
     script = f"""
     {line_for("bash")}
     COMP_WORDS=({typed})

@@ -1,4 +1,4 @@
-"""Clients that are slow, silent or gone: each is ended in time, and nobody else notices."""
+"""Slow, silent and disconnected clients: each connection ends in time and affects no other."""
 
 import asyncio
 import re
@@ -14,7 +14,7 @@ from loadtest.front import Nginx, running_nginx
 from tests.conftest import Replicas
 from tests.support.api import Api
 from tests.support.pressure import counted
-from tests.support.sockets import Ending, cut, deaf, head, post, until_ended
+from tests.support.raw_http import Ending, cut, deaf, head, post, until_ended
 from tests.support.waiting import SLOWNESS, patient_s, until
 from transferd.config import Limits
 
@@ -27,13 +27,13 @@ _SHORT = replace(
     send_wait_s=1.0 * SLOWNESS,
     idle_connection_s=1.2 * SLOWNESS,
 )
-# How much later than it is due something may happen. What is not due ends later by far.
+# Most delay after the due time. Connections that are not due end much later.
 _LATE_S = patient_s(1.5)
 _LONG_S = 4 * _LATE_S
 
 
 class Payer:
-    """Pays all the time, over one connection, until the block ends; each payment must pass."""
+    """Pays continuously over one connection until the block ends; each payment must succeed."""
 
     def __init__(self, api: Api, source: str, destination: str) -> None:
         self.took_s: list[float] = []
@@ -66,7 +66,7 @@ def port_of(api: Api) -> int:
 
 
 def connections(replicas: Replicas) -> int:
-    """Of clients, as the replica counts them."""
+    """The client connections that the replica counts."""
     return int(counted(replicas, "transferd_connections"))
 
 
@@ -78,7 +78,7 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
     endless = b"a" * 10_000
     head_s, idle_s, linger_s = _SHORT.head_wait_s, _SHORT.idle_connection_s, _SHORT.linger_s
     body_s = _SHORT.body_wait_s + linger_s
-    # What is sent, whether it drips, when it is due to end, and what it is answered.
+    # The bytes, whether they drip, the due time of the end, and the answer.
     probes = {
         "silent": (b"", b"", idle_s, []),
         "half a head": (b"GET /healthz HT", b"", head_s, []),
@@ -104,7 +104,7 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
         "half a head after an answer": (
             head("GET", "/healthz") + b"GET /hea",
             b"",
-            # That piece came with the request before it, so it counts as the time between two.
+            # This piece came with the request before it, so the idle timeout applies.
             idle_s,
             [200],
         ),
@@ -119,17 +119,17 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
             assert ending.code == "malformed-json"
             assert f"did not arrive within {_SHORT.body_wait_s:g} s".encode() in ending.answer
     await payer.stop(linger_s)
-    # The one of the client that pays is open, and it will be idle.
+    # The connection of the paying client stays open and becomes idle.
     await until(lambda: connections(replicas) == 0)
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
-    assert replicas.opened[0].parts.router.backlog == 0
+    assert replicas.opened[0].context.router.backlog == 0
 
 
-async def test_a_replica_does_not_wait_for_whoever_does_not_read(replicas: Replicas) -> None:
+async def test_a_replica_does_not_wait_for_a_client_that_does_not_read(replicas: Replicas) -> None:
     api = await replicas.start(_SHORT)
     ada, bob = await api.wallet(10_000), await api.wallet()
     payer = Payer(api, ada, bob)
-    # More than all the buffers on the way can hold, in one pipeline.
+    # More pipelined answers than all buffers hold.
     asked = head("GET", "/docs/swagger-ui-bundle.js") * 20
     with closing(deaf(port_of(api), asked)), closing(deaf(port_of(api), asked)):
         await until(lambda: connections(replicas) >= 3)
@@ -141,7 +141,7 @@ async def test_a_replica_does_not_wait_for_whoever_does_not_read(replicas: Repli
 
 
 @pytest.mark.parametrize("missing", [130, 110, 14, 1, 0])
-async def test_whoever_ends_its_side_is_let_go_at_once(missing: int, replicas: Replicas) -> None:
+async def test_a_half_closed_connection_ends_at_once(missing: int, replicas: Replicas) -> None:
     long = replace(Limits(), head_wait_s=_LONG_S, body_wait_s=_LONG_S, linger_s=_LONG_S)
     api = await replicas.start(long)
     body = b'{"name":"Ada"}'
@@ -156,11 +156,11 @@ async def test_whoever_ends_its_side_is_let_go_at_once(missing: int, replicas: R
         return known.status, len((await api.get("/users")).json["data"])
 
     async def is_told_right() -> bool:
-        # All of it is there once or not at all, and the key tells; it may still be on its way.
+        # The request has one effect or none, and the key shows which; it may still be in flight.
         return await told() in ({(404, 0)} if missing else {(404, 0), (200, 1)})
 
     await until(is_told_right)
-    await until(lambda: replicas.opened[0].parts.router.backlog == 0)
+    await until(lambda: replicas.opened[0].context.router.backlog == 0)
 
 
 async def test_one_connection_too_many_is_closed_and_the_others_are_served(
@@ -180,14 +180,16 @@ async def test_one_connection_too_many_is_closed_and_the_others_are_served(
 
 
 async def active(nginx: Nginx, session: aiohttp.ClientSession) -> int:
-    """Connections of clients that Nginx has, but for the one that asks."""
+    """The client connections of Nginx, except this one."""
     async with session.get(f"http://127.0.0.1:{nginx.status_port}/stub_status") as response:
         match = re.match(r"Active connections: (\d+)", await response.text())
     assert match is not None
     return int(match.group(1)) - 1
 
 
-async def test_an_address_has_so_many_requests_under_way_and_no_more(replicas: Replicas) -> None:
+async def test_requests_of_one_address_above_the_limit_in_flight_are_refused(
+    replicas: Replicas,
+) -> None:
     api = await replicas.start()
     fewer = ("requests_of_address 4096", "requests_of_address 4")
     async with (
@@ -198,7 +200,7 @@ async def test_an_address_has_so_many_requests_under_way_and_no_more(replicas: R
         opened = []
 
         async def is_refused() -> bool:
-            # One more that does not end, until there is no place left.
+            # One more slow request, until the limit is reached.
             _, writer = await asyncio.open_connection("127.0.0.1", nginx.port)
             writer.write(post("/users", _BODY) + b"{")
             opened.append(writer)
@@ -241,7 +243,7 @@ async def test_nginx_ends_each_slow_client_in_its_time(replicas: Replicas) -> No
                 *(until_ended(nginx.port, sent, drip=drip) for sent, drip, _ in probes.values())
             )
             for (name, (_, _, answers)), ending in zip(probes.items(), endings, strict=True):
-                # The slow may be told, and nothing of what they sent has reached a replica.
+                # Nginx may answer slow clients, and no replica has seen their requests.
                 assert ending.statuses in ([], answers), (name, ending)
                 assert 4.9 <= ending.took_s <= 5.0 + _LATE_S, (name, ending)
 

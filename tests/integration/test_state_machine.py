@@ -1,4 +1,4 @@
-"""Whatever is asked of the API, in whatever order: it answers as a small model of a ledger does."""
+"""Any requests in any order: the API answers like a small model of a ledger."""
 
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -18,8 +18,8 @@ from hypothesis.stateful import (
 )
 
 from tests.support.api import Reply
+from tests.support.ledger_model import Entry, Model, Transfer, Wallet
 from tests.support.live import Live, Sent, running_replica
-from tests.support.model import Entry, Model, Transfer, Wallet
 from tests.support.servers import Servers
 from transferd.domain import wallet as domain
 from transferd.domain.book import Book, WalletSet
@@ -30,7 +30,7 @@ STRANGER = "01890000-0000-7000-8000-000000000000"
 
 
 class LedgerMachine(RuleBasedStateMachine):
-    """One example: wallets of its own, and everything that may happen to them."""
+    """One example: its own wallets and random requests about them."""
 
     live: ClassVar[Live]
     wallets: Bundle[str] = Bundle("wallets")
@@ -200,7 +200,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert reply.status == 200, reply
             self.model.set_status(wallet, verb)
 
-    # One is enough: nothing more happens to a closed wallet.
+    # One closed wallet is enough: it cannot change any more.
     @precondition(lambda self: not self.model.closed)
     @rule(wallet=wallets)
     def empty_and_close(self, wallet: str) -> None:
@@ -221,7 +221,7 @@ class LedgerMachine(RuleBasedStateMachine):
             assert reply.status == 200, reply
             self.model.set_limit(wallet, limit)
 
-    # Repetitions: nothing moves
+    # Repetitions
 
     @precondition(lambda self: self.sent)
     @rule(data=st.data(), redis_forgets=st.booleans())
@@ -243,7 +243,7 @@ class LedgerMachine(RuleBasedStateMachine):
         assert (reply.status, reply.code) == (422, "idempotency-key-reused")
         self.touched |= set(self.model.wallets)
 
-    # Looking back
+    # The past
 
     @rule(wallet=wallets, data=st.data())
     def look_back(self, wallet: str, data: st.DataObject) -> None:
@@ -312,7 +312,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 RUNS = settings(
-    max_examples=50,
+    max_examples=30,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),
@@ -321,7 +321,7 @@ RUNS = settings(
 
 # Making a failing example small takes much longer than the test itself.
 @pytest.mark.timeout(120)
-def test_the_service_is_a_ledger(servers: Servers) -> None:
+def test_the_api_answers_like_a_model_of_a_ledger(servers: Servers) -> None:
     with running_replica(servers) as LedgerMachine.live:
         run_state_machine_as_test(LedgerMachine, settings=RUNS)
 
@@ -346,7 +346,7 @@ def answer_anyhow(*_: object) -> Fingerprint:
         ("transferd.web.routes.transfers.fingerprint_of", answer_anyhow),
     ],
 )
-def test_a_service_that_is_none_is_found_out(
+def test_the_model_finds_a_faulty_service(
     servers: Servers, monkeypatch: pytest.MonkeyPatch, part: str, broken: object
 ) -> None:
     monkeypatch.setattr(part, broken)

@@ -1,4 +1,4 @@
-"""A trace leads from the request over the group commit to the webhook, and costs nobody a thing."""
+"""A trace covers the request, the group commit and the webhook, and never delays a request."""
 
 import asyncio
 import re
@@ -12,11 +12,10 @@ from typing import Any
 import pytest
 
 from tests.conftest import Database, Replicas, Workers
-from tests.support.collector import Collector, Span, collecting
-from tests.support.command import environment
+from tests.support.command import environment, transferd
 from tests.support.endpoints import new_webhook
-from tests.support.finished import transferd
 from tests.support.receivers import in_turn, receiving, status
+from tests.support.trace_collector import Collector, Span, collecting
 from tests.support.waiting import patient_s, until
 from transferd.config import ConfigurationError, Limits
 from transferd.observability.facts import Fact, SpansLost
@@ -32,7 +31,7 @@ STAGES = ["claim", "begin", "lock and look up", "decide", "write", "commit", "re
 
 @pytest.fixture
 async def collector() -> AsyncIterator[Collector]:
-    """Takes whatever is traced."""
+    """Accepts all spans."""
     async with collecting() as taking:
         yield taking
 
@@ -117,7 +116,7 @@ async def test_one_trace_leads_from_the_request_to_the_webhook(
     ]
     for hush in (source, destination, "hush", receiver.url):
         assert hush not in collector.text
-    # As a value: the digits alone may be those of a time.
+    # As a value: the digits alone may be part of a time.
     assert re.search(r'value: "?7654\b', collector.text) is None
 
 
@@ -140,11 +139,11 @@ async def test_a_group_links_to_each_request_that_it_served(
     assert len({trace for trace, _ in requests}) == 12
     outcomes = sorted(s.attributes["transferd.outcome"] for s in requests.values())
     assert outcomes == ["insufficient-funds"] * 10 + ["ok"] * 2
-    # A refusal is an answer of the business, no error.
+    # A refusal is not an error.
     assert not any(span.is_error for span in requests.values())
 
 
-async def test_the_caller_decides_what_is_recorded_and_else_the_ratio(
+async def test_the_caller_decides_about_sampling_and_otherwise_the_ratio(
     replicas: Replicas, collector: Collector
 ) -> None:
     api = await replicas.start(
@@ -162,7 +161,7 @@ async def test_the_caller_decides_what_is_recorded_and_else_the_ratio(
     assert sampled.headers["traceparent"] == span.traceparent
 
 
-async def test_what_waits_is_sent_at_the_end(database: Database, collector: Collector) -> None:
+async def test_waiting_spans_are_sent_at_the_end(database: Database, collector: Collector) -> None:
     limits = replace(Limits(), trace_export_interval_s=60.0)
     async with AsyncExitStack() as exits:
         api = await Replicas(database, exits).start(
@@ -185,7 +184,7 @@ async def test_without_the_collector_spans_are_lost_and_requests_are_not(
     )
     api = await replicas.start(limits, tracing="on", tracing_endpoint=NOBODY)
     facts: list[Fact] = []
-    replicas.opened[0].parts.facts.hear(facts.append)
+    replicas.opened[0].context.facts.add_hook(facts.append)
     source, destination = await api.wallet(100), await api.wallet()
     replies = [await api.transfer(source, destination, 1) for _ in range(20)]
     assert [reply.status for reply in replies] == [201] * 20
@@ -193,19 +192,19 @@ async def test_without_the_collector_spans_are_lost_and_requests_are_not(
     def lost() -> int:
         return sum(fact.spans for fact in facts if isinstance(fact, SpansLost))
 
-    # More than the queue holds: those that came when it was full are told as well.
+    # More than the queue holds: the dropped ones are counted.
     await until(lambda: lost() > 8)
     metrics = (await api.get("/metrics")).body.decode()
     assert "transferd_spans_lost_total" in metrics
 
 
-async def test_a_collector_that_is_away_does_not_hold_up_the_end(database: Database) -> None:
-    # Nothing waits that long: the test would be given up before.
+async def test_an_unreachable_collector_does_not_delay_the_stop(database: Database) -> None:
+    # Longer than the timeout of the test.
     limits = replace(QUICK, trace_flush_s=0.1, trace_export_timeout_s=patient_s(60.0))
     settings = database.settings(tracing="on", tracing_endpoint=NOBODY)
     async with open_replica(settings, limits, drain_linger_s=0.0) as replica:
-        assert replica.parts.facts.begin is not None
-        replica.parts.facts.begin(None)
+        assert replica.context.facts.begin is not None
+        replica.context.facts.begin(None)
         began = time.monotonic()
     assert time.monotonic() - began < limits.trace_export_timeout_s
 
@@ -225,7 +224,7 @@ async def serve():
                 assert reply.status == 200
 
 asyncio.run(serve())
-# The client of Redis looks for the metrics of OpenTelemetry by itself, wherever it is installed.
+# The client of Redis imports the metrics of OpenTelemetry if it is installed.
 ours = ("opentelemetry.sdk.trace", "opentelemetry.exporter", "opentelemetry.proto")
 assert not [name for name in sys.modules if name.startswith(ours)]
 assert "transferd.observability.tracing" not in sys.modules
@@ -260,7 +259,7 @@ async def test_tracing_that_is_not_installed_is_one_line(
     )
 
 
-async def test_settings_of_tracing_that_make_no_sense_are_told() -> None:
+async def test_invalid_settings_of_tracing_are_refused() -> None:
     finished = await transferd("serve", tracing="on", tracing_ratio="2", tracing_endpoint="ftp://x")
     assert "TRANSFERD_TRACING_RATIO" in finished.complaint
     assert "TRANSFERD_TRACING_ENDPOINT" in finished.complaint

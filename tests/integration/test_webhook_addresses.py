@@ -80,7 +80,7 @@ async def test_a_private_address_is_refused_before_anything_is_connected(url: st
     assert receiver.accepted == 0
 
 
-async def test_a_url_that_got_past_the_check_still_opens_no_socket(
+async def test_a_private_address_that_passed_the_check_is_not_connected(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(webhook_module, "url_fault", lambda *_, **__: None)
@@ -133,7 +133,7 @@ async def test_the_systems_own_names_are_looked_up_and_refused(
             assert (await deliver(sink, url)).error is None
 
 
-async def test_localhost_is_not_even_looked_up(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_localhost_is_refused_without_a_look_up(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     look_up = socket.getaddrinfo
 
@@ -190,14 +190,14 @@ async def test_name_servers_that_do_not_answer_hold_a_thread_each(
             ]
             await until(lambda: len(asked) == 2)
             result = await deliver(sink, f"http://localhost:{receiver.port}/")
-            # Nobody waits longer for a name than for anything else.
+            # The timeout includes the look-up of the name.
             assert [(await each).error for each in held] == [TIMEOUT, TIMEOUT]
         finally:
             answers.set()
     assert result.error == (None if lookups_max == 3 else TIMEOUT)
 
 
-async def test_a_name_that_nobody_knows_is_a_failure() -> None:
+async def test_an_unknown_host_name_is_a_failure() -> None:
     async with opened(resolver=Names({"empty.example": []})) as sink:
         unknown = await deliver(sink, f"http://unknown.example/?token={HUSH}")
         empty = await deliver(sink, "http://empty.example/")
@@ -208,7 +208,7 @@ async def test_a_name_that_nobody_knows_is_a_failure() -> None:
 @pytest.mark.parametrize("host", ["127.0.0.1", "rebound.example"])
 @pytest.mark.parametrize("is_guarded", [True, False])
 async def test_no_socket_is_opened_for_a_private_address(host: str, is_guarded: bool) -> None:
-    """The last line of defence, with neither the URL nor the name checked before."""
+    """The check at connect, without the checks of the URL and the name."""
     guard = Guard(())
     connector = aiohttp.TCPConnector(
         resolver=Names({"rebound.example": ["127.0.0.1"]}),
@@ -230,7 +230,7 @@ async def test_no_socket_is_opened_for_a_private_address(host: str, is_guarded: 
 
 
 @pytest.mark.parametrize("address", ["receiver.example", "127.1", "2130706433", "", "::1%lo"])
-def test_what_is_no_plain_address_does_not_pass(address: str) -> None:
+def test_an_address_in_an_unusual_spelling_is_refused(address: str) -> None:
     assert not Guard(()).lets_pass(address)
     assert Guard(()).lets_pass("1.1.1.1")
 
@@ -295,7 +295,7 @@ async def test_any_other_certificate_is_refused(server_tls: ssl.SSLContext) -> N
     assert receiver.requests == []
 
 
-async def test_nobody_waits_for_the_farewell_of_a_receiver_that_was_cut(
+async def test_closing_a_receiver_that_was_cut_off_delays_no_delivery(
     certificate: Path, server_tls: ssl.SSLContext, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sockets: list[socket.socket] = []

@@ -14,7 +14,7 @@ _LARGE_BYTES = 2**20
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer: `body` are its bytes, `json` what they say."""
+    """An answer: `body` is its bytes, `json` the decoded value."""
 
     status: int
     headers: Mapping[str, str]
@@ -40,7 +40,7 @@ class Api:
     def __init__(self, session: aiohttp.ClientSession, url: str) -> None:
         self.session = session
         self.url = url
-        # What every request carries.
+        # Headers of every request.
         self.headers: dict[str, str] = {}
 
     async def call(
@@ -60,7 +60,7 @@ class Api:
         content = orjson.dumps(body) if body is not None else raw
         data: bytes | io.BytesIO | None = content
         if content is not None and len(content) > _LARGE_BYTES:
-            # aiohttp warns that writing so much at once keeps others waiting.
+            # aiohttp warns that writing so many bytes at once blocks the loop.
             data = io.BytesIO(content)
         if data is not None:
             sent.setdefault("Content-Type", "application/json")

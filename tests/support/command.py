@@ -1,4 +1,4 @@
-"""`transferd` as a process of its own, as people and init systems run it."""
+"""`transferd` and other programs as processes: running ones, and ones that end by themselves."""
 
 import asyncio
 import os
@@ -7,9 +7,13 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+from click.testing import CliRunner
+
 from tests.support.waiting import patient_s, until
+from transferd.cli import main
 from transferd.devstack.process import Process, process_table, process_tree
 
 TRANSFERD = Path(sys.executable).with_name("transferd")
@@ -20,13 +24,13 @@ _PREFIX = "TRANSFERD_"
 
 
 def environment(changes: Mapping[str, str]) -> dict[str, str]:
-    """Ours without any setting of the service, then the changes."""
+    """The environment of the tests without settings of the service, then the changes."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(_PREFIX)}
     return kept | dict(changes)
 
 
 class Command:
-    """A process; `output` is what it has printed so far, on either stream."""
+    """A process; `output` is its stdout and stderr so far."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.output = ""
@@ -45,7 +49,7 @@ class Command:
 
     @property
     def url(self) -> str:
-        """Where it serves, once it has said so."""
+        """The URL that it has printed."""
         match = re.search(r"http://127\.0\.0\.1:\d+", self.output)
         assert match is not None, self.output
         return match.group()
@@ -61,7 +65,7 @@ class Command:
         return [line for line in self.output.splitlines() if text in line]
 
     def processes(self) -> list[Process]:
-        """Itself and whatever it has started."""
+        """Itself and all processes below it."""
         return process_tree(self.pid)
 
     async def says(self, text: str) -> None:
@@ -70,7 +74,7 @@ class Command:
         assert text in self.output, self.output
 
     def send(self, number: signal.Signals) -> None:
-        """Signal it, and nobody else."""
+        """Signal this process only."""
         self._process.send_signal(number)
 
     async def end(self) -> int:
@@ -113,13 +117,13 @@ async def running(
 
 
 async def run(*arguments: str, settings: Mapping[str, str]) -> tuple[int, str]:
-    """`transferd` to its own end: the exit code and what it has printed."""
+    """Run `transferd` until it ends: the exit code and the output."""
     async with running(*arguments, settings=settings) as command:
         return await command.end(), command.output
 
 
 def alive(processes: Sequence[Process]) -> list[Process]:
-    """Those of them that still run (and are not later ones with the same pid)."""
+    """The processes that still run (not later ones with the same pid)."""
     table = process_table()
     return [
         process
@@ -131,7 +135,7 @@ def alive(processes: Sequence[Process]) -> list[Process]:
 
 
 def working_in(directory: Path) -> list[int]:
-    """The processes that were told of a file below the directory."""
+    """The processes with a path below the directory among their arguments."""
     found = []
     for process in process_table().values():
         try:
@@ -141,3 +145,44 @@ def working_in(directory: Path) -> list[int]:
         if process.alive and str(directory).encode() in arguments:
             found.append(process.pid)
     return found
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The exit code and the output of a command."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def complaint(self) -> str:
+        """The one line that a command prints which could not run."""
+        assert self.code == 1, self
+        assert self.out == "", self
+        [line] = self.err.splitlines()
+        assert line.startswith("Error: "), self
+        return line.removeprefix("Error: ")
+
+
+async def transferd(*arguments: str, **settings: str) -> Finished:
+    """Run a command of `transferd` that ends, in a thread: `port="1"` is TRANSFERD_PORT."""
+    variables: dict[str, str | None] = {
+        name: None for name in os.environ if name.startswith(_PREFIX)
+    }
+    variables |= {f"{_PREFIX}{name.upper()}": value for name, value in settings.items()}
+    result = await asyncio.to_thread(CliRunner().invoke, main, arguments, env=variables)
+    return Finished(result.exit_code, result.stdout, result.stderr)
+
+
+async def ran(*command: str | Path, **variables: str) -> tuple[int, str]:
+    """Run any command to its end, with these variables added: its exit code and its output."""
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        env=os.environ | variables,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+    )
+    output, _ = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, output.decode()

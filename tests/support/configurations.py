@@ -1,4 +1,4 @@
-"""The configurations that an operator may choose; `--configuration NAME` runs any test in one."""
+"""The configurations that an operator may choose."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -31,11 +31,11 @@ class Configuration:
     postgres: Mapping[str, str] = field(default_factory=dict)
     # Whether the service reaches PostgreSQL by way of a PgBouncer.
     pooled: bool = False
-    # What a test may need, and is not there.
+    # Requirements of tests that this configuration does not meet.
     lacks: frozenset[str] = frozenset()
 
     def limits_with(self, limits: Limits) -> Limits:
-        """The limits of a test, changed where it has left them as they usually are."""
+        """The limits of a test, with this configuration's values in place of the defaults."""
         usual = Limits()
         left = {name for name in vars(usual) if getattr(limits, name) == getattr(usual, name)}
         changed: dict[str, Any] = {name: v for name, v in self.limits.items() if name in left}
@@ -75,8 +75,8 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     ),
 }
 
-# What `needs_configuration` may name.
-NEEDS = frozenset().union(*(each.lacks for each in CONFIGURATIONS.values()))
+# The names that `needs_configuration` accepts.
+NEEDS: frozenset[str] = frozenset().union(*(each.lacks for each in CONFIGURATIONS.values()))
 
 
 def chosen(config: pytest.Config) -> Configuration:

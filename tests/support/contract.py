@@ -1,18 +1,20 @@
-"""What the tests of the HTTP contract share: who calls, how exactly, and what changed by it."""
+"""Shared by tests of the HTTP contract: API keys, raw requests, footprints, invalid requests."""
 
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
+import orjson
 from yarl import URL
 
 from tests.conftest import Database
 from tests.support.api import Api, Reply
 
-# A well-formed id that belongs to nobody.
+# A well-formed id of nothing.
 NOBODY = "01900000-0000-7000-8000-000000000000"
 AMOUNT_MAX = 2**53 - 1
 BALANCE_MAX = 2**63 - 1
@@ -20,7 +22,7 @@ BALANCE_MIN = -(2**63)
 
 
 async def footprint(database: Database) -> dict[str, Any]:
-    """Everything that a request could leave behind, counted; users and wallets to the letter."""
+    """Counts of every table that a request may write to, with checksums of users and wallets."""
     [row] = await database.fetch(
         """
         SELECT (SELECT md5(string_agg(u::text, ';' ORDER BY id)) FROM transferd.users u) AS users,
@@ -36,7 +38,7 @@ async def footprint(database: Database) -> dict[str, Any]:
 
 
 async def set_balance(database: Database, wallet: str, balance_minor: int) -> None:
-    """Give a wallet any balance, behind the back of the service."""
+    """Set a balance in the database, past the service."""
     await database.fetch(
         "UPDATE ledger_00.wallets SET balance = $2 WHERE id = $1::uuid", wallet, balance_minor
     )
@@ -123,3 +125,41 @@ def time_of(text: str) -> datetime:
     """A time of an answer, which has to be RFC 3339 in UTC with microseconds."""
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", text), text
     return datetime.fromisoformat(text)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A replica with two wallets and a transfer, which invalid requests must not change."""
+
+    api: Api
+    database: Database
+    user: str
+    ada: str
+    bob: str
+    paid: str
+    before: dict[str, Any]
+
+    def body(self, **changes: object) -> dict[str, object]:
+        """The body of a good transfer, changed."""
+        return transfer_body(self.ada, self.bob, 5) | changes
+
+    async def transfer(self, raw: bytes, **headers: str) -> Reply:
+        """POST /transfers with these bytes."""
+        named = {name.replace("_", "-"): value for name, value in headers.items()}
+        return await self.api.call("POST", "/transfers", raw=raw, key="bad", headers=named)
+
+    async def with_text(self, old: str, new: str) -> Reply:
+        """POST /transfers with a good body in which one piece of its text is replaced."""
+        good = orjson.dumps(self.body(reference="rent", metadata={"n": "m"})).decode()
+        assert good.count(old) == 1
+        return await self.transfer(good.replace(old, new).encode())
+
+
+def assert_invalid(reply: Reply, *pointers: str) -> None:
+    """422 `invalid-request` that names exactly these places."""
+    assert (reply.status, reply.code) == (422, "invalid-request"), reply
+    assert [error["pointer"] for error in reply.json["errors"]] == list(pointers), reply.json
+    for error in reply.json["errors"]:
+        assert list(error) == ["pointer", "code", "message"]
+        assert error["code"]
+        assert error["message"]

@@ -1,4 +1,4 @@
-"""Checks of schemathesis, where more than the document decides what the right answer is.
+"""Checks of schemathesis for cases in which the document alone does not decide the answer.
 
 Each runs a check of its own, and allows what the contract says of one case: of all other cases the
 check is as strict as it was. `schemathesis.toml` beside the test puts these in their place.
@@ -16,7 +16,7 @@ from schemathesis.core.failures import AcceptedNegativeData
 from schemathesis.openapi.checks import RejectedPositiveData
 from schemathesis.specs.openapi import checks
 
-# Valid requests that are refused for what the wallets, the key or the lists are like by then.
+# Valid requests that the state of wallets, keys or lists refuses.
 _DECIDED_BY_STATE = frozenset(
     {
         "balance-out-of-range",
@@ -45,14 +45,14 @@ _BEYOND_SCHEMAS = frozenset(
         ("/url", "url_invalid"),
     }
 )
-# Ids that exist, which no program would make up: the test knows some.
+# Existing ids, which generated requests cannot contain.
 _KNOWN: dict[str, str] = json.loads(os.environ.get("KNOWN_TO_SCHEMATHESIS", "{}"))
 _sent: Counter[str] = Counter()
 
 
 @schemathesis.hook
 def before_call(ctx: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> None:
-    """Every other valid request is about something that exists; links know better themselves."""
+    """Put existing ids into every other valid request, except in links."""
     meta = case.meta
     if meta is None or not meta.generation.mode.is_positive or meta.phase.name.value == "stateful":
         return
@@ -84,7 +84,7 @@ def what_is_valid_is_accepted(
         headers: Mapping[str, str] = case.headers or {}
         tags = headers.get("If-Match")
         if problem["code"] == "malformed-request" and tags is not None and '"' not in tags:
-            # For headers it makes up letters and digits alone, which the pattern has no place for.
+            # It generates headers of letters and digits only, which do not match the pattern.
             return None
         errors = problem.get("errors", ())
         if errors and all(_is_beyond_schemas(error, case.body) for error in errors):
@@ -96,7 +96,7 @@ def what_is_valid_is_accepted(
 def a_required_header_is_missed(
     ctx: CheckContext, response: Response, case: Case[Any]
 ) -> bool | None:
-    """`missing_required_header`, but for the key of a dry run, which moves nothing."""
+    """`missing_required_header`, except for the key of a dry run, which is not required."""
     return None if _is_dry_run(case) else checks.missing_required_header(ctx, response, case)
 
 
@@ -104,7 +104,7 @@ def a_required_header_is_missed(
 def what_is_invalid_is_rejected(
     ctx: CheckContext, response: Response, case: Case[Any]
 ) -> bool | None:
-    """`negative_data_rejection`, but for the key of a dry run, which is not looked at."""
+    """`negative_data_rejection`, except for the key of a dry run, which is ignored."""
     try:
         return checks.negative_data_rejection(ctx, response, case)
     except AcceptedNegativeData as failure:
@@ -121,7 +121,7 @@ def _is_dry_run(case: Case[Any]) -> bool:
 def _is_beyond_schemas(error: dict[str, str], body: Any) -> bool:
     place = error["pointer"]
     if error["code"] == "int_type":
-        # To a JSON schema 5.0 is an integer. Here it is none, as other languages read it otherwise.
+        # A JSON schema accepts 5.0 as an integer; the service does not: others read a float.
         for part in place.split("/")[1:]:
             body = body[int(part) if isinstance(body, list) else part]
         return isinstance(body, float)

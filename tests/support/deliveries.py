@@ -1,14 +1,16 @@
 """Rows of a webhook's delivery log, as a notifier would have written them."""
 
+import time
 from typing import Any
 
 import orjson
 
 from tests.conftest import Database
 from transferd.domain.webhook import DeliveryStatus
-from transferd.ledger.ids import new_id
+from transferd.ledger.ids import id_at, new_id
 from transferd.ledger.store.deliveries import NUMBERS
 
+_DAY_S = 24 * 3600.0
 # What a notifier keeps of a delivery that has just failed for the first time.
 _FAILED: dict[str, Any] = {
     "event_type": "transfer.posted",
@@ -17,6 +19,8 @@ _FAILED: dict[str, Any] = {
     "response_status": 500,
     "error": "answered 500",
     "response_excerpt": "oh no",
+    "dead_reason": None,
+    "days": 0.0,
 }
 
 
@@ -32,14 +36,18 @@ def sent_event(id: str, type: str = "transfer.posted") -> dict[str, Any]:
 
 
 async def logged_delivery(database: Database, webhook: str, **changes: object) -> str:
-    """The id of a new row; `changes` are columns, `event` None leaves out what was sent."""
-    id = new_id()
-    values = _FAILED | {"event_id": id, "event": sent_event(id)} | changes
+    """The id of a new row; `changes` are columns, and `days` its age. `event` None leaves out the
+    event."""
+    own = new_id()
+    values = _FAILED | {"event_id": own, "event": sent_event(own)} | changes
+    # The first digits of an id are its time; the others make it unique.
+    id = id_at(time.time() - values["days"] * _DAY_S)[:19] + own[19:] if values["days"] else own
     event = values["event"]
     await database.fetch(
         "INSERT INTO transferd.deliveries (id, endpoint_id, event_id, event_type, status, attempts,"
-        " response_status, error, response_excerpt, event, next_attempt_at, created_at, updated_at)"
-        " VALUES ($1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10::json,"
+        " response_status, error, response_excerpt, event, dead_reason, next_attempt_at,"
+        " created_at, updated_at)"
+        " VALUES ($1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10::json, $11,"
         " CASE $5::smallint WHEN 2 THEN now() + interval '1 hour' END, now(), now())",
         id,
         webhook,
@@ -51,5 +59,6 @@ async def logged_delivery(database: Database, webhook: str, **changes: object) -
         values["error"],
         values["response_excerpt"],
         None if event is None else orjson.dumps(event).decode(),
+        values["dead_reason"],
     )
     return id

@@ -11,6 +11,7 @@ from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import webhooks
 from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.dead_letters import Filter, list_dead_letters
 from transferd.ledger.store.deliveries import STATUSES
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -128,8 +129,17 @@ class Letter:
 
 async def letters(database: Database) -> list[Letter]:
     """All dead letters, oldest first."""
-    rows = await database.fetch(
-        "SELECT id::text, endpoint_id::text, event_id, reason, detail, attempts, body"
-        " FROM transferd.dead_letters ORDER BY id"
-    )
-    return [Letter(*row) for row in rows]
+    async with Store(database.settings(), Limits(), 1) as store:
+        found = await list_dead_letters(store, Filter(), after_id=None, limit=10_000)
+    return [
+        Letter(
+            each.id,
+            each.endpoint_id,
+            each.event_id,
+            each.reason,
+            each.detail,
+            each.attempts,
+            each.body,
+        )
+        for each in found
+    ]

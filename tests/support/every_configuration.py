@@ -6,8 +6,8 @@ import time
 
 from tests.support.configurations import CONFIGURATIONS
 
-# What asks the service, over the fixtures, whether the money is right. The other tests are about
-# tools, pages and processes, which know nothing of these configurations.
+# Tests that check money through the service and the fixtures. The others are about
+# tools, pages and processes, which do not depend on the configuration.
 SUITE = (
     "tests/acceptance",
     "tests/migration",
@@ -30,7 +30,7 @@ SUITE = (
 
 
 def summary(output: list[str]) -> str:
-    """What pytest says at its end: its count, and that of the tests that were left out."""
+    """The counts of a run of pytest, deselected tests included."""
     left_out = sum(
         int(line.split("[")[1].split("]")[0]) for line in output if line.startswith("DESELECTED [")
     )
@@ -48,7 +48,7 @@ def run(name: str, *arguments: str) -> tuple[bool, str]:
             sys.stdout.write(line)
             sys.stdout.flush()
             output.append(line)
-    # 5 is that all tests were left out, as `-k` may do in one configuration and not in another.
+    # 5: no test was selected, which `-k` may cause in one configuration only.
     return process.returncode in (0, 5), summary(output)
 
 

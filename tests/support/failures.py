@@ -11,7 +11,7 @@ _FRAMES = 20
 _REASON_CHARS = 500
 
 
-# The innermost wrapper, so that those of other plugins get a report as usual.
+# The innermost wrapper, so that the wrappers of other plugins get a report as usual.
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
@@ -42,7 +42,7 @@ def pytest_runtest_makereport(
 
 
 class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
-    """That of `--dist loadfile`, which would run a test that ends its process again and again."""
+    """The scheduler of `--dist loadfile`, without repeating a test that ends its process."""
 
     def remove_node(self, node: Any) -> Any:
         """The test that ran when the process ended; only the others are left to run."""
@@ -57,7 +57,7 @@ class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
-    """Replace that one only."""
+    """Replace the scheduler of `--dist loadfile` only."""
     return FileScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
@@ -77,7 +77,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def _plain(failure: pytest.ExceptionInfo[BaseException] | None, error: Exception) -> str:
-    """Where it was raised, without any source, and what."""
+    """The traceback without source lines, and the exception."""
     lines = [f"pytest could not show this failure: {error!r:.200}"]
     if failure is not None:
         frames = [(frame.f_code, number) for frame, number in walk_tb(failure.tb)]
@@ -89,7 +89,7 @@ def _plain(failure: pytest.ExceptionInfo[BaseException] | None, error: Exception
 
 
 def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
-    """In one line; the last one if pytest does not know which line it is."""
+    """The reason in one line; the last line of the report if pytest has no message."""
     crash = getattr(report.longrepr, "reprcrash", None)
     text = crash.message if crash is not None else report.longreprtext.rstrip().rpartition("\n")[2]
     return " ".join(text.split())[:_REASON_CHARS]

@@ -64,7 +64,6 @@ class FaultyFront:
     fault: Fault | None
     session: aiohttp.ClientSession
     every: int
-    at_most: int | None
     slow_s: float
     damage: Damage | None
     url: str = ""
@@ -127,13 +126,10 @@ class FaultyFront:
     async def _planted(self, act: Callable[[], Awaitable[Answer | None]]) -> Answer | None:
         """Do it if it is its turn; None if it is not, or if it could not be done."""
         self._fitting += 1
-        if self._fitting % self.every or self.planted == self.at_most:
+        if self._fitting % self.every:
             return None
-        # Counted before it is done, so that requests at the same time do not exceed `at_most`.
-        self.planted += 1
         answer = await act()
-        if answer is None:
-            self.planted -= 1
+        self.planted += answer is not None
         return answer
 
 
@@ -267,13 +263,12 @@ async def faulty_front(
     fault: Fault | None,
     *,
     every: int | None = None,
-    at_most: int | None = None,
     slow_s: float = 1.5,
     damage: Damage | None = None,
 ) -> AsyncIterator[FaultyFront]:
     """A proxy before `target_url`, until the block ends.
 
-    Every `every`-th request that fits is done wrong, `at_most` so many times. `damage` gives a
+    Every `every`-th request that fits is done wrong. `damage` gives a
     wallet (its id) that much (in minor units) in the database, for DOUBLE_CREDIT. Answers are read
     to their end before they are passed on, so this is nothing for event streams.
     """
@@ -285,7 +280,7 @@ async def faulty_front(
         skip_auto_headers=_UNASKED,
     ) as session:
         times = every or (_EVERY_OF.get(fault, _EVERY) if fault else _EVERY)
-        front = FaultyFront(target_url, fault, session, times, at_most, slow_s, damage)
+        front = FaultyFront(target_url, fault, session, times, slow_s, damage)
         # The limits and the decoding of bodies are the target's business.
         application = web.Application(client_max_size=0)
         application.router.add_route("*", "/{path:.*}", front.handle)

@@ -1,4 +1,4 @@
-"""What a PostgreSQL client sends, understood just well enough to let the server's disk be full.
+"""A full disk of PostgreSQL, simulated in a proxy that recognizes the inserts of a client.
 
 The error comes from the server itself, which is asked for it instead of for the write: so the
 transaction has failed on both sides and nothing of it can stay.
@@ -14,7 +14,7 @@ _COMMIT = b"COMMIT\0"
 
 
 class Full(Enum):
-    """Which step of a transaction finds no room."""
+    """The step of a transaction that fails for lack of space."""
 
     INSERT = "the statement that inserts"
     COMMIT = "the COMMIT"
@@ -32,13 +32,13 @@ _FAIL = _query(
 
 
 class Statements:
-    """Those of one connection that insert, by the name under which they were prepared."""
+    """The prepared inserts of one connection, by name."""
 
     def __init__(self) -> None:
         self._inserting: set[bytes] = set()
 
     def note(self, data: bytes) -> None:
-        """Remember what is prepared here."""
+        """Record the statements that are prepared here."""
         if b"INSERT" not in data:
             return
         for kind, body in _messages(data):
@@ -48,7 +48,7 @@ class Statements:
                     self._inserting.add(name)
 
     def failing(self, data: bytes, step: Full) -> bytes | None:
-        """What to send instead if this is such a step and whole; None if it is not."""
+        """The replacement if these are the whole messages of such a step; otherwise None."""
         for kind, body in _messages(data):
             if step is Full.COMMIT and kind == b"Q" and body == _COMMIT:
                 return _FAIL
@@ -59,7 +59,7 @@ class Statements:
 
 
 def _messages(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    """Type and body of each; nothing at all unless they end where the data end."""
+    """Type and body of each message; none if the last message is incomplete."""
     found, position = [], 0
     while position + _HEAD_BYTES <= len(data):
         end = position + 1 + int.from_bytes(data[position + 1 : position + _HEAD_BYTES], "big")

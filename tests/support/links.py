@@ -1,4 +1,4 @@
-"""The connections of a proxy of ours, and the troubles that they can have."""
+"""The connections of the TCP proxy, with the faults that it can cause."""
 
 import asyncio
 from collections import deque
@@ -13,7 +13,7 @@ COMMIT = b"COMMIT\0"
 
 
 class Cut(Enum):
-    """When a connection is cut; the client hears nothing in any case."""
+    """When a connection is cut; the client never gets the answer."""
 
     BEFORE = "before the server saw it"
     IN_FLIGHT = "while the server works on it"
@@ -21,23 +21,23 @@ class Cut(Enum):
 
 
 class Flow(Enum):
-    """What becomes of the data, and of those who want to connect."""
+    """How data and new connections are treated."""
 
     OPEN = "flowing"
-    # All that was sent arrives when it is over, as on a network that comes back.
+    # The data arrives at the end of the fault, as on a network that recovers.
     STALLED = "stalled"
-    # Nothing of it arrives ever, and those whose data were lost are cut when it is over.
+    # The data is lost, and connections that lost data are cut at the end of the fault.
     SWALLOWED = "swallowing"
     REFUSED = "refusing"
 
 
 class Troubles:
-    """What the connections of a proxy have to suffer now."""
+    """The faults that are active on the connections of a proxy."""
 
     def __init__(self, target: SplitResult) -> None:
         self.target = target
         self.flow = Flow.OPEN
-        # So much later everything arrives, in either direction.
+        # Delay of all data in both directions.
         self.delay_s = 0.0
         # How many connections were cut at the marker, and writes that found the disk full.
         self.cuts = 0
@@ -50,7 +50,7 @@ class Troubles:
         self.failures_left = 0
 
     def reworded(self, link: "Link", data: bytes) -> bytes:
-        """What to send to the server instead: mostly the same."""
+        """The data to send to the server; a fault may replace it."""
         if self.failures_left:
             failing = link.statements.failing(data, self.full)
             if failing is not None:
@@ -79,7 +79,7 @@ class Side(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.is_full = False
         self.is_lost = False
-        # Not written yet: the connection is not there, or it is too early.
+        # Not written yet: the connection does not exist, or the delay is not over.
         self._waiting: deque[bytes] = deque()
 
     @property
@@ -93,7 +93,7 @@ class Side(asyncio.Protocol):
 
     @property
     def is_gone(self) -> bool:
-        """Whether it has ended, or never came."""
+        """Whether it has ended or was never opened."""
         return self.transport is None or self.is_lost
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -121,7 +121,7 @@ class Side(asyncio.Protocol):
         self.peer.update_reading()
 
     def update_reading(self) -> None:
-        """Read only what can be passed on; what is muted ends with the next word."""
+        """Read only as fast as data is passed on; a muted connection ends at the next data."""
         if self.transport is None or self.transport.is_closing():
             return
         is_last_word = self is self.link.server and self.link.is_muted
@@ -171,13 +171,13 @@ class Link:
         self.client = Side(self)
         self.server = Side(self)
         self.statements = Statements()
-        # The server's next word shall not be heard: it ends the connection.
+        # The next data of the server is dropped and ends the connection.
         self.is_muted = False
         self.has_lost_data = False
         self._connecting: asyncio.Task[None] | None = None
 
     def opened(self, side: Side) -> None:
-        """The client has come, or the server has taken the connection."""
+        """The client has connected, or the server has accepted the connection."""
         if side is self.client:
             self.troubles.links.add(self)
             if self.troubles.flow is Flow.SWALLOWED:
@@ -200,7 +200,7 @@ class Link:
         if cut is Cut.BEFORE:
             self.cut()
         else:
-            # The server's next word tells that it is done.
+            # The next data of the server shows that the commit is done.
             self.is_muted = self.is_muted or cut is Cut.AFTER
             self.server.send(troubles.reworded(self, data))
         if cut is Cut.IN_FLIGHT:
@@ -219,7 +219,7 @@ class Link:
             self.client.send(data)
 
     def lost(self, side: Side) -> None:
-        """One end hung up: so does the other, unless that cannot be known there."""
+        """One end has closed: close the other, unless the fault hides it."""
         if self.troubles.flow is Flow.SWALLOWED:
             self.has_lost_data = True
         else:
@@ -227,14 +227,14 @@ class Link:
         self._settle()
 
     def cut(self) -> None:
-        """Both ends find the connection closed."""
+        """Close both ends."""
         if self._connecting is not None:
             self._connecting.cancel()
         self.client.abort()
         self.server.abort()
 
     def _settle(self, *_: object) -> None:
-        """Forget it when nothing of it is left."""
+        """Remove it when both ends are closed."""
         is_connecting = self._connecting is not None and not self._connecting.done()
         if self.client.is_gone and self.server.is_gone and not is_connecting:
             self.troubles.links.discard(self)
@@ -248,7 +248,7 @@ class Link:
                 lambda: self.server, target.hostname, target.port
             )
         except OSError:
-            # The server is away: the client finds its connection closed.
+            # The server is unreachable: the client's connection is closed.
             self.client.abort()
         else:
             if not self.client.is_open and self.troubles.flow is not Flow.SWALLOWED:

@@ -11,9 +11,8 @@ from redis import Redis
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
 from tests.support.servers import Servers
-from transferd.config import Limits
-from transferd.ledger.audit import Finding, audit
-from transferd.ledger.store.database import Database as Store
+from tests.support.truth import faults_in
+from transferd.ledger.audit import Finding
 
 Result = TypeVar("Result")
 
@@ -54,16 +53,12 @@ class Live:
 
     def audit(self) -> list[Finding]:
         """What does not fit in the ledger of all examples so far."""
-        return self.run(self._audit())
+        return self.run(faults_in(self._database))
 
     def forget(self) -> None:
         """Redis loses everything."""
         with Redis.from_url(self._database.settings().required("redis_url")) as redis:
             redis.flushdb()
-
-    async def _audit(self) -> list[Finding]:
-        async with Store(self._database.settings(), Limits(), connections=1) as store:
-            return await audit(store, lambda step, done, total: None)
 
 
 @contextmanager

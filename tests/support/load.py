@@ -1,4 +1,4 @@
-"""A little load that keeps a list: what was acknowledged, and what nobody knows."""
+"""A small load that records acknowledged transfers and those with an unknown outcome."""
 
 import asyncio
 from collections import Counter
@@ -18,7 +18,7 @@ _PAUSE_S = 0.05
 
 
 class Load:
-    """Workers that pay 1 again and again, each time under a new key, until told to stop."""
+    """Workers that pay 1 again and again, each time under a new key, until `stop`."""
 
     def __init__(
         self,
@@ -30,11 +30,11 @@ class Load:
         repeats: bool = False,
     ) -> None:
         self.acknowledged: set[str] = set()
-        # Keys whose request was answered by a 5xx, or not at all.
+        # Keys of requests with a 5xx or without an answer.
         self.unknown: set[str] = set()
         self.statuses: Counter[int] = Counter()
         self._api = api
-        # Whether it sends again, with the same key, what got no answer at all.
+        # Whether requests without an answer are repeated with their key.
         self._repeats = repeats
         self._wallets = (source, destination)
         self._names = (f"{name}-{n}" for n in count())
@@ -56,11 +56,11 @@ class Load:
         await asyncio.gather(*self._workers)
 
     async def settle(self, api: Api) -> None:
-        """Repeat whatever is unknown with the same key: now it happens, or has happened."""
+        """Repeat transfers with an unknown outcome with their key: after that each is posted."""
         await crowd((self._pay(api, name) for name in sorted(self.unknown)), at_once=20)
 
     async def assert_each_once(self, database: Database) -> None:
-        """All that was acknowledged is in the ledger once, and of the unknown nothing is twice."""
+        """Each acknowledged transfer is in the ledger once, each unknown one at most once."""
         names = self.acknowledged | self.unknown
         posted = await transfers_of(database, *names)
         assert set(posted.values()) <= {1}

@@ -1,4 +1,4 @@
-"""The load test as people run it: a process of its own, with an exit code and a verdict."""
+"""The load test as a process, with its exit code and its verdict."""
 
 import sys
 import tempfile
@@ -10,17 +10,17 @@ from typing import Any
 
 import orjson
 
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.waiting import SLOWNESS, patient_s
 from transferd.devstack.process import clean_environment, launch
 
-# Service levels of a run that is not about its latencies: no machine is so slow.
+# Service levels that every machine keeps, for runs that do not test latencies.
 LEVELS = ("--p95", "60000", "--p99", "120000")
 _LOCUST = (sys.executable, "-m", "locust", "--locustfile", ROOT / "loadtest" / "locustfile.py")
 
 
 def run_s(seconds: float) -> float:
-    """How long a run is, so that it is worth something on a machine that is slower."""
+    """The seconds of a run, more on a slower machine."""
     return round(seconds * min(SLOWNESS, 2.0))
 
 
@@ -31,7 +31,7 @@ def run_time(seconds: float) -> tuple[str, str]:
 
 @dataclass(frozen=True)
 class LoadTest:
-    """How it ended. `code` is -9 if it had to be ended; `verdict` is empty if it gave none."""
+    """The result. `code` is -9 if it was killed; `verdict` is empty if it printed none."""
 
     code: int
     output: str
@@ -46,25 +46,25 @@ class LoadTest:
 
     @property
     def violations(self) -> list[dict[str, str]]:
-        """What it found: a `kind` and a `text` each."""
+        """Its violations: a `kind` and a `text` each."""
         assert self.verdict, self.output
         found: list[dict[str, str]] = self.verdict["violations"]
         return found
 
 
 async def locust(*arguments: str, host: str, within_s: float = 40.0) -> LoadTest:
-    """Run it against `host`; it is ended, with all that it has started, if it takes longer."""
+    """Run it against `host`; it is killed with its processes if it takes too long."""
     with tempfile.TemporaryDirectory(prefix="transferd-locust-") as name:
         verdict, log = Path(name, "verdict.json"), Path(name, "output.log")
         child = launch(
             [*_LOCUST, "--host", host, "--headless", "--verdict", verdict, *arguments],
             log=log,
             cwd=ROOT,
-            # Locust takes any of its options from there as well.
+            # Locust reads its options from the environment as well.
             environment=clean_environment("LOCUST_"),
         )
         try:
-            # The exit code tells whether it was in time.
+            # The exit code shows whether it was in time.
             with suppress(TimeoutError):
                 async with timeout(patient_s(within_s)):
                     await child.wait()
@@ -75,7 +75,7 @@ async def locust(*arguments: str, host: str, within_s: float = 40.0) -> LoadTest
 
 def _load_test(code: int, log: Path, file: Path) -> LoadTest:
     verdict: dict[str, Any] = {}
-    # Ended before it came to a verdict, it has none, or one that stops in the middle.
+    # A killed run has no verdict or an incomplete one.
     with suppress(FileNotFoundError, orjson.JSONDecodeError):
         verdict = orjson.loads(file.read_bytes())
     return LoadTest(code, log.read_text(errors="replace"), verdict)

@@ -18,7 +18,7 @@ from transferd.domain.webhook import DeliveryStatus
 from transferd.observability.facts import Fact, Facts, NotificationFinished
 from transferd.worker import Worker, open_worker
 
-# There is one relay, so nobody has to wait whether another one leads.
+# There is one relay, so none has to wait whether another one leads.
 QUICK = replace(Limits(), relay_standby_s=0.05)
 DELAYS = "0.05,0.1,0.2"
 
@@ -88,13 +88,15 @@ class Scene:
     async def waiting(self, delay_s: float) -> int:
         """How many messages wait in the queue of this delay."""
         assert self.settings is not None
-        queue = topology_of(self.settings).wait_queue(delay_s)
+        queue = topology_of(self.settings).retry_queue(delay_s)
         return await message_count(self.settings, queue)
 
     async def unfinished(self) -> int:
-        """How many messages are in the work queue; to be asked when no worker runs any more."""
-        assert self.settings is not None
-        return await message_count(self.settings, topology_of(self.settings).work)
+        """How many deliveries wait for an attempt."""
+        [row] = await self.database.fetch(
+            "SELECT count(*) FROM transferd.deliveries WHERE status IN (0, 2)"
+        )
+        return int(row[0])
 
     def results(self, webhook: str) -> Counter[str]:
         """How attempts at this endpoint have ended."""

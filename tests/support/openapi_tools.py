@@ -1,12 +1,12 @@
-"""The programs that read our OpenAPI document as others do: linters, generators, type checkers."""
+"""Programs that read the OpenAPI document: linters, generators, type checkers."""
 
 import os
 import shutil
 import sys
 from pathlib import Path
 
-from tests.support.finished import ran
-from tests.support.tidy import ROOT
+from tests.support.command import ran
+from tests.support.project import ROOT
 
 CLIENTS = ROOT / "tests" / "clients"
 NODE_TOOLS = Path(sys.prefix) / "node" / "node_modules"
@@ -22,12 +22,12 @@ _PATH = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
 
 async def python_tool(name: str, *arguments: str | Path) -> tuple[int, str]:
-    """Run a program that pip has installed: its exit code and its words."""
+    """Run a program that pip has installed: its exit code and its output."""
     return await ran(Path(sys.executable).with_name(name), *arguments, PATH=_PATH)
 
 
 async def node_tool(name: str, *arguments: str | Path) -> tuple[int, str]:
-    """Run a program that npm has installed: its exit code and its words."""
+    """Run a program that npm has installed: its exit code and its output."""
     script = NODE_TOOLS / ".bin" / name
     if not script.exists():
         raise RuntimeError(f"There is no {name} in {NODE_TOOLS}: `make test` installs it.")
@@ -35,7 +35,7 @@ async def node_tool(name: str, *arguments: str | Path) -> tuple[int, str]:
 
 
 async def node(*arguments: str | Path) -> tuple[int, str]:
-    """Run a JavaScript program: its exit code and its words."""
+    """Run a JavaScript program: its exit code and its output."""
     program = shutil.which("node")
     if program is None:
         raise RuntimeError("There is no node: `make test` installs it, or says how.")

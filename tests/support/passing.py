@@ -9,7 +9,7 @@ from uuid import uuid4
 import orjson
 from multidict import CIMultiDict, CIMultiDictProxy
 
-from transferd.commit.envelope import Origin
+from transferd.commit.origin import Origin
 from transferd.ledger.ids import new_id
 from transferd.web.problems import MEDIA_TYPE, TYPES, render
 

@@ -1,4 +1,4 @@
-"""What is asked about the past of a wallet, and what must hold of all answers together."""
+"""Questions about the past of a wallet, and rules for all their answers together."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -90,7 +90,7 @@ async def unfinished_change(database: Database, wallet: str) -> AsyncIterator[da
 
 @dataclass
 class Said:
-    """What one wallet's readers were told: of instants, and of windows that meet."""
+    """The answers about one wallet: of instants, and of windows that meet."""
 
     wallet: str
     instants: list[tuple[str, dict[str, Any]]] = field(default_factory=list)
@@ -98,7 +98,7 @@ class Said:
     windows: list[tuple[str, str, list[dict[str, Any]]]] = field(default_factory=list)
 
     async def faults(self, api: Api) -> list[str]:
-        """What is not so any more, or never was, by the whole statement of now."""
+        """The answers that differ from the current ones or contradict the whole statement."""
         found = []
         for instant, told in self.instants:
             again = await at(api, self.wallet, instant)

@@ -32,7 +32,7 @@ server_login_retry = 1
 
 
 class PgBouncer(Server):
-    """Stands between the service and a PostgreSQL; whatever database is asked for is passed on."""
+    """Between the service and a PostgreSQL, for every database."""
 
     name: ClassVar[str] = "PgBouncer"
 
@@ -43,7 +43,7 @@ class PgBouncer(Server):
 
     @property
     def url(self) -> str:
-        """The address of the database of PostgreSQL's, by way of this one."""
+        """The address of PostgreSQL's database through this pooler."""
         return self._postgres.url.replace(f":{self._postgres.port}/", f":{self.port}/")
 
     async def _prepare(self) -> None:

@@ -1,4 +1,4 @@
-"""Many calls at once, and rows that somebody else holds."""
+"""Many calls at once, and rows that another session locks."""
 
 import asyncio
 import time
@@ -94,12 +94,12 @@ async def busy_committers(database: Database, *apis: Api) -> AsyncIterator[None]
 
 
 async def arrived(replicas: Replicas, backlog: int, *, replica: int = 0) -> None:
-    """Wait until that many commands are on their way in a replica."""
-    router = replicas.opened[replica].parts.router
+    """Wait until that many commands are in flight in a replica."""
+    router = replicas.opened[replica].context.router
     await until(lambda: router.backlog == backlog)
 
 
 def counted(replicas: Replicas, sample: str, *, replica: int = 0, **labels: str) -> float:
     """The value of a metric; 0 if it was never touched."""
-    registry = replicas.opened[replica].parts.metrics.registry
+    registry = replicas.opened[replica].context.metrics.registry
     return registry.get_sample_value(sample, labels) or 0.0

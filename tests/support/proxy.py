@@ -1,4 +1,4 @@
-"""A TCP proxy of our own: it cuts, delays or swallows, also at the very moment of a COMMIT."""
+"""A TCP proxy that cuts, delays or swallows data, also exactly at a COMMIT."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -11,7 +11,7 @@ __all__ = ["COMMIT", "Cut", "Flow", "Full", "Proxy"]
 
 # As many as the servers behind it let wait.
 _BACKLOG = 1024
-# Somebody may take a port between the choice and the use; three times is a fault.
+# Another program may take a port between choice and use; three times is an error.
 _PORT_ATTEMPTS = 3
 
 
@@ -78,11 +78,11 @@ class Proxy(Troubles):
             link.cut()
 
     def stall(self) -> None:
-        """Let nothing through any more, as on a network that has gone."""
+        """Pass no data on, as on a network that is down."""
         self._becomes(Flow.STALLED)
 
     def swallow(self) -> None:
-        """A black hole: connections are accepted and stay open, and nothing of theirs arrives."""
+        """A black hole: connections are accepted and stay open, and their data is lost."""
         self._becomes(Flow.SWALLOWED)
 
     def resume(self) -> None:
@@ -92,13 +92,13 @@ class Proxy(Troubles):
         self._becomes(Flow.OPEN)
 
     async def refuse(self) -> None:
-        """Cut all connections and let nobody connect."""
+        """Cut all connections and refuse new ones."""
         self._close()
         self.cut_all()
         self.flow = Flow.REFUSED
 
     async def heal(self) -> None:
-        """Undo all trouble; the connections that can go on do."""
+        """End all faults; open connections continue."""
         self.cuts_left = self.failures_left = 0
         self.delay_s = 0.0
         if self._server is None:

@@ -1,7 +1,9 @@
 """What a test may know of the broker: its queues, from outside."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
 
 import aio_pika
 from aio_pika.abc import AbstractIncomingMessage
@@ -19,8 +21,22 @@ def topology_of(settings: Settings, limits: Limits | None = None) -> Topology:
 def queue_names(settings: Settings) -> list[str]:
     """All queues of these settings."""
     topology = topology_of(settings)
-    waits = [topology.wait_queue(delay_s) for delay_s in settings.retry_delays_s]
+    waits = [topology.retry_queue(delay_s) for delay_s in settings.retry_delays_s]
     return [topology.work, topology.dead, *waits, topology.seal]
+
+
+@asynccontextmanager
+async def bound_queue(settings: Settings, key: str = "#", **arguments: Any) -> AsyncIterator[str]:
+    """A queue of another program for public events, until the block ends; its name."""
+    async with await aio_pika.connect(settings.required("amqp_url")) as connection:
+        channel = await connection.channel()
+        exchange = await channel.declare_exchange(
+            topology_of(settings).exchange, aio_pika.ExchangeType.TOPIC, durable=True
+        )
+        queue = await channel.declare_queue(auto_delete=False, arguments=arguments or None)
+        await queue.bind(exchange, key)
+        yield queue.name
+        await queue.delete(if_unused=False, if_empty=False)
 
 
 async def message_count(settings: Settings, queue: str) -> int:
@@ -50,7 +66,7 @@ async def take(settings: Settings, queue: str, count: int) -> list[AbstractIncom
 
 
 async def publish(settings: Settings, queue: str, body: bytes, **headers: str | int) -> None:
-    """Put a message into a queue, as somebody else might."""
+    """Put a message into a queue, as another program might."""
     connection = await aio_pika.connect(settings.required("amqp_url"))
     async with connection:
         channel = await connection.channel()

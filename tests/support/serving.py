@@ -9,9 +9,9 @@ from aiohttp import web
 
 @asynccontextmanager
 async def serving(application: web.Application, **options: Any) -> AsyncIterator[str]:
-    """Its URL, until the block ends; `options` are those of the runner.
+    """Its URL, until the block ends; `options` go to the runner.
 
-    Who is still being answered then is cut off: some handlers hang on purpose.
+    Open requests are cut off then: some handlers hang on purpose.
     """
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, **options)
     await runner.setup()

@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import aiohttp
 
 from loadtest.front import Nginx, running_nginx
+from loadtest.program import until_ready
 from tests.conftest import Database
 from tests.support.api import Api
 from tests.support.command import Command, run, running
-from tests.support.waiting import patient_s, until
+from tests.support.waiting import patient_s
 from transferd.devstack.ports import free_ports
 
 
@@ -29,15 +30,6 @@ async def admin_token(database: Database) -> str:
     return found.group()
 
 
-async def is_ready(api: Api, url: str) -> bool:
-    """Whether a replica says that it is ready."""
-    try:
-        async with api.session.get(f"{url}/readyz") as response:
-            return response.status == 200
-    except aiohttp.ClientError:
-        return False
-
-
 class Topology:
     """`supervisor` is `transferd serve --processes N`; `api` comes in through `nginx`."""
 
@@ -51,16 +43,8 @@ class Topology:
 
     async def until_all_ready(self) -> None:
         """Wait until each replica is ready."""
-        for address in self.addresses:
-            await self.until_ready(address)
-
-    async def until_ready(self, address: str) -> None:
-        """Wait until this one is ready."""
-
-        async def ready() -> bool:
-            return await is_ready(self.api, f"http://{address}")
-
-        await until(ready, within_s=30)
+        urls = {address: f"http://{address}" for address in self.addresses}
+        await until_ready(urls, patient_s(30.0), answer_s=patient_s(1.0))
 
     def pids(self) -> list[int]:
         """The processes of the replicas, without their supervisor."""

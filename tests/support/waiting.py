@@ -1,4 +1,4 @@
-"""Waiting for conditions instead of sleeping, and the one owner of how long tests wait.
+"""Waiting for conditions instead of sleeping; the only place that decides how long tests wait.
 
 A time in a test is meant for the machine that the tests were written on, while nothing else runs.
 `SLOWNESS` says how much slower this run is, and everything that ends a wait is that much longer.
@@ -22,7 +22,7 @@ _VARIABLE = "SLOWNESS_OF_TESTS"
 
 
 async def _piece() -> None:
-    """A little of what tests do all the time."""
+    """Work that is typical of tests."""
     for number in range(20_000):
         json.dumps({"number": number, "text": "x" * 20})
 

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 FOLDER = ROOT / "deploy" / "observability"
 SITUATIONS = "rules/tests/alerts.yml"

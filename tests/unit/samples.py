@@ -1,12 +1,15 @@
-"""Wallets, commands and envelopes in small; a test spells out only what it is about."""
+"""Default wallets, commands and envelopes; a test states only the values that matter to it."""
 
 from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+from transferd.commit.answer import Answer
 from transferd.commit.committer import Committer
-from transferd.commit.envelope import Answer, Envelope, Origin, TurnSource
+from transferd.commit.envelope import Envelope
+from transferd.commit.origin import Origin
+from transferd.commit.turn import TurnSource
 from transferd.domain.book import Book
 from transferd.domain.key import Fingerprint, Key
 from transferd.domain.transfer import PostedTransfer, Transfer, TransferKind
@@ -107,7 +110,7 @@ class Clock:
 
 
 class HandCommitter(Committer):
-    """Notes who announces a turn; the test, not PostgreSQL, says what becomes of it."""
+    """Records announced turns; the test decides their outcome, not PostgreSQL."""
 
     def __init__(self) -> None:
         self.announced: deque[TurnSource] = deque()
@@ -123,7 +126,7 @@ class HandCommitter(Committer):
             self.announced.append(source)
 
     def commit(self, answer: Answer = OK) -> list[Envelope]:
-        """Take whatever is ready through one group; its envelopes, all with this answer."""
+        """Execute all ready turns as one group; its envelopes, all with this answer."""
         turns = [(source, source.take_turn(1_000)) for source in self.announced]
         self.announced.clear()
         envelopes = [envelope for _, turn in turns for envelope in turn]

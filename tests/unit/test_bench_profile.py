@@ -32,7 +32,7 @@ def test_shares_add_up(tmp_path: Path) -> None:
     assert sum(found.values()) == 1
 
 
-def test_what_the_stages_name_is_still_called_so() -> None:
+def test_every_function_that_the_stages_name_exists() -> None:
     package = Path(transferd.__file__).parent
     code = "".join(path.read_text() for path in package.rglob("*.py"))
     own = {"Call", "Router", "Envelope", "Gate", "Committer", "Replays", "Book", "Rendering"}

@@ -4,7 +4,7 @@ import re
 
 from tests.fault.chaos.faults import FAULTS
 from tests.fault.chaos.protections import PROTECTIONS
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 
 def test_every_fault_is_documented() -> None:

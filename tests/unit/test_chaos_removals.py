@@ -7,7 +7,7 @@ import pytest
 
 from tests.fault.chaos.protections import ALONE, PROTECTIONS
 from tests.fault.chaos.removals import CONSTRAINTS, PATCHES, replace, reword
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from transferd.ledger.store.database import Database, queries
 
 

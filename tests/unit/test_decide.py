@@ -1,4 +1,4 @@
-"""What becomes of transfers and reversals: a row per reason, in the order of the contract."""
+"""Decisions about transfers and reversals: a row per reason, in the order of the contract."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -110,7 +110,7 @@ def too_much_back(case: Case) -> None:
 
 
 class Row(NamedTuple):
-    """A violation, the step of the contract's order that finds it, and what is answered."""
+    """A violation, its step in the order of the checks, and the expected refusal."""
 
     step: int
     violate: Callable[[Case], None]
@@ -151,7 +151,7 @@ def name(row: Row) -> str:
 
 
 def pairs(rows: tuple[Row, ...]) -> list[tuple[Row, Row]]:
-    """Each two violations that are found by different steps, the earlier step first."""
+    """Every pair of violations found by different steps, the earlier step first."""
     return [(one, two) for one, two in combinations(rows, 2) if one.step < two.step]
 
 
@@ -169,7 +169,9 @@ def test_a_transfer_is_refused_for(row: Row) -> None:
 
 
 @pytest.mark.parametrize(("earlier", "later"), pairs(TRANSFER), ids=name)
-def test_of_two_faults_of_a_transfer_the_earlier_is_told(earlier: Row, later: Row) -> None:
+def test_a_transfer_that_fails_two_checks_is_refused_by_the_earlier(
+    earlier: Row, later: Row
+) -> None:
     case = a_transfer()
     later.violate(case)
     earlier.violate(case)
@@ -184,7 +186,9 @@ def test_a_reversal_is_refused_for(row: Row) -> None:
 
 
 @pytest.mark.parametrize(("earlier", "later"), pairs(REVERSAL), ids=name)
-def test_of_two_faults_of_a_reversal_the_earlier_is_told(earlier: Row, later: Row) -> None:
+def test_a_reversal_that_fails_two_checks_is_refused_by_the_earlier(
+    earlier: Row, later: Row
+) -> None:
     case = a_reversal()
     later.violate(case)
     earlier.violate(case)
@@ -192,7 +196,7 @@ def test_of_two_faults_of_a_reversal_the_earlier_is_told(earlier: Row, later: Ro
 
 
 def moved(command: Command, state: Book) -> PostedTransfer:
-    """The transfer that the command becomes."""
+    """The transfer that the command posts."""
     outcome = decide(command, state)
     assert isinstance(outcome, Posted), outcome
     return outcome.transfer
@@ -262,7 +266,7 @@ def test_a_wallet_pays_to_the_last_unit(payer: Wallet, all_of_it_minor: int) -> 
     ],
     ids=["funds", "overdraft", "held and overdraft"],
 )
-def test_one_unit_more_is_refused_and_counted(payer: Wallet, available_minor: int) -> None:
+def test_one_unit_more_is_refused_with_the_shortfall(payer: Wallet, available_minor: int) -> None:
     refused = refusal(transfer(available_minor + 1), book(payer, wallet("bob")))
     assert refused.reason is Reason.INSUFFICIENT_FUNDS
     assert refused.facts == {"available": available_minor, "shortfall": 1, "currency": "USD"}
@@ -300,7 +304,7 @@ def test_a_frozen_wallet_receives() -> None:
 
 
 @pytest.mark.parametrize("amount_minor", [None, 60], ids=["all that is left", "that much"])
-def test_reversals_give_back_the_original_and_no_more(amount_minor: int | None) -> None:
+def test_reversals_return_the_amount_of_the_original_and_no_more(amount_minor: int | None) -> None:
     state = book(wallet("ada"), wallet("bob", 1_000))
     original = posted(100)
     first = decide(Reversal("r1", "lunch", original, 40), state)
@@ -322,14 +326,14 @@ def test_the_second_of_two_full_reversals_in_a_group_is_refused() -> None:
     assert refusal(again, state).reason is Reason.REVERSAL_EXCEEDS_TRANSFER
 
 
-def test_what_was_given_back_before_counts() -> None:
+def test_earlier_reversals_count() -> None:
     state = book(wallet("ada"), wallet("bob", 1_000), reversed_minor={"lunch": 70})
     assert moved(Reversal("r", "lunch", posted(100), None), state).amount_minor == 30
     refused = refusal(Reversal("r", "lunch", posted(100), 31), state)
     assert refused.facts == {"left": 30, "currency": "USD"}
 
 
-def test_a_command_is_decided_on_what_the_one_before_it_left() -> None:
+def test_a_command_is_decided_on_the_balances_that_the_previous_one_left() -> None:
     state = book(wallet("ada", 100), wallet("bob"))
     state.apply(decide(transfer(80), state))
     refused = refusal(transfer(21), state)

@@ -1,4 +1,4 @@
-"""A batch is its transfers, one after the other; an atomic one is all of them or none."""
+"""A batch executes its transfers one after the other; an atomic batch all of them or none."""
 
 from copy import deepcopy
 from dataclasses import fields
@@ -31,7 +31,7 @@ _TRANSFERS = st.lists(
 
 
 def ledger() -> Book:
-    """Three who pay, one who is frozen, and the funding wallet; `nobody` is not there."""
+    """Three payers, a frozen wallet and the funding wallet; the wallet `nobody` does not exist."""
     return book(
         wallet("ada", 100),
         wallet("bob", 50, overdraft_limit_minor=20),
@@ -42,7 +42,7 @@ def ledger() -> Book:
 
 
 def one_by_one(transfers: tuple[Transfer, ...], state: Book) -> list[Posted | Refused]:
-    """What becomes of them as single transfers; `state` is moved on."""
+    """Their outcomes as single transfers; `state` is changed."""
     results = []
     for each in transfers:
         outcome = decide(each, state)
@@ -53,7 +53,7 @@ def one_by_one(transfers: tuple[Transfer, ...], state: Book) -> list[Posted | Re
 
 
 @given(transfers=_TRANSFERS)
-def test_an_independent_batch_is_what_single_transfers_would_be(
+def test_an_independent_batch_has_the_results_of_single_transfers(
     transfers: tuple[Transfer, ...],
 ) -> None:
     state, expected = ledger(), ledger()
@@ -66,7 +66,7 @@ def test_an_independent_batch_is_what_single_transfers_would_be(
 
 
 @given(transfers=_TRANSFERS)
-def test_an_atomic_batch_is_all_of_it_or_names_the_first_that_fails(
+def test_an_atomic_batch_posts_everything_or_names_the_first_refused_transfer(
     transfers: tuple[Transfer, ...],
 ) -> None:
     state, expected = ledger(), ledger()
@@ -101,7 +101,7 @@ def test_all_wallets_of_a_batch_are_locked() -> None:
 
 
 def test_a_copy_of_a_wallet_is_equal_in_every_field_and_is_another_one() -> None:
-    # A value of its own in each field, so that none can stand in for another.
+    # A different value in each field, so that no two fields can be confused.
     original = wallet("ada", 1, held_minor=2, overdraft_limit_minor=3, version=4, metadata="{5}")
     copy = original.copy()
     assert copy is not original

@@ -1,4 +1,4 @@
-"""Whatever is asked for, in whatever order: no money appears, vanishes or goes below a limit."""
+"""Any commands in any order: no money appears or vanishes, no balance goes below its limit."""
 
 from collections import Counter
 from copy import deepcopy
@@ -14,7 +14,7 @@ from transferd.domain.money import AMOUNT_MINOR_MAX, fits_a_balance
 from transferd.domain.transfer import PostedTransfer, Reversal, Transfer
 from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, UpdateWallet
 
-# c, d and e are not there at the start, and nobody ever is.
+# c, d and e do not exist at the start; `nobody` never exists.
 PEOPLE = ("a", "b", "c", "d", "e")
 ANYBODY = st.sampled_from((*PEOPLE, "a", "b", "fund", "nobody"))
 AMOUNTS = st.one_of(st.integers(1, 200), st.just(AMOUNT_MINOR_MAX))
@@ -30,7 +30,7 @@ TRANSFERS = st.builds(
     reference=st.none(),
     metadata=st.just("{}"),
 )
-# Which transfer is reversed is a number here: the n-th of those posted so far.
+# The reversed transfer is a number: the n-th of the transfers posted so far.
 REVERSALS = st.builds(
     Reversal,
     id=st.just("r"),
@@ -75,7 +75,7 @@ def opening() -> Book:
 
 
 def with_original(command: Command, history: list[PostedTransfer], number: int) -> Command:
-    """The command as the edge would send it: with the stored transfer, and an id of its own."""
+    """The command as the edge sends it: with the stored transfer and a new id."""
     match command:
         case Reversal() if history:
             original = history[int(command.original_id) % len(history)]

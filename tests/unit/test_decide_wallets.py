@@ -1,4 +1,4 @@
-"""What becomes of commands about a wallet itself: made, frozen, closed, changed."""
+"""Decisions about commands for a wallet itself: create, freeze, close, update."""
 
 from typing import Any
 
@@ -46,7 +46,7 @@ def after(command: Command, state: Book) -> WalletSet:
 # Creation
 
 
-def test_a_wallet_begins_empty_at_version_zero() -> None:
+def test_a_new_wallet_is_empty_at_version_zero() -> None:
     outcome = decide(new_wallet(metadata='{"n":1}'), book(**users()))
     assert isinstance(outcome, WalletCreated)
     assert outcome.wallet == wallet(
@@ -90,7 +90,7 @@ CREATION: dict[str, tuple[Reason, dict[str, Any] | None, dict[str, Any]]] = {
         users(),
     ),
 }
-# Each fault together with those that are found after it.
+# Each error together with all errors that are checked after it.
 CREATION_PRECEDENCE: dict[str, tuple[Reason, dict[str, Any] | None, dict[str, Any]]] = {
     "user before funding wallet": (Reason.USER_NOT_FOUND, None, {}),
     "user before currency": (Reason.USER_NOT_FOUND, {"currency": "EUR"}, {}),
@@ -125,9 +125,9 @@ def test_the_largest_initial_balance_takes_the_funding_wallet_to_its_lowest() ->
     assert state.wallets["fund"].balance_minor == BALANCE_MINOR_MIN
 
 
-def test_a_wallet_that_an_earlier_attempt_made_is_shown_and_not_made_again() -> None:
+def test_a_wallet_that_an_earlier_attempt_created_is_not_created_again() -> None:
     made = wallet("new", 70, version=1)
-    # Not even its user or its funding wallet is asked for: it has happened.
+    # Its user and its funding wallet are not looked up: the wallet exists.
     outcome = after(new_wallet(70), book(made))
     assert outcome == WalletSet(made, None)
     assert outcome.wallet is not made
@@ -192,7 +192,7 @@ def test_a_wallet_that_is_not_empty_cannot_be_closed(
     assert refused.facts == {"balance": balance_minor, "held": held_minor, "currency": "USD"}
 
 
-def test_the_status_is_looked_at_before_the_balance() -> None:
+def test_the_status_is_checked_before_the_balance() -> None:
     closed = wallet("ada", 7, status=CLOSED)
     assert after(SetStatus("ada", CLOSE), book(closed)).change is None
 
@@ -209,7 +209,7 @@ def test_the_status_is_looked_at_before_the_balance() -> None:
     ],
     ids=["limit", "metadata", "both"],
 )
-def test_an_update_changes_what_it_names(
+def test_an_update_changes_the_fields_that_it_names(
     command: UpdateWallet, limit_minor: int, metadata: str
 ) -> None:
     outcome = after(command, book(wallet("ada", 9, overdraft_limit_minor=50)))
@@ -229,7 +229,7 @@ def test_an_update_changes_what_it_names(
     [UpdateWallet("ada", None, None), UpdateWallet("ada", 50, "{}")],
     ids=["nothing", "the same"],
 )
-def test_an_update_to_what_is_there_changes_nothing(command: UpdateWallet) -> None:
+def test_an_update_to_equal_values_changes_nothing(command: UpdateWallet) -> None:
     ada = wallet("ada", overdraft_limit_minor=50)
     assert after(command, book(ada)) == WalletSet(ada, None)
 
@@ -256,14 +256,14 @@ def test_an_update_is_refused_for(case: str) -> None:
     assert refusal(command, book(ada)).reason is reason
 
 
-def test_a_limit_may_be_lowered_to_what_is_used_of_it_and_no_further() -> None:
+def test_an_overdraft_limit_may_be_lowered_to_its_use_and_no_further() -> None:
     state = book(wallet("ada", -40, held_minor=10, overdraft_limit_minor=100))
     refused = refusal(UpdateWallet("ada", 49, None), state)
     assert refused.facts == {"available": 50, "shortfall": 1, "currency": "USD"}
     assert after(UpdateWallet("ada", 50, None), state).wallet.available_minor == 0
 
 
-def test_a_wallet_below_its_limit_may_be_helped_and_not_harmed() -> None:
+def test_the_limit_of_a_wallet_below_it_may_be_raised_and_not_lowered() -> None:
     state = book(wallet("ada", -100, overdraft_limit_minor=50))
     assert after(UpdateWallet("ada", 80, None), state).wallet.available_minor == -20
     assert after(UpdateWallet("ada", None, '{"n":1}'), state).wallet.available_minor == -50
@@ -316,7 +316,7 @@ def test_a_change_at_the_version_that_was_seen_is_made(
 @pytest.mark.parametrize(
     "state", [{}, {"status": CLOSED}, {"status": FROZEN}, {"balance_minor": 1}]
 )
-def test_a_change_at_another_version_is_refused_whatever_else_is_wrong(
+def test_a_change_at_another_version_is_refused_before_all_other_checks(
     command: SetStatus | UpdateWallet, versions: set[int], state: dict[str, Any]
 ) -> None:
     ada = wallet("ada", version=7, **state)
@@ -326,6 +326,6 @@ def test_a_change_at_another_version_is_refused_whatever_else_is_wrong(
 
 
 @pytest.mark.parametrize("command", SEEN)
-def test_a_wallet_that_is_not_there_has_no_version(command: SetStatus | UpdateWallet) -> None:
+def test_an_unknown_wallet_is_checked_before_the_version(command: SetStatus | UpdateWallet) -> None:
     unknown = command._replace(wallet_id="nobody", versions=frozenset({7}))
     assert refusal(unknown, book(wallet("ada"))).reason is Reason.WALLET_NOT_FOUND

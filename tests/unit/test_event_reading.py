@@ -1,4 +1,4 @@
-"""What the notifier takes for an event. Anything may come from a broker that others reach too."""
+"""Reading of events by the notifier. A broker that others use may deliver any bytes."""
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -10,23 +10,22 @@ from hypothesis import given, settings
 from hypothesis import strategies as some
 
 from tests.unit.samples import NOW, posted
-from transferd.commit.events import cloud_event, news_of_transfer
-from transferd.notifications.attempts import Event
+from transferd.commit.events import cloud_event, event_of_transfer
+from transferd.notifications.event import UNREADABLE, Event
 from transferd.notifications.sinks.log import LogSink
 from transferd.observability.logging import Log
 
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
 
 
 def body(**changes: Any) -> bytes:
     """A transfer's event with some attributes changed; Ellipsis leaves one out."""
-    event = orjson.loads(cloud_event(news_of_transfer(posted(created_at=NOW))._asdict()))
+    event = orjson.loads(cloud_event(event_of_transfer(posted(created_at=NOW))._asdict()))
     merged = event | {"traceparent": TRACEPARENT} | changes
     return orjson.dumps({name: value for name, value in merged.items() if value is not ...})
 
 
-def test_an_event_of_ours_is_read() -> None:
+def test_a_published_event_is_read() -> None:
     event = Event.read(body())
     assert (event.id, event.type, event.time) == ("lunch", "transfer.posted", NOW)
     assert event.wallets == ("ada", "bob")
@@ -49,7 +48,7 @@ def test_an_event_that_was_rebuilt_has_no_trace() -> None:
             {"source_wallet_id": "bob", "destination_wallet_id": "ada"},
             ("bob", "ada"),
         ),
-        # Nobody may wait for himself.
+        # A wallet must not wait for itself.
         (
             "transfer.posted",
             {"source_wallet_id": "ada", "destination_wallet_id": "ada"},
@@ -108,7 +107,7 @@ def test_a_time_may_have_any_offset_but_has_one() -> None:
     ],
     ids=lambda unreadable: unreadable[:60].decode(errors="replace"),
 )
-def test_what_is_no_event_is_told_by_an_error_that_is_expected(unreadable: bytes) -> None:
+def test_an_unreadable_event_raises_the_documented_error(unreadable: bytes) -> None:
     with pytest.raises(UNREADABLE):
         Event.read(unreadable)
 
@@ -134,7 +133,7 @@ _JSON = some.recursive(
 
 
 @given(_JSON)
-def test_nothing_is_an_error_that_nobody_expects(value: Any) -> None:
+def test_no_value_raises_an_undocumented_error(value: Any) -> None:
     try:
         event = Event.read(orjson.dumps(value))
     except UNREADABLE:
@@ -145,7 +144,7 @@ def test_nothing_is_an_error_that_nobody_expects(value: Any) -> None:
 @pytest.mark.parametrize("name", ["id", "type", "time", "data", "traceparent"])
 @settings(max_examples=40)
 @given(value=_JSON)
-def test_neither_is_an_event_with_one_thing_wrong(name: str, value: Any) -> None:
+def test_an_event_with_one_wrong_value_raises_no_undocumented_error(name: str, value: Any) -> None:
     try:
         event = Event.read(body(**{name: value}))
     except UNREADABLE:

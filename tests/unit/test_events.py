@@ -1,4 +1,4 @@
-"""What the outbox holds, and the CloudEvents that it becomes."""
+"""Events in the outbox, and the CloudEvents made of them."""
 
 import re
 from datetime import UTC, datetime
@@ -9,11 +9,11 @@ import pytest
 
 from tests.unit.samples import EARLIER, NOW, ORIGIN, envelope, posted, wallet
 from transferd.commit.events import (
-    News,
+    Event,
     cloud_event,
+    event_of_change,
+    event_of_transfer,
     events_of,
-    news_of_change,
-    news_of_transfer,
 )
 from transferd.domain.book import Outcome, Posted, UserCreated, WalletCreated, WalletSet
 from transferd.domain.errors import Reason, Refused
@@ -88,11 +88,11 @@ async def test_an_outcome_has_its_events_in_order(outcome: Outcome, types: list[
     assert [event["type"] for event in await outbox(outcome)] == types
 
 
-def test_every_type_of_event_can_happen() -> None:
+def test_every_type_of_event_is_produced_by_an_outcome() -> None:
     assert {type for _, types in OUTCOMES for type in types} == set(EVENT_TYPES)
 
 
-async def test_a_transfer_in_the_outbox_tells_of_both_its_wallets_and_of_its_request() -> None:
+async def test_an_event_of_a_transfer_names_both_wallets_and_the_request() -> None:
     [event] = await outbox(Posted(LUNCH))
     assert event == {
         "id": "lunch",
@@ -118,7 +118,7 @@ async def test_a_transfer_in_the_outbox_tells_of_both_its_wallets_and_of_its_req
     }
 
 
-async def test_a_reversal_names_what_it_gives_back() -> None:
+async def test_an_event_of_a_reversal_names_the_original_transfer() -> None:
     reversal = posted(kind=TransferKind.REVERSAL, reverses_transfer_id="breakfast")
     [event] = await outbox(Posted(reversal))
     assert (event["data"]["kind"], event["data"]["reverses_transfer_id"]) == (
@@ -141,7 +141,7 @@ async def test_a_change_of_a_wallet_is_recognized_by_its_version() -> None:
     }
 
 
-async def test_a_new_user_is_told_without_metadata() -> None:
+async def test_an_event_of_a_new_user_has_no_metadata() -> None:
     [event] = await outbox(UserCreated(User("ada's owner", "Ada", '{"secret":1}', NOW)))
     assert event["data"] == {"id": "ada's owner", "name": "Ada"}
 
@@ -153,7 +153,7 @@ async def test_a_new_user_is_told_without_metadata() -> None:
     "outcome",
     [pytest.param(outcome, id=" ".join(types)) for outcome, types in OUTCOMES if types],
 )
-async def test_what_leaves_is_a_cloud_event(outcome: Outcome) -> None:
+async def test_a_published_event_is_a_cloud_event(outcome: Outcome) -> None:
     for event in await sent(outcome):
         for name in ("id", "source", "specversion", "type"):
             assert isinstance(event[name], str), name
@@ -168,7 +168,7 @@ async def test_what_leaves_is_a_cloud_event(outcome: Outcome) -> None:
         assert datetime.fromisoformat(event["time"]).tzinfo is UTC
 
 
-async def test_a_cloud_event_says_what_the_outbox_said() -> None:
+async def test_a_cloud_event_has_the_data_of_the_outbox() -> None:
     [kept] = await outbox(Posted(LUNCH))
     [event] = await sent(Posted(LUNCH))
     assert event == {
@@ -185,39 +185,39 @@ async def test_a_cloud_event_says_what_the_outbox_said() -> None:
     }
 
 
-async def test_two_tellings_of_an_event_are_the_same_bytes() -> None:
+async def test_an_event_is_serialized_to_the_same_bytes_each_time() -> None:
     first, second = await outbox(Posted(LUNCH)), await outbox(Posted(LUNCH))
     assert [cloud_event(event) for event in first] == [cloud_event(event) for event in second]
 
 
-# Rebuilt from what is stored
+# Rebuilt from the stored rows
 
 
-def rebuilt(news: News) -> Any:
-    return orjson.loads(cloud_event(news._asdict()))
+def rebuilt(event: Event) -> Any:
+    return orjson.loads(cloud_event(event._asdict()))
 
 
 @pytest.mark.parametrize(
-    ("outcome", "news"),
+    ("outcome", "read_again"),
     [
-        (Posted(LUNCH), news_of_transfer(LUNCH)),
+        (Posted(LUNCH), event_of_transfer(LUNCH)),
         (
             set_to(ChangeKind.CLOSE),
-            news_of_change(change(ChangeKind.CLOSE), "ada's owner", "USD"),
+            event_of_change(change(ChangeKind.CLOSE), "ada's owner", "USD"),
         ),
     ],
     ids=["transfer", "change"],
 )
 async def test_an_event_that_is_rebuilt_is_the_one_that_was_sent(
-    outcome: Outcome, news: News
+    outcome: Outcome, read_again: Event
 ) -> None:
     [event] = await sent(outcome)
-    again = rebuilt(news)
+    again = rebuilt(read_again)
     assert event["id"] == again["id"]
-    # Which request it came from is not stored with the money.
+    # The request id is not stored with the transfer.
     assert event == again | {"traceparent": ORIGIN.traceparent, "requestid": "request-1"}
 
 
 def test_the_creation_of_a_wallet_is_its_version_0() -> None:
     created = change(ChangeKind.CREATED, version=0, created_at=EARLIER)
-    assert rebuilt(news_of_change(created, None, "USD"))["id"] == "ada:0"
+    assert rebuilt(event_of_change(created, None, "USD"))["id"] == "ada:0"

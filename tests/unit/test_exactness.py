@@ -1,4 +1,4 @@
-"""A parser's silent changes: each is found in whatever way it is written, and nothing else is."""
+"""Values that a JSON parser changes silently are refused in every spelling; others are not."""
 
 import asyncio
 import gc
@@ -14,8 +14,8 @@ import pytest
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.asking import Reader
-from tests.support.spellings import spelled
+from tests.support.json_spellings import spelled
+from tests.support.request_reader import Reader
 from transferd.config import Limits
 from transferd.web.batch_schemas import NewBatch
 from transferd.web.exactness import faults_of
@@ -56,7 +56,7 @@ def reader() -> Iterator[Reader]:
 
 
 def faults(reader: Reader, model: type[Body], raw: str | bytes) -> list[tuple[str, str]]:
-    """Pointer and code of what is wrong with a body; nothing if it is read."""
+    """Pointer and code of the error of a body; None if it is valid."""
     data = raw if isinstance(raw, bytes) else raw.encode()
     try:
         reader.read(model, data, bytes_max=Limits().batch_body_bytes_max)
@@ -89,11 +89,11 @@ def objects_of(value: Any, pointer: str = "") -> Iterator[tuple[str, dict[str, A
 
 
 class Raw(str):
-    """JSON that is written as it is."""
+    """JSON with exactly this text."""
 
 
 class _Twice(dict[str, Any]):
-    """An object that has one of its members a second time, before all others."""
+    """An object with a second copy of one member, before all others."""
 
     def __init__(self, members: dict[str, Any], name: str, before: Any) -> None:
         super().__init__(members)
@@ -103,7 +103,7 @@ class _Twice(dict[str, Any]):
         return [self.pair, *super().items()]
 
 
-# Anything may stand where the last one wins, also more faults than are shown.
+# The earlier copy may have any value, also one with more errors than are listed.
 HIDDEN: st.SearchStrategy[Any] = st.sampled_from(
     [
         *(None, 5, 6, "x", "{}", ":", [], {}, [[{"a": [5]}]], 1e300, -0.0),
@@ -113,7 +113,7 @@ HIDDEN: st.SearchStrategy[Any] = st.sampled_from(
 
 
 @given(MODELS, HIDDEN, st.data())
-def test_a_repeated_member_is_found_wherever_and_however_it_is_written(
+def test_a_repeated_member_is_found_at_every_place_in_every_spelling(
     reader: Reader, model: type[Body], hidden: Any, data: st.DataObject
 ) -> None:
     body = json.loads(json.dumps(GOOD[model]))
@@ -128,7 +128,7 @@ def test_a_repeated_member_is_found_wherever_and_however_it_is_written(
             return {each: doubled(item) for each, item in value.items()}
         return [doubled(item) for item in value] if isinstance(value, list) else value
 
-    # The order is left as it is: what is read last is valid.
+    # The valid value is the last one, which a parser would keep.
     text = _written(doubled(body), data)
     escaped = name.replace("~", "~0").replace("/", "~1")
     assert (f"{pointer}/{escaped}", "repeated") in faults(reader, model, text)
@@ -195,7 +195,7 @@ def test_a_negative_zero_keeps_its_sign_or_is_refused(reader: Reader) -> None:
     assert faults(reader, NewUser, '{"metadata":{"n":-0}}') == [("/metadata/n", "negative_zero")]
     user = reader.read(NewUser, b'{"metadata":{"n":-0.0}}')
     assert orjson.dumps(user.metadata) == b'{"n":-0.0}'
-    # Amounts are not shown as they were sent, and no sign of zero is lost in a sum.
+    # Amounts are not returned as sent, and sums do not lose a sign of zero.
     for metadata in ("{}", '{"n":":"}'):
         wallet = f'{{"user_id":"{ID}","currency":"USD","initial_balance":-0,"metadata":{metadata}}}'
         assert faults(reader, NewWallet, wallet) == []
@@ -221,7 +221,7 @@ def test_a_number_is_read_only_as_the_same_decimal_value(reader: Reader, number:
     raw = f'{{"metadata":{{"fx":{number}}}}}'.encode()
     found = faults(reader, NewUser, raw)
     if found:
-        # By another rule than that of the service: too large, or changed by a double.
+        # Computed independently of the service: too large, or changed by a double.
         value = Decimal(number)
         is_whole = number.lstrip("-").isdigit()
         assert (
@@ -265,7 +265,7 @@ def many(metadata: dict[str, Any], count: int) -> bytes:
     ],
     ids=["a colon", "short numbers", "zeros", "long numbers", "exponents"],
 )
-def test_the_largest_batches_are_not_checked_much_longer_than_they_are_validated(
+def test_the_exactness_check_of_the_largest_batch_takes_little_more_time_than_its_validation(
     reader: Reader, raw: bytes
 ) -> None:
     assert faults(reader, NewBatch, raw) == []
@@ -274,7 +274,7 @@ def test_the_largest_batches_are_not_checked_much_longer_than_they_are_validated
     validated_s = least_s(lambda: NewBatch.model_validate_json(raw))
     checked_s = least_s(lambda: faults_of(raw, body, faults_max=20))
     gc.unfreeze()
-    # Measured where little else runs: 0.5 to 1.5 times as long.
+    # Measured on an idle machine: 0.5 to 1.5 times as long.
     assert checked_s < 4 * validated_s
 
 

@@ -1,4 +1,4 @@
-"""The format of `/metrics`, and the traces that its times lead to."""
+"""The formats of `/metrics`, and its exemplars."""
 
 import pytest
 from prometheus_client.openmetrics.parser import text_string_to_metric_families
@@ -7,9 +7,9 @@ from prometheus_client.samples import Sample
 from transferd.observability.exposition import prefers_openmetrics
 from transferd.observability.facts import (
     About,
-    Asked,
     GroupCommitted,
     NotificationFinished,
+    RequestDetails,
     RequestFinished,
     Sent,
     WalletRead,
@@ -57,7 +57,7 @@ PROMETHEUS_2_5 = (
         ([PROMETHEUS_2_5], False),
         ([f"{OPENMETRICS};version=2.0.0"], False),
         ([f"{OPENMETRICS};version=2.0.0,{OPENMETRICS};version=1.0.0;q=0.1"], True),
-        # What is worth more.
+        # Quality values.
         ([f"{OPENMETRICS};q=0.1,text/plain"], False),
         ([f"{OPENMETRICS};q=0.4,text/plain;q=0.5"], False),
         ([f"{OPENMETRICS};q=0.5,text/plain;q=0.5"], True),
@@ -70,12 +70,12 @@ PROMETHEUS_2_5 = (
         ([f"{OPENMETRICS};version=1.0.0;q=0,{OPENMETRICS}"], False),
         # Several lines are one list.
         (["text/plain;q=0.2", f"{OPENMETRICS};q=0.3"], True),
-        # What cannot be read counts for nothing.
+        # An invalid value is ignored.
         ([f"{OPENMETRICS};q=much"], False),
         (["openmetrics-text", ";;,,=;q"], False),
     ],
 )
-def test_openmetrics_is_for_those_who_prefer_it(accept: list[str], expected: bool) -> None:
+def test_openmetrics_is_sent_to_clients_that_prefer_it(accept: list[str], expected: bool) -> None:
     assert prefers_openmetrics(accept) is expected
     body, media_type = Metrics().exposed(accept)
     assert media_type == (
@@ -89,8 +89,8 @@ def test_openmetrics_is_for_those_who_prefer_it(accept: list[str], expected: boo
 def request(
     traceparent: str | None, route: str = "/transfers", duration_s: float = 0.003
 ) -> RequestFinished:
-    asked = Asked(About("request-1", traceparent), 1.0, None, "ok", is_replay=False)
-    return RequestFinished("POST", route, 201, duration_s, asked)
+    details = RequestDetails(About("request-1", traceparent), 1.0, None, "ok", is_replay=False)
+    return RequestFinished("POST", route, 201, duration_s, details)
 
 
 def delivery(traceparent: str | None) -> NotificationFinished:
@@ -99,22 +99,22 @@ def delivery(traceparent: str | None) -> NotificationFinished:
 
 
 def examples(metrics: Metrics) -> list[Sample]:
-    """The samples that lead to a trace, as a parser of the format reads them."""
+    """The samples with an exemplar, by a parser of the format."""
     text = metrics.exposed([OPENMETRICS])[0].decode()
     families = list(text_string_to_metric_families(text))  # type: ignore[no-untyped-call]
     assert {f.type for f in families} >= {"counter", "gauge", "histogram", "info"}
     return [sample for family in families for sample in family.samples if sample.exemplar]
 
 
-def test_a_time_leads_to_a_trace_that_is_recorded() -> None:
+def test_an_exemplar_names_a_sampled_trace() -> None:
     metrics = Metrics(with_exemplars=True)
     metrics(GroupCommitted(5, 4, 1, 0, oldest_wait_s=0.01, duration_s=0.02))
     metrics(WalletRead("hit"))
     metrics(request(SAMPLED))
     metrics(delivery(SAMPLED))
-    asked, delivered = sorted(examples(metrics), key=lambda sample: sample.name)
-    assert asked.name == "http_server_request_duration_seconds_bucket"
-    assert asked.labels == {
+    details, delivered = sorted(examples(metrics), key=lambda sample: sample.name)
+    assert details.name == "http_server_request_duration_seconds_bucket"
+    assert details.labels == {
         "http_request_method": "POST",
         "http_route": "/transfers",
         "http_response_status_code": "201",
@@ -122,7 +122,7 @@ def test_a_time_leads_to_a_trace_that_is_recorded() -> None:
     }
     assert delivered.name == "transferd_notification_lag_seconds_bucket"
     assert delivered.labels == {"sink": "webhook", "le": "0.5"}
-    for sample, value in ((asked, 0.003), (delivered, 0.3)):
+    for sample, value in ((details, 0.003), (delivered, 0.3)):
         assert sample.exemplar is not None
         assert (sample.exemplar.labels, sample.exemplar.value) == ({"trace_id": TRACE}, value)
     assert TRACE not in metrics.exposed()[0].decode()
@@ -142,7 +142,7 @@ def test_a_time_leads_to_a_trace_that_is_recorded() -> None:
         delivery(SAMPLED)._replace(sent=None),
     ],
 )
-def test_nothing_leads_to_a_trace_that_is_not_recorded(
+def test_a_trace_that_is_not_sampled_has_no_exemplar(
     fact: RequestFinished | NotificationFinished,
 ) -> None:
     metrics = Metrics(with_exemplars=True)
@@ -150,7 +150,7 @@ def test_nothing_leads_to_a_trace_that_is_not_recorded(
     assert examples(metrics) == []
 
 
-def test_where_nothing_is_traced_nothing_leads_to_a_trace() -> None:
+def test_without_tracing_there_are_no_exemplars() -> None:
     metrics = Metrics()
     metrics(request(SAMPLED))
     metrics(delivery(SAMPLED))

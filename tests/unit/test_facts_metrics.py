@@ -1,4 +1,4 @@
-"""Facts become metrics: each kind leaves its trace, with labels that stay few."""
+"""Facts become metrics: each kind has its metrics, with a bounded number of labels."""
 
 from typing import get_args
 
@@ -32,7 +32,7 @@ from transferd.observability.facts import (
 )
 from transferd.observability.metrics import Metrics
 
-# Told only where somebody wants to hear of single requests; what they say is counted elsewhere.
+# Emitted only with `per_request_facts`; other facts count the same.
 NOT_COUNTED = {EventsPublished, GroupTraced, TransferPosted}
 ABOUT = About("request-1", None, "transfer-hush")
 GROUP = GroupCommitted(
@@ -171,20 +171,20 @@ def test_facts_add_up() -> None:
     ]
 
 
-def test_what_did_not_happen_is_not_shown() -> None:
+def test_a_counter_without_events_is_not_exported() -> None:
     metrics = Metrics()
     metrics(GROUP._replace(refused=0, replayed=0))
     metrics(KeysClaimed(claimed=1, replayed=0, busy=0, unknown=0))
     shown = {line.partition("{")[2] for line in samples(metrics) if "_total{" in line}
-    # But what an alert has to hear of the first time begins with 0.
+    # But a counter that an alert uses starts at 0.
     expected = ("ActorFailed", "CommandPoisoned", "RequestFailed")
     assert shown == {'result="done"} 4.0', 'state="claimed"} 1.0'} | {
         f'where="{each}"}} 0.0' for each in expected
     }
 
 
-@pytest.mark.parametrize("result", ["retrying", "dead", "parked", "repeated"])
-def test_only_what_was_delivered_has_a_lag(result: str) -> None:
+@pytest.mark.parametrize("result", ["retrying", "dead", "skipped"])
+def test_only_a_delivered_event_has_a_lag(result: str) -> None:
     metrics = Metrics()
     metrics(DELIVERED._replace(result=result, sink="log", attempt=1, error="answered 500"))
     shown = {line for line in samples(metrics) if line.startswith("transferd_notification")}
@@ -204,7 +204,7 @@ def test_a_gauge_is_read_when_metrics_are_asked_for() -> None:
     assert "# TYPE transferd_backlog gauge" in lines(metrics)
 
 
-def test_a_gauge_may_have_several_values_told_apart_by_a_label() -> None:
+def test_a_gauge_may_have_one_value_per_label() -> None:
     metrics = Metrics()
     for pool, used in (("reads", 3.0), ("commit", 1.0)):
         metrics.gauge("transferd_used", "Connections.", lambda used=used: used, pool=pool)  # type: ignore[misc]
@@ -214,7 +214,7 @@ def test_a_gauge_may_have_several_values_told_apart_by_a_label() -> None:
     }
 
 
-def test_a_process_tells_what_it_takes_and_which_version_it_is() -> None:
+def test_a_process_exports_its_resources_and_its_version() -> None:
     shown = {line.partition(" ")[0] for line in samples(Metrics())}
     assert shown >= {
         "process_cpu_seconds_total",
@@ -231,7 +231,7 @@ def test_two_replicas_in_one_process_count_apart() -> None:
     assert samples(other).isdisjoint({'transferd_wallet_reads_total{cache="miss"} 1.0'})
 
 
-def test_every_hook_hears_every_fact_in_order() -> None:
+def test_every_hook_gets_every_fact_in_order() -> None:
     heard: list[tuple[str, Fact]] = []
     facts = Facts(
         lambda fact: heard.append(("first", fact)), lambda fact: heard.append(("second", fact))

@@ -1,4 +1,4 @@
-"""Runs of pytest in which tests fail in every way: the others run, and the end says what failed."""
+"""Runs of pytest with failures of all kinds: other tests run, and the end lists the failures."""
 
 import os
 import subprocess
@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
-# The source that belongs to `unparsable` is deeper than any parser goes.
+# The source of `unparsable` is nested too deeply for every parser.
 _FAULTS = """
 import os, pathlib, pytest
 
@@ -37,7 +37,7 @@ def mute():
 def crash():
     os._exit(7)
 """
-# In a test, in a setup and in a teardown, with others before, between and behind them.
+# In a test, a setup and a teardown, with passing tests before, between and after them.
 _TESTS = """
 @pytest.fixture
 def setup():
@@ -59,7 +59,7 @@ def test_behind(n): pass
 
 
 def run(directory: Path, faults: list[str], *arguments: str) -> list[str]:
-    """What pytest prints about such tests, one file for each of the faults, by lines."""
+    """The output of pytest for such tests, one file per fault, by lines."""
     for fault in faults:
         text = f"{_FAULTS}\nfail = {fault}\n{_TESTS}"
         (directory / f"test_{fault}.py").write_text(text)
@@ -90,7 +90,7 @@ def run(directory: Path, faults: list[str], *arguments: str) -> list[str]:
 
 
 def named(output: list[str]) -> set[tuple[str, str]]:
-    """What failed by the lines at the end, with the last word of its reason."""
+    """The failed tests in the last lines, with the last word of their reason."""
     lines = [
         line for line in output if line.startswith(("FAILED ", "ERROR ")) and "..." not in line
     ]

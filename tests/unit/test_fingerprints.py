@@ -14,16 +14,16 @@ from aiohttp.test_utils import make_mocked_request
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
-from tests.support.asking import ORIGIN
-from tests.support.spellings import spelled
-from transferd.commit.envelope import Answer
+from tests.support.json_spellings import spelled
+from tests.support.request_reader import ORIGIN
+from transferd.commit.answer import Answer
 from transferd.config import Limits
 from transferd.domain.api_key import ADMIN
 from transferd.domain.key import Fingerprint
 from transferd.web.auth import Principal
 from transferd.web.calls import Call
+from transferd.web.context import AppContext
 from transferd.web.operations import Handler
-from transferd.web.parts import Parts
 from transferd.web.routes import transfers, users, wallets
 
 ADA, BOB = "01900000-0000-7000-8000-00000000000a", "01900000-0000-7000-8000-00000000000b"
@@ -47,7 +47,7 @@ ROUTES: dict[str, Handler] = {
 
 
 class Asker:
-    """Sends bodies to routes whose router only keeps the fingerprint."""
+    """Sends bodies to routes whose router only records the fingerprint."""
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
@@ -62,7 +62,7 @@ class Asker:
         return []
 
     def fingerprint(self, path: str, body: object) -> Fingerprint:
-        """Of a POST with this body, which is sent as it is if it is bytes."""
+        """The fingerprint of a POST with this body; bytes are sent unchanged."""
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
 
         async def send() -> None:
@@ -73,7 +73,7 @@ class Asker:
             request: web.Request = make_mocked_request(
                 "POST", path, headers=headers, payload=payload, match_info={"id": ADA.upper()}
             )
-            parts = SimpleNamespace(
+            context = SimpleNamespace(
                 limits=Limits(),
                 router=self,
                 database=self,
@@ -83,7 +83,7 @@ class Asker:
                 currencies={"EUR": SimpleNamespace(funding_wallet_id=BOB)},
             )
             principal = Principal(1, frozenset({ADMIN}))
-            await ROUTES[path](Call(cast(Parts, parts), request, ORIGIN, principal))
+            await ROUTES[path](Call(cast(AppContext, context), request, ORIGIN, principal))
 
         self._runner.run(send())
         return self.asked.pop()
@@ -135,12 +135,12 @@ _KEPT_AS_SENT = [
 def test_a_canonical_request_has_the_fingerprint_of_earlier_versions(
     asker: Asker, path: str, body: object, kept: str
 ) -> None:
-    # The old rule is not computed again where it gives the same.
+    # The old rule is not computed where it gives the same result.
     assert asker.fingerprint(path, body) == Fingerprint(bytes.fromhex(kept))
 
 
 @pytest.mark.parametrize(("path", "body", "kept"), _KEPT_AS_SENT)
-def test_any_other_request_is_known_by_the_fingerprint_of_earlier_versions_too(
+def test_a_request_that_is_not_canonical_also_has_the_fingerprint_of_earlier_versions(
     asker: Asker, path: str, body: object, kept: str
 ) -> None:
     fingerprint = asker.fingerprint(path, body)
@@ -151,7 +151,7 @@ def test_any_other_request_is_known_by_the_fingerprint_of_earlier_versions_too(
     assert not fingerprint.matches(bytes(16))
 
 
-def test_what_is_left_out_of_a_reversal_has_the_fingerprint_of_earlier_versions(
+def test_a_reversal_without_optional_fields_has_the_fingerprint_of_earlier_versions(
     asker: Asker,
 ) -> None:
     kept = bytes.fromhex("9a83dfcbe044b3e7248aeb7f3e63b6b0")
@@ -218,7 +218,7 @@ def test_every_spelling_of_a_request_has_the_same_fingerprint(
 
 
 def by_the_old_rule(path: str, body: Any) -> Any:
-    """The request with its metadata in canonical form, which the old rule left as it was."""
+    """The request with canonical metadata, which the old rule does not change."""
     if isinstance(body, list):
         return [by_the_old_rule(path, each) for each in body]
     if not isinstance(body, dict):
@@ -241,7 +241,7 @@ def _integers(metadata: dict[str, Any]) -> dict[str, Any]:
 
 
 @given(REQUESTS)
-def test_the_canonical_form_is_the_only_one_that_both_rules_agree_on(
+def test_both_rules_agree_only_on_the_canonical_form(
     asker: Asker, request: tuple[str, Any]
 ) -> None:
     path, body = request

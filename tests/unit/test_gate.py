@@ -1,4 +1,4 @@
-"""The backlog's water marks: in, wait, or be turned away."""
+"""The gate before the backlog: enter, wait, or be refused."""
 
 import asyncio
 from collections.abc import Iterable
@@ -9,7 +9,7 @@ from transferd.actors.gate import Gate
 from transferd.config import Limits
 from transferd.domain.errors import Overloaded
 
-# 4 may be inside; then it is closed until 2 are; 7 inside and waiting are too many.
+# The gate closes at 4 inside and opens at 2; 7 inside and waiting are too many.
 LIMITS = Limits(backlog_low=2, backlog_high=4, backlog_max=7)
 LONG_S = 60.0
 SHORT_S = 0.01
@@ -25,7 +25,7 @@ class Visitors:
     async def come(
         self, names: Iterable[str], timeout_s: float = LONG_S
     ) -> list[asyncio.Task[None]]:
-        """They come one by one; each is inside or waits when this returns."""
+        """Callers arrive one by one; each is inside or waits when this returns."""
         tasks = [asyncio.create_task(self._enter(name, timeout_s)) for name in names]
         await settled()
         return tasks
@@ -52,7 +52,7 @@ def visitors() -> Visitors:
     return Visitors(Gate(LIMITS))
 
 
-async def test_below_the_high_mark_everybody_comes_in(visitors: Visitors) -> None:
+async def test_below_the_high_mark_every_caller_enters(visitors: Visitors) -> None:
     await visitors.come("abcd")
     assert visitors.let_in == list("abcd")
     assert (visitors.gate.inside, visitors.gate.waiting) == (4, 0)
@@ -69,7 +69,7 @@ async def test_at_the_high_mark_callers_wait_until_the_low_one(visitors: Visitor
     await asyncio.gather(*waiting)
 
 
-async def test_who_waits_comes_in_first_come_first_served(visitors: Visitors) -> None:
+async def test_waiting_callers_enter_in_the_order_of_arrival(visitors: Visitors) -> None:
     waiting = await visitors.come("abcdefg")
     await visitors.leave(2)
     assert visitors.let_in == list("abcdef"), "g finds it full again"
@@ -81,7 +81,7 @@ async def test_who_waits_comes_in_first_come_first_served(visitors: Visitors) ->
     await asyncio.gather(*waiting, newcomer)
 
 
-async def test_nobody_overtakes_those_who_wait(visitors: Visitors) -> None:
+async def test_a_new_caller_does_not_overtake_waiting_ones(visitors: Visitors) -> None:
     waiting = await visitors.come("abcde")
     await visitors.leave()
     late = await visitors.come("f")
@@ -99,7 +99,7 @@ async def test_after_the_low_mark_the_gate_is_open_again(visitors: Visitors) -> 
     assert (visitors.gate.inside, visitors.gate.waiting) == (4, 0)
 
 
-async def test_too_many_are_turned_away(visitors: Visitors) -> None:
+async def test_callers_above_the_limit_of_waiting_ones_are_refused(visitors: Visitors) -> None:
     waiting = await visitors.come("abcdefg")
     assert (visitors.gate.inside, visitors.gate.waiting) == (4, 3)
     assert not visitors.gate.try_enter()
@@ -127,7 +127,7 @@ async def test_a_wait_that_takes_too_long_ends(visitors: Visitors) -> None:
     assert visitors.let_in == list("abcdf")
 
 
-async def test_the_gate_opens_when_all_who_waited_have_gone(visitors: Visitors) -> None:
+async def test_the_gate_opens_when_all_waiting_callers_have_left(visitors: Visitors) -> None:
     await visitors.come("abcd")
     impatient = await visitors.come("ef", SHORT_S)
     results = await asyncio.gather(*impatient, return_exceptions=True)
@@ -138,7 +138,7 @@ async def test_the_gate_opens_when_all_who_waited_have_gone(visitors: Visitors) 
     assert (visitors.gate.inside, visitors.gate.waiting) == (3, 0)
 
 
-async def test_who_goes_away_while_waiting_leaves_no_trace(visitors: Visitors) -> None:
+async def test_a_caller_that_leaves_while_waiting_leaves_no_trace(visitors: Visitors) -> None:
     await visitors.come("abcd")
     gone, there = await visitors.come("ef")
     gone.cancel()
@@ -151,7 +151,7 @@ async def test_who_goes_away_while_waiting_leaves_no_trace(visitors: Visitors) -
     assert (visitors.gate.inside, visitors.gate.waiting) == (3, 0)
 
 
-async def test_who_goes_away_just_when_let_in_gives_the_place_back(visitors: Visitors) -> None:
+async def test_a_caller_that_leaves_when_admitted_returns_its_place(visitors: Visitors) -> None:
     await visitors.come("abcd")
     [gone] = await visitors.come("e")
     for _ in range(2):
@@ -163,7 +163,7 @@ async def test_who_goes_away_just_when_let_in_gives_the_place_back(visitors: Vis
     assert "e" not in visitors.let_in
 
 
-async def test_a_gate_shows_who_is_where(visitors: Visitors) -> None:
+async def test_the_repr_of_a_gate_shows_callers_inside_and_waiting(visitors: Visitors) -> None:
     waiting = await visitors.come("abcdef")
     assert repr(visitors.gate) == "<Gate 4 inside, 2 waiting>"
     await visitors.leave(4)
@@ -185,7 +185,7 @@ async def test_a_batch_counts_with_all_its_transfers(visitors: Visitors) -> None
     assert gate.inside == 1
 
 
-async def test_a_batch_that_waited_comes_in_with_all_its_transfers(visitors: Visitors) -> None:
+async def test_a_waiting_batch_enters_with_all_its_transfers(visitors: Visitors) -> None:
     gate = visitors.gate
     assert gate.try_enter(4)
     assert not gate.try_enter(3)

@@ -1,4 +1,4 @@
-"""Bodies that want to break the reader: each is refused, or read as what it says."""
+"""Hostile bodies: each is refused or read exactly."""
 
 import asyncio
 import gc
@@ -13,12 +13,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from tests.support.asking import ORIGIN, Reader
+from tests.support.request_reader import ORIGIN, Reader
 from tests.support.waiting import SLOWNESS
 from transferd.config import Limits
 from transferd.domain.money import AMOUNT_MINOR_MAX
 from transferd.web.batch_schemas import NewBatch
-from transferd.web.metadata import metadata_text
+from transferd.web.fields import metadata_text
 from transferd.web.problems import Problem
 from transferd.web.schemas import Body, NewReversal, NewTransfer, NewUser, NewWallet, WalletPatch
 from transferd.web.webhook_schemas import NewWebhook
@@ -40,7 +40,7 @@ GOOD: dict[type[Body], dict[str, Any]] = {
     NewWebhook: {"url": "https://example.com/hook", "events": ["*"], "wallet_id": ADA},
 }
 MODELS = st.sampled_from(list(GOOD))
-# What others make of a number is not always what was written.
+# Other parsers change some numbers.
 EDGES = [0, 1, -1, 2**31, 2**32, 2**53 - 1, 2**53, 2**53 + 1, 2**63 - 1, 2**63, 2**64, 10**40]
 NUMBERS = st.one_of(
     st.sampled_from(EDGES + [-edge for edge in EDGES]),
@@ -64,7 +64,7 @@ def reader() -> Iterator[Reader]:
 
 
 def read(reader: Reader, model: type[Body], raw: bytes) -> Body | None:
-    """What was read; None if it was refused, with a problem that can be sent and tells nothing."""
+    """The value of a body; None if it was refused with a problem that quotes nothing of it."""
     try:
         return reader.read(model, raw)
     except Problem as problem:
@@ -79,7 +79,7 @@ def read(reader: Reader, model: type[Body], raw: bytes) -> Body | None:
 
 
 def assert_means(model: type[Body], raw: bytes, body: Body) -> None:
-    """What was read is what another reader of JSON finds in these bytes."""
+    """Assert that another JSON parser reads the same value."""
     said = json.loads(raw)
     assert set(said) <= set(model.model_fields)
     assert body.model_fields_set == set(said)
@@ -101,7 +101,7 @@ def assert_means(model: type[Body], raw: bytes, body: Body) -> None:
 @example(NewUser, b"\xff\xfe{\x00}\x00")
 @example(NewUser, b'{"name":"\\ud800"}')
 @example(NewUser, b'{"\\ud800":1}')
-def test_any_bytes_are_refused_or_mean_what_they_say(
+def test_any_bytes_are_refused_or_read_exactly(
     reader: Reader, model: type[Body], raw: bytes
 ) -> None:
     body = read(reader, model, raw)
@@ -110,9 +110,7 @@ def test_any_bytes_are_refused_or_mean_what_they_say(
 
 
 @given(MODELS, ANY_JSON)
-def test_any_json_is_refused_or_means_what_it_says(
-    reader: Reader, model: type[Body], value: Any
-) -> None:
+def test_any_json_is_refused_or_read_exactly(reader: Reader, model: type[Body], value: Any) -> None:
     raw = json.dumps(value).encode()
     body = read(reader, model, raw)
     if body is not None:
@@ -121,7 +119,7 @@ def test_any_json_is_refused_or_means_what_it_says(
 
 @settings(max_examples=150)
 @given(MODELS, st.data())
-def test_a_good_body_with_one_other_value_is_refused_or_means_what_it_says(
+def test_a_valid_body_with_one_other_value_is_refused_or_read_exactly(
     reader: Reader, model: type[Body], data: st.DataObject
 ) -> None:
     good = GOOD[model]
@@ -134,7 +132,7 @@ def test_a_good_body_with_one_other_value_is_refused_or_means_what_it_says(
 
 @settings(max_examples=150)
 @given(MODELS, st.integers(0, 400), st.binary(max_size=3), st.integers(0, 3))
-def test_a_good_body_with_other_bytes_is_refused_or_means_what_it_says(
+def test_a_valid_body_with_other_bytes_is_refused_or_read_exactly(
     reader: Reader, model: type[Body], place: int, piece: bytes, lost: int
 ) -> None:
     good = orjson.dumps(GOOD[model])
@@ -219,10 +217,10 @@ _LONG = 3_900_000
     ],
 )
 def test_the_largest_bodies_are_refused_quickly(raw: bytes, reader: Reader) -> None:
-    # What a batch may have at most; other bodies end a hundred times earlier.
+    # The limit of a batch; other bodies have a limit a hundred times lower.
     bytes_max = Limits().batch_body_bytes_max
     assert len(raw) <= bytes_max
-    # What all the other tests have left in this process would be collected again and again.
+    # Otherwise the garbage collector visits the objects of all other tests repeatedly.
     gc.freeze()
     started = time.process_time()
     with pytest.raises(Problem) as caught:
@@ -230,7 +228,7 @@ def test_the_largest_bodies_are_refused_quickly(raw: bytes, reader: Reader) -> N
     took_s = time.process_time() - started
     gc.unfreeze()
     assert caught.value.code in {"malformed-json", "invalid-request"}
-    # Others wait for as long. It takes half a second, on a machine that is as quick as ours.
+    # Other requests wait meanwhile. On the reference machine it takes half a second.
     assert took_s < 4.0 * SLOWNESS
-    # The answer does not grow with what was sent.
+    # The answer does not grow with the request.
     assert len(caught.value.body(ORIGIN)) < 32 * 1024

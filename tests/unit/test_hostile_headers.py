@@ -1,4 +1,4 @@
-"""Headers and queries that want to break the reader: refused, ignored or read as the rules say."""
+"""Hostile headers and queries: each is refused, ignored or read by the rules."""
 
 import re
 import string
@@ -10,20 +10,20 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from tests.support.asking import JSON, ORIGIN, Reader, call_of, request_of
+from tests.support.request_reader import JSON, ORIGIN, Reader, call_of, request_of
 from tests.unit.test_hostile_bodies import reader
 from transferd.domain.api_key import digest_of, id_in
 from transferd.observability.traceparent import is_traceparent
 from transferd.web.calls import origin_of
-from transferd.web.conditions import is_known, versions_allowed
 from transferd.web.past_schemas import StatementQuery, WalletQuery
 from transferd.web.problems import Problem
+from transferd.web.request_headers import is_known, versions_allowed
 from transferd.web.routes.events import _last_event_id
 from transferd.web.schemas import ListQuery, NewUser, Query
 
 __all__ = ["reader"]
 
-# aiohttp gives a header as UTF-8, with half of a surrogate pair for a byte that is none.
+# aiohttp decodes headers as UTF-8 and replaces invalid bytes by lone surrogates.
 ANY_HEADER = st.one_of(
     st.binary(max_size=300).map(lambda raw: raw.decode("utf-8", "surrogateescape")),
     st.text(max_size=300),
@@ -34,7 +34,7 @@ PRINTABLE = {chr(code) for code in range(0x20, 0x7F)}
 
 
 def tried(read: Callable[[], Value]) -> tuple[Value | None, str]:
-    """What was read, and nothing; or nothing, and the code of the problem that goes out."""
+    """The value and None, or None and the code of the problem."""
     try:
         return read(), ""
     except Problem as problem:
@@ -78,7 +78,7 @@ def test_ids_go_out_only_in_their_shape(request_ids: list[str], traces: list[str
     origin = origin_of(request_of(headers=headers + [("traceparent", each) for each in traces]))
     assert re.fullmatch(r"[A-Za-z0-9._:-]{1,128}", origin.request_id)
     assert is_traceparent(origin.traceparent)
-    # Two lines of what is no list are none.
+    # Two lines of a header that is not a list are refused.
     assert origin.request_id in (*request_ids[: len(request_ids) == 1], origin.traceparent[3:35])
     assert origin.parent is None or [origin.parent] == traces
     assert orjson.loads(Problem("not-found").body(origin))["request_id"] == origin.request_id
@@ -99,7 +99,9 @@ def test_a_content_type_is_json_in_utf_8_or_refused(reader: Reader, value: str) 
 @example(["identity", "gzip"])
 @example(["identity, gzip"])
 @example(["identity, ,Identity", ""])
-def test_a_packed_body_is_refused_however_it_is_said(reader: Reader, said: list[str]) -> None:
+def test_a_compressed_body_is_refused_in_every_spelling_of_the_header(
+    reader: Reader, said: list[str]
+) -> None:
     headers = [JSON, *(("Content-Encoding", value) for value in said)]
     _, code = tried(lambda: reader.read(NewUser, b"{}", headers=headers))
     codings = [coding.strip(" \t") for value in said for coding in value.split(",")]

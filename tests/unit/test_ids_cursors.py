@@ -1,4 +1,4 @@
-"""Ids say when and where; cursors lead on, and nothing else is a cursor."""
+"""Ids contain a time and a ledger; cursors lead to the next page and cannot be made up."""
 
 import base64
 import time
@@ -50,7 +50,7 @@ def test_ids_are_ordered_by_time_as_text_and_as_numbers() -> None:
     made: list[str] = []
     while len({id[:13] for id in made}) < 5:
         made.append(new_id())
-    # Those of one millisecond are in no order, so one of each is looked at.
+    # Ids of one millisecond have no order, so one of each millisecond is compared.
     one_each = list({id[:13]: id for id in made}.values())
     assert one_each == sorted(one_each) == sorted(one_each, key=lambda id: UUID(id).int)
 
@@ -86,7 +86,7 @@ def test_only_version_7_carries_a_ledger(monkeypatch: pytest.MonkeyPatch) -> Non
         st.uuids(), st.uuids(version=4), st.integers(0, 2**128 - 1).map(lambda n: UUID(int=n))
     )
 )
-def test_an_id_that_nobody_here_made_is_looked_for_in_the_first_ledger(foreign: UUID) -> None:
+def test_a_foreign_id_belongs_to_the_first_ledger(foreign: UUID) -> None:
     assert ledger_of(str(foreign)) == "ledger_00"
     assert ledger_of(str(foreign).upper()) == "ledger_00"
 
@@ -128,7 +128,7 @@ def test_a_cursor_of_another_list_is_refused(names: list[str], version: int, id:
 @given(
     st.one_of(st.text(), st.text("AZaz09-_=+/"), st.binary().map(lambda raw: raw.decode("latin-1")))
 )
-def test_whatever_was_not_encoded_is_refused(text: str) -> None:
+def test_a_cursor_that_was_not_encoded_is_refused(text: str) -> None:
     for name in LISTS:
         if not refused(partial(decode, name, text)):
             assert encode(name, decode(name, text)) == text
@@ -194,7 +194,7 @@ def test_an_id_has_the_shape_of_one(position: str) -> None:
         base64.b64encode(b"transfers:12").decode() + "====",
         base64.urlsafe_b64encode(b"transfers").decode(),
         base64.urlsafe_b64encode("transfers:١٢".encode()).decode(),
-        # The same bytes with the bits that the last character has to spare.
+        # The same bytes with other unused bits in the last character.
         "dHJhbnNmZXJzOjE5OR",
     ],
     ids=repr,

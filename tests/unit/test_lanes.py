@@ -2,56 +2,64 @@
 
 import asyncio
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from hypothesis import given
 from hypothesis import strategies as some
 
 from tests.support.waiting import until
-from tests.unit.samples import Clock
 from transferd.config import Limits
-from transferd.notifications.lanes import Job, Lane
+from transferd.domain.webhook import DeliveryStatus
+from transferd.ledger.store.deliveries import WaitingDelivery
+from transferd.notifications.attempt import Attempt
+from transferd.notifications.event import Event
+from transferd.notifications.lane import Lane
 
 
 class Endpoint:
-    """A lane whose deliveries last until the test ends them."""
+    """A lane whose deliveries last until the test ends them, and are written at once."""
 
     def __init__(self, **limits: float) -> None:
-        self.clock = Clock()
-        self.has_spare = False
         self.lane = Lane(
             replace(Limits(), **limits),  # type: ignore[arg-type]
-            self.clock,
-            lambda: self.has_spare,
+            self._deliver,
+            self._read,
         )
         self.started: list[str] = []
         self.running: dict[str, asyncio.Future[bool]] = {}
-        self.parked: list[str] = []
+        self.readings = 0
 
     async def submit(self, name: str, *wallets: str) -> None:
         """Hand in a delivery and let it begin, if it may."""
-
-        async def run() -> bool:
-            self.started.append(name)
-            self.running[name] = asyncio.get_running_loop().create_future()
-            try:
-                return await self.running[name]
-            finally:
-                del self.running[name]
-
-        self.lane.submit(Job(wallets, run, lambda: self.parked.append(name)))
+        event = Event(name, "transfer.posted", datetime.now(UTC), wallets, None, {})
+        delivery = WaitingDelivery("hook", name, DeliveryStatus.PENDING, 0, 0, "{}")
+        self.lane.submit(Attempt(delivery, event))
         await settled()
 
-    def has_room(self) -> bool:
-        """Whether another one may be held now."""
-        return self.lane.has_room
+    async def _deliver(self, attempt: Attempt) -> bool:
+        name = attempt.event.id
+        self.started.append(name)
+        self.running[name] = asyncio.get_running_loop().create_future()
+        try:
+            return await self.running[name]
+        finally:
+            del self.running[name]
+            self.lane.release(attempt)
+
+    def _read(self) -> None:
+        self.readings += 1
+
+    def room(self) -> int:
+        """How many more may be held now."""
+        return self.lane.room(is_tight=False)
 
     def is_idle(self) -> bool:
         """Whether the lane could be forgotten now."""
         return self.lane.is_idle
 
-    async def end(self, name: str, *, well: bool = True) -> None:
+    async def end(self, name: str, *, succeeds: bool = True) -> None:
         """Let a delivery end, and others begin."""
-        self.running[name].set_result(well)
+        self.running[name].set_result(succeeds)
         await settled()
 
 
@@ -71,7 +79,7 @@ async def test_deliveries_of_one_wallet_follow_each_other() -> None:
     assert endpoint.started == ["first"]
     await endpoint.end("first")
     assert endpoint.started == ["first", "second"]
-    await endpoint.end("second", well=False)
+    await endpoint.end("second", succeeds=False)
     assert endpoint.started == ["first", "second", "third"]
 
 
@@ -79,9 +87,9 @@ async def test_deliveries_of_different_wallets_do_not_wait_for_each_other() -> N
     endpoint = Endpoint()
     await endpoint.submit("of ada", "ada")
     await endpoint.submit("of bob", "bob")
-    await endpoint.submit("of nobody")
-    await endpoint.submit("of nobody else")
-    assert endpoint.started == ["of ada", "of bob", "of nobody", "of nobody else"]
+    await endpoint.submit("of no wallet")
+    await endpoint.submit("of no other wallet")
+    assert endpoint.started == ["of ada", "of bob", "of no wallet", "of no other wallet"]
 
 
 async def test_a_delivery_of_two_wallets_waits_for_both_and_holds_both() -> None:
@@ -123,133 +131,89 @@ async def test_only_so_many_run_at_a_time() -> None:
     assert set(endpoint.running) == {"of dan"}
 
 
-async def test_a_lane_holds_its_share_and_more_while_there_is_room_that_nobody_needs() -> None:
-    endpoint = Endpoint(endpoint_held_max=2)
-    await endpoint.submit("first", "ada")
-    assert endpoint.has_room()
-    await endpoint.submit("second", "ada")
-    assert not endpoint.has_room()
-    endpoint.has_spare = True
-    assert endpoint.has_room()
-    await endpoint.submit("third", "ada")
-    assert endpoint.has_room()
-    endpoint.has_spare = False
-    await endpoint.end("first")
-    assert not endpoint.has_room()
-    await endpoint.end("second")
-    assert endpoint.has_room()
-    await endpoint.lane.stop()
-
-
-async def test_while_everything_fails_there_is_room_only_for_what_can_be_tried() -> None:
-    endpoint = Endpoint(endpoint_in_flight_max=2)
-    await endpoint.submit("bad", "ada")
-    await endpoint.end("bad", well=False)
-    for name in ("worse", "third", "fourth"):
-        assert endpoint.has_room(), "a single failure is no trouble"
-        await endpoint.submit(name, "ada")
-    await endpoint.end("worse", well=False)
-    assert not endpoint.has_room()
-    await endpoint.end("third", well=False)
-    assert endpoint.has_room()
-    await endpoint.submit("fifth", "bob")
-    assert not endpoint.has_room()
-    await endpoint.end("fifth")
-    assert endpoint.has_room()
-    await endpoint.submit("sixth", "ada")
-    assert endpoint.has_room(), "one went well, so it is trusted again"
-    await endpoint.lane.stop()
-
-
-async def test_an_endpoint_that_hangs_is_in_trouble_before_it_fails() -> None:
-    endpoint = Endpoint(endpoint_in_flight_max=2, endpoint_trouble_s=2.0)
-    await endpoint.submit("first", "ada")
-    await endpoint.submit("second", "bob")
-    endpoint.clock.now = 2.0
-    assert endpoint.has_room()
-    endpoint.clock.now = 2.1
-    assert not endpoint.has_room()
-    await endpoint.end("first")
-    assert endpoint.has_room(), "some answer, so it does not hang"
-    endpoint.clock.now = 4.2
-    await endpoint.submit("third", "cy")
-    assert not endpoint.has_room()
-    await endpoint.lane.stop()
-
-
-async def test_what_waits_behind_its_own_wallet_is_watched_as_well() -> None:
-    endpoint = Endpoint(endpoint_trouble_s=0.01)
-    await endpoint.submit("first", "ada")
-    await endpoint.submit("second", "ada")
-    endpoint.clock.now = 0.02
-    await until(lambda: endpoint.parked == ["second"])
-    assert set(endpoint.running) == {"first"}
-    await endpoint.end("first")
-    assert endpoint.is_idle()
-
-
-async def test_what_has_waited_for_long_is_parked_though_the_endpoint_answers() -> None:
-    endpoint = Endpoint(endpoint_in_flight_max=1, endpoint_trouble_s=0.01, endpoint_hold_s=1.0)
+async def test_a_lane_has_room_for_so_many_and_for_fewer_while_memory_is_tight() -> None:
+    endpoint = Endpoint(endpoint_in_flight_max=2, endpoint_held_max=4)
+    assert (endpoint.room(), endpoint.lane.room(is_tight=True)) == (4, 2)
     for name in ("first", "second", "third"):
         await endpoint.submit(name, "ada")
-    endpoint.clock.now = 0.995
+    assert (endpoint.room(), endpoint.lane.room(is_tight=True)) == (1, 0)
     await endpoint.end("first")
-    endpoint.clock.now = 1.0
-    await asyncio.sleep(0.02)
-    assert endpoint.parked == []
-    endpoint.clock.now = 1.001
-    await until(lambda: endpoint.parked == ["third"])
-    await endpoint.end("second")
-    assert endpoint.is_idle()
-
-
-async def test_what_waits_behind_an_endpoint_that_hangs_is_parked_and_what_runs_is_not() -> None:
-    endpoint = Endpoint(endpoint_in_flight_max=2, endpoint_trouble_s=0.01)
-    await endpoint.submit("first", "ada")
-    for name in ("second", "third"):
-        await endpoint.submit(name, "ada", "bob")
-    await endpoint.submit("fourth", "cy")
-    await endpoint.submit("fifth", "dan")
-    await asyncio.sleep(0.02)
-    assert endpoint.parked == [], "by its clock it has only just begun"
-    endpoint.clock.now = 0.02
-    await until(lambda: endpoint.parked == ["second", "third", "fifth"])
-    assert set(endpoint.running) == {"first", "fourth"}
-    await endpoint.end("first")
-    assert set(endpoint.running) == {"fourth"}
-    await endpoint.submit("bob again", "bob")
-    assert set(endpoint.running) == {"fourth", "bob again"}
+    assert endpoint.room() == 2
     await endpoint.lane.stop()
+
+
+async def test_the_table_is_read_again_when_half_is_done() -> None:
+    endpoint = Endpoint(endpoint_in_flight_max=1, endpoint_held_max=4)
+    for name in ("first", "second", "third", "fourth"):
+        await endpoint.submit(name, "ada")
+    endpoint.lane.has_more = True
+    await endpoint.end("first")
+    assert endpoint.readings == 0
+    await endpoint.end("second")
+    assert endpoint.readings == 1
+    endpoint.lane.has_more = False
+    await endpoint.end("third")
+    assert endpoint.readings == 1
+    await endpoint.end("fourth")
+
+
+async def test_a_lane_pauses_when_as_many_in_a_row_fail_as_may_run() -> None:
+    endpoint = Endpoint(
+        endpoint_in_flight_max=2, endpoint_pause_first_s=0.05, endpoint_pause_max_s=0.05
+    )
+    for name in ("first", "second", "third", "fourth"):
+        await endpoint.submit(name, "ada")
+    await endpoint.end("first", succeeds=False)
+    assert set(endpoint.running) == {"second"}
+    await endpoint.end("second", succeeds=False)
+    # The others are back in the table, and nothing is read for a while.
+    assert endpoint.started == ["first", "second"]
+    assert (endpoint.lane.held, endpoint.room(), endpoint.lane.has_more) == ([], 0, True)
+    assert not endpoint.lane.is_idle
+    await until(lambda: endpoint.readings == 1)
+    assert endpoint.room() == 2, "no more than can be tried at a time"
+    await endpoint.submit("third", "ada")
+    await endpoint.end("third")
+    assert endpoint.room() == 256, "one has succeeded"
+
+
+async def test_one_success_ends_a_row_of_failures() -> None:
+    endpoint = Endpoint(endpoint_in_flight_max=2)
+    for name, succeeds in (("a", False), ("b", True), ("c", False), ("d", True)):
+        await endpoint.submit(name, "ada")
+        await endpoint.end(name, succeeds=succeeds)
+    assert endpoint.room() > 2
 
 
 # Its end
 
 
-async def test_a_lane_is_idle_when_nothing_is_held_and_nothing_remembered() -> None:
+async def test_a_lane_is_idle_when_nothing_is_held_and_nothing_known_to_wait() -> None:
     endpoint = Endpoint()
     assert endpoint.is_idle()
     await endpoint.submit("bad", "ada")
     assert not endpoint.is_idle()
-    await endpoint.end("bad", well=False)
-    assert not endpoint.is_idle()
-    await endpoint.submit("good", "ada")
-    await endpoint.end("good")
+    await endpoint.end("bad", succeeds=False)
     assert endpoint.is_idle()
+    endpoint.lane.has_more = True
+    assert not endpoint.is_idle()
+    endpoint.lane.has_more, endpoint.lane.is_being_read = False, True
+    assert not endpoint.is_idle()
     assert repr(endpoint.lane) == "<Lane 0 of 0 running>"
 
 
-async def test_a_stopped_lane_gives_up_and_begins_nothing_more() -> None:
+async def test_a_stopped_lane_cancels_what_runs_and_lets_go_of_the_rest() -> None:
     endpoint = Endpoint(endpoint_in_flight_max=1)
     await endpoint.submit("first", "ada")
     await endpoint.submit("second", "ada")
     await endpoint.submit("of bob", "bob")
     await endpoint.lane.stop()
-    await endpoint.submit("late", "cy")
     assert endpoint.started == ["first"]
     assert endpoint.running == {}
+    assert endpoint.lane.held == []
 
 
-# Whatever comes
+# Any order of ends
 
 _WALLETS = some.lists(some.sampled_from("abcd"), max_size=2, unique=True)
 

@@ -1,4 +1,4 @@
-"""An address is taken at once, and served later."""
+"""An address is bound at once and served later."""
 
 import asyncio
 import socket
@@ -45,7 +45,7 @@ async def test_clients_are_refused_until_it_serves_and_after_that() -> None:
         await asyncio.open_connection("127.0.0.1", port)
 
 
-def test_a_port_where_a_server_listens_is_found_at_once() -> None:
+def test_a_port_in_use_is_an_error_at_once() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         port = other.getsockname()[1]
         with pytest.raises(ConfigurationError) as caught:
@@ -55,7 +55,7 @@ def test_a_port_where_a_server_listens_is_found_at_once() -> None:
     )
 
 
-async def test_a_port_where_a_server_listens_since_it_was_taken_is_found_as_well() -> None:
+async def test_a_port_in_use_since_it_was_bound_is_an_error_too() -> None:
     taken = listener()
     # It may be bound twice, as long as no socket listens.
     with (

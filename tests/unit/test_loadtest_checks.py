@@ -4,16 +4,13 @@ from typing import Any
 
 import pytest
 
-from loadtest.truth.checks import (
-    REFUSALS,
-    TURNED_AWAY,
+from loadtest.proof.complaints import (
     batch_complaint,
     refusal_complaint,
     statement_complaint,
     transfer_complaint,
     wallet_complaint,
 )
-from transferd.web.problems import TYPES
 
 JsonObject = dict[str, Any]
 # Instead of a value: the field is not there.
@@ -40,15 +37,6 @@ SHORT = {
     "available": 3,
     "shortfall": 2,
 }
-
-
-def test_codes_mean_one_thing_each() -> None:
-    assert not REFUSALS & TURNED_AWAY
-
-
-def test_codes_are_those_of_the_service() -> None:
-    assert {TYPES[code].status for code in REFUSALS} <= {409, 422}
-    assert {TYPES[code].status for code in TURNED_AWAY} == {429}
 
 
 # Transfers

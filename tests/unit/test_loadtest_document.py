@@ -1,4 +1,4 @@
-"""docs/load-testing.md says what there is, and all of it."""
+"""docs/load-testing.md describes every scenario, shape, persona, fault, exit code and option."""
 
 import re
 import subprocess
@@ -6,10 +6,11 @@ import sys
 
 import pytest
 
+from loadtest import verdict
+from loadtest.proof import violations
 from loadtest.scenarios import SCENARIOS
 from loadtest.shapes import SHAPES
-from loadtest.truth import verdict, violations
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 
 @pytest.fixture(scope="module")

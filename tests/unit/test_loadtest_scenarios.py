@@ -1,4 +1,4 @@
-"""Who takes part in a run, who pays whom, and how a scenario is named."""
+"""Scenarios of the load test: their users, their payers and payees, their names."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 from loadtest.options import take_scenario_from_tags
 from loadtest.scenarios import SCENARIOS
 from loadtest.world import HOT_SHARE, RING_WALLETS, World
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 # In an interpreter of its own, as Locust's import replaces the sockets of a process.
 _TWENTY_USERS = """
@@ -56,7 +56,7 @@ def test_twenty_users_are_at_least_one_of_each_persona(
 
 
 @pytest.mark.parametrize("name", ["mixed", "soak"])
-def test_everybody_takes_part_in_a_mix(
+def test_every_persona_takes_part_in_a_mix(
     name: str, users_by_scenario: dict[str, dict[str, int]]
 ) -> None:
     assert users_by_scenario[name].keys() == {
@@ -69,7 +69,7 @@ def test_everybody_takes_part_in_a_mix(
     }
 
 
-def test_each_scenario_asks_something_else() -> None:
+def test_each_scenario_has_its_own_question() -> None:
     assert {name: (each.payees, each.copies) for name, each in SCENARIOS.items()} == {
         "uniform": ("anybody", 1),
         "hot-wallet": ("hot", 1),
@@ -110,18 +110,18 @@ def test_a_wallets_number_is_its_place() -> None:
 
 
 @pytest.mark.parametrize("payees", ["anybody", "hot", "ring"])
-def test_nobody_pays_himself(payees: str) -> None:
+def test_no_wallet_pays_itself(payees: str) -> None:
     assert [each for each in payments(payees) if each[0] == each[1]] == []
 
 
 @pytest.mark.parametrize("payees", ["anybody", "hot"])
-def test_every_shopper_pays_and_everybody_is_paid(payees: str) -> None:
+def test_every_shopper_pays_and_every_wallet_is_paid(payees: str) -> None:
     found = payments(payees)
     assert {source for source, _ in found} == set(WORLD.shoppers)
     assert {destination for _, destination in found} == {*WORLD.shoppers, *WORLD.merchants}
 
 
-def test_even_two_shoppers_find_somebody_else() -> None:
+def test_two_shoppers_pay_each_other() -> None:
     world = replace(WORLD, shoppers=["s0", "s1"], merchants=["m0"])
     found = {world.payment() for _ in range(200)}
     assert found == {("s0", "s1"), ("s1", "s0"), ("s0", "m0"), ("s1", "m0")}
@@ -135,7 +135,7 @@ def test_half_of_the_payments_go_to_merchants() -> None:
 
 def test_the_hot_wallet_gets_most_payments() -> None:
     paid = Counter(destination for _, destination in payments("hot"))
-    # And its part of what is left for all merchants.
+    # And its share of the rest, as every merchant.
     expected = HOT_SHARE + (1 - HOT_SHARE) / 2 / len(WORLD.merchants)
     assert HOT_SHARE == 0.8
     assert abs(paid["m0"] / PAYMENTS - expected) < 0.02

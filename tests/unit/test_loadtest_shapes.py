@@ -1,4 +1,4 @@
-"""How many users there are over time, and where a ramp says that the limit is."""
+"""The number of users over time, and the limit that a ramp finds."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ import pytest
 
 from loadtest import shapes
 from loadtest.shapes import RAMP_STEPS, SHAPES, TURNED_AWAY_MAX, LimitSeeker, between, users_at
-from loadtest.truth.verdict import Calls, levels_of
+from loadtest.verdict import Calls, levels_of
 from tests.unit.samples import Clock
 
 
@@ -104,7 +104,7 @@ def test_before_the_first_step_ends_nothing_is_known(monkeypatch: pytest.MonkeyP
     assert Ramp(monkeypatch).seeker.line == "no step held; no level broke"
 
 
-def test_a_step_that_holds_is_told_with_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_step_that_holds_is_reported_with_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     ramp = Ramp(monkeypatch)
     assert not ramp.step(20, 100)
     assert ramp.seeker.line == "held 10 users, 10 requests/s; no level broke"
@@ -125,7 +125,7 @@ def test_a_ramp_breaks_at_the_step_that_is_too_slow(monkeypatch: pytest.MonkeyPa
 def test_only_the_calls_of_the_step_count(monkeypatch: pytest.MonkeyPatch) -> None:
     ramp = Ramp(monkeypatch)
     assert not ramp.step(20, 100_000)
-    # Among all calls so far, these 100 would be no more than one in a thousand.
+    # Among all calls so far these 100 are below one in a thousand.
     assert ramp.step(500, 100)
     assert "broke at 20 users, 10/s: p95 of transfers 500 ms" in ramp.seeker.line
 
@@ -137,7 +137,7 @@ def test_a_ramp_breaks_at_the_step_that_fails(monkeypatch: pytest.MonkeyPatch) -
     assert "broke at 20 users, 10/s: error rate 2 % > 1 %" in ramp.seeker.line
 
 
-def test_a_ramp_breaks_where_many_are_turned_away(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_ramp_breaks_where_many_requests_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     ramp = Ramp(monkeypatch)
     assert TURNED_AWAY_MAX == 0.01
     assert not ramp.step(20, 99, turned_away=1)
@@ -163,7 +163,7 @@ def test_the_last_step_is_judged_when_time_is_up(monkeypatch: pytest.MonkeyPatch
     assert f"broke at {RAMP_STEPS * 10} users" in ramp.seeker.line
 
 
-def test_what_came_between_two_counts_is_their_difference() -> None:
+def test_the_count_of_an_interval_is_a_difference() -> None:
     before = [
         Calls("POST", "a", 10, 2, {5: 7, 6: 3}),
         Calls("GET", "a", 1, 0, {5: 1}),

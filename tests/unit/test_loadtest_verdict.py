@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from loadtest.truth.verdict import (
+from loadtest.proof.violations import LOST_TRANSFER, STALE_READ, Violation, Violations
+from loadtest.verdict import (
     ANSWERS_MIN,
     LEVEL_BROKEN,
     NOT_RUN,
@@ -18,7 +19,6 @@ from loadtest.truth.verdict import (
     percentile,
     to_json,
 )
-from loadtest.truth.violations import LOST_TRANSFER, STALE_READ, Violation, Violations
 
 KEPT = Level("p95 of transfers", 500, 120, "ms")
 BROKEN = Level("p99 of reads", 1000, 1200.5, "ms")

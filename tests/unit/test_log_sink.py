@@ -1,4 +1,4 @@
-"""An event in the log: which one and whose request it came from, never what is in it."""
+"""An event in the log: its id and its request id, never its content."""
 
 from datetime import UTC, datetime
 

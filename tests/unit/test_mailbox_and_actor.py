@@ -1,4 +1,4 @@
-"""A wallet's queue and its turns: bounded, in order, one at a time, nobody forgotten."""
+"""A wallet's queue and its turns: bounded, in order, one at a time, none lost."""
 
 import pytest
 
@@ -26,7 +26,7 @@ async def test_a_mailbox_gives_back_in_order() -> None:
     assert mailbox.take(2) == []
 
 
-async def test_a_full_mailbox_refuses_and_keeps_what_it_has() -> None:
+async def test_a_full_mailbox_refuses_and_keeps_its_envelopes() -> None:
     mailbox = Mailbox(2)
     inside = filled(mailbox, 2)
     late = envelope()
@@ -76,7 +76,7 @@ async def test_urgent_envelopes_keep_their_order_when_others_expire_or_fail() ->
     assert mailbox.take(9) == [close, normal]
 
 
-async def test_who_waits_too_long_is_failed_and_the_others_stay() -> None:
+async def test_an_envelope_that_waits_too_long_fails_and_the_others_stay() -> None:
     mailbox = Mailbox(8)
     first, second, third = filled(mailbox, 3)
     assert mailbox.expire(0.0) == 0
@@ -86,7 +86,7 @@ async def test_who_waits_too_long_is_failed_and_the_others_stay() -> None:
     assert not second.answer.done()
 
 
-async def test_a_mailbox_can_fail_everybody() -> None:
+async def test_a_mailbox_can_fail_all_its_envelopes() -> None:
     mailbox = Mailbox(8)
     envelopes = filled(mailbox, 3)
     error = Draining()
@@ -120,7 +120,7 @@ async def test_an_envelope_is_answered_once() -> None:
 
 
 class Stage:
-    """One actor, who notes that it wants a turn and that it has retired."""
+    """One actor, whose announcements and retirement are recorded."""
 
     def __init__(self, envelopes_max: int = 8) -> None:
         self.committer = HandCommitter()
@@ -133,7 +133,7 @@ class Stage:
         return self.committer.announced.count(self.actor)
 
     def give_turn(self, envelopes_max: int = 8) -> list[Envelope]:
-        """What the actor puts into the group that is made now."""
+        """The envelopes that the actor gives to the current group."""
         assert self.committer.announced.popleft() is self.actor
         return list(self.actor.take_turn(envelopes_max))
 
@@ -159,7 +159,7 @@ async def test_an_actor_has_one_turn_at_a_time() -> None:
     assert stage.give_turn() == [meanwhile]
 
 
-async def test_an_actor_announces_itself_again_for_what_found_no_room() -> None:
+async def test_an_actor_announces_itself_again_for_envelopes_left_by_a_full_group() -> None:
     stage = Stage()
     first, second, third = (envelope() for _ in range(3))
     for each in (first, second, third):
@@ -180,7 +180,7 @@ async def test_an_idle_actor_retires() -> None:
     assert stage.turns_wanted == 0
 
 
-async def test_a_retired_actor_that_is_told_something_announces_itself() -> None:
+async def test_a_retired_actor_announces_itself_at_the_next_envelope() -> None:
     stage = Stage()
     stage.actor.tell(envelope())
     stage.give_turn()
@@ -216,7 +216,7 @@ async def test_a_full_actor_refuses_and_does_not_announce_itself_for_it() -> Non
     assert len(stage.give_turn()) == 1
 
 
-async def test_a_crashed_actor_answers_everybody_and_makes_room() -> None:
+async def test_a_crashed_actor_answers_all_its_envelopes_and_frees_their_places() -> None:
     stage = Stage()
     envelopes = [envelope() for _ in range(3)]
     for each in envelopes:

@@ -19,13 +19,13 @@ from transferd.ledger.store.errors import ConnectionFailure, LockTimeout
 
 @dataclass
 class Rows:
-    """Rows that a test lets locks of them go on, by hand."""
+    """Rows whose locks the test grants by hand."""
 
     begun: list[str] = field(default_factory=list)
     _ends: dict[str, list[asyncio.Future[None]]] = field(default_factory=dict)
 
     async def wait(self, _: Database, wallet: str) -> None:
-        """What a lock of the row waits for."""
+        """The future that a lock of the row waits for."""
         self.begun.append(wallet)
         end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ends.setdefault(wallet, []).append(end)
@@ -36,10 +36,10 @@ class Rows:
         return False
 
     async def read(self, _: Database, wallet: str) -> None:
-        """There is nothing to look on at, so that a lock is waited for at once."""
+        """Skip the looks, so that readers wait for the lock at once."""
 
     def end(self, wallet: str, failure: Exception | None = None) -> None:
-        """The oldest lock of the row is over."""
+        """End the oldest lock of the row."""
         end = self._ends[wallet].pop(0)
         if failure is None:
             end.set_result(None)
@@ -61,7 +61,7 @@ def locks_of(rows: Rows, locks_max: int = 4) -> SharedWaits:
 
 
 async def settled() -> None:
-    """Let all tasks go on as far as they can."""
+    """Let every task run until it waits."""
     for _ in range(10):
         await asyncio.sleep(0)
 
@@ -81,7 +81,7 @@ async def test_a_reader_after_the_beginning_of_a_lock_waits_for_the_next_one(row
     assert rows.begun == ["ada"]
     rows.end("ada")
     await settled()
-    # The lock that was begun settles nothing for readers that came after.
+    # A lock that has begun does not settle anything for later readers.
     assert (first.done(), [each.done() for each in later]) == (True, [False] * 3)
     assert rows.begun == ["ada", "ada"]
     rows.end("ada")
@@ -152,7 +152,7 @@ async def test_a_reader_that_gives_up_takes_the_lock_from_no_other(rows: Rows) -
     assert repr(locks) == "<SharedWaits 0 begun, 0 to come>"
 
 
-# Looking on
+# Looks before the lock
 
 
 _NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -181,7 +181,7 @@ def looks(
         ([True], []),
         ([False, True], [-5, -5]),
         ([False, False, True], [-5, -5, -5]),
-        # The wallet has a change of a later time: also of that very time, which is not before it.
+        # The wallet has a change at the instant or later.
         ([False], [-5, 0]),
         ([False, False], [-5, -5, 1]),
     ],

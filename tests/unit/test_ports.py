@@ -1,4 +1,4 @@
-"""Ports for programs that have yet to start."""
+"""Ports for programs that start later."""
 
 import subprocess
 import sys
@@ -61,7 +61,7 @@ def test_an_old_claim_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
     assert free_port() == first
 
 
-def test_where_no_file_can_be_a_port_is_found_all_the_same(
+def test_a_port_is_found_without_a_directory_for_claims(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "missing"))

@@ -1,4 +1,4 @@
-"""The table of problems: whatever can go wrong has a row, and the rows are the contract's."""
+"""The table of problems has a row for every error, and its rows are those of the contract."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from transferd.domain.errors import Reason, Refused, TransferdError
 from transferd.ledger.store.errors import ConnectionFailure, NoConnectionFree
 from transferd.web.problems import TYPES, Problem
 
-# What the HTTP contract promises, apart from what only Nginx answers.
+# The problems of the HTTP contract, without those of Nginx only.
 CONTRACT = {
     400: {
         "malformed-request",
@@ -81,7 +81,7 @@ def test_every_problem_has_the_status_of_the_contract() -> None:
     told: dict[int, set[str]] = {}
     for code, kind in TYPES.items():
         told.setdefault(kind.status, set()).add(code)
-    # The holds' codes come with them.
+    # The codes of holds are added with holds.
     assert {
         status: told.get(status, set()) & codes for status, codes in CONTRACT.items()
     } == CONTRACT
@@ -111,7 +111,7 @@ def test_every_kind_of_failure_is_in_the_table_of_this_test() -> None:
 
 
 @pytest.mark.parametrize(("kind", "code"), CODE_OF.items(), ids=str)
-def test_every_failure_is_a_problem_that_says_nothing_of_the_inside(
+def test_the_problem_of_an_internal_error_has_no_internal_details(
     kind: type[TransferdError], code: str
 ) -> None:
     problem = Problem.of_error(kind("SELECT 1 at db.example:5432"))
@@ -121,14 +121,16 @@ def test_every_failure_is_a_problem_that_says_nothing_of_the_inside(
 
 
 @pytest.mark.parametrize(("kind", "code"), CODE_OF.items(), ids=str)
-def test_who_may_simply_try_again_hears_when(kind: type[TransferdError], code: str) -> None:
+def test_a_problem_that_may_be_retried_has_retry_after(
+    kind: type[TransferdError], code: str
+) -> None:
     error = kind("")
     error.retry_after_s = 7
     hears = {"Retry-After": "7"} if TYPES[code].status in (409, 429, 503) else {}
     assert Problem.of_error(error).headers == hears
 
 
-def test_a_failure_without_words_of_its_own_says_what_its_kind_says() -> None:
+def test_an_error_without_a_message_has_the_message_of_its_class() -> None:
     assert str(errors.MailboxFull()).startswith("This wallet has too much waiting")
     assert errors.MailboxFull().retry_after_s == 1
     assert str(errors.MailboxFull("Busy.", retry_after_s=3)) == "Busy."

@@ -1,4 +1,4 @@
-"""Results as bytes: the same for ever where they are stored, and in the order of the contract."""
+"""Results as bytes: stable for stored results, in the order of the contract."""
 
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.unit.samples import EARLIER, NOW, ORIGIN, book, envelope, posted, transfer, wallet
-from transferd.commit.envelope import Answer, Envelope
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.domain.book import Command, Posted, UserCreated, WalletCreated, WalletSet
 from transferd.domain.decide import decide
 from transferd.domain.errors import Reason, Refused
@@ -18,8 +19,9 @@ from transferd.domain.transfer import PostedTransfer, TransferKind
 from transferd.domain.user import CreateUser, User
 from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, WalletStatus
 from transferd.ledger.store.database import Row
-from transferd.ledger.store.transfers import KINDS, transfer_of
-from transferd.web.metadata import metadata_text
+from transferd.ledger.store.numbers import TRANSFER_KINDS
+from transferd.ledger.store.transfers import transfer_of
+from transferd.web.fields import metadata_text
 from transferd.web.rendering import Rendering, rfc3339
 from transferd.web.schemas import NewTransfer
 
@@ -54,7 +56,7 @@ def stored(transfer: PostedTransfer) -> PostedTransfer:
     """The transfer as it comes back from its row: without metadata the column is NULL."""
     row = {
         "id": transfer.id,
-        "kind": KINDS.index(transfer.kind),
+        "kind": TRANSFER_KINDS.index(transfer.kind),
         "source_wallet_id": transfer.source_wallet_id,
         "destination_wallet_id": transfer.destination_wallet_id,
         "amount": transfer.amount_minor,
@@ -101,7 +103,7 @@ def test_a_transfer_has_the_fields_of_the_contract_in_their_order() -> None:
     )
 
 
-def test_metadata_is_shown_as_it_is_stored_whoever_wrote_it() -> None:
+def test_metadata_is_shown_exactly_as_stored() -> None:
     spelled_otherwise = '{ "n": 1.50, "\\u00e9": 1e2 }'
     body = RENDERING.transfer(stored(posted(metadata=spelled_otherwise)))
     assert b'"metadata":' + spelled_otherwise.encode() + b"," in body
@@ -195,7 +197,7 @@ async def test_a_user_is_shown_as_stored() -> None:
     )
 
 
-async def test_a_refusal_is_a_problem_with_what_would_help() -> None:
+async def test_a_refusal_is_a_problem_with_its_facts() -> None:
     outcome = decide(transfer(100), book(wallet("ada", 40), wallet("bob")))
     answer = RENDERING.outcome(envelope(), outcome)
     assert (answer.status, answer.kept, answer.replayed) == (422, True, False)
@@ -224,7 +226,7 @@ async def test_every_refusal_is_stored_but_a_reused_key_and_a_changed_version(
     assert (shown["code"], shown["status"], shown["detail"]) == (reason, answer.status, "No.")
 
 
-def test_an_unchanged_wallet_is_rendered_alike_however_it_came() -> None:
+def test_an_unchanged_wallet_is_rendered_alike_from_every_source() -> None:
     ada = wallet("ada", 5)
     same = decide(SetStatus("ada", ChangeKind.UNFREEZE), book(ada))
     assert isinstance(same, WalletSet)

@@ -1,4 +1,4 @@
-"""The way in: equal keys join, nobody is forgotten, and nothing is left behind."""
+"""The router: equal keys join, every envelope gets its answer, and no entry is left behind."""
 
 import asyncio
 import gc
@@ -12,7 +12,8 @@ import pytest
 from tests.unit.samples import OK, Clock, HandCommitter, envelope
 from transferd.actors.router import Router
 from transferd.actors.wallet_actor import WalletActor
-from transferd.commit.envelope import Answer, Envelope
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.config import Limits
 from transferd.domain.errors import (
     DatabaseUnavailable,
@@ -27,7 +28,7 @@ from transferd.web.rendering import Rendering
 
 KEY = (1, "lunch")
 NOT_KEPT = Answer(422, b"{}", kept=False)
-# A twentieth of a second at the gate, and everything below it in proportion.
+# A wait of 0.05 s at the gate, and shorter waits inside it.
 QUICK = Limits(
     mailbox_wait_s=0.05,
     statement_timeout_s=0.04,
@@ -48,13 +49,13 @@ class House:
         self.router = Router(self.committer, Rendering(), limits, self.clock)
 
     async def ask(self, *envelopes: Envelope) -> list[Asking]:
-        """They ask one after the other, and wait."""
+        """Callers ask one after the other, and wait."""
         asking = [asyncio.create_task(self.router.ask(each)) for each in envelopes]
         await settled()
         return asking
 
     def take_turns(self) -> list[Envelope]:
-        """Everything that is ready goes into a group, which stays in flight."""
+        """Put all ready turns into a group, which stays in flight."""
         turns = [source.take_turn(1_000) for source in self.committer.announced]
         return [envelope for turn in turns for envelope in turn]
 
@@ -125,7 +126,7 @@ async def test_the_same_text_is_another_key_for_another_client() -> None:
     assert await asyncio.gather(*asking) == [OK, OK]
 
 
-async def test_without_a_key_nobody_joins() -> None:
+async def test_envelopes_without_a_key_do_not_join() -> None:
     home = house()
     both = [envelope(), envelope()]
     asking = await home.ask(*both)
@@ -133,7 +134,7 @@ async def test_without_a_key_nobody_joins() -> None:
     assert await asyncio.gather(*asking) == [OK, OK]
 
 
-async def test_who_joined_hears_of_the_first_ones_failure() -> None:
+async def test_joined_envelopes_share_the_failure_of_the_first() -> None:
     home = house()
     asking = await home.ask(envelope(key=KEY), envelope(key=KEY), envelope(key=KEY))
     [first] = home.take_turns()
@@ -142,7 +143,7 @@ async def test_who_joined_hears_of_the_first_ones_failure() -> None:
     assert not home.router.pending(KEY), "the key is free for another try"
 
 
-async def test_who_joined_one_that_misses_its_deadline_hears_that_it_is_in_progress() -> None:
+async def test_after_the_deadline_of_the_first_joined_envelopes_are_in_progress() -> None:
     home = house()
     asking = await home.ask(envelope(key=KEY), envelope(key=KEY))
     [first] = home.take_turns()
@@ -150,7 +151,7 @@ async def test_who_joined_one_that_misses_its_deadline_hears_that_it_is_in_progr
     assert await failures(asking) == [DeadlineExceeded, RequestInProgress]
 
 
-async def test_so_many_may_join_and_no_more() -> None:
+async def test_envelopes_above_the_limit_may_not_join() -> None:
     home = house(joined_requests_max=2)
     *asking, last = await home.ask(*(envelope(key=KEY) for _ in range(4)))
     assert await failures([last]) == [RequestInProgress]
@@ -169,7 +170,7 @@ async def test_if_the_first_one_is_not_kept_the_second_is_executed() -> None:
     assert_nothing_left(home)
 
 
-async def test_who_cannot_wait_for_the_first_hears_that_it_is_in_progress() -> None:
+async def test_a_joined_envelope_past_its_deadline_is_in_progress() -> None:
     home = house()
     first, hurried = envelope(key=KEY), envelope(key=KEY, wait_s=0.01)
     asking, joined = await home.ask(first, hurried)
@@ -181,7 +182,7 @@ async def test_who_cannot_wait_for_the_first_hears_that_it_is_in_progress() -> N
     assert_nothing_left(home)
 
 
-async def test_who_joined_may_go_away_and_the_first_runs_on() -> None:
+async def test_the_first_goes_on_when_a_joined_caller_leaves() -> None:
     home = house()
     asking, joined = await home.ask(envelope(key=KEY), envelope(key=KEY))
     joined.cancel()
@@ -191,10 +192,10 @@ async def test_who_joined_may_go_away_and_the_first_runs_on() -> None:
     assert await asking == OK
 
 
-# Turned away
+# Refused
 
 
-async def test_a_full_mailbox_is_told_to_all_with_that_key_and_frees_it() -> None:
+async def test_a_full_mailbox_refuses_all_with_that_key_and_frees_it() -> None:
     home = house(mailbox_envelopes_max=1)
     [inside] = await home.ask(envelope())
     assert await failures(await home.ask(envelope(key=KEY))) == [MailboxFull]
@@ -221,7 +222,9 @@ async def test_a_storm_of_refusals_leaves_no_work_for_the_garbage_collector() ->
     assert await inside == OK
 
 
-async def test_who_waits_at_the_gate_too_long_is_turned_away_with_all_who_joined() -> None:
+async def test_an_envelope_that_waits_too_long_at_the_gate_is_refused_with_all_that_joined() -> (
+    None
+):
     home = house(QUICK, backlog_low=0, backlog_high=1, backlog_max=3)
     [inside] = await home.ask(envelope())
     outside = await home.ask(envelope("bob", key=KEY), envelope("bob", key=KEY))
@@ -232,7 +235,7 @@ async def test_who_waits_at_the_gate_too_long_is_turned_away_with_all_who_joined
     assert_nothing_left(home)
 
 
-async def test_who_was_let_in_at_the_low_mark_is_executed() -> None:
+async def test_an_envelope_admitted_at_the_low_mark_is_executed() -> None:
     home = house(backlog_low=0, backlog_high=1, backlog_max=3)
     asking = await home.ask(envelope("ada"), envelope("bob"), envelope("cyd"))
     for wallet_id in ("ada", "bob", "cyd"):
@@ -275,7 +278,7 @@ async def test_a_late_crash_does_not_take_the_fresh_actor_away() -> None:
 # Sweep
 
 
-async def test_the_sweep_fails_who_waited_too_long_in_a_mailbox() -> None:
+async def test_the_sweep_fails_envelopes_that_waited_too_long_in_a_mailbox() -> None:
     home = house()
     old, young = envelope(key=KEY), envelope("bob", enqueued_at=4.0)
     asking = await home.ask(old, young)
@@ -289,7 +292,7 @@ async def test_the_sweep_fails_who_waited_too_long_in_a_mailbox() -> None:
     assert_nothing_left(home)
 
 
-async def test_the_sweep_fails_who_is_past_the_deadline_wherever_that_is() -> None:
+async def test_the_sweep_fails_envelopes_past_their_deadline_at_every_place() -> None:
     home = house()
     [lost, kept] = await home.ask(envelope(key=KEY), envelope("bob", enqueued_at=3.0))
     in_flight = home.take_turns()
@@ -305,8 +308,8 @@ async def test_the_sweep_fails_who_is_past_the_deadline_wherever_that_is() -> No
     assert home.router.backlog == 0
 
 
-async def test_who_is_let_in_past_the_deadline_leaves_nothing_behind() -> None:
-    # A replica that stood still for longer than a deadline finds all of this in one moment.
+async def test_an_envelope_admitted_past_its_deadline_leaves_nothing_behind() -> None:
+    # A replica that was paused for longer than a deadline meets all of this at once.
     home = house(backlog_low=0, backlog_high=1, backlog_max=3)
     asking = await home.ask(envelope(), envelope("bob", key=KEY))
     home.take_turns()
@@ -387,7 +390,7 @@ def actors_alive() -> int:
     return sum(isinstance(each, WalletActor) for each in gc.get_objects())
 
 
-async def test_if_the_caller_goes_away_the_command_runs_on_for_who_joined() -> None:
+async def test_the_command_goes_on_for_joined_callers_when_the_first_leaves() -> None:
     home = house()
     gone, joined = await home.ask(envelope(key=KEY), envelope(key=KEY))
     gone.cancel()
@@ -397,10 +400,10 @@ async def test_if_the_caller_goes_away_the_command_runs_on_for_who_joined() -> N
     assert home.router.backlog == 0
 
 
-# What it tells of itself
+# Metrics and repr
 
 
-async def test_it_tells_how_deep_the_mailboxes_are() -> None:
+async def test_it_exports_the_depth_of_the_mailboxes() -> None:
     home = house()
     assert home.router.mailbox_depths() == []
     asking = await home.ask(envelope("ada"), envelope("ada"), envelope("bob"))

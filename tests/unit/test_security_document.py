@@ -2,7 +2,7 @@
 
 import re
 
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 
 
 def test_every_test_that_is_named_exists() -> None:

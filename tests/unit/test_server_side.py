@@ -89,7 +89,7 @@ def test_what_a_replica_tells_becomes_figures() -> None:
     before, after = parse(busy_replica(2), 100.0), parse(busy_replica(6), 102.0)
     told = point(after, change(before, after))
     assert (told.done_per_s, told.refused_per_s, told.replayed_per_s) == (8.0, 4.0, 2.0)
-    assert (told.turned_away_per_s, told.turned_away_by_code_per_s) == (2.0, {"mailbox-full": 2.0})
+    assert told.turned_away_per_s == 2.0
     assert told.group_size_mean == 7.0
     assert told.commit_mean_ms == pytest.approx(200)
     # All lie in one bucket, from 125 to 250 ms.

@@ -1,4 +1,4 @@
-"""Signatures as Standard Webhooks has them, and how long a receiver wants to be left alone."""
+"""Signatures of Standard Webhooks, and Retry-After of receivers."""
 
 from datetime import UTC, datetime, timedelta
 
@@ -10,7 +10,7 @@ from standardwebhooks import WebhookVerificationError
 
 from transferd.notifications.sinks.webhook import retry_after_s, sign
 
-# The example of the specification's libraries; openssl says the same:
+# The example of the libraries of the specification; openssl gives the same:
 # printf ID.TIME.BODY | openssl dgst -sha256 -mac HMAC -macopt hexkey:KEY -binary | base64
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 EVENT_ID = "msg_p5jXN8AQM9LWM0D4loKWxJek"
@@ -55,7 +55,7 @@ def test_a_body_that_is_not_ascii_verifies_and_a_changed_one_does_not() -> None:
 
 
 @pytest.mark.parametrize("secret", ["whsec_not base64", "whsec_A", "whsec_-_-_"])
-def test_a_secret_that_is_none_is_an_error_that_does_not_tell_it(secret: str) -> None:
+def test_an_invalid_secret_is_an_error_without_its_value(secret: str) -> None:
     with pytest.raises(ValueError, match=r"\w") as caught:
         sign(secret, EVENT_ID, TIMESTAMP_S, BODY)
     assert secret.removeprefix("whsec_") not in str(caught.value).split()
@@ -92,12 +92,12 @@ def test_a_secret_that_is_none_is_an_error_that_does_not_tell_it(secret: str) ->
         ("\udcff", None),
     ],
 )
-def test_a_wait_is_understood_bounded_or_ignored(value: str | None, wait_s: float | None) -> None:
+def test_a_retry_after_is_read_bounded_or_ignored(value: str | None, wait_s: float | None) -> None:
     assert retry_after_s(value, NOW, DAY_S) == wait_s
 
 
 @given(some.text() | some.from_regex(r"[A-Z][a-z]{2}, \d+ [A-Z][a-z]{2} \d+ \d+:\d+:\d+ [+-]?\w*"))
-def test_no_wait_is_an_error(value: str) -> None:
+def test_no_retry_after_raises_an_error(value: str) -> None:
     wait_s = retry_after_s(value, NOW, DAY_S)
     assert wait_s is None or 0 <= wait_s <= DAY_S
 

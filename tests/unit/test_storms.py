@@ -1,9 +1,9 @@
-"""A stormed wallet: how much of a group it gets, and how fast its callers are turned away."""
+"""A wallet under a storm: its share of a group, and the rate at which its callers are refused."""
 
 from tests.unit.samples import Clock
 from transferd.commit.fair_share import FairShare
 from transferd.config import Limits
-from transferd.web.pace import Pace
+from transferd.web.refusal_rate import RefusalRate
 
 
 def share(clock: Clock) -> FairShare:
@@ -30,27 +30,30 @@ def test_others_are_remembered_for_a_while() -> None:
     assert fair.envelopes_max(1) == 100
 
 
-def pace(clock: Clock) -> Pace:
-    return Pace(per_s=10, burst=3, delay_max_s=1.0, clock=clock)
+def refusal_rate(clock: Clock) -> RefusalRate:
+    limits = Limits(
+        mailbox_refusals_per_s=10, mailbox_refusals_burst=3, mailbox_refusal_delay_s=1.0
+    )
+    return RefusalRate(limits, clock)
 
 
 def test_a_burst_is_answered_at_once_and_the_rest_at_a_steady_rate() -> None:
-    turnstile = pace(Clock())
-    delays = [round(turnstile.delay_s(), 6) for _ in range(6)]
+    rate = refusal_rate(Clock())
+    delays = [round(rate.delay_s(), 6) for _ in range(6)]
     assert delays == [0, 0, 0, 0.1, 0.2, 0.3]
 
 
-def test_nobody_waits_longer_than_the_longest_delay_nor_do_all_wait_equally_long() -> None:
-    turnstile = pace(Clock())
-    delays = [turnstile.delay_s() for _ in range(1_000)]
+def test_delays_differ_and_none_exceeds_the_longest() -> None:
+    rate = refusal_rate(Clock())
+    delays = [rate.delay_s() for _ in range(1_000)]
     assert max(delays) <= 1.0
     assert len({round(delay, 3) for delay in delays[100:] if delay >= 0.5}) > 100
 
 
 def test_after_a_storm_answers_are_quick_again() -> None:
     clock = Clock()
-    turnstile = pace(clock)
+    rate = refusal_rate(clock)
     for _ in range(1_000):
-        turnstile.delay_s()
+        rate.delay_s()
     clock.now += 1.5
-    assert turnstile.delay_s() == 0
+    assert rate.delay_s() == 0

@@ -1,4 +1,4 @@
-"""Times that come in: what can be held is kept exactly, all else is refused or no bound."""
+"""Times in requests: each is stored exactly, refused, or no bound."""
 
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
 
-from transferd.web.times import TIME_MAX, TIME_MIN, QueryTime, StoredTime
+from transferd.web.fields import TIME_MAX, TIME_MIN, QueryTime, StoredTime
 
 _QUERY: TypeAdapter[datetime] = TypeAdapter(QueryTime)
 _STORED: TypeAdapter[datetime] = TypeAdapter(StoredTime)
 _LAST = "9999-12-31T23:59:59"
 
-# As it is given, and as it is stored; None where it is refused.
+# As given, and as stored; None if refused.
 STORED: dict[str, datetime | None] = {
     "1970-01-01T00:00:00Z": TIME_MIN,
     "1969-12-31T23:59:59.999999Z": None,
@@ -38,7 +38,7 @@ STORED: dict[str, datetime | None] = {
     "2030-01-02T03:04:05.1234569Z": datetime(2030, 1, 2, 3, 4, 5, 123_456, tzinfo=UTC),
     "2030-01-02T03:04:05." + "9" * 30 + "Z": datetime(2030, 1, 2, 3, 4, 5, 999_999, tzinfo=UTC),
 }
-# No time at all, in a query either.
+# Invalid times, also in queries.
 NONE = [
     "",
     "0",
@@ -99,7 +99,7 @@ def test_a_bound_beyond_the_range_means_the_end_of_it(text: str) -> None:
 
 @pytest.mark.parametrize("text", NONE)
 @pytest.mark.parametrize("adapter", [_QUERY, _STORED], ids=["query", "stored"])
-def test_what_is_no_time_is_refused(adapter: TypeAdapter[datetime], text: str) -> None:
+def test_an_invalid_time_is_refused(adapter: TypeAdapter[datetime], text: str) -> None:
     assert read(adapter, text) is None
 
 
@@ -115,7 +115,7 @@ def test_a_refusal_names_the_range() -> None:
     st.datetimes(),
     st.integers(-23 * 60 - 59, 23 * 60 + 59).map(lambda n: timezone(timedelta(minutes=n))),
 )
-def test_any_time_of_any_offset_is_read_as_what_it_is(naive: datetime, offset: Any) -> None:
+def test_a_time_with_any_offset_is_read_exactly(naive: datetime, offset: Any) -> None:
     given_time = naive.replace(tzinfo=offset)
     stored, bound = (read(adapter, given_time.isoformat()) for adapter in (_STORED, _QUERY))
     assert bound is not None

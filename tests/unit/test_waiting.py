@@ -1,4 +1,4 @@
-"""How long tests wait, and what that hangs on."""
+"""How long tests wait, and how it depends on the machine."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.support import waiting
-from tests.support.tidy import ROOT
+from tests.support.project import ROOT
 from tests.support.waiting import measured_slowness, patient_s, until
 
 _TELL = "from tests.support import waiting; print(waiting.SLOWNESS)"
@@ -29,13 +29,9 @@ def told(**environment: str) -> float:
     return float(process.stdout)
 
 
-def test_no_machine_is_quicker_than_the_reference() -> None:
-    assert told() >= 1.0
-
-
 def test_all_processes_of_a_run_go_by_one_measurement() -> None:
     assert told(SLOWNESS_OF_TESTS="7.5") == 7.5
-    # This process has handed on its own.
+    # Child processes inherit the value of this process.
     assert float(os.environ["SLOWNESS_OF_TESTS"]) == waiting.SLOWNESS
 
 
@@ -52,18 +48,6 @@ def test_a_machine_that_takes_longer_is_as_much_slower(monkeypatch: pytest.Monke
     assert measured_slowness() == pytest.approx(4.0)
     takes_s = 0.5 * waiting._PIECE_S
     assert measured_slowness() == 1.0
-
-
-async def test_a_condition_that_holds_is_not_waited_for() -> None:
-    asked = 0
-
-    def holds() -> bool:
-        nonlocal asked
-        asked += 1
-        return True
-
-    await until(holds)
-    assert asked == 1
 
 
 async def test_a_condition_that_never_holds_is_given_up() -> None:
@@ -85,7 +69,7 @@ async def test_a_loop_that_is_late_extends_the_deadline() -> None:
     def holds_late() -> bool:
         nonlocal polls
         polls += 1
-        # As if others had the core: time passes, and nothing happens in it.
+        # As if other processes had the core: time passes without polls.
         began_s = time.monotonic()
         while time.monotonic() < began_s + 0.05:
             pass

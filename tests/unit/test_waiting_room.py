@@ -1,4 +1,4 @@
-"""Envelopes that somebody else delays: they come back, and a claim only ever delays."""
+"""Envelopes delayed by locks and claims: they return, and a claim only delays."""
 
 from tests.unit.samples import Clock, envelope
 from transferd.commit.envelope import Envelope
@@ -9,12 +9,12 @@ from transferd.ledger.store.outcomes import RENDER_SINGLE, StoredOutcome
 
 LIMITS = Limits()
 DONE = StoredOutcome(b"same", 201, RENDER_SINGLE, "t", None)
-# A hair, so that floating point cannot decide what is due.
+# Less than any delay, so that rounding does not decide which envelope is due.
 HAIR_S = 0.001
 
 
 class Scene:
-    """A waiting room with a clock, and who came back out of it."""
+    """A waiting room with a clock, and the envelopes that have left it."""
 
     def __init__(self) -> None:
         self.clock = Clock()
@@ -25,16 +25,16 @@ class Scene:
         self.clock.now += seconds + HAIR_S
 
     def settled_claims(self) -> list[bool]:
-        """Of those who came back: whether their claim is not to be asked about again."""
+        """Of the returned envelopes: whether their claim must not be checked again."""
         return [straggler.envelope.claim_settled for straggler in self.back]
 
     @property
     def turns(self) -> list[list[Envelope]]:
-        """The turns of those who came back, each asked as the committer asks."""
+        """The turns of the returned envelopes, each asked as the committer asks."""
         return [list(straggler.take_turn(1)) for straggler in self.back]
 
 
-async def test_postgresql_is_asked_for_all_claimed_keys_at_once_and_not_at_once() -> None:
+async def test_all_claimed_keys_are_looked_up_together_after_a_delay() -> None:
     scene = Scene()
     for name in ("one", "two"):
         scene.room.wait_for_claim(envelope(key=(1, name)))
@@ -44,7 +44,7 @@ async def test_postgresql_is_asked_for_all_claimed_keys_at_once_and_not_at_once(
     assert scene.room.keys_to_ask() == [(1, "one"), (1, "two")]
 
 
-async def test_whose_outcome_is_known_goes_into_the_next_group() -> None:
+async def test_an_envelope_with_a_known_outcome_goes_into_the_next_group() -> None:
     scene = Scene()
     known, unknown = envelope(key=(1, "known")), envelope(key=(1, "unknown"))
     for each in (known, unknown):
@@ -56,7 +56,7 @@ async def test_whose_outcome_is_known_goes_into_the_next_group() -> None:
     assert len(scene.room) == 1
 
 
-async def test_whose_outcome_is_unknown_is_asked_for_again_later() -> None:
+async def test_an_envelope_without_an_outcome_is_looked_up_again_later() -> None:
     scene = Scene()
     scene.room.wait_for_claim(envelope(key=(1, "k")))
     scene.pass_time(LIMITS.claim_poll_s)
@@ -81,7 +81,7 @@ async def test_a_claim_only_delays() -> None:
     assert len(scene.room) == 0
 
 
-async def test_an_outcome_that_comes_with_the_end_of_patience_counts() -> None:
+async def test_an_outcome_that_comes_at_the_end_of_the_wait_counts() -> None:
     scene = Scene()
     waiting = envelope(key=(1, "k"))
     scene.room.wait_for_claim(waiting)
@@ -90,7 +90,7 @@ async def test_an_outcome_that_comes_with_the_end_of_patience_counts() -> None:
     assert scene.turns == [[waiting]], "once"
 
 
-async def test_who_waits_for_a_lock_comes_back_in_order_and_on_his_own() -> None:
+async def test_envelopes_that_wait_for_a_lock_return_in_order_in_turns_of_one() -> None:
     scene = Scene()
     first, second, later = (envelope(key=(1, name)) for name in ("a", "b", "c"))
     scene.room.wait_for_lock(first)
@@ -107,7 +107,7 @@ async def test_who_waits_for_a_lock_comes_back_in_order_and_on_his_own() -> None
     assert len(scene.room) == 1
 
 
-async def test_who_has_no_time_left_for_another_attempt_hears_it_at_once() -> None:
+async def test_an_envelope_without_time_for_another_attempt_fails_at_once() -> None:
     scene = Scene()
     needed_s = LIMITS.step_aside_s + LIMITS.command_timeout_s
     late, in_time = envelope(wait_s=needed_s - HAIR_S), envelope(wait_s=needed_s + HAIR_S)
@@ -118,7 +118,7 @@ async def test_who_has_no_time_left_for_another_attempt_hears_it_at_once() -> No
     assert len(scene.room) == 1
 
 
-async def test_a_straggler_is_a_turn_of_one() -> None:
+async def test_an_envelope_returned_late_is_a_turn_of_one() -> None:
     waiting = envelope()
     straggler = Straggler(waiting, due_at=0.0, patience_until=0.0)
     assert list(straggler.take_turn(1)) == [waiting]
@@ -128,7 +128,7 @@ async def test_a_straggler_is_a_turn_of_one() -> None:
     assert isinstance(waiting.answer.exception(), InternalFailure)
 
 
-async def test_a_waiting_room_shows_who_waits_for_what() -> None:
+async def test_the_repr_of_a_waiting_room_counts_envelopes_by_reason() -> None:
     scene = Scene()
     scene.room.wait_for_claim(envelope(key=(1, "k")))
     scene.room.wait_for_lock(envelope())

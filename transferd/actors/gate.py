@@ -58,7 +58,7 @@ class Gate:
             raise Overloaded()
 
     def leave(self, weight: int = 1) -> None:
-        """Go out; whoever waits comes in once the low mark is reached."""
+        """Go out; at the low mark the callers that wait come in."""
         self._inside -= weight
         if self._is_closed and self._inside <= self._limits.backlog_low:
             self._is_closed = False
@@ -66,5 +66,5 @@ class Gate:
                 ticket = next(iter(self._waiting))
                 self._inside += self._waiting.pop(ticket)
                 ticket.set_result(None)
-            # Who is left outside comes in at the next low mark; till then nobody may overtake them.
+            # The rest comes in at the next low mark; until then no new caller may overtake it.
             self._is_closed = bool(self._waiting)

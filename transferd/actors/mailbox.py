@@ -50,7 +50,7 @@ class Mailbox:
         return len(expired)
 
     def fail_all(self, error: TransferdError) -> None:
-        """Fail everybody in it."""
+        """Fail all envelopes in it."""
         self._urgent = 0
         while self._envelopes:
             self._envelopes.popleft().fail(error)

@@ -6,9 +6,12 @@ from collections.abc import Callable
 from transferd.actors.gate import Gate
 from transferd.actors.mailbox import Mailbox
 from transferd.actors.wallet_actor import WalletActor
+from transferd.commit.answer import Answer
 from transferd.commit.committer import Committer
-from transferd.commit.envelope import Answer, Envelope, Renderer, Solo
+from transferd.commit.envelope import Envelope
 from transferd.commit.outcomes import key_reused
+from transferd.commit.renderer import Renderer
+from transferd.commit.turn import Solo
 from transferd.config import Limits
 from transferd.domain.errors import (
     DeadlineExceeded,
@@ -37,7 +40,8 @@ class Router:
         self._actors: dict[str, WalletActor] = {}
         self._by_key: dict[Key, Envelope] = {}
         self._gate = Gate(limits)
-        self._in_flight: set[Envelope] = set()
+        # With how many transfers each is inside the gate.
+        self._in_flight: dict[Envelope, int] = {}
         self._nothing_in_flight = asyncio.Event()
         self.is_draining = False
 
@@ -80,7 +84,7 @@ class Router:
             raise Draining()
         if envelope.key is not None:
             self._by_key[envelope.key] = envelope
-        self._in_flight.add(envelope)
+        self._in_flight[envelope] = 0
         envelope.on_over = self._over
         try:
             await self._enter(envelope)
@@ -93,7 +97,7 @@ class Router:
             envelope.fail(Overloaded())
             raise
         try:
-            # Should the caller go away from now on, the command runs on for whoever joined.
+            # If the caller goes away from now on, the command runs on.
             return await envelope.answer
         finally:
             # An error that is raised here holds this frame: the same cycle.
@@ -107,7 +111,7 @@ class Router:
             # The sweeper failed it and, with those inside, made the room that let it in.
             self._gate.leave(envelope.weight)
             return
-        envelope.is_inside = True
+        self._in_flight[envelope] = envelope.weight
         if envelope.wallet_id is None:
             self._committer.announce(Solo(envelope))
             return
@@ -115,11 +119,10 @@ class Router:
 
     def _over(self, envelope: Envelope) -> None:
         """The command is over, just now: free its place and its key."""
-        if envelope.is_inside:
-            self._gate.leave(envelope.weight)
+        if weight := self._in_flight.pop(envelope):
+            self._gate.leave(weight)
         if envelope.key is not None:
             del self._by_key[envelope.key]
-        self._in_flight.remove(envelope)
         if not self._in_flight:
             self._nothing_in_flight.set()
 
@@ -157,7 +160,7 @@ class Router:
         return key in self._by_key
 
     async def sweep(self) -> None:
-        """Fail whoever waits too long, until cancelled."""
+        """Fail envelopes that wait too long, until cancelled."""
         while True:
             await asyncio.sleep(self._limits.sweep_interval_s)
             self.sweep_once()
@@ -167,7 +170,7 @@ class Router:
         now = self._clock()
         enqueued_before = now - self._limits.mailbox_wait_s
         failed = sum(actor.mailbox.expire(enqueued_before) for actor in self._actors.values())
-        # The committer answers in time; this is the net below it, so that nobody waits for ever.
+        # The committer answers before the deadline. This bounds the wait if it does not.
         late = [envelope for envelope in self._in_flight if envelope.deadline < now]
         for envelope in late:
             envelope.fail(DeadlineExceeded())

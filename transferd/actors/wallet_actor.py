@@ -10,7 +10,7 @@ from transferd.domain.errors import InternalFailure
 
 class WalletActor:
     """Serializes what debits one wallet: at most one turn of it is in a group at any time. (Only
-    what has stepped aside for somebody else's claim or lock comes back beside it, on its own.)
+    an envelope that has waited for a claim or a lock comes back as a turn of its own.)
 
     It is no task: it acts when an envelope arrives, when the committer asks for its turn and when
     that turn is over. So it costs a few hundred bytes, and only while something waits.
@@ -59,6 +59,6 @@ class WalletActor:
             self._retire(self)
 
     def crashed(self) -> None:
-        """Answer everybody who waits here and make room for a fresh actor."""
+        """Fail all envelopes in the mailbox; the next one starts a new actor."""
         self._retire(self)
         self.mailbox.fail_all(InternalFailure())

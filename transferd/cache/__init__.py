@@ -1,1 +1,1 @@
-"""What is fast and may vanish: wallet snapshots, replays and claims in Redis."""
+"""Copies in Redis, fast and disposable: wallet snapshots, replays and claims."""

@@ -1,7 +1,7 @@
 -- Stores a snapshot that was read from PostgreSQL some time ago.
 -- ARGV: key, reservation, version, "<version> <body>", life in s.
--- Only where the reader's reservation or an older snapshot still stands: a commit or a flush that came
--- between has taken it away, and then what was read may be old.
+-- Only over the reader's own reservation or an older snapshot: without either, a commit or a flush came
+-- in between, and the snapshot may be stale.
 local found = redis.call("GET", ARGV[1])
 if found then
     local stored = tonumber(string.match(found, "^%d+"))

@@ -28,9 +28,9 @@ class Script:
 
 
 class Link:
-    """Calls to Redis that answer None when it cannot be had. Opens with `async with`.
+    """Calls to Redis that return None while it does not answer. Opens with `async with`.
 
-    `url` None means that there is no cache at all: every call answers None.
+    `url` None turns the cache off: every call returns None.
     """
 
     def __init__(self, url: str | None, limits: Limits, facts: Facts) -> None:
@@ -38,7 +38,7 @@ class Link:
         self._limits = limits
         self._facts = facts
         self._client: Redis | None = None
-        # Runs as long as the breaker is open.
+        # Runs while the breaker is open.
         self._probe: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -51,14 +51,14 @@ class Link:
                 self._url,
                 socket_timeout=self._limits.redis_timeout_s,
                 socket_connect_timeout=self._limits.redis_timeout_s,
-                # A pooled connection that died while idle is replaced at once; a time-out is not
-                # repeated, since the caller's group waits.
+                # A pooled connection that died while idle is replaced at once. A timeout is not
+                # retried, because the caller's group waits.
                 retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # From here on no call is tried, and so none can begin another probe.
+        # Without a client no call is tried, so none can start another probe.
         client, self._client = self._client, None
         if self._probe is not None:
             self._probe.cancel()
@@ -69,7 +69,7 @@ class Link:
 
     @property
     def is_broken(self) -> bool:
-        """Whether calls are answered with None without trying."""
+        """Whether the breaker is open: calls return None at once."""
         return self._probe is not None
 
     @property
@@ -78,11 +78,11 @@ class Link:
         return self._client is not None and not self.is_broken
 
     async def run(self, script: Script, *arguments: bytes | str | int) -> Any:
-        """Run a script without keys; what it returned, or None if Redis cannot be had."""
+        """Run a script without keys. Returns its result, or None if Redis does not answer."""
         return await self._guarded(lambda client: _evaluate(client, script, arguments))
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None] | None:
-        """The values of several keys in one round trip, or None if Redis cannot be had."""
+        """The values of several keys in one round trip, or None if Redis does not answer."""
         result: Sequence[bytes | None] | None = await self._guarded(
             lambda client: client.mget(keys)
         )
@@ -95,18 +95,18 @@ class Link:
             return await call(self._client)
         except _FAILURES as error:
             self._facts.emit(CacheFailed(error))
-            # Whoever was on the way as well finds the breaker open; nobody after close opens it.
+            # One probe at a time, and none after `__aexit__`; concurrent calls fail here as well.
             if self._probe is None and self._client is not None:
                 self._probe = asyncio.create_task(self._until_back(self._client))
             return None
 
     async def _until_back(self, client: Redis) -> None:
-        """Ask now and then whether Redis is back. No group does: it would wait for the time-out."""
+        """Ping Redis in the background until it answers; a group would wait for the timeout."""
         while True:
             await asyncio.sleep(self._limits.breaker_open_s)
             try:
                 await client.ping()
-            except Exception as error:  # whatever it is: nobody else would close the breaker
+            except Exception as error:  # any error: without this task the breaker stays open
                 self._facts.emit(CacheFailed(error))
             else:
                 break

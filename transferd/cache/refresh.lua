@@ -2,7 +2,7 @@
 -- ARGV: life of a snapshot in s, life of a replay in s, snapshots, replays, claims to release.
 -- Each of the last three is a blob of lines; JSON holds no raw line feed. A snapshot is a key line and
 -- a "<version> <body>" line, and is stored only over an older version: groups of two replicas may
--- arrive here in either order. A reader's reservation is no version and gives way.
+-- arrive here in either order. A reader's reservation is replaced.
 local function lines(blob)
     return string.gmatch(blob, "([^\n]+)\n([^\n]+)")
 end

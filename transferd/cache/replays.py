@@ -1,4 +1,4 @@
-"""Claims and replays of idempotency keys: copies, to answer quickly; PostgreSQL decides."""
+"""Claims and replays of idempotency keys: copies for quick answers; PostgreSQL decides."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -12,7 +12,7 @@ _CLAIM = Script("claim.lua")
 
 
 class Claim(Enum):
-    """What Redis said of a key that has no replay."""
+    """Redis's answer about a key without a replay."""
 
     OURS = "ours"
     BUSY = "busy"
@@ -37,12 +37,12 @@ class Replay(NamedTuple):
 
 
 def redis_key(key: Key) -> str:
-    """Where the claim or the replay of a key lives; clients have numbers, so none can collide."""
+    """The Redis key of a claim or replay. Clients have numbers, so two never collide."""
     return f"td:k:{key[0]}:{key[1]}"
 
 
 class Replays:
-    """Claims for one replica; `name` tells its claims from those of others."""
+    """Claims of one replica; `name` distinguishes them from the claims of other replicas."""
 
     def __init__(self, link: Link, limits: Limits, name: str) -> None:
         self._link = link
@@ -50,7 +50,7 @@ class Replays:
         self.claim_value = f"c{name}"
 
     async def claim(self, keys: Sequence[Key]) -> list[Claim | Replay]:
-        """Claim keys in one round trip; all UNKNOWN if Redis cannot be had."""
+        """Claim keys in one round trip; all are UNKNOWN if Redis does not answer."""
         if not keys:
             return []
         answers = await self._link.run(
@@ -64,7 +64,7 @@ class Replays:
         return [_read(answer) for answer in answers]
 
     async def look_up(self, key: Key) -> Claim | Replay | None:
-        """What is stored for one key: a replay, BUSY for any claim, None for nothing or unknown."""
+        """The stored value of a key: a replay, BUSY for a claim, None for neither or no answer."""
         values = await self._link.get_many([redis_key(key)])
         if not values or values[0] is None:
             return None
@@ -79,5 +79,5 @@ def _read(answer: bytes) -> Claim | Replay:
     try:
         return Replay.decode(answer)
     except ValueError:
-        # Nothing that was written here: PostgreSQL decides, and its outcome takes the place.
+        # Not written by this code: PostgreSQL decides, and its outcome replaces the value.
         return Claim.UNKNOWN

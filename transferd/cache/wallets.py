@@ -1,4 +1,4 @@
-"""Wallet snapshots: rendered JSON with its version, so that a hit needs no work at all."""
+"""Wallet snapshots: rendered JSON with its version, so a hit needs no rendering."""
 
 import asyncio
 import random
@@ -24,7 +24,7 @@ class Snapshot(NamedTuple):
 
 
 class Wallets:
-    """Reads of many requests share one round trip; writes are guarded by version."""
+    """Reads of concurrent requests share a round trip; a write never replaces a newer version."""
 
     def __init__(self, link: Link, limits: Limits) -> None:
         self._link = link
@@ -33,10 +33,10 @@ class Wallets:
         self._reader: asyncio.Task[None] | None = None
 
     async def get(self, wallet_id: str) -> Snapshot | None:
-        """The snapshot, or None if there is none (or no Redis)."""
+        """The snapshot; None without one or without Redis."""
         if not self._link.is_available:
             return None
-        # One each, so that a caller who goes away takes nobody's answer along.
+        # A future per caller: cancelling one leaves the others.
         future: asyncio.Future[Snapshot | None] = asyncio.get_running_loop().create_future()
         self._wanted.setdefault(wallet_id, []).append(future)
         if self._reader is None:
@@ -44,7 +44,7 @@ class Wallets:
         return await future
 
     async def reserve(self, wallet_id: str) -> str:
-        """Before PostgreSQL is read: a reservation, to be handed to `fill`."""
+        """Make a reservation before PostgreSQL is read; `fill` takes it."""
         reservation = f"l{random.getrandbits(64):016x}"
         await self._link.run(
             _RESERVE, _key(wallet_id), reservation, int(self._limits.reservation_ttl_s * 1000)
@@ -52,7 +52,7 @@ class Wallets:
         return reservation
 
     async def fill(self, snapshot: Snapshot, reservation: str) -> None:
-        """Store what was read from PostgreSQL, unless anything has happened to it since."""
+        """Store a snapshot read from PostgreSQL, unless the wallet has changed since `reserve`."""
         await self._link.run(
             _FILL,
             _key(snapshot.wallet_id),
@@ -68,7 +68,7 @@ class Wallets:
         replays: Sequence[tuple[Key, Replay]],
         releases: Sequence[tuple[Key, str]],
     ) -> None:
-        """Everything that a group changed in the cache, in one round trip."""
+        """Write everything that a group changed, in one round trip."""
         if not snapshots and not replays and not releases:
             return
         await self._link.run(
@@ -83,7 +83,7 @@ class Wallets:
         )
 
     async def _read_wanted(self) -> None:
-        """Read what was asked for meanwhile, again and again, until nothing is."""
+        """Read the requested ids in rounds, until no request is left."""
         try:
             while self._wanted:
                 wanted, self._wanted = self._wanted, {}
@@ -91,7 +91,7 @@ class Wallets:
                 try:
                     await self._read_all(list(wanted), found)
                 finally:
-                    # Whatever happened, nobody waits for ever.
+                    # Also after an error: no caller may wait for ever.
                     for id, futures in wanted.items():
                         for future in futures:
                             if not future.done():
@@ -115,5 +115,5 @@ def _read(wallet_id: str, value: bytes | None) -> Snapshot | None:
     if value is None:
         return None
     version, _, body = value.partition(b" ")
-    # Anything else is a reservation, or was not written here.
+    # Any other value is a reservation, or not written by this code.
     return Snapshot(wallet_id, int(version), body) if version.isdigit() and body else None

@@ -1,4 +1,4 @@
-"""The commands of `transferd`. One that cannot run says why in one line."""
+"""The commands of `transferd`. A command that cannot run prints the reason in one line."""
 
 import click
 

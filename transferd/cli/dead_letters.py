@@ -1,4 +1,4 @@
-"""`transferd dead-letters`: look at what was given up, send it again, or throw it away."""
+"""`transferd dead-letters`: list, show, redrive or purge undeliverable notifications."""
 
 import json
 from collections.abc import Callable, Coroutine
@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from transferd.cli.running import progress_bars, run, settings_of
+from transferd.cli.running import print_table, progress_bars, run, settings_of
 from transferd.config import Settings
 from transferd.domain.webhook import EVENT_TYPES
 from transferd.ledger.store.database import Database
@@ -19,21 +19,21 @@ from transferd.ledger.store.dead_letters import (
     DeadLetter,
     Filter,
     count_dead_letters,
+    fold_dead_letters,
     list_dead_letters,
 )
 from transferd.notifications.dead_letters import Progress, purge, redrive
 
-_WIDTH_OF_A_PIPE = 10_000
 _UUID = click.UUID
 
 
 @click.group("dead-letters")
 def dead_letters() -> None:
-    """Notifications that were given up: list, show, redrive, purge."""
+    """Undeliverable notifications: list, show, redrive, purge."""
 
 
 def _filtered(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that choose letters."""
+    """The options that select dead letters."""
     for option in (
         click.option("--endpoint", type=_UUID, help="Only those for this webhook."),
         click.option("--type", "event_type", type=click.Choice(EVENT_TYPES), help="Only these."),
@@ -68,12 +68,13 @@ def _filter_of(
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def list_command(*, limit: int, as_json: bool, **chosen: Any) -> None:
-    """List letters, oldest first."""
+    """List dead letters, oldest first."""
     run(_list(settings_of(), _filter_of(**chosen), limit, as_json))
 
 
 async def _list(settings: Settings, wanted: Filter, limit: int, as_json: bool) -> int:
     async with Database(settings, settings.limits_of(), connections=1) as database:
+        await fold_dead_letters(database)
         letters = await list_dead_letters(database, wanted, after_id=None, limit=limit)
         total = await count_dead_letters(database, wanted)
     if as_json:
@@ -88,11 +89,8 @@ async def _list(settings: Settings, wanted: Filter, limit: int, as_json: bool) -
         names = ("id", "died_at", "event_type", "endpoint_id", "attempts")
         cells = ["-" if view[name] is None else str(view[name]) for name in names]
         table.add_row(*(Text(cell) for cell in (*cells, why)))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(width=_WIDTH_OF_A_PIPE, highlight=False)
     if letters:
-        console.print(table)
+        print_table(table)
     click.echo(f"{len(letters)} of {total} dead letters")
     return 0
 
@@ -100,12 +98,13 @@ async def _list(settings: Settings, wanted: Filter, limit: int, as_json: bool) -
 @dead_letters.command("show")
 @click.argument("id", type=_UUID)
 def show_command(*, id: object) -> None:
-    """Show one letter, with the message as it was."""
+    """Show one dead letter with its message."""
     run(_show(settings_of(), str(id)))
 
 
 async def _show(settings: Settings, id: str) -> int:
     async with Database(settings, settings.limits_of(), connections=1) as database:
+        await fold_dead_letters(database)
         letters = await list_dead_letters(database, Filter(ids=[id]), after_id=None, limit=1)
     if not letters:
         raise click.ClickException(f"there is no dead letter {id}")
@@ -124,15 +123,15 @@ async def _show(settings: Settings, id: str) -> int:
 @_filtered
 @click.option("--all", "everything", is_flag=True, help="All that pass the filters.")
 def redrive_command(*, ids: tuple[object, ...], everything: bool, **chosen: Any) -> None:
-    """Send letters again, to the endpoint that has not had them."""
+    """Send dead letters again, each to its endpoint."""
     wanted = _chosen(ids, everything, chosen)
     run(_redrive(settings_of(), wanted))
 
 
 async def _redrive(settings: Settings, wanted: Filter) -> int:
     async def work(database: Database, progress: Progress) -> str:
-        sent, unreadable = await redrive(database, wanted, progress)
-        rest = f"; {unreadable} are no events and stay" if unreadable else ""
+        sent, kept = await redrive(database, wanted, progress)
+        rest = f"; {kept} are no events, or their webhook was deleted, and stay" if kept else ""
         return f"{sent} on their way again{rest}"
 
     return await _with_progress(settings, "redriving", work)
@@ -144,7 +143,7 @@ async def _redrive(settings: Settings, wanted: Filter) -> int:
 @click.option("--all", "everything", is_flag=True, help="All that pass the filters.")
 @click.confirmation_option(prompt="They cannot be had back. Purge?")
 def purge_command(*, ids: tuple[object, ...], everything: bool, **chosen: Any) -> None:
-    """Throw letters away, for ever."""
+    """Delete dead letters. This cannot be undone."""
     wanted = _chosen(ids, everything, chosen)
     run(_purge(settings_of(), wanted))
 
@@ -157,7 +156,7 @@ async def _purge(settings: Settings, wanted: Filter) -> int:
 
 
 def _chosen(ids: tuple[object, ...], everything: bool, chosen: dict[str, Any]) -> Filter:
-    """Ids or filters; to mean all of them takes a word of its own."""
+    """The filter for ids or options; selecting all takes `--all`."""
     is_filtered = any(value is not None for value in chosen.values())
     if bool(ids) + (everything or is_filtered) != 1:
         raise click.UsageError("name the letters, or choose them by options, or say --all")
@@ -180,10 +179,9 @@ async def _with_progress(
 
 
 def _view(letter: DeadLetter) -> dict[str, Any]:
-    died_at = letter.died_at
     return {
         "id": letter.id,
-        "died_at": None if died_at is None else died_at.isoformat(),
+        "died_at": letter.died_at.isoformat(),
         "event_id": letter.event_id,
         "event_type": letter.event_type,
         "endpoint_id": letter.endpoint_id,

@@ -16,7 +16,7 @@ from transferd.cli.running import (
     progress_bars,
     run,
     settings_of,
-    spare_the_collector,
+    tune_garbage_collection,
     until_stopped,
 )
 from transferd.config import Settings
@@ -49,7 +49,7 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
     limits = settings.limits_of()
     configure("WARNING" if settings.log_level == "INFO" else settings.log_level)
     async with AsyncExitStack() as exits:
-        # A port that is taken is found before the servers start.
+        # Before the servers start, so that a port in use fails at once.
         listener = exits.enter_context(
             closing(listener_of(settings, limits, remedy="choose another port with --port"))
         )
@@ -61,6 +61,7 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
                 redis_url=settings.redis_url,
                 amqp_url=settings.amqp_url,
                 report=console.print,
+                limits=limits,
             )
         )
         settings = settings.model_copy(
@@ -68,14 +69,14 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
                 "database_url": stack.database_url,
                 "redis_url": stack.redis_url,
                 "amqp_url": stack.amqp_url,
-                # A receiver that somebody tries out listens on this machine, without a certificate.
+                # Receivers under development listen on this machine, without a certificate.
                 "webhook_allow_http": True,
                 "webhook_allow_networks": settings.webhook_allow_networks or "127.0.0.0/8,::1/128",
             }
         )
         for name in await migrate(settings, limits):
             console.print(f"applied {name}")
-        # Nothing proxies a local run, so no connection has to be lingered for.
+        # There is no proxy in a local run, so no drain needs to linger.
         replica = await exits.enter_async_context(
             open_replica(settings, limits, listener=listener, drain_linger_s=0.0)
         )
@@ -83,38 +84,38 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
             open_worker(
                 settings,
                 limits,
-                facts=replica.parts.facts,
-                metrics=replica.parts.metrics,
-                wakeup=_news(replica),
+                facts=replica.context.facts,
+                metrics=replica.context.metrics,
+                wakeup=_commit_signal(replica),
                 tells_status=False,
             )
         )
-        spare_the_collector()
+        tune_garbage_collection()
         ending = asyncio.ensure_future(
             first_exit(stack.first_exit, replica.first_exit, worker.first_exit)
         )
         if with_demo:
-            await _unless(ending, _fill(replica.url, console))
+            await _work_until(ending, _fill(replica.url, console))
         if not ending.done():
             _welcome(console, replica.url, stack)
         console.print(f"stopping: {await ending}", style="red")
     return 1
 
 
-def _news(replica: Replica) -> asyncio.Event:
-    """Set whenever the replica has committed something."""
+def _commit_signal(replica: Replica) -> asyncio.Event:
+    """An event that is set after each commit of the replica that posted transfers."""
     wakeup = asyncio.Event()
 
-    def hear(fact: Fact) -> None:
+    def on_fact(fact: Fact) -> None:
         if type(fact) is GroupCommitted and fact.posted:
             wakeup.set()
 
-    replica.parts.facts.hear(hear)
+    replica.context.facts.add_hook(on_fact)
     return wakeup
 
 
-async def _unless(ending: asyncio.Future[str], work: Coroutine[Any, Any, None]) -> None:
-    """Do the work, but give it up when something it needs has ended."""
+async def _work_until(ending: asyncio.Future[str], work: Coroutine[Any, Any, None]) -> None:
+    """Do the work, and cancel it when `ending` is done."""
     task = asyncio.ensure_future(work)
     try:
         await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
@@ -137,7 +138,7 @@ async def _fill(url: str, console: Console) -> None:
 
 
 def _masked(url: str) -> str:
-    """The address of a server that is not ours, without its password."""
+    """The address of an external server without its password."""
     return re.sub(r"(?<=:)[^:@/]+(?=@)", "***", url)
 
 

@@ -1,4 +1,4 @@
-"""`transferd keys`: who may call. Makes API keys, lists them and revokes them."""
+"""`transferd keys`: creates, lists and revokes API keys."""
 
 import json
 import secrets
@@ -11,11 +11,10 @@ from typing import Any
 import click
 from pydantic import TypeAdapter, ValidationError
 from rich import box
-from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from transferd.cli.running import run, settings_of
+from transferd.cli.running import print_table, run, settings_of
 from transferd.config import ConfigurationError, Limits, Settings
 from transferd.domain.api_key import SCOPES, digest_of, id_in, token_of
 from transferd.domain.client import folded_name
@@ -28,11 +27,10 @@ from transferd.ledger.store.clients import (
 )
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import Rejected
+from transferd.web.fields import StoredTime
 from transferd.web.rendering import rfc3339
-from transferd.web.times import StoredTime
 
-_WIDTH_OF_A_PIPE = 10_000
-# Enough for ids that nobody meets twice; a secret of 256 bits is never guessed.
+# 64 random bits keep ids unique; 256 random bits cannot be guessed.
 _ID_BYTES = 8
 _SECRET_BYTES = 32
 _TIMES = ("created", "expires", "last used", "revoked")
@@ -68,7 +66,7 @@ def _client_name(_: click.Context, __: click.Parameter, name: str | None) -> str
     "--client",
     required=True,
     callback=_client_name,
-    help="Whose key; its Idempotency-Keys are shared by all of its API keys.",
+    help="Owner of the key. All API keys of a client share its Idempotency-Keys.",
 )
 @click.option(
     "--scope",
@@ -76,10 +74,13 @@ def _client_name(_: click.Context, __: click.Parameter, name: str | None) -> str
     required=True,
     multiple=True,
     type=click.Choice(SCOPES),
-    help="What it is good for; may be given several times. admin includes all.",
+    help="What the key allows; may be given several times. admin includes all.",
 )
 @click.option(
-    "--expires-in-days", "days", type=click.IntRange(1, 36_500), help="Else it never ends."
+    "--expires-in-days",
+    "days",
+    type=click.IntRange(1, 36_500),
+    help="Without it the key does not expire.",
 )
 @click.option("--expires-at", "at", metavar="TIME", help="RFC 3339: 2031-01-01T00:00:00Z.")
 @click.option("--json", "as_json", is_flag=True, help="The key with its token as a JSON object.")
@@ -139,7 +140,7 @@ async def _create(
         return 0
     if created.client_is_new:
         click.echo(f"client {client} is new", err=True)
-    # The token alone goes where a script reads it.
+    # Only the token goes to standard output, for scripts.
     until = "for ever" if expires_at is None else f"until {rfc3339(expires_at)}"
     click.echo(
         f"key {id} of {client} is good for {', '.join(key.scopes)}, {until}; this is its token,"
@@ -154,7 +155,7 @@ async def _create(
 @click.option("--client", callback=_client_name, help="Only those of this client.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def list_command(*, client: str | None, as_json: bool) -> None:
-    """List keys, oldest first. Of their secrets nobody knows any."""
+    """List keys, oldest first. Their secrets are not stored."""
     run(_list(settings_of(), client, as_json))
 
 
@@ -184,18 +185,15 @@ def _print_keys(listed: Sequence[ListedKey]) -> None:
     for key in listed:
         times = (key.created_at, key.expires_at, key.last_used_at, key.revoked_at)
         shown = ["-" if time is None else f"{time:%Y-%m-%d %H:%M}" for time in times]
-        # As text: a client's name is not markup.
+        # As Text: the name of a client may hold characters that are markup for rich.
         table.add_row(*(Text(cell) for cell in (key.id, key.client, " ".join(key.scopes), *shown)))
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(width=_WIDTH_OF_A_PIPE, highlight=False)
-    console.print(table)
+    print_table(table)
 
 
 @keys.command("revoke")
 @click.argument("given", metavar="ID...", nargs=-1, required=True)
 def revoke_command(*, given: tuple[str, ...]) -> None:
-    """Turn keys off, for ever; again is no mistake. Takes ids, or whole tokens that leaked."""
+    """Revoke keys for ever; a revoked key may be revoked again. Takes ids or whole tokens."""
     # Each once, in the order in which they were given.
     ids = list(dict.fromkeys(id_in(word) or word for word in given))
     run(_revoke(settings_of(), ids))
@@ -218,7 +216,7 @@ async def _revoke(settings: Settings, ids: Sequence[str]) -> int:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[Database]:
-    """The database. A key is what comes after `migrate`, so say so where that was forgotten."""
+    """The database, with a hint to run `migrate` where it has no tables."""
     try:
         async with Database(settings, settings.limits_of(), connections=1) as database:
             yield database

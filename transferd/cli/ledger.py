@@ -1,7 +1,6 @@
 """Commands about the database: migrate and audit."""
 
 import json
-import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import asdict
@@ -13,7 +12,7 @@ from rich.progress import TaskID
 from rich.table import Column, Table
 from rich.text import Text
 
-from transferd.cli.running import progress_bars, run, settings_of
+from transferd.cli.running import print_table, progress_bars, run, settings_of
 from transferd.config import Settings
 from transferd.ledger.audit import Finding, audit
 from transferd.ledger.migrate import migrate
@@ -69,14 +68,9 @@ async def _audit(settings: Settings, as_json: bool) -> int:
     return 1 if findings else 0
 
 
-_WIDTH_OF_A_PIPE = 10_000
-
-
 def _print_findings(findings: Sequence[Finding]) -> None:
     table = Table("check", "subject", Column("detail", overflow="fold"), box=box.SIMPLE_HEAD)
     for finding in findings:
-        # As text: what stands in a damaged row is not markup.
+        # As Text: a damaged row may hold characters that are markup for rich.
         table.add_row(*(Text(cell) for cell in (finding.check, finding.subject, finding.detail)))
-    # Into a file or a pipe every finding goes on one line.
-    width = None if sys.stdout.isatty() else _WIDTH_OF_A_PIPE
-    Console(width=width, highlight=False).print(table)
+    print_table(table)

@@ -1,4 +1,4 @@
-"""How a command runs: signals stop it in order, and what is expected to go wrong is one line."""
+"""How a command runs: signals stop it in order, and expected errors are one line."""
 
 import asyncio
 import gc
@@ -13,17 +13,20 @@ import click
 import uvloop
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from transferd.config import ConfigurationError, Settings, load_settings
 from transferd.devstack import StackError
 from transferd.ledger.migrate import MigrationError
 from transferd.ledger.store.errors import StoreError
 
+# Wider than any row, so that each row of a table in a file or a pipe is one line.
+_WIDTH_OF_A_PIPE = 10_000
 _EXPECTED = (ConfigurationError, StackError, MigrationError, StoreError, aiohttp.ClientError)
 
 
 def run(main: Coroutine[Any, Any, int]) -> None:
-    """Run to the end and exit; what is expected to go wrong is one line, not a stack trace."""
+    """Run to the end and exit; an expected error is one line and no stack trace."""
     try:
         sys.exit(uvloop.run(main))
     except _EXPECTED as error:
@@ -36,7 +39,7 @@ def run(main: Coroutine[Any, Any, int]) -> None:
 
 
 def _line(error: BaseException) -> str:
-    # The driver's own words do not say which server they are about.
+    # The messages of the driver do not name the server.
     return f"PostgreSQL: {error}" if isinstance(error, StoreError) else str(error)
 
 
@@ -48,7 +51,7 @@ def _first_leaf(group: BaseExceptionGroup[Any]) -> BaseException:
 
 
 def settings_of(**overrides: object) -> Settings:
-    """The settings; what is wrong with them is one line as well."""
+    """The settings; an error in them is one line as well."""
     try:
         return load_settings(**overrides)
     except ConfigurationError as error:
@@ -58,8 +61,8 @@ def settings_of(**overrides: object) -> Settings:
 async def until_stopped(work: Coroutine[Any, Any, int]) -> int:
     """Do the work until it ends by itself, or until SIGINT or SIGTERM; its exit code, or 0.
 
-    The handlers come first, so that a Ctrl-C during the start stops in order as well: the work is
-    cancelled, and whatever it had started by then is stopped on the way out.
+    The handlers are installed first, so that Ctrl-C during the start stops in order as well: the
+    work is cancelled, and everything started by then is stopped.
     """
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -72,7 +75,7 @@ async def until_stopped(work: Coroutine[Any, Any, int]) -> int:
     if task.done():
         return task.result()
     click.echo("stopping: asked to", err=True)
-    # Whoever presses Ctrl-C again does not want to wait: each cuts short what is waited for then.
+    # Each further Ctrl-C cancels the wait that the shutdown is in.
     loop.add_signal_handler(signal.SIGINT, task.cancel)
     task.cancel()
     try:
@@ -82,7 +85,7 @@ async def until_stopped(work: Coroutine[Any, Any, int]) -> int:
 
 
 async def first_exit(*watches: Callable[[], Awaitable[str]]) -> str:
-    """Wait for one of the watches: the line that says what has ended."""
+    """Wait for the first watch to end; returns its line for the log."""
     tasks = [asyncio.ensure_future(watch()) for watch in watches]
     try:
         done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -92,22 +95,21 @@ async def first_exit(*watches: Callable[[], Awaitable[str]]) -> str:
             task.cancel()
 
 
-def spare_the_collector() -> None:
-    """Leave what was built at start out of garbage collection, and collect seldom.
+def tune_garbage_collection() -> None:
+    """Exclude the objects made at start from garbage collection, and collect seldom.
 
-    Requests and messages leave almost no cycles behind, but every one allocates: with the default
-    thresholds the collector walks the live objects of all of them some hundred times a second (8 %
-    of the time).
+    Requests and messages leave almost no cycles, but each allocates: with the default thresholds
+    the collector walks all live objects about a hundred times a second (8 % of the time).
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(50_000, 20, 20)
 
 
-def allow_files(wanted: int) -> None:
-    """Let this process open so many files, or as many as the system allows it to.
+def raise_open_files_limit(wanted: int) -> None:
+    """Raise the limit of open files to `wanted`, or to the most that the system allows.
 
-    Most shells and init systems start programs with 1,024, and let them have more who ask.
+    Most shells and init systems start programs with a limit of 1,024 that can be raised.
     """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard != resource.RLIM_INFINITY:
@@ -116,7 +118,16 @@ def allow_files(wanted: int) -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
 
 
+def print_table(table: Table) -> None:
+    """Print to standard output; in a file or a pipe each row is one line."""
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(width=_WIDTH_OF_A_PIPE, highlight=False)
+    console.print(table)
+
+
 def progress_bars(console: Console) -> Progress:
+    """One bar per step: how many of how many, and for how long."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

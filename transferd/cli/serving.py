@@ -5,11 +5,11 @@ from typing import Literal
 import click
 
 from transferd.cli.running import (
-    allow_files,
     first_exit,
+    raise_open_files_limit,
     run,
     settings_of,
-    spare_the_collector,
+    tune_garbage_collection,
     until_stopped,
 )
 from transferd.cli.supervisor import Supervisor, supervisor_gone
@@ -45,12 +45,12 @@ async def _serve(settings: Settings, *, supervised: bool) -> int:
     configure(settings.log_level)
     if settings.auth == "off":
         click.echo(
-            "TRANSFERD_AUTH=off: everybody who reaches this port may do everything", err=True
+            "TRANSFERD_AUTH=off: every caller who reaches this port may do everything", err=True
         )
     limits = settings.limits_of()
-    allow_files(limits.connections_max + limits.files_kept_back)
+    raise_open_files_limit(limits.connections_max + limits.files_kept_back)
     async with open_replica(settings, limits) as replica:
-        spare_the_collector()
+        tune_garbage_collection()
         watches = [replica.first_exit]
         if supervised:
             watches.append(_supervisor_gone)
@@ -83,7 +83,7 @@ async def _work(settings: Settings, only: Literal["relay", "notifier"] | None) -
             err=True,
         )
     async with open_worker(settings, settings.limits_of(), only=only) as working:
-        spare_the_collector()
+        tune_garbage_collection()
         click.echo(f"ready when {working.url}/readyz says so", err=True)
         click.echo(f"stopping: {await working.first_exit()}", err=True)
     return 1

@@ -1,7 +1,7 @@
-"""Several replicas on consecutive ports, each a process that is started again when it dies.
+"""Several replicas on consecutive ports, each a process that is restarted when it dies.
 
-A replica uses one core. One port for each, because the kernel would spread a wallet over processes
-that share one, and a wallet's requests are quickest where its actor is.
+A replica uses one core. Each has its own port: on a shared port the kernel would spread the
+requests of a wallet over all processes, and they are fastest in the process of its actor.
 """
 
 import asyncio
@@ -19,12 +19,12 @@ from transferd.config import ConfigurationError, Limits, Settings
 from transferd.web.listener import url_of
 
 _PROGRAM = (sys.executable, "-m", "transferd", "serve", "--supervised")
-# What `transferd serve` exits with when the environment is wrong: trying again would not help.
+# The exit code of `transferd serve` with a wrong configuration: a restart would not help.
 _CANNOT_RUN = 1
 
 
 class _Unusable(Exception):
-    """A replica could not even start for the first time; it has said why."""
+    """A replica could not start at all; it has printed the reason."""
 
 
 class Supervisor:
@@ -40,7 +40,7 @@ class Supervisor:
         self._ports = range(settings.port, settings.port + processes)
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._asked_to_restart = asyncio.Event()
-        # Replicas that are restarted on purpose come back at once and without a complaint.
+        # Replicas that are restarted on request start again at once and without a message.
         self._restarting: set[int] = set()
 
     def __repr__(self) -> str:
@@ -62,7 +62,7 @@ class Supervisor:
         return code
 
     async def _keep(self, port: int) -> None:
-        """Start the replica, and again whenever it has ended."""
+        """Start the replica, and restart it whenever it ends."""
         waits = self._waits()
         is_first = True
         while True:
@@ -70,7 +70,7 @@ class Supervisor:
             process = await asyncio.create_subprocess_exec(
                 *_PROGRAM,
                 env=os.environ | {"TRANSFERD_PORT": str(port)},
-                # Its end of this pipe tells it that we are gone, however that came.
+                # The replica sees the end of this pipe when the supervisor ends, even by SIGKILL.
                 stdin=asyncio.subprocess.PIPE,
             )
             self._running[port] = process
@@ -84,7 +84,7 @@ class Supervisor:
             if lived_s > self._limits.replica_stable_s:
                 waits = self._waits()
             elif was_first and code == _CANNOT_RUN:
-                # Only at the very beginning: later the same is no reason to stop the others.
+                # Only at the first start: later the same error must not stop the other replicas.
                 raise _Unusable
             wait_s = next(waits)
             click.echo(
@@ -95,7 +95,7 @@ class Supervisor:
             await asyncio.sleep(wait_s)
 
     def _waits(self) -> Iterator[float]:
-        """At once, then longer and longer: one that dies at its start must not use up a core."""
+        """No wait, then growing waits: a replica that dies at its start must not use up a core."""
         yield 0.0
         wait_s = self._limits.replica_restart_first_s
         while True:
@@ -117,7 +117,7 @@ class Supervisor:
                 click.echo("all replicas were restarted", err=True)
 
     async def _restart(self, port: int) -> bool:
-        """Let one drain and start it again; whether it became ready."""
+        """Drain a replica and start it again; returns whether it became ready."""
         process = self._running.get(port)
         if process is not None:
             self._restarting.add(port)
@@ -125,13 +125,23 @@ class Supervisor:
         async with aiohttp.ClientSession() as session:
             deadline = time.monotonic() + self._limits.replica_start_s
             while time.monotonic() < deadline:
-                if await _is_ready(session, f"{url_of(self._host, port)}/readyz"):
+                if await self._is_ready(session, port):
                     return True
                 await asyncio.sleep(self._limits.replica_poll_s)
         return False
 
+    async def _is_ready(self, session: aiohttp.ClientSession, port: int) -> bool:
+        timeout = aiohttp.ClientTimeout(total=self._limits.readiness_wait_s)
+        try:
+            async with session.get(
+                f"{url_of(self._host, port)}/readyz", timeout=timeout
+            ) as response:
+                return response.status == 200
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
     async def _stop(self) -> None:
-        """Drain all at once; who has not ended when even the slowest should have is killed."""
+        """Drain all replicas at once, and kill those that take too long."""
         await self._end(list(self._running.values()))
 
     async def _end(self, processes: Sequence[asyncio.subprocess.Process]) -> None:
@@ -151,20 +161,12 @@ class Supervisor:
             await asyncio.wait(late)
 
 
-async def _is_ready(session: aiohttp.ClientSession, url: str) -> bool:
-    try:
-        async with session.get(url, timeout=aiohttp.ClientTimeout(total=1.0)) as response:
-            return response.status == 200
-    except (aiohttp.ClientError, TimeoutError):
-        return False
-
-
 def _reason(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
 async def supervisor_gone() -> None:
-    """Wait until the supervisor has ended: a replica of its own must not outlive it."""
+    """Wait until the supervisor has ended; its replicas must not outlive it."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin

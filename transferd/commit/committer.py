@@ -6,11 +6,14 @@ from collections.abc import Callable, Sequence
 
 from transferd.cache.replays import Claim, Replay, Replays
 from transferd.cache.wallets import Snapshot, Wallets
-from transferd.commit.envelope import Answer, Envelope, Renderer, TurnSource
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.commit.fair_share import FairShare
 from transferd.commit.outcomes import key_reused
+from transferd.commit.renderer import Renderer
 from transferd.commit.trail import Trail
 from transferd.commit.transaction import GroupTransaction, Report
+from transferd.commit.turn import TurnSource
 from transferd.commit.waiting_room import WaitingRoom
 from transferd.config import Limits
 from transferd.domain.errors import InternalFailure
@@ -103,7 +106,7 @@ class Committer:
                 await self.attend_once()
 
     async def attend_once(self) -> int:
-        """Let those into the next group who waited for somebody else long enough; how many."""
+        """Put envelopes whose wait is over into the next group; how many."""
         keys = self.waiting_room.keys_to_ask()
         try:
             known = await read_outcomes(self._reads, keys) if keys else {}
@@ -163,7 +166,7 @@ class Committer:
         return report
 
     async def _answer(self, report: Report, trail: Trail) -> None:
-        """Refresh the cache, then answer: whoever has an answer reads its effect."""
+        """Refresh the cache, then answer, so that a read after the answer sees its effect."""
         trail.begin()
         try:
             await self._refresh(report)
@@ -179,7 +182,7 @@ class Committer:
             for envelope, answer in report.answers[start : start + self._limits.answers_per_tick]:
                 envelope.settle(answer)
             await asyncio.sleep(0)
-        if self._facts.tells_each and trail.envelopes:
+        if self._facts.per_request_facts and trail.envelopes:
             self._tell_each(report, trail)
 
     def _tell_each(self, report: Report, trail: Trail) -> None:

@@ -1,4 +1,4 @@
-"""What happened, as the world hears of it: short in the outbox, a CloudEvent when it leaves.
+"""Events of what was committed: short in the outbox, complete CloudEvents when they are published.
 
 CloudEvents 1.0, JSON format: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
 """
@@ -33,8 +33,8 @@ _WALLET_EVENT = {
 _TRANSFER_EVENT = {"transfer": "transfer.posted", "reversal": "transfer.reversed"}
 
 
-class News(NamedTuple):
-    """One event. The id is derived from what happened, so whoever tells it again uses the same."""
+class Event(NamedTuple):
+    """One event. Its id is made from what it is about, so a repeated event has the same id."""
 
     id: str
     type: str
@@ -43,10 +43,10 @@ class News(NamedTuple):
 
 
 def events_of(envelope: Envelope, outcome: Outcome) -> list[bytes]:
-    """The events of one outcome as they lie in the outbox, in order; a refusal is no news.
+    """The events of one outcome as the outbox stores them, in order; a refusal has none.
 
-    Those of a batch are the ids of its transfers, which whoever publishes them reads: they are many
-    and wait under the locks of all its wallets, and the transfers say all else.
+    An event of a batch is the id of its transfer. The publisher reads the transfer, because a batch
+    has many and writes them while it holds the locks of all its wallets.
     """
     origin = envelope.origin
     if isinstance(outcome, BatchPosted):
@@ -59,21 +59,21 @@ def events_of(envelope: Envelope, outcome: Outcome) -> list[bytes]:
     return [
         orjson.dumps(
             {
-                "id": news.id,
-                "type": news.type,
-                "time": news.time,
+                "id": event.id,
+                "type": event.type,
+                "time": event.time,
                 "traceparent": origin.traceparent,
                 "request_id": origin.request_id,
-                "data": news.data,
+                "data": event.data,
             },
             option=orjson.OPT_UTC_Z,
         )
-        for news in _news_of(outcome)
+        for event in _events_of(outcome)
     ]
 
 
 def cloud_event(event: Mapping[str, Any]) -> bytes:
-    """An event of the outbox (or `News._asdict()`) as a CloudEvent in JSON."""
+    """An event of the outbox (or `Event._asdict()`) as a CloudEvent in JSON."""
     envelope = {
         "specversion": "1.0",
         "id": event["id"],
@@ -90,8 +90,8 @@ def cloud_event(event: Mapping[str, Any]) -> bytes:
     return orjson.dumps(envelope, option=orjson.OPT_UTC_Z)
 
 
-def news_of_transfer(transfer: PostedTransfer) -> News:
-    """A posted transfer or reversal, with what both its wallets are afterwards."""
+def event_of_transfer(transfer: PostedTransfer) -> Event:
+    """The event of a posted transfer or reversal, with both balances after it."""
     data: dict[str, object] = {
         "id": transfer.id,
         "kind": transfer.kind,
@@ -107,11 +107,11 @@ def news_of_transfer(transfer: PostedTransfer) -> News:
         "destination_balance_after": transfer.destination_balance_after_minor,
         "reverses_transfer_id": transfer.reverses_transfer_id,
     }
-    return News(transfer.id, _TRANSFER_EVENT[transfer.kind], transfer.created_at, data)
+    return Event(transfer.id, _TRANSFER_EVENT[transfer.kind], transfer.created_at, data)
 
 
-def news_of_change(change: WalletChange, user_id: str | None, currency: str) -> News:
-    """Any other change of a wallet; its creation too."""
+def event_of_change(change: WalletChange, user_id: str | None, currency: str) -> Event:
+    """The event of any other change of a wallet, its creation included."""
     data: dict[str, object] = {
         "id": change.wallet_id,
         "user_id": user_id,
@@ -122,20 +122,20 @@ def news_of_change(change: WalletChange, user_id: str | None, currency: str) -> 
         "version": change.version,
     }
     id = f"{change.wallet_id}:{change.version}"
-    return News(id, _WALLET_EVENT[change.kind], change.created_at, data)
+    return Event(id, _WALLET_EVENT[change.kind], change.created_at, data)
 
 
-def _news_of(outcome: Outcome) -> list[News]:
+def _events_of(outcome: Outcome) -> list[Event]:
     match outcome:
         case Posted(transfer):
-            return [news_of_transfer(transfer)]
+            return [event_of_transfer(transfer)]
         case WalletCreated(wallet, change, initial):
-            created = news_of_change(change, wallet.user_id, wallet.currency)
-            return [created] if initial is None else [created, news_of_transfer(initial)]
+            created = event_of_change(change, wallet.user_id, wallet.currency)
+            return [created] if initial is None else [created, event_of_transfer(initial)]
         case WalletSet(wallet, WalletChange() as change):
-            return [news_of_change(change, wallet.user_id, wallet.currency)]
+            return [event_of_change(change, wallet.user_id, wallet.currency)]
         case UserCreated(user):
             data: dict[str, object] = {"id": user.id, "name": user.name}
-            return [News(user.id, "user.created", user.created_at, data)]
+            return [Event(user.id, "user.created", user.created_at, data)]
         case _:
             return []

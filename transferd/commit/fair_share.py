@@ -1,4 +1,4 @@
-"""How much of a group one wallet may fill, so that a stormed one does not hold up the others."""
+"""How much of a group one wallet may fill, so that a busy one does not delay the others."""
 
 from collections.abc import Callable
 
@@ -8,8 +8,8 @@ from transferd.config import Limits
 class FairShare:
     """A wallet that is alone fills its turns; beside others it brings about as much as all of them.
 
-    Everybody in a group waits for the whole of it: a full turn of a stormed wallet takes fifty
-    milliseconds, what the others bring two. `clock` gives seconds.
+    Each envelope of a group waits for the whole group. A full turn of a wallet with too many
+    requests takes 50 ms, the turns of the others together 2 ms. `clock` gives seconds.
     """
 
     __slots__ = ("_clock", "_limits", "_shared_until")
@@ -20,7 +20,7 @@ class FairShare:
         self._shared_until = 0.0
 
     def envelopes_max(self, ready: int) -> int:
-        """Of one turn in a group of which `ready` turns are ready."""
+        """Most envelopes one wallet may bring while `ready` wallets wait."""
         limits = self._limits
         now = self._clock()
         others = ready - 1

@@ -4,7 +4,9 @@ from collections.abc import Mapping, Sequence
 
 import orjson
 
-from transferd.commit.envelope import Answer, Envelope, Renderer
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
+from transferd.commit.renderer import Renderer
 from transferd.domain.book import BatchPosted, Outcome, Posted
 from transferd.domain.errors import Reason, Refused
 from transferd.domain.key import Key

@@ -4,9 +4,11 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from transferd.commit.envelope import Answer, Envelope, Renderer
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.commit.events import events_of
 from transferd.commit.outcomes import assert_no_outcome, bodies_of, key_reused, outcome_row
+from transferd.commit.renderer import Renderer
 from transferd.commit.trail import Trail
 from transferd.config import Limits
 from transferd.domain.book import (
@@ -84,8 +86,8 @@ class GroupTransaction:
         self._limits = limits
         self._facts = facts
         self._clock = clock
-        # Wallets that somebody else held for longer than lock_timeout. Until they are seen free,
-        # their commands go into a transaction of their own that waits for nobody.
+        # Wallets whose row another transaction has locked for longer than lock_timeout. Until a
+        # group can lock them, their commands go into a transaction of their own, with SKIP LOCKED.
         self._contended: set[str] = set()
         # That of the group in hand.
         self._trail = Trail(clock)
@@ -121,7 +123,7 @@ class GroupTransaction:
         return report
 
     def _is_too_late(self, envelope: Envelope) -> bool:
-        """Whether nobody waits any more, or would not for as long as an attempt may take."""
+        """Whether it is over, or its deadline is sooner than the longest possible attempt."""
         return (
             envelope.is_over or self._clock() + self._limits.command_timeout_s > envelope.deadline
         )
@@ -176,9 +178,9 @@ class GroupTransaction:
     def _can_go_on(self, envelope: Envelope, soonest: float, expected: float) -> bool:
         """Whether another attempt, which begins at `soonest`, is over before the deadline.
 
-        Whoever leaves in time hears that nothing happened; who is in an attempt at the deadline
-        hears only that nobody knows. But one that is in doubt may learn the truth from another
-        attempt alone, and goes on while there is hope.
+        A command that gives up between attempts has done nothing, and its answer says so. During
+        an attempt its outcome is unknown. For a command in doubt only another attempt can find the
+        outcome, so it goes on for as long as one may still be in time.
         """
         hoped = soonest + self._limits.lock_timeout_s
         return envelope.deadline >= (hoped if envelope.in_doubt else max(hoped, expected))
@@ -229,8 +231,8 @@ class GroupTransaction:
                 self._trail.end("write")
         self._trail.end("commit")
         report.wallets = {wallet.id: wallet for wallet in result.changed_wallets()}
-        # Whoever has committed a repeated command, perhaps this one in an earlier attempt, may have
-        # been cut off before the cache was refreshed. Its wallets are locked here and up to date.
+        # The replica that committed a repeated command, perhaps this one in an earlier attempt, may
+        # have failed before it refreshed the cache. The wallets are locked here, so up to date.
         earlier = [e for e, _ in repeated] + [e for e in envelopes if e.in_doubt]
         ids = {id for envelope in earlier for id in touched_wallets(envelope.command)}
         report.wallets |= {id: locked.wallets[id] for id in ids if id in locked.wallets}
@@ -247,7 +249,7 @@ class GroupTransaction:
         else:
             before = len(result.transfers)
             posted = _record(outcome, result)
-            if self._facts.tells_each:
+            if self._facts.per_request_facts:
                 ids = envelope.origin.request_id, envelope.origin.traceparent
                 report.news += [About(*ids, each.id) for each in result.transfers[before:]]
             result.events += events_of(envelope, outcome)

@@ -1,8 +1,9 @@
-"""Envelopes that somebody else delays: another replica's claim on their key, or a locked wallet."""
+"""Envelopes that wait for another replica's claim on their key, or for a locked wallet."""
 
 from collections.abc import Callable, Container
 
-from transferd.commit.envelope import Envelope, Solo
+from transferd.commit.envelope import Envelope
+from transferd.commit.turn import Solo
 from transferd.config import Limits
 from transferd.domain.errors import Overloaded
 from transferd.domain.key import Key
@@ -44,14 +45,14 @@ class WaitingRoom:
         return len(self._claimed) + len(self._locked)
 
     def wait_for_claim(self, envelope: Envelope) -> None:
-        """Somebody else has claimed the key: a claim only ever delays."""
+        """Delay a command whose key another replica has claimed."""
         now = self._clock()
         self._claimed.append(
             Straggler(envelope, now + self._limits.claim_poll_s, now + self._limits.claim_wait_s)
         )
 
     def wait_for_lock(self, envelope: Envelope) -> None:
-        """Somebody else holds a wallet's row: its commands step aside and the rest commits."""
+        """Delay a command whose wallet another transaction has locked; the rest commits."""
         now = self._clock()
         if now + self._limits.step_aside_s > envelope.deadline - self._limits.command_timeout_s:
             envelope.fail(Overloaded())
@@ -59,7 +60,7 @@ class WaitingRoom:
         self._locked.append(Straggler(envelope, now + self._limits.step_aside_s, now))
 
     def keys_to_ask(self) -> list[Key]:
-        """The keys of everybody who is due, to be looked up in one query."""
+        """The keys of all envelopes that are due, for one query."""
         now = self._clock()
         return [
             straggler.envelope.key

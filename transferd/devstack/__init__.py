@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from transferd.config import Limits
 from transferd.devstack.postgres import PostgresServer, find_postgres_binaries
 from transferd.devstack.process import StackError
 from transferd.devstack.rabbitmq import RabbitServer, find_rabbitmq
@@ -61,6 +62,7 @@ class DevStack:
         redis_url: str | None = None,
         amqp_url: str | None = None,
         report: Callable[[str], None] = print,
+        limits: Limits | None = None,
     ) -> None:
         self.directory = directory.absolute()
         self.database_url = database_url or ""
@@ -73,6 +75,7 @@ class DevStack:
         self._ephemeral = ephemeral
         self._durable = durable
         self._report = report
+        self._limits = limits
 
     def __repr__(self) -> str:
         return f"<DevStack {', '.join(map(repr, self.servers)) or 'without servers of its own'}>"
@@ -114,16 +117,18 @@ class DevStack:
 
     def _choose_servers(self) -> None:
         if not self.database_url:
-            self.postgres = PostgresServer(self.directory / "postgresql", durable=self._durable)
+            self.postgres = PostgresServer(
+                self.directory / "postgresql", durable=self._durable, limits=self._limits
+            )
             self.servers.append(self.postgres)
         if not self.redis_url:
-            self.redis = RedisServer(self.directory / "redis")
+            self.redis = RedisServer(self.directory / "redis", limits=self._limits)
             self.servers.append(self.redis)
         if self.amqp_url is None:
             if find_rabbitmq() is None:
                 self._report(NO_RABBITMQ)
                 return
-            self.rabbitmq = RabbitServer(self.directory / "rabbitmq")
+            self.rabbitmq = RabbitServer(self.directory / "rabbitmq", limits=self._limits)
             self.servers.append(self.rabbitmq)
 
     async def _start_all(self) -> None:
@@ -171,7 +176,7 @@ def _new_directory_beside(directory: Path) -> Path:
     directory.parent.mkdir(parents=True, exist_ok=True)
     created = Path(tempfile.mkdtemp(prefix=f"{directory.name}-", dir=directory.parent))
     if os.geteuid() == 0:
-        created.chmod(0o711)  # PostgreSQL runs as somebody else, who must be able to pass through.
+        created.chmod(0o711)  # PostgreSQL runs as another user, who must be able to traverse it.
     return created
 
 

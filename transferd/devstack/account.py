@@ -1,4 +1,4 @@
-"""Whom PostgreSQL runs as: it refuses root, and its user must reach files that may be root's."""
+"""The user that PostgreSQL runs as: it refuses root, and its user must reach the files."""
 
 from __future__ import annotations
 

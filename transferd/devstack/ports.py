@@ -1,7 +1,7 @@
 """Loopback ports for programs that have yet to start.
 
-From the choice of a port to its use a program needs a second, and while it is down the port is free
-again. So a port is claimed for the process that asked for it, among all processes of this user.
+A program uses its port about a second after the port was chosen, and while the program is down the
+port is free again. So each port is claimed for one process among all processes of this user.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from transferd.devstack.process import StackError
 # port as its own source port, connects to itself and occupies the port that the server needs back.
 PORTS = range(20_000, 30_000)
 PORT_TRIES_MAX = 200
-# Of one process; those that have long been used need none.
+# Claims of one process; the oldest are released, because their ports are in use by then.
 _CLAIMS_MAX = 1_000
 
 
@@ -33,14 +33,14 @@ class _Claims:
         self._file: int | None = None
 
     def claim(self, port: int) -> bool:
-        """Whether it is ours alone now; False if somebody has claimed it, we ourselves included."""
+        """Claim the port. False if any process has claimed it, this one included."""
         if port in self._ports:
             return False
         if self._file is None:
             try:
                 self._file = _open()
             except OSError:
-                return True  # where no file can be, nobody can claim anything
+                return True  # without a file there are no claims
         try:
             fcntl.lockf(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, port)
         except OSError:
@@ -71,7 +71,7 @@ def port_is_free(port: int) -> bool:
 
 
 def free_port() -> int:
-    """A loopback port that is free now, and given to nobody else who asks here."""
+    """A loopback port that is free now, claimed for this process."""
     return free_ports(1)
 
 

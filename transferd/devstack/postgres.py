@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from transferd.config import Limits
 from transferd.devstack.account import account_for
 from transferd.devstack.process import (
     Account,
@@ -52,14 +53,14 @@ SETTINGS: Mapping[str, str] = {
     "checkpoint_timeout": "15min",
     "checkpoint_completion_target": "0.9",
     "random_page_cost": "1.1",
-    "dynamic_shared_memory_type": "mmap",  # What a killed server left in /dev/shm would stay there.
+    "dynamic_shared_memory_type": "mmap",  # Segments of a killed server would stay in /dev/shm.
     "jit": "off",  # The statements here are short: compiling one costs more than running it.
     "timezone": "UTC",
     "log_timezone": "UTC",
     "log_line_prefix": "%m [%p] %u@%d ",
 }
 
-# Survives a crash of PostgreSQL, not one of the machine: what a test suite wants.
+# Data survives a crash of PostgreSQL but not of the machine, which is enough for tests.
 NOT_DURABLE: Mapping[str, str] = {
     "fsync": "off",
     "full_page_writes": "off",
@@ -120,7 +121,7 @@ def _version_in(directory: Path) -> str | None:
 class PostgresServer(Server):
     """A private cluster with a database ``transferd`` and its owner, a role that is no superuser.
 
-    Nobody needs a password. ``durable=False`` gives up surviving a power cut for speed.
+    Connections need no password. ``durable=False`` gives up surviving a power cut for speed.
     ``settings`` go into the configuration file, over the defaults of this module; ``ALTER SYSTEM``
     beats both.
     """
@@ -138,8 +139,9 @@ class PostgresServer(Server):
         port: int | None = None,
         durable: bool = True,
         settings: Mapping[str, str] | None = None,
+        limits: Limits | None = None,
     ) -> None:
-        super().__init__(directory, port=port)
+        super().__init__(directory, port=port, limits=limits)
         self.data = self.directory / "data"
         self._settings = {**SETTINGS, **({} if durable else NOT_DURABLE), **(settings or {})}
         self._binaries = Path()
@@ -276,8 +278,8 @@ class PostgresServer(Server):
                 f"end it with `kill -INT {pid}`, or use another directory"
             )
         if sys.platform == "linux" and pid in process_table():
-            # A stranger got that pid, or nobody reaps the dead server: PostgreSQL would think that
-            # it runs. Where the pid is free it looks for itself, and at the shared memory too.
+            # Another process has that pid, or the dead server is not reaped: PostgreSQL would take
+            # it for running. With a free pid PostgreSQL checks by itself, also the shared memory.
             (self.data / "postmaster.pid").unlink()
 
     def _postmaster_on_file(self) -> int | None:

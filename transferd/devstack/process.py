@@ -19,15 +19,13 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-POLL_S = (
-    0.02  # Start-up is measured in tenths of a second; asking more often only steals CPU from it.
-)
-KILL_TIMEOUT_S = (
-    10.0  # Only a process stuck in the kernel (a dead disk) outlives SIGKILL for this long.
-)
+# A start takes tenths of a second; polling more often would only take CPU from it.
+POLL_S = 0.02
+# Only a process stuck in the kernel (a dead disk) outlives SIGKILL for this long.
+KILL_TIMEOUT_S = 10.0
 
-# Runs between setpriv and the server: had the parent died before the death signal was armed, nobody
-# would ever send that signal, so a child that has already been orphaned gives up here.
+# Runs between setpriv and the server. If the parent died before the death signal was armed, the
+# signal never comes, so an orphaned child ends here.
 ORPHAN_CHECK = '[ "$PPID" = "$0" ] && exec "$@"'
 
 
@@ -47,7 +45,7 @@ class Account(NamedTuple):
 
 
 class Process(NamedTuple):
-    """A row of the process table; ``started`` tells it from a later one with the same pid."""
+    """A row of the process table; ``started`` distinguishes processes that reuse a pid."""
 
     pid: int
     parent: int
@@ -157,7 +155,7 @@ class Child:
             send_signal(fresh, signal.SIGSTOP)
             seen = {process.pid for process in frozen}
             if seen.issuperset(process.pid for process in tree):
-                return tree  # Nobody was born while we were stopping them.
+                return tree  # No child was started meanwhile.
             frozen = tree
         return []
 
@@ -232,7 +230,7 @@ def launch(
             extra_groups=[] if switch_user else None,
         )
     if popen.stdin is not None:
-        # A broken pipe means that it died early: its exit code and its log tell why.
+        # A broken pipe means that it died early: its exit code and its log have the reason.
         with suppress(BrokenPipeError), popen.stdin:
             popen.stdin.write(stdin)
     return Child(popen)

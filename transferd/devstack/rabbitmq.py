@@ -14,12 +14,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from transferd.config import Limits
 from transferd.devstack.ports import free_port
 from transferd.devstack.process import POLL_S, StackError, clean_environment
 from transferd.devstack.server import Server
 
-ANSWER_TIMEOUT_S = 1.0
-EPMD_TIMEOUT_S = 5.0  # It is up within milliseconds.
 AMQP_0_9_1 = b"AMQP\x00\x00\x09\x01"
 METHOD_FRAME = b"\x01"  # the server's Connection.Start; a refusal would begin with "AMQP"
 
@@ -69,8 +68,10 @@ class RabbitServer(Server):
 
     name: ClassVar[str] = "RabbitMQ"
 
-    def __init__(self, directory: Path, *, port: int | None = None) -> None:
-        super().__init__(directory, port=port)
+    def __init__(
+        self, directory: Path, *, port: int | None = None, limits: Limits | None = None
+    ) -> None:
+        super().__init__(directory, port=port, limits=limits)
         # Not from the port, which may be another one in the next run.
         digest = hashlib.sha256(str(self.directory.resolve()).encode()).hexdigest()[:12]
         self.node = f"transferd-{digest}@localhost"
@@ -101,7 +102,7 @@ class RabbitServer(Server):
         self._spawn(
             [epmd, "-port", str(epmd_port), "-address", "127.0.0.1"], environment=environment
         )
-        await _wait_until_listening(epmd_port)
+        await _wait_until_listening(epmd_port, self._limits.server_epmd_s)
         server = self._spawn([program], environment=environment)
         # To start, Erlang looks for modules in thousands of places, each time by way of another
         # thread. Woken on another core of a virtual machine these made it 17 s instead of 6.
@@ -142,7 +143,7 @@ class RabbitServer(Server):
     async def _is_ready(self) -> bool:
         """An answer to the AMQP greeting: the port opens before the node takes connections."""
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            async with asyncio.timeout(self._limits.server_answer_s):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 try:
                     writer.write(AMQP_0_9_1)
@@ -177,9 +178,9 @@ def _keep_to(cores: Collection[int], pid: int) -> None:
                     os.sched_setaffinity(int(task.name), cores)
 
 
-async def _wait_until_listening(port: int) -> None:
+async def _wait_until_listening(port: int, wait_s: float) -> None:
     try:
-        async with asyncio.timeout(EPMD_TIMEOUT_S):
+        async with asyncio.timeout(wait_s):
             while True:
                 with suppress(OSError):
                     _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -12,10 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import ClassVar
 
+from transferd.config import Limits
 from transferd.devstack.process import StackError, clean_environment, output_of
 from transferd.devstack.server import Server
-
-ANSWER_TIMEOUT_S = 1.0
 
 # Runs in a process of its own: it can be killed and paused like the real one, and its pure Python
 # commands do not take the CPU of the event loop that is being tested.
@@ -51,8 +50,9 @@ class RedisServer(Server):
         port: int | None = None,
         databases: int = 16,
         persistent: bool = False,
+        limits: Limits | None = None,
     ) -> None:
-        super().__init__(directory, port=port)
+        super().__init__(directory, port=port, limits=limits)
         self._databases = databases
         self._persistent = persistent
 
@@ -97,7 +97,7 @@ class RedisServer(Server):
     async def _is_ready(self) -> bool:
         """PONG to PING: while it loads its append-only file, Redis listens but answers LOADING."""
         with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(ANSWER_TIMEOUT_S):
+            async with asyncio.timeout(self._limits.server_answer_s):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
                 try:
                     writer.write(b"*1\r\n$4\r\nPING\r\n")

@@ -1,4 +1,4 @@
-"""What all private servers have in common: a directory, a port, a log, a start and its stop."""
+"""The base of all private servers: a directory, a port, a log, start and stop."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from transferd.config import Limits
 from transferd.devstack.ports import free_port, port_is_free
 from transferd.devstack.process import (
     POLL_S,
@@ -24,28 +25,13 @@ from transferd.devstack.process import (
     process_tree,
 )
 
-START_TIMEOUT_S = (
-    60.0  # RabbitMQ takes about 7 s and PostgreSQL's crash recovery depends on the disk.
-)
-STOP_TIMEOUT_S = (
-    10.0  # Then SIGKILL: all three keep their data through that, it only costs a recovery.
-)
-LOCK_WAIT_S = (
-    2.0  # After the death of a parent its servers' last processes need a moment to be gone.
-)
-PORT_ATTEMPTS_MAX = (
-    3  # A port that is lost between choosing and listening is rare; three times is a fault.
-)
-LOG_BYTES_MAX = 16 * 1024 * 1024  # A persistent directory must not collect logs for ever.
-TAIL_CHARS_MAX = (
-    300  # Enough for the two lines that matter, short enough for one line of a terminal.
-)
-
+# Enough for the two lines that matter, short enough for one line of a terminal.
+TAIL_CHARS_MAX = 300
 PORT_IN_USE = re.compile(r"address already in use|eaddrinuse|port .*in use", re.IGNORECASE)
 
 
 class PortTaken(StackError):
-    """Somebody else listens on the port that was chosen or asked for."""
+    """Another process listens on the chosen port."""
 
 
 class Server(ABC):
@@ -59,14 +45,17 @@ class Server(ABC):
     stop_signal: ClassVar[signal.Signals] = signal.SIGTERM
     children_hold_lock: ClassVar[bool] = True
 
-    def __init__(self, directory: Path, *, port: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, port: int | None = None, limits: Limits | None = None
+    ) -> None:
         self.directory = directory.absolute()
         self.port = port or 0  # chosen by the first start when none was given
         self.origin = f"{self.name} (not started)"
         self.log_path = self.directory / f"{self.name.lower()}.log"
+        self._limits = limits or Limits()
         self._port_pinned = port is not None
         self._children: list[Child] = []  # helpers first, the server itself last
-        self._end_is_wanted = True  # while True, an end of the process is our own doing
+        self._end_is_wanted = True  # while True, the process was ended by us
         self._lock_fd: int | None = None
         self._log_offset = 0
 
@@ -107,7 +96,7 @@ class Server(ABC):
             raise
 
     async def stop(self) -> None:
-        """End the server in good order, or after 10 s by SIGKILL; nothing of it runs afterwards."""
+        """End the server in order, or by SIGKILL after `server_stop_s`; then nothing of it runs."""
         self._end_is_wanted = True
         try:
             child = self._main
@@ -115,7 +104,7 @@ class Server(ABC):
                 self.resume()  # A stopped process cannot follow a request to end.
                 child.send_signal(self.stop_signal)
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(child.wait(), STOP_TIMEOUT_S)
+                    await asyncio.wait_for(child.wait(), self._limits.server_stop_s)
         finally:
             await self._leave()
 
@@ -192,7 +181,7 @@ class Server(ABC):
         return child
 
     async def _start_on_a_port(self) -> None:
-        for attempt in range(1, PORT_ATTEMPTS_MAX + 1):
+        for attempt in range(1, self._limits.server_port_attempts_max + 1):
             if not self._port_pinned:
                 self.port = free_port()
             elif not port_is_free(self.port):
@@ -204,7 +193,7 @@ class Server(ABC):
                 break
             except PortTaken:
                 await self.kill()
-                if self._port_pinned or attempt == PORT_ATTEMPTS_MAX:
+                if self._port_pinned or attempt == self._limits.server_port_attempts_max:
                     raise
         self._port_pinned = True  # from now on clients know it
         self._end_is_wanted = False
@@ -212,13 +201,13 @@ class Server(ABC):
 
     async def _wait_until_ready(self) -> None:
         clock = asyncio.get_running_loop().time
-        deadline = clock() + START_TIMEOUT_S
+        deadline = clock() + self._limits.server_start_s
         while not await self._is_ready():
             ended = next((child for child in self._children if child.exit_code is not None), None)
             if ended is not None:
                 raise self._failure(f"ended with exit code {ended.exit_code} while starting")
             if clock() > deadline:
-                raise self._failure(f"was not ready after {START_TIMEOUT_S:g} s")
+                raise self._failure(f"was not ready after {self._limits.server_start_s:g} s")
             await asyncio.sleep(POLL_S)
 
     def _failure(self, what: str) -> StackError:
@@ -229,7 +218,7 @@ class Server(ABC):
         return kind(f"{self.name} {what}: {tail} (log: {self.log_path})")
 
     def _fresh_log(self) -> str:
-        """What the log got since the launch; lines of earlier runs would blame the wrong cause."""
+        """The log since the launch, without the lines of earlier runs."""
         with suppress(OSError), self.log_path.open("rb") as log:
             log.seek(self._log_offset)
             return log.read().decode(errors="replace")
@@ -240,10 +229,13 @@ class Server(ABC):
         if self._lock_fd is not None:
             return
         self.directory.mkdir(parents=True, exist_ok=True)
-        if self.log_path.exists() and self.log_path.stat().st_size > LOG_BYTES_MAX:
+        if (
+            self.log_path.exists()
+            and self.log_path.stat().st_size > self._limits.server_log_bytes_max
+        ):
             os.truncate(self.log_path, 0)
         lock_fd = os.open(self.directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        deadline = asyncio.get_running_loop().time() + LOCK_WAIT_S
+        deadline = asyncio.get_running_loop().time() + self._limits.server_lock_wait_s
         while True:
             try:
                 fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,4 +1,4 @@
-"""Users: whoever owns wallets."""
+"""Users: the owners of wallets."""
 
 from datetime import datetime
 from typing import NamedTuple

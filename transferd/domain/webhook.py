@@ -51,16 +51,16 @@ _LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
 
 
 class WebhookStatus(StrEnum):
-    """A disabled endpoint gets nothing: its log has the events as skipped, and a message for it
-    alone becomes a dead letter."""
+    """A disabled endpoint gets nothing: its log has new events as skipped, and what had failed
+    before becomes a dead letter."""
 
     ACTIVE = "active"
     DISABLED = "disabled"
 
 
 class DeliveryStatus(StrEnum):
-    """pending: asked for again; retrying: failed, to be tried again; dead: given up; skipped: not
-    sent, because the endpoint was disabled."""
+    """pending: waits for its first attempt, or was asked for again; retrying: failed, waits for the
+    next attempt; dead: given up; skipped: not sent, because the endpoint was disabled."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -95,10 +95,8 @@ class Webhook(NamedTuple):
         """The old secrets whose time is not over."""
         return tuple(old for old in self.old_secrets if old.until > now)
 
-    def wants(self, event_type: str, wallet_ids: Sequence[str]) -> bool:
-        """Whether an event of this type, about these wallets, is for it, active or disabled."""
-        if self.wallet_id is not None and self.wallet_id not in wallet_ids:
-            return False
+    def wants(self, event_type: str) -> bool:
+        """Whether its filter admits events of this type."""
         kind = event_type.partition(".")[0]
         return any(wanted in ("*", event_type, f"{kind}.*") for wanted in self.events)
 

@@ -10,10 +10,15 @@ import orjson
 
 from transferd.config import ConfigurationError, Limits
 from transferd.ledger.ids import LEDGERS, ledger_of
-from transferd.ledger.store.audit import Snapshot, snapshot
-from transferd.ledger.store.database import Database, Row
+from transferd.ledger.store.database import Database, Row, Transaction
 from transferd.ledger.store.errors import Rejected
 from transferd.ledger.store.outcomes import RENDER_BATCH, RENDER_VERSION_MAX
+
+# The statuses that the edge stores with outcomes. The audit has its own list, because it must not
+# believe the code that it audits.
+_POSTED = 201
+_SUCCESSES = frozenset({200, 201, 202})
+_REFUSALS = range(400, 500)
 
 
 class Check(StrEnum):
@@ -78,7 +83,9 @@ async def audit(
     run = _Audit(report_progress, limits or Limits())
     try:
         for ledger in LEDGERS:
-            async with snapshot(database, ledger, run.limits) as view:
+            async with database.snapshot(
+                ledger, file="audit.sql", query_timeout_s=run.limits.audit_query_timeout_s
+            ) as view:
                 await run.check(view, ledger)
     except Rejected as error:
         if error.sqlstate in _NO_LEDGER:
@@ -103,7 +110,7 @@ class _Audit:
         """Everything found, by check; a check that found too much says so at its end."""
         return [finding for found in self._found.values() for finding in found]
 
-    async def check(self, view: Snapshot, ledger: str) -> None:
+    async def check(self, view: Transaction, ledger: str) -> None:
         """All checks of one ledger."""
         [counts] = await view.fetch("row_counts")
         for step, count in counts.items():
@@ -117,7 +124,7 @@ class _Audit:
         await self._walk(view, "transfers", _OF_TRANSFERS)
         await self._walk_outcomes(view, ledger)
 
-    async def _walk(self, view: Snapshot, step: str, queries: Sequence[str]) -> None:
+    async def _walk(self, view: Transaction, step: str, queries: Sequence[str]) -> None:
         """Run the queries over all ids of a table, a chunk at a time."""
         chunk_rows = self.limits.audit_chunk_rows
         following: str | None = _FIRST_ID
@@ -129,7 +136,7 @@ class _Audit:
             following = page[chunk_rows]["id"] if len(page) > chunk_rows else None
             self._advance(step, len(ids))
 
-    async def _walk_outcomes(self, view: Snapshot, ledger: str) -> None:
+    async def _walk_outcomes(self, view: Transaction, ledger: str) -> None:
         chunk_rows = self.limits.audit_chunk_rows
         following: tuple[int, str] | None = _FIRST_KEY
         while following is not None:
@@ -144,7 +151,7 @@ class _Audit:
             following = (last["client_id"], last["key"]) if last else None
             self._advance("outcomes", len(page[:chunk_rows]))
 
-    async def _judge_batch(self, view: Snapshot, row: Row) -> None:
+    async def _judge_batch(self, view: Transaction, row: Row) -> None:
         """Whether a batch can be answered again: all its transfers are there."""
         [stored] = await view.fetch("outcome_body", row["client_id"], row["key"])
         subject = _subject_of(row)
@@ -190,8 +197,10 @@ def _judge_outcome(row: Row) -> Iterator[Finding]:
         if not row["is_stored"]:
             detail = f"its transfer {row['transfer_id']} is missing"
             yield Finding(Check.OUTCOME_TRANSFER, subject, detail)
-        if row["status"] != 201:
-            detail = f"leads to transfer {row['transfer_id']} with status {row['status']}, not 201"
+        if row["status"] != _POSTED:
+            detail = (
+                f"leads to transfer {row['transfer_id']} with status {row['status']}, not {_POSTED}"
+            )
             yield Finding(Check.OUTCOME_TRANSFER, subject, detail)
     if (row["transfer_id"] is None) == (not row["has_body"]):
         which = "both" if row["has_body"] else "neither"
@@ -229,9 +238,9 @@ def _complaint_about(body: bytes, status: int) -> str | None:
         return "its body is neither an object nor a list"
     # A problem repeats its HTTP status; a wallet has a status too, but in words.
     repeated = answer.get("status") if isinstance(answer, dict) else None
-    if 400 <= status < 500:
+    if status in _REFUSALS:
         fits = repeated == status
     else:
         # Failures of the machinery are never stored.
-        fits = status in (200, 201, 202) and not isinstance(repeated, int)
+        fits = status in _SUCCESSES and not isinstance(repeated, int)
     return None if fits else f"status {status} does not fit its body (status {repeated})"

@@ -52,7 +52,7 @@ HAVING sum(balance) <> 0
 LIMIT $1;
 
 -- name: funding_wallets
--- Whoever may go below zero can make money: one wallet of each currency, and no other.
+-- A wallet that may go below zero can create money: one wallet of each currency, and no other.
 (SELECT 'funding-wallet' AS "check", c.code AS subject,
         CASE WHEN w.id IS NULL THEN format('its funding wallet %s is missing', c.funding_wallet_id)
              WHEN NOT w.funding THEN format('wallet %s is not marked as funding', w.id)
@@ -60,7 +60,7 @@ LIMIT $1;
              ELSE format('wallet %s is not active (status %s)', w.id, w.status) END AS detail
  FROM {ledger}.currencies c
  LEFT JOIN {ledger}.wallets w ON w.id = c.funding_wallet_id
- WHERE w.id IS NULL OR NOT w.funding OR w.currency <> c.code OR w.status <> 0
+ WHERE w.id IS NULL OR NOT w.funding OR w.currency <> c.code OR w.status <> {status_active}
  LIMIT $1)
 UNION ALL
 (SELECT 'funding-wallet', w.id::text, format('may go below zero, but no currency names it')
@@ -153,7 +153,7 @@ CROSS JOIN LATERAL (VALUES
     ('wallet-limit', w.held < 0 OR w.overdraft_limit < 0
         OR NOT w.funding AND w.balance::numeric - w.held < -w.overdraft_limit::numeric,
      format('balance %s, held %s, overdraft limit %s', w.balance, w.held, w.overdraft_limit)),
-    ('closed-wallet', w.status = 2 AND (w.balance <> 0 OR w.held <> 0),
+    ('closed-wallet', w.status = {status_closed} AND (w.balance <> 0 OR w.held <> 0),
      format('is closed with balance %s, held %s', w.balance, w.held)),
     ('wallet-settings',
      (w.status, w.overdraft_limit) IS DISTINCT FROM (last.status, last.overdraft_limit),
@@ -184,8 +184,9 @@ FROM {ledger}.transfers r
 LEFT JOIN {ledger}.transfers o ON o.id = r.reverses_transfer_id
 CROSS JOIN LATERAL (VALUES
     ('reversal-original',
-     r.kind <> 1 OR o.id IS NULL OR o.kind = 1 OR o.reverses_transfer_id IS NOT NULL,
-     CASE WHEN r.kind <> 1 THEN format('is no reversal, but names an original')
+     r.kind <> {kind_reversal} OR o.id IS NULL OR o.kind = {kind_reversal}
+         OR o.reverses_transfer_id IS NOT NULL,
+     CASE WHEN r.kind <> {kind_reversal} THEN format('is no reversal, but names an original')
           WHEN o.id IS NULL THEN format('its original %s is missing', r.reverses_transfer_id)
           ELSE format('its original %s is a reversal itself', o.id) END),
     ('reversal-sides', r.source_wallet_id <> o.destination_wallet_id
@@ -196,7 +197,7 @@ CROSS JOIN LATERAL (VALUES
      format('is in %s, its original in %s', r.currency, o.currency))
 ) AS finding ("check", is_wrong, detail)
 WHERE r.id BETWEEN $1 AND $2
-  AND (r.kind = 1 OR r.reverses_transfer_id IS NOT NULL)
+  AND (r.kind = {kind_reversal} OR r.reverses_transfer_id IS NOT NULL)
   AND finding.is_wrong;
 
 -- name: reversal_sums

@@ -11,10 +11,12 @@ import asyncpg
 from iso4217 import Currency
 
 from transferd.config import ConfigurationError, Limits, Settings
+from transferd.domain.wallet import ChangeKind, WalletStatus
 from transferd.ledger.ids import LEDGERS, new_id
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import Rejected, translated
 from transferd.ledger.store.migrations import applied_migrations
+from transferd.ledger.store.numbers import CHANGE_KIND_NUMBERS, WALLET_STATUS_NUMBERS
 
 # Any number, as long as every release uses the same: two that start at once take turns.
 _LOCK = 7_310_423_085
@@ -149,10 +151,19 @@ async def _add_currencies(connection: asyncpg.Connection[asyncpg.Record]) -> Non
         await connection.executemany(
             "WITH wallet AS (INSERT INTO wallets (id, balance, held, overdraft_limit,"
             " version, created_at, updated_at, status, funding, currency, metadata)"
-            " VALUES ($1, 0, 0, 0, 0, now(), now(), 0, true, $2, '{}') RETURNING id, created_at)"
+            " VALUES ($1, 0, 0, 0, 0, now(), now(), $3, true, $2, '{}') RETURNING id, created_at)"
             " INSERT INTO wallet_changes (wallet_id, version, created_at, balance_after,"
-            " overdraft_limit, kind, status) SELECT id, 0, created_at, 0, 0, 0, 0 FROM wallet",
-            [(wallet_id, code) for code, _, _, wallet_id in missing],
+            " overdraft_limit, kind, status) SELECT id, 0, created_at, 0, 0, $4::smallint, $3"
+            " FROM wallet",
+            [
+                (
+                    wallet_id,
+                    code,
+                    WALLET_STATUS_NUMBERS[WalletStatus.ACTIVE],
+                    CHANGE_KIND_NUMBERS[ChangeKind.CREATED],
+                )
+                for code, _, _, wallet_id in missing
+            ],
         )
 
 

@@ -29,7 +29,7 @@ SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, N
        NULL, NULL, NULL, NULL, clock_timestamp();
 
 -- name: existing_wallets
--- Tells a wallet that is locked by somebody else from one that does not exist.
+-- Whether a wallet is locked by another transaction or does not exist.
 SELECT id::text FROM {ledger}.wallets WHERE id = ANY ($1::uuid[]);
 
 -- name: outcomes
@@ -51,43 +51,51 @@ GROUP BY reverses_transfer_id;
 SELECT id::text, created_at FROM transferd.users WHERE id = ANY ($1::uuid[]);
 
 -- name: write_group
--- The whole result of a group in one statement: transfers, balances, outcomes, news. The counts tell
--- whether a version had moved (a lost update) or a key was won by another replica. Ids, numbers and
--- currencies come as array literals: the server takes a text apart faster than the driver puts an
--- array together, item by item.
+-- The whole result of a group in one statement: transfers, balances, outcomes, events. Too low a
+-- count means that a version had moved (a lost update), or that another replica has stored an outcome
+-- for a key. Ids, numbers and currencies are array literals: PostgreSQL parses a text faster than the
+-- driver encodes an array item by item. The parameters are the fields of `GroupParameters`.
 WITH moved AS (
     INSERT INTO {ledger}.transfers (
         id, kind, source_wallet_id, destination_wallet_id, amount, currency, reference, metadata,
         source_version, source_balance_after, destination_version, destination_balance_after,
         reverses_transfer_id, created_at)
     SELECT id, kind, source, destination, amount, currency, reference, metadata::json,
-           source_version, source_after, destination_version, destination_after, reverses, $1
-    FROM unnest($2::text::uuid[], $3::text::smallint[], $4::text::uuid[], $5::text::uuid[],
-                $6::text::bigint[], $7::text::text[], $8::text[], $9::text[], $10::text::bigint[],
-                $11::text::bigint[], $12::text::bigint[], $13::text::bigint[], $14::text::uuid[])
+           source_version, source_after, destination_version, destination_after, reverses, $at
+    FROM unnest(
+        $transfer_ids::text::uuid[], $transfer_kinds::text::smallint[],
+        $source_wallet_ids::text::uuid[], $destination_wallet_ids::text::uuid[],
+        $amounts::text::bigint[], $currencies::text::text[], $references::text[],
+        $metadata::text[], $source_versions::text::bigint[],
+        $source_balances_after::text::bigint[], $destination_versions::text::bigint[],
+        $destination_balances_after::text::bigint[], $reversed_transfer_ids::text::uuid[])
         AS t (id, kind, source, destination, amount, currency, reference, metadata,
               source_version, source_after, destination_version, destination_after, reverses)
 ), updated AS (
     UPDATE {ledger}.wallets w
-    SET balance = c.balance, version = c.version, updated_at = $1
-    FROM unnest($15::text::uuid[], $16::text::bigint[], $17::text::bigint[], $18::text::bigint[])
+    SET balance = c.balance, version = c.version, updated_at = $at
+    FROM unnest($wallet_ids::text::uuid[], $wallet_versions_read::text::bigint[],
+                $wallet_versions::text::bigint[], $wallet_balances::text::bigint[])
         AS c (id, version_read, version, balance)
     WHERE w.id = c.id AND w.version = c.version_read
     RETURNING 1
 ), kept AS (
     INSERT INTO transferd.outcomes (
         client_id, key, fingerprint, status, render_version, transfer_id, body, created_at)
-    SELECT client_id, key, fingerprint, status, render_version, transfer_id, body, $1
-    FROM unnest($19::text::integer[], $20::text[], $21::bytea[], $22::text::smallint[],
-                $23::text::smallint[], $24::text::uuid[], $25::bytea[])
+    SELECT client_id, key, fingerprint, status, render_version, transfer_id, body, $at
+    FROM unnest($outcome_client_ids::text::integer[], $outcome_keys::text[],
+                $outcome_fingerprints::bytea[], $outcome_statuses::text::smallint[],
+                $outcome_render_versions::text::smallint[], $outcome_transfer_ids::text::uuid[],
+                $outcome_bodies::bytea[])
         AS o (client_id, key, fingerprint, status, render_version, transfer_id, body)
     ORDER BY client_id, key
     ON CONFLICT DO NOTHING
     RETURNING 1
 ), sent AS (
     INSERT INTO {ledger}.outbox (created_at, event_count, events)
-    SELECT $1, event_count, events::json
-    FROM unnest($26::text::integer[], $27::text[]) WITH ORDINALITY AS n (event_count, events, position)
+    SELECT $at, event_count, events::json
+    FROM unnest($event_counts::text::integer[], $events::text[]) WITH ORDINALITY
+        AS n (event_count, events, position)
     ORDER BY position
 )
 SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM kept) AS outcomes;
@@ -106,7 +114,8 @@ RETURNING 1;
 INSERT INTO {ledger}.wallets (
     id, user_id, currency, balance, held, overdraft_limit, status, funding, version, metadata,
     created_at, updated_at)
-SELECT id, user_id, currency, 0, 0, overdraft_limit, 0, false, 0, metadata::json, $1, $1
+SELECT id, user_id, currency, 0, 0, overdraft_limit, {status_active}, false, 0, metadata::json, $1,
+       $1
 FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[])
     AS w (id, user_id, currency, overdraft_limit, metadata)
 ON CONFLICT DO NOTHING
@@ -214,22 +223,24 @@ CROSS JOIN LATERAL (
 ) settings;
 
 -- name: statement
--- A wallet's entries between two versions, newest first: three index scans, merged.
+-- A wallet's entries between two versions, newest first: three index scans, merged. An entry has the
+-- kind of a transfer or the kind of a change.
 SELECT * FROM (
-    (SELECT id::text AS transfer_id, kind, -amount AS amount, source_balance_after AS balance_after,
-            source_version AS version, destination_wallet_id::text AS counterparty_wallet_id,
-            reference, created_at, metadata::text
+    (SELECT id::text AS transfer_id, kind AS transfer_kind, NULL::smallint AS change_kind,
+            -amount AS amount, source_balance_after AS balance_after, source_version AS version,
+            destination_wallet_id::text AS counterparty_wallet_id, reference, created_at,
+            metadata::text
      FROM {ledger}.transfers
      WHERE source_wallet_id = $1 AND source_version > $2 AND source_version <= $3
      ORDER BY source_version DESC LIMIT $4)
     UNION ALL
-    (SELECT id::text, kind, amount, destination_balance_after, destination_version,
+    (SELECT id::text, kind, NULL, amount, destination_balance_after, destination_version,
             source_wallet_id::text, reference, created_at, metadata::text
      FROM {ledger}.transfers
      WHERE destination_wallet_id = $1 AND destination_version > $2 AND destination_version <= $3
      ORDER BY destination_version DESC LIMIT $4)
     UNION ALL
-    (SELECT NULL, kind + 100, 0, balance_after, version, NULL, NULL, created_at, NULL
+    (SELECT NULL, NULL, kind, 0, balance_after, version, NULL, NULL, created_at, NULL
      FROM {ledger}.wallet_changes
      WHERE wallet_id = $1 AND version > $2 AND version <= $3
      ORDER BY version DESC LIMIT $4)
@@ -377,14 +388,13 @@ RETURNING 1;
 SELECT ledger FROM transferd.relay_leases WHERE ledger = $1 FOR UPDATE SKIP LOCKED;
 
 -- name: read_outbox
--- The oldest rows, up to $1 events. Never "behind the last one": sequence numbers commit out of order,
--- though for one wallet in order. Rows with a number in $2 are left out.
-SELECT seq, created_at, events::text
+-- The oldest rows, up to $1 events. Never "behind the last one": sequence numbers commit out of order, though for one
+-- wallet in order. With the version of the webhooks in the same snapshot: it counts those that an event may be for.
+SELECT seq, created_at, events::text, (SELECT version FROM transferd.webhooks_version) AS webhooks_version
 FROM (
     SELECT seq, created_at, events, sum(event_count) OVER (ORDER BY seq) - event_count AS before
     FROM (
         SELECT seq, created_at, event_count, events FROM {ledger}.outbox
-        WHERE seq <> ALL ($2::bigint[])
         ORDER BY seq LIMIT $1
     ) oldest
 ) counted
@@ -408,7 +418,7 @@ SELECT coalesce(sum(event_count), 0)::bigint AS events,
 FROM {ledger}.outbox;
 
 -- name: delete_outbox
--- Published, or in the hands of the in-process transport's receiver.
+-- Published, and written as deliveries in the same transaction.
 DELETE FROM {ledger}.outbox WHERE seq = ANY ($1::bigint[]);
 
 -- name: insert_outbox
@@ -471,9 +481,10 @@ RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secre
           previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at;
 
 -- name: delete_webhook
--- Its delivery log goes with it.
+-- Its delivery log goes with it, except what was given up: an operator decides about that.
 WITH log AS (
-    DELETE FROM transferd.deliveries WHERE endpoint_id = $1
+    DELETE FROM transferd.deliveries
+    WHERE endpoint_id = $1 AND NOT (status = 3 AND dead_reason IS NOT NULL)
 )
 DELETE FROM transferd.webhooks WHERE id = $1 RETURNING 1;
 
@@ -481,32 +492,121 @@ DELETE FROM transferd.webhooks WHERE id = $1 RETURNING 1;
 -- In the transaction of the change.
 UPDATE transferd.webhooks_version SET version = version + 1;
 
--- name: read_deliveries
--- What is known of these events already, and in the last row the version of the webhooks.
-SELECT event_id, endpoint_id::text, status, NULL::bigint AS version
-FROM transferd.deliveries
-WHERE event_id = ANY ($1::text[])
+-- name: webhooks_version
+-- Whether the webhooks that a worker knows are still the right ones.
+SELECT version FROM transferd.webhooks_version;
+
+-- name: insert_deliveries
+-- New deliveries of the events $5-$7, in order; $2 says which event each is of, counted from 1. A row that is there
+-- stays as it is: its event was published before.
+INSERT INTO transferd.deliveries (
+    id, number, event_id, endpoint_id, event_type, status, attempts, error, event, created_at, updated_at)
+SELECT id, nextval('transferd.delivery_numbers'), event_id, endpoint_id, event_type, status, 0, error,
+       event::json, now(), now()
+FROM (
+    SELECT *
+    FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::smallint[], $8::text[])
+        AS d (id, event_number, endpoint_id, status, error)
+    JOIN unnest($5::text[], $6::text[], $7::text[]) WITH ORDINALITY
+        AS e (event_id, event_type, event, event_number) USING (event_number)
+    ORDER BY event_number
+) ordered
+ON CONFLICT DO NOTHING;
+
+-- name: read_waiting
+-- What is due at some endpoints, up to $2 each, without the deliveries in $3 and $4, which are in flight; and in the
+-- last row the version of the webhooks. Two index ranges: due at once in order, then due by the clock. A retry of the
+-- log sink of the version before has its event in its message.
+WITH in_flight (endpoint_id, event_id) AS MATERIALIZED (
+    SELECT * FROM unnest($3::uuid[], $4::text[])
+)
+SELECT w.endpoint_id::text, w.event_id, w.status, w.attempts, w.failures, w.event::text, NULL::bigint AS version
+FROM unnest($1::uuid[], $2::integer[]) AS e (endpoint_id, room)
+CROSS JOIN LATERAL (
+    (SELECT * FROM transferd.deliveries d
+     WHERE d.endpoint_id = e.endpoint_id AND d.status IN (0, 2) AND d.next_attempt_at IS NULL
+       AND d.event IS NOT NULL
+       AND (d.endpoint_id, d.event_id) NOT IN (SELECT endpoint_id, event_id FROM in_flight)
+     ORDER BY d.next_attempt_at, d.number LIMIT e.room)
+    UNION ALL
+    (SELECT * FROM transferd.deliveries d
+     WHERE d.endpoint_id = e.endpoint_id AND d.status IN (0, 2) AND d.next_attempt_at <= now()
+       AND d.event IS NOT NULL
+       AND (d.endpoint_id, d.event_id) NOT IN (SELECT endpoint_id, event_id FROM in_flight)
+     ORDER BY d.next_attempt_at, d.number LIMIT e.room)
+    LIMIT e.room
+) w
 UNION ALL
-SELECT NULL, NULL, NULL, version FROM transferd.webhooks_version;
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, version FROM transferd.webhooks_version;
+
+-- name: endpoints_waiting
+-- The endpoints that have something due, by jumping from one to the next in the index.
+WITH RECURSIVE endpoints (id) AS (
+    (SELECT endpoint_id FROM transferd.deliveries WHERE status IN (0, 2) ORDER BY endpoint_id LIMIT 1)
+    UNION ALL
+    SELECT (SELECT endpoint_id FROM transferd.deliveries d
+            WHERE d.endpoint_id > endpoints.id AND d.status IN (0, 2) ORDER BY endpoint_id LIMIT 1)
+    FROM endpoints WHERE id IS NOT NULL
+)
+SELECT id::text FROM endpoints
+WHERE id IS NOT NULL
+  AND coalesce(
+      (SELECT true FROM transferd.deliveries
+       WHERE endpoint_id = endpoints.id AND status IN (0, 2) AND next_attempt_at IS NULL LIMIT 1),
+      (SELECT true FROM transferd.deliveries
+       WHERE endpoint_id = endpoints.id AND status IN (0, 2) AND next_attempt_at <= now() LIMIT 1),
+      false);
+
+-- name: delete_waiting
+-- Deliveries to a webhook that was deleted after they were written.
+DELETE FROM transferd.deliveries d
+USING unnest($1::text[], $2::uuid[]) AS gone (event_id, endpoint_id)
+WHERE d.event_id = gone.event_id AND d.endpoint_id = gone.endpoint_id AND d.status IN (0, 2);
+
+-- name: make_due
+-- The messages of these retries have come. $3 are the attempts that were made before: a row with another number has
+-- been attempted since, and the message is a surplus one.
+UPDATE transferd.deliveries d
+SET next_attempt_at = NULL
+FROM unnest($1::text[], $2::uuid[], $3::integer[]) AS due (event_id, endpoint_id, attempts)
+WHERE d.event_id = due.event_id AND d.endpoint_id = due.endpoint_id AND d.attempts = due.attempts
+  AND d.status = 2 AND d.next_attempt_at IS NOT NULL;
 
 -- name: record_deliveries
--- The result of an attempt each, and with it the mark that the event was consumed. What was delivered
--- stays so when a second message brings the same event; and a skip replaces no row.
+-- The result of an attempt each. Only what waits can get one: what was delivered stays delivered, whatever a slower
+-- notifier says. The log sink needs no event any more once it is delivered.
+UPDATE transferd.deliveries d
+SET status = r.status, attempts = d.attempts + r.attempts, failures = d.failures + r.failures,
+    response_status = r.response_status, error = r.error, response_excerpt = r.excerpt,
+    dead_reason = r.dead_reason, next_attempt_at = now() + make_interval(secs => r.wait_s),
+    event = CASE WHEN r.keeps_event THEN d.event END, updated_at = now()
+FROM unnest($1::text[], $2::uuid[], $3::smallint[], $4::integer[], $5::integer[], $6::smallint[], $7::text[],
+            $8::text[], $9::text[], $10::float8[], $11::boolean[])
+    AS r (event_id, endpoint_id, status, attempts, failures, response_status, error, excerpt, dead_reason, wait_s,
+          keeps_event)
+WHERE d.event_id = r.event_id AND d.endpoint_id = r.endpoint_id AND d.status IN (0, 2);
+
+-- name: carry_deliveries
+-- What the version before left: messages, which had the event and the number of attempts with them, and dead letters
+-- without an endpoint. A retry whose message has come is due; else a row that is there stays as it is.
 INSERT INTO transferd.deliveries AS d (
-    id, event_id, endpoint_id, event_type, status, attempts, response_status, error,
-    response_excerpt, event, next_attempt_at, created_at, updated_at)
-SELECT id, event_id, endpoint_id, event_type, status, attempts, response_status, error, excerpt,
-       event::json, now() + make_interval(secs => wait_s), now(), now()
-FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::smallint[], $6::integer[],
-            $7::smallint[], $8::text[], $9::text[], $10::text[], $11::float8[])
-    AS r (id, event_id, endpoint_id, event_type, status, attempts, response_status, error, excerpt,
-          event, wait_s)
+    id, number, event_id, endpoint_id, event_type, status, attempts, failures, event, dead_reason, created_at, updated_at)
+SELECT id, nextval('transferd.delivery_numbers'), event_id, endpoint_id, event_type,
+       CASE WHEN dead_reason IS NOT NULL THEN 3 WHEN attempts > 0 THEN 2 ELSE 0 END, attempts, attempts,
+       event::json, dead_reason, now(), now()
+FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::integer[], $6::text[], $7::text[])
+    AS c (id, event_id, endpoint_id, event_type, attempts, event, dead_reason)
 ON CONFLICT (event_id, endpoint_id) DO UPDATE
-SET status = excluded.status, attempts = d.attempts + excluded.attempts,
-    response_status = excluded.response_status, error = excluded.error,
-    response_excerpt = excluded.response_excerpt, next_attempt_at = excluded.next_attempt_at,
-    updated_at = excluded.updated_at
-WHERE d.status <> 1 AND excluded.status <> -1;
+SET next_attempt_at = NULL, failures = excluded.failures, event = coalesce(d.event, excluded.event)
+WHERE d.status = 2 AND excluded.status = 2;
+
+-- name: waiting_deliveries
+-- How many deliveries wait, and since when the oldest that is due does. Read for the metrics.
+SELECT count(*) AS deliveries,
+       extract(epoch FROM clock_timestamp() - min(created_at) FILTER (
+           WHERE next_attempt_at IS NULL))::float8 AS oldest_s
+FROM transferd.deliveries
+WHERE status IN (0, 2);
 
 -- name: list_deliveries
 -- The log of an endpoint, newest first.
@@ -520,19 +620,12 @@ ORDER BY deliveries.id DESC
 LIMIT $4;
 
 -- name: ask_again
--- Marks a delivery as wanted once more: its next message is not taken for a repetition.
+-- Waits for an attempt once more, with as many failures as a new delivery may have.
 UPDATE transferd.deliveries
-SET status = 0, next_attempt_at = NULL, updated_at = now()
-WHERE endpoint_id = $1 AND id = $2
+SET status = 0, failures = 0, dead_reason = NULL, next_attempt_at = NULL, updated_at = now()
+WHERE endpoint_id = $1 AND id = $2 AND event IS NOT NULL
 RETURNING id::text, event_id, event_type, status, attempts, response_status, error,
           response_excerpt, next_attempt_at, created_at, updated_at, event::text;
-
--- name: ask_again_for_events
--- The same for dead letters that are sent once more.
-UPDATE transferd.deliveries d
-SET status = 0, next_attempt_at = NULL, updated_at = now()
-FROM unnest($1::text[], $2::uuid[]) AS wanted (event_id, endpoint_id)
-WHERE d.event_id = wanted.event_id AND d.endpoint_id = wanted.endpoint_id;
 
 -- name: endpoints_with_deliveries
 -- Who has a log, by jumping from one endpoint to the next in the index.
@@ -547,52 +640,96 @@ SELECT id::text FROM endpoints WHERE id IS NOT NULL;
 
 -- name: prune_deliveries
 -- The oldest of an endpoint that are behind the window, some at a time; $2 is an id (UUIDv7) of its
--- time. What is still being tried stays.
+-- time. What waits for an attempt, or was given up, stays.
 DELETE FROM transferd.deliveries
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM transferd.deliveries
-    WHERE endpoint_id = $1 AND id < $2 AND status IN (-1, 1, 3)
+    WHERE endpoint_id = $1 AND id < $2 AND status NOT IN (0, 2)
+      AND NOT (status = 3 AND dead_reason IS NOT NULL)
     ORDER BY id LIMIT $3))
 RETURNING 1;
 
+-- name: take_unaddressed_letters
+-- Dead letters of the version before that name an event and no endpoint: each endpoint gets its own.
+DELETE FROM transferd.dead_letters WHERE event_id IS NOT NULL AND endpoint_id IS NULL
+RETURNING body, reason;
+
 -- name: insert_dead_letters
--- With the delivery record of the last attempt, in one transaction.
+-- Messages that are no events. One that comes again is there already.
 INSERT INTO transferd.dead_letters (
     id, endpoint_id, event_id, event_type, reason, detail, attempts, body, died_at)
-SELECT id, endpoint_id, event_id, event_type, reason, detail, attempts, body, now()
-FROM unnest($1::uuid[], $2::uuid[], $3::text[], $4::text[], $5::text[], $6::text[], $7::integer[],
-            $8::bytea[])
-    AS l (id, endpoint_id, event_id, event_type, reason, detail, attempts, body)
+SELECT id, NULL, NULL, NULL, 'undeliverable', detail, 0, body, now()
+FROM unnest($1::uuid[], $2::text[], $3::bytea[]) AS l (id, detail, body)
 ON CONFLICT DO NOTHING;
 
+-- name: fold_dead_letters
+-- A worker of the version before keeps what it gave up as a letter beside the row. The row takes it over.
+WITH letters AS (
+    DELETE FROM transferd.dead_letters
+    WHERE endpoint_id IS NOT NULL AND event_id IS NOT NULL
+    RETURNING id, endpoint_id, event_id, event_type, reason, detail, attempts, body, died_at
+)
+INSERT INTO transferd.deliveries AS d (
+    id, event_id, endpoint_id, event_type, status, attempts, error, event, dead_reason, created_at, updated_at)
+SELECT id, event_id, endpoint_id, event_type, 3, attempts, detail, convert_from(body, 'UTF8')::json, reason,
+       died_at, died_at
+FROM (SELECT DISTINCT ON (event_id, endpoint_id) * FROM letters ORDER BY event_id, endpoint_id, id DESC) latest
+ON CONFLICT (event_id, endpoint_id) DO UPDATE
+SET dead_reason = excluded.dead_reason, event = excluded.event
+WHERE d.status = 3;
+
 -- name: list_dead_letters
--- Oldest first; a null filter admits everything.
+-- Deliveries that were given up and messages that are no events, oldest first; a null filter admits everything.
 SELECT id::text, endpoint_id::text, event_id, event_type, reason, detail, attempts, body, died_at
-FROM transferd.dead_letters
+FROM (
+    SELECT id, endpoint_id, event_id, event_type, dead_reason AS reason, coalesce(error, '') AS detail, attempts,
+           convert_to(event::text, 'UTF8') AS body, updated_at AS died_at
+    FROM transferd.deliveries WHERE status = 3 AND dead_reason IS NOT NULL
+    UNION ALL
+    SELECT id, endpoint_id, event_id, event_type, reason, detail, attempts, body, died_at
+    FROM transferd.dead_letters
+) letters
 WHERE ($1::uuid IS NULL OR id > $1)
   AND ($2::uuid IS NULL OR endpoint_id = $2)
   AND ($3::text IS NULL OR event_type = $3)
   AND ($4::text IS NULL OR reason = $4)
   AND ($5::timestamptz IS NULL OR died_at < $5)
   AND ($6::uuid[] IS NULL OR id = ANY ($6))
-ORDER BY dead_letters.id
+ORDER BY letters.id
 LIMIT $7;
 
 -- name: count_dead_letters
 -- How many pass the same filters.
 SELECT count(*) AS count
-FROM transferd.dead_letters
+FROM (
+    SELECT id, endpoint_id, event_type, dead_reason AS reason, updated_at AS died_at
+    FROM transferd.deliveries WHERE status = 3 AND dead_reason IS NOT NULL
+    UNION ALL
+    SELECT id, endpoint_id, event_type, reason, died_at FROM transferd.dead_letters
+) letters
 WHERE ($1::uuid IS NULL OR endpoint_id = $1)
   AND ($2::text IS NULL OR event_type = $2)
   AND ($3::text IS NULL OR reason = $3)
   AND ($4::timestamptz IS NULL OR died_at < $4)
   AND ($5::uuid[] IS NULL OR id = ANY ($5));
 
+-- name: redrive_dead_letters
+-- Deliveries that were given up wait for an attempt again, if their endpoint is still there or is the log sink.
+UPDATE transferd.deliveries d
+SET status = 0, failures = 0, dead_reason = NULL, next_attempt_at = NULL, updated_at = now()
+WHERE id = ANY ($1::uuid[]) AND status = 3 AND dead_reason IS NOT NULL AND event IS NOT NULL
+  AND (endpoint_id = $2 OR endpoint_id IN (SELECT id FROM transferd.webhooks))
+RETURNING id::text, endpoint_id::text, event::text;
+
 -- name: delete_dead_letters
--- Those of these that are still there; two operators at once get each letter once.
-DELETE FROM transferd.dead_letters WHERE id = ANY ($1::uuid[])
-RETURNING id::text, endpoint_id::text, event_id, event_type, reason, detail, attempts, body,
-          died_at;
+-- Those of these that are still there, and how many there were.
+WITH rows AS (
+    DELETE FROM transferd.deliveries
+    WHERE id = ANY ($1::uuid[]) AND status = 3 AND dead_reason IS NOT NULL RETURNING 1
+), letters AS (
+    DELETE FROM transferd.dead_letters WHERE id = ANY ($1::uuid[]) RETURNING 1
+)
+SELECT (SELECT count(*) FROM rows) + (SELECT count(*) FROM letters) AS count;
 
 -- name: wallet_versions
 -- Which of the watched wallets have moved; one question for all event streams of a replica.

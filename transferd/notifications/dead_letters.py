@@ -1,4 +1,4 @@
-"""What an operator does with dead letters: send them again, or throw them away."""
+"""What an operator does with dead letters: send them again, or delete them."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
@@ -11,62 +11,71 @@ from transferd.ledger.store.dead_letters import (
     Filter,
     count_dead_letters,
     delete_dead_letters,
+    fold_dead_letters,
     list_dead_letters,
+    redrive_dead_letters,
 )
-from transferd.ledger.store.deliveries import ask_again_for
 from transferd.ledger.store.outbox import insert_outbox
+from transferd.notifications.directory import LOG
 
 _PAGE = 200
 
-# Told how many of how many are done.
+# Called with how many of how many are done.
 Progress = Callable[[int, int], None]
 
 
 class Redriven(NamedTuple):
-    """How many were sent again, and how many are no events and stay."""
+    """How many are sent again; how many stay, because they are no events or have no webhook."""
 
     sent: int
-    unreadable: int
+    kept: int
 
 
 async def redrive(database: Database, wanted: Filter, progress: Progress) -> Redriven:
-    """Send letters again, by way of the outbox. Raises StoreError; then the rest stays.
+    """Let deliveries wait again, and wake the worker up through the outbox. Raises StoreError; then
+    the rest stays.
 
-    The letter goes and the event enters the outbox in one transaction, so neither a crash nor a
-    second operator loses or doubles one.
+    Both happen in one transaction, so neither a crash nor a second operator loses or doubles one.
     """
+    await fold_dead_letters(database)
     total = await count_dead_letters(database, wanted)
-    sent = unreadable = 0
+    sent = kept = done = 0
     async for page in _pages(database, wanted, total):
-        events = [letter for letter in page if letter.event_id is not None]
-        unreadable += len(page) - len(events)
-        if events:
-            async with database.transaction() as transaction:
-                taken = await delete_dead_letters(transaction, [letter.id for letter in events])
-                # Oldest first, as they came.
-                taken.sort(key=lambda letter: letter.id)
-                await ask_again_for(transaction, _pairs(taken))
-                if taken:
-                    await insert_outbox(transaction, [_again(letter) for letter in taken])
-            sent += len(taken)
-        progress(sent + unreadable, total)
-    return Redriven(sent, unreadable)
+        async with database.transaction() as transaction:
+            ids = [letter.id for letter in page]
+            taken = await redrive_dead_letters(transaction, ids, LOG)
+            if taken:
+                items = [again(each.endpoint_id, each.event) for each in taken]
+                await insert_outbox(transaction, items)
+        sent += len(taken)
+        # Another operator may have taken some of the rest.
+        rest = set(ids) - {each.id for each in taken}
+        kept += await count_dead_letters(database, wanted._replace(ids=list(rest)))
+        done += len(page)
+        progress(done, total)
+    return Redriven(sent, kept)
 
 
 async def purge(database: Database, wanted: Filter, progress: Progress) -> int:
-    """Throw letters away; how many. Raises StoreError."""
+    """Delete letters; how many. Raises StoreError."""
+    await fold_dead_letters(database)
     total = await count_dead_letters(database, wanted)
     count = 0
     async for page in _pages(database, wanted, total):
         async with database.transaction() as transaction:
-            count += len(await delete_dead_letters(transaction, [letter.id for letter in page]))
+            count += await delete_dead_letters(transaction, [letter.id for letter in page])
         progress(count, total)
     return count
 
 
+def again(endpoint_id: str, event: str) -> bytes:
+    """An item of the outbox: an event that is sent again to one endpoint. `event` is JSON."""
+    return orjson.dumps({"endpoint": endpoint_id, "event": orjson.Fragment(event)})
+
+
 async def _pages(database: Database, wanted: Filter, total: int) -> AsyncIterator[list[DeadLetter]]:
-    """So many letters, oldest first. Those that die meanwhile come behind them: else whoever sends
-    letters to an endpoint that is still broken would never come to an end."""
+    """So many letters, oldest first. Those that die meanwhile come behind them: else a redrive to
+    an endpoint that is still broken would never end."""
     after_id: str | None = None
     while total > 0 and (
         page := await list_dead_letters(
@@ -76,16 +85,3 @@ async def _pages(database: Database, wanted: Filter, total: int) -> AsyncIterato
         after_id = page[-1].id
         total -= len(page)
         yield page
-
-
-def _pairs(letters: list[DeadLetter]) -> list[tuple[str, str]]:
-    return [
-        (letter.event_id, letter.endpoint_id)
-        for letter in letters
-        if letter.event_id is not None and letter.endpoint_id is not None
-    ]
-
-
-def _again(letter: DeadLetter) -> bytes:
-    """An item of the outbox; without an endpoint it is for all who do not have it yet."""
-    return orjson.dumps({"endpoint": letter.endpoint_id, "event": orjson.Fragment(letter.body)})

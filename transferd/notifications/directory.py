@@ -1,9 +1,10 @@
-"""Who wants to know: the webhooks, as of the last change that a notifier has seen."""
+"""The webhooks, as of the last change that was seen, and which of them an event is for."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 
-from transferd.domain.webhook import Webhook, WebhookStatus
-from transferd.ledger.store.database import Database
+from transferd.domain.webhook import EVENT_TYPES, Webhook, WebhookStatus
+from transferd.ledger.store.database import Database, Transaction
 from transferd.ledger.store.webhooks import read_all_webhooks
 
 # The log sink is an endpoint like any other, so that its events are counted, retried and recognized
@@ -12,28 +13,40 @@ LOG = "00000000-0000-0000-0000-000000000000"
 
 
 class Directory:
-    """The endpoints. Read anew when the version that comes with every batch has moved."""
+    """The endpoints. Read anew when the version of the webhooks has changed."""
 
-    def __init__(self, database: Database, *, with_log: bool) -> None:
-        self._database = database
+    def __init__(self, *, with_log: bool) -> None:
         self._always = (LOG,) if with_log else ()
         self._version = -1
         self._webhooks: dict[str, Webhook] = {}
+        # By type of event, and there by wallet; None are the webhooks for every wallet. So an event
+        # costs what it has receivers, and not what there are webhooks.
+        self._wanting: dict[str, dict[str | None, list[str]]] = {}
 
     def __repr__(self) -> str:
         return f"<Directory of {len(self._webhooks)} webhooks at version {self._version}>"
 
-    async def refresh(self, version: int) -> None:
+    async def refresh(self, source: Database | Transaction, version: int) -> None:
         """Read all webhooks unless they are those of this version. Raises StoreError."""
-        if version != self._version:
-            webhooks = await read_all_webhooks(self._database)
-            self._webhooks = {webhook.id: webhook for webhook in webhooks}
-            # The rows may be newer than the version; then the next batch reads them once more.
-            self._version = version
+        if version == self._version:
+            return
+        webhooks = await read_all_webhooks(source)
+        self._webhooks = {webhook.id: webhook for webhook in webhooks}
+        self._wanting = {type: defaultdict(list) for type in EVENT_TYPES}
+        for webhook in webhooks:
+            for type, by_wallet in self._wanting.items():
+                if webhook.wants(type):
+                    by_wallet[webhook.wallet_id].append(webhook.id)
+        # The rows may be newer than the version; then the next change reads them once more.
+        self._version = version
 
     def get(self, endpoint_id: str) -> Webhook | None:
         """One webhook, or None if it was deleted."""
         return self._webhooks.get(endpoint_id)
+
+    def exists(self, endpoint_id: str) -> bool:
+        """Whether it is the log, or a webhook that was not deleted."""
+        return endpoint_id == LOG or endpoint_id in self._webhooks
 
     def is_disabled(self, endpoint_id: str) -> bool:
         """Whether it is a webhook to which nothing is sent."""
@@ -42,5 +55,8 @@ class Directory:
 
     def wanting(self, event_type: str, wallet_ids: Sequence[str]) -> list[str]:
         """The endpoints that an event is for, disabled ones among them."""
-        webhooks = self._webhooks.values()
-        return [*self._always, *(w.id for w in webhooks if w.wants(event_type, wallet_ids))]
+        by_wallet = self._wanting.get(event_type, {})
+        found = [*self._always]
+        for wallet_id in (None, *wallet_ids):
+            found += by_wallet.get(wallet_id, ())
+        return found

@@ -1,247 +1,283 @@
-"""The notifier's transport over RabbitMQ: consume, defer through the wait queues, acknowledge."""
+"""A connection to RabbitMQ that ends with an error when anything on it ends.
+
+A robust connection waits silently while it reconnects, and a consumer that the broker has cancelled
+stays silent for ever; here the owner sees both, reports them and opens another connection.
+"""
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
-from uuid import UUID
+from collections.abc import Callable, Coroutine, Sequence
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
 
-from aio_pika.exceptions import CONNECTION_EXCEPTIONS
+import aio_pika
+from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
+from aio_pika.exceptions import (
+    CONNECTION_EXCEPTIONS,
+    ChannelNotFoundEntity,
+    DeliveryError,
+    PublishError,
+)
 from aiormq import spec
-from aiormq.abc import DeliveredMessage
 from aiormq.channel import Channel
+from yarl import URL
 
+from transferd.commit.events import CLOUD_EVENT
 from transferd.config import Limits
-from transferd.notifications.broker import ATTEMPTS, ENDPOINT, PARKS, RETURNS, Broker, Parcel
-from transferd.notifications.inbox import Inbox
-from transferd.notifications.messages import Deferred, Message, Outgoing, TransportFailure
+from transferd.notifications.broker import PublicEvent, Receive, TransportFailure
 from transferd.notifications.topology import Topology
-from transferd.observability.facts import Facts, NotifierFailed
+from transferd.notifications.wakeup import WakeUp
 
+_FAILURES = (*CONNECTION_EXCEPTIONS, TimeoutError)
+_PERSISTENT = 2
+_HEARTBEAT_S = 10
 # After this many looks at a queue that has messages and gives us none, it has forgotten us.
 _LOOKS_MAX = 3
 
 
-class Acknowledgements:
-    """What was acknowledged on one channel: one frame for all that is done from the front."""
+class _Message:
+    """A message of RabbitMQ. What it is not told about it, it sends again."""
 
-    def __init__(self, broker: Broker, channel: Channel) -> None:
-        self.broker = broker
-        self._channel = channel
-        # The lowest tag that is not done, and those above it that are.
-        self._open = 1
-        self._done: set[int] = set()
+    def __init__(self, message: AbstractIncomingMessage, lose: Callable[[str], None]) -> None:
+        self._message = message
+        self._lose = lose
+        self.body = message.body
+        self.headers = message.headers
 
-    async def send(self, tags: Sequence[int]) -> None:
-        """These are done with. Only puts frames into the queue of the writer; it has no bound."""
-        self._done.update(tags)
-        while self._open in self._done:
-            self._done.remove(self._open)
-            self._open += 1
-        # A tag that was acknowledged before may not be named again, so the last one of these is.
-        front = [tag for tag in tags if tag < self._open]
-        if front:
-            await self._channel.basic_ack(max(front), multiple=True, wait=False)
-        # One that takes long must not hold back those behind it: they fill the prefetch.
-        for tag in tags:
-            if tag > self._open:
-                await self._channel.basic_ack(tag, wait=False)
+    async def ack(self, multiple: bool = False) -> None:
+        """Acknowledge it."""
+        await self._tell(self._message.ack(multiple=multiple))
 
-    async def refuse(self, tag: int) -> None:
-        """This one has to come again."""
-        await self._channel.basic_nack(tag, requeue=True, wait=False)
-        self._done.add(tag)
+    async def reject(self) -> None:
+        """Let the broker dead-letter it."""
+        await self._tell(self._message.reject(requeue=False))
+
+    async def _tell(self, told: Coroutine[Any, Any, None]) -> None:
+        try:
+            await told
+        except _FAILURES as error:
+            self._lose(f"RabbitMQ takes no acknowledgements: {_words(error)}")
 
 
-class Receipt(NamedTuple):
-    """Where a message came from. Once that connection is gone the broker sends it again anyway."""
+class RabbitBroker:
+    """A `Broker` with the topology declared. Opens with `async with`.
 
-    acknowledgements: Acknowledgements
-    tag: int
+    Opening raises TransportFailure, or ConfigurationError if the broker has another topology.
+    """
 
-
-class RabbitTransport:
-    """A `Transport`. `run` keeps it connected; what was received stays usable in between."""
-
-    keeps_deferred = True
-
-    def __init__(
-        self, connect: Callable[[], Broker], topology: Topology, limits: Limits, facts: Facts
-    ) -> None:
-        self._connect = connect
+    def __init__(self, url: str, topology: Topology, limits: Limits, name: str) -> None:
+        self._url = URL(url)
+        if "heartbeat" not in self._url.query:
+            self._url = self._url.update_query(heartbeat=_HEARTBEAT_S)
         self._topology = topology
         self._limits = limits
-        self._facts = facts
-        self._broker: Broker | None = None
-        self._inbox = Inbox(limits.notify_linger_s)
+        self._name = name
+        self._connection: AbstractConnection | None = None
+        self._confirming: Channel | None = None
+        self._waking: Channel | None = None
+        self._lost = asyncio.Event()
+        self._consumes = False
         self._received_count = 0
-        # Received with this connection and not finished.
-        self._held_count = 0
-        self.fault: str | None = "not connected yet"
+        self.reason = ""
 
     def __repr__(self) -> str:
-        return f"<RabbitTransport {len(self._inbox)} received, {self.fault or 'consuming'}>"
+        return f"<RabbitBroker {self._url.host}:{self._url.port}, {self.reason or 'connected'}>"
 
-    async def run(self) -> None:
-        """Stay connected until cancelled. ConfigurationError if the broker cannot be used."""
-        wait_s = 0.0
-        while True:
-            try:
-                async with self._connect() as broker:
-                    await broker.consume(
-                        self._topology.work, self._take(broker), prefetch=self._prefetch
-                    )
-                    await broker.consume(self._topology.dead, self._take(broker), prefetch=100)
-                    self._broker, self.fault, wait_s = broker, None, 0.0
-                    await self._watch(broker)
-                self.fault = broker.reason
-            except TransportFailure as error:
-                self.fault = str(error)
-            finally:
-                # What was received and not begun comes again with the next connection.
-                self._broker = None
-                self._held_count = 0
-                self._inbox.clear()
-            self._facts.emit(NotifierFailed(TransportFailure(self.fault)))
-            wait_s = min(max(wait_s * 2, self._limits.relay_wait_first_s), self._wait_max_s)
-            await asyncio.sleep(wait_s)
-
-    async def receive(self, messages_max: int) -> list[Message]:
-        """At least one message; waits for it."""
-        return await self._inbox.take(messages_max)
-
-    async def defer(self, deferred: Sequence[Deferred]) -> list[bool]:
-        """Publish to the wait queues; for each, whether the broker has confirmed it."""
-        return await self._publish(
-            [
-                Parcel(
-                    item.outgoing,
-                    self._topology.wait_queue(item.delay_s),
-                    {ATTEMPTS: item.attempts, PARKS: item.parks},
-                )
-                for item in deferred
-            ]
-        )
-
-    async def renew(self, message: Message) -> bool:
-        """Publish a copy to the work queue, where the broker counts its returns from 0 again."""
-        outgoing = Outgoing("", "", message.body, None, message.endpoint_id)
-        headers = {
-            ATTEMPTS: message.attempts,
-            PARKS: message.parks,
-            RETURNS: message.returns,
-        }
-        [is_certain] = await self._publish([Parcel(outgoing, self._topology.work, headers)])
-        return is_certain
-
-    def reconsider(self, messages: Sequence[Message]) -> None:
-        """Receive these once more; those of an earlier connection come again by themselves."""
-        self._inbox.put([m for m in messages if not m.receipt.acknowledgements.broker.is_lost])
-
-    async def finish(self, messages: Sequence[Message]) -> None:
-        """Acknowledge."""
-        done: dict[Acknowledgements, list[int]] = {}
-        for receipt in self._valid(messages):
-            done.setdefault(receipt.acknowledgements, []).append(receipt.tag)
-        for acknowledgements, tags in done.items():
-            try:
-                await acknowledgements.send(tags)
-            except CONNECTION_EXCEPTIONS as error:
-                acknowledgements.broker.lose(f"RabbitMQ takes no acknowledgements: {error}")
-
-    async def give_back(self, messages: Sequence[Message]) -> None:
-        """Return to the queue."""
-        for receipt in self._valid(messages):
-            try:
-                await receipt.acknowledgements.refuse(receipt.tag)
-            except CONNECTION_EXCEPTIONS as error:
-                receipt.acknowledgements.broker.lose(f"RabbitMQ takes nothing back: {error}")
-                return
-
-    @property
-    def _prefetch(self) -> int:
-        return self._limits.notify_prefetch
-
-    @property
-    def _wait_max_s(self) -> float:
-        return self._limits.relay_wait_max_s
-
-    def _take(self, broker: Broker) -> Callable[[Channel, DeliveredMessage], None]:
-        known: dict[Channel, Acknowledgements] = {}
-
-        def take(channel: Channel, delivered: DeliveredMessage) -> None:
-            if broker.is_lost:
-                return
-            if channel not in known:
-                known[channel] = Acknowledgements(broker, channel)
-            self._received_count += 1
-            self._held_count += 1
-            self._inbox.put([_message(known[channel], delivered, self._topology)])
-
-        return take
-
-    async def _publish(self, parcels: Sequence[Parcel]) -> list[bool]:
-        broker = self._broker
-        if broker is None:
-            return [False] * len(parcels)
+    async def __aenter__(self) -> Self:
         try:
-            outcomes = await broker.publish(parcels, timeout_s=self._limits.amqp_timeout_s)
-        except TransportFailure:
-            return [False] * len(parcels)
-        return [outcome is None for outcome in outcomes]
+            async with asyncio.timeout(self._limits.amqp_timeout_s):
+                self._connection = await aio_pika.connect(
+                    self._url, client_properties={"connection_name": self._name}
+                )
+                channel = await self._connection.channel(publisher_confirms=True)
+                await self._topology.declare(channel)
+                self._confirming = await self._watched(channel)
+                # A wake-up that gets lost costs some seconds and no event: it needs no confirm.
+                waking = await self._connection.channel(publisher_confirms=False)
+                self._waking = await self._watched(waking)
+        except BaseException as error:
+            await self._close()
+            if isinstance(error, _FAILURES):
+                raise TransportFailure(f"RabbitMQ is out of reach: {_words(error)}") from error
+            raise
+        return self
 
-    def _valid(self, messages: Sequence[Message]) -> list[Receipt]:
-        """The receipts that the broker still knows; they are held no longer."""
-        receipts: list[Receipt] = [message.receipt for message in messages]
-        valid = [receipt for receipt in receipts if not receipt.acknowledgements.broker.is_lost]
-        self._held_count -= len(valid)
-        return valid
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self._close()
 
-    async def _watch(self, broker: Broker) -> None:
+    async def publish(self, events: Sequence[PublicEvent], *, timeout_s: float) -> list[str | None]:
+        """Publish in order, persistent; for each, None once confirmed or why not."""
+        channel = self._confirming
+        if channel is None or self._lost.is_set():
+            raise TransportFailure(self.reason or "RabbitMQ is not connected")
+        # Each begins before the next one, so they are written in this order.
+        tasks = [asyncio.ensure_future(self._publish(channel, event)) for event in events]
+        try:
+            _, late = await asyncio.wait(tasks, timeout=timeout_s)
+        except asyncio.CancelledError:
+            for task in tasks:
+                task.cancel()
+            raise
+        if late:
+            # Whether they arrive is unknown, and so is the order of whatever would follow them.
+            self._lose(f"RabbitMQ did not confirm within {timeout_s} s")
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late)
+        return [_outcome(task) for task in tasks]
+
+    async def wake(self, wakeup: WakeUp, *, delay_s: float = 0.0) -> None:
+        """Into the work queue, or into the retry queue of this delay."""
+        if self._waking is None or self._lost.is_set():
+            return
+        queue = self._topology.retry_queue(delay_s) if delay_s else self._topology.work
+        try:
+            async with asyncio.timeout(self._limits.amqp_timeout_s):
+                await self._waking.basic_publish(
+                    wakeup.encode(),
+                    exchange="",
+                    routing_key=queue,
+                    properties=spec.Basic.Properties(delivery_mode=_PERSISTENT),
+                )
+        except _FAILURES as error:
+            self._lose(f"RabbitMQ takes no wake-ups: {_words(error)}")
+
+    async def consume(self, *, wakeups: Receive, others: Receive) -> None:
+        """From the work queue; `others` from the dead-letter queue and the queue of the version
+        before, if there is one."""
+        try:
+            async with asyncio.timeout(self._limits.amqp_timeout_s):
+                await self._consume(self._topology.work, wakeups)
+                await self._consume(self._topology.dead, others)
+                with suppress(ChannelNotFoundEntity):
+                    await self._consume(self._topology.previous_work, others)
+        except _FAILURES as error:
+            raise TransportFailure(f"RabbitMQ does not let us consume: {_words(error)}") from error
+        self._consumes = True
+
+    async def wait_lost(self) -> None:
         """Until the connection is lost, or the broker has forgotten that we consume."""
         looks = 0
-        while not broker.is_lost:
+        while not self._lost.is_set():
             before = self._received_count
             try:
                 async with asyncio.timeout(self._limits.consumer_check_s):
-                    await broker.wait_lost()
+                    await self._lost.wait()
             except TimeoutError:
-                ready, consumers = await broker.look_at(self._topology.work)
+                if not self._consumes:
+                    continue
+                ready, consumers = await self.look_at(self._topology.work)
                 # With another worker's consumer at work ours is silent for good reason; connecting
                 # anew then costs nothing.
-                is_idle = ready > 0 and before == self._received_count and not self._held_count
-                looks = looks + 1 if is_idle else 0
+                looks = looks + 1 if ready and before == self._received_count else 0
                 if consumers == 0 or looks >= _LOOKS_MAX:
-                    broker.lose("RabbitMQ has forgotten our consumer")
+                    self._lose("RabbitMQ has forgotten our consumer")
+
+    async def look_at(self, queue: str) -> tuple[int, int]:
+        """How many messages are ready in a queue, and how many consumers it has."""
+        try:
+            async with asyncio.timeout(self._limits.amqp_timeout_s):
+                channel = await self._open().channel()
+                found = await channel.declare_queue(queue, passive=True)
+                result = found.declaration_result
+                await channel.close()
+        except _FAILURES as error:
+            raise TransportFailure(f"RabbitMQ does not answer: {_words(error)}") from error
+        return result.message_count or 0, result.consumer_count or 0
+
+    async def take_over(self) -> None:
+        """Unbind the queue of the version before, if there is one."""
+        assert self._confirming is not None
+        try:
+            async with asyncio.timeout(self._limits.amqp_timeout_s):
+                await self._confirming.queue_unbind(
+                    self._topology.previous_work, self._topology.exchange, "#"
+                )
+        except _FAILURES as error:
+            raise TransportFailure(f"RabbitMQ does not answer: {_words(error)}") from error
+
+    async def _consume(self, name: str, receive: Receive) -> None:
+        channel = await self._open().channel()
+        queue = await channel.declare_queue(name, passive=True)
+        await self._watched(channel)
+        await channel.set_qos(prefetch_count=self._limits.notify_prefetch)
+
+        async def take(message: AbstractIncomingMessage) -> None:
+            self._received_count += 1
+            if not self._lost.is_set():
+                receive(_Message(message, self._lose))
+
+        await queue.consume(take)
+
+    async def _publish(self, channel: Channel, event: PublicEvent) -> None:
+        await channel.basic_publish(
+            event.body,
+            exchange=self._topology.exchange,
+            routing_key=event.type,
+            # Without waiting for each to be written: one flush takes many.
+            wait=False,
+            properties=spec.Basic.Properties(
+                content_type=CLOUD_EVENT,
+                delivery_mode=_PERSISTENT,
+                headers={"traceparent": event.traceparent} if event.traceparent else None,
+                message_id=event.id,
+                message_type=event.type,
+            ),
+        )
+
+    def _open(self) -> AbstractConnection:
+        assert self._connection is not None
+        return self._connection
+
+    async def _watched(self, channel: AbstractChannel) -> Channel:
+        """The channel below, whose end is the end of this connection for us."""
+        below = await channel.get_underlay_channel()
+        assert isinstance(below, Channel)
+        below.closing.add_done_callback(self._on_closed)
+        below.on_consumer_cancel_callbacks.add(self._on_cancelled)
+        return below
+
+    def _on_closed(self, closing: asyncio.Future[Any]) -> None:
+        error = None if closing.cancelled() else closing.exception()
+        self._lose(f"RabbitMQ closed the connection: {_words(error)}")
+
+    def _on_cancelled(self, _: object) -> None:
+        self._lose("RabbitMQ has cancelled the consumer")
+
+    def _lose(self, reason: str) -> None:
+        self.reason = self.reason or reason
+        self._lost.set()
+
+    async def _close(self) -> None:
+        self._lose("closed")
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            # A broker that hangs never answers a close.
+            with suppress(*_FAILURES):
+                async with asyncio.timeout(1.0):
+                    await connection.close()
 
 
-def _message(
-    acknowledgements: Acknowledgements, delivered: DeliveredMessage, topology: Topology
-) -> Message:
-    headers = delivered.header.properties.headers or {}
-    delivery = delivered.delivery
-    assert isinstance(delivery, spec.Basic.Deliver)
-    dead = delivery.routing_key == topology.dead
-    broker_returns = _count(headers, "x-delivery-count")
-    return Message(
-        body=delivered.body,
-        endpoint_id=_id(headers.get(ENDPOINT)),
-        attempts=_count(headers, ATTEMPTS),
-        parks=_count(headers, PARKS),
-        returns=_count(headers, RETURNS) + broker_returns,
-        broker_returns=broker_returns,
-        dead_reason=str(headers.get("x-first-death-reason", "unknown")) if dead else None,
-        receipt=Receipt(acknowledgements, delivery.delivery_tag or 0),
-    )
-
-
-def _id(value: object) -> str | None:
-    """An id that can be stored; others may publish too, with anything in its place."""
-    try:
-        return str(UUID(value)) if isinstance(value, str) else None
-    except ValueError:
+def _outcome(task: asyncio.Future[None]) -> str | None:
+    if task.cancelled():
+        return "not confirmed"
+    error = task.exception()
+    if error is None:
         return None
+    if isinstance(error, PublishError):
+        return "RabbitMQ has no queue for it"
+    if isinstance(error, DeliveryError):
+        return "RabbitMQ refused it: a queue is full"
+    return _words(error)
 
 
-def _count(headers: dict[str, Any], name: str) -> int:
-    value = headers.get(name, 0)
-    return value if isinstance(value, int) and 0 <= value < 1_000_000 else 0
+def _words(error: BaseException | None) -> str:
+    if error is None:
+        return "without a reason"
+    text = " ".join(str(error).split())
+    return text or type(error).__name__

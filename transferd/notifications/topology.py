@@ -15,7 +15,7 @@ from aio_pika.exceptions import ChannelPreconditionFailed
 
 from transferd.config import ConfigurationError, Limits
 
-# 4.x limits returns of every quorum queue to 20; nothing may ever fall out of the dead letters.
+# 4.x limits returns of every quorum queue to 20. A returned message is no poison: the rows decide.
 _RETURNS_WITHOUT_LIMIT = 1_000_000_000
 _HOUR_MS = 3_600_000
 
@@ -25,22 +25,24 @@ class Topology:
 
     def __init__(self, prefix: str, delays_s: Sequence[float], limits: Limits) -> None:
         self.exchange = f"{prefix}transferd.events"
-        self.work = f"{prefix}notify.work"
+        self.work = f"{prefix}notify.wakeups"
         self.dead = f"{prefix}notify.dead"
+        # Where the version before has its events; consumed for as long as it exists.
+        self.previous_work = f"{prefix}notify.work"
         self.delays_s = tuple(delays_s)
         self._prefix = prefix
         self._limits = limits
 
     def __repr__(self) -> str:
-        return f"<Topology {self.exchange} -> {self.work}, {len(self.delays_s)} delays>"
+        return f"<Topology {self.exchange}, {self.work}, {len(self.delays_s)} delays>"
 
-    def wait_queue(self, delay_s: float) -> str:
-        """The queue whose messages return to the work queue after this delay.
+    def retry_queue(self, delay_s: float) -> str:
+        """The queue whose messages go to the work queue after this delay.
 
         One per delay: a queue expires its messages from the front, so one with a longer delay there
         would hold up all behind it.
         """
-        return f"{self._prefix}notify.wait.{round(delay_s * 1000)}ms"
+        return f"{self._prefix}notify.retry.{round(delay_s * 1000)}ms"
 
     @property
     def seal(self) -> str:
@@ -49,19 +51,31 @@ class Topology:
         RabbitMQ 3.10 that is killed within about a second of the last declaration forgets where
         that quorum queue has its messages, for ever; each declaration writes down those before it.
         Its library waits no longer since https://github.com/rabbitmq/ra/pull/443. The name follows
-        from the others: with a delay that is added later there is again one behind it.
+        from the others: with a queue that is added later there is again one behind it.
         """
-        delays = ",".join(map(str, self.delays_s))
-        return f"{self._prefix}notify.seal.{crc32(delays.encode()):08x}"
+        return f"{self._prefix}notify.seal.{crc32(' '.join(self._queues()).encode()):08x}"
 
     async def declare(self, channel: AbstractChannel) -> None:
         """Declare all of it; what is there already and the same stays as it is.
 
         Raises ConfigurationError where the broker has something else under one of the names.
         """
-        for name, arguments in self._queues().items():
+        try:
+            await channel.declare_exchange(
+                self.exchange,
+                ExchangeType.TOPIC,
+                durable=True,
+                timeout=self._limits.amqp_timeout_s,
+            )
+        except ChannelPreconditionFailed as error:
+            raise ConfigurationError(
+                f"RabbitMQ has an exchange {self.exchange} of another kind ({error}): delete it and"
+                " start again, or set TRANSFERD_AMQP_PREFIX to begin with a new one"
+            ) from error
+        seal = {self.seal: {"x-queue-type": "quorum", "x-expires": _HOUR_MS}}
+        for name, arguments in (self._queues() | seal).items():
             try:
-                queue = await channel.declare_queue(
+                await channel.declare_queue(
                     name,
                     durable=True,
                     arguments=arguments,
@@ -73,23 +87,6 @@ class Topology:
                     f" delete it (rabbitmqctl delete_queue {name}) and start again, or set"
                     " TRANSFERD_AMQP_PREFIX to begin with new queues"
                 ) from error
-            if name == self.work:
-                await self._bind(channel, queue)
-
-    async def _bind(self, channel: AbstractChannel, queue: Any) -> None:
-        try:
-            exchange = await channel.declare_exchange(
-                self.exchange,
-                ExchangeType.TOPIC,
-                durable=True,
-                timeout=self._limits.amqp_timeout_s,
-            )
-        except ChannelPreconditionFailed as error:
-            raise ConfigurationError(
-                f"RabbitMQ has an exchange {self.exchange} of another kind ({error}): delete it and"
-                " start again, or set TRANSFERD_AMQP_PREFIX to begin with a new one"
-            ) from error
-        await queue.bind(exchange, "#", timeout=self._limits.amqp_timeout_s)
 
     def _queues(self) -> dict[str, dict[str, Any]]:
         safe = {
@@ -104,20 +101,19 @@ class Topology:
                 "x-delivery-limit": _RETURNS_WITHOUT_LIMIT,
             },
             # One consumer at a time, the others stand by: two would overtake each other, and events
-            # of a wallet would come out of order.
+            # of a wallet would come out of order. It dead-letters what a consumer rejects.
             self.work: {
                 **safe,
                 "x-dead-letter-routing-key": self.dead,
-                "x-delivery-limit": self._limits.delivery_limit,
+                "x-delivery-limit": _RETURNS_WITHOUT_LIMIT,
                 "x-max-length": self._limits.work_queue_messages_max,
                 "x-single-active-consumer": True,
             },
         }
         for delay_s in self.delays_s:
-            queues[self.wait_queue(delay_s)] = {
+            queues[self.retry_queue(delay_s)] = {
                 **safe,
                 "x-dead-letter-routing-key": self.work,
                 "x-message-ttl": round(delay_s * 1000),
             }
-        queues[self.seal] = {"x-queue-type": "quorum", "x-expires": _HOUR_MS}
         return queues

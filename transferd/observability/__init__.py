@@ -1,1 +1,1 @@
-"""What the service tells about itself: facts, and what metrics and logs make of them."""
+"""Facts about the work of the service, and the hooks that make metrics, logs and spans of them."""

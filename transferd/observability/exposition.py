@@ -15,7 +15,7 @@ _TEXT = ("text", "plain", "0.0.4")
 
 
 class _Range(NamedTuple):
-    """An element of an Accept header. `version` is None where it does not matter."""
+    """An element of an Accept header. `version` None matches every version."""
 
     type: str
     subtype: str
@@ -32,11 +32,10 @@ def exposed(registry: CollectorRegistry, accept: Iterable[str]) -> tuple[bytes, 
 
 
 def prefers_openmetrics(accept: Iterable[str]) -> bool:
-    """Whether OpenMetrics 1.0 is named and not worth less than the text format.
+    """Whether OpenMetrics 1.0 is named, with a quality not below that of the text format.
 
-    Wildcards ask for nothing in particular, so they get the text format, and so does an Accept that
-    allows neither: an operator with a browser sees the metrics. The library's own choice leaves
-    quality values out.
+    Wildcards get the text format, and so does an Accept header that allows neither: an operator
+    with a browser sees the metrics. The library's own choice ignores quality values.
     """
     ranges = [each for line in accept for each in _ranges(line)]
     named = [each for each in ranges if each.type == "application" and each.subtype != "*"]
@@ -45,7 +44,7 @@ def prefers_openmetrics(accept: Iterable[str]) -> bool:
 
 
 def _quality(ranges: Iterable[_Range], type: str, subtype: str, version: str) -> float:
-    """What a format is worth: by the most specific range that it is in (RFC 9110, 12.5.1)."""
+    """The quality of a format, by the most specific range that matches (RFC 9110, 12.5.1)."""
     matching = [
         (each.type != "*", each.subtype != "*", each.version is not None, each.quality)
         for each in ranges

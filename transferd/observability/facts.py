@@ -3,12 +3,12 @@
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-# Monitoring asks them every few seconds; spans of them would only hide the others.
+# Monitoring calls these routes every few seconds; their spans would hide the others.
 UNTRACED_ROUTES = frozenset({"/healthz", "/readyz", "/metrics"})
 
 
 class About(NamedTuple):
-    """Whose request it was, and for which transfer: the ids to look for in traces and logs."""
+    """The ids of a request and its transfer, for traces and logs."""
 
     request_id: str | None
     traceparent: str | None
@@ -27,14 +27,14 @@ class GroupCommitted(NamedTuple):
 
 
 class GroupRetried(NamedTuple):
-    """An attempt was rolled back or cut off and is run again; `cause` is an SQLSTATE or a word."""
+    """An attempt was rolled back or cut off and runs again; `cause` is an SQLSTATE or a word."""
 
     cause: str
     envelopes: int
 
 
 class EnvelopeFailed(NamedTuple):
-    """An envelope was answered with a failure of the machinery; `code` names it."""
+    """An envelope was answered with a technical failure (not a refusal); `code` names it."""
 
     code: str
 
@@ -48,13 +48,13 @@ class CommandPoisoned(NamedTuple):
 
 
 class TransferPosted(NamedTuple):
-    """A transfer was committed; told only to whoever `tells_each`."""
+    """A transfer was committed; emitted only with `Facts.per_request_facts`."""
 
     about: About
 
 
 class Stage(NamedTuple):
-    """A part of a group commit, from and to when by the clock, in seconds."""
+    """A part of a group commit; start and end by the clock, in seconds."""
 
     name: str
     started: float
@@ -62,7 +62,7 @@ class Stage(NamedTuple):
 
 
 class GroupTraced(NamedTuple):
-    """Where the time of a group went; told only to whoever `tells_each`.
+    """Where the time of a group went; emitted only with `Facts.per_request_facts`.
 
     `requests` are the traceparents of the requests that it served, `retries` its attempts that were
     rolled back or cut off.
@@ -77,13 +77,13 @@ class GroupTraced(NamedTuple):
 
 
 class ActorFailed(NamedTuple):
-    """An actor broke, answered its callers and was replaced."""
+    """An actor failed, answered its callers and was replaced."""
 
     error: BaseException
 
 
 class KeysClaimed(NamedTuple):
-    """What Redis said of a group's keys; `unknown` counts those it could not be asked about."""
+    """Redis's answers about a group's keys; `unknown` counts the keys without an answer."""
 
     claimed: int
     replayed: int
@@ -92,7 +92,7 @@ class KeysClaimed(NamedTuple):
 
 
 class CacheFailed(NamedTuple):
-    """A call to Redis failed; the breaker leaves it alone for a moment."""
+    """A call to Redis failed, and the circuit breaker opens."""
 
     error: BaseException
 
@@ -104,13 +104,13 @@ class WalletRead(NamedTuple):
 
 
 class KeyUsesFailed(NamedTuple):
-    """When API keys were used last could not be written down; it is tried again."""
+    """The last uses of API keys could not be written; the write is retried."""
 
     error: BaseException
 
 
-class Asked(NamedTuple):
-    """One request: its ids, when by the clock and with which traceparent it came, its outcome."""
+class RequestDetails(NamedTuple):
+    """One request: its ids, its start by the clock, the traceparent it came with, its outcome."""
 
     about: About
     started: float
@@ -122,18 +122,18 @@ class Asked(NamedTuple):
 class RequestFinished(NamedTuple):
     """A request was answered; `route` is the template, never the path.
 
-    `asked` is told only to whoever `tells_each`.
+    `details` is there only with `Facts.per_request_facts`.
     """
 
     method: str
     route: str
     status: int
     duration_s: float
-    asked: Asked | None = None
+    details: RequestDetails | None = None
 
 
 class RequestFailed(NamedTuple):
-    """A request hit an error that nobody expected."""
+    """A request met an unexpected error."""
 
     about: About
     route: str
@@ -141,16 +141,16 @@ class RequestFailed(NamedTuple):
 
 
 class OutboxRelayed(NamedTuple):
-    """Events were published and taken out of the outbox, in one transaction."""
+    """Events were published and deleted from the outbox, in one transaction."""
 
     events: int
     duration_s: float
 
 
 class EventsPublished(NamedTuple):
-    """The broker has confirmed these, of types and whose; told only to whoever `tells_each`.
+    """The broker has confirmed these events, each with its type and the ids of its request.
 
-    From and to when is by the clock, in seconds.
+    Start and end by the clock, in seconds. Emitted only with `Facts.per_request_facts`.
     """
 
     events: Sequence[tuple[str, About]]
@@ -159,16 +159,16 @@ class EventsPublished(NamedTuple):
 
 
 class RelayFailed(NamedTuple):
-    """A batch of the outbox could not be published; it stays and is tried again."""
+    """A batch of the outbox could not be published; it stays there and is retried."""
 
     error: BaseException
 
 
 class Sent(NamedTuple):
-    """An attempt at a webhook: from and to when by the clock, and what the receiver answered.
+    """A request to a webhook: start and end by the clock, and the status of the answer.
 
     `delivery` and `request` are the traceparents of the whole attempt and of the request to the
-    receiver; None if nobody traces.
+    receiver; None without tracing.
     """
 
     event_type: str
@@ -196,19 +196,19 @@ class NotificationFinished(NamedTuple):
 
 
 class SpansLost(NamedTuple):
-    """So many spans could not be handed to the collector."""
+    """So many spans did not reach the collector."""
 
     spans: int
 
 
 class DeadLettersKept(NamedTuple):
-    """What cannot be delivered was written down, in one transaction, until an operator decides."""
+    """Undeliverable messages were stored as dead letters, in one transaction."""
 
     letters: int
 
 
 class NotifierFailed(NamedTuple):
-    """The notifier could not go on for a moment; what it holds comes again."""
+    """The notifier was interrupted; the broker delivers its messages again."""
 
     error: BaseException
 
@@ -243,26 +243,26 @@ Begin = Callable[[str | None], str]
 class Facts:
     """Hands each fact to every hook, in the order in which they were given.
 
-    `tells_each` says that somebody wants to hear of single requests, transfers and events, which
-    else nobody gathers. `begin` makes the ids of spans; None if nobody traces.
+    `per_request_facts` turns on facts about single requests, transfers and events; without it
+    their details are not even gathered. `begin` makes the ids of spans; None without tracing.
     """
 
-    def __init__(self, *hooks: Hook, tells_each: bool = False) -> None:
+    def __init__(self, *hooks: Hook, per_request_facts: bool = False) -> None:
         self._hooks = list(hooks)
-        self.tells_each = tells_each
+        self.per_request_facts = per_request_facts
         self.begin: Begin | None = None
 
-    def hear(self, hook: Hook) -> None:
-        """One more hook."""
+    def add_hook(self, hook: Hook) -> None:
+        """Hand each fact to one more hook."""
         self._hooks.append(hook)
 
     def trace(self, hook: Hook, begin: Begin) -> None:
-        """Spans are made from now on."""
-        self.hear(hook)
+        """Make spans from now on."""
+        self.add_hook(hook)
         self.begin = begin
-        self.tells_each = True
+        self.per_request_facts = True
 
     def emit(self, fact: Fact) -> None:
-        """Tell all hooks. A hook must be quick and must not raise."""
+        """Hand the fact to all hooks. A hook must be quick and must not raise."""
         for hook in self._hooks:
             hook(fact)

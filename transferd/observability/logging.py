@@ -39,17 +39,17 @@ def configure(level: str) -> None:
         logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
-    # While PostgreSQL is away the driver's pool writes a stack trace for each connect that fails.
-    # The facts of the group commit say the same in a line.
+    # While PostgreSQL is away the driver's pool logs a stack trace for each failed connect. The
+    # facts of the group commit say the same in one line.
     logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
-    # The same while RabbitMQ is away: `RelayFailed` and `NotifierFailed` have the reason.
+    # The same while RabbitMQ is away: `RelayFailed` and `NotifierFailed` carry the reason.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
-    # And while the collector of traces is away: `SpansLost` counts what it did not get.
+    # And while the collector of traces is away: `SpansLost` counts the spans that it did not get.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
 
-# Most facts are numbers; asking this first keeps them cheap.
+# Most facts only feed metrics; this check first keeps them cheap.
 _WORTH_A_LINE = frozenset(
     {
         RequestFailed,
@@ -69,7 +69,7 @@ _WORTH_A_LINE = frozenset(
 
 
 class Log:
-    """A hook for `Facts`: writes what an operator has to know, at its level."""
+    """A hook for `Facts`: writes the facts that an operator needs, at their levels."""
 
     def __init__(self) -> None:
         self._log: Any = structlog.get_logger()
@@ -79,7 +79,7 @@ class Log:
         if type(fact) not in _WORTH_A_LINE:
             return
         match fact:
-            case RequestFinished(asked=None):
+            case RequestFinished(details=None):
                 pass
             case RequestFinished():
                 self._request(fact)
@@ -106,12 +106,12 @@ class Log:
             case RelayFailed(error) | NotifierFailed(error):
                 self._log.warning("notifications wait", error=_one_line(error))
             case NotificationFinished(result="skipped"):
-                # One for each event of as long as an endpoint is disabled: its log has them.
+                # One for each event while an endpoint is disabled; its delivery log has them.
                 pass
             case NotificationFinished(error=str()) as failed:
-                # What will be tried again is no alarm; what was given up is.
-                say = self._log.error if failed.result == "dead" else self._log.info
-                say(
+                # An attempt that is retried is no error; a dead letter is.
+                write = self._log.error if failed.result == "dead" else self._log.info
+                write(
                     "delivery failed",
                     **ids_of(failed.about),
                     result=failed.result,
@@ -124,19 +124,19 @@ class Log:
                 pass
 
     def _request(self, fact: RequestFinished) -> None:
-        assert fact.asked is not None
+        assert fact.details is not None
         self._log.debug(
             "request",
-            **ids_of(fact.asked.about),
+            **ids_of(fact.details.about),
             method=fact.method,
             route=fact.route,
             status=fact.status,
-            code=fact.asked.code,
+            code=fact.details.code,
             duration_s=round(fact.duration_s, 6),
         )
 
     def say(self, event: str, **facts: object) -> None:
-        """A line of a component's life: started, draining, stopped."""
+        """Log a change of a component's state: started, draining, stopped."""
         self._log.info(event, **facts)
 
 

@@ -44,31 +44,31 @@ _LAGS = (*_SECONDS, 30, 60, 300, 1800, 7200)
 
 
 class Pool(Protocol):
-    """A pool of connections, of which this module knows no more."""
+    """The part of a connection pool that gauges need."""
 
     @property
     def connections_in_use(self) -> int:
-        """How many are at work now."""
+        """Connections in use now."""
         ...
 
     @property
     def connections_max(self) -> int:
-        """How many there can be."""
+        """The size of the pool."""
         ...
 
 
 class Metrics:
     """A hook for `Facts`. `exposed` is what `/metrics` shows.
 
-    `with_exemplars` says that traces are recorded, so that times can lead to one of them.
+    `with_exemplars` adds the ids of recorded traces to the buckets of durations.
     """
 
     def __init__(self, *, with_exemplars: bool = False) -> None:
         self.registry = CollectorRegistry()
         self._with_exemplars = with_exemplars
         self._gauges: dict[str, Gauge] = {}
-        self._tell_of_the_process()
-        self._tell_of_notifications()
+        self._add_process_metrics()
+        self._add_notification_metrics()
         self._group_size = self._histogram(
             "transferd_group_envelopes", "Envelopes in a committed group.", _SIZES
         )
@@ -96,7 +96,7 @@ class Metrics:
         self._cache_failures = self._counter(
             "transferd_cache_failures", "Calls to Redis that failed, by error.", "error"
         )
-        self._errors = self._counter("transferd_errors", "Errors that nobody expected.", "where")
+        self._errors = self._counter("transferd_errors", "Unexpected errors.", "where")
         self._requests = Histogram(
             "http_server_request_duration_seconds",
             "Requests by route template.",
@@ -104,21 +104,21 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        # A counter that begins with its first event has not increased, so no alert would hear of
-        # that one: what each single one of is worth a look begins with 0.
+        # A counter that appears with its first event has not increased, so no alert would fire for
+        # that event. Counters whose every event matters start with 0.
         for kind in (ActorFailed, CommandPoisoned, RequestFailed):
             self._errors.labels(kind.__name__)
         self._spans_lost = Counter("transferd_spans_lost", "Spans lost.", registry=self.registry)
-        # What each request needs is looked up here: the library locks and builds a key every time.
+        # A cache for each request: the library's own lookup takes a lock and builds a key.
         self._request_children: dict[tuple[str, str, int], Histogram] = {}
         self._read_children: dict[str, Counter] = {}
 
-    def _tell_of_the_process(self) -> None:
+    def _add_process_metrics(self) -> None:
         ProcessCollector(registry=self.registry)
         build = Info("transferd_build", "What runs here.", registry=self.registry)
         build.info({"version": __version__})
 
-    def _tell_of_notifications(self) -> None:
+    def _add_notification_metrics(self) -> None:
         self._relayed = Counter(
             "transferd_outbox_events", "Events published.", registry=self.registry
         )
@@ -181,14 +181,14 @@ class Metrics:
                 self._errors.labels(type(fact).__name__).inc()
 
     def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
-        """A value that is read whenever metrics are asked for; one for each set of labels."""
+        """Add a gauge whose value `read` gives at each scrape; one for each set of labels."""
         gauge = self._gauges.get(name)
         if gauge is None:
             gauge = self._gauges[name] = Gauge(name, text, tuple(labels), registry=self.registry)
         (gauge.labels(**labels) if labels else gauge).set_function(read)
 
     def watch_pool(self, name: str, pool: Pool) -> None:
-        """How much of a pool is in use."""
+        """Add gauges for the use of a pool."""
         self.gauge(
             "transferd_pool_connections_in_use",
             "Connections to PostgreSQL at work.",
@@ -212,11 +212,11 @@ class Metrics:
         if child is None:
             child = self._requests.labels(fact.method, fact.route, str(fact.status))
             self._request_children[key] = child
-        asked = fact.asked
-        if asked is None or fact.route in UNTRACED_ROUTES:
+        details = fact.details
+        if details is None or fact.route in UNTRACED_ROUTES:
             child.observe(fact.duration_s)
         else:
-            child.observe(fact.duration_s, self._exemplar(asked.about.traceparent))
+            child.observe(fact.duration_s, self._exemplar(details.about.traceparent))
 
     def _notification(self, fact: NotificationFinished) -> None:
         self._notifications.labels(fact.sink, fact.result, str(fact.attempt)).inc()
@@ -225,7 +225,7 @@ class Metrics:
             self._lag.labels(fact.sink).observe(fact.lag_s, self._exemplar(delivery))
 
     def _exemplar(self, traceparent: str | None) -> dict[str, str] | None:
-        """The trace to look at, if it is recorded."""
+        """The id of the trace, if the trace is recorded."""
         if not self._with_exemplars or traceparent is None or not is_sampled(traceparent):
             return None
         return {"trace_id": traceparent[3:35]}

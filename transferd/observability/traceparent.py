@@ -9,17 +9,17 @@ _PATTERN = re.compile(
 
 
 def is_traceparent(text: str | None) -> bool:
-    """Whether it names a trace; ids of zeros name none."""
+    """Whether the text is a valid traceparent; ids of zeros are not."""
     return text is not None and _PATTERN.fullmatch(text) is not None
 
 
 def trace_id_of(traceparent: str | None) -> str | None:
-    """The id by which to look for all of a trace; None for what is no traceparent."""
+    """The id of the trace; None without a valid traceparent."""
     return traceparent[3:35] if traceparent is not None and is_traceparent(traceparent) else None
 
 
 def is_sampled(traceparent: str) -> bool:
-    """Whether somebody records the trace."""
+    """Whether the caller records the trace."""
     return bool(int(traceparent[-2:], 16) & 1)
 
 
@@ -35,5 +35,5 @@ def traceparent_of(trace_id: int, *, sampled: bool) -> str:
 
 
 def new_traceparent() -> str:
-    """A trace of its own that nobody records."""
+    """A new trace that is not recorded."""
     return traceparent_of(new_trace_id(), sampled=False)

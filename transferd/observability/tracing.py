@@ -1,24 +1,34 @@
-"""Facts -> spans of OpenTelemetry: one trace from a request to the webhooks that hear of it.
+"""Facts -> spans of OpenTelemetry: one trace leads from a request to its webhook deliveries.
 
-Nothing is kept open while something happens: a fact says how a span began and ended, and only the
-ids are made before, because others refer to them. Spans wait in a queue for a thread that sends
-them, so a collector that is slow or away costs spans and never a request.
+No span stays open while the work runs: a fact carries the start and the end of its span. Only ids
+that other spans or headers refer to are made before. Spans wait in a queue for a thread that sends
+them, so a slow or absent collector costs spans and never a request.
 """
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Self
 
+from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import OTELResourceDetector, Resource
-from opentelemetry.sdk.trace import ReadableSpan
-from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import TraceIdRatioBased
-from opentelemetry.sdk.util.instrumentation import InstrumentationScope
-from opentelemetry.trace import Link, SpanContext, SpanKind, Status, StatusCode, TraceFlags
+from opentelemetry.sdk.trace import TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
+from opentelemetry.sdk.trace.id_generator import RandomIdGenerator
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON, Decision, TraceIdRatioBased
+from opentelemetry.trace import (
+    Link,
+    NonRecordingSpan,
+    SpanContext,
+    SpanKind,
+    Status,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
 
 from transferd import __version__
 from transferd.limits import Limits
@@ -31,9 +41,8 @@ from transferd.observability.facts import (
     Hook,
     NotificationFinished,
     RequestFinished,
-    SpansLost,
 )
-from transferd.observability.telling import TracingOptions
+from transferd.observability.span_exporter import CountingExporter
 from transferd.observability.traceparent import (
     is_sampled,
     is_traceparent,
@@ -43,22 +52,27 @@ from transferd.observability.traceparent import (
 
 Attributes = dict[str, str | int | bool]
 
-_SCOPE = InstrumentationScope("transferd", __version__)
 _NS = 1_000_000_000
-# More than this is no jitter of two readings.
-_SET_NS = _NS // 10
+# Two readings of the clocks differ by less; a greater difference is a change of the time of day.
+_CLOCK_SET_NS = _NS // 10
+_ROOT = Context()
+_SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 
 
 class Tracing:
-    """A hook for `Facts`. Opens with `async with`; at the end it sends what waits.
+    """A hook for `Facts`. Opens with `async with`; at the end it sends the waiting spans.
 
-    `clock` gives seconds, in the same measure as the times of facts; `emit` takes facts about
-    tracing itself.
+    `service` is the name in the traces, `ratio` the share of new traces to record. Without
+    `endpoint`, the address of the collector, OpenTelemetry's own variables name it. `clock` gives
+    seconds, in the same measure as the times of facts; `emit` takes facts about tracing itself.
     """
 
     def __init__(
         self,
-        options: TracingOptions,
+        *,
+        service: str,
+        ratio: float,
+        endpoint: str | None,
         limits: Limits,
         clock: Callable[[], float],
         emit: Hook,
@@ -66,14 +80,9 @@ class Tracing:
     ) -> None:
         self._limits = limits
         self._clock = clock
-        self._epoch_ns = self._measured_ns()
-        self._bound = TraceIdRatioBased.get_bound_for_rate(options.ratio)
-        # What the standard variables say of the resource counts more than our own name.
-        self._resource = Resource.create(
-            {"service.name": options.service, "service.version": __version__}
-        ).merge(OTELResourceDetector().detect())
-        endpoint = options.endpoint
-        self._exporter = _Counted(
+        self._epoch_ns = self._measured_epoch_ns()
+        self._sampler = TraceIdRatioBased(ratio)
+        self._exporter = CountingExporter(
             exporter
             or OTLPSpanExporter(
                 endpoint and f"{endpoint.rstrip('/')}/v1/traces",
@@ -82,12 +91,27 @@ class Tracing:
             limits.trace_queue_spans_max,
             emit,
         )
-        self._processor = BatchSpanProcessor(
-            self._exporter,
-            max_queue_size=limits.trace_queue_spans_max,
-            schedule_delay_millis=limits.trace_export_interval_s * 1000,
-            max_export_batch_size=limits.trace_batch_spans_max,
+        self._ids = _Ids()
+        self._provider = TracerProvider(
+            # `begin` has decided already: a span is made for sampled requests only.
+            sampler=ALWAYS_ON,
+            # The standard variables come second, so they win over our own name.
+            resource=Resource.create(
+                {"service.name": service, "service.version": __version__}
+            ).merge(OTELResourceDetector().detect()),
+            # Else the exit of the process waits for the collector.
+            shutdown_on_exit=False,
+            id_generator=self._ids,
         )
+        self._provider.add_span_processor(
+            BatchSpanProcessor(
+                self._exporter,
+                max_queue_size=limits.trace_queue_spans_max,
+                schedule_delay_millis=limits.trace_export_interval_s * 1000,
+                max_export_batch_size=limits.trace_batch_spans_max,
+            )
+        )
+        self._tracer = self._provider.get_tracer("transferd", __version__)
 
     def __repr__(self) -> str:
         return f"<Tracing, {self._exporter.waiting} spans wait>"
@@ -97,7 +121,7 @@ class Tracing:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        """Send what waits, for as long as a drain may take for it."""
+        """Send the waiting spans, within `trace_flush_s`."""
         loop, sent = asyncio.get_running_loop(), asyncio.Event()
 
         def send() -> None:
@@ -105,7 +129,7 @@ class Tracing:
             with suppress(RuntimeError):  # it took too long, and the loop is closed
                 loop.call_soon_threadsafe(sent.set)
 
-        # A thread that the end of the process does not wait for, unlike those of the loop.
+        # A daemon: the end of the process does not wait for it, as it would for the loop's threads.
         threading.Thread(target=send, name="trace-flush", daemon=True).start()
         try:
             async with asyncio.timeout(self._limits.trace_flush_s):
@@ -114,15 +138,16 @@ class Tracing:
             self._exporter.shutdown()
 
     def close(self) -> None:
-        """Send what waits, and nothing after that; whoever calls waits for it."""
-        self._processor.shutdown()  # type: ignore[no-untyped-call]
+        """Send the waiting spans, and nothing after that. Blocks the caller."""
+        self._provider.shutdown()
 
     def begin(self, parent: str | None) -> str:
-        """The traceparent of a new span: of the parent's trace, and sampled if that is."""
+        """The traceparent of a new span: of the parent's trace, and sampled if the parent is."""
         if parent is not None and is_traceparent(parent):
             return traceparent_of(int(parent[3:35], 16), sampled=is_sampled(parent))
         trace = new_trace_id()
-        return traceparent_of(trace, sampled=trace & TraceIdRatioBased.TRACE_ID_LIMIT < self._bound)
+        decision = self._sampler.should_sample(None, trace, "").decision
+        return traceparent_of(trace, sampled=decision is Decision.RECORD_AND_SAMPLE)
 
     def __call__(self, fact: Fact) -> None:
         """Take a fact."""
@@ -139,66 +164,64 @@ class Tracing:
                 pass
 
     def _request(self, fact: RequestFinished) -> None:
-        asked = fact.asked
-        if asked is None or fact.route in UNTRACED_ROUTES:
+        details = fact.details
+        if (
+            details is None
+            or fact.route in UNTRACED_ROUTES
+            or not self._is_wanted(details.about, 1)
+        ):
             return
-        attributes: Attributes = {
-            "http.request.method": "_OTHER" if fact.method == "other" else fact.method,
-            "http.route": fact.route,
-            "http.response.status_code": fact.status,
-            "transferd.outcome": asked.code,
-            "transferd.replayed": asked.is_replay,
-        }
         failed = fact.status >= 500
-        if failed:
-            attributes["error.type"] = asked.code
         self._span(
             f"{fact.method} {fact.route}",
-            asked.about.traceparent,
-            asked.parent,
-            SpanKind.SERVER,
-            (asked.started, asked.started + fact.duration_s),
-            attributes | _transfer(asked.about),
-            error=asked.code if failed else None,
+            _context(details.parent),
+            (details.started, details.started + fact.duration_s),
+            traceparent=details.about.traceparent,
+            kind=SpanKind.SERVER,
+            attributes={
+                "http.request.method": "_OTHER" if fact.method == "other" else fact.method,
+                "http.route": fact.route,
+                "http.response.status_code": fact.status,
+                "transferd.outcome": details.code,
+                "transferd.replayed": details.is_replay,
+                **({"error.type": details.code} if failed else {}),
+                **_transfer(details.about),
+            },
+            error=details.code if failed else None,
         )
 
     def _group(self, fact: GroupTraced) -> None:
-        """A trace of its own, because it serves many: links lead to the requests."""
+        """A trace of its own, because a group serves many requests: links lead to them."""
         sampled = [request for request in fact.requests if is_sampled(request)]
-        if not sampled:
+        # The group is recorded because one of its requests is, whatever the ratio.
+        if not sampled or not self._exporter.admit(1 + len(fact.stages)):
             return
-        # Recorded because one of those is, whatever the ratio.
-        group = traceparent_of(new_trace_id(), sampled=True)
-        self._span(
+        group = self._span(
             "group commit",
-            group,
-            None,
-            SpanKind.INTERNAL,
+            _ROOT,
             (fact.stages[0].started, fact.stages[-1].ended),
-            {
+            attributes={
                 "transferd.group.envelopes": len(fact.requests),
                 "transferd.group.posted": fact.posted,
                 "transferd.group.refused": fact.refused,
                 "transferd.group.replayed": fact.replayed,
                 "transferd.group.retries": fact.retries,
             },
-            links=[Link(_context(each)) for each in sampled[: self._limits.trace_links_max]],
+            links=[Link(_span_context(each)) for each in sampled[: self._limits.trace_links_max]],
         )
         for stage in fact.stages:
-            times = (stage.started, stage.ended)
-            self._span(stage.name, self.begin(group), group, SpanKind.INTERNAL, times, {})
+            self._span(stage.name, group, (stage.started, stage.ended))
 
     def _published(self, fact: EventsPublished) -> None:
         for event_type, about in fact.events:
-            if about.traceparent is None or not is_traceparent(about.traceparent):
+            if not is_traceparent(about.traceparent) or not self._is_wanted(about, 1):
                 continue
             self._span(
                 f"publish {event_type}",
-                self.begin(about.traceparent),
-                about.traceparent,
-                SpanKind.PRODUCER,
+                _context(about.traceparent),
                 (fact.started, fact.ended),
-                {
+                kind=SpanKind.PRODUCER,
+                attributes={
                     "messaging.system": "rabbitmq",
                     "messaging.operation.name": "publish",
                     "messaging.operation.type": "send",
@@ -209,18 +232,17 @@ class Tracing:
 
     def _delivery(self, fact: NotificationFinished) -> None:
         sent = fact.sent
-        if sent is None:
+        if sent is None or sent.delivery is None or not is_sampled(sent.delivery):
             return
-        status: Attributes = (
-            {} if sent.status is None else {"http.response.status_code": sent.status}
-        )
-        self._span(
+        if not self._exporter.admit(2):
+            return
+        delivery = self._span(
             f"deliver {sent.event_type}",
-            sent.delivery,
-            fact.about.traceparent,
-            SpanKind.CONSUMER,
+            _context(fact.about.traceparent),
             (sent.started, self._clock()),
-            {
+            traceparent=sent.delivery,
+            kind=SpanKind.CONSUMER,
+            attributes={
                 "messaging.system": "rabbitmq",
                 "messaging.operation.name": "deliver",
                 "messaging.operation.type": "process",
@@ -235,112 +257,80 @@ class Tracing:
         # Without the address: clients put tokens into the URLs of their webhooks.
         self._span(
             "POST",
-            sent.request,
-            sent.delivery,
-            SpanKind.CLIENT,
+            delivery,
             (sent.started, sent.ended),
-            {
+            traceparent=sent.request,
+            kind=SpanKind.CLIENT,
+            attributes={
                 "http.request.method": "POST",
                 "http.request.resend_count": fact.attempt - 1,
-                **status,
+                **({} if sent.status is None else {"http.response.status_code": sent.status}),
             },
             error=fact.error,
         )
 
-    def _measured_ns(self) -> int:
+    def _is_wanted(self, about: About, spans: int) -> bool:
+        """Whether the trace is recorded and the queue has taken so many spans of it."""
+        traceparent = about.traceparent
+        return traceparent is not None and is_sampled(traceparent) and self._exporter.admit(spans)
+
+    def _measured_epoch_ns(self) -> int:
         """The time of day at which our clock was zero."""
         return time.time_ns() - int(self._clock() * _NS)
 
-    def _span(  # noqa: PLR0917 what every span has
+    def _span(
         self,
         name: str,
-        traceparent: str | None,
-        parent: str | None,
-        kind: SpanKind,
+        parent: Context,
         times: tuple[float, float],
-        attributes: Mapping[str, str | int | bool],
         *,
+        traceparent: str | None = None,
+        kind: SpanKind = SpanKind.INTERNAL,
+        attributes: Attributes | None = None,
         links: Sequence[Link] = (),
         error: str | None = None,
-    ) -> None:
-        if traceparent is None or not is_sampled(traceparent) or not self._exporter.has_room():
-            return
-        # One offset for all, or else spans would stick out of those around them; but the time of
-        # day may be set while we run.
-        if abs((epoch_ns := self._measured_ns()) - self._epoch_ns) > _SET_NS:
+    ) -> Context:
+        """Record a span with its start and end, and the ids of `traceparent` or new ones.
+
+        Returns the context for spans below it.
+        """
+        # One offset for all spans keeps each inside the span around it. Only a change of the time
+        # of day replaces it.
+        if abs((epoch_ns := self._measured_epoch_ns()) - self._epoch_ns) > _CLOCK_SET_NS:
             self._epoch_ns = epoch_ns
-        self._processor.on_end(
-            ReadableSpan(
-                name,
-                _context(traceparent),
-                _context(parent) if parent is not None and is_traceparent(parent) else None,
-                self._resource,
-                attributes,
-                links=links,
-                kind=kind,
-                status=Status() if error is None else Status(StatusCode.ERROR, error),
-                start_time=self._epoch_ns + int(times[0] * _NS),
-                end_time=self._epoch_ns + int(times[1] * _NS),
-                instrumentation_scope=_SCOPE,
-            )
-        )
+        started, ended = (self._epoch_ns + int(each * _NS) for each in times)
+        self._ids.given = traceparent
+        span = self._tracer.start_span(name, parent, kind, attributes, links, started)
+        if error is not None:
+            span.set_status(Status(StatusCode.ERROR, error))
+        span.end(ended)
+        return set_span_in_context(span, parent)
 
 
-class _Counted(SpanExporter):
-    """Another exporter, whose losses are told, and whose queue does not push out what waits.
+class _Ids(RandomIdGenerator):
+    """Ids for the next span: taken from the traceparent `given`, else random."""
 
-    Spans are counted in by the loop and counted out by the thread that exports, so neither needs a
-    lock.
-    """
+    def __init__(self) -> None:
+        self.given: str | None = None
 
-    def __init__(self, exporter: SpanExporter, spans_max: int, emit: Hook) -> None:
-        self._exporter = exporter
-        self._spans_max = spans_max
-        self._emit = emit
-        self.loop: asyncio.AbstractEventLoop | None = None
-        self._come = 0
-        self._gone = 0
-        self._turned_away = 0
-        self._told = 0
+    def generate_trace_id(self) -> int:
+        return super().generate_trace_id() if self.given is None else int(self.given[3:35], 16)
 
-    @property
-    def waiting(self) -> int:
-        """Spans that were not sent yet."""
-        return self._come - self._gone
-
-    def has_room(self) -> bool:
-        """Whether another span may wait; then it does."""
-        if self.waiting >= self._spans_max:
-            self._turned_away += 1
-            return False
-        self._come += 1
-        return True
-
-    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        """Send, in the background."""
-        result = self._exporter.export(spans)
-        self._gone += len(spans)
-        lost = 0 if result is SpanExportResult.SUCCESS else len(spans)
-        turned_away = self._turned_away
-        lost += turned_away - self._told
-        self._told = turned_away
-        if lost and self.loop is not None:
-            with suppress(RuntimeError):  # the loop is closed, so nobody is left to hear it
-                self.loop.call_soon_threadsafe(self._emit, SpansLost(lost))
-        return result
-
-    def shutdown(self) -> None:
-        """Give up what is being sent."""
-        self._exporter.shutdown()
+    def generate_span_id(self) -> int:
+        return super().generate_span_id() if self.given is None else int(self.given[36:52], 16)
 
 
-def _context(traceparent: str) -> SpanContext:
-    return SpanContext(
-        int(traceparent[3:35], 16),
-        int(traceparent[36:52], 16),
-        is_remote=False,
-        trace_flags=TraceFlags(int(traceparent[-2:], 16)),
-    )
+def _context(parent: str | None) -> Context:
+    """The context of children of that span; a root without a valid traceparent."""
+    if parent is None or not is_traceparent(parent):
+        return _ROOT
+    return set_span_in_context(NonRecordingSpan(_span_context(parent)), _ROOT)
+
+
+def _span_context(traceparent: str) -> SpanContext:
+    # By hand: OpenTelemetry's own propagator takes 8 us, and a group has up to 128 links.
+    trace, span = int(traceparent[3:35], 16), int(traceparent[36:52], 16)
+    return SpanContext(trace, span, is_remote=True, trace_flags=_SAMPLED)
 
 
 def _transfer(about: About) -> Attributes:

@@ -1,4 +1,4 @@
-"""The aiohttp application: every operation bound to the parts of a replica."""
+"""The aiohttp application: every operation bound to the context of a replica."""
 
 from collections.abc import Awaitable, Callable
 
@@ -7,11 +7,10 @@ from aiohttp import web
 from transferd.web import openapi
 from transferd.web.auth import Authentication
 from transferd.web.calls import Call
-from transferd.web.header_lines import only_line
+from transferd.web.context import AppContext
 from transferd.web.middlewares import ORIGIN, edge
 from transferd.web.operations import Operation
-from transferd.web.pace import Pace
-from transferd.web.parts import Parts
+from transferd.web.request_headers import only_line
 from transferd.web.routes import (
     currencies,
     events,
@@ -35,53 +34,43 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-def build(parts: Parts) -> web.Application:
+def build(context: AppContext) -> web.Application:
     """The application of one replica."""
     application = web.Application(
-        middlewares=[edge(parts.facts, parts.lifecycle, _refusal_pace(parts), parts.clock)],
-        client_max_size=parts.limits.body_bytes_max,
+        middlewares=[edge(context)],
+        client_max_size=context.limits.body_bytes_max,
     )
     authentication = Authentication(
-        parts.database,
-        parts.limits,
-        parts.key_uses,
-        is_required=parts.settings.auth == "on",
-        clock=parts.clock,
+        context.database,
+        context.limits,
+        context.key_uses,
+        is_required=context.settings.auth == "on",
+        clock=context.clock,
     )
     for operation in OPERATIONS:
         path = _pattern(operation.path)
-        handler = _bound(operation, parts, authentication)
+        handler = _bound(operation, context, authentication)
         application.router.add_route(operation.method, path, handler)
         if operation.method == "GET":
-            # RFC 9110 section 9.3.2: the same without the body.
+            # RFC 9110 section 9.3.2: HEAD is GET without the body.
             application.router.add_route("HEAD", path, handler)
-    document = openapi.document(OPERATIONS, is_open=parts.settings.auth == "off")
-    system.add_routes(application, parts, document)
+    document = openapi.document(OPERATIONS, is_open=context.settings.auth == "off")
+    system.add_routes(application, context, document)
     return application
 
 
 def _pattern(path: str) -> str:
     if path == "/transfers/{id}":
-        # Or else an OPTIONS of a batch would say that it can be read like a transfer.
+        # Without `batch`, so that OPTIONS /transfers/batch does not allow GET.
         return "/transfers/{id:(?!batch$)[^{}/]+}"
-    # A key may hold slashes; every other part of a path may not.
+    # Only a key may hold slashes.
     return path.replace("{key}", "{key:.+}")
 
 
-def _refusal_pace(parts: Parts) -> Pace:
-    limits = parts.limits
-    return Pace(
-        per_s=limits.mailbox_refusals_per_s,
-        burst=limits.mailbox_refusals_burst,
-        delay_max_s=limits.mailbox_refusal_delay_s,
-        clock=parts.clock,
-    )
-
-
 def _bound(
-    operation: Operation, parts: Parts, authentication: Authentication
+    operation: Operation, context: AppContext, authentication: Authentication
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Authentication, scope, then the route."""
+    """Check authentication and scope, then call the route."""
 
     async def handle(request: web.Request) -> web.StreamResponse:
         header = only_line(request.headers, "Authorization")
@@ -90,7 +79,7 @@ def _bound(
         )
         if operation.scope is not None:
             principal.require(operation.scope)
-        call = Call(parts, request, request[ORIGIN], principal)
+        call = Call(context, request, request[ORIGIN], principal)
         if operation.query is NoQuery and request.query_string:
             call.query(NoQuery)
         return await operation.handler(call)

@@ -1,4 +1,4 @@
-"""Who calls: resolves a request to an API client, whom idempotency keys belong to."""
+"""Authentication: resolves a request to an API client, the owner of its idempotency keys."""
 
 import hmac
 import re
@@ -28,16 +28,16 @@ class Principal:
             raise Problem("forbidden", f"This needs the scope {scope}.")
 
 
-# Migration 0001 gives client 1 to everybody while authentication is off.
+# While authentication is off every request belongs to client 1, which migration 0001 creates.
 _LOCAL = Principal(1, frozenset({ADMIN}))
-# RFC 9110 section 11.4: a scheme in any case, spaces and no tab, and a token, whose own shape
-# `id_in` knows. Nginx counts requests by the same grammar (nginx/nginx.conf.template).
+# RFC 9110 section 11.4: a scheme in any case, spaces but no tab, and a token; `id_in` checks the
+# shape of the token. Nginx limits requests by the same grammar (nginx/nginx.conf.template).
 _CREDENTIALS = re.compile(r"[Bb][Ee][Aa][Rr][Ee][Rr] +([!-~]+)")
 _UNAUTHENTICATED = {"WWW-Authenticate": "Bearer"}
 
 
 class Authentication:
-    """Resolves `Authorization` headers; keys are kept for a few seconds."""
+    """Resolves `Authorization` headers, with a cache of API keys."""
 
     def __init__(
         self,
@@ -57,22 +57,22 @@ class Authentication:
 
     @property
     def anonymous(self) -> Principal:
-        """Who sends no key. Raises Problem `unauthenticated` where one is required."""
+        """The client of a request without a key. Raises Problem `unauthenticated` with auth on."""
         if self._is_required:
             raise Problem("unauthenticated", headers=_UNAUTHENTICATED)
         return _LOCAL
 
     async def resolve(self, header: str) -> Principal:
-        """The client. Raises Problem `unauthenticated`, always with the same words."""
+        """The client. Raises Problem `unauthenticated`, with the same text for every reason."""
         credentials = _CREDENTIALS.fullmatch(header)
         token = credentials[1] if credentials is not None else ""
         key_id = id_in(token)
         if key_id is None:
             raise Problem("unauthenticated", headers=_UNAUTHENTICATED)
         key = await self._key(key_id)
-        # Compared also when there is no such key, so that its existence cannot be timed.
+        # Compared also for an unknown key, so that timing does not show which keys exist.
         matches = hmac.compare_digest(digest_of(token), key.secret_sha256 if key else b"\0" * 32)
-        # The cache keeps what is stored and not whether it is valid: a key expires on time.
+        # Checked for each request, not when the key is cached, so a key expires on time.
         now = datetime.now(UTC)
         if key is None or not matches or not _is_valid(key, now):
             raise Problem("unauthenticated", headers=_UNAUTHENTICATED)
@@ -85,6 +85,8 @@ class Authentication:
         if cached is not None and cached[0] > now:
             return cached[1]
         key = await read_api_key(self._database, key_id)
+        # The time of before the read: a revoked key works for api_key_cache_s at most, however long
+        # the read took. cachetools.TTLCache would count from the end of it.
         self._cached[key_id] = (now + self._limits.api_key_cache_s, key)
         self._cached.move_to_end(key_id)
         while len(self._cached) > self._limits.api_key_cache_entries_max:

@@ -1,4 +1,4 @@
-"""One request: who sent it, from where, and what it asks for, read and validated."""
+"""One request: its client, its origin, and its validated input."""
 
 import asyncio
 import re
@@ -9,17 +9,19 @@ from aiohttp import web
 from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic import BaseModel, ValidationError
 
-from transferd.commit.envelope import Answer, Envelope, Origin
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
+from transferd.commit.origin import Origin
 from transferd.config import Limits
 from transferd.domain.book import Command
 from transferd.domain.key import Fingerprint, Key
 from transferd.observability.facts import Begin
 from transferd.observability.traceparent import is_traceparent, new_traceparent
 from transferd.web.auth import Principal
-from transferd.web.exactness import Fault, faults_of
-from transferd.web.header_lines import items_of
-from transferd.web.parts import Parts
+from transferd.web.context import AppContext
+from transferd.web.exactness import Fault, faults_of, pointer_step
 from transferd.web.problems import Problem
+from transferd.web.request_headers import items_of
 from transferd.web.schemas import Body, NoBody
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -28,7 +30,7 @@ Shape = TypeVar("Shape", bound=Body)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PRINTABLE = re.compile(r"[ -~]+")
 _NO_HEADERS = CIMultiDictProxy[str](CIMultiDict())
-# What is unread of a body would be read as the next request.
+# Unread bytes of a body would be parsed as the next request.
 _CLOSE = {"Connection": "close"}
 
 
@@ -37,27 +39,27 @@ def origin_of(request: web.BaseRequest, begin: Begin | None = None) -> Origin:
 
     With `begin` the request gets a span of its own, below the one that it came with.
     """
-    # What the parser refuses has a plain dict in their place.
+    # A request that the parser refuses has a plain dict as its headers.
     headers = request.headers or _NO_HEADERS
     ids = headers.getall("X-Request-Id", [])
     given = headers.getall("traceparent", [])
-    # Neither is a list, so two lines of it are none.
+    # Neither header is a list, so two lines count as none.
     parent = given[0] if len(given) == 1 and is_traceparent(given[0]) else None
     traceparent = begin(parent) if begin is not None else parent or new_traceparent()
-    # Where no id was given, the id of the trace serves for both, and ties them together.
+    # Without an id the request gets the id of the trace, so logs and traces match.
     is_named = len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]) is not None
     return Origin(ids[0] if is_named else traceparent[3:35], traceparent, request.path, parent)
 
 
 class Call:
-    """A request on its way through a route."""
+    """A request inside a route."""
 
-    __slots__ = ("origin", "parts", "principal", "request")
+    __slots__ = ("context", "origin", "principal", "request")
 
     def __init__(
-        self, parts: Parts, request: web.Request, origin: Origin, principal: Principal
+        self, context: AppContext, request: web.Request, origin: Origin, principal: Principal
     ) -> None:
-        self.parts = parts
+        self.context = context
         self.request = request
         self.origin = origin
         self.principal = principal
@@ -66,7 +68,7 @@ class Call:
         """The body as a model; `bytes_max` where it may be longer than usual. Raises Problem."""
         self._check_media_type()
         raw = await self._read(bytes_max)
-        limits = self.parts.limits
+        limits = self.context.limits
         try:
             body = model.model_validate_json(raw)
         except ValidationError as error:
@@ -83,7 +85,7 @@ class Call:
     def query(self, model: type[Model]) -> Model:
         """The query parameters as a model. Raises Problem."""
         values: dict[str, str] = {}
-        # Most requests have none, and taking an address apart costs more than to look.
+        # Most requests have no query, and this check is cheaper than parsing.
         if self.request.query_string:
             for name, value in self.request.query.items():
                 if name in values:
@@ -92,7 +94,7 @@ class Call:
         try:
             return model.model_validate(values)
         except ValidationError as error:
-            raise _problem_of(error, self.parts.limits) from None
+            raise _problem_of(error, self.context.limits) from None
 
     def key(self, *, required: bool) -> Key | None:
         """The Idempotency-Key with its owner. Raises Problem."""
@@ -106,7 +108,7 @@ class Call:
             text = text[1:-1]
         if (
             len(headers) > 1
-            or not 1 <= len(text) <= self.parts.limits.key_chars_max
+            or not 1 <= len(text) <= self.context.limits.key_chars_max
             or _PRINTABLE.fullmatch(text) is None
         ):
             raise Problem("idempotency-key-invalid")
@@ -123,10 +125,10 @@ class Call:
     ) -> Answer:
         """Send the command to its actor and wait for the answer. Raises TransferdError.
 
-        What has many wallets that pay has none for an actor, and takes a turn of its own.
+        A batch has many paying wallets: its `wallet_id` is None, and it gets a turn of its own.
         """
-        now = self.parts.clock()
-        return await self.parts.router.ask(
+        now = self.context.clock()
+        return await self.context.router.ask(
             Envelope(
                 command,
                 wallet_id=wallet_id,
@@ -134,21 +136,21 @@ class Call:
                 fingerprint=fingerprint,
                 origin=self.origin,
                 enqueued_at=now,
-                deadline=now + self.parts.limits.request_deadline_s,
+                deadline=now + self.context.limits.request_deadline_s,
                 urgent=urgent,
             )
         )
 
     async def _read(self, bytes_max: int | None = None) -> bytes:
-        request, limits = self.request, self.parts.limits
+        request, limits = self.request, self.context.limits
         allowed = bytes_max or limits.body_bytes_max
-        # What says that it is too large is not waited for.
+        # A body that announces too many bytes is refused unread.
         if (request.content_length or 0) > allowed:
             raise _too_large(allowed)
         if bytes_max is not None:
             request = request.clone(client_max_size=bytes_max)
         try:
-            # Most bodies are there already, with their heads, and need no timer.
+            # Most bodies arrive together with the head and need no timer.
             wait_s = None if request.content.is_eof() else limits.body_wait_s
             async with asyncio.timeout(wait_s):
                 return await request.read()
@@ -158,7 +160,7 @@ class Call:
             detail = f"The body did not arrive within {limits.body_wait_s:g} s."
             raise Problem("malformed-json", detail, headers=_CLOSE) from None
         except ConnectionError:
-            # The client hung up in the middle: no fault of ours, and nobody reads this.
+            # The client has disconnected: no error of the service, and no reader for the answer.
             raise Problem("malformed-json", "The body was cut off.") from None
 
     def _check_media_type(self) -> None:
@@ -186,9 +188,7 @@ def _problem_of(error: ValidationError, limits: Limits) -> Problem:
         return Problem("malformed-json", problems[0]["msg"])
     items = [
         {
-            "pointer": "".join(
-                "/" + str(part).replace("~", "~0").replace("/", "~1") for part in item["loc"]
-            ),
+            "pointer": "".join(map(pointer_step, item["loc"])),
             "code": item["type"],
             "message": item["msg"],
         }
@@ -206,6 +206,6 @@ def _problem_of_faults(faults: Sequence[tuple[str, Fault]]) -> Problem:
 
 
 def invalid(pointer: str, code: str, message: str, **facts: object) -> Problem:
-    """The problem of one thing that is wrong with a request; `facts` become further members."""
+    """A problem with one field error; `facts` become further members."""
     errors = [{"pointer": pointer, "code": code, "message": message}]
     return Problem("invalid-request", facts={"errors": errors, **facts})

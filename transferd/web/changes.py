@@ -7,7 +7,7 @@ promise of an Idempotency-Key is the same as everywhere: its outcome is stored b
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from transferd.commit.envelope import Answer
+from transferd.commit.answer import Answer
 from transferd.commit.outcomes import key_reused
 from transferd.domain.errors import (
     DatabaseUnavailable,
@@ -23,22 +23,22 @@ from transferd.ledger.store.outcomes import StoredOutcome, insert_outcome, read_
 from transferd.web.calls import Call
 from transferd.web.problems import Problem
 
-# Makes the change and its answer. Raises Problem to refuse it: then nothing of it is kept, and the
-# key stays free, because the same request will be refused again for as long as it has a reason.
+# Makes the change and its answer. It raises Problem to refuse: then nothing is stored and the key
+# stays free, because the same request is refused again while the reason lasts.
 Change = Callable[[Transaction], Awaitable[Answer]]
-# Of a request without a key, which is compared with no other.
+# The fingerprint of a request without a key; it is never compared.
 _NONE = Fingerprint(b"")
 
 
 async def change_once(
     call: Call, change: Change, *, key: Key | None = None, fingerprint: Fingerprint = _NONE
 ) -> Answer:
-    """Run `change` in a transaction, or answer what the key has led to already.
+    """Run `change` in a transaction, or replay the outcome of the key.
 
-    It is run again after a conflict, a lock that somebody holds or a lost connection, for as long
-    as another attempt fits into the request's deadline. Raises Problem or TransferdError.
+    It runs again after a conflict, a lock timeout or a lost connection, while another attempt fits
+    into the request's deadline. Raises Problem or TransferdError.
     """
-    limits, clock = call.parts.limits, call.parts.clock
+    limits, clock = call.context.limits, call.context.clock
     deadline = clock() + limits.request_deadline_s
     wait_s = 0.0
     in_doubt = False
@@ -51,12 +51,12 @@ async def change_once(
             failure = Overloaded() if key is None else RequestInProgress()
         except ConnectionFailure as error:
             if error.in_doubt and key is None:
-                # Nothing tells a second attempt what the first has done.
+                # Without a key a second attempt cannot know whether the first was committed.
                 raise DeadlineExceeded from error
             in_doubt = in_doubt or error.in_doubt
             failure = DatabaseUnavailable()
         else:
-            # One whose COMMIT was cut finds what it has done itself.
+            # After a cut COMMIT the stored outcome is that of this request, not a replay.
             return answer._replace(replayed=answer.replayed and not in_doubt)
         if clock() + wait_s + limits.command_timeout_s > deadline:
             raise DeadlineExceeded() if in_doubt else failure
@@ -65,7 +65,7 @@ async def change_once(
 
 
 async def _attempt(call: Call, change: Change, key: Key | None, fingerprint: Fingerprint) -> Answer:
-    async with call.parts.database.transaction(is_retried=True) as transaction:
+    async with call.context.database.transaction(is_retried=True) as transaction:
         if key is None:
             return await change(transaction)
         stored = (await read_outcomes(transaction, [key])).get(key)
@@ -75,13 +75,13 @@ async def _attempt(call: Call, change: Change, key: Key | None, fingerprint: Fin
         if not await insert_outcome(
             transaction, key, fingerprint=fingerprint.value, status=answer.status, body=answer.body
         ):
-            # It waited for the other one's COMMIT; the next look-up finds it.
+            # The insert waited for the other COMMIT; the next attempt reads its outcome.
             raise SerializationFailure("another request with this key was faster")
     return answer
 
 
 def _replay(stored: StoredOutcome, fingerprint: Fingerprint) -> Answer:
-    # What moved money has another fingerprint, so there is always a body here.
+    # Outcomes without a body are of transfers, whose fingerprints differ.
     if not fingerprint.matches(stored.fingerprint) or stored.body is None:
         raise Problem.of_refusal(key_reused())
     return Answer(stored.status, stored.body, replayed=True)

@@ -1,4 +1,4 @@
-"""Opaque cursors of keyset pages: which list, with which filters, and where the next page starts.
+"""Opaque cursors of keyset pages: the list, its filters, and the position of the next page.
 
 A cursor that is used with other filters, or for another wallet, would leave rows out of the list.
 """
@@ -15,14 +15,14 @@ from transferd.web.fields import is_id
 from transferd.web.problems import Problem
 from transferd.web.schemas import ListQuery
 
-# At most 19 digits: Python refuses to read very long ones.
+# At most 19 digits: Python refuses to parse very long numbers.
 _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
-# Finds mistakes. It is no protection: a cursor gives access to nothing.
+# Enough to detect mistakes. It protects nothing, because a cursor gives no access.
 _DIGEST_BYTES = 6
 
 
 def scope_of(list_name: str, query: ListQuery, *ids: str) -> str:
-    """What cursors of a list belong to: the ids in its address, and its filters.
+    """The scope of the cursors of a list: the ids in its path, and its filters.
 
     The size of a page may change from page to page. Filters that are not given are left out, so
     that a later version, which has more filters, reads the cursors of this one.
@@ -38,7 +38,7 @@ def encode(scope: str, position: str | int) -> str:
 
 
 def decode(scope: str, cursor: str) -> str:
-    """The position. Raises Problem `cursor-invalid` for all that `encode` has not made for it."""
+    """The position. Raises Problem `cursor-invalid` for text not made by `encode` for the scope."""
     try:
         padded = cursor.encode("ascii") + b"=" * (-len(cursor) % 4)
         text = base64.b64decode(padded, altchars=b"-_", validate=True).decode("ascii")

@@ -1,4 +1,4 @@
-"""What stays the same for as long as this version runs: files, pages, the OpenAPI document."""
+"""Documents that never change while the process runs: files, pages, the OpenAPI document."""
 
 import hashlib
 from functools import cache
@@ -6,7 +6,7 @@ from importlib import resources
 
 from aiohttp import web
 
-from transferd.web.conditions import is_known
+from transferd.web.request_headers import is_known
 
 _STATIC = resources.files("transferd.web").joinpath("static")
 _MEDIA_TYPES = {
@@ -18,7 +18,7 @@ _MEDIA_TYPES = {
 
 
 class Document:
-    """Bytes with a validator: clients keep them, and ask each time whether they are still the same.
+    """Bytes with an ETag: clients cache them and revalidate for each use.
 
     No `max-age`: the addresses stay over an upgrade, and a page must not meet scripts of another
     version.
@@ -33,7 +33,7 @@ class Document:
         self._validators = {"ETag": f'"{tag}"', "Cache-Control": "no-cache"}
 
     def answer(self, request: web.Request) -> web.Response:
-        """The whole of it, or 304 for a client that has it."""
+        """The document, or 304 if the client has it."""
         if is_known(request, self._validators["ETag"]):
             return web.Response(status=304, headers=self._validators)
         headers = {"Content-Type": self._media_type, **self._validators}

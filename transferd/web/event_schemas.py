@@ -10,19 +10,18 @@ from transferd.domain.transfer import TransferKind
 from transferd.domain.wallet import WalletStatus
 from transferd.domain.webhook import EVENT_TYPES
 from transferd.web.components import reference
-from transferd.web.fields import Amount, Balance, CurrencyCode, Id, NonNegative, Version
-from transferd.web.metadata import Metadata
+from transferd.web.fields import Amount, Balance, CurrencyCode, Id, Metadata, NonNegative, Version
 
 
 class _CloudEvent(BaseModel):
-    """What every event has."""
+    """The members of every event."""
 
     specversion: Literal["1.0"]
     id: Annotated[
         str,
         Field(
-            description="The same however often and wherever the event is sent: what to remember"
-            " to take it once."
+            description="The same for every delivery of the event: receivers keep it to process the"
+            " event once."
         ),
     ]
     source: Annotated[str, Field(json_schema_extra={"format": "uri-reference"})]
@@ -38,7 +37,7 @@ class _CloudEvent(BaseModel):
 
 
 class TransferEventData(BaseModel):
-    """A transfer, and what both its wallets were after it."""
+    """A transfer, and both its wallets after it."""
 
     id: Id
     kind: TransferKind
@@ -104,8 +103,8 @@ ANY_EVENT = {
     },
 }
 
-# OpenAPI 3.1 does not say what the schema of a stream is about, as 3.2 does with `itemSchema`: some
-# programs read each event with it, others the whole text.
+# OpenAPI 3.1 has no `itemSchema` (3.2 has): some programs validate each event with the schema of a
+# stream, others the whole text.
 STREAMED = {
     "oneOf": [
         {"$ref": "#/components/schemas/StreamedEvent"},

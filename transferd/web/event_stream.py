@@ -14,24 +14,20 @@ HEADERS = {
     # Nginx would collect events until a buffer is full.
     "X-Accel-Buffering": "no",
 }
-# How long a client waits before it comes back, in milliseconds.
-_RETRY_MS = 2_000
-# Events that are sent with one write; the connection's own buffer has this size too.
-_WRITE_BYTES = 64 * 1024
 
 
 class EventStream(web.StreamResponse):
-    """An answer that goes on until its client leaves or its replica drains.
+    """An answer that lasts until its client leaves or the replica drains.
 
-    All of that happens in `prepare`, when the middleware has completed the headers and noted how
-    long the request took: to its first byte, since the rest is as long as the client likes.
+    It is sent by `prepare`, which runs after the middleware: the headers are complete then, and the
+    measured duration of the request ends with its first byte.
     """
 
     def __init__(self, watch: Watch, limits: Limits) -> None:
         super().__init__(headers=HEADERS)
         self._watch = watch
         self._limits = limits
-        # A client that resumes must not find this connection, and a replica that is draining.
+        # A client that resumes must not reuse this connection to a draining replica.
         self.force_close()
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
@@ -46,51 +42,52 @@ class EventStream(web.StreamResponse):
 
     async def _follow(self, request: web.BaseRequest, writer: AbstractStreamWriter) -> None:
         watch, clock = self._watch, asyncio.get_running_loop().time
-        await self._send(request, writer, _opening(watch))
+        await self._send(request, writer, _opening(watch, self._limits.stream_retry_s))
         last_sent_at = clock()
         while not watch.is_over():
             frames = await watch.frames()
-            for version, data in _writes(frames):
+            for version, data in _writes(frames, self._limits.stream_write_bytes):
                 if watch.is_over():
                     return
                 await self._send(request, writer, data)
-                watch.told = version
+                watch.sent = version
                 last_sent_at = clock()
             if frames or await watch.wait(last_sent_at + self._limits.stream_heartbeat_s):
                 continue
-            # Keeps proxies from taking it for dead, and finds out whether the client is.
+            # Proxies close a silent connection, and a write shows whether the client is there.
             await self._send(request, writer, b": heartbeat\n\n")
             last_sent_at = clock()
 
     async def _send(
         self, request: web.BaseRequest, writer: AbstractStreamWriter, data: bytes
     ) -> None:
-        """Write, and wait until all but a buffer of it has left."""
+        """Write, and wait until no more than the connection's buffer is unsent."""
         try:
             async with asyncio.timeout(self._limits.stream_send_timeout_s):
                 await writer.write(data)
                 await writer.drain()
         except TimeoutError:
-            # Nothing can be said to a client that does not read, not even the end.
+            # A client that does not read gets no end of the stream either.
             if request.transport is not None:
                 request.transport.abort()
             raise ConnectionResetError("the client does not read") from None
 
 
-def _opening(watch: Watch) -> bytes:
-    # The id alone is no event, but a client remembers it: one that is cut off before its first
-    # event resumes from here all the same.
-    text = f": the wallet is at version {watch.known}\nretry: {_RETRY_MS}\nid: {watch.told}\n\n"
+def _opening(watch: Watch, retry_s: float) -> bytes:
+    # An id alone is no event, but the client keeps it: if the connection breaks before the first
+    # event, the client resumes from here.
+    retry_ms = round(retry_s * 1000)
+    text = f": the wallet is at version {watch.latest}\nretry: {retry_ms}\nid: {watch.sent}\n\n"
     return text.encode()
 
 
-def _writes(frames: Sequence[Frame]) -> Iterator[Frame]:
-    """Neighbours as one, up to some size: with the last one's version."""
+def _writes(frames: Sequence[Frame], bytes_max: int) -> Iterator[Frame]:
+    """Neighbouring frames joined into writes of about `bytes_max`, each with its last version."""
     data: list[bytes] = []
     size = 0
     for position, frame in enumerate(frames, start=1):
         data.append(frame.data)
         size += len(frame.data)
-        if size >= _WRITE_BYTES or position == len(frames):
+        if size >= bytes_max or position == len(frames):
             yield Frame(frame.version, b"".join(data))
             data, size = [], 0

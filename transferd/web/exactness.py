@@ -1,4 +1,4 @@
-"""What a JSON parser changes without an error: members that are repeated, numbers that are rounded.
+"""Finds what a JSON parser changes silently: repeated members and rounded numbers.
 
 It runs after the validation, so the body is known to be JSON of the right shape.
 """
@@ -40,7 +40,7 @@ def faults_of(raw: bytes, body: Body, *, faults_max: int) -> list[tuple[str, Fau
     if _is_surely_exact(body, raw.count(b":")):
         return []
     faults: _Faults = _DECODER.decode(raw.decode()) or _Faults()
-    # Numbers elsewhere are integers, whose values the validation has seen.
+    # Numbers outside of metadata are integers, which the validation has checked.
     return [
         (pointer, fault)
         for pointer, fault in faults[:faults_max]
@@ -92,28 +92,29 @@ class _Faults(list[tuple[str, Fault]]):
 
 
 def _read_object(members: list[tuple[str, object]]) -> _Faults | None:
-    """The first faults of an object, None if there are none; nothing else of it is kept.
+    """The first faults of an object, None if there are none; nothing else is kept.
 
-    Repeated members come first: what their first values hide cannot push them out.
+    Repeated members come first, so that faults inside cannot push them out.
     """
     found = _Faults()
     if len(dict(members)) < len(members):
         names = set()
         for name, _ in members:
             if name in names:
-                found.append((_step(name), Fault.REPEATED))
+                found.append((pointer_step(name), Fault.REPEATED))
             names.add(name)
         del found[_OBJECT_FAULTS_MAX:]
     for name, value in members:
         # Most members need no second look.
         if value.__class__ in _WITH_FAULTS:
-            inside = ((_step(name) + pointer, fault) for pointer, fault in _faults_in(value))
+            inside = ((pointer_step(name) + pointer, fault) for pointer, fault in _faults_in(value))
             found += islice(inside, _OBJECT_FAULTS_MAX - len(found))
     return found or None
 
 
-def _step(name: str) -> str:
-    return "/" + name.replace("~", "~0").replace("/", "~1")
+def pointer_step(name: object) -> str:
+    """One step of a JSON pointer (RFC 6901)."""
+    return "/" + str(name).replace("~", "~0").replace("/", "~1")
 
 
 def _faults_in(value: object) -> Iterator[tuple[str, Fault]]:

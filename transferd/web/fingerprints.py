@@ -33,15 +33,15 @@ def metadata_part(metadata: dict[str, Any], as_sent: str) -> str | Spellings:
 
 
 def fingerprint_of(*parts: object) -> Fingerprint:
-    """The operation and all that the request asks for, validated.
+    """The fingerprint of an operation and its validated input.
 
-    The rule of earlier versions had metadata as sent. It is computed only where that can differ.
+    Earlier versions used metadata as sent; that fingerprint is computed too where it can differ.
     Neither the parts of an operation nor their order may change: outcomes are kept for ever.
     """
     try:
         return Fingerprint(_digest(orjson.dumps(parts)))
     except orjson.JSONEncodeError:
-        # There are two spellings of some part.
+        # A part has two spellings.
         return Fingerprint(
             _digest(orjson.dumps(parts, default=lambda part: part.canonical)),
             _digest(orjson.dumps(parts, default=lambda part: part.as_sent)),

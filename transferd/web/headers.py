@@ -1,10 +1,10 @@
-"""The headers that every answer carries, whichever part of a process has made it."""
+"""The headers of every answer, also of answers made by aiohttp."""
 
 from multidict import CIMultiDict
 
-# What a browser may do with an answer, the same as in nginx/headers.conf, which Nginx puts on what
-# it answers itself; a test compares. /docs is Swagger UI from the package's own files, which styles
-# itself inline and shows icons as data. `Server` has no version, because that helps attackers only.
+# Security headers, the same as in nginx/headers.conf for the answers of Nginx itself; a test
+# compares them. /docs is Swagger UI, which needs inline styles and data URLs for icons. `Server`
+# has no version, because that would only help attackers.
 COMMON: CIMultiDict[str] = CIMultiDict(
     {
         "Server": "transferd",
@@ -15,11 +15,11 @@ COMMON: CIMultiDict[str] = CIMultiDict(
         " img-src 'self' data:; frame-ancestors 'none'",
     }
 )
-# Balances, secrets and problems are kept by no cache, unless the route says otherwise.
+# No cache stores an answer unless the route allows it.
 CACHING = "no-store"
 
 
 def complete(headers: CIMultiDict[str]) -> None:
-    """Add the common headers. None of them is set anywhere else, except `Cache-Control`."""
+    """Add the common headers. Other code sets none of them except `Cache-Control`."""
     headers.extend(COMMON)
     headers.setdefault("Cache-Control", CACHING)

@@ -1,4 +1,4 @@
-"""When API keys were used last: noted in memory by requests, written down behind their back."""
+"""The last use of each API key: noted in memory by requests, written by a background task."""
 
 import asyncio
 from datetime import datetime
@@ -11,7 +11,7 @@ from transferd.observability.facts import Facts, KeyUsesFailed
 
 
 class KeyUses:
-    """Of each key used since it was last written down, the time. `run` is the task that writes."""
+    """The times of uses that are not written yet. `run` is the task that writes them."""
 
     def __init__(self, database: Database, limits: Limits, facts: Facts) -> None:
         self._database = database
@@ -23,12 +23,12 @@ class KeyUses:
         return f"<KeyUses {len(self._used_at)} of {self._limits.key_uses_max}>"
 
     def note(self, key_id: str, at: datetime) -> None:
-        """A request came with this key. Where there are too many a new one goes unnoted."""
+        """Note a request with this key; with `key_uses_max` keys noted a new key is ignored."""
         if key_id in self._used_at or len(self._used_at) < self._limits.key_uses_max:
             self._used_at[key_id] = at
 
     async def run(self) -> None:
-        """Write again and again until cancelled, and then once more what there is left."""
+        """Write at intervals until cancelled, and once more at the end."""
         try:
             while True:
                 await asyncio.sleep(self._limits.key_uses_interval_s)
@@ -41,12 +41,12 @@ class KeyUses:
                 self._facts.emit(KeyUsesFailed(error))
 
     async def write_once(self) -> int:
-        """Write down what was noted; how many keys. Raises StoreError, and then keeps it."""
+        """Write the noted uses; returns how many keys. After a StoreError they stay noted."""
         written = dict(self._used_at)
         if written:
             await record_key_uses(self._database, written)
         for key_id, at in written.items():
-            # One that was used meanwhile is for the next time.
+            # A key that was used during the write stays for the next one.
             if self._used_at.get(key_id) is at:
                 del self._used_at[key_id]
         return len(written)

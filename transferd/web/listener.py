@@ -1,4 +1,4 @@
-"""The port of a process: taken before anything else starts, served when everything is ready."""
+"""The port of a process: bound before anything else starts, served when everything is ready."""
 
 import asyncio
 import os
@@ -12,11 +12,11 @@ from typing import Any
 from aiohttp import web
 
 from transferd.config import ConfigurationError, Limits
-from transferd.web.protocol import Protocol, Room
+from transferd.web.protocol import ConnectionCount, Protocol
 
 
 class Listener:
-    """An address that is ours. Until `serving` nothing listens there, so connects are refused.
+    """A bound address. Nothing listens there until `serving`, so connections are refused.
 
     `remedy` says how to choose another port. Raises ConfigurationError, in one line, if the port is
     taken or the host unknown.
@@ -26,7 +26,7 @@ class Listener:
         self._asked = f"{host}:{port}"
         self._limits = limits
         self._remedy = remedy
-        self.room = _room(limits)
+        self.connection_count = ConnectionCount(_connections_max(limits))
         try:
             family, address = _resolved(host, port)
             self._socket = socket.socket(family)
@@ -37,8 +37,8 @@ class Listener:
             if family == socket.AF_INET6:
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
-                # Connections inherit it. What a client does not take would else wait for it for
-                # ever, also in a connection that was closed.
+                # Connections inherit it. Without it the kernel keeps data that a client does not
+                # read for ever, even of a closed connection.
                 wait_ms = int(limits.send_wait_s * 1000)
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, wait_ms)
             self._socket.bind(address)
@@ -51,16 +51,16 @@ class Listener:
 
     @property
     def url(self) -> str:
-        """The address, with the port that the system has chosen for 0."""
+        """The address, with the port that the system chose for 0."""
         return url_of(*self._socket.getsockname()[:2])
 
     def close(self) -> None:
-        """Give the address back."""
+        """Release the address."""
         self._socket.close()
 
     @asynccontextmanager
     async def serving(self, application: web.Application) -> AsyncIterator[asyncio.Server]:
-        """Serve until the block ends. The server may be closed before, to only end what is open.
+        """Serve until the block ends. A server closed earlier only finishes its open connections.
 
         Raises ConfigurationError if another process listens at the address since it was taken.
         """
@@ -70,15 +70,21 @@ class Listener:
         await runner.setup()
         assert runner.server is not None
         loop = asyncio.get_running_loop()
-        connect = partial(Protocol, runner.server, loop=loop, limits=self._limits, room=self.room)
+        connect = partial(
+            Protocol,
+            runner.server,
+            loop=loop,
+            limits=self._limits,
+            connection_count=self.connection_count,
+        )
         backlog = self._limits.accept_queue_max
         try:
             try:
-                # Of several sockets that are bound to one address, the first one may listen.
+                # Another socket may be bound to the address; the first to listen gets it.
                 self._socket.listen(backlog)
             except OSError as error:
                 raise self._unusable(error) from error
-            # Not a site of the runner, which would make aiohttp's own handlers of connections.
+            # No site of the runner: it would create aiohttp's own connection handlers.
             server = await loop.create_server(connect, sock=self._socket, backlog=backlog)
             try:
                 yield server
@@ -88,28 +94,28 @@ class Listener:
             await runner.cleanup()
 
     def _unusable(self, error: OSError) -> ConfigurationError:
-        # The loop and the library add the address to the words of the system; a name that leads
-        # nowhere has a negative number, and words of its own.
+        # The reason of the system without the address that the loop adds. A host that does not
+        # resolve has a negative number and a text of its own.
         number = error.errno or 0
         reason = os.strerror(number) if number > 0 else error.strerror
         return ConfigurationError(f"cannot listen on {self._asked} ({reason}): {self._remedy}")
 
 
 def url_of(host: str, port: int) -> str:
-    """The address for clients; IPv6 stands in brackets (RFC 3986, 3.2.2)."""
+    """The address for clients, with brackets around IPv6 (RFC 3986, 3.2.2)."""
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def _resolved(host: str, port: int) -> tuple[socket.AddressFamily, Any]:
     found = socket.getaddrinfo(host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-    # `localhost` is 127.0.0.1 also where it is ::1 as well.
+    # IPv4 first: where `localhost` is both, it is 127.0.0.1.
     family, _, _, _, address = min(found, key=lambda info: info[0] != socket.AF_INET)
     return family, address
 
 
-def _room(limits: Limits) -> Room:
-    # Each takes a file, and the system may allow fewer of them.
+def _connections_max(limits: Limits) -> int:
+    # Each connection takes a file, and the system may allow fewer of them.
     files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     if files == resource.RLIM_INFINITY:
-        return Room(limits.connections_max)
-    return Room(max(1, min(limits.connections_max, files - limits.files_kept_back)))
+        return limits.connections_max
+    return max(1, min(limits.connections_max, files - limits.files_kept_back))

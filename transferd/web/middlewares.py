@@ -1,4 +1,4 @@
-"""The one middleware: whatever happens inside, the client gets an answer it can read."""
+"""The one middleware: every request gets a readable answer, whatever fails inside."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -6,20 +6,19 @@ from collections.abc import Awaitable, Callable
 import orjson
 from aiohttp import web
 
-from transferd.commit.envelope import Origin
+from transferd.commit.origin import Origin
 from transferd.domain.errors import MailboxFull, TransferdError
 from transferd.observability.facts import (
     About,
-    Asked,
     EnvelopeFailed,
-    Facts,
+    RequestDetails,
     RequestFailed,
     RequestFinished,
 )
 from transferd.web.calls import origin_of
-from transferd.web.pace import Pace
-from transferd.web.parts import Lifecycle
+from transferd.web.context import AppContext
 from transferd.web.problems import MEDIA_TYPE, Problem
+from transferd.web.refusal_rate import RefusalRate
 
 ORIGIN = web.RequestKey("origin", Origin)
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"})
@@ -27,10 +26,10 @@ _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
-def edge(
-    facts: Facts, lifecycle: Lifecycle, pace: Pace, clock: Callable[[], float]
-) -> Callable[..., Awaitable[web.StreamResponse]]:
+def edge(context: AppContext) -> Callable[..., Awaitable[web.StreamResponse]]:
     """Ids in and out, problems for errors, one fact per request."""
+    facts, lifecycle, clock = context.facts, context.lifecycle, context.clock
+    refusal_rate = RefusalRate(context.limits, clock)
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -44,8 +43,8 @@ def edge(
         except TransferdError as error:
             failed = Problem.of_error(error)
             if isinstance(error, MailboxFull):
-                # Callers who ask again at once would else take the whole core for refusals.
-                await asyncio.sleep(pace.delay_s())
+                # Without the delay, callers who retry at once use up the core with refusals.
+                await asyncio.sleep(refusal_rate.delay_s())
             facts.emit(EnvelopeFailed(failed.code))
             response = _response(failed, origin)
         except web.HTTPException as error:
@@ -60,9 +59,9 @@ def edge(
         headers["X-Request-Id"] = origin.request_id
         headers["traceparent"] = origin.traceparent
         method = request.method if request.method in _METHODS else "other"
-        asked = _asked(request, response, origin, started) if facts.tells_each else None
+        details = _details(request, response, origin, started) if facts.per_request_facts else None
         duration_s = clock() - started
-        facts.emit(RequestFinished(method, _route(request), response.status, duration_s, asked))
+        facts.emit(RequestFinished(method, _route(request), response.status, duration_s, details))
         return response
 
     return middleware
@@ -73,23 +72,25 @@ def _route(request: web.Request) -> str:
     return resource.canonical if resource is not None else "unmatched"
 
 
-def _asked(
+def _details(
     request: web.Request, response: web.StreamResponse, origin: Origin, started: float
-) -> Asked:
-    """What a trace and a log line tell of a single request."""
+) -> RequestDetails:
+    """The details of a request for traces and logs."""
     transfer_id = None
     location = response.headers.get("Location", "")
     if location.startswith("/transfers/"):
         transfer_id = location.removeprefix("/transfers/")
     elif _route(request) == "/transfers/{id}" and response.status == 200:
-        # What is not there may be anything that was put into its place.
+        # Only an existing id: the path of a 404 may hold anything, secrets too.
         transfer_id = request.match_info["id"]
     code = "ok"
     body = response.body if isinstance(response, web.Response) else None
     if response.content_type == MEDIA_TYPE and isinstance(body, bytes):
         code = orjson.loads(body)["code"]
     about = About(origin.request_id, origin.traceparent, transfer_id)
-    return Asked(about, started, origin.parent, code, "Idempotent-Replayed" in response.headers)
+    return RequestDetails(
+        about, started, origin.parent, code, "Idempotent-Replayed" in response.headers
+    )
 
 
 def _response(problem: Problem, origin: Origin) -> web.Response:
@@ -99,6 +100,6 @@ def _response(problem: Problem, origin: Origin) -> web.Response:
         headers={"Content-Type": MEDIA_TYPE, **problem.headers},
     )
     if problem.headers.get("Connection") == "close":
-        # aiohttp only says what is in a header; this it does.
+        # The header alone does not make aiohttp close the connection.
         response.force_close()
     return response

@@ -11,7 +11,6 @@ from pydantic import BaseModel
 from transferd.domain.api_key import ADMIN, SCOPES
 from transferd.web.components import components_of, members_of, reference
 from transferd.web.event_schemas import ANY_EVENT, EVENTS, STREAMED_EVENT, deliveries
-from transferd.web.links import links_of
 from transferd.web.operations import Operation
 from transferd.web.parameters import parameters_of
 from transferd.web.problem_schemas import WITH_FACTS, Problem
@@ -32,6 +31,10 @@ _TAGS: dict[str, str] = {
     "webhooks": "Where events are sent to, and what became of them.",
 }
 
+_ID = "$response.body#/id"
+# The query parameter for the id of the created resource, where the path does not take it.
+_ID_IN_QUERY = {("/wallets", "/transfers"): "wallet_id", ("/users", "/wallets"): "user_id"}
+
 
 @cache
 def document(operations: tuple[Operation, ...], *, is_open: bool) -> bytes:
@@ -39,7 +42,7 @@ def document(operations: tuple[Operation, ...], *, is_open: bool) -> bytes:
     paths: dict[str, dict[str, Any]] = {}
     for operation in operations:
         described = _operation(operation)
-        if leading := links_of(operation, operations):
+        if leading := _links(operation, operations):
             described["responses"][str(operation.status)]["links"] = leading
         paths.setdefault(operation.path, {})[operation.method.lower()] = described
     return orjson.dumps(
@@ -83,7 +86,7 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.body is not None:
         described["requestBody"] = {
-            # A body of which all may be left out is still an object; a reversal needs none at all.
+            # A body is an object even if all members are optional; only a reversal needs none.
             "required": operation.body is not NewReversal,
             "content": {"application/json": {"schema": reference(operation.body)}},
         }
@@ -99,3 +102,22 @@ def _components(operations: Sequence[Operation]) -> dict[str, Any]:
         schemas |= members_of(operation.query)[1]
     schemas |= {"Event": ANY_EVENT, "StreamedEvent": STREAMED_EVENT}
     return dict(sorted(schemas.items()))
+
+
+def _links(operation: Operation, operations: Sequence[Operation]) -> dict[str, Any]:
+    """The links of a 201: from the created resource to the operations that take its id."""
+    if operation.status != 201:
+        return {}
+    # A reversal is a transfer.
+    created = "/" + operation.path.split("/")[1]
+    links: dict[str, Any] = {}
+    for other in operations:
+        parameter = None
+        places = [part for part in other.path.split("/") if part.startswith("{")]
+        if other.path.startswith(f"{created}/{{id}}") and places == ["{id}"]:
+            parameter = "path.id"
+        elif other.method == "GET" and (created, other.path) in _ID_IN_QUERY:
+            parameter = f"query.{_ID_IN_QUERY[created, other.path]}"
+        if parameter is not None:
+            links[other.name] = {"operationId": other.name, "parameters": {parameter: _ID}}
+    return links

@@ -8,7 +8,7 @@ import orjson
 from aiohttp import web
 from pydantic import BaseModel
 
-from transferd.commit.envelope import Answer
+from transferd.commit.answer import Answer
 from transferd.domain.api_key import Scope
 from transferd.web import cursors
 from transferd.web.calls import Call
@@ -28,7 +28,7 @@ BY_ID = (
 class Operation:
     """What clients may call. `refusals` are the codes beyond those that every operation has.
 
-    `answer` is None where nothing comes back, or no JSON: `media_type` says what does.
+    `answer` is None without a body, or with one that is not JSON: see `media_type`.
     """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
@@ -85,7 +85,7 @@ def listed(
     items: Sequence[dict[str, object]],
     positions: Sequence[str | int],
 ) -> web.Response:
-    """A page. One item more than `limit` tells that there is a next page; it is not shown.
+    """A page. An item beyond `limit` means that there is a next page; it is not shown.
 
     `scope` is what its cursor belongs to.
     """

@@ -19,7 +19,7 @@ _IN_PATH = {
     "key": "The Idempotency-Key, percent-encoded.",
 }
 _TEXT = {"type": "string"}
-# What has not the shape of an id is 404, like any other id that is not known.
+# Text in another shape is 404, like any unknown id.
 _ID = {"type": "string", "format": "uuid"}
 _KEY = {
     "type": "string",
@@ -29,7 +29,7 @@ _KEY = {
 }
 # As text, which is what a header is.
 _VERSION = {"type": "string", "pattern": "^(0|[1-9][0-9]{0,17})$"}
-# As a client writes it; what is read is more (transferd/web/conditions.py).
+# As clients should write it; more is accepted (transferd/web/request_headers.py).
 _TAGS = {"type": "string", "pattern": '^([*]|(W/)?"[!#-~]*"(, (W/)?"[!#-~]*")*)$'}
 _KEY_MEANS = (
     "New for each intent, the same for each repetition of it. The same request means the same"

@@ -1,4 +1,4 @@
-"""What may be asked about the past of a wallet, and how it is answered."""
+"""Queries about the past of a wallet, and their answers."""
 
 from typing import Annotated
 
@@ -6,10 +6,10 @@ from pydantic import Field, RootModel
 
 from transferd.web.fields import (
     InDigits,
+    QueryTime,
     Version,
 )
 from transferd.web.schemas import ListQuery, PastWallet, Query, Wallet
-from transferd.web.times import QueryTime
 
 _NOT_REACHED = (
     " An instant that the database's clock has not reached is 422 `invalid-request`; `now` is the"

@@ -1,8 +1,8 @@
-"""The shapes of problems (RFC 9457). A code that comes with facts has a shape of its own.
+"""The shapes of problems (RFC 9457). A code with further members has a shape of its own.
 
-Each shape allows its own values of `code` only. So exactly one of them fits an answer, and a client
-that compares `code` knows the facts. There is no OpenAPI discriminator: generators write its
-mapping into the shared schema, where the codes of one answer would overwrite those of another.
+Each shape allows its own values of `code` only. So exactly one shape fits an answer, and a client
+that compares `code` knows the members. There is no OpenAPI discriminator: generators write its
+mapping into the shared schema, where answers with different codes would overwrite each other.
 """
 
 from collections.abc import Sequence

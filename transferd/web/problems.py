@@ -1,4 +1,4 @@
-"""One table: what can go wrong -> RFC 9457 problem (https://www.rfc-editor.org/rfc/rfc9457)."""
+"""One table: errors and refusals -> problems (https://www.rfc-editor.org/rfc/rfc9457)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import orjson
 from aiohttp import web
 
-from transferd.commit.envelope import Origin
+from transferd.commit.origin import Origin
 from transferd.domain import errors
 
 MEDIA_TYPE = "application/problem+json"
@@ -14,7 +14,7 @@ MEDIA_TYPE = "application/problem+json"
 
 @dataclass(frozen=True, slots=True)
 class ProblemType:
-    """A kind of problem; `meaning` is what its page under /problems/ says."""
+    """A type of problem; `meaning` is the text of its page under /problems/."""
 
     status: int
     title: str
@@ -47,7 +47,7 @@ TYPES: dict[str, ProblemType] = {
         401, "Unauthenticated", "Send Authorization: Bearer with a valid API key."
     ),
     "forbidden": ProblemType(
-        403, "Forbidden", "The API key lacks the scope for this, or nobody may do it."
+        403, "Forbidden", "The API key lacks the scope for this, or no key may do it."
     ),
     "user-not-found": ProblemType(404, "User not found", "There is no user with this id."),
     "wallet-not-found": ProblemType(404, "Wallet not found", "There is no wallet with this id."),
@@ -140,7 +140,7 @@ TYPES: dict[str, ProblemType] = {
     "internal-error": ProblemType(
         500, "Internal error", "Repeat the request with the same key; report the request_id."
     ),
-    # Only a proxy before the replicas says this.
+    # Only a proxy in front of the replicas answers this.
     "bad-gateway": ProblemType(
         502,
         "Bad gateway",
@@ -167,8 +167,7 @@ _CODE_OF_ERROR: tuple[tuple[type[errors.TransferdError], str], ...] = (
     (errors.RequestInProgress, "request-in-progress"),
     (errors.TransferdError, "internal-error"),
 )
-# What aiohttp raises by itself. A body that is too large is noticed where bodies are read, and 417
-# is an Expect that aiohttp does not know.
+# Errors of aiohttp. A too large body is refused where bodies are read; 417 is an unknown Expect.
 _CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed", 417: "malformed-request"}
 _WITH_RETRY_AFTER = frozenset({409, 429, 503})
 
@@ -201,17 +200,17 @@ class Problem(Exception):
 
     @classmethod
     def of_error(cls, error: errors.TransferdError) -> "Problem":
-        """The problem that a failure of the machinery is shown as."""
+        """The problem for a technical failure."""
         code = next(code for kind, code in _CODE_OF_ERROR if isinstance(error, kind))
         headers = {}
         if TYPES[code].status in _WITH_RETRY_AFTER:
             headers["Retry-After"] = str(error.retry_after_s)
-        # The sentence is the type's, never the driver's: no SQL, no address.
+        # The text of the type, never that of the driver: no SQL, no address.
         return cls(code, TYPES[code].meaning, headers=headers)
 
     @classmethod
     def of_http(cls, error: web.HTTPException) -> "Problem":
-        """The problem that an error of aiohttp is shown as."""
+        """The problem for an error of aiohttp."""
         code = _CODE_OF_STATUS.get(error.status)
         if code is not None:
             allow = error.headers.get("Allow")
@@ -222,12 +221,12 @@ class Problem(Exception):
 
     @classmethod
     def of_refusal(cls, refused: errors.Refused) -> "Problem":
-        """The problem that a refusal is shown as."""
+        """The problem for a refusal."""
         return cls(refused.reason, refused.detail, facts=refused.facts)
 
 
 def render(code: str, detail: str, facts: Mapping[str, object], origin: Origin) -> bytes:
-    """A problem as JSON, with where it happened and the id to ask about."""
+    """A problem as JSON, with the path and the id of the request."""
     kind = TYPES[code]
     return orjson.dumps(
         {

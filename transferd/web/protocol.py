@@ -1,4 +1,4 @@
-"""A connection of a client: how long it may take, and what it hears if it is not even HTTP."""
+"""A client connection: its limits, and the answer to what is not HTTP."""
 
 import asyncio
 from dataclasses import dataclass
@@ -12,21 +12,26 @@ from transferd.web.problems import MEDIA_TYPE, Problem
 
 
 @dataclass(slots=True)
-class Room:
-    """How many connections there may be, and how many are open."""
+class ConnectionCount:
+    """The open connections of a process, and the most that it allows."""
 
     connections_max: int
     connections: int = 0
 
 
 class Protocol(web.RequestHandler):
-    """aiohttp's handler of a connection, but for the answers that it would give by itself.
+    """aiohttp's connection handler with answers of ours in place of those that it makes by itself.
 
-    It bounds what aiohttp leaves open: how many connections there are, and how long the head of a
-    request may take.
+    It adds two limits that aiohttp does not have: the number of connections, and the time that the
+    head of a request may take.
+
+    `_request_count` and `_waiter` are private to aiohttp. They say when a head is complete and when
+    the connection waits for one; the first public call after a head comes a loop iteration later,
+    so without them each request would cost a timer. tests/integration/test_slow_clients.py fails
+    when an aiohttp changes them.
     """
 
-    __slots__ = ("_head_timer", "_limits", "_room")
+    __slots__ = ("_connection_count", "_event_loop", "_head_timer", "_limits")
 
     def __init__(
         self,
@@ -34,7 +39,7 @@ class Protocol(web.RequestHandler):
         *,
         loop: asyncio.AbstractEventLoop,
         limits: Limits,
-        room: Room,
+        connection_count: ConnectionCount,
     ) -> None:
         super().__init__(
             server,
@@ -45,43 +50,45 @@ class Protocol(web.RequestHandler):
             lingering_time=limits.linger_s,
         )
         self._limits = limits
-        self._room = room
+        self._connection_count = connection_count
+        self._event_loop = loop
         self._head_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected; one too many is gone at once."""
+        """A client has connected. One connection too many is closed at once."""
         super().connection_made(transport)
-        self._room.connections += 1
-        if self._room.connections > self._room.connections_max:
+        count = self._connection_count
+        count.connections += 1
+        if count.connections > count.connections_max:
             self._abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is closed."""
-        self._room.connections -= 1
+        self._connection_count.connections -= 1
         if self._head_timer is not None:
             self._head_timer.cancel()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Some bytes have come. If no request is in them, they begin one."""
+        """Bytes have come. Unless they complete the head of a request, its timer starts."""
         before = self._request_count
         super().data_received(data)
         if self._head_timer is not None and self._request_count != before:
-            # A head is complete; bytes behind it begin another one.
+            # A head is complete; the bytes behind it belong to the next one.
             self._head_timer.cancel()
             self._head_timer = None
         waiter = self._waiter
         if self._head_timer is None and waiter is not None and not waiter.done():
-            self._head_timer = self._loop.call_later(
+            self._head_timer = self._event_loop.call_later(
                 self._limits.head_wait_s, self._expect_request, self._request_count
             )
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the answer, with the headers that every one has, whichever part has made it.
+        """Send the answer, with the headers that every answer has.
 
-        An HTTPException is one that no middleware has seen, such as that of an unknown Expect.
+        An HTTPException comes here only past the middleware, such as that of an unknown Expect.
         """
         if isinstance(resp, web.HTTPException):
             resp = _answer(request, Problem.of_http(resp))
@@ -95,10 +102,10 @@ class Protocol(web.RequestHandler):
         exc: BaseException | None = None,
         message: str | None = None,
     ) -> web.StreamResponse:
-        """The answer to what the parser refuses, before there is a request for the application.
+        """The answer to bytes that the parser refuses, before there is a request.
 
-        aiohttp's own is plain text that repeats what was sent, and a stack trace in the log: any
-        stranger could fill it. Raises ConnectionError if an answer has begun.
+        aiohttp's own answer is plain text that repeats the bytes, and it logs a stack trace: any
+        client could fill the log. Raises ConnectionError if an answer has begun.
         """
         if request.writer.output_size > 0:
             raise ConnectionError("an answer has begun; nothing can be added to it")
@@ -112,7 +119,7 @@ class Protocol(web.RequestHandler):
             self._abort()
 
     def _abort(self) -> None:
-        # Nothing is said to it: what it would not send it would not read either.
+        # Without an answer: a client that does not send would not read one either.
         if self.transport is not None:
             self.transport.abort()
 

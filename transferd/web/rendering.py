@@ -1,4 +1,4 @@
-"""Results -> JSON bytes. What is stored as a transfer id is rendered again: same bytes for ever."""
+"""Results -> JSON bytes. A stored transfer is rendered again for a replay: same bytes for ever."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -7,7 +7,8 @@ from functools import lru_cache
 
 import orjson
 
-from transferd.commit.envelope import Answer, Envelope
+from transferd.commit.answer import Answer
+from transferd.commit.envelope import Envelope
 from transferd.domain.book import (
     BatchPosted,
     Outcome,
@@ -21,12 +22,13 @@ from transferd.domain.transfer import PostedTransfer
 from transferd.domain.user import User
 from transferd.domain.wallet import CreateWallet, Wallet
 from transferd.domain.webhook import Webhook
+from transferd.ledger.store.currencies import Currency
 from transferd.ledger.store.deliveries import Delivery
-from transferd.ledger.store.wallets import Currency, StatementEntry
+from transferd.ledger.store.statements import StatementEntry
 from transferd.web import problems
 
-# A reused key keeps leading to what it led to before. If-Match is no part of what a key stands for,
-# so the same request may pass with another one.
+# The outcome of a reused key stays the first one. If-Match is no part of the fingerprint, so the
+# same request may succeed with another If-Match.
 _NOT_KEPT = frozenset({Reason.IDEMPOTENCY_KEY_REUSED, Reason.VERSION_CHANGED})
 
 
@@ -74,7 +76,7 @@ class Rendering:
         return orjson.dumps(wallet_view(wallet))
 
     def past_wallet(self, wallet: Wallet) -> bytes:
-        """A wallet before an instant: without its metadata, which are those of now."""
+        """A wallet before an instant: without metadata, which have no history."""
         view = wallet_view(wallet)
         del view["metadata"]
         return orjson.dumps(view)
@@ -195,7 +197,7 @@ def delivery_view(delivery: Delivery) -> dict[str, object]:
     }
 
 
-# All that a group changes has one time.
+# All changes of a group have the same time.
 @lru_cache(maxsize=64)
 def rfc3339(time: datetime) -> str:
     """UTC with microseconds and a Z (RFC 3339 section 5.6)."""

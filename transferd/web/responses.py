@@ -21,7 +21,7 @@ _ALWAYS = (
     "invalid-request",
     "internal-error",
     "database-unavailable",
-    # Nginx, before the replicas, gives the next three for any request.
+    # Nginx, in front of the replicas, may answer any request with the next three.
     "bad-gateway",
     "overloaded",
     "deadline-exceeded",
@@ -30,7 +30,7 @@ _WITH_BODY = ("malformed-json", "body-too-large", "unsupported-media-type")
 _WITH_COMMAND = ("mailbox-full", "draining")
 _WITH_KEY = ("request-in-progress", "idempotency-key-invalid", "idempotency-key-reused")
 
-# The headers of answers, with what they say.
+# The headers of answers, with their descriptions.
 _ANY_HEADERS = {
     "X-Request-Id": "The request's own id, or the one that it was given.",
     "traceparent": "The trace that the request belongs to (W3C Trace Context).",
@@ -57,7 +57,7 @@ _HEADERS_OF_STATUS: dict[int, dict[str, str]] = {
 
 
 def answer_of(operation: Operation) -> type[BaseModel] | None:
-    """The model of what comes back, as JSON, if all goes well."""
+    """The model of a successful answer in JSON."""
     if operation.answer is None:
         return None
     return list_of(operation.answer) if operation.is_list else operation.answer

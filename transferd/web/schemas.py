@@ -18,11 +18,12 @@ from transferd.web.fields import (
     Id,
     KeyStatus,
     Limit,
+    Metadata,
+    NewMetadata,
     NonNegative,
     Text,
     Version,
 )
-from transferd.web.metadata import Metadata, NewMetadata
 
 _LIMITS = Limits()
 
@@ -40,8 +41,8 @@ class Query(BaseModel):
 
 
 class Patch(Body):
-    """PATCH: what is left out stays. The defaults are factories, which are not in the document: a
-    generated client would send a default of the document, and so change a field that was left out.
+    """PATCH: members that are left out stay. The defaults are factories, which the document does
+    not show: a generated client would send a default of the document and so change the field.
     """
 
 
@@ -49,7 +50,7 @@ class NoBody(Body):
     """An empty object, or nothing at all."""
 
 
-# Ids in examples are placeholders: ids are made by the server, so none is known before.
+# Ids in examples are placeholders, because the server makes the ids.
 EXAMPLE_USER_ID = "01900000-0000-7000-8000-0000000000a1"
 EXAMPLE_WALLET_ID = "01900000-0000-7000-8000-0000000000b1"
 EXAMPLE_OTHER_WALLET_ID = "01900000-0000-7000-8000-0000000000b2"
@@ -76,7 +77,7 @@ class NewUser(Body):
 
 
 class UserPatch(Patch):
-    """PATCH /users/{id}: what is left out stays."""
+    """PATCH /users/{id}: members that are left out stay."""
 
     model_config = example(name="Ada King")
 
@@ -97,7 +98,7 @@ class NewWallet(Body):
 
 
 class WalletPatch(Patch):
-    """PATCH /wallets/{id}: what is left out stays."""
+    """PATCH /wallets/{id}: members that are left out stay."""
 
     model_config = example(metadata={"label": "rent"})
 
@@ -169,7 +170,7 @@ class NoQuery(Query):
 
 
 class Page(BaseModel):
-    """What every page of a list has."""
+    """The members of every page of a list."""
 
     has_more: bool
     next_cursor: Annotated[
@@ -211,7 +212,7 @@ class Wallet(PastWallet):
 
 
 class _Transfer(BaseModel):
-    """What a transfer and a dry run share."""
+    """The common members of a transfer and a dry run."""
 
     source_wallet_id: Id
     destination_wallet_id: Id
@@ -236,7 +237,7 @@ class Transfer(_Transfer):
 
 
 class DryRun(_Transfer):
-    """What a transfer would be; nothing was written, so there is no id."""
+    """The transfer as it would be posted; nothing was written, so it has no id."""
 
     id: None
     status: Literal["dry_run"]
@@ -266,7 +267,7 @@ class Currency(BaseModel):
 
 
 class KeyState(BaseModel):
-    """What is known of an Idempotency-Key."""
+    """The state of an Idempotency-Key."""
 
     state: KeyStatus
     status: int | None

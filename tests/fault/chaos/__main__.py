@@ -58,16 +58,16 @@ def main(
         raise click.ClickException(str(error)) from None
     click.echo("\n" + "\n".join(table(results)))
     for result in results:
-        for anomaly in result.anomalies:
+        for violation in result.violations:
             click.secho(
-                f"{result.fault}, seed {result.seed}: {anomaly.kind}: {anomaly.text}", fg="red"
+                f"{result.fault}, seed {result.seed}: {violation.kind}: {violation.text}", fg="red"
             )
     wrong = [result for result in results if not result.passed]
     for result in wrong:
         again = f"--fault {result.fault} --seed {result.seed} --rounds 1"
         again += f" --without {without}" if without else ""
         click.echo(f'once more: make chaos ARGS="{again}"')
-    click.echo(f"{len(results)} rounds, {len(wrong)} with anomalies; {file}")
+    click.echo(f"{len(results)} rounds, {len(wrong)} with violations; {file}")
     sys.exit(bool(wrong))
 
 
@@ -118,7 +118,7 @@ def _tell(result: Result, seconds: float) -> None:
         f" {result.unknown} without answer, {result.failed} with a 5xx,{back}"
         f" {result.events:,} events; {seconds:.0f} s"
     )
-    wrong = f"; {len(result.anomalies)} ANOMALIES" if result.anomalies else ""
+    wrong = f"; {len(result.violations)} VIOLATIONS" if result.violations else ""
     click.secho(text + wrong, fg="red" if wrong else None)
 
 

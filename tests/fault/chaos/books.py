@@ -5,7 +5,7 @@ from uuid import UUID
 
 import asyncpg
 
-from tests.fault.chaos.records import Delivery, Ledger, TransferRow, WalletRow
+from loadtest.proof.record import Delivery, Ledger, TransferRow, WalletRow
 from tests.support.receivers import Received
 
 _WALLETS = """

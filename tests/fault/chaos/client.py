@@ -10,7 +10,8 @@ from random import Random
 import aiohttp
 import orjson
 
-from tests.fault.chaos.records import Kind, Operation, Try
+from loadtest.proof.answers import code_of, is_final
+from loadtest.proof.record import Kind, Operation, Try
 
 # As many at a time; each waits for its answer before the next.
 _WORKERS = 16
@@ -38,20 +39,15 @@ def _text_of(instant_us: int) -> str:
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_us:06}Z"
 
 
-def is_final(one: Try) -> bool:
-    """Whether a key has its outcome after such an answer."""
-    return one.status in (200, 201, 404, 412, 422) or (
-        one.status == 409 and one.code != "request-in-progress"
-    )
-
-
 def is_open(operation: Operation) -> bool:
     """Whether it may have happened, and the last to be asked did not say so."""
     if not operation.moves_money:
         return False
     last = max(operation.tries, key=lambda one: one.ended_s)
     # After a 429 nothing has happened. A 503 says so too, but who wants the transfer asks again.
-    return not is_final(last) and any(one.status != 429 for one in operation.tries)
+    return not is_final(last.status, last.code) and any(
+        one.status != 429 for one in operation.tries
+    )
 
 
 class Client:
@@ -144,7 +140,7 @@ class Client:
     async def _until_final(self, operation: Operation) -> None:
         for attempt in range(_TRIES):
             one = await self._try(operation)
-            if is_final(one):
+            if is_final(one.status, one.code):
                 return
             await asyncio.sleep(0.05 * 2**attempt)
 
@@ -265,7 +261,7 @@ class Client:
             one = Try(began_s, self._clock(), 0)
             operation.tries.append(one)
             return one
-        code = _code(body) if status >= 400 else ""
+        code = code_of(body) if status >= 400 else ""
         one = Try(began_s, self._clock(), status, code, body, replayed)
         operation.tries.append(one)
         if status in (200, 201) and operation.kind not in {Kind.INSTANT, Kind.WINDOW}:
@@ -323,10 +319,3 @@ class Client:
 
     def _know(self, wallet: str, version: int) -> None:
         self._versions[wallet] = max(version, self._versions.get(wallet, -1))
-
-
-def _code(body: bytes) -> str:
-    try:
-        return str(orjson.loads(body).get("code", ""))
-    except (orjson.JSONDecodeError, AttributeError):
-        return ""

@@ -8,19 +8,17 @@ from functools import partial
 from random import Random
 from typing import NamedTuple
 
-from tests.fault.chaos.topology import Topology
+from tests.fault.chaos.topology import ChaosTopology
 from tests.support.full_disk import Full
 from tests.support.proxy import Cut
 
 # Injects on entry and heals on exit; says in between what was hit. The choices are the Random's.
-Strike = Callable[[Topology, Random], AbstractAsyncContextManager[str]]
+Strike = Callable[[ChaosTopology, Random], AbstractAsyncContextManager[str]]
 
 _HOUR_S = 3600.0
 _FOR_EVER = 1_000_000
 # There and back well below the 0.25 s after which Redis would be given up.
 _DELAY_S = 0.04
-# From the end of a fault to the next one, at least: everything should be as usual in between.
-_CALM_S = (1.0, 3.0)
 
 
 @dataclass(frozen=True)
@@ -28,7 +26,7 @@ class Fault:
     """`hold_s` is the shortest and the longest time to let it last.
 
     `strike` begins it on entry and ends it on exit, except that it does not wait until all is well
-    again: `Topology.until_ready` does.
+    again: `ChaosTopology.until_ready` does.
     """
 
     name: str
@@ -52,7 +50,7 @@ class Planned(NamedTuple):
 
 
 @asynccontextmanager
-async def _killed(topology: Topology, random: Random, part: str) -> AsyncIterator[str]:
+async def _killed(topology: ChaosTopology, random: Random, part: str) -> AsyncIterator[str]:
     name = _one_of(topology, random, part)
     await topology.kill(name)
     try:
@@ -62,7 +60,7 @@ async def _killed(topology: Topology, random: Random, part: str) -> AsyncIterato
 
 
 @asynccontextmanager
-async def _hung(topology: Topology, random: Random, part: str) -> AsyncIterator[str]:
+async def _hung(topology: ChaosTopology, random: Random, part: str) -> AsyncIterator[str]:
     name = _one_of(topology, random, part)
     topology.pause(name)
     try:
@@ -72,7 +70,7 @@ async def _hung(topology: Topology, random: Random, part: str) -> AsyncIterator[
 
 
 @asynccontextmanager
-async def _cut(topology: Topology, random: Random, part: str) -> AsyncIterator[str]:
+async def _cut(topology: ChaosTopology, random: Random, part: str) -> AsyncIterator[str]:
     name = _link_of(topology, random, part)
     await topology.links[name].refuse()
     try:
@@ -82,7 +80,7 @@ async def _cut(topology: Topology, random: Random, part: str) -> AsyncIterator[s
 
 
 @asynccontextmanager
-async def _black_hole(topology: Topology, random: Random, part: str) -> AsyncIterator[str]:
+async def _black_hole(topology: ChaosTopology, random: Random, part: str) -> AsyncIterator[str]:
     name = _link_of(topology, random, part)
     # What a network that went away does depends on whether it comes back before TCP gives up.
     loses = random.random() < 0.5
@@ -95,7 +93,7 @@ async def _black_hole(topology: Topology, random: Random, part: str) -> AsyncIte
 
 
 @asynccontextmanager
-async def _slowed(topology: Topology, random: Random, link: str) -> AsyncIterator[str]:
+async def _slowed(topology: ChaosTopology, random: Random, link: str) -> AsyncIterator[str]:
     name = _link_of(topology, random, link)
     topology.links[name].delay_s = _DELAY_S
     try:
@@ -106,7 +104,7 @@ async def _slowed(topology: Topology, random: Random, link: str) -> AsyncIterato
 
 @asynccontextmanager
 async def _cut_at_commit(
-    topology: Topology, random: Random, cuts: Sequence[Cut]
+    topology: ChaosTopology, random: Random, cuts: Sequence[Cut]
 ) -> AsyncIterator[str]:
     name = _link_of(topology, random, "replica-postgres")
     cut, times = random.choice(cuts), random.randint(1, 5)
@@ -118,7 +116,7 @@ async def _cut_at_commit(
 
 
 @asynccontextmanager
-async def _disk_full(topology: Topology, random: Random) -> AsyncIterator[str]:
+async def _disk_full(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
     step = random.choice(list(Full))
     proxies = [proxy for name, proxy in topology.links.items() if name.endswith("-postgres")]
     for proxy in proxies:
@@ -131,13 +129,13 @@ async def _disk_full(topology: Topology, random: Random) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _flushed(topology: Topology, random: Random) -> AsyncIterator[str]:
+async def _flushed(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
     await topology.flush_redis()
     yield "redis is empty"
 
 
 @asynccontextmanager
-async def _starved(topology: Topology, random: Random) -> AsyncIterator[str]:
+async def _starved(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
     await topology.starve_redis()
     try:
         yield "redis evicts nearly everything"
@@ -146,7 +144,7 @@ async def _starved(topology: Topology, random: Random) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _slow(topology: Topology, random: Random) -> AsyncIterator[str]:
+async def _slow(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
     seconds = random.uniform(0.02, 0.1)
     await topology.slow_commits(seconds)
     try:
@@ -156,7 +154,7 @@ async def _slow(topology: Topology, random: Random) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _clock_jumped(topology: Topology, random: Random) -> AsyncIterator[str]:
+async def _clock_jumped(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
     name = _one_of(topology, random, "replica")
     hours = random.choice((-30, -5, -1, 1, 5, 30))
     topology.jump_clock(name, hours * _HOUR_S)
@@ -167,7 +165,7 @@ async def _clock_jumped(topology: Topology, random: Random) -> AsyncIterator[str
 
 
 @asynccontextmanager
-async def _database_clock_jumped(topology: Topology, random: Random) -> AsyncIterator[str]:
+async def _database_clock_jumped(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
     # Ahead first: an instant that a reader was told of by a clock that is set back is not settled.
     seconds = random.uniform(2.0, 4.0)
     await topology.jump_database_clock(seconds)
@@ -178,7 +176,7 @@ async def _database_clock_jumped(topology: Topology, random: Random) -> AsyncIte
 
 
 @asynccontextmanager
-async def _restarted(topology: Topology, random: Random) -> AsyncIterator[str]:
+async def _restarted(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
     names = random.sample(topology.replicas, len(topology.replicas))
     for name in names:
         await topology.restart(name)
@@ -188,7 +186,7 @@ async def _restarted(topology: Topology, random: Random) -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def _two_at_once(topology: Topology, random: Random) -> AsyncIterator[str]:
+async def _two_at_once(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
     first = random.choice(_SINGLE)
     # Not two of the same part: a Redis that hangs cannot be told to forget everything.
     second = random.choice([fault for fault in _SINGLE if fault.victim != first.victim])
@@ -196,12 +194,12 @@ async def _two_at_once(topology: Topology, random: Random) -> AsyncIterator[str]
         yield f"{said} and {more}"
 
 
-def _one_of(topology: Topology, random: Random, part: str) -> str:
+def _one_of(topology: ChaosTopology, random: Random, part: str) -> str:
     """The name of a part; of any of the replicas if just `replica`."""
     return random.choice(topology.replicas) if part == "replica" else part
 
 
-def _link_of(topology: Topology, random: Random, link: str) -> str:
+def _link_of(topology: ChaosTopology, random: Random, link: str) -> str:
     """The name of a link; `replica` in it stands for any of them."""
     return link.replace("replica", _one_of(topology, random, "replica"))
 
@@ -322,28 +320,8 @@ FAULTS: dict[str, Fault] = {
 }
 
 
-async def strike(planned: Planned, topology: Topology, report: Callable[[str], None]) -> None:
+async def strike(planned: Planned, topology: ChaosTopology, report: Callable[[str], None]) -> None:
     """Let a planned fault happen from beginning to end, now."""
     async with planned.fault.strike(topology, Random(planned.seed)) as said:
         report(f"{planned.fault.name}: {said}, for {planned.hold_s:.1f} s")
         await asyncio.sleep(planned.hold_s)
-
-
-def schedule(seed: int, names: Sequence[str], seconds: float) -> list[Planned]:
-    """What happens when in so many seconds: all the names in turn, each time in another order.
-
-    The times are for one after the other. The same arguments give the same plan. At least one is
-    planned, however short the time is.
-    """
-    random = Random(seed)
-    planned: list[Planned] = []
-    turn: list[str] = []
-    at_s = random.uniform(*_CALM_S)
-    while True:
-        turn = turn or random.sample(list(names), len(names))
-        fault = FAULTS[turn.pop()]
-        hold_s = random.uniform(*fault.hold_s)
-        if planned and at_s + hold_s > seconds:
-            return planned
-        planned.append(Planned(at_s, fault, hold_s, random.getrandbits(32)))
-        at_s += hold_s + random.uniform(*_CALM_S)

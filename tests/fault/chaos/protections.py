@@ -12,7 +12,7 @@ _SLOW_RECEIVER = {"receiver_s": 0.05, "quiet_s": 1.5}
 class Protection:
     """`removed` is what the service does without it; `layers` are names of `removals`.
 
-    With all of them removed a round of `fault` leaves an anomaly of one of these `kinds`. `load`
+    With all of them removed a round of `fault` leaves an violation of one of these `kinds`. `load`
     is what has to be different in it: see `Pace`.
     """
 
@@ -36,28 +36,28 @@ PROTECTIONS: Mapping[str, Protection] = {
             "The answer leaves whatever became of the COMMIT.",
             _words("commit-before-answer"),
             "cut-in-commit",
-            _words("lost"),
+            _words("lost-transfer"),
         ),
         Protection(
             "synchronous-commit",
             "PostgreSQL confirms a COMMIT before it is on the disk.",
             _words("synchronous-commit"),
             "kill-postgres",
-            _words("lost"),
+            _words("lost-transfer"),
         ),
         Protection(
             "one-outcome",
             "The outcome of a key is not looked up, and a key that has one already stops nobody.",
             _words("look-up key-conflict"),
             "flush-redis",
-            _words("doubled"),
+            _words("doubled-transfer"),
         ),
         Protection(
             "outcome-with-money",
             "Outcomes are written a moment after the COMMIT of the money.",
             _words("outcome-in-transaction"),
             "kill-replica",
-            _words("lost doubled"),
+            _words("lost-transfer doubled-transfer"),
         ),
         Protection(
             "stored-replay",
@@ -95,16 +95,16 @@ PROTECTIONS: Mapping[str, Protection] = {
             _words("lost-event"),
         ),
         Protection(
-            "confirm-before-delete",
-            "The relay deletes what it has published, confirmed or not.",
-            _words("confirm-before-delete"),
+            "publish-before-delete",
+            "The relay deletes events before they are published and have deliveries.",
+            _words("publish-before-delete"),
             "blackhole-worker-rabbitmq",
             _words("lost-event"),
         ),
         Protection(
-            "record-before-acknowledge",
-            "The notifier acknowledges what it takes, before that is delivered and recorded.",
-            _words("record-before-acknowledge"),
+            "deliver-before-record",
+            "The notifier records a delivery as delivered before it makes the attempt.",
+            _words("deliver-before-record"),
             "kill-worker",
             _words("lost-event"),
             _SLOW_RECEIVER,
@@ -155,7 +155,7 @@ PROTECTIONS: Mapping[str, Protection] = {
 class Alone:
     """One layer of some protections is left; the others of `without` are removed.
 
-    It still holds: no anomaly but of the `tolerated` kinds.
+    It still holds: no violation but of the `tolerated` kinds.
     """
 
     layers: frozenset[str]

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 import orjson
 
+from loadtest.proof.violations import WRONG_ANSWER, Violation
 from tests.fault.chaos.client import Client
-from tests.fault.chaos.records import Anomaly
 
 # Of its size, such as 0.1 for a tenth; the wallets have enough to pay all of it.
-Run = Callable[[Client, Sequence[str], float], Awaitable[list[Anomaly]]]
+Run = Callable[[Client, Sequence[str], float], Awaitable[list[Violation]]]
 
 _KEYS = 1_000
 _CLIENTS = 50
@@ -30,7 +30,7 @@ class Race:
     run: Run
 
 
-async def _keys(client: Client, wallets: Sequence[str], size: float) -> list[Anomaly]:
+async def _keys(client: Client, wallets: Sequence[str], size: float) -> list[Violation]:
     operations = [
         client.transfer(wallets[n % len(wallets)], wallets[(n + 1) % len(wallets)], 1)
         for n in range(round(_KEYS * size))
@@ -38,20 +38,20 @@ async def _keys(client: Client, wallets: Sequence[str], size: float) -> list[Ano
     calls = (client.ask(each, copies=_CLIENTS) for each in operations)
     await _at_once(calls, _KEYS_AT_ONCE)
     return [
-        Anomaly("wrong-answer", f"{each.key} was not posted for everybody who asked")
+        Violation(WRONG_ANSWER, f"{each.key} was not posted for everybody who asked")
         for each in operations
         if [one.status for one in each.tries].count(201) != _CLIENTS
     ]
 
 
-async def _reversals(client: Client, wallets: Sequence[str], size: float) -> list[Anomaly]:
+async def _reversals(client: Client, wallets: Sequence[str], size: float) -> list[Violation]:
     found = []
     ada, bob = wallets[:2]
     for _ in range(max(1, round(_ORIGINALS * size))):
         paid = client.transfer(ada, bob, _REVERSALS)
         await client.ask(paid)
         if paid.tries[-1].status != 201:
-            found.append(Anomaly("wrong-answer", f"{paid.key} was told {paid.tries[-1].status}"))
+            found.append(Violation(WRONG_ANSWER, f"{paid.key} was told {paid.tries[-1].status}"))
             continue
         id = orjson.loads(paid.tries[-1].body)["id"]
         # Three times as much as there is to give back; some ask for all of it.
@@ -60,17 +60,17 @@ async def _reversals(client: Client, wallets: Sequence[str], size: float) -> lis
         await _at_once(map(client.ask, reversals), _REVERSALS)
         codes = {one.code for each in reversals for one in each.tries if one.status >= 400}
         if codes - {"reversal-exceeds-transfer"}:
-            found.append(Anomaly("wrong-answer", f"reversals were told {sorted(codes)}"))
+            found.append(Violation(WRONG_ANSWER, f"reversals were told {sorted(codes)}"))
     return found
 
 
-async def _opposite(client: Client, wallets: Sequence[str], size: float) -> list[Anomaly]:
+async def _opposite(client: Client, wallets: Sequence[str], size: float) -> list[Violation]:
     ada, bob = wallets[:2]
     there = [client.transfer(ada, bob, 1) for _ in range(round(_OPPOSITE * size))]
     back = [client.transfer(bob, ada, 1) for _ in range(round(_OPPOSITE * size))]
     await asyncio.gather(*(_at_once(map(client.ask, way), _UNDER_WAY) for way in (there, back)))
     return [
-        Anomaly("wrong-answer", f"{each.key} was told {one.status} {one.code}")
+        Violation(WRONG_ANSWER, f"{each.key} was told {one.status} {one.code}")
         for each in (*there, *back)
         for one in each.tries
         if one.status not in (201, 429)

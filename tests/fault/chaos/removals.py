@@ -13,17 +13,17 @@ from typing import Any
 
 import asyncpg
 
-from transferd.cache import wallets as cache
+from transferd.cache.link import Link, Script
+from transferd.cache.wallets import Wallets
 from transferd.commit import outcomes, transaction
-from transferd.commit.committer import Committer
 from transferd.domain.wallet import Wallet
+from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import LEDGERS
-from transferd.ledger.store import database, group
+from transferd.ledger.store import database, group, outbox
+from transferd.ledger.store.deliveries import DeliveryRecord, record_deliveries
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.wallets import read_wallets
-from transferd.notifications.messages import Message
-from transferd.notifications.rabbit import RabbitTransport
-from transferd.notifications.relay import Relay
+from transferd.notifications import notifier
 from transferd.web import past_schemas
 from transferd.web.calls import Call
 
@@ -194,39 +194,58 @@ def _replay_of_now() -> None:
     replace(outcomes, "read_transfers", make)
 
 
-def _delete_unconfirmed() -> None:
+def _delete_before_publishing() -> None:
+    kept: list[Any] = []
+
+    def make_read(true: Any) -> Any:
+        async def read_outbox(transaction: Any, **options: Any) -> Any:
+            rows, kept[:] = list(kept), []
+            return rows or await true(transaction, **options)
+
+        return read_outbox
+
+    def make_has_rows(true: Any) -> Any:
+        async def has_rows(store: database.Database) -> bool:
+            if not await true(store):
+                return False
+            async with store.transaction() as transaction:
+                kept[:] = await outbox.read_outbox(transaction, events_max=500)
+                await outbox.delete_outbox(transaction, [row.seq for row in kept])
+            return True
+
+        return has_rows
+
+    replace(outbox, "read_outbox", make_read)
+    replace(outbox, "has_rows", make_has_rows)
+
+
+def _record_before_delivery() -> None:
     def make(true: Any) -> Any:
-        async def publish(self: Any, broker: Any, rows: Sequence[Any], events: Any) -> Any:
-            _, count, failure = await true(self, broker, rows, events)
-            return [row.seq for row in rows], count, failure
+        async def read_waiting(store: database.Database, *arguments: Any) -> Any:
+            found, version = await true(store, *arguments)
+            delivered = [
+                DeliveryRecord(
+                    event_id=each.event_id,
+                    endpoint_id=each.endpoint_id,
+                    status=DeliveryStatus.DELIVERED,
+                    attempts=1,
+                    failures=0,
+                    response_status=200,
+                    error=None,
+                    response_excerpt=None,
+                    dead_reason=None,
+                    wait_s=None,
+                    keeps_event=True,
+                )
+                for each in found
+            ]
+            async with store.transaction() as transaction:
+                await record_deliveries(transaction, delivered)
+            return found, version
 
-        return publish
+        return read_waiting
 
-    replace(Relay, "_publish", make)
-
-
-def _acknowledge_on_arrival() -> None:
-    def make_take(true: Any) -> Any:
-        def take_for(self: RabbitTransport, broker: Any) -> Any:
-            true_take = true(self, broker)
-
-            def take(channel: Any, delivered: Any) -> None:
-                true_take(channel, delivered)
-                _let_run(channel.basic_ack(delivered.delivery.delivery_tag, wait=False))
-
-            return take
-
-        return take_for
-
-    def make_finish(_: Any) -> Any:
-        async def finish(self: RabbitTransport, messages: Sequence[Message]) -> None:
-            """It is done already."""
-
-        return finish
-
-    replace(RabbitTransport, "_take", make_take)
-    replace(RabbitTransport, "finish", make_finish)
-    replace(RabbitTransport, "give_back", make_finish)
+    replace(notifier, "read_waiting", make)
 
 
 def _no_min_version() -> None:
@@ -253,25 +272,34 @@ def _time_of_the_clock_alone() -> None:
 
 
 def _old_over_new_snapshots() -> None:
-    script = cache._REFRESH
+    guarded, open_to_all = Script("refresh.lua"), Script("refresh.lua")
     guard = 'not stored or stored <= tonumber(string.match(snapshot, "^%d+"))'
-    assert guard in script.source, "snapshots are guarded by something else now"
-    script.source = script.source.replace(guard, "true")
-    script.sha = hashlib.sha1(script.source.encode(), usedforsecurity=False).hexdigest()
+    assert guard in guarded.source, "snapshots are guarded by something else now"
+    open_to_all.source = guarded.source.replace(guard, "true")
+    open_to_all.sha = hashlib.sha1(open_to_all.source.encode(), usedforsecurity=False).hexdigest()
+
+    def make(true: Any) -> Any:
+        async def run(self: Link, script: Script, *arguments: Any) -> Any:
+            is_refresh = script.sha == guarded.sha
+            return await true(self, open_to_all if is_refresh else script, *arguments)
+
+        return run
+
+    replace(Link, "run", make)
 
 
 def _refresh_late() -> None:
     def make(true: Any) -> Any:
-        async def refresh(self: Committer, report: Any) -> None:
-            _let_run(refresh_late(self, report))
+        async def refresh(*arguments: Any) -> None:
+            _let_run(refresh_late(*arguments))
 
-        async def refresh_late(self: Committer, report: Any) -> None:
+        async def refresh_late(*arguments: Any) -> None:
             await asyncio.sleep(_LATE_S)
-            await true(self, report)
+            await true(*arguments)
 
         return refresh
 
-    replace(Committer, "_refresh", make)
+    replace(Wallets, "refresh", make)
 
 
 def _let_run(coroutine: Coroutine[Any, Any, None]) -> None:
@@ -299,8 +327,8 @@ PATCHES: Mapping[str, Callable[[], None]] = {
     "funds-in-decide": _no_limit_in_decide,
     "reversed-sums": _no_sums_of_reversals,
     "replay-as-stored": _replay_of_now,
-    "confirm-before-delete": _delete_unconfirmed,
-    "record-before-acknowledge": _acknowledge_on_arrival,
+    "publish-before-delete": _delete_before_publishing,
+    "deliver-before-record": _record_before_delivery,
     "min-version": _no_min_version,
     "wait-for-writers": _no_wait_for_writers,
     "never-decreasing-time": _time_of_the_clock_alone,

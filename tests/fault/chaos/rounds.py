@@ -10,14 +10,14 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
+from loadtest.proof.check import check
+from loadtest.proof.violations import Violation
 from tests.fault.chaos.books import Books
-from tests.fault.chaos.checker import check
 from tests.fault.chaos.client import READS, Client, is_open
 from tests.fault.chaos.faults import FAULTS, Planned
 from tests.fault.chaos.faults import strike as strike_of
 from tests.fault.chaos.races import RACES
-from tests.fault.chaos.records import Anomaly
-from tests.fault.chaos.topology import Topology
+from tests.fault.chaos.topology import ChaosTopology
 from tests.support.api import Api
 from tests.support.receivers import Answer, Receiver, receiving
 from transferd.devstack import StackError
@@ -74,12 +74,12 @@ class Result:
     published_s: float = 0.0
     drained_s: float = 0.0
     events: int = 0
-    anomalies: list[Anomaly] = field(default_factory=list)
+    violations: list[Violation] = field(default_factory=list)
 
     @property
     def passed(self) -> bool:
         """Whether nothing was wrong."""
-        return not self.anomalies
+        return not self.violations
 
     def to_json(self) -> dict[str, Any]:
         """For the report."""
@@ -93,7 +93,7 @@ Act = Callable[[Client, Result], Awaitable[float]]
 class Stage:
     """A topology with a receiver of all its events, on which rounds are played."""
 
-    def __init__(self, topology: Topology, receiver: Receiver, books: Books) -> None:
+    def __init__(self, topology: ChaosTopology, receiver: Receiver, books: Books) -> None:
         self.topology = topology
         self._receiver = receiver
         self.books = books
@@ -127,7 +127,7 @@ class Stage:
         async def act(client: Client, result: Result) -> float:
             clock = asyncio.get_running_loop().time
             began_s = clock()
-            result.anomalies += await RACES[name].run(client, client.wallets, size)
+            result.violations += await RACES[name].run(client, client.wallets, size)
             ended_s = clock()
             tries = sum(len(each.tries) for each in client.history)
             result.what = f"{tries:,} requests in {ended_s - began_s:.1f} s"
@@ -164,7 +164,7 @@ class Stage:
         result.drained_s = asyncio.get_running_loop().time() - healed_s
         ledger = await self.books.ledger(run, before, self._receiver.received[arrived:])
         result.events = len(ledger.deliveries)
-        result.anomalies += check(
+        result.violations += check(
             client.history,
             ledger,
             # If Redis was only slow, and never given up, no read takes back what was told.
@@ -173,8 +173,8 @@ class Stage:
             events=True,
             ordered_events=ordered,
         )
-        result.anomalies += [
-            Anomaly("unsettled", f"{each.key} is open after all")
+        result.violations += [
+            Violation("unsettled", f"{each.key} is open after all")
             for each in client.history
             if is_open(each)
         ]
@@ -209,16 +209,16 @@ class Stage:
         result.recovery_s = await client.until_acknowledged(healed_s, pace.recovery_s)
         if result.recovery_s is None:
             text = f"no transfer within {pace.recovery_s:g} s of the end of the fault"
-            result.anomalies.append(Anomaly("not-recovered", text))
+            result.violations.append(Violation("not-recovered", text))
         elif result.recovery_s > pace.serving_s:
             text = f"the first transfer came {result.recovery_s:.1f} s after the end of the fault"
-            result.anomalies.append(Anomaly("slow-recovery", text))
+            result.violations.append(Violation("slow-recovery", text))
         await asyncio.sleep(pace.quiet_s * 0.5)
         await client.stop()
         try:
             await self.topology.until_ready(pace.recovery_s)
         except StackError as error:
-            result.anomalies.append(Anomaly("not-recovered", str(error)))
+            result.violations.append(Violation("not-recovered", str(error)))
             await self.topology.heal()
             await self.topology.until_ready()
         return healed_s
@@ -276,7 +276,7 @@ class Stage:
 
 
 @asynccontextmanager
-async def stage(topology: Topology) -> AsyncIterator[Stage]:
+async def stage(topology: ChaosTopology) -> AsyncIterator[Stage]:
     """Ready for rounds."""
     async with receiving() as receiver:
         stand = Stage(topology, receiver, Books(topology.postgres.url))
@@ -308,7 +308,7 @@ def table(results: Sequence[Result]) -> list[str]:
             f"{max(recoveries, default=float('nan')):>10.2f}"
             f"{max(each.published_s for each in rounds):>10.1f}"
             f"{max(each.drained_s for each in rounds):>10.1f}"
-            f"{sum(len(each.anomalies) for each in rounds):>11}"
+            f"{sum(len(each.violations) for each in rounds):>11}"
         )
     head = f"{'fault':<28}{'rounds':>7}{'201s':>9}{'unknown':>9}{'5xx':>9}{'during':>9}"
-    return [f"{head}{'back in s':>10}{'published':>10}{'delivered':>10}{'anomalies':>11}", *lines]
+    return [f"{head}{'back in s':>10}{'published':>10}{'delivered':>10}{'violations':>11}", *lines]

@@ -1,9 +1,8 @@
-"""All of it as it is run for real, each part on its own, with a proxy of ours on every link."""
+"""The topology of chaos: each part can be killed, and each link has a proxy of ours."""
 
 import asyncio
-import os
-import time
-from collections.abc import AsyncIterator, Callable, Iterable
+import sys
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
@@ -11,77 +10,65 @@ import aiohttp
 import asyncpg
 from redis.asyncio import Redis
 
-from loadtest.front import Nginx, running_nginx
+from loadtest.program import until_ready
+from loadtest.topology import Plan, Topology, migrated, topology
 from tests.fault.chaos import database_clock
-from tests.fault.chaos.programs import Program
 from tests.fault.chaos.removals import remove_constraints
+from tests.fault.chaos.skewed import write_offset
+from tests.support.project import ROOT
 from tests.support.proxy import Proxy
 from tests.support.waiting import patient_s
-from transferd.config import load_settings
-from transferd.devstack import PostgresServer, RabbitServer, RedisServer, Server, StackError
-from transferd.devstack.ports import free_port
-from transferd.ledger.migrate import migrate
+from transferd.devstack import Server, StackError
 
 # Mostly it takes two seconds.
 READY_S = patient_s(20.0)
-_POLL_S = 0.05
 _ANSWER_S = patient_s(1.0)
 # Retries that come within a round, and enough of them: on a busy machine the receiver, which is in
 # this process, may not answer in time for a minute.
 _SETTINGS = {
-    "TRANSFERD_AUTH": "off",
-    "TRANSFERD_NOTIFY_LOG": "false",
     "TRANSFERD_NOTIFY_RETRY_DELAYS_S": "0.2,0.5,1,2,4,8,16",
     "TRANSFERD_WEBHOOK_ALLOW_HTTP": "true",
     "TRANSFERD_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
+    "PYTHONPATH": str(ROOT),
 }
 # What Redis needs beside its data for the connections of the replicas; what is beyond is evicted.
 _STARVED_BYTES = 256 * 1024
 
 
-class Topology:
+class ChaosTopology:
     """Made by `chaos_topology`.
 
     Parts are named replica-1, replica-2 and so on, worker, postgres, redis and rabbitmq. Links are
     named by their ends: nginx-replica-1, replica-1-postgres, replica-1-redis, worker-postgres,
-    worker-rabbitmq. One thing is not as without proxies: whoever connects to a part that is down
-    is taken and then hung up on, instead of refused.
+    worker-rabbitmq. One thing is not as without proxies: a client that connects to a part that is
+    down is taken and then hung up on, instead of refused.
     """
 
     def __init__(
-        self, postgres: PostgresServer, redis: RedisServer, rabbitmq: RabbitServer, limits: str
+        self,
+        whole: Topology,
+        links: dict[str, Proxy],
+        directory: Path,
+        limits: str,
+        without: list[str],
     ) -> None:
-        self.postgres = postgres
-        self.redis = redis
-        self.rabbitmq = rabbitmq
-        self.limits = limits
+        self.programs = whole.programs
+        self.replicas = whole.replicas
+        self.url = whole.url
+        self.links = links
+        self._directory = directory
+        self._limits = limits
+        # Layers of their protections that the programs do without from their next start on.
+        self._without = without
+        stack = whole.stack
+        if stack.postgres is None or stack.redis is None or stack.rabbitmq is None:
+            raise StackError("chaos needs RabbitMQ as well: apt install rabbitmq-server")
+        self.postgres, self.redis = stack.postgres, stack.redis
         self.servers: dict[str, Server] = {
-            "postgres": postgres,
-            "redis": redis,
-            "rabbitmq": rabbitmq,
+            "postgres": stack.postgres,
+            "redis": stack.redis,
+            "rabbitmq": stack.rabbitmq,
         }
-        self.links: dict[str, Proxy] = {}
-        self.programs: dict[str, Program] = {}
-        self.nginx: Nginx | None = None
-
-    def __repr__(self) -> str:
-        return f"<Topology {list(self.programs.values())}, {list(self.servers.values())}>"
-
-    @property
-    def url(self) -> str:
-        """Where clients come in."""
-        assert self.nginx is not None
-        return self.nginx.url
-
-    @property
-    def replicas(self) -> list[str]:
-        """Their names."""
-        return [name for name in self.programs if name != "worker"]
-
-    @property
-    def parts(self) -> list[str]:
-        """The names of all that can be killed."""
-        return [*self.programs, *self.servers]
 
     async def kill(self, name: str) -> None:
         """SIGKILL to the part and all that it has started; it stays away until `restart`."""
@@ -93,9 +80,8 @@ class Topology:
         A server answers when this returns. For the others there is `until_ready`.
         """
         if name in self.programs:
-            program = self.programs[name]
-            await program.stop()
-            program.start()
+            await self.programs[name].stop()
+            self.programs[name].start()
         else:
             await self.servers[name].stop()
             await self.servers[name].start()
@@ -110,7 +96,7 @@ class Topology:
 
     def jump_clock(self, name: str, seconds: float) -> None:
         """A replica or the worker sees the time of day so much ahead of the real one; 0 ends it."""
-        self.programs[name].jump_clock(seconds)
+        write_offset(_clock(self._directory, name), seconds)
 
     async def flush_redis(self) -> None:
         """Redis loses everything."""
@@ -129,14 +115,6 @@ class Topology:
         async with self._redis() as client:
             await client.config_set("maxmemory", 0)
             await client.config_set("maxmemory-policy", "noeviction")
-
-    async def evict_redis(self, for_s: float = 0.5) -> None:
-        """Starve Redis for so long."""
-        await self.starve_redis()
-        try:
-            await asyncio.sleep(for_s)
-        finally:
-            await self.feed_redis()
 
     async def slow_commits(self, seconds: float) -> None:
         """Each COMMIT waits so long (0.1 s at most) before it writes to the disk; 0 ends it."""
@@ -163,51 +141,39 @@ class Topology:
         await self.feed_redis()
         await self.slow_commits(0.0)
         await self.jump_database_clock(0.0)
-        for program in self.programs.values():
-            program.jump_clock(0.0)
-            program.resume()
-            program.start()
+        for each in self.programs.values():
+            self.jump_clock(each.name, 0.0)
+            each.resume()
+            each.start()
 
     async def renew(self, without: Iterable[str] = ()) -> None:
         """A new database, an empty Redis, and all programs new, without these layers.
 
         What a broken service has done to its ledger would be found in every round after it.
         """
-        for program in self.programs.values():
-            await program.kill()
-            program.without = sorted(without)
+        for each in self.programs.values():
+            await each.kill()
+        self._without[:] = without
         connection = await asyncpg.connect(self.postgres.superuser_url)
         try:
             await connection.execute("DROP DATABASE transferd WITH (FORCE)")
             await connection.execute("CREATE DATABASE transferd OWNER transferd")
         finally:
             await connection.close()
-        await self._migrate()
+        await _prepare(self.postgres.url, self._limits)
         await remove_constraints(self.postgres.url, without)
         await self.flush_redis()
-        for program in self.programs.values():
-            program.start()
+        for each in self.programs.values():
+            each.start()
         await self.until_ready()
 
     async def until_ready(self, within_s: float = READY_S) -> float:
-        """Wait until all replicas and the worker say that they are ready; how long that took.
+        """Wait until all programs, asked past Nginx, are ready; how long that took in seconds.
 
-        They are asked past Nginx. Raises StackError with what the last one said.
+        Raises StackError with what the last ones said.
         """
-        began = time.monotonic()
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            while said := await self._complaints(session):
-                if time.monotonic() > began + within_s:
-                    raise StackError(f"not ready within {within_s:g} s: {'; '.join(said)}")
-                await asyncio.sleep(_POLL_S)
-        return time.monotonic() - began
-
-    async def is_ready(self, name: str) -> bool:
-        """Whether a replica or the worker says that it is ready."""
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_S)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            return not await _complaint(session, self.programs[name])
+        urls = {repr(each): each.url for each in self.programs.values()}
+        return await until_ready(urls, within_s, answer_s=_ANSWER_S)
 
     async def counted(self, metric: str) -> float:
         """The sum of a counter over all replicas and labels."""
@@ -220,15 +186,6 @@ class Topology:
                 count += sum(float(line.rpartition(" ")[2]) for line in found)
         return count
 
-    async def _complaints(self, session: aiohttp.ClientSession) -> list[str]:
-        asked = (_complaint(session, program) for program in self.programs.values())
-        return [said for said in await asyncio.gather(*asked) if said]
-
-    async def _migrate(self) -> None:
-        settings = load_settings(database_url=self.postgres.url, limits=self.limits)
-        await migrate(settings, settings.limits_of())
-        await database_clock.install(self.postgres.url)
-
     @asynccontextmanager
     async def _redis(self) -> AsyncIterator[Redis]:
         client = Redis.from_url(self.redis.url, socket_timeout=_ANSWER_S)
@@ -238,14 +195,13 @@ class Topology:
             await client.aclose()
 
 
-async def _complaint(session: aiohttp.ClientSession, program: Program) -> str:
-    """Why it is not ready; nothing if it is."""
-    try:
-        async with session.get(f"{program.url}/readyz") as response:
-            said = "" if response.status == 200 else await response.text()
-    except (aiohttp.ClientError, OSError, TimeoutError) as error:
-        said = str(error) or type(error).__name__
-    return f"{program!r}: {said}" if said else ""
+def _clock(directory: Path, name: str) -> Path:
+    return directory / f"{name}.clock"
+
+
+async def _prepare(database_url: str, limits: str) -> None:
+    await migrated(database_url, limits)
+    await database_clock.install(database_url)
 
 
 @asynccontextmanager
@@ -255,74 +211,30 @@ async def chaos_topology(
     replicas: int = 2,
     limits: str = "",
     report: Callable[[str], None] = print,
-) -> AsyncIterator[Topology]:
+) -> AsyncIterator[ChaosTopology]:
     """Everything, ready. Logs go to the directory; `limits` are for TRANSFERD_LIMITS.
 
     Raises StackError.
     """
-    if os.geteuid() == 0:
-        os.chmod(directory, 0o711)  # PostgreSQL runs as another user when we are root
-    began = time.monotonic()
-    whole = Topology(
-        PostgresServer(directory / "postgresql"),
-        RedisServer(directory / "redis"),
-        RabbitServer(directory / "rabbitmq"),
-        limits,
-    )
+    began_s = asyncio.get_running_loop().time()
+    links: dict[str, Proxy] = {}
+    without: list[str] = []
     async with AsyncExitStack() as exits:
-        exits.push_async_callback(_stop, whole.servers.values())
-        await asyncio.gather(*(server.start() for server in whole.servers.values()))
-        await whole._migrate()
-        for number in range(1, replicas + 1):
-            await _add_program(exits, whole, f"replica-{number}", directory, report)
-        await _add_program(exits, whole, "worker", directory, report)
-        fronts = [await _add_front(exits, whole, name) for name in whole.replicas]
-        whole.nginx = await exits.enter_async_context(running_nginx(fronts))
-        await whole.until_ready()
-        report(f"{whole!r} behind {whole.url}: {time.monotonic() - began:.1f} s to start")
-        yield whole
 
+        async def link(client: str, server: str, url: str) -> str:
+            proxy = await exits.enter_async_context(Proxy(url))
+            links[f"{client}-{server}"] = proxy
+            return proxy.url
 
-async def _stop(servers: Iterable[Server]) -> None:
-    await asyncio.gather(*(server.stop() for server in servers))
+        def command(name: str, words: Sequence[str]) -> Sequence[str | Path]:
+            launcher = (sys.executable, "-m", "tests.fault.chaos.launcher")
+            return (*launcher, _clock(directory, name), ",".join(without), *words)
 
-
-async def _add_program(
-    exits: AsyncExitStack,
-    whole: Topology,
-    name: str,
-    directory: Path,
-    report: Callable[[str], None],
-) -> None:
-    """Start a replica or the worker, with a proxy to each server that it uses."""
-    is_worker = name == "worker"
-    second = "rabbitmq" if is_worker else "redis"
-    for server in ("postgres", second):
-        proxy = Proxy(whole.servers[server].url)
-        whole.links[f"{name}-{server}"] = await exits.enter_async_context(proxy)
-    port = free_port()
-    whole.programs[name] = await exits.enter_async_context(
-        Program(
-            name,
-            "worker" if is_worker else "serve",
-            port=port,
-            directory=directory,
-            environment=_SETTINGS
-            | {
-                "TRANSFERD_DATABASE_URL": whole.links[f"{name}-postgres"].url,
-                "TRANSFERD_AMQP_URL" if is_worker else "TRANSFERD_REDIS_URL": whole.links[
-                    f"{name}-{second}"
-                ].url,
-                "TRANSFERD_WORKER_PORT" if is_worker else "TRANSFERD_PORT": str(port),
-                "TRANSFERD_LIMITS": whole.limits,
-            },
-            report=report,
-        )
-    )
-
-
-async def _add_front(exits: AsyncExitStack, whole: Topology, replica: str) -> str:
-    """The proxy by which Nginx reaches a replica: its address."""
-    proxy = Proxy(whole.programs[replica].url)
-    whole.links[f"nginx-{replica}"] = await exits.enter_async_context(proxy)
-    return proxy.address
+        for name in (*(f"replica-{n + 1}" for n in range(replicas)), "worker"):
+            write_offset(_clock(directory, name), 0.0)
+        plan = Plan(replicas, limits, _SETTINGS, link, _prepare, command, READY_S)
+        whole = await exits.enter_async_context(topology(directory, directory, plan, report))
+        chaos = ChaosTopology(whole, links, directory, limits, without)
+        took_s = asyncio.get_running_loop().time() - began_s
+        report(f"{whole!r} behind {whole.url}: {took_s:.1f} s to start")
+        yield chaos

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+import re
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cache
 from importlib import resources
+from operator import attrgetter
+from typing import NamedTuple
 from uuid import UUID
 
 import asyncpg
@@ -20,37 +23,87 @@ from transferd.ledger.store.errors import (
     StoreError,
     translated,
 )
+from transferd.ledger.store.numbers import NAMES_IN_SQL
 
 Row = asyncpg.Record
 
 _BEGIN_READ_COMMITTED = "BEGIN ISOLATION LEVEL READ COMMITTED"
+# The time limits of the role are for short transactions; a snapshot is read for as long as the
+# ledger is large.
+BEGIN_SNAPSHOT = (
+    "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY;"
+    "SET LOCAL statement_timeout = 0; SET LOCAL idle_in_transaction_session_timeout = 0"
+)
+
+
+# A parameter that has a name in place of a number.
+_PARAMETER = re.compile(r"\$([a-z_]+)")
+
+
+@cache
+def _texts(file: str) -> dict[str, str]:
+    """Name -> SQL of every query in `file`, as it is written there."""
+    text = resources.files("transferd.ledger").joinpath(file).read_text()
+    parts = (part.partition("\n") for part in text.split("-- name: ")[1:])
+    return {name.strip(): sql.strip().rstrip(";") for name, _, sql in parts}
+
+
+@cache
+def _parameters(name: str, file: str = "queries.sql") -> tuple[str, ...]:
+    """The names of a query's parameters, in the order of their numbers."""
+    return tuple(dict.fromkeys(_PARAMETER.findall(_texts(file)[name])))
+
+
+@cache
+def _fields(name: str) -> Callable[[NamedTuple], tuple[object, ...]]:
+    """Takes the fields that a query's parameters name, of which there are two or more, in order."""
+    return attrgetter(*_parameters(name))
 
 
 @cache
 def queries(ledger: str, file: str = "queries.sql") -> dict[str, str]:
     """Name -> SQL of every query in `file`, for the schema `ledger`."""
-    text = resources.files("transferd.ledger").joinpath(file).read_text()
     named = {}
-    for part in text.split("-- name: ")[1:]:
-        name, _, sql = part.partition("\n")
-        query = sql.strip().rstrip(";").replace("{ledger}", ledger)
-        named[name.strip()] = query.replace("{skip_locked}", "")
+    for name, text in _texts(file).items():
+        # From the longest on, because a name may begin with another one.
+        numbers = {each: n for n, each in enumerate(_parameters(name, file), start=1)}
+        query = text.replace("{ledger}", ledger)
+        for each in sorted(numbers, key=len, reverse=True):
+            query = query.replace(f"${each}", f"${numbers[each]}")
+        for each, number in NAMES_IN_SQL.items():
+            query = query.replace(each, number)
+        named[name] = query.replace("{skip_locked}", "")
         if "{skip_locked}" in query:
-            named[f"{name.strip()}_skipping"] = query.replace("{skip_locked}", "SKIP LOCKED")
+            named[f"{name}_skipping"] = query.replace("{skip_locked}", "SKIP LOCKED")
     return named
 
 
 class Transaction:
-    """One transaction on one connection; made by `Database.transaction`."""
+    """One transaction on one connection; made by `Database.transaction` and `Database.snapshot`.
 
-    def __init__(self, connection: asyncpg.pool.PoolConnectionProxy[Row], ledger: str) -> None:
+    `timeout_s` bounds each query; None stands for the timeout of the pool.
+    """
+
+    def __init__(
+        self,
+        connection: asyncpg.pool.PoolConnectionProxy[Row],
+        sql: Mapping[str, str],
+        timeout_s: float | None,
+    ) -> None:
         self._connection = connection
-        self._sql = queries(ledger)
+        self._sql = sql
+        self._timeout_s = timeout_s
 
     async def fetch(self, name: str, *arguments: object) -> Sequence[Row]:
         """Run the query `name`. Raises StoreError."""
         with translated():
-            return await self._connection.fetch(self._sql[name], *arguments)
+            return await self._connection.fetch(
+                self._sql[name], *arguments, timeout=self._timeout_s
+            )
+
+    async def fetch_named(self, name: str, parameters: NamedTuple) -> Sequence[Row]:
+        """Run the query `name` with the fields that its parameters name. Raises StoreError."""
+        return await self.fetch(name, *_fields(name)(parameters))
 
 
 class Database:
@@ -174,23 +227,38 @@ class Database:
                     raise NoConnectionFree("no connection became free in time") from None
                 raise
 
-    @asynccontextmanager
-    async def transaction(
+    def transaction(
         self, ledger: str = LEDGERS[0], *, is_retried: bool = False
-    ) -> AsyncIterator[Transaction]:
+    ) -> AbstractAsyncContextManager[Transaction]:
         """COMMIT at the end, ROLLBACK on an exception. Raises StoreError.
 
-        is_retried: whoever calls does it again after a SerializationFailure, and so takes whatever
-        isolation the database has by default. All others are at READ COMMITTED, where none comes.
-        A ConnectionFailure is `in_doubt` if COMMIT was on its way: from then on it tells nothing.
+        is_retried: the caller runs the transaction again after a SerializationFailure, so it has
+        the default isolation of the database. All others run at READ COMMITTED, which raises none.
+        A ConnectionFailure during COMMIT is `in_doubt`: the transaction may have been committed.
         """
+        begin = "BEGIN" if is_retried else _BEGIN_READ_COMMITTED
+        return self._transaction(begin, queries(ledger), None)
+
+    def snapshot(
+        self, ledger: str, *, file: str, query_timeout_s: float
+    ) -> AbstractAsyncContextManager[Transaction]:
+        """A read-only transaction with the queries of `file`. Raises StoreError.
+
+        Each of its queries sees the data of the moment at which the first one began.
+        """
+        return self._transaction(BEGIN_SNAPSHOT, queries(ledger, file), query_timeout_s)
+
+    @asynccontextmanager
+    async def _transaction(
+        self, begin: str, sql: Mapping[str, str], timeout_s: float | None
+    ) -> AsyncIterator[Transaction]:
         pool = self._open_pool()
         with translated():
             connection = await pool.acquire(timeout=self._limits.pool_acquire_timeout_s)
         try:
             with translated():
-                await connection.execute("BEGIN" if is_retried else _BEGIN_READ_COMMITTED)
-            yield Transaction(connection, ledger)
+                await connection.execute(begin)
+            yield Transaction(connection, sql, timeout_s)
             try:
                 with translated():
                     status = await connection.execute("COMMIT")

@@ -1,16 +1,21 @@
-"""Dead letters: messages that were given up, kept with the reason until somebody decides."""
+"""Dead letters: deliveries that were given up, and messages that are no events.
 
-from collections.abc import Sequence
+A delivery that was given up is a row of `deliveries` with a reason. A message that is no event has
+a row in `dead_letters`. Both stay until an operator decides.
+"""
+
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Database, Row, Transaction
 
 _DETAIL_CHARS_MAX = 500
 
 
 class DeadLetter(NamedTuple):
-    """`body` is the message. No endpoint: it had not come that far; no event: unreadable."""
+    """`body` is the event. Without endpoint and event it is a message that is no event."""
 
     id: str
     endpoint_id: str | None
@@ -20,7 +25,15 @@ class DeadLetter(NamedTuple):
     detail: str
     attempts: int
     body: bytes
-    died_at: datetime | None = None
+    died_at: datetime
+
+
+class Redriven(NamedTuple):
+    """A delivery that waits again; `event` is JSON."""
+
+    id: str
+    endpoint_id: str
+    event: str
 
 
 class Filter(NamedTuple):
@@ -33,20 +46,26 @@ class Filter(NamedTuple):
     ids: Sequence[str] | None = None
 
 
-async def insert_dead_letters(transaction: Transaction, letters: Sequence[DeadLetter]) -> None:
-    """Keep them; one that is there already stays as it is."""
+async def insert_dead_letters(transaction: Transaction, bodies: Mapping[bytes, str]) -> None:
+    """Keep messages that are no events, each with the reason why it is none; known ones stay."""
     await transaction.fetch(
         "insert_dead_letters",
-        [letter.id for letter in letters],
-        [letter.endpoint_id for letter in letters],
-        [letter.event_id for letter in letters],
-        [letter.event_type for letter in letters],
-        [letter.reason for letter in letters],
-        # PostgreSQL's text has no NUL, and a detail may quote whatever came.
-        [letter.detail.replace("\0", "")[:_DETAIL_CHARS_MAX] for letter in letters],
-        [letter.attempts for letter in letters],
-        [letter.body for letter in letters],
+        [new_id() for _ in bodies],
+        # PostgreSQL's text has no NUL, and a reason may quote what came.
+        [reason.replace("\0", "")[:_DETAIL_CHARS_MAX] for reason in bodies.values()],
+        list(bodies),
     )
+
+
+async def fold_dead_letters(database: Database) -> None:
+    """Move the letters of a worker of the version before into the rows of their deliveries."""
+    async with database.transaction() as transaction:
+        await transaction.fetch("fold_dead_letters")
+
+
+async def take_unaddressed_letters(transaction: Transaction) -> list[tuple[bytes, str]]:
+    """Remove the letters of the version before that name no endpoint: the event and the reason."""
+    return [(row[0], row[1]) for row in await transaction.fetch("take_unaddressed_letters")]
 
 
 async def list_dead_letters(
@@ -82,9 +101,23 @@ async def count_dead_letters(database: Database, wanted: Filter) -> int:
     return count
 
 
-async def delete_dead_letters(transaction: Transaction, ids: Sequence[str]) -> list[DeadLetter]:
-    """Remove them; those that were still there."""
-    return [_letter_of(row) for row in await transaction.fetch("delete_dead_letters", list(ids))]
+async def redrive_dead_letters(
+    transaction: Transaction, ids: Sequence[str], log_id: str
+) -> list[Redriven]:
+    """Let deliveries that were given up wait again.
+
+    Messages that are no events, and deliveries to an endpoint that was deleted, stay dead. `log_id`
+    is the endpoint that is the log.
+    """
+    rows = await transaction.fetch("redrive_dead_letters", list(ids), log_id)
+    return [Redriven(*row) for row in rows]
+
+
+async def delete_dead_letters(transaction: Transaction, ids: Sequence[str]) -> int:
+    """Remove them; how many were still there."""
+    [row] = await transaction.fetch("delete_dead_letters", list(ids))
+    count: int = row["count"]
+    return count
 
 
 def _letter_of(row: Row) -> DeadLetter:

@@ -1,10 +1,11 @@
-"""The delivery log: what became of each event at each endpoint, and thereby what was consumed."""
+"""Deliveries: the state of each event at each endpoint, in one row that is also the log."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
 from transferd.domain.webhook import DeliveryStatus
+from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Database, Row, Transaction
 
 # How a status is stored. -1, because that is the last of a list to the version before, which knows
@@ -19,20 +20,87 @@ NUMBERS = {
 STATUSES = {number: status for status, number in NUMBERS.items()}
 
 
-class DeliveryRecord(NamedTuple):
-    """The result of `attempts` more attempts; `wait_s` until the next; `event` may be kept."""
+class NewDelivery(NamedTuple):
+    """A delivery to write for the event at position `event_number`, counted from 1.
+
+    `error` says why a skipped one is skipped.
+    """
+
+    event_number: int
+    endpoint_id: str
+    status: DeliveryStatus
+    error: str | None = None
+
+
+class EventText(NamedTuple):
+    """An event to deliver; `text` is the CloudEvent as JSON."""
 
     id: str
-    event_id: str
+    type: str
+    text: str
+
+
+class WaitingDelivery(NamedTuple):
+    """A delivery that is due. `failures` since it was last asked for; `attempts` in all."""
+
     endpoint_id: str
-    event_type: str
+    event_id: str
     status: DeliveryStatus
     attempts: int
+    failures: int
+    event: str
+
+    @property
+    def key(self) -> "DeliveryKey":
+        """What identifies it."""
+        return (self.event_id, self.endpoint_id)
+
+
+# (event, endpoint): the identity of a delivery.
+DeliveryKey = tuple[str, str]
+
+
+class DeliveryRecord(NamedTuple):
+    """The result of an attempt. `wait_s` until the next one; `dead_reason` if there is none.
+
+    `attempts` is 0 if it is skipped, else 1; `failures` is 1 if it failed.
+    """
+
+    event_id: str
+    endpoint_id: str
+    status: DeliveryStatus
+    attempts: int
+    failures: int
     response_status: int | None
     error: str | None
     response_excerpt: str | None
-    event: str | None
+    dead_reason: str | None
     wait_s: float | None
+    keeps_event: bool
+
+
+class RetryKey(NamedTuple):
+    """A retry of a delivery, after so many attempts."""
+
+    event_id: str
+    endpoint_id: str
+    attempts: int
+
+
+class CarriedDelivery(NamedTuple):
+    """A delivery as a message or a dead letter of the version before names it."""
+
+    event: EventText
+    endpoint_id: str
+    attempts: int = 0
+    dead_reason: str | None = None
+
+
+class WaitingCount(NamedTuple):
+    """What waits; the age of the oldest that is due in seconds, 0 if there is none."""
+
+    deliveries: int
+    oldest_s: float
 
 
 class Delivery(NamedTuple):
@@ -52,19 +120,59 @@ class Delivery(NamedTuple):
     event: str | None
 
 
-class Known(NamedTuple):
-    """What is known of some events, by (event, endpoint); and the version of the webhooks."""
+async def insert_deliveries(
+    transaction: Transaction, events: Sequence[EventText], deliveries: Sequence[NewDelivery]
+) -> None:
+    """Write new deliveries, in the order in which first attempts follow. Known ones stay."""
+    await transaction.fetch(
+        "insert_deliveries",
+        [new_id() for _ in deliveries],
+        [d.event_number for d in deliveries],
+        [d.endpoint_id for d in deliveries],
+        [NUMBERS[d.status] for d in deliveries],
+        [event.id for event in events],
+        [event.type for event in events],
+        [event.text for event in events],
+        [d.error for d in deliveries],
+    )
 
-    statuses: dict[tuple[str, str], DeliveryStatus]
-    webhooks_version: int
 
-
-async def read_known(database: Database, event_ids: Sequence[str]) -> Known:
-    """What was consumed of these events already."""
-    rows = await database.fetch("read_deliveries", list(event_ids))
-    statuses = {(row[0], row[1]): STATUSES[row[2]] for row in rows if row[0] is not None}
+async def read_waiting(
+    database: Database, room: Mapping[str, int], in_flight: Sequence[DeliveryKey]
+) -> tuple[list[WaitingDelivery], int]:
+    """What is due at each endpoint of `room`, as much as it has room for, without `in_flight`;
+    and the version of the webhooks."""
+    rows = await database.fetch(
+        "read_waiting",
+        list(room),
+        list(room.values()),
+        [endpoint_id for _, endpoint_id in in_flight],
+        [event_id for event_id, _ in in_flight],
+    )
+    found = [
+        WaitingDelivery(row[0], row[1], STATUSES[row[2]], row[3], row[4], row[5])
+        for row in rows
+        if row[0] is not None
+    ]
     [version] = [row["version"] for row in rows if row[0] is None]
-    return Known(statuses, version)
+    return found, version
+
+
+async def endpoints_waiting(database: Database) -> list[str]:
+    """The endpoints at which something is due, deleted ones among them."""
+    return [row["id"] for row in await database.fetch("endpoints_waiting")]
+
+
+async def make_due(database: Database, retries: Sequence[RetryKey]) -> None:
+    """The time of these retries has come; surplus ones change nothing."""
+    ordered = sorted(retries)
+    async with database.transaction() as transaction:
+        await transaction.fetch(
+            "make_due",
+            [r.event_id for r in ordered],
+            [r.endpoint_id for r in ordered],
+            [r.attempts for r in ordered],
+        )
 
 
 async def record_deliveries(transaction: Transaction, records: Sequence[DeliveryRecord]) -> None:
@@ -73,18 +181,47 @@ async def record_deliveries(transaction: Transaction, records: Sequence[Delivery
     ordered = sorted(records, key=lambda record: (record.event_id, record.endpoint_id))
     await transaction.fetch(
         "record_deliveries",
-        [r.id for r in ordered],
         [r.event_id for r in ordered],
         [r.endpoint_id for r in ordered],
-        [r.event_type for r in ordered],
         [NUMBERS[r.status] for r in ordered],
         [r.attempts for r in ordered],
+        [r.failures for r in ordered],
         [r.response_status for r in ordered],
         [r.error for r in ordered],
         [r.response_excerpt for r in ordered],
-        [r.event for r in ordered],
+        [r.dead_reason for r in ordered],
         [r.wait_s for r in ordered],
+        [r.keeps_event for r in ordered],
     )
+
+
+async def delete_waiting(transaction: Transaction, keys: Sequence[DeliveryKey]) -> None:
+    """Remove deliveries that wait for a webhook that was deleted."""
+    ordered = sorted(keys)
+    await transaction.fetch(
+        "delete_waiting", [key[0] for key in ordered], [key[1] for key in ordered]
+    )
+
+
+async def carry_deliveries(transaction: Transaction, carried: Sequence[CarriedDelivery]) -> None:
+    """Write what messages and letters of the version before name; each delivery at most once."""
+    ordered = sorted(carried, key=lambda each: (each.event.id, each.endpoint_id))
+    await transaction.fetch(
+        "carry_deliveries",
+        [new_id() for _ in ordered],
+        [c.event.id for c in ordered],
+        [c.endpoint_id for c in ordered],
+        [c.event.type for c in ordered],
+        [c.attempts for c in ordered],
+        [c.event.text for c in ordered],
+        [c.dead_reason for c in ordered],
+    )
+
+
+async def count_waiting(database: Database) -> WaitingCount:
+    """How much waits for an attempt, retries among them, and for how long."""
+    [row] = await database.fetch("waiting_deliveries")
+    return WaitingCount(row["deliveries"], row["oldest_s"] or 0.0)
 
 
 async def list_deliveries(
@@ -102,16 +239,9 @@ async def list_deliveries(
 
 
 async def ask_again(transaction: Transaction, endpoint_id: str, id: str) -> Delivery | None:
-    """Mark a delivery as wanted once more; None if there is none."""
+    """Let a delivery wait for another attempt; None if there is none that can be sent again."""
     rows = await transaction.fetch("ask_again", endpoint_id, id)
     return _delivery_of(rows[0]) if rows else None
-
-
-async def ask_again_for(transaction: Transaction, wanted: Sequence[tuple[str, str]]) -> None:
-    """The same for pairs of event and endpoint; those without a row need no mark."""
-    await transaction.fetch(
-        "ask_again_for_events", [event for event, _ in wanted], [to for _, to in wanted]
-    )
 
 
 async def endpoints_with_deliveries(database: Database) -> list[str]:

@@ -25,7 +25,7 @@ class Duplicate(SerializationFailure):
 
 
 class LockTimeout(StoreError):
-    """55P03: somebody holds a row for longer than lock_timeout."""
+    """55P03: another transaction has locked a row for longer than lock_timeout."""
 
 
 class ConnectionFailure(StoreError, DatabaseUnavailable):

@@ -6,19 +6,20 @@ from datetime import datetime
 from typing import NamedTuple
 
 from transferd.domain.key import Key
-from transferd.domain.transfer import PostedTransfer, TransferKind
+from transferd.domain.transfer import PostedTransfer
 from transferd.domain.user import User
 from transferd.domain.wallet import Wallet, WalletChange
 from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.errors import SerializationFailure
+from transferd.ledger.store.numbers import (
+    CHANGE_KIND_NUMBERS,
+    TRANSFER_KIND_NUMBERS,
+    WALLET_STATUS_NUMBERS,
+)
 from transferd.ledger.store.outcomes import StoredOutcome
-from transferd.ledger.store.wallets import CHANGE_KINDS, STATUSES, wallet_of
+from transferd.ledger.store.wallets import wallet_of
 
 _MOVED = "the version of a wallet has moved under its lock"
-
-_KIND_NUMBER = {TransferKind.TRANSFER: 0, TransferKind.REVERSAL: 1}
-_STATUS_NUMBER = {status: number for number, status in enumerate(STATUSES)}
-_CHANGE_NUMBER = {kind: number for number, kind in enumerate(CHANGE_KINDS)}
 
 
 class OutcomeRow(NamedTuple):
@@ -64,8 +65,8 @@ class GroupResult:
 class Locked(NamedTuple):
     """What is known once the locks are held.
 
-    `contended` are the ids that somebody else holds (only with `skip_locked`), `outcomes` those
-    that the keys have already, `at` the time in UTC.
+    `contended` are ids that another transaction has locked (only with `skip_locked`), `outcomes`
+    are the outcomes that the keys already have, `at` is the time in UTC.
     """
 
     wallets: dict[str, Wallet]
@@ -79,7 +80,8 @@ async def lock_and_look_up(
 ) -> Locked:
     """Lock the wallets until the transaction ends, then look up the outcomes of the keys.
 
-    A row that somebody else has locked is waited for (LockTimeout), or left out with `skip_locked`.
+    Waits for a row that another transaction has locked (LockTimeout), or leaves it out with
+    `skip_locked`.
     """
     name = "lock_and_look_up_skipping" if skip_locked else "lock_and_look_up"
     clients = _literal([str(client_id) for client_id, _ in keys])
@@ -140,13 +142,85 @@ async def write(
         await _insert_changes(transaction, result)
 
 
-async def _write_group(transaction: Transaction, result: GroupResult, row_events_max: int) -> None:
+class GroupParameters(NamedTuple):
+    """The parameters of `write_group`, by the names that they have there.
+
+    A `str` is an array literal. Each array of transfers has one item for each transfer, and so on.
+    """
+
+    at: datetime
+    transfer_ids: str
+    transfer_kinds: str
+    source_wallet_ids: str
+    destination_wallet_ids: str
+    amounts: str
+    currencies: str
+    references: list[str | None]
+    metadata: list[str | None]
+    source_versions: str
+    source_balances_after: str
+    destination_versions: str
+    destination_balances_after: str
+    reversed_transfer_ids: str
+    wallet_ids: str
+    wallet_versions_read: str
+    wallet_versions: str
+    wallet_balances: str
+    outcome_client_ids: str
+    outcome_keys: list[str]
+    outcome_fingerprints: list[bytes]
+    outcome_statuses: str
+    outcome_render_versions: str
+    outcome_transfer_ids: str
+    outcome_bodies: list[bytes | None]
+    event_counts: str
+    events: list[str]
+
+
+def group_parameters(
+    result: GroupResult, moved: Sequence[Wallet], row_events_max: int
+) -> GroupParameters:
+    """What `write_group` writes of a result; `moved` are the wallets that it updates."""
     transfers = result.transfers
     outcomes = result.outcomes
-    news = [
+    event_rows = [
         result.events[start : start + row_events_max]
         for start in range(0, len(result.events), row_events_max)
     ]
+    return GroupParameters(
+        at=result.at,
+        transfer_ids=_literal([t.id for t in transfers]),
+        transfer_kinds=_literal([str(TRANSFER_KIND_NUMBERS[t.kind]) for t in transfers]),
+        source_wallet_ids=_literal([t.source_wallet_id for t in transfers]),
+        destination_wallet_ids=_literal([t.destination_wallet_id for t in transfers]),
+        amounts=_literal([str(t.amount_minor) for t in transfers]),
+        currencies=_literal([t.currency for t in transfers]),
+        references=_sparse([t.reference for t in transfers]),
+        metadata=_sparse([None if t.metadata == "{}" else t.metadata for t in transfers]),
+        source_versions=_literal([str(t.source_version) for t in transfers]),
+        source_balances_after=_literal([str(t.source_balance_after_minor) for t in transfers]),
+        destination_versions=_literal([str(t.destination_version) for t in transfers]),
+        destination_balances_after=_literal(
+            [str(t.destination_balance_after_minor) for t in transfers]
+        ),
+        reversed_transfer_ids=_literal([t.reverses_transfer_id or "NULL" for t in transfers]),
+        wallet_ids=_literal([w.id for w in moved]),
+        wallet_versions_read=_literal([str(result.versions_read.get(w.id, 0)) for w in moved]),
+        wallet_versions=_literal([str(w.version) for w in moved]),
+        wallet_balances=_literal([str(w.balance_minor) for w in moved]),
+        outcome_client_ids=_literal([str(o.client_id) for o in outcomes]),
+        outcome_keys=[o.key for o in outcomes],
+        outcome_fingerprints=[o.fingerprint for o in outcomes],
+        outcome_statuses=_literal([str(o.status) for o in outcomes]),
+        outcome_render_versions=_literal([str(o.render_version) for o in outcomes]),
+        outcome_transfer_ids=_literal([o.transfer_id or "NULL" for o in outcomes]),
+        outcome_bodies=[o.body for o in outcomes],
+        event_counts=_literal([str(len(row)) for row in event_rows]),
+        events=["[" + b",".join(row).decode() + "]" for row in event_rows],
+    )
+
+
+async def _write_group(transaction: Transaction, result: GroupResult, row_events_max: int) -> None:
     created = {wallet.id for wallet in result.created_wallets}
     moved = [
         wallet
@@ -154,39 +228,11 @@ async def _write_group(transaction: Transaction, result: GroupResult, row_events
         if wallet.id not in result.set_wallets
         and not (wallet.id in created and wallet.version == 0)
     ]
-    [row] = await transaction.fetch(
-        "write_group",
-        result.at,
-        _literal([t.id for t in transfers]),
-        _literal([str(_KIND_NUMBER[t.kind]) for t in transfers]),
-        _literal([t.source_wallet_id for t in transfers]),
-        _literal([t.destination_wallet_id for t in transfers]),
-        _literal([str(t.amount_minor) for t in transfers]),
-        _literal([t.currency for t in transfers]),
-        _sparse([t.reference for t in transfers]),
-        _sparse([None if t.metadata == "{}" else t.metadata for t in transfers]),
-        _literal([str(t.source_version) for t in transfers]),
-        _literal([str(t.source_balance_after_minor) for t in transfers]),
-        _literal([str(t.destination_version) for t in transfers]),
-        _literal([str(t.destination_balance_after_minor) for t in transfers]),
-        _literal([t.reverses_transfer_id or "NULL" for t in transfers]),
-        _literal([w.id for w in moved]),
-        _literal([str(result.versions_read.get(w.id, 0)) for w in moved]),
-        _literal([str(w.version) for w in moved]),
-        _literal([str(w.balance_minor) for w in moved]),
-        _literal([str(o.client_id) for o in outcomes]),
-        [o.key for o in outcomes],
-        [o.fingerprint for o in outcomes],
-        _literal([str(o.status) for o in outcomes]),
-        _literal([str(o.render_version) for o in outcomes]),
-        _literal([o.transfer_id or "NULL" for o in outcomes]),
-        [o.body for o in outcomes],
-        _literal([str(len(row)) for row in news]),
-        ["[" + b",".join(row).decode() + "]" for row in news],
-    )
+    parameters = group_parameters(result, moved, row_events_max)
+    [row] = await transaction.fetch_named("write_group", parameters)
     if row["wallets"] != len(moved):
         raise SerializationFailure(_MOVED)
-    if row["outcomes"] != len(outcomes):
+    if row["outcomes"] != len(result.outcomes):
         raise SerializationFailure("another replica was faster with a key")
 
 
@@ -238,7 +284,7 @@ async def _set_wallets(transaction: Transaction, result: GroupResult) -> None:
         [result.versions_read.get(w.id, 0) for w in wallets],
         [w.version for w in wallets],
         [w.balance_minor for w in wallets],
-        [_STATUS_NUMBER[w.status] for w in wallets],
+        [WALLET_STATUS_NUMBERS[w.status] for w in wallets],
         [w.overdraft_limit_minor for w in wallets],
         [w.metadata for w in wallets],
     )
@@ -253,8 +299,8 @@ async def _insert_changes(transaction: Transaction, result: GroupResult) -> None
         result.at,
         [c.wallet_id for c in changes],
         [c.version for c in changes],
-        [_CHANGE_NUMBER[c.kind] for c in changes],
-        [_STATUS_NUMBER[c.status] for c in changes],
+        [CHANGE_KIND_NUMBERS[c.kind] for c in changes],
+        [WALLET_STATUS_NUMBERS[c.status] for c in changes],
         [c.balance_minor for c in changes],
         [c.overdraft_limit_minor for c in changes],
     )

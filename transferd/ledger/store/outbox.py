@@ -9,11 +9,12 @@ from transferd.ledger.store.database import Database, Transaction
 
 
 class OutboxRow(NamedTuple):
-    """The events of one group, in their order: a JSON array."""
+    """The events of one group, in their order, as a JSON array; and the version of the webhooks."""
 
     seq: int
     created_at: datetime
     events: str
+    webhooks_version: int
 
 
 class OutboxSize(NamedTuple):
@@ -46,20 +47,18 @@ async def take_lease(transaction: Transaction, ledger: str = LEDGERS[0]) -> bool
     return bool(await transaction.fetch("take_lease", ledger))
 
 
-async def read_outbox(
-    source: Database | Transaction, *, events_max: int, known: Sequence[int] = ()
-) -> list[OutboxRow]:
-    """The oldest rows, without those in `known`, until they hold `events_max` events.
+async def read_outbox(transaction: Transaction, *, events_max: int) -> list[OutboxRow]:
+    """The oldest rows, until they hold `events_max` events.
 
     To be asked only after `take_lease`: a statement sees what was committed when it began, so one
     that had begun earlier could show rows that another relay has published since.
     """
-    return [OutboxRow(*row) for row in await source.fetch("read_outbox", events_max, list(known))]
+    return [OutboxRow(*row) for row in await transaction.fetch("read_outbox", events_max)]
 
 
-async def delete_outbox(source: Database | Transaction, rows: Sequence[int]) -> None:
+async def delete_outbox(transaction: Transaction, rows: Sequence[int]) -> None:
     """Remove rows by their sequence numbers."""
-    await source.fetch("delete_outbox", list(rows))
+    await transaction.fetch("delete_outbox", list(rows))
 
 
 async def insert_outbox(transaction: Transaction, events: Sequence[bytes]) -> None:

@@ -2,18 +2,17 @@
 
 from collections.abc import Iterable
 
-from transferd.domain.transfer import PostedTransfer, TransferKind
+from transferd.domain.transfer import PostedTransfer
 from transferd.ledger.ids import ledger_of
 from transferd.ledger.store.database import Database, Row, Transaction
-
-KINDS = (TransferKind.TRANSFER, TransferKind.REVERSAL)
+from transferd.ledger.store.numbers import TRANSFER_KINDS
 
 
 def transfer_of(row: Row) -> PostedTransfer:
     """A row of `read_transfers` or `list_transfers`."""
     return PostedTransfer(
         id=row["id"],
-        kind=KINDS[row["kind"]],
+        kind=TRANSFER_KINDS[row["kind"]],
         source_wallet_id=row["source_wallet_id"],
         destination_wallet_id=row["destination_wallet_id"],
         amount_minor=row["amount"],

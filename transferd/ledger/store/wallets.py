@@ -1,59 +1,14 @@
-"""Reading wallets: snapshots, lists, points in time, statements, currencies."""
+"""Reading wallets: snapshots, lists and points in time."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import datetime
-from typing import Any, NamedTuple
+from typing import Any
 
-from transferd.domain.wallet import ChangeKind, Wallet, WalletChange, WalletStatus
-from transferd.ledger.ids import LEDGERS, ledger_of
+from transferd.domain.wallet import Wallet
+from transferd.ledger.ids import ledger_of
 from transferd.ledger.store.database import Database, Row, Transaction
-
-# How the enumerations are stored: by position. New members go to the end.
-STATUSES = (WalletStatus.ACTIVE, WalletStatus.FROZEN, WalletStatus.CLOSED)
-CHANGE_KINDS = (
-    ChangeKind.CREATED,
-    ChangeKind.FREEZE,
-    ChangeKind.UNFREEZE,
-    ChangeKind.CLOSE,
-    ChangeKind.UPDATE,
-)
-TRANSFER_KINDS = ("transfer", "reversal")
-# `statement` adds this to the kind of a wallet change, to tell it from the kind of a transfer.
-_CHANGE_OFFSET = 100
-
-
-@dataclass(frozen=True, slots=True)
-class Currency:
-    """An ISO 4217 currency; `exponent` is the number of decimal places of its minor unit."""
-
-    code: str
-    name: str
-    exponent: int
-    funding_wallet_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class StatementEntry:
-    """One change of a wallet; `amount_minor` is signed and 0 for changes that move no money."""
-
-    transfer_id: str | None
-    kind: str
-    amount_minor: int
-    balance_after_minor: int
-    version: int
-    counterparty_wallet_id: str | None
-    reference: str | None
-    created_at: datetime
-    metadata: str
-
-
-class WalletNews(NamedTuple):
-    """A change of a wallet, with whose it is."""
-
-    user_id: str | None
-    currency: str
-    change: WalletChange
+from transferd.ledger.store.numbers import WALLET_STATUSES
 
 
 def wallet_of(row: Row | tuple[Any, ...]) -> Wallet:
@@ -79,7 +34,7 @@ def wallet_of(row: Row | tuple[Any, ...]) -> Wallet:
         balance,
         held,
         overdraft_limit,
-        STATUSES[status],
+        WALLET_STATUSES[status],
         funding,
         version,
         metadata,
@@ -147,70 +102,10 @@ async def wallet_at_version(database: Database, wallet: Wallet, version: int) ->
         balance_minor=row["balance_after"],
         held_minor=0,
         overdraft_limit_minor=row["overdraft_limit"],
-        status=STATUSES[row["status"]],
+        status=WALLET_STATUSES[row["status"]],
         version=version,
         updated_at=row["created_at"],
     )
-
-
-async def statement(
-    database: Database, wallet_id: str, *, after_version: int, to_version: int, limit: int
-) -> list[StatementEntry]:
-    """Entries with after_version < version <= to_version, newest first."""
-    rows = await database.fetch(
-        "statement", wallet_id, after_version, to_version, limit, ledger=ledger_of(wallet_id)
-    )
-    return [
-        StatementEntry(
-            row["transfer_id"],
-            _kind_of_entry(row["kind"]),
-            row["amount"],
-            row["balance_after"],
-            row["version"],
-            row["counterparty_wallet_id"],
-            row["reference"],
-            row["created_at"],
-            row["metadata"] or "{}",
-        )
-        for row in rows
-    ]
-
-
-def _kind_of_entry(kind: int) -> str:
-    if kind >= _CHANGE_OFFSET:
-        return CHANGE_KINDS[kind - _CHANGE_OFFSET]
-    return TRANSFER_KINDS[kind]
-
-
-async def read_currencies(database: Database) -> Sequence[Currency]:
-    """All currencies, by code."""
-    rows = await database.fetch("read_currencies", ledger=LEDGERS[0])
-    return [Currency(*row) for row in rows]
-
-
-async def changes_after(
-    database: Database, wallet_id: str, *, after_version: int, limit: int
-) -> list[WalletNews]:
-    """The wallet's changes that are not transfers, above a version, oldest first."""
-    rows = await database.fetch(
-        "changes_after", wallet_id, after_version, limit, ledger=ledger_of(wallet_id)
-    )
-    return [
-        WalletNews(
-            row["user_id"],
-            row["currency"],
-            WalletChange(
-                row["wallet_id"],
-                row["version"],
-                CHANGE_KINDS[row["kind"]],
-                STATUSES[row["status"]],
-                row["balance_after"],
-                row["overdraft_limit"],
-                row["created_at"],
-            ),
-        )
-        for row in rows
-    ]
 
 
 async def wallet_versions(database: Database, ids: Sequence[str]) -> dict[str, int]:

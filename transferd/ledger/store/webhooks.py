@@ -32,9 +32,16 @@ async def read_webhook(source: Database | Transaction, id: str) -> Webhook | Non
     return _webhook_of(rows[0]) if rows else None
 
 
-async def read_all_webhooks(database: Database) -> list[Webhook]:
+async def read_all_webhooks(source: Database | Transaction) -> list[Webhook]:
     """All endpoints."""
-    return [_webhook_of(row) for row in await database.fetch("read_webhooks", None)]
+    return [_webhook_of(row) for row in await source.fetch("read_webhooks", None)]
+
+
+async def webhooks_version(transaction: Transaction) -> int:
+    """A number that each change of a webhook counts up."""
+    [row] = await transaction.fetch("webhooks_version")
+    version: int = row["version"]
+    return version
 
 
 async def list_webhooks(database: Database, *, before_id: str | None, limit: int) -> list[Webhook]:

@@ -122,8 +122,8 @@ class WebhookSink:
             ssl=context,
             resolver=self._resolver,
             socket_factory=self._guard.open_socket,
-            # No more than that are unfinished in a notifier, so nobody waits for a connection.
-            limit=limits.notify_prefetch,
+            # The lanes limit the requests: none waits for a connection.
+            limit=0,
             keepalive_timeout=limits.webhook_keepalive_s,
         )
         self._session = aiohttp.ClientSession(

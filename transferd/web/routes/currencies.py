@@ -11,7 +11,7 @@ from transferd.web.rendering import currency_view
 
 async def list_(call: Call) -> web.Response:
     """GET /currencies: all of them, in one page."""
-    data = [currency_view(currency) for currency in call.parts.currencies.values()]
+    data = [currency_view(currency) for currency in call.context.currencies.values()]
     return shown(orjson.dumps({"data": data, "has_more": False, "next_cursor": None}))
 
 

@@ -8,12 +8,12 @@ from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.ledger.store.wallets import read_wallets
 from transferd.web.calls import Call, invalid
 from transferd.web.event_stream import HEADERS, EventStream
-from transferd.web.header_lines import only_line
 from transferd.web.operations import Operation
+from transferd.web.request_headers import only_line
 from transferd.web.routes.wallets import version_not_reached, wallet_id_of, wallet_not_found
 from transferd.web.streams import EVENT_STREAM
 
-# At most 19 digits: Python refuses to read very long ones.
+# At most 19 digits: Python refuses to parse very long numbers.
 _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
@@ -21,26 +21,26 @@ async def follow(call: Call) -> web.StreamResponse:
     """GET /wallets/{id}/events."""
     last = _last_event_id(call)
     id = wallet_id_of(call)
-    wallet = (await read_wallets(call.parts.database, [id])).get(id)
+    wallet = (await read_wallets(call.context.database, [id])).get(id)
     if wallet is None:
         raise wallet_not_found(call)
     if last is not None and last > wallet.version:
-        # From here on nothing would be sent until the wallet gets there, and that not at all.
+        # The stream would be silent until the wallet reaches that version.
         raise version_not_reached(wallet.version, last)
     request = call.request
     if request.method == "HEAD":
         return web.StreamResponse(headers=HEADERS)
-    watch = call.parts.streams.open(
+    watch = call.context.streams.open(
         id,
-        told=wallet.version if last is None else last,
-        known=wallet.version,
+        sent=wallet.version if last is None else last,
+        latest=wallet.version,
         is_gone=lambda: request.transport is None or request.transport.is_closing(),
     )
-    return EventStream(watch, call.parts.limits)
+    return EventStream(watch, call.context.limits)
 
 
 def _last_event_id(call: Call) -> int | None:
-    """The version after which to go on; None for now. Raises Problem."""
+    """The version to resume after; None starts at the current version. Raises Problem."""
     text = only_line(call.request.headers, "Last-Event-ID")
     if text is None:
         return None

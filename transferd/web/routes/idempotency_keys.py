@@ -1,4 +1,4 @@
-"""What became of an Idempotency-Key."""
+"""The state of an Idempotency-Key."""
 
 import orjson
 from aiohttp import web
@@ -14,21 +14,21 @@ from transferd.web.problems import Problem
 
 
 async def read(call: Call) -> web.Response:
-    """GET /idempotency-keys/{key}: PostgreSQL first; a claim only tells that it may be pending."""
+    """GET /idempotency-keys/{key}: PostgreSQL first; a claim only means that it may be pending."""
     text = call.request.match_info["key"]
     if len(text) >= 2 and text[0] == text[-1] == '"':
         text = text[1:-1]
     if "\x00" in text:
         raise Problem("idempotency-key-invalid")
     key: Key = (call.principal.client_id, text)
-    stored = (await read_outcomes(call.parts.database, [key])).get(key)
+    stored = (await read_outcomes(call.context.database, [key])).get(key)
     if stored is not None:
         return shown(await _settled(call, stored))
-    cached = await call.parts.replays.look_up(key)
+    cached = await call.context.replays.look_up(key)
     if isinstance(cached, Replay):
-        # It was settled since PostgreSQL was asked.
+        # The request was committed after PostgreSQL was read.
         return shown(_view(cached.status, cached.body))
-    if call.parts.router.pending(key) or cached is Claim.BUSY:
+    if call.context.router.pending(key) or cached is Claim.BUSY:
         return shown(orjson.dumps({"state": "pending", "status": None, "answer": None}))
     raise Problem(
         "not-found",
@@ -37,14 +37,14 @@ async def read(call: Call) -> web.Response:
 
 
 async def _settled(call: Call, stored: StoredOutcome) -> bytes:
-    [body] = await bodies_of([stored], call.parts.database, call.parts.rendering)
+    [body] = await bodies_of([stored], call.context.database, call.context.rendering)
     return _view(stored.status, body or b"null")
 
 
 def _view(status: int, body: bytes) -> bytes:
     answer = orjson.loads(body)
     if isinstance(answer, dict):
-        # That of a webhook is only for whoever repeats the request; this takes a lesser scope.
+        # The answer of a webhook holds a secret, and this route needs a lesser scope.
         answer.pop("secret", None)
     state = "succeeded" if status < 400 else "refused"
     return orjson.dumps({"state": state, "status": status, "answer": answer})

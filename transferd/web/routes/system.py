@@ -8,14 +8,11 @@ from html import escape
 import orjson
 from aiohttp import web
 
-from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.web import problems
+from transferd.web.context import AppContext
 from transferd.web.documents import Document, static_files
-from transferd.web.parts import Parts
 from transferd.web.problems import Problem
-
-_PING_TIMEOUT_S = 1.0
 
 
 async def healthz(_: web.Request) -> web.Response:
@@ -23,48 +20,48 @@ async def healthz(_: web.Request) -> web.Response:
     return web.Response(body=b'{"status":"ok"}', content_type="application/json")
 
 
-async def readyz(parts: Parts, _: web.Request) -> web.Response:
+async def readyz(context: AppContext, _: web.Request) -> web.Response:
     """GET /readyz: PostgreSQL answers and the replica is not draining."""
-    if parts.lifecycle.is_draining:
+    if context.lifecycle.is_draining:
         raise Problem("draining", headers={"Retry-After": "1"})
-    parts.lifecycle.database_answers = await _answers(parts.probe)
-    if not parts.lifecycle.database_answers:
+    context.lifecycle.database_answers = await _database_answers(context)
+    if not context.lifecycle.database_answers:
         raise Problem("database-unavailable", headers={"Retry-After": "1"})
     return web.Response(body=b'{"status":"ready"}', content_type="application/json")
 
 
-async def _answers(database: Database) -> bool:
+async def _database_answers(context: AppContext) -> bool:
     async def ping() -> bool:
         try:
-            await database.ping()
+            await context.probe.ping()
         except StoreError:
             return False
         return True
 
     asking = asyncio.create_task(ping())
-    # Not wait_for: it would wait until the driver has told a hung server of the cancellation.
-    done, _ = await asyncio.wait([asking], timeout=_PING_TIMEOUT_S)
+    # Not wait_for: it would wait until the driver has cancelled the query at a hung server.
+    done, _ = await asyncio.wait([asking], timeout=context.limits.readiness_wait_s)
     if not done:
         asking.cancel()
         return False
     return asking.result()
 
 
-async def metrics(parts: Parts, request: web.Request) -> web.Response:
+async def metrics(context: AppContext, request: web.Request) -> web.Response:
     """GET /metrics: the text format of Prometheus or OpenMetrics, as Accept says."""
-    parts.lifecycle.database_answers = await _answers(parts.probe)
-    body, media_type = parts.metrics.exposed(request.headers.getall("Accept", ()))
+    context.lifecycle.database_answers = await _database_answers(context)
+    body, media_type = context.metrics.exposed(request.headers.getall("Accept", ()))
     return web.Response(body=body, headers={"Content-Type": media_type})
 
 
 async def index(_: web.Request) -> web.Response:
-    """GET /: people who look at the address find the documentation."""
+    """GET /: leads to the documentation."""
     return web.Response(status=302, headers={"Location": "/docs"})
 
 
 @cache
 def problem_pages() -> dict[str, Document]:
-    """What each problem means, for people, by its code."""
+    """A page about each problem, by its code."""
     return {
         code: Document(
             (
@@ -112,17 +109,17 @@ def _answering(document: Document) -> Callable[[web.Request], Awaitable[web.Resp
     return answer
 
 
-def add_routes(application: web.Application, parts: Parts, document: bytes) -> None:
-    """The addresses that are not part of the resources."""
+def add_routes(application: web.Application, context: AppContext, document: bytes) -> None:
+    """Add the routes that are no resources."""
     openapi = Document(document, "application/json")
     application.router.add_get("/", index)
     application.router.add_get("/healthz", healthz)
-    application.router.add_get("/readyz", partial(readyz, parts))
-    application.router.add_get("/metrics", partial(metrics, parts))
+    application.router.add_get("/readyz", partial(readyz, context))
+    application.router.add_get("/metrics", partial(metrics, context))
     application.router.add_get("/openapi.json", _answering(openapi))
     application.router.add_get("/problems", _answering(problem_list()))
     application.router.add_get("/problems/{code}", problem_page)
     application.router.add_get("/docs", docs)
     application.router.add_get("/docs/{file}", docs)
-    # Browsers ask for it with every page.
+    # Browsers request it with every page.
     application.router.add_get("/favicon.ico", _answering(static_files()["favicon.ico"]))

@@ -19,11 +19,10 @@ from transferd.ledger.store.wallets import read_wallets
 from transferd.web import cursors, schemas
 from transferd.web.batch_schemas import BatchResult, NewBatch
 from transferd.web.calls import Call
-from transferd.web.fields import is_id
+from transferd.web.context import AppContext
+from transferd.web.fields import is_id, metadata_text
 from transferd.web.fingerprints import fingerprint_of, metadata_part
-from transferd.web.metadata import metadata_text
 from transferd.web.operations import Operation, answered, listed, shown
-from transferd.web.parts import Parts
 from transferd.web.problems import Problem
 from transferd.web.rendering import transfer_view
 
@@ -50,8 +49,8 @@ async def create(call: Call) -> web.Response:
 
 async def create_batch(call: Call) -> web.Response:
     """POST /transfers/batch."""
-    async with _place_of_a_batch(call.parts):
-        body = await call.body(NewBatch, bytes_max=call.parts.limits.batch_body_bytes_max)
+    async with _batch_slot(call.context):
+        body = await call.body(NewBatch, bytes_max=call.context.limits.batch_body_bytes_max)
         commands = tuple(_command_of(transfer) for transfer in body.transfers)
         command = Batch(body.mode, commands)
         _require_admin_for_funding(call, touched_wallets(command))
@@ -68,17 +67,17 @@ async def create_batch(call: Call) -> web.Response:
 
 
 @asynccontextmanager
-async def _place_of_a_batch(parts: Parts) -> AsyncIterator[None]:
-    """Few batches at a time, since each takes much memory. Raises Overloaded."""
+async def _batch_slot(context: AppContext) -> AsyncIterator[None]:
+    """One of the few places for batches, each of which takes much memory. Raises Overloaded."""
     try:
-        async with asyncio.timeout(parts.limits.batch_wait_s):
-            await parts.batches.acquire()
+        async with asyncio.timeout(context.limits.batch_wait_s):
+            await context.batches.acquire()
     except TimeoutError:
         raise Overloaded() from None
     try:
         yield
     finally:
-        parts.batches.release()
+        context.batches.release()
 
 
 def _command_of(body: schemas.NewTransfer) -> Transfer:
@@ -99,10 +98,10 @@ def _parts_of(body: schemas.NewTransfer, command: Transfer) -> tuple[object, ...
 
 
 async def _dry_run(call: Call, command: Transfer) -> web.Response:
-    """Decide on what is committed now, and write nothing."""
-    parts = call.parts
-    wallets = await read_wallets(parts.database, touched_wallets(command))
-    # The time a transfer could have had at the earliest; a dry run has none of its own.
+    """Decide on the committed state and write nothing."""
+    context = call.context
+    wallets = await read_wallets(context.database, touched_wallets(command))
+    # The earliest time that a transfer could have now; a dry run has no time of its own.
     at = max((wallet.updated_at for wallet in wallets.values()), default=datetime.now(UTC))
     outcome = decide(command, Book(at, wallets))
     if isinstance(outcome, Refused):
@@ -121,22 +120,22 @@ async def reverse(call: Call) -> web.Response:
     original = None
     if is_id(id):
         # Transfers never change, so this may be read before any lock.
-        original = await store.read_transfer(call.parts.database, id)
+        original = await store.read_transfer(call.context.database, id)
     if original is not None:
         sides = (original.source_wallet_id, original.destination_wallet_id)
         _require_admin_for_funding(call, sides)
     key = call.key(required=True)
     metadata = metadata_text(body.metadata)
-    parts: list[object] = ["reversal", id, body.amount]
+    asked_for: list[object] = ["reversal", id, body.amount]
     if body.reference is not None or body.metadata:
-        # Without them the fingerprint is the one that it was before they existed.
-        parts += [body.reference, metadata_part(body.metadata, metadata)]
+        # Without them the fingerprint stays the one of versions without these members.
+        asked_for += [body.reference, metadata_part(body.metadata, metadata)]
     answer = await call.ask(
         Reversal(new_id(), id, original, body.amount, body.reference, metadata),
-        # The wallet that pays gives the turn: the one that had received.
+        # The actor is that of the paying wallet: the destination of the original.
         wallet_id=original.destination_wallet_id if original else id,
         key=key,
-        fingerprint=fingerprint_of(*parts),
+        fingerprint=fingerprint_of(*asked_for),
     )
     return answered(answer, location="/transfers/")
 
@@ -146,16 +145,16 @@ async def read(call: Call) -> web.Response:
     id = call.request.match_info["id"].lower()
     transfer = None
     if is_id(id):
-        transfer = await store.read_transfer(call.parts.database, id)
+        transfer = await store.read_transfer(call.context.database, id)
     if transfer is None:
         raise Problem("transfer-not-found", f"There is no transfer {id}.")
-    return shown(call.parts.rendering.transfer(transfer))
+    return shown(call.context.rendering.transfer(transfer))
 
 
 async def list_(call: Call) -> web.Response:
     """GET /transfers."""
     query = call.query(schemas.TransfersQuery)
-    database = call.parts.database
+    database = call.context.database
     if not await read_wallets(database, [query.wallet_id]):
         raise Problem("wallet-not-found", f"There is no wallet {query.wallet_id}.")
     scope = cursors.scope_of(_LIST, query)
@@ -171,8 +170,8 @@ async def list_(call: Call) -> web.Response:
 
 
 def _require_admin_for_funding(call: Call, wallet_ids: Iterable[str]) -> None:
-    # Whoever may touch a funding wallet can make money.
-    if not call.parts.funding_wallet_ids.isdisjoint(wallet_ids):
+    # A transfer from a funding wallet creates money.
+    if not call.context.funding_wallet_ids.isdisjoint(wallet_ids):
         call.principal.require(ADMIN)
 
 

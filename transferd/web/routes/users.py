@@ -7,9 +7,8 @@ from transferd.ledger.ids import new_id
 from transferd.ledger.store import users as store
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call
-from transferd.web.fields import is_id
+from transferd.web.fields import is_id, metadata_text
 from transferd.web.fingerprints import fingerprint_of, metadata_part
-from transferd.web.metadata import metadata_text
 from transferd.web.operations import BY_ID, Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import user_view
@@ -34,10 +33,10 @@ async def create(call: Call) -> web.Response:
 
 async def read(call: Call) -> web.Response:
     """GET /users/{id}."""
-    user = await store.read_user(call.parts.database, _id(call))
+    user = await store.read_user(call.context.database, _id(call))
     if user is None:
         raise _not_found(call)
-    return shown(call.parts.rendering.user(user))
+    return shown(call.context.rendering.user(user))
 
 
 async def list_(call: Call) -> web.Response:
@@ -45,7 +44,9 @@ async def list_(call: Call) -> web.Response:
     query = call.query(schemas.ListQuery)
     scope = cursors.scope_of(_LIST, query)
     before_id = cursors.decode_id(scope, query.cursor)
-    users = await store.list_users(call.parts.database, before_id=before_id, limit=query.limit + 1)
+    users = await store.list_users(
+        call.context.database, before_id=before_id, limit=query.limit + 1
+    )
     items = [user_view(user) for user in users]
     return listed(call, scope, query.limit, items, [user.id for user in users])
 
@@ -56,14 +57,14 @@ async def update(call: Call) -> web.Response:
     body = await call.body(schemas.UserPatch)
     given = body.model_fields_set
     user = await store.update_user(
-        call.parts.database,
+        call.context.database,
         id,
         name=(body.name,) if "name" in given else None,
         metadata=metadata_text(body.metadata) if "metadata" in given else None,
     )
     if user is None:
         raise _not_found(call)
-    return shown(call.parts.rendering.user(user))
+    return shown(call.context.rendering.user(user))
 
 
 def _id(call: Call) -> str:

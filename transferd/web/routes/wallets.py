@@ -18,18 +18,18 @@ from transferd.domain.wallet import (
 )
 from transferd.ledger.ids import new_id
 from transferd.ledger.past import InstantNotReached
+from transferd.ledger.store import statements
 from transferd.ledger.store import wallets as store
 from transferd.observability.facts import WalletRead
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call, invalid
-from transferd.web.conditions import is_known, versions_allowed
-from transferd.web.fields import is_id
+from transferd.web.fields import is_id, metadata_text
 from transferd.web.fingerprints import fingerprint_of, metadata_part
-from transferd.web.metadata import metadata_text
 from transferd.web.operations import BY_ID, Handler, Operation, answered, listed, shown
 from transferd.web.past_schemas import StatementQuery, WalletAnswer, WalletQuery
 from transferd.web.problems import Problem
 from transferd.web.rendering import entry_view, rfc3339, wallet_view
+from transferd.web.request_headers import is_known, versions_allowed
 
 _LIST = "wallets"
 _STATEMENT = "statement"
@@ -38,7 +38,7 @@ _STATEMENT = "statement"
 async def create(call: Call) -> web.Response:
     """POST /wallets."""
     body = await call.body(schemas.NewWallet)
-    currency = call.parts.currencies.get(body.currency)
+    currency = call.context.currencies.get(body.currency)
     if currency is None:
         raise invalid(
             "/currency", "currency_unknown", "must be an ISO 4217 currency with minor units"
@@ -59,7 +59,7 @@ async def create(call: Call) -> web.Response:
     )
     answer = await call.ask(
         command,
-        # The wallet that pays gives the turn.
+        # The actor is that of the paying wallet.
         wallet_id=currency.funding_wallet_id if body.initial_balance else command.id,
         key=key,
         fingerprint=fingerprint_of(
@@ -83,15 +83,15 @@ async def read(call: Call) -> web.Response:
     if query.at is not None:
         return await _read_before(call, id, query.at)
     min_version = query.min_version or 0
-    snapshot = await call.parts.wallets.get(id)
+    snapshot = await call.context.wallets.get(id)
     cache = "hit"
     if snapshot is None or snapshot.version < min_version:
-        cache = "miss" if call.parts.link.is_available else "bypass"
+        cache = "miss" if call.context.link.is_available else "bypass"
         snapshot = await _read_through(call, id)
-    call.parts.facts.emit(WalletRead(cache))
+    call.context.facts.emit(WalletRead(cache))
     if snapshot.version < min_version:
         raise version_not_reached(snapshot.version, min_version)
-    # A client may keep it and has to ask each time, or else If-None-Match would never be sent.
+    # Clients may store the answer and must revalidate it, with If-None-Match.
     caching = "private, no-cache"
     headers = {"ETag": etag_of(snapshot.version), "X-Cache": cache, "Cache-Control": caching}
     if is_known(call.request, headers["ETag"]):
@@ -101,28 +101,28 @@ async def read(call: Call) -> web.Response:
 
 async def _read_through(call: Call, id: str) -> Snapshot:
     """Read from PostgreSQL and fill the cache."""
-    reservation = await call.parts.wallets.reserve(id)
-    wallet = (await store.read_wallets(call.parts.database, [id])).get(id)
+    reservation = await call.context.wallets.reserve(id)
+    wallet = (await store.read_wallets(call.context.database, [id])).get(id)
     if wallet is None:
         raise wallet_not_found(call)
-    snapshot = Snapshot(id, wallet.version, call.parts.rendering.wallet(wallet))
-    await call.parts.wallets.fill(snapshot, reservation)
+    snapshot = Snapshot(id, wallet.version, call.context.rendering.wallet(wallet))
+    await call.context.wallets.fill(snapshot, reservation)
     return snapshot
 
 
 async def _read_before(call: Call, id: str, instant: datetime) -> web.Response:
     try:
-        wallet = await call.parts.past.wallet_before(id, instant)
+        wallet = await call.context.past.wallet_before(id, instant)
     except InstantNotReached as error:
         raise _not_reached("at", error.now) from None
     if wallet is None:
         raise wallet_not_found(call)
-    call.parts.facts.emit(WalletRead("bypass"))
-    return shown(call.parts.rendering.past_wallet(wallet), **{"X-Cache": "bypass"})
+    call.context.facts.emit(WalletRead("bypass"))
+    return shown(call.context.rendering.past_wallet(wallet), **{"X-Cache": "bypass"})
 
 
 def _not_reached(name: str, now: datetime) -> Problem:
-    """The problem of an instant in the future; `now` is the earliest one that is."""
+    """The problem of an instant in the future; `now` is the database's time."""
     return invalid(
         f"/{name}",
         "in_the_future",
@@ -145,7 +145,7 @@ async def list_(call: Call) -> web.Response:
     query = call.query(schemas.WalletsQuery)
     scope = cursors.scope_of(_LIST, query)
     wallets = await store.list_wallets(
-        call.parts.database,
+        call.context.database,
         user_id=query.user_id,
         currency=query.currency,
         before_id=cursors.decode_id(scope, query.cursor),
@@ -160,7 +160,7 @@ async def update(call: Call) -> web.Response:
     id = wallet_id_of(call)
     body = await call.body(schemas.WalletPatch)
     given = body.model_fields_set
-    if "overdraft_limit" in given or id in call.parts.funding_wallet_ids:
+    if "overdraft_limit" in given or id in call.context.funding_wallet_ids:
         call.principal.require(ADMIN)
     if "overdraft_limit" in given:
         _refuse_funding(call, id)
@@ -184,7 +184,7 @@ def _set_status(kind: ChangeKind) -> Handler:
             wallet_id=id,
             key=key,
             fingerprint=fingerprint_of(kind, id),
-            # A wallet that is being emptied must be stoppable while its queue is full.
+            # A freeze must work while a flood of payments fills the mailbox.
             urgent=kind is not ChangeKind.UNFREEZE,
         )
         return answered(answer)
@@ -196,7 +196,7 @@ async def statement(call: Call) -> web.Response:
     """GET /wallets/{id}/statement."""
     query = call.query(StatementQuery)
     id = wallet_id_of(call)
-    database = call.parts.database
+    database = call.context.database
     wallet = await _settled(call, id, query.to)
     after_version = query.after_version or 0
     if after_version > wallet.version:
@@ -205,13 +205,13 @@ async def statement(call: Call) -> web.Response:
     if query.to is not None:
         to_version = await store.version_before(database, id, query.to) or 0
     if query.from_ is not None:
-        # Not settled, and need not be: what is not committed yet comes after all that is, and so
-        # after `to_version`. Looked for after that, so that nothing up to there was overlooked.
+        # `from` needs no settling: uncommitted changes come after all committed ones, and so after
+        # `to_version`. It is read after `to_version`, so no change up to there is missed.
         opening = await store.version_before(database, id, query.from_)
         after_version = max(after_version, opening or 0)
     scope = cursors.scope_of(_STATEMENT, query, id)
     below = cursors.decode_version(scope, query.cursor)
-    entries = await store.statement(
+    entries = await statements.statement(
         database,
         id,
         after_version=after_version,
@@ -225,10 +225,10 @@ async def statement(call: Call) -> web.Response:
 async def _settled(call: Call, id: str, to: datetime | None) -> Wallet:
     """The wallet, once nothing can be added to it before `to`."""
     if to is None:
-        wallet = (await store.read_wallets(call.parts.database, [id])).get(id)
+        wallet = (await store.read_wallets(call.context.database, [id])).get(id)
     else:
         try:
-            wallet = await call.parts.past.settle(id, to)
+            wallet = await call.context.past.settle(id, to)
         except InstantNotReached as error:
             raise _not_reached("to", error.now) from None
     if wallet is None:
@@ -237,7 +237,7 @@ async def _settled(call: Call, id: str, to: datetime | None) -> Wallet:
 
 
 def wallet_id_of(call: Call) -> str:
-    """The id in the path. Raises Problem `wallet-not-found` if it has not the shape of one."""
+    """The id in the path. Raises Problem `wallet-not-found` for text in another shape."""
     id = call.request.match_info["id"].lower()
     if not is_id(id):
         raise wallet_not_found(call)
@@ -250,7 +250,7 @@ def wallet_not_found(call: Call) -> Problem:
 
 
 def _refuse_funding(call: Call, id: str) -> None:
-    if id in call.parts.funding_wallet_ids:
+    if id in call.context.funding_wallet_ids:
         raise Problem(
             "forbidden",
             "A funding wallet can be neither frozen nor closed, and has no overdraft limit.",

@@ -6,7 +6,7 @@ import secrets
 import orjson
 from aiohttp import web
 
-from transferd.commit.envelope import Answer
+from transferd.commit.answer import Answer
 from transferd.domain.api_key import Scope
 from transferd.domain.webhook import Webhook, WebhookStatus, url_fault
 from transferd.ledger.ids import new_id
@@ -61,7 +61,7 @@ async def list_(call: Call) -> web.Response:
     query = call.query(schemas.ListQuery)
     scope = cursors.scope_of(_LIST, query)
     webhooks = await store.list_webhooks(
-        call.parts.database,
+        call.context.database,
         before_id=cursors.decode_id(scope, query.cursor),
         limit=query.limit + 1,
     )
@@ -71,7 +71,7 @@ async def list_(call: Call) -> web.Response:
 
 async def read(call: Call) -> web.Response:
     """GET /webhooks/{id}."""
-    webhook = _found(call, await store.read_webhook(call.parts.database, _id(call)))
+    webhook = _found(call, await store.read_webhook(call.context.database, _id(call)))
     return shown(orjson.dumps(webhook_view(webhook)))
 
 
@@ -127,14 +127,14 @@ async def rotate(call: Call) -> web.Response:
         webhook, now = locked
         promised = webhook.promised(now)
         # With the secret that signs now and the one that comes.
-        if len(promised) + 2 > call.parts.limits.webhook_secrets_max:
+        if len(promised) + 2 > call.context.limits.webhook_secrets_max:
             free_at = min(old.until for old in promised)
             raise Problem("too-many-secrets", facts={"free_at": rfc3339(free_at)})
         webhook = await store.rotate_webhook(
             transaction,
             id,
             secret=_new_secret(),
-            overlap_s=call.parts.limits.webhook_secret_overlap_s,
+            overlap_s=call.context.limits.webhook_secret_overlap_s,
             promised=promised,
         )
         return _with_secret(webhook, 200)
@@ -147,10 +147,10 @@ async def deliveries(call: Call) -> web.Response:
     """GET /webhooks/{id}/deliveries."""
     query = call.query(webhook_schemas.DeliveriesQuery)
     id = _id(call)
-    _found(call, await store.read_webhook(call.parts.database, id))
+    _found(call, await store.read_webhook(call.context.database, id))
     scope = cursors.scope_of(_DELIVERIES, query, id)
     found = await log.list_deliveries(
-        call.parts.database,
+        call.context.database,
         id,
         status=query.status,
         before_id=cursors.decode_id(scope, query.cursor),
@@ -178,7 +178,7 @@ async def redeliver(call: Call) -> web.Response:
             raise Problem(
                 "delivery-not-found", f"There is no delivery {delivery_id} to this webhook."
             )
-        # It leaves the way it came: the relay takes it like any other event.
+        # The relay wakes the notifier up.
         again = {"endpoint": id, "event": orjson.Fragment(delivery.event)}
         await insert_outbox(transaction, [orjson.dumps(again)])
         return Answer(202, orjson.dumps(delivery_view(delivery)))
@@ -196,7 +196,7 @@ def _with_secret(webhook: Webhook, status: int) -> Answer:
 
 
 def _check_url(call: Call, url: str) -> None:
-    settings = call.parts.settings
+    settings = call.context.settings
     fault = url_fault(
         url, allow_http=settings.webhook_allow_http, allowed=settings.webhook_networks
     )

@@ -1,0 +1,68 @@
+"""Whether a round kept every promise: a pure function of its full record."""
+
+from collections.abc import Callable, Iterator, Sequence
+
+from loadtest.proof.evidence import Evidence, evidence_of
+from loadtest.proof.record import Ledger, Operation
+from loadtest.proof.rules import books, events, keys, past, times, transfers
+from loadtest.proof.rules.events import lost_event, unordered_event
+from loadtest.proof.rules.times import old_read
+from loadtest.proof.violations import Violation
+
+Rule = Callable[[Evidence], Iterator[Violation]]
+
+# One rule per promise. What a rule is about is in its name and its docstring.
+RULES: tuple[Rule, ...] = (
+    transfers.unmatched,
+    keys.lost_outcome,
+    keys.doubled,
+    keys.invented,
+    keys.refused_but_applied,
+    keys.applied_but_refused,
+    keys.changed_replay,
+    keys.unmarked_replay,
+    keys.unsettled,
+    keys.wrong_answer,
+    keys.wrong_reversal,
+    books.foreign_change,
+    books.wrong_statement,
+    books.wrong_sum,
+    times.stale_read,
+    times.wrong_read,
+    times.wrong_order,
+    times.unexplained_refusal,
+    times.unexplained_excess,
+    past.decreasing_time,
+    past.changed_past,
+    past.other_answer,
+    past.wrong_window,
+    past.uneven_window,
+    events.invented_event,
+    events.wrong_event,
+    events.waiting_event,
+)
+
+
+def check(
+    history: Sequence[Operation],
+    ledger: Ledger,
+    *,
+    strict_reads: bool = False,
+    events: bool = False,
+    ordered_events: bool = True,
+) -> list[Violation]:
+    """Everything that must never be, rule by rule; empty if all is well.
+
+    strict_reads: no plain read may be old, which holds only where Redis never failed. events: a
+    round without a single delivery has lost its events, rather than not listened. ordered_events:
+    off where a delivery may have been tried again, since later ones overtake it.
+    """
+    evidence = evidence_of(history, ledger)
+    rules = list(RULES)
+    if strict_reads:
+        rules.append(old_read)
+    if events or ledger.deliveries:
+        rules.append(lost_event)
+    if ordered_events:
+        rules.append(unordered_event)
+    return [violation for rule in rules for violation in rule(evidence)]

@@ -1,0 +1,176 @@
+"""A round with its cross-references: which key has which transfers, and each wallet's versions."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from loadtest.proof.answers import JsonObject, Word, json_object
+from loadtest.proof.history import Told
+from loadtest.proof.record import Entry, Kind, Ledger, Operation, State, TransferRow, Try, WalletRow
+
+
+@dataclass(frozen=True)
+class Case:
+    """All that was asked and answered under one key."""
+
+    asked: Operation
+    # In the order in which they ended.
+    tries: Sequence[Try]
+    # The different bodies of its successes; None is one that is no transfer.
+    bodies: Sequence[JsonObject | None]
+
+    @property
+    def key(self) -> str:
+        return self.asked.key
+
+    @cached_property
+    def words(self) -> Sequence[Word]:
+        """What each try says."""
+        return [each.word for each in self.tries]
+
+    @cached_property
+    def began_s(self) -> float:
+        """Before this nothing can have come of it."""
+        return min((each.began_s for each in self.tries), default=0.0)
+
+    @cached_property
+    def told(self) -> list[str]:
+        """The transfers that its successes name; one, if all is well."""
+        return list(dict.fromkeys(body["id"] for body in self.bodies if body is not None))
+
+    @cached_property
+    def success(self) -> Try | None:
+        """The first answer that says it was applied."""
+        return self._first(Word.APPLIED)
+
+    @cached_property
+    def refusal(self) -> Try | None:
+        """The first answer that says it was refused."""
+        return self._first(Word.REFUSED)
+
+    @property
+    def nothing_happened(self) -> bool:
+        """Whether no answer, and no lack of one, leaves room for a transfer."""
+        return self.success is None and Word.OPEN not in self.words
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether there is an answer after which nothing may change."""
+        return self.success is not None or self.refusal is not None
+
+    def _first(self, word: Word) -> Try | None:
+        return self.tries[self.words.index(word)] if word in self.words else None
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What every rule looks at."""
+
+    ledger: Ledger
+    cases: Mapping[str, Case]
+    reads: Sequence[Operation]
+    past: Sequence[Operation]
+    rows: Mapping[str, TransferRow]
+    # What each key of the history was told of or has in its outcome, and the other way round.
+    owned: Mapping[str, Sequence[str]]
+    owners: Mapping[str, Sequence[str]]
+    wallets: Mapping[str, WalletRow]
+    # By wallet and version; more than one is a violation.
+    entries: Mapping[str, Mapping[int, Sequence[Entry]]]
+
+    def before(self, wallet: str) -> State:
+        """Where its walk begins: a wallet that was not there before began with nothing."""
+        row = self.ledger.before.get(wallet)
+        return row.state if row is not None else State(0, 0)
+
+    def balance_at(self, wallet: str, version: int) -> int | None:
+        """Its balance at that version, or None if the round does not tell it once."""
+        before = self.before(wallet)
+        if version == before.version:
+            return before.balance_minor
+        entries = self.entries.get(wallet, {}).get(version, ())
+        return entries[0].balance_after_minor if len(entries) == 1 else None
+
+    def statement(self, wallet: str) -> list[Entry]:
+        """Its entries in the order of their versions."""
+        entries = self.entries.get(wallet, {})
+        return [entry for version in sorted(entries) for entry in entries[version]]
+
+    @cached_property
+    def in_time(self) -> Mapping[str, list[Entry]]:
+        """The entries of each wallet in the order of their times."""
+        return {
+            wallet: sorted(self.statement(wallet), key=lambda entry: (entry.at_us, entry.version))
+            for wallet in self.entries
+        }
+
+    @cached_property
+    def told(self) -> Mapping[str, Sequence[Told]]:
+        """What was said of each transfer of a key; nothing if only its outcome has it."""
+        told: dict[str, list[Told]] = {id: [] for id in self.owners}
+        for case in self.cases.values():
+            for body in case.bodies:
+                if body is not None:
+                    told[body["id"]].append(Told.by(body))
+        return told
+
+    @cached_property
+    def applied(self) -> Sequence[tuple[Case, TransferRow]]:
+        """Each operation of the history with each of its transfers."""
+        return [
+            (case, self.rows[id])
+            for key, case in self.cases.items()
+            for id in self.owned[key]
+            if id in self.rows
+        ]
+
+
+def evidence_of(history: Sequence[Operation], ledger: Ledger) -> Evidence:
+    """Look everything up once, so that no rule takes more than linear time (or a sort)."""
+    cases = _cases(history)
+    owned = {key: _owned(case, ledger) for key, case in cases.items()}
+    owners: dict[str, list[str]] = {}
+    for key, ids in owned.items():
+        for id in ids:
+            owners.setdefault(id, []).append(key)
+    entries: dict[str, dict[int, list[Entry]]] = {}
+    for row in ledger.transfers:
+        for wallet, entry in row.entries:
+            entries.setdefault(wallet, {}).setdefault(entry.version, []).append(entry)
+    return Evidence(
+        ledger=ledger,
+        cases=cases,
+        reads=[operation for operation in history if operation.kind is Kind.READ],
+        past=[each for each in history if each.kind in {Kind.INSTANT, Kind.WINDOW}],
+        rows={row.id: row for row in ledger.transfers},
+        owned=owned,
+        owners=owners,
+        wallets={wallet.id: wallet for wallet in ledger.wallets},
+        entries=entries,
+    )
+
+
+def _cases(history: Iterable[Operation]) -> dict[str, Case]:
+    """What moves money, by key. Operations that share a key are one, as the first asked for it."""
+    by_key: dict[str, list[Operation]] = {}
+    for operation in history:
+        if operation.moves_money:
+            by_key.setdefault(operation.key, []).append(operation)
+    return {key: _case(operations) for key, operations in by_key.items()}
+
+
+def _case(operations: Sequence[Operation]) -> Case:
+    tries = sorted((each for one in operations for each in one.tries), key=lambda t: t.ended_s)
+    successes = dict.fromkeys(each.body for each in tries if each.word is Word.APPLIED)
+    return Case(operations[0], tries, [_transfer(body) for body in successes])
+
+
+def _transfer(body: bytes) -> JsonObject | None:
+    document = json_object(body)
+    return document if document is not None and isinstance(document.get("id"), str) else None
+
+
+def _owned(case: Case, ledger: Ledger) -> list[str]:
+    _, stored = ledger.outcomes.get(case.key, (0, None))
+    ids = case.told
+    return ids if stored is None or stored in ids else [*ids, stored]

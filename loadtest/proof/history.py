@@ -1,0 +1,185 @@
+"""The bounded history of one process: transfers, requests without answer, samples of answers."""
+
+import random
+import struct
+from collections import deque
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+from uuid import UUID
+
+from loadtest.proof.violations import Violations
+
+# A transfer takes 44 bytes here and some 400 in the audit, which needs 0.8 GB for as many. Beyond
+# it the audit knows only sums and statements, and says so.
+ACKNOWLEDGED_MAX = 2_000_000
+# Enough to meet a replay that is wrong once in a hundred; each is one more request at the end.
+SAMPLES_MAX = 300
+# Large batches would make the report of a worker too large for one message.
+SAMPLE_BYTES_MAX = 65_536
+# Keys that were turned away; looked up only if the ledger has a transfer that no answer told of.
+TURNED_AWAY_MAX = 20_000
+# What readers ask for by id.
+_RECENT_MAX = 2_000
+# Of a message to the master; larger ones would hold up its heartbeats.
+_CHUNK_TRANSFERS = 20_000
+
+_RECORD = struct.Struct(">16sIIqiq")
+
+
+class Told(NamedTuple):
+    """What an answer with 201 says of a transfer."""
+
+    source: str
+    destination: str
+    amount_minor: int
+    source_version: int
+    source_balance_after_minor: int
+
+    @classmethod
+    def by(cls, answer: Mapping[str, Any]) -> "Told":
+        """By its body; a missing member becomes None, which no ledger has."""
+        names = ("source_wallet_id", "destination_wallet_id", "amount", "source_version")
+        return cls._make(answer.get(name) for name in (*names, "source_balance_after"))
+
+
+@dataclass(frozen=True)
+class Request:
+    """A POST that can be repeated: path, key and the exact bytes of its body."""
+
+    path: str
+    key: str
+    body: bytes
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A request with the answer that every repetition has to get."""
+
+    request: Request
+    status: int
+    answer: bytes
+
+
+@dataclass
+class History:
+    """Told as the run goes; `numbers` is each wallet's number in the world."""
+
+    numbers: dict[str, int]
+    acknowledged: bytearray = field(default_factory=bytearray)
+    acknowledged_total: int = 0
+    # Sent, and no answer yet that settles it.
+    open: dict[str, Request] = field(default_factory=dict)
+    samples: list[Answered] = field(default_factory=list)
+    turned_away: deque[str] = field(default_factory=lambda: deque(maxlen=TURNED_AWAY_MAX))
+    recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_RECENT_MAX))
+    violations: Violations = field(default_factory=Violations)
+    # The latest version of each wallet that an answer to this process has shown.
+    versions: dict[str, int] = field(default_factory=dict)
+    _settled: int = 0
+
+    def sent(self, request: Request) -> None:
+        """It may happen from now on."""
+        self.open[request.key] = request
+
+    def nothing_happened(self, request: Request) -> None:
+        """Turned away before execution: no need to ask again."""
+        if self.open.pop(request.key, None) is not None:
+            self.turned_away.append(request.key)
+
+    def settled(self, request: Request, status: int, answer: bytes) -> None:
+        """Answered for good. A random share is kept to be repeated at the end."""
+        self.open.pop(request.key, None)
+        if len(request.body) + len(answer) > SAMPLE_BYTES_MAX:
+            return
+        self._settled += 1
+        sample = Answered(request, status, answer)
+        if len(self.samples) < SAMPLES_MAX:
+            self.samples.append(sample)
+        elif (place := random.randrange(self._settled)) < SAMPLES_MAX:
+            self.samples[place] = sample
+
+    def transferred(self, transfer: dict[str, Any]) -> None:
+        """A transfer was acknowledged, for the first time."""
+        self.acknowledged_total += 1
+        self.recent.append(transfer)
+        self.saw(transfer["source_wallet_id"], transfer["source_version"])
+        if self.acknowledged_total <= ACKNOWLEDGED_MAX:
+            self.acknowledged += _RECORD.pack(
+                UUID(transfer["id"]).bytes,
+                self.numbers[transfer["source_wallet_id"]],
+                self.numbers[transfer["destination_wallet_id"]],
+                transfer["amount"],
+                transfer["source_version"],
+                transfer["source_balance_after"],
+            )
+
+    def saw(self, wallet_id: str, version: int) -> None:
+        """An answer showed this version of the wallet, so no later answer may show an older one."""
+        if version > self.versions.get(wallet_id, -1):
+            self.versions[wallet_id] = version
+
+    def version_of(self, wallet_id: str) -> int:
+        """What an answer to a request that is sent now has to be as new as."""
+        return self.versions.get(wallet_id, -1)
+
+    def chunks(self) -> Iterator[bytes]:
+        """The acknowledged transfers in pieces."""
+        size = _RECORD.size * _CHUNK_TRANSFERS
+        for start in range(0, len(self.acknowledged), size):
+            yield bytes(self.acknowledged[start : start + size])
+
+    def to_message(self) -> dict[str, Any]:
+        """All but the chunks, for another process."""
+        return {
+            "acknowledged_total": self.acknowledged_total,
+            "settled": self._settled,
+            "turned_away": list(self.turned_away),
+            "open": [[each.path, each.key, each.body] for each in self.open.values()],
+            "samples": [
+                [each.request.path, each.request.key, each.request.body, each.status, each.answer]
+                for each in self.samples
+            ],
+            "violations": self.violations.to_message(),
+        }
+
+    def merge_message(self, message: dict[str, Any]) -> None:
+        """Take what another process was told; its chunks are added to `acknowledged` one by one."""
+        self.acknowledged_total += message["acknowledged_total"]
+        self._settled += message["settled"]
+        self.turned_away.extend(message["turned_away"])
+        for path, key, body in message["open"]:
+            self.open[key] = Request(path, key, body)
+        self.samples += [
+            Answered(Request(path, key, body), status, answer)
+            for path, key, body, status, answer in message["samples"]
+        ]
+        self.violations.merge(Violations.from_message(message["violations"]))
+
+
+class Acknowledged(Mapping[str, Sequence[Told]]):
+    """What a history was told of each transfer, by its id. It stays packed.
+
+    `twice` are the ids that were the answer to two requests.
+    """
+
+    def __init__(self, history: History) -> None:
+        self._packed = history.acknowledged
+        self._wallets = list(history.numbers)
+        self._places: dict[bytes, int] = {}
+        self.twice: list[str] = []
+        for place, (transfer_id, *_) in enumerate(_RECORD.iter_unpack(self._packed)):
+            if transfer_id in self._places:
+                self.twice.append(str(UUID(bytes=transfer_id)))
+            self._places[transfer_id] = place
+
+    def __getitem__(self, transfer_id: str) -> Sequence[Told]:
+        place = self._places[UUID(transfer_id).bytes]
+        _, source, destination, *rest = _RECORD.unpack_from(self._packed, place * _RECORD.size)
+        return (Told(self._wallets[source], self._wallets[destination], *rest),)
+
+    def __iter__(self) -> Iterator[str]:
+        return (str(UUID(bytes=transfer_id)) for transfer_id in self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)

@@ -1,0 +1,187 @@
+"""What each key was promised: one effect, one answer, and the truth."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from loadtest.proof.answers import DECIDED, Word, change_of
+from loadtest.proof.complaints import transfer_complaint
+from loadtest.proof.evidence import Case, Evidence
+from loadtest.proof.record import Kind, TransferRow
+from loadtest.proof.violations import (
+    CHANGED_REPLAY,
+    DOUBLED_TRANSFER,
+    INVENTED_TRANSFER,
+    LOST_TRANSFER,
+    WRONG_ANSWER,
+    Violation,
+)
+
+
+def lost_outcome(evidence: Evidence) -> Iterator[Violation]:
+    """What was told is stored under its key; a refusal that is not could become a transfer."""
+    for key, case in evidence.cases.items():
+        if key in evidence.ledger.outcomes:
+            continue
+        if case.told:
+            text = f"key {key}: transfer {case.told[0]} was told, not its outcome"
+            yield Violation(LOST_TRANSFER, text)
+        codes = [each.code for each in case.tries if each.code in DECIDED]
+        if codes:
+            yield Violation("lost-refusal", f"key {key}: {codes[0]} was told, but has no outcome")
+
+
+def doubled(evidence: Evidence) -> Iterator[Violation]:
+    """One key, one transfer; one transfer, one key; and no twins in the ledger."""
+    for key, ids in evidence.owned.items():
+        if len(ids) > 1:
+            yield Violation(DOUBLED_TRANSFER, f"key {key} has the transfers {', '.join(ids)}")
+    for id, keys in evidence.owners.items():
+        if len(keys) > 1:
+            text = f"transfer {id} belongs to the keys {', '.join(keys)}"
+            yield Violation(DOUBLED_TRANSFER, text)
+    explained = {_pairing(row): id for id, row in evidence.rows.items() if id in evidence.owners}
+    for id, row in evidence.rows.items():
+        if id not in evidence.owners and _pairing(row) in explained:
+            text = f"transfer {id} is like {explained[_pairing(row)]}, and no key explains it"
+            yield Violation(DOUBLED_TRANSFER, text)
+
+
+def invented(evidence: Evidence) -> Iterator[Violation]:
+    """No transfer for a key whose every answer said that nothing happened."""
+    for case, row in evidence.applied:
+        if case.nothing_happened:
+            statuses = ", ".join(str(each.status) for each in case.tries) or "nothing"
+            text = f"key {case.key} got {statuses}, but has transfer {row.id}"
+            yield Violation(INVENTED_TRANSFER, text)
+
+
+def refused_but_applied(evidence: Evidence) -> Iterator[Violation]:
+    """After a refusal nothing has happened under the key, and nothing will.
+
+    After being turned away that holds only if no other try can have been executed.
+    """
+    for key, case in evidence.cases.items():
+        status, stored = evidence.ledger.outcomes.get(key, (0, None))
+        if not case.told and _was_refused(case) and (stored is not None or 200 <= status < 300):
+            yield Violation("refused-but-applied", f"key {key} was refused, but has {stored}")
+
+
+def applied_but_refused(evidence: Evidence) -> Iterator[Violation]:
+    """A success and a refusal never share a key, be the refusal told or stored."""
+    for key, case in evidence.cases.items():
+        if case.success is None:
+            continue
+        status, _ = evidence.ledger.outcomes.get(key, (201, None))
+        if case.refusal is not None:
+            told = f"{case.refusal.status} {case.refusal.code}"
+            yield Violation("applied-but-refused", f"key {key} was told success and {told}")
+        elif not 200 <= status < 300:
+            yield Violation(
+                "applied-but-refused", f"key {key} was told success, stored is {status}"
+            )
+
+
+def changed_replay(evidence: Evidence) -> Iterator[Violation]:
+    """Every final answer to one key has the same status and the same bytes."""
+    for key, case in evidence.cases.items():
+        # What is not stored is rendered anew, with another request id.
+        finals = dict.fromkeys(
+            (each.status, each.body if each.is_stored else each.code.encode())
+            for each in case.tries
+            if each.word in (Word.APPLIED, Word.REFUSED)
+        )
+        first = next(iter(finals), None)
+        for other in finals:
+            if first is not None and (change := change_of(first, other)) is not None:
+                yield Violation(CHANGED_REPLAY, f"key {key}: {change}")
+
+
+def unmarked_replay(evidence: Evidence) -> Iterator[Violation]:
+    """Only one answer to a key is the first; each of the others says that it is a replay."""
+    for key, case in evidence.cases.items():
+        firsts = [each for each in case.tries if each.is_stored and not each.replayed]
+        if len(firsts) > 1:
+            yield Violation("unmarked-replay", f"key {key}: {len(firsts)} answers are no replay")
+
+
+def unsettled(evidence: Evidence) -> Iterator[Violation]:
+    """The last repetition tells what happened, whatever went on before.
+
+    A key that was turned away last, and had no answer before, is still open.
+    """
+    for key, case in evidence.cases.items():
+        if not case.tries:
+            continue
+        last = case.tries[-1]
+        is_unknown = case.words[-1] is Word.OPEN or last.status >= 500
+        if is_unknown or (Word.OPEN in case.words and not case.is_settled):
+            yield Violation("unsettled", f"key {key} was last told {last.status} {last.code}")
+
+
+def wrong_answer(evidence: Evidence) -> Iterator[Violation]:
+    """A success tells what was asked for, and the ledger has it; a refusal what is stored."""
+    for key, case in evidence.cases.items():
+        for each in case.tries:
+            status, _ = evidence.ledger.outcomes.get(key, (each.status, None))
+            if each.word is Word.APPLIED and each.status != 201:
+                yield Violation(WRONG_ANSWER, f"key {key} was told {each.status}, not 201")
+            if each.code in DECIDED and status >= 400 and status != each.status:
+                yield Violation(WRONG_ANSWER, f"key {key}: told {each.status}, stored is {status}")
+        for body in case.bodies:
+            asked, kind = _asked(case), case.asked.kind.value
+            complaint = transfer_complaint(asked, body or {}, kind, balance_min=None)
+            if complaint is not None:
+                yield Violation(WRONG_ANSWER, f"key {key}: {complaint}")
+    for case, row in evidence.applied:
+        if _asked(case) != _asked_of(row):
+            text = f"key {case.key}: {row.id} is {_asked_of(row)}, asked was {_asked(case)}"
+            yield Violation(WRONG_ANSWER, text)
+
+
+def wrong_reversal(evidence: Evidence) -> Iterator[Violation]:
+    """A reversal goes back where the money came from, and never above what is left."""
+    reversed_by_original: Counter[str] = Counter()
+    for row in evidence.ledger.transfers:
+        original = evidence.rows.get(row.reverses) if row.reverses is not None else None
+        # Of an original from before the round nothing is known.
+        if original is None:
+            continue
+        reversed_by_original[original.id] += row.amount
+        is_back = (row.source, row.destination) == (original.destination, original.source)
+        if original.reverses is not None or not is_back:
+            yield Violation(WRONG_ANSWER, f"transfer {row.id} is no reversal of {original.id}")
+    for id, amount in reversed_by_original.items():
+        if amount > evidence.rows[id].amount:
+            left = evidence.rows[id].amount
+            yield Violation(WRONG_ANSWER, f"{amount} of the {left} of transfer {id} are reversed")
+
+
+def _asked(case: Case) -> dict[str, object]:
+    """What a body that answers it has to say."""
+    asked = case.asked
+    original = asked.original if asked.kind is Kind.REVERSAL else None
+    return _named(asked.source, asked.destination, asked.amount, original)
+
+
+def _asked_of(row: TransferRow) -> dict[str, object]:
+    return _named(row.source, row.destination, row.amount, row.reverses)
+
+
+def _named(source: str, destination: str, amount: int, original: str | None) -> dict[str, object]:
+    return {
+        "source_wallet_id": source,
+        "destination_wallet_id": destination,
+        "amount": amount,
+        "reverses_transfer_id": original,
+    }
+
+
+def _pairing(row: TransferRow) -> tuple[object, ...]:
+    return tuple(_asked_of(row).values())
+
+
+def _was_refused(case: Case) -> bool:
+    if case.refusal is not None:
+        return True
+    statuses = (each.status for each in case.tries)
+    return case.nothing_happened and any(400 <= each < 500 and each != 429 for each in statuses)

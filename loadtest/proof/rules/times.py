@@ -1,0 +1,151 @@
+"""What a later request must see: reads, the order of transfers, and refusals."""
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator
+
+from loadtest.proof.answers import JsonObject, json_object
+from loadtest.proof.evidence import Evidence
+from loadtest.proof.record import Operation, Try
+from loadtest.proof.violations import STALE_READ, WRONG_ANSWER, Violation
+
+# A wallet, a version of it, and a moment on the client's clock.
+Sighting = tuple[str, int, float]
+
+
+class Sightings:
+    """The highest version of each wallet that had a sighting before a moment."""
+
+    def __init__(self, sightings: Iterable[Sighting]) -> None:
+        self._moments: dict[str, list[float]] = {}
+        self._highest: dict[str, list[int]] = {}
+        for wallet, version, moment_s in sorted(sightings, key=lambda sighting: sighting[2]):
+            highest = self._highest.setdefault(wallet, [])
+            highest.append(max(version, highest[-1]) if highest else version)
+            self._moments.setdefault(wallet, []).append(moment_s)
+
+    def before(self, wallet: str, moment_s: float) -> int | None:
+        """None if there was none; what happens at that very moment is not before it."""
+        count = bisect_left(self._moments.get(wallet, ()), moment_s)
+        return self._highest[wallet][count - 1] if count else None
+
+
+def stale_read(evidence: Evidence) -> Iterator[Violation]:
+    """A read never answers with an older version than it was asked for."""
+    for read, _, body in _answered_reads(evidence):
+        if read.min_version is not None and body["version"] < read.min_version:
+            text = f"wallet {read.wallet}: version {body['version']} for {read.min_version}"
+            yield Violation(STALE_READ, text)
+
+
+def wrong_read(evidence: Evidence) -> Iterator[Violation]:
+    """A read tells what the wallet was at that version, and no version that never was."""
+    for read in evidence.reads:
+        for each in read.tries:
+            if each.status == 200 and _wallet(each) is None:
+                yield Violation(WRONG_ANSWER, f"wallet {read.wallet}: read {each.body[:200]!r}")
+    for read, _, body in _answered_reads(evidence):
+        wallet, version = evidence.wallets.get(read.wallet), body["version"]
+        balance = evidence.balance_at(read.wallet, version)
+        if body.get("id") != read.wallet or (wallet is not None and version > wallet.version):
+            yield Violation(WRONG_ANSWER, f"wallet {read.wallet}: read {body}")
+        elif balance is not None and body.get("balance") != balance:
+            text = f"read {body.get('balance')} at version {version}, not {balance}"
+            yield Violation(WRONG_ANSWER, f"wallet {read.wallet}: {text}")
+
+
+def old_read(evidence: Evidence) -> Iterator[Violation]:
+    """No read goes below a version that an answer had told before the read began."""
+    told = Sightings(_told(evidence))
+    for read, each, body in _answered_reads(evidence):
+        known = told.before(read.wallet, each.began_s)
+        if read.min_version is None and known is not None and body["version"] < known:
+            text = f"wallet {read.wallet}: version {body['version']}, {known} had been told"
+            yield Violation("old-read", text)
+
+
+def wrong_order(evidence: Evidence) -> Iterator[Violation]:
+    """What was asked for after another transfer was acknowledged has a later version.
+
+    This holds for every wallet that both touch, on either side: the acknowledged one was committed.
+    """
+    acknowledged = Sightings(_acknowledged(evidence))
+    for case, row in evidence.applied:
+        for wallet, version in row.versions.items():
+            known = acknowledged.before(wallet, case.began_s)
+            # Untried, it has no moment; other rules tell of it.
+            if case.tries and known is not None and version <= known:
+                text = f"version {version} was asked for after {known} was acknowledged"
+                yield Violation("wrong-order", f"wallet {wallet}, transfer {row.id}: {text}")
+
+
+def unexplained_refusal(evidence: Evidence) -> Iterator[Violation]:
+    """A wallet that was refused for want of funds had too little at some moment of the request.
+
+    Such a moment lies between the last version that was acknowledged before the first try began and
+    the last one that was asked for before the refusal arrived. Nothing but its balance and limit
+    limits a wallet: no request of a round holds money.
+    """
+    acknowledged, begun = Sightings(_acknowledged(evidence)), Sightings(_begun(evidence))
+    for case in evidence.cases.values():
+        refusal, wallet = case.refusal, evidence.wallets.get(case.asked.source)
+        if refusal is None or refusal.code != "insufficient-funds" or wallet is None:
+            continue
+        before = evidence.before(wallet.id).version
+        first = acknowledged.before(wallet.id, case.began_s)
+        last = begun.before(wallet.id, refusal.ended_s)
+        versions = range(first if first is not None else before, max(last or 0, before) + 1)
+        needed = case.asked.amount - wallet.overdraft_limit
+        balances = (evidence.balance_at(wallet.id, version) for version in versions)
+        # A version that the books do not tell may have been the one.
+        if all(balance is not None and balance >= needed for balance in balances):
+            text = f"wallet {wallet.id} had {case.asked.amount} all the time"
+            yield Violation("unexplained-refusal", f"key {case.key} was refused, but {text}")
+
+
+def unexplained_excess(evidence: Evidence) -> Iterator[Violation]:
+    """A reversal that was refused for its sum exceeds it with all that was asked for by then."""
+    given_back: dict[str, list[tuple[float, int]]] = {}
+    for case, row in evidence.applied:
+        if row.reverses is not None:
+            given_back.setdefault(row.reverses, []).append((case.began_s, row.amount))
+    for case in evidence.cases.values():
+        refusal, original = case.refusal, evidence.rows.get(case.asked.original)
+        if refusal is None or refusal.code != "reversal-exceeds-transfer" or original is None:
+            continue
+        others = given_back.get(original.id, ())
+        back = sum(amount for began_s, amount in others if began_s < refusal.ended_s)
+        if case.asked.amount + back <= original.amount:
+            text = f"{back} of the {original.amount} of transfer {original.id} were back at most"
+            yield Violation("unexplained-refusal", f"key {case.key} was refused, but {text}")
+
+
+def _wallet(each: Try) -> JsonObject | None:
+    body = json_object(each.body)
+    return body if body is not None and isinstance(body.get("version"), int) else None
+
+
+def _answered_reads(evidence: Evidence) -> Iterator[tuple[Operation, Try, JsonObject]]:
+    for read in evidence.reads:
+        for each in read.tries:
+            body = _wallet(each) if each.status == 200 else None
+            if body is not None:
+                yield read, each, body
+
+
+def _acknowledged(evidence: Evidence) -> Iterator[Sighting]:
+    for case, row in evidence.applied:
+        if case.success is not None:
+            for wallet, version in row.versions.items():
+                yield wallet, version, case.success.ended_s
+
+
+def _begun(evidence: Evidence) -> Iterator[Sighting]:
+    for case, row in evidence.applied:
+        for wallet, version in row.versions.items():
+            yield wallet, version, case.began_s
+
+
+def _told(evidence: Evidence) -> Iterator[Sighting]:
+    yield from _acknowledged(evidence)
+    for read, each, body in _answered_reads(evidence):
+        yield read.wallet, body["version"], each.ended_s

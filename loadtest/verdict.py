@@ -1,0 +1,178 @@
+"""Whether a run passed: no violation, and every service level kept. One line says it."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from loadtest.proof.violations import Violations
+
+PASSED = 0
+# The machinery of the test itself failed: nothing is known.
+NOT_RUN = 1
+VIOLATED = 3
+LEVEL_BROKEN = 4
+
+# Of so few answers a percentile says nothing.
+ANSWERS_MIN = 50
+
+
+@dataclass(frozen=True)
+class Calls:
+    """The calls of one name. `times_ms` counts answers by their rounded milliseconds."""
+
+    method: str
+    name: str
+    requests: int
+    failures: int
+    times_ms: Mapping[int, int]
+
+    @property
+    def group(self) -> str | None:
+        """Whose service level it counts for: a batch may take its time, back-pressure has none."""
+        if "(turned away)" in self.name or "batch" in self.name or self.name.startswith("attack"):
+            return None
+        return "reads" if self.method == "GET" else "transfers"
+
+
+@dataclass(frozen=True)
+class Level:
+    """A promise about the run, such as p95 of transfers; found and limit in its own unit."""
+
+    name: str
+    limit: float
+    found: float
+    unit: str
+
+    @property
+    def held(self) -> bool:
+        """Whether it was kept."""
+        return self.found <= self.limit
+
+    def __str__(self) -> str:
+        sign = "<=" if self.held else ">"
+        return f"{self.name} {self.found:g} {self.unit} {sign} {self.limit:g} {self.unit}"
+
+
+@dataclass
+class Verdict:
+    """What is said of a run, as an exit code, a line and JSON."""
+
+    violations: Violations
+    levels: list[Level]
+    requests: int
+    failures: int
+    # What kept the run or its audit from being done.
+    trouble: str = ""
+    # A ramp breaks a level on purpose: what it found.
+    limit: str = ""
+    # What could not be judged, for want of answers.
+    untold: Sequence[str] = ()
+
+    @property
+    def broken(self) -> list[Level]:
+        """The levels that were not kept."""
+        return [] if self.limit else [level for level in self.levels if not level.held]
+
+    @property
+    def _undone(self) -> str:
+        """Why nothing is known, which a run without a single request does not tell either."""
+        return self.trouble or ("" if self.requests else "not one request was made")
+
+    @property
+    def code(self) -> int:
+        """The exit code."""
+        if self.violations.total:
+            return VIOLATED
+        if self._undone:
+            return NOT_RUN
+        return LEVEL_BROKEN if self.broken else PASSED
+
+    @property
+    def line(self) -> str:
+        """What to say in one line."""
+        counted = f"{self.requests:,} requests, {self.failures:,} failed"
+        if self.violations.total:
+            kinds = ", ".join(f"{count} {kind}" for kind, count in self.violations.counts.items())
+            first = self.violations.told[0]
+            return f"FAILED, money or answers are wrong: {kinds}; first {first.kind}: {first.text}"
+        if self._undone:
+            return f"FAILED, could not be done: {self._undone}"
+        if self.broken:
+            return f"FAILED, too slow or failing: {'; '.join(map(str, self.broken))} ({counted})"
+        if self.limit:
+            return f"passed, {self.limit} ({counted})"
+        return "; ".join([f"passed: {counted}", *map(str, self.levels), *self.untold])
+
+
+def levels_of(
+    calls: Iterable[Calls], p95_ms: float, p99_ms: float, error_percent: float
+) -> tuple[list[Level], list[str]]:
+    """The service levels of a run, and those for which there were too few answers."""
+    requests = failures = 0
+    untold = []
+    groups: dict[str, dict[int, int]] = {}
+    for each in calls:
+        requests += each.requests
+        failures += each.failures
+        if each.group is not None:
+            times = groups.setdefault(each.group, {})
+            for time_ms, count in each.times_ms.items():
+                times[time_ms] = times.get(time_ms, 0) + count
+    levels = []
+    for group in sorted(groups, reverse=True):
+        answers = sum(groups[group].values())
+        if answers < ANSWERS_MIN:
+            untold.append(f"{answers} {group} are too few for p95 and p99")
+            continue
+        found = percentile(groups[group], 0.95)
+        levels.append(Level(f"p95 of {group}", p95_ms, found, "ms"))
+        found = percentile(groups[group], 0.99)
+        levels.append(Level(f"p99 of {group}", p99_ms, found, "ms"))
+    if requests:
+        share = round(100 * failures / requests, 3)
+        levels.append(Level("error rate", error_percent, share, "%"))
+    return levels, untold
+
+
+def percentile(times_ms: Mapping[int, int], share: float) -> float:
+    """The time within which this share of the answers came."""
+    total = sum(times_ms.values())
+    seen = 0
+    for time_ms in sorted(times_ms):
+        seen += times_ms[time_ms]
+        if seen >= total * share:
+            return float(time_ms)
+    return 0.0
+
+
+def latencies(calls: Iterable[Calls]) -> dict[str, dict[str, float]]:
+    """Percentiles in milliseconds and counts of each name."""
+    return {
+        f"{each.method} {each.name}": {
+            "p50": percentile(each.times_ms, 0.50),
+            "p95": percentile(each.times_ms, 0.95),
+            "p99": percentile(each.times_ms, 0.99),
+            "requests": each.requests,
+            "failures": each.failures,
+        }
+        for each in calls
+        if each.requests
+    }
+
+
+def to_json(verdict: Verdict) -> dict[str, Any]:
+    """The verdict's own part of the file."""
+    return {
+        "exit_code": verdict.code,
+        "line": verdict.line,
+        "requests": verdict.requests,
+        "failures": verdict.failures,
+        "levels": [
+            {"name": each.name, "limit": each.limit, "found": each.found, "held": each.held}
+            for each in verdict.levels
+        ],
+        "violations": [{"kind": each.kind, "text": each.text} for each in verdict.violations.told],
+        "violations_by_kind": dict(verdict.violations.counts),
+        "trouble": verdict.trouble,
+        "limit": verdict.limit,
+    }

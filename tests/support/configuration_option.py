@@ -1,0 +1,66 @@
+"""A plugin of pytest: the option `--configuration` and the marker `needs_configuration`."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from tests.support.configurations import CONFIGURATIONS, NEEDS, chosen
+
+_DESELECTED = pytest.StashKey[dict[str, int]]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option."""
+    parser.addoption(
+        "--configuration",
+        choices=list(CONFIGURATIONS),
+        default="plain",
+        help="set the servers and the service of the tests up like this",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the marker known."""
+    config.stash[_DESELECTED] = {}
+    config.addinivalue_line(
+        "markers",
+        "needs_configuration(what, why): deselected in each configuration that lacks it: "
+        + ", ".join(sorted(NEEDS)),
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deselect tests whose requirements this configuration does not meet."""
+    lacks = chosen(config).lacks
+    kept, out, reasons = [], [], Counter[str]()
+    for item in items:
+        for marker in item.iter_markers("needs_configuration"):
+            if marker.args[0] not in NEEDS:
+                raise pytest.UsageError(f"{item.nodeid} needs {marker.args[0]!r}: what is that?")
+            if marker.args[0] in lacks:
+                reasons[f"{marker.args[0]}: {marker.kwargs['why']}"] += 1
+                out.append(item)
+                break
+        else:
+            kept.append(item)
+    items[:] = kept
+    config.stash[_DESELECTED] = reasons
+    config.hook.pytest_deselected(items=out)
+    if hasattr(config, "workeroutput"):
+        config.workeroutput["deselected"] = dict(reasons)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    """Every process of pytest-xdist deselects the same tests; the printing one deselects none."""
+    if "deselected" in getattr(node, "workeroutput", {}):
+        node.config.stash[_DESELECTED] = node.workeroutput["deselected"]
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Print how many tests were deselected, and why."""
+    for why, count in sorted(config.stash[_DESELECTED].items()):
+        terminalreporter.write_line(f"DESELECTED [{count}] needs {why}")

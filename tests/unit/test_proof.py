@@ -1,0 +1,193 @@
+"""A true round breaks no rule, and each planted anomaly is found by its rule."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from random import Random
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.proof.answers import (
+    BACK_PRESSURE,
+    DECIDED,
+    IN_PROGRESS,
+    REFUSALS,
+    TURNED_AWAY_CODES,
+    Word,
+    word_of,
+)
+from loadtest.proof.check import RULES, check
+from loadtest.proof.evidence import evidence_of
+from loadtest.proof.rules import past
+from loadtest.proof.rules.events import lost_event, unordered_event
+from loadtest.proof.rules.times import old_read
+from tests.unit.edits import Edit, answer, drop_row, read_older, swap_deliveries
+from tests.unit.load_test_view import LoadTestView
+from tests.unit.planted import PLANTED, PLANTED_IN_THE_PAST
+from tests.unit.true_rounds import Round, World, past_round, random_round, t, true_round
+from transferd.web.problems import TYPES
+
+NAMED = {
+    f"{rule.__module__.rpartition('.')[2]}.{rule.__name__}": rule
+    for rule in (*RULES, lost_event, unordered_event)
+}
+ROWS = [
+    pytest.param(make, *row[1:], id=row[0])
+    for make, table in ((true_round, PLANTED), (past_round, PLANTED_IN_THE_PAST))
+    for row in table
+]
+
+
+def kinds(done: Round, *, strict_reads: bool = False) -> set[str]:
+    return {each.kind for each in check(done.history, done.ledger, strict_reads=strict_reads)}
+
+
+# Planted anomalies
+
+
+@pytest.mark.parametrize(("make", "found", "edit"), ROWS)
+def test_what_is_planted_is_found_by_its_rule(
+    make: Callable[[], Round], found: str, edit: Edit
+) -> None:
+    name, _, expected = found.partition(": ")
+    by_all, _, by_load_test = expected.partition(" / ")
+    done = make()
+    edit(done)
+    assert kinds(done) == set(by_all.split())
+    assert LoadTestView(done).kinds() == set(by_load_test.split())
+    if name:
+        assert list(NAMED[name](evidence_of(done.history, done.ledger))) != []
+
+
+def test_every_rule_has_something_planted_that_only_it_is_named_for() -> None:
+    named = {found.partition(":")[0] for _, found, _ in (*PLANTED, *PLANTED_IN_THE_PAST)}
+    assert named - {""} == set(NAMED)
+
+
+def test_a_violation_names_what_it_is_about() -> None:
+    done = true_round()
+    drop_row(done, t(1))
+    texts = [each.text for each in check(done.history, done.ledger) if "lost" in each.kind]
+    assert texts == [f"transfer {t(1)} was acknowledged and is not in the ledger"]
+
+
+# True rounds
+
+
+@pytest.mark.parametrize("done", [true_round(), past_round(), World.with_people("ada").round()])
+def test_a_true_round_breaks_no_rule(done: Round) -> None:
+    assert check(done.history, done.ledger, strict_reads=True, events=True) == []
+    assert LoadTestView(done).violations() == []
+
+
+@given(st.integers(0, 2**32), st.integers(0, 60), st.booleans())
+def test_whatever_happens_in_a_true_round_it_breaks_no_rule(
+    seed: int, operations: int, listening: bool
+) -> None:
+    done = random_round(Random(seed), operations=operations, listening=listening)
+    assert check(done.history, done.ledger, strict_reads=True, events=listening) == []
+
+
+def test_clients_that_race_for_one_key_are_one_operation() -> None:
+    done = true_round()
+    racer = replace(done.operation("k0"), tries=[done.operation("k0").tries.pop()])
+    done.history.append(racer)
+    assert kinds(done) == set()
+    racer.tries[0] = replace(racer.tries[0], body=b"{}")
+    assert kinds(done) == {"changed-replay", "wrong-answer"}
+
+
+# What an answer says
+
+
+@pytest.mark.parametrize(
+    ("word", "answers"),
+    [
+        (Word.APPLIED, "200 201 299"),
+        (Word.REFUSED, "404:wallet-not-found 409:not-reversible 422:insufficient-funds 499"),
+        (Word.REFUSED, "422:idempotency-key-reused"),
+        (Word.TURNED_AWAY, "400:malformed-json 401:unauthenticated 403:forbidden 413 415"),
+        (Word.TURNED_AWAY, "422:invalid-request 429:rate-limited 429:mailbox-full"),
+        (Word.TURNED_AWAY, "503:overloaded 503:draining 503:database-unavailable"),
+        (Word.OPEN, "0 300 409:request-in-progress 500:internal-error 502 503"),
+        (Word.OPEN, "504:deadline-exceeded"),
+    ],
+)
+def test_an_answer_says_what_the_contract_says_of_it(word: Word, answers: str) -> None:
+    for each in answers.split():
+        status, _, code = each.partition(":")
+        assert word_of(int(status), code) is word, each
+
+
+def test_the_codes_are_those_of_the_service_and_mean_one_thing_each() -> None:
+    assert {*DECIDED, *TURNED_AWAY_CODES, IN_PROGRESS} <= TYPES.keys()
+    assert {TYPES[code].status for code in DECIDED} == {404, 409, 422}
+    assert {TYPES[code].status for code in REFUSALS} <= {409, 422}
+    assert {TYPES[code].status for code in BACK_PRESSURE} == {429}
+    assert not DECIDED & (TURNED_AWAY_CODES | BACK_PRESSURE)
+
+
+# Switches
+
+
+def test_a_plain_read_may_be_old_unless_reads_are_strict() -> None:
+    done = true_round()
+    read_older(done, 10, 10, 60)
+    assert kinds(done) == set()
+    assert kinds(done, strict_reads=True) == {"old-read"}
+    assert list(old_read(evidence_of(done.history, done.ledger))) != []
+
+
+def test_a_version_that_only_a_read_has_told_must_not_be_forgotten_either() -> None:
+    done = true_round()
+    read_older(done, 10, 10, 60)
+    for operation in done.history[:9]:
+        late = [replace(each, ended_s=each.ended_s + 900) for each in operation.tries]
+        operation.tries[:] = late
+    assert kinds(done, strict_reads=True) == {"old-read"}
+    # It began before the other read had ended, so neither is the first.
+    [first], [second] = done.history[9].tries, done.history[10].tries
+    done.history[10].tries[:] = [replace(second, began_s=first.ended_s)]
+    assert kinds(done, strict_reads=True) == set()
+
+
+def test_a_read_that_names_its_version_is_held_to_that_one_only() -> None:
+    done = true_round()
+    done.history[9].min_version = 10
+    read_older(done, 9, 10, 60)
+    assert kinds(done, strict_reads=True) == set()
+
+
+def test_events_may_overtake_where_deliveries_are_tried_again() -> None:
+    done = true_round()
+    swap_deliveries(done)
+    assert kinds(done) == {"unordered-event"}
+    assert check(done.history, done.ledger, ordered_events=False) == []
+
+
+def test_a_round_without_deliveries_had_no_receiver_unless_events_were_due() -> None:
+    done = true_round()
+    done.edit(deliveries=[])
+    assert check(done.history, done.ledger) == []
+    violations = check(done.history, done.ledger, events=True)
+    assert [each.kind for each in violations] == ["lost-event"] * 6
+
+
+# The past
+
+
+def test_windows_add_up_by_what_was_told_alone() -> None:
+    done = past_round()
+    evidence = evidence_of(done.history, done.ledger)
+    answer(done.asked["closing"], balance=66)
+    [violation] = past.uneven_window(evidence)
+    assert "70 and -5 are not 66" in violation.text
+
+
+def test_what_got_no_answer_says_nothing() -> None:
+    done = past_round()
+    for name in ("first", "middle"):
+        tries = done.asked[name].tries
+        tries[0] = replace(tries[0], status=503, body=b"no")
+    assert kinds(done) == set()

@@ -1,0 +1,52 @@
+"""Reading statements."""
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from transferd.ledger.ids import ledger_of
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.numbers import CHANGE_KINDS, TRANSFER_KINDS
+
+
+@dataclass(frozen=True, slots=True)
+class StatementEntry:
+    """One change of a wallet; `amount_minor` is signed and 0 for changes that move no money."""
+
+    transfer_id: str | None
+    kind: str
+    amount_minor: int
+    balance_after_minor: int
+    version: int
+    counterparty_wallet_id: str | None
+    reference: str | None
+    created_at: datetime
+    metadata: str
+
+
+async def statement(
+    database: Database, wallet_id: str, *, after_version: int, to_version: int, limit: int
+) -> list[StatementEntry]:
+    """Entries with after_version < version <= to_version, newest first."""
+    rows = await database.fetch(
+        "statement", wallet_id, after_version, to_version, limit, ledger=ledger_of(wallet_id)
+    )
+    return [
+        StatementEntry(
+            row["transfer_id"],
+            _kind_of_entry(row["transfer_kind"], row["change_kind"]),
+            row["amount"],
+            row["balance_after"],
+            row["version"],
+            row["counterparty_wallet_id"],
+            row["reference"],
+            row["created_at"],
+            row["metadata"] or "{}",
+        )
+        for row in rows
+    ]
+
+
+def _kind_of_entry(transfer_kind: int | None, change_kind: int) -> str:
+    if transfer_kind is None:
+        return CHANGE_KINDS[change_kind]
+    return TRANSFER_KINDS[transfer_kind]

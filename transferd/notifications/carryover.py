@@ -1,0 +1,85 @@
+"""What the version before left in its queues and among the dead letters becomes rows of deliveries.
+
+That version sent each event through `notify.work` to its notifier, which kept a delivery's state in
+headers of messages, and what it gave up in a table beside the deliveries.
+"""
+
+from uuid import UUID
+
+from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.dead_letters import (
+    fold_dead_letters,
+    insert_dead_letters,
+    take_unaddressed_letters,
+)
+from transferd.ledger.store.deliveries import CarriedDelivery, EventText, carry_deliveries
+from transferd.ledger.store.webhooks import webhooks_version
+from transferd.notifications.broker import Broker, Incoming
+from transferd.notifications.directory import Directory
+from transferd.notifications.event import UNREADABLE, Event, why_unreadable
+from transferd.notifications.wakeup import WakeUp
+from transferd.observability.facts import DeadLettersKept, Facts
+
+ENDPOINT = "x-transferd-endpoint"
+ATTEMPTS = "x-transferd-attempts"
+
+
+class Carryover:
+    """Takes messages that are not wake-ups. What is no event becomes a dead letter as it is."""
+
+    def __init__(self, database: Database, directory: Directory, facts: Facts) -> None:
+        self._database = database
+        self._directory = directory
+        self._facts = facts
+
+    async def take(self, broker: Broker, message: Incoming) -> None:
+        """Write what the message names, and wake the notifier up. Raises StoreError."""
+        body = bytes(message.body)
+        try:
+            event = Event.read(body)
+        except UNREADABLE as error:
+            async with self._database.transaction() as transaction:
+                await insert_dead_letters(transaction, {body: why_unreadable(error)})
+            self._facts.emit(DeadLettersKept(1))
+            return
+        endpoint_id = _id(message.headers.get(ENDPOINT))
+        attempts = _count(message.headers.get(ATTEMPTS))
+        async with self._database.transaction() as transaction:
+            carried = await self._carried(transaction, event, body, endpoint_id)
+            carried = [each._replace(attempts=attempts) for each in carried]
+            await carry_deliveries(transaction, carried)
+        if carried:
+            await broker.wake(WakeUp(endpoints=tuple(each.endpoint_id for each in carried)))
+
+    async def letters(self) -> None:
+        """Give each dead letter its delivery. Raises StoreError."""
+        await fold_dead_letters(self._database)
+        async with self._database.transaction() as transaction:
+            for body, reason in await take_unaddressed_letters(transaction):
+                carried = await self._carried(transaction, Event.read(body), body, None)
+                dead = [each._replace(dead_reason=reason) for each in carried]
+                await carry_deliveries(transaction, dead)
+                if not dead:
+                    await insert_dead_letters(transaction, {body: "no webhook wants the event"})
+
+    async def _carried(
+        self, transaction: Transaction, event: Event, body: bytes, endpoint_id: str | None
+    ) -> list[CarriedDelivery]:
+        await self._directory.refresh(transaction, await webhooks_version(transaction))
+        targets = self._directory.wanting(event.type, event.wallets)
+        if endpoint_id is not None:
+            targets = [endpoint_id] if self._directory.exists(endpoint_id) else []
+        text = EventText(event.id, event.type, body.decode())
+        return [CarriedDelivery(text, target) for target in targets]
+
+
+def _id(value: object) -> str | None:
+    """An id that can be stored; other programs may publish too, with anything in its place."""
+    try:
+        return str(UUID(value)) if isinstance(value, str) else None
+    except ValueError:
+        return None
+
+
+def _count(value: object) -> int:
+    return value if isinstance(value, int) and 0 <= value < 1_000_000 else 0

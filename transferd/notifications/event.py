@@ -1,0 +1,56 @@
+"""An event that is delivered: a CloudEvent, and the wallets that it is about."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import orjson
+
+# Which members of an event's data are wallets, by the first word of its type.
+_WALLETS_OF = {"transfer": ("source_wallet_id", "destination_wallet_id"), "wallet": ("id",)}
+_TEXT_MAX = 200
+
+
+class Event(NamedTuple):
+    """A CloudEvent. `wallets` are in the order of its members, each once."""
+
+    id: str
+    type: str
+    time: datetime
+    wallets: tuple[str, ...]
+    traceparent: str | None
+    json: dict[str, Any]
+
+    @classmethod
+    def read(cls, body: bytes | str) -> "Event":
+        """Raises ValueError, TypeError, KeyError or AttributeError for what is no event of ours."""
+        event = orjson.loads(body)
+        id, type, traceparent = event["id"], event["type"], event.get("traceparent")
+        wallets = wallets_of(type, event["data"])
+        time = datetime.fromisoformat(event["time"])
+        for text in (id, type, *wallets, "" if traceparent is None else traceparent):
+            if not isinstance(text, str) or len(text) > _TEXT_MAX or not text.isprintable():
+                raise ValueError("an id, a type or a wallet is no short printable text")
+        if time.tzinfo is None:
+            raise ValueError("the time has no offset")
+        return cls(id, type, time, wallets, traceparent, event)
+
+    @classmethod
+    def unreadable(cls, id: str) -> "Event":
+        """In place of one that cannot be read."""
+        return cls(id, "unreadable", datetime.now(UTC), (), None, {"id": id, "type": "unreadable"})
+
+
+# What `Event.read` raises.
+UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
+
+
+def wallets_of(event_type: str, data: Mapping[str, Any]) -> tuple[str, ...]:
+    """The wallets that an event is about; an event of one wallet twice names it once."""
+    names = _WALLETS_OF.get(event_type.partition(".")[0], ())
+    return tuple(dict.fromkeys(data[name] for name in names))
+
+
+def why_unreadable(error: Exception) -> str:
+    """Why a message is no event, in one line."""
+    return f"not an event: {type(error).__name__}: {error}"
