@@ -1,17 +1,17 @@
-# One image for replicas, worker, migrations and load tests; what it runs is in docker-compose.yml.
+# The image of replicas, workers and migrations, and the target `loadtest`. docker-compose.yml has the commands.
 FROM python:3.12.8-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
 COPY pyproject.toml constraints.txt README.md LICENSE ./
 COPY transferd transferd
-# Exactly the versions that the tests run with.
+# The same versions as in the tests.
 RUN pip install -c constraints.txt ".[tracing]"
 
 FROM build AS build-loadtest
 RUN pip install -c constraints.txt locust
 
-# The users who load-test it: Locust, and the scenarios.
+# Locust and the scenarios of the load test.
 FROM python:3.12.8-slim-bookworm AS loadtest
 RUN useradd --uid 10001 --no-create-home --shell /usr/sbin/nologin transferd
 COPY --from=build-loadtest /venv /venv

@@ -1,17 +1,16 @@
-# Everything that people do with this repository; `make` alone lists it.
-#   ARGS    what to hand on to `transferd dev` or pytest: make test ARGS="-k idempotency"
-#   PYTHON  the interpreter for .venv; without it the newest Python from 3.11 on that is found
+# The commands of this repository; `make` without a target lists them.
+#   ARGS    options for the program that the target runs: make test ARGS="-k idempotency"
+#   PYTHON  the interpreter for .venv; by default the newest installed Python, 3.11 or newer
 
 VENV := .venv
 BIN := $(VENV)/bin
 CODE := $(wildcard transferd loadtest tests)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-# A stamp is newer than the two files that decide what is installed, so that an install is repeated
-# only when one of them changed.
+# Each install is repeated only when pyproject.toml or constraints.txt is newer than its stamp.
 RUN_STAMP := $(VENV)/.installed-to-run
 DEVELOP_STAMP := $(VENV)/.installed-to-develop
-# What lints the OpenAPI document and generates clients from it; $(VENV)/node is theirs alone.
+# npm packages that lint the OpenAPI document and generate clients from it.
 NODE_STAMP := $(VENV)/node/.installed
 
 export PYTHON ENV_FILE
@@ -24,13 +23,13 @@ export PYTHON ENV_FILE
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
 
-# With exec nothing stands between the terminal and transferd, so Ctrl-C lets it stop in order.
-run: $(RUN_STAMP) ## Start the service with throw-away servers of its own
+# With exec the terminal sends Ctrl-C to transferd directly, so it can stop in order.
+run: $(RUN_STAMP) ## Start the service with private servers
 	@exec $(BIN)/transferd dev $(ARGS)
 
-# Each process starts servers of its own, and a file's tests stay together on one of them. In the
-# order of their names the long files come first and the unit tests last, so that both end together.
-# A process that dies is replaced, however often: tests/support/failures.py.
+# Each pytest process starts its own servers and runs whole files. In alphabetical order the long files
+# come first and the unit tests last, so all processes end at about the same time. A process that dies
+# is replaced every time: tests/support/failures.py.
 test: services $(DEVELOP_STAMP) $(NODE_STAMP) ## Run the whole test suite
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 1000 \
 		--dist loadfile --no-loadscope-reorder $(ARGS)
@@ -39,7 +38,7 @@ test-configurations: services $(DEVELOP_STAMP) ## Run the tests of correctness i
 	@$(BIN)/python -m tests.support.every_configuration \
 		--numprocesses auto --maxprocesses 4 --max-worker-restart 1000 --dist loadfile $(ARGS)
 
-bench: services $(DEVELOP_STAMP) ## Measure every speed figure: ARGS="--only uniform --rounds 5"
+bench: services $(DEVELOP_STAMP) ## Measure throughput and latency: ARGS="--only uniform --rounds 5"
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 
 loadtest: $(DEVELOP_STAMP) ## Load-test with Locust: SCENARIO=mixed SHAPE=steps HOST=http://... UI=1 REPLICAS=1 USERS=50
@@ -49,34 +48,34 @@ loadtest: $(DEVELOP_STAMP) ## Load-test with Locust: SCENARIO=mixed SHAPE=steps 
 chaos: services $(DEVELOP_STAMP) ## Break things under load and check the ledger: ARGS="--rounds 20 --seed 7 --fault kill-postgres"
 	@exec $(BIN)/python -m tests.fault.chaos $(ARGS)
 
-check: lint audit test ## Run all there is to pass: linters, known vulnerabilities, tests
+check: lint audit test ## Run everything that must pass: linters, known vulnerabilities, tests
 
-lint: $(DEVELOP_STAMP) ## Check format, style, types, the direction of imports, and for weaknesses
+lint: $(DEVELOP_STAMP) ## Check format, style, types, imports and insecure code
 	@$(BIN)/ruff format --quiet --check $(CODE)
 	@$(BIN)/ruff check --quiet $(CODE)
 	@$(BIN)/mypy --strict $(CODE)
 	@$(BIN)/lint-imports --no-logo
 	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive transferd loadtest
 
-audit: $(DEVELOP_STAMP) ## Ask whether our dependencies have known vulnerabilities (needs the internet)
+audit: $(DEVELOP_STAMP) ## Check the dependencies for known vulnerabilities (needs the internet)
 	@.ci/audit $(BIN)
 
-fmt: $(DEVELOP_STAMP) ## Format the code and repair what ruff can
+fmt: $(DEVELOP_STAMP) ## Format the code, and fix what ruff can fix
 	@$(BIN)/ruff format $(CODE)
 	@$(BIN)/ruff check --fix $(CODE)
 
-docs: $(DEVELOP_STAMP) ## Write the table of settings in docs/configuration.md anew
+docs: $(DEVELOP_STAMP) ## Update the table of settings in docs/configuration.md
 	@$(BIN)/python -m tests.support.settings_table
 
 constraints: ## Pin the newest versions of all dependencies
 	@.ci/constraints
 
-venv: $(DEVELOP_STAMP) ## Make .venv with everything for development
+venv: $(DEVELOP_STAMP) ## Make .venv with the package, the tests and the tools
 
-scale: ## Run so many replicas in the compose project, without losing a request: REPLICAS=3
+scale: ## Change the number of replicas in the compose project without losing a request: REPLICAS=3
 	@deploy/scale $(REPLICAS)
 
-services: ## Make sure that the servers and tools that tests start are installed
+services: ## Install the servers and tools that the tests start, or list what is missing
 	@.ci/services
 
 clean: ## Remove caches, build output and reports (.venv stays)
@@ -95,7 +94,7 @@ $(DEVELOP_STAMP): pyproject.toml constraints.txt
 	@$(INSTALL) -e '.[dev-stack,tracing,test,check,bench]'
 	@touch $@ $(RUN_STAMP)
 
-# After the install into .venv, which may empty that folder first.
+# After the install into .venv, which may remove $(VENV)/node.
 $(NODE_STAMP): tests/clients/package.json | services $(DEVELOP_STAMP)
 	@echo 'Installing the tools of npm into $(@D) ...'
 	@.ci/node-tools $(@D)

@@ -1,5 +1,5 @@
-// Which replica a request belongs to. It is only a hint: any replica may answer anything, and a wallet's
-// requests are quickest where its actor is.
+// The key by which Nginx chooses a replica. It is only a hint: every replica can answer every request, but a
+// wallet's requests are fastest on the replica that has its actor.
 
 const SOURCE = /"source_wallet_id"\s*:\s*"([0-9a-fA-F-]{36})"/;
 const PATH = /^\/wallets\/([0-9a-fA-F-]{36})(?:\/|$)/;
@@ -20,8 +20,8 @@ function of(r) {
                 return inBody[1].toLowerCase();
             }
         }
-        // A batch has many wallets, and a reversal names none. What is sent again comes to the same
-        // replica, where it joins the first.
+        // A batch has many wallets, and a reversal names none. A repetition goes to the same replica,
+        // where it joins the first request.
         const key = r.headersIn['Idempotency-Key'];
         if (key) {
             // "abc" and abc are the same key.

@@ -165,16 +165,13 @@ def test_the_limits_in_the_readme_are_those_of_the_code() -> None:
 
 
 def test_the_targets_of_all_links_exist() -> None:
-    for name in (
-        "README.md",
-        "CHANGELOG.md",
-        "docs/architecture.md",
-        "docs/load-testing.md",
-        "docs/notifications.md",
-        "docs/reliability.md",
-        "docs/security.md",
-    ):
-        page = README.parent / name
+    for page in (*README.parent.glob("*.md"), *README.parent.glob("docs/*.md")):
         for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text(encoding="utf-8")):
             if not target.startswith("https://"):
-                assert (page.parent / target).exists(), f"{name}: {target}"
+                assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_the_readme_lists_every_document() -> None:
+    documents = {f"docs/{page.name}" for page in README.parent.glob("docs/*.md")}
+    assert "docs/configuration.md" in documents
+    assert documents <= set(re.findall(r"\]\((docs/[\w-]+\.md)\)", readme()))
