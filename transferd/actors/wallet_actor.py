@@ -47,7 +47,7 @@ class WalletActor:
             self._committer.announce(self, urgent=envelope.urgent)
 
     def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
-        """Drain the mailbox into a turn: whatever has come by now goes into one transaction."""
+        """Drain the mailbox into a turn: all requests that have come go into one transaction."""
         return self.mailbox.take(envelopes_max)
 
     def done(self) -> None:

@@ -33,6 +33,6 @@ class Trail:
         self._since = now
 
     def retry(self) -> None:
-        """An attempt has failed, at whatever it was doing, and is run again."""
+        """An attempt has failed, at any stage, and is run again."""
         self.retries += 1
         self.end("failed attempt")

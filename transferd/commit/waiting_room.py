@@ -12,7 +12,7 @@ from transferd.domain.key import Key
 class Straggler(Solo):
     """An envelope that comes back into a group on its own.
 
-    It is looked at next at `due_at`; from `patience_until` on it goes whatever the claim says.
+    It is looked at next at `due_at`; from `patience_until` on it ignores the claim.
     """
 
     __slots__ = ("due_at", "patience_until")

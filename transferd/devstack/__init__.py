@@ -1,6 +1,6 @@
 """Private PostgreSQL, Redis and RabbitMQ servers for ``transferd dev`` and for the tests.
 
-They run on free loopback ports from whatever is installed (or from a wheel), keep their files in
+They run on free loopback ports from installed programs (or from a wheel), keep their files in
 one directory and never touch a server on a standard port.
 """
 
@@ -157,7 +157,7 @@ class DevStack:
         self._report(f"{server.origin}, port {server.port}, process {server.pid}, {took_s:.1f} s")
 
     async def _end(self) -> None:
-        """Stop all side by side, and remove an ephemeral directory whatever happens."""
+        """Stop all side by side, and always remove an ephemeral directory."""
         try:
             outcomes = await asyncio.gather(
                 *(server.stop() for server in self.servers), return_exceptions=True

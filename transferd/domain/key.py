@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-# (id of the API client, key): the same text belongs to somebody else for another client.
+# (id of the API client, key): the same text is another key for another client.
 Key = tuple[int, str]
 
 

@@ -27,7 +27,7 @@ Network = IPv4Network | IPv6Network
 _NAT64 = IPv6Network("64:ff9b::/96")
 # The only part of IPv6 from which public addresses are given out (RFC 4291, section 2.4).
 _PUBLIC_IPV6 = IPv6Network("2000::/3")
-# What Python calls global, or did in some version, and is no machine of somebody on the Internet.
+# What Python calls global, or did in some version, and is no host on the Internet.
 _NOT_PUBLIC = tuple(
     ip_network(network)
     for network in (
@@ -40,7 +40,7 @@ _NOT_PUBLIC = tuple(
 )
 
 # RFC 3986, as to characters. Clients and servers disagree about the others, or about names that are
-# written with percent signs; here nobody has to guess what a URL means.
+# written with percent signs; here each URL has one meaning.
 _URL = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")

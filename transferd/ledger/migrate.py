@@ -64,7 +64,7 @@ async def migrate(
             statement_cache_size=0,
         )
         try:
-            # Whoever has waited for the lock must see what was done meanwhile.
+            # A process that has waited for the lock must see what was done meanwhile.
             async with connection.transaction(isolation="read_committed"):
                 # The limits of the role are for short transactions; this one may take its time.
                 await connection.execute(

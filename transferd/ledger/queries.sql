@@ -340,7 +340,7 @@ WHERE $1::text IS NULL OR clients.name = $1
 ORDER BY api_keys.created_at, api_keys.id;
 
 -- name: has_usable_api_key
--- Where nobody could call, a replica need not start.
+-- Without a usable key no client could call: the replica does not start.
 SELECT EXISTS (
     SELECT FROM transferd.api_keys
     WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
@@ -384,7 +384,7 @@ ON CONFLICT DO NOTHING
 RETURNING 1;
 
 -- name: take_lease
--- Whoever gets this row locked publishes until its transaction ends; the others do not wait.
+-- The relay that locks this row publishes until its transaction ends; the others do not wait.
 SELECT ledger FROM transferd.relay_leases WHERE ledger = $1 FOR UPDATE SKIP LOCKED;
 
 -- name: read_outbox
@@ -406,7 +406,7 @@ ORDER BY seq;
 SELECT EXISTS (SELECT FROM {ledger}.outbox);
 
 -- name: outbox_oldest
--- For a relay that stands by: what lies for long is published by nobody else.
+-- For a relay that stands by: an old row means that no other relay publishes.
 SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 AS oldest_s
 FROM {ledger}.outbox
 ORDER BY seq LIMIT 1;
@@ -573,8 +573,8 @@ WHERE d.event_id = due.event_id AND d.endpoint_id = due.endpoint_id AND d.attemp
   AND d.status = 2 AND d.next_attempt_at IS NOT NULL;
 
 -- name: record_deliveries
--- The result of an attempt each. Only what waits can get one: what was delivered stays delivered, whatever a slower
--- notifier says. The log sink needs no event any more once it is delivered.
+-- The result of an attempt each. Only what waits can get one: what was delivered stays delivered when a slower
+-- notifier writes a failure. The log sink needs no event any more once it is delivered.
 UPDATE transferd.deliveries d
 SET status = r.status, attempts = d.attempts + r.attempts, failures = d.failures + r.failures,
     response_status = r.response_status, error = r.error, response_excerpt = r.excerpt,

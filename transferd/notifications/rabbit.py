@@ -124,7 +124,7 @@ class RabbitBroker:
                 task.cancel()
             raise
         if late:
-            # Whether they arrive is unknown, and so is the order of whatever would follow them.
+            # Whether they arrive is unknown, and so is the order of messages after them.
             self._lose(f"RabbitMQ did not confirm within {timeout_s} s")
             for task in late:
                 task.cancel()

@@ -1,6 +1,6 @@
 """Exchange and queues, declared so that RabbitMQ 3.10 to 4.x agree and nothing gets lost.
 
-Every queue is a quorum queue, and whatever dead-letters does so at least once: with the default a
+Every queue is a quorum queue, and each that dead-letters does so at least once: with the default a
 message is lost if it expires while its target is full or has no leader. RabbitMQ asks for
 `reject-publish` with that (https://www.rabbitmq.com/docs/quorum-queues#dead-lettering).
 """

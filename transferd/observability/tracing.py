@@ -193,7 +193,7 @@ class Tracing:
     def _group(self, fact: GroupTraced) -> None:
         """A trace of its own, because a group serves many requests: links lead to them."""
         sampled = [request for request in fact.requests if is_sampled(request)]
-        # The group is recorded because one of its requests is, whatever the ratio.
+        # The group is recorded because one of its requests is, at every ratio.
         if not sampled or not self._exporter.admit(1 + len(fact.stages)):
             return
         group = self._span(

@@ -1,4 +1,4 @@
-"""The one middleware: every request gets a readable answer, whatever fails inside."""
+"""The one middleware: every request gets a readable answer, also after an unexpected error."""
 
 import asyncio
 from collections.abc import Awaitable, Callable

@@ -9,7 +9,7 @@ from transferd.config import Limits
 class RefusalRate:
     """A burst of refusals without delay, then an even rate, none delayed beyond the limit.
 
-    The Generic Cell Rate Algorithm: one number, whatever the rate (ITU-T I.371). `clock` gives
+    The Generic Cell Rate Algorithm: one number for every rate (ITU-T I.371). `clock` gives
     seconds.
     """
 

@@ -1,4 +1,4 @@
-"""What PostgreSQL's refusals mean to us, whatever the driver calls them."""
+"""What PostgreSQL's refusals mean to us, in names that do not depend on the driver."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,4 +1,4 @@
-"""Which addresses the service connects to when somebody else chose the URL.
+"""Which addresses the service connects to when a client chose the URL.
 
 A URL is checked when it is given, but a name may lead elsewhere a second later. What counts is the
 address that a socket is opened for, and that is where `Guard` stands.

@@ -46,7 +46,7 @@ def sign(secret: str, event_id: str, timestamp_s: int, body: bytes) -> str:
 def retry_after_s(value: str | None, now: datetime, longest_s: float) -> float | None:
     """A Retry-After header (seconds or a date) in seconds from now, in [0, longest_s].
 
-    None if there is none or nobody can tell what it means.
+    None if there is none, or it is neither.
     """
     if value is None:
         return None
@@ -86,7 +86,7 @@ class _Answer:
 class WebhookSink:
     """Delivers to webhooks. Opens with `async with`; `clock` gives UTC.
 
-    Whatever a receiver does, an attempt takes no longer than `webhook_timeout_s`, reads no more
+    An attempt takes no longer than `webhook_timeout_s`, reads no more
     than `webhook_response_bytes_max` of its answer, and connects to nothing that is not public or
     inside the allowed networks. Neither redirects nor proxies of the environment are followed, and
     no cookie is kept.
@@ -195,7 +195,7 @@ class WebhookSink:
         answer.on_kept = False
         try:
             async with self._session.post(
-                # As it was given: whoever signs URLs minds each character of path and query.
+                # As it was given: a signed URL is valid only with each character of path and query.
                 URL(url, encoded=True),
                 data=body,
                 headers=headers,
@@ -229,7 +229,7 @@ class WebhookSink:
             return SinkResult(fault)
         excerpt = answer.excerpt(limits.webhook_excerpt_chars)
         # Some frameworks send the status before the work is done. An answer that breaks off is no
-        # promise, and whoever gets an event twice knows it by its id.
+        # promise, and a receiver recognizes an event that comes twice by its id.
         error = None if fault is None else f"{fault}, after an answer {status} had begun"
         if not 200 <= status < 300:
             error = f"answered {status}"
@@ -270,7 +270,7 @@ def _traces() -> aiohttp.TraceConfig:
 
 
 def _cut_off(response: aiohttp.ClientResponse) -> None:
-    """Close the connection of an answer that has not come to its end, whatever else was to come.
+    """Close the connection of an answer that has not come to its end.
 
     At once: a TLS connection that is closed in order waits for the other side to take part.
     """
