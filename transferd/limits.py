@@ -177,6 +177,8 @@ class Limits:
     relay_standby_s: float = 0.5
     # How often the rows of the outbox are counted for the metrics.
     outbox_measure_s: float = 2.0
+    # Waiting deliveries counted for the metrics: a backlog of millions must not be read that often.
+    deliveries_counted_max: int = 100_000
     # The wait after a failure; it doubles to the max.
     relay_wait_first_s: float = 0.1
     relay_wait_max_s: float = 5.0

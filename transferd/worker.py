@@ -207,11 +207,11 @@ class _Parts:
             wakeup=wakeup,
         )
         await self.start("relay", relay.run(), lambda: relay.fault)
-        measured = _BacklogGauges(self._database, self._metrics)
+        measured = _BacklogGauges(self._database, self._limits, self._metrics)
         self._metrics.gauge(
             "transferd_relay_leads", "1 if this relay publishes.", lambda: float(relay.leads)
         )
-        await self.start("measuring", measured.run(self._limits.outbox_measure_s))
+        await self.start("measuring", measured.run())
 
     async def notify(self, connect: Connect) -> None:
         """Deliver what is due."""
@@ -257,8 +257,9 @@ class _Parts:
 class _BacklogGauges:
     """How much waits in the outbox and for delivery, and since when."""
 
-    def __init__(self, database: Database, metrics: Metrics) -> None:
+    def __init__(self, database: Database, limits: Limits, metrics: Metrics) -> None:
         self._database = database
+        self._limits = limits
         self._size = outbox.OutboxSize(0, 0.0)
         self._waiting = WaitingCount(0, 0.0)
         metrics.gauge(
@@ -273,23 +274,25 @@ class _BacklogGauges:
         )
         metrics.gauge(
             "transferd_deliveries_waiting",
-            "Deliveries that wait for an attempt, retries among them.",
+            "Deliveries that wait for an attempt, retries too; up to deliveries_counted_max.",
             lambda: self._waiting.deliveries,
         )
         metrics.gauge(
             "transferd_deliveries_oldest_seconds",
-            "Age of the oldest delivery that is due.",
+            "Age of the oldest delivery that is due, of those that are counted.",
             lambda: self._waiting.oldest_s,
         )
 
-    async def run(self, every_s: float) -> None:
+    async def run(self) -> None:
         """Measure until cancelled."""
         while True:
             # The relay tells if PostgreSQL is away.
             with suppress(StoreError):
                 self._size = await outbox.size(self._database)
-                self._waiting = await count_waiting(self._database)
-            await asyncio.sleep(every_s)
+                self._waiting = await count_waiting(
+                    self._database, count_max=self._limits.deliveries_counted_max
+                )
+            await asyncio.sleep(self._limits.outbox_measure_s)
 
 
 @asynccontextmanager

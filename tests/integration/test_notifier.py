@@ -37,8 +37,12 @@ from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.dead_letters import Filter
 from transferd.ledger.store.deliveries import (
     DeliveryRecord,
+    EventText,
+    NewDelivery,
     RetryKey,
     ask_again,
+    count_waiting,
+    insert_deliveries,
     read_waiting,
     record_deliveries,
 )
@@ -743,3 +747,22 @@ async def test_the_log_is_an_endpoint_like_any_other(scene: Scene) -> None:
     found = await delivery(scene.database, log, event["id"])
     assert found is not None
     assert (found.event, found.response_status, found.attempts) == (None, None, 1)
+
+
+# What waits
+
+
+async def test_a_long_backlog_is_counted_up_to_a_limit(scene: Scene) -> None:
+    _, webhook = await scene.receiver()
+    events = [transfer_event() for _ in range(5)]
+    async with Store(scene.database.settings(), Limits(), 1) as store:
+        async with store.transaction() as transaction:
+            await insert_deliveries(
+                transaction,
+                [EventText(e["id"], e["type"], cloud_event(e).decode()) for e in events],
+                [NewDelivery(n, webhook, DeliveryStatus.PENDING) for n in range(1, 6)],
+            )
+        assert (await count_waiting(store, count_max=3)).deliveries == 3
+        found = await count_waiting(store, count_max=10)
+    assert found.deliveries == 5
+    assert found.oldest_s > 0

@@ -601,12 +601,12 @@ SET next_attempt_at = NULL, failures = excluded.failures, event = coalesce(d.eve
 WHERE d.status = 2 AND excluded.status = 2;
 
 -- name: waiting_deliveries
--- How many deliveries wait, and since when the oldest that is due does. Read for the metrics.
+-- How many deliveries wait, up to $1, and the age of the oldest of these that is due. Read for the metrics every few
+-- seconds, so a long backlog is not counted to its end.
 SELECT count(*) AS deliveries,
        extract(epoch FROM clock_timestamp() - min(created_at) FILTER (
            WHERE next_attempt_at IS NULL))::float8 AS oldest_s
-FROM transferd.deliveries
-WHERE status IN (0, 2);
+FROM (SELECT created_at, next_attempt_at FROM transferd.deliveries WHERE status IN (0, 2) LIMIT $1) waiting;
 
 -- name: list_deliveries
 -- The log of an endpoint, newest first.

@@ -218,9 +218,9 @@ async def carry_deliveries(transaction: Transaction, carried: Sequence[CarriedDe
     )
 
 
-async def count_waiting(database: Database) -> WaitingCount:
-    """How much waits for an attempt, retries among them, and for how long."""
-    [row] = await database.fetch("waiting_deliveries")
+async def count_waiting(database: Database, *, count_max: int) -> WaitingCount:
+    """How much waits for an attempt, retries among them, and for how long; `count_max` at most."""
+    [row] = await database.fetch("waiting_deliveries", count_max)
     return WaitingCount(row["deliveries"], row["oldest_s"] or 0.0)
 
 
