@@ -104,12 +104,12 @@ async def test_another_spelling_of_equal_values_is_the_same_request(
         ('"rent/ä"', '"\\u0072ent\\/\\u00E4"'),
         ('"amount"', '"\\u0061mount"'),
         ('"c": "ä"', '"\\u0063": "\\u00e4"'),
-        ("100", "100.0"),
-        ("100", "1E+2"),
-        ("0.5", "5e-1"),
-        ("0.5", "0.500"),
+        ('"a": 100', '"a": 100.0'),
+        ('"a": 100', '"a": 1E+2'),
+        ('"b": 0.5', '"b": 5e-1'),
+        ('"b": 0.5', '"b": 0.500'),
     ):
-        assert raw.count(old)
+        assert old in raw
         again = raw.replace(old, new).encode()
         assert_replays(first, await api.call("POST", "/transfers", raw=again, key="rent"))
     assert await footprint(database) == before
