@@ -37,7 +37,7 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("claim", ("Committer._claim", "Replays.claim")),
     ("lock and look up", ("lock_and_look_up",)),
     ("decide", ("decide (", "Book.apply", "GroupTransaction._decide")),
-    ("render the answer and the event", ("Rendering.outcome", "events_of", "outcome_row")),
+    ("render the answer and the event", ("Rendering.answer", "events_of")),
     ("write", ("_write_group", "write (transferd")),
     ("begin and commit", ("Database.transaction", "_give_back")),
     ("cache", ("Committer._refresh", "Wallets.refresh")),

@@ -257,7 +257,7 @@ async def test_a_concurrent_repetition_is_not_refused_by_its_condition(
         await arrived(replicas, 1)
         plain = asyncio.create_task(api.post(f"/wallets/{ada}/freeze", key="stop"))
         first = replicas.opened[0].context.router._by_key[1, "stop"]
-        await until(lambda: len(first.watchers) == 1)
+        await until(lambda: len(first.waiters) == 2)
     assert_changed(await stale, 0)
     done = await plain
     assert (done.status, done.json["status"], done.json["version"]) == (200, "frozen", 1)

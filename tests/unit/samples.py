@@ -13,12 +13,13 @@ from transferd.commit.turn import TurnSource
 from transferd.domain.book import Book
 from transferd.domain.key import Fingerprint, Key
 from transferd.domain.transfer import PostedTransfer, Transfer, TransferKind
-from transferd.domain.wallet import Wallet, WalletStatus
+from transferd.domain.wallet import ChangeKind, SetStatus, Wallet, WalletStatus
+from transferd.ledger.store.outcomes import RENDER_SINGLE, StoredAnswer
 
 EARLIER = datetime(2030, 1, 1, tzinfo=UTC)
 NOW = datetime(2030, 1, 2, 3, 4, 5, 678901, tzinfo=UTC)
 ORIGIN = Origin("request-1", "00-" + "a" * 32 + "-" + "b" * 16 + "-01", "/transfers")
-OK = Answer(201, b'{"id":"1"}')
+OK = Answer(201, b'{"id":"1"}', StoredAnswer(RENDER_SINGLE, "1", None))
 
 _WALLET = Wallet(
     id="ada",
@@ -86,16 +87,15 @@ def envelope(
     wait_s: float = 10.0,
     urgent: bool = False,
 ) -> Envelope:
-    """A transfer that ada's client sent at second 0 and waits 10 seconds for."""
+    """A transfer from the wallet, or a freeze if it is urgent, with a deadline after 10 seconds."""
+    freeze = SetStatus(wallet_id, ChangeKind.FREEZE)
     return Envelope(
-        transfer(source_wallet_id=wallet_id),
-        wallet_id=wallet_id,
+        freeze if urgent else transfer(source_wallet_id=wallet_id),
         key=key,
         fingerprint=Fingerprint(fingerprint),
         origin=ORIGIN,
         enqueued_at=enqueued_at,
         deadline=enqueued_at + wait_s,
-        urgent=urgent,
     )
 
 
@@ -133,5 +133,6 @@ class HandCommitter(Committer):
         for each in envelopes:
             each.settle(answer)
         for source, _ in turns:
-            source.done()
+            if source.end_turn():
+                self.announce(source)
         return envelopes

@@ -42,5 +42,5 @@ def test_every_function_that_the_stages_name_exists() -> None:
             if name in own:
                 assert f"class {name}" in code, part
                 assert not method or f"def {method}(" in code, part
-            elif part.endswith(" (") or part in {"outcome_row", "events_of", "_write_group"}:
+            elif part.endswith(" (") or part in {"events_of", "_write_group"}:
                 assert f"def {part.removesuffix(' (')}(" in code, part

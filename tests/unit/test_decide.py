@@ -8,7 +8,8 @@ from typing import NamedTuple
 import pytest
 
 from tests.unit.samples import NOW, book, funding_wallet, posted, transfer, wallet
-from transferd.domain.book import Book, Command, Outcome, Posted
+from transferd.domain.book import Book, Outcome, Posted
+from transferd.domain.command import Command
 from transferd.domain.decide import decide
 from transferd.domain.errors import Reason, Refused
 from transferd.domain.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, BALANCE_MINOR_MIN

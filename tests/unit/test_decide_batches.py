@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 
 from tests.unit.samples import book, funding_wallet, transfer, wallet
 from transferd.domain.book import BatchPosted, Book, Posted
-from transferd.domain.decide import decide, touched_wallets
+from transferd.domain.command import touched_wallets
+from transferd.domain.decide import decide
 from transferd.domain.errors import Reason, Refused
 from transferd.domain.transfer import Batch, BatchMode, Transfer
 from transferd.domain.wallet import WalletStatus

@@ -7,8 +7,9 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from tests.unit.samples import EARLIER, book, funding_wallet, wallet
-from transferd.domain.book import Book, Command, Outcome, Posted, WalletCreated, WalletSet
-from transferd.domain.decide import decide, touched_wallets
+from transferd.domain.book import Book, Outcome, Posted, WalletCreated, WalletSet
+from transferd.domain.command import Command, touched_wallets
+from transferd.domain.decide import decide
 from transferd.domain.errors import Refused
 from transferd.domain.money import AMOUNT_MINOR_MAX, fits_a_balance
 from transferd.domain.transfer import PostedTransfer, Reversal, Transfer

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from tests.unit.samples import EARLIER, NOW, book, funding_wallet, wallet
-from transferd.domain.book import Book, Command, UserCreated, WalletCreated, WalletSet
+from transferd.domain.book import Book, UserCreated, WalletCreated, WalletSet
+from transferd.domain.command import Command
 from transferd.domain.decide import decide
 from transferd.domain.errors import Reason, Refused
 from transferd.domain.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MIN

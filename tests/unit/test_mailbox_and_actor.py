@@ -32,7 +32,7 @@ async def test_a_full_mailbox_refuses_and_keeps_its_envelopes() -> None:
     late = envelope()
     with pytest.raises(MailboxFull):
         mailbox.put(late)
-    assert not late.answer.done(), "whoever put it in hears of it, and nobody else"
+    assert not late.is_over, "the exception goes to the caller only"
     assert mailbox.take(9) == inside
     mailbox.put(late)
     assert len(mailbox) == 1
@@ -81,9 +81,9 @@ async def test_an_envelope_that_waits_too_long_fails_and_the_others_stay() -> No
     first, second, third = filled(mailbox, 3)
     assert mailbox.expire(0.0) == 0
     assert mailbox.expire(1.0) == 1, "second 1 is not before second 1"
-    assert isinstance(first.answer.exception(), Overloaded)
+    assert isinstance(first.end, Overloaded)
     assert mailbox.take(9) == [second, third]
-    assert not second.answer.done()
+    assert not second.is_over
 
 
 async def test_a_mailbox_can_fail_all_its_envelopes() -> None:
@@ -91,7 +91,7 @@ async def test_a_mailbox_can_fail_all_its_envelopes() -> None:
     envelopes = filled(mailbox, 3)
     error = Draining()
     mailbox.fail_all(error)
-    assert [each.answer.exception() for each in envelopes] == [error] * 3
+    assert [each.end for each in envelopes] == [error] * 3
     assert len(mailbox) == 0
 
 
@@ -106,27 +106,35 @@ async def test_a_mailbox_shows_how_full_it_is() -> None:
 
 async def test_an_envelope_is_answered_once() -> None:
     lucky, unlucky = envelope(), envelope()
-    assert repr(lucky) == "<Envelope Transfer for ada, waiting>"
+    early = lucky.wait(), unlucky.wait()
+    assert repr(lucky) == "<Envelope Transfer, waiting>"
     lucky.settle(OK)
     lucky.fail(InternalFailure())
-    assert lucky.answer.result() == OK
-    assert repr(lucky) == "<Envelope Transfer for ada, answered>"
     unlucky.fail(InternalFailure())
     unlucky.settle(OK)
-    assert isinstance(unlucky.answer.exception(), InternalFailure)
+    assert repr(lucky) == "<Envelope Transfer, answered>"
+    for answered, failed in (early, (lucky.wait(), unlucky.wait())):
+        assert answered.result() == OK
+        assert isinstance(failed.exception(), InternalFailure)
+
+
+async def test_a_request_that_stops_waiting_does_not_cancel_the_command() -> None:
+    shared = envelope()
+    gone, waiting = shared.wait(), shared.wait()
+    gone.cancel()
+    shared.settle(OK)
+    assert waiting.result() == OK
 
 
 # Actor
 
 
 class Stage:
-    """One actor, whose announcements and retirement are recorded."""
+    """One actor, whose announcements are recorded."""
 
     def __init__(self, envelopes_max: int = 8) -> None:
         self.committer = HandCommitter()
-        self.retired: list[WalletActor] = []
-        mailbox = Mailbox(envelopes_max)
-        self.actor = WalletActor("ada", mailbox, self.committer, self.retired.append)
+        self.actor = WalletActor("ada", Mailbox(envelopes_max), self.committer)
 
     @property
     def turns_wanted(self) -> int:
@@ -154,54 +162,43 @@ async def test_an_actor_has_one_turn_at_a_time() -> None:
     meanwhile = envelope()
     stage.actor.tell(meanwhile)
     assert stage.turns_wanted == 0, "its turn is still in a group"
-    stage.actor.done()
-    assert stage.turns_wanted == 1
-    assert stage.give_turn() == [meanwhile]
+    assert stage.actor.end_turn()
+    assert list(stage.actor.take_turn(8)) == [meanwhile]
 
 
-async def test_an_actor_announces_itself_again_for_envelopes_left_by_a_full_group() -> None:
+async def test_an_actor_has_another_turn_for_envelopes_left_by_a_full_group() -> None:
     stage = Stage()
     first, second, third = (envelope() for _ in range(3))
     for each in (first, second, third):
         stage.actor.tell(each)
     assert stage.give_turn(2) == [first, second]
-    stage.actor.done()
-    assert stage.retired == []
-    assert stage.give_turn(2) == [third]
+    assert stage.actor.end_turn()
+    assert list(stage.actor.take_turn(2)) == [third]
 
 
-async def test_an_idle_actor_retires() -> None:
+async def test_an_actor_is_idle_after_its_last_turn_and_announces_itself_again() -> None:
     stage = Stage()
     stage.actor.tell(envelope())
     stage.give_turn()
-    assert stage.retired == []
-    stage.actor.done()
-    assert stage.retired == [stage.actor]
-    assert stage.turns_wanted == 0
-
-
-async def test_a_retired_actor_announces_itself_at_the_next_envelope() -> None:
-    stage = Stage()
-    stage.actor.tell(envelope())
-    stage.give_turn()
-    stage.actor.done()
+    idle = [stage.actor.is_idle, not stage.actor.end_turn(), stage.actor.is_idle]
+    assert idle == [False, True, True]
     again = envelope()
     stage.actor.tell(again)
     assert stage.give_turn() == [again]
 
 
-async def test_an_actor_whose_envelopes_have_expired_has_an_empty_turn_and_retires() -> None:
+async def test_an_actor_whose_envelopes_have_expired_has_an_empty_turn() -> None:
     stage = Stage()
     stage.actor.tell(envelope())
     assert stage.actor.mailbox.expire(5.0) == 1
     assert stage.give_turn() == []
-    stage.actor.done()
-    assert stage.retired == [stage.actor]
+    assert not stage.actor.end_turn()
+    assert stage.actor.is_idle
 
 
 async def test_an_urgent_envelope_puts_an_idle_actor_at_the_head() -> None:
     stage = Stage()
-    other = WalletActor("bob", Mailbox(8), stage.committer, stage.retired.append)
+    other = WalletActor("bob", Mailbox(8), stage.committer)
     other.tell(envelope())
     stage.actor.tell(envelope(urgent=True))
     assert list(stage.committer.announced) == [stage.actor, other]
@@ -216,14 +213,14 @@ async def test_a_full_actor_refuses_and_does_not_announce_itself_for_it() -> Non
     assert len(stage.give_turn()) == 1
 
 
-async def test_a_crashed_actor_answers_all_its_envelopes_and_frees_their_places() -> None:
+async def test_an_actor_can_fail_all_its_envelopes() -> None:
     stage = Stage()
     envelopes = [envelope() for _ in range(3)]
     for each in envelopes:
         stage.actor.tell(each)
-    stage.actor.crashed()
-    assert stage.retired == [stage.actor]
-    assert all(isinstance(each.answer.exception(), InternalFailure) for each in envelopes)
+    stage.actor.fail_all(InternalFailure())
+    assert stage.actor.is_idle
+    assert all(isinstance(each.end, InternalFailure) for each in envelopes)
     assert len(stage.actor.mailbox) == 0
 
 

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from tests.unit.samples import EARLIER, NOW, ORIGIN, book, envelope, posted, transfer, wallet
 from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
-from transferd.domain.book import Command, Posted, UserCreated, WalletCreated, WalletSet
+from transferd.domain.book import Posted, UserCreated, WalletCreated, WalletSet
+from transferd.domain.command import Command
 from transferd.domain.decide import decide
 from transferd.domain.errors import Reason, Refused
 from transferd.domain.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, BALANCE_MINOR_MIN
@@ -20,6 +21,7 @@ from transferd.domain.user import CreateUser, User
 from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, WalletStatus
 from transferd.ledger.store.database import Row
 from transferd.ledger.store.numbers import TRANSFER_KINDS
+from transferd.ledger.store.outcomes import RENDER_SINGLE, StoredAnswer
 from transferd.ledger.store.transfers import transfer_of
 from transferd.web.fields import metadata_text
 from transferd.web.rendering import Rendering, rfc3339
@@ -89,8 +91,9 @@ def test_a_stored_transfer_is_the_same_bytes_for_ever(
 
 
 async def test_a_posted_transfer_is_answered_as_it_will_be_shown() -> None:
-    outcome = Posted(posted())
-    assert RENDERING.outcome(envelope(), outcome) == Answer(201, RENDERING.transfer(posted()))
+    answer = RENDERING.answer(envelope(), Posted(posted()))
+    stored = StoredAnswer(RENDER_SINGLE, posted().id, None)
+    assert answer == Answer(201, RENDERING.transfer(posted()), stored)
 
 
 def test_a_transfer_has_the_fields_of_the_contract_in_their_order() -> None:
@@ -156,13 +159,17 @@ def asking(command: Command) -> Envelope:
 NEW = CreateWallet("new", "u", "USD", 0, "{}", 70, "fund", "t")
 
 
+def stored_whole(status: int, body: bytes) -> Answer:
+    return Answer(status, body, StoredAnswer(RENDER_SINGLE, None, body))
+
+
 async def test_a_new_wallet_is_shown_with_its_initial_balance() -> None:
     state = book(wallet("fund", funding=True), users={"u": EARLIER})
     outcome = decide(NEW, state)
     assert isinstance(outcome, WalletCreated)
-    answer = RENDERING.outcome(asking(NEW), outcome)
+    answer = RENDERING.answer(asking(NEW), outcome)
     state.apply(outcome)
-    assert answer == Answer(201, RENDERING.wallet(state.wallets["new"]))
+    assert answer == stored_whole(201, RENDERING.wallet(state.wallets["new"]))
     shown = orjson.loads(answer.body)
     assert (shown["balance"], shown["version"]) == (70, 1)
     assert shown["updated_at"] == shown["created_at"] == rfc3339(NOW)
@@ -170,7 +177,7 @@ async def test_a_new_wallet_is_shown_with_its_initial_balance() -> None:
 
 async def test_an_empty_new_wallet_is_shown_at_version_zero() -> None:
     command = NEW._replace(initial_minor=0)
-    answer = RENDERING.outcome(asking(command), decide(command, book(users={"u": EARLIER})))
+    answer = RENDERING.answer(asking(command), decide(command, book(users={"u": EARLIER})))
     shown = orjson.loads(answer.body)
     assert (answer.status, shown["balance"], shown["version"]) == (201, 0, 0)
 
@@ -184,14 +191,14 @@ async def test_a_wallet_that_was_there_is_shown_as_its_command_asks(
     command: Command, status: int
 ) -> None:
     frozen = wallet("new", 70, version=1, status=WalletStatus.FROZEN)
-    answer = RENDERING.outcome(asking(command), decide(command, book(frozen)))
-    assert answer == Answer(status, RENDERING.wallet(frozen))
+    answer = RENDERING.answer(asking(command), decide(command, book(frozen)))
+    assert answer == stored_whole(status, RENDERING.wallet(frozen))
 
 
 async def test_a_user_is_shown_as_stored() -> None:
     user = User("u", None, '{"n":1}', NOW)
-    answer = RENDERING.outcome(asking(CreateUser("u", None, '{"n":1}')), UserCreated(user))
-    assert answer == Answer(201, RENDERING.user(user))
+    answer = RENDERING.answer(asking(CreateUser("u", None, '{"n":1}')), UserCreated(user))
+    assert answer == stored_whole(201, RENDERING.user(user))
     assert answer.body == (
         b'{"id":"u","name":null,"metadata":{"n":1},"created_at":"2030-01-02T03:04:05.678901Z"}'
     )
@@ -199,7 +206,7 @@ async def test_a_user_is_shown_as_stored() -> None:
 
 async def test_a_refusal_is_a_problem_with_its_facts() -> None:
     outcome = decide(transfer(100), book(wallet("ada", 40), wallet("bob")))
-    answer = RENDERING.outcome(envelope(), outcome)
+    answer = RENDERING.answer(envelope(), outcome)
     assert (answer.status, answer.kept, answer.replayed) == (422, True, False)
     assert orjson.loads(answer.body) == {
         "type": "/problems/insufficient-funds",
@@ -219,7 +226,7 @@ async def test_a_refusal_is_a_problem_with_its_facts() -> None:
 async def test_every_refusal_is_stored_but_a_reused_key_and_a_changed_version(
     reason: Reason,
 ) -> None:
-    answer = RENDERING.outcome(envelope(), Refused(reason, "No."))
+    answer = RENDERING.answer(envelope(), Refused(reason, "No."))
     not_stored = {Reason.IDEMPOTENCY_KEY_REUSED, Reason.VERSION_CHANGED}
     assert answer.kept == (reason not in not_stored)
     shown = orjson.loads(answer.body)

@@ -5,10 +5,8 @@ from transferd.commit.envelope import Envelope
 from transferd.commit.waiting_room import Straggler, WaitingRoom
 from transferd.config import Limits
 from transferd.domain.errors import InternalFailure, Overloaded
-from transferd.ledger.store.outcomes import RENDER_SINGLE, StoredOutcome
 
 LIMITS = Limits()
-DONE = StoredOutcome(b"same", 201, RENDER_SINGLE, "t", None)
 # Less than any delay, so that rounding does not decide which envelope is due.
 HAIR_S = 0.001
 
@@ -50,7 +48,7 @@ async def test_an_envelope_with_a_known_outcome_goes_into_the_next_group() -> No
     for each in (known, unknown):
         scene.room.wait_for_claim(each)
     scene.pass_time(LIMITS.claim_poll_s)
-    assert scene.room.release({(1, "known"): DONE}) == 1
+    assert scene.room.release({(1, "known")}) == 1
     assert scene.turns == [[known]]
     assert scene.settled_claims() == [True], "the group finds its outcome"
     assert len(scene.room) == 1
@@ -60,7 +58,7 @@ async def test_an_envelope_without_an_outcome_is_looked_up_again_later() -> None
     scene = Scene()
     scene.room.wait_for_claim(envelope(key=(1, "k")))
     scene.pass_time(LIMITS.claim_poll_s)
-    assert scene.room.release({}) == 0
+    assert scene.room.release(()) == 0
     assert scene.room.keys_to_ask() == []
     scene.pass_time(LIMITS.claim_poll_s)
     assert scene.room.keys_to_ask() == [(1, "k")]
@@ -71,13 +69,13 @@ async def test_a_claim_only_delays() -> None:
     waiting = envelope(key=(1, "k"))
     scene.room.wait_for_claim(waiting)
     scene.pass_time(LIMITS.claim_wait_s - 2 * HAIR_S)
-    scene.room.release({})
+    scene.room.release(())
     assert scene.back == []
     scene.pass_time(2 * HAIR_S)
-    assert scene.room.release({}) == 1
+    assert scene.room.release(()) == 1
     assert scene.turns == [[waiting]]
     assert scene.settled_claims() == [True], "or the same claim would hold it up again"
-    assert not waiting.answer.done()
+    assert not waiting.is_over
     assert len(scene.room) == 0
 
 
@@ -86,7 +84,7 @@ async def test_an_outcome_that_comes_at_the_end_of_the_wait_counts() -> None:
     waiting = envelope(key=(1, "k"))
     scene.room.wait_for_claim(waiting)
     scene.pass_time(LIMITS.claim_wait_s)
-    assert scene.room.release({(1, "k"): DONE}) == 1
+    assert scene.room.release({(1, "k")}) == 1
     assert scene.turns == [[waiting]], "once"
 
 
@@ -97,11 +95,11 @@ async def test_envelopes_that_wait_for_a_lock_return_in_order_in_turns_of_one() 
     scene.room.wait_for_lock(second)
     scene.pass_time(LIMITS.step_aside_s / 2)
     scene.room.wait_for_lock(later)
-    assert scene.room.release({}) == 0
+    assert scene.room.release(()) == 0
     assert scene.back == []
     scene.pass_time(LIMITS.step_aside_s / 2)
-    assert scene.room.keys_to_ask() == [], "nobody else has their keys"
-    scene.room.release({})
+    assert scene.room.keys_to_ask() == [], "no other replica has claimed their keys"
+    scene.room.release(())
     assert scene.turns == [[first], [second]]
     assert scene.settled_claims() == [False, False]
     assert len(scene.room) == 1
@@ -113,8 +111,8 @@ async def test_an_envelope_without_time_for_another_attempt_fails_at_once() -> N
     late, in_time = envelope(wait_s=needed_s - HAIR_S), envelope(wait_s=needed_s + HAIR_S)
     scene.room.wait_for_lock(late)
     scene.room.wait_for_lock(in_time)
-    assert isinstance(late.answer.exception(), Overloaded)
-    assert not in_time.answer.done()
+    assert isinstance(late.end, Overloaded)
+    assert not in_time.is_over
     assert len(scene.room) == 1
 
 
@@ -122,10 +120,10 @@ async def test_an_envelope_returned_late_is_a_turn_of_one() -> None:
     waiting = envelope()
     straggler = Straggler(waiting, due_at=0.0, patience_until=0.0)
     assert list(straggler.take_turn(1)) == [waiting]
-    straggler.done()
-    assert not waiting.answer.done()
-    straggler.crashed()
-    assert isinstance(waiting.answer.exception(), InternalFailure)
+    assert not straggler.end_turn()
+    assert not waiting.is_over
+    straggler.fail_all(InternalFailure())
+    assert isinstance(waiting.end, InternalFailure)
 
 
 async def test_the_repr_of_a_waiting_room_counts_envelopes_by_reason() -> None:

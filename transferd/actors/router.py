@@ -1,4 +1,4 @@
-"""Wallet id -> live actor: starts them, lets them retire, drains them at the end."""
+"""Wallet id -> actor. Starts actors, drops idle ones, and drains all at the end."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from transferd.actors.wallet_actor import WalletActor
 from transferd.commit.answer import Answer
 from transferd.commit.committer import Committer
 from transferd.commit.envelope import Envelope
-from transferd.commit.outcomes import key_reused
 from transferd.commit.renderer import Renderer
 from transferd.commit.turn import Solo
 from transferd.config import Limits
+from transferd.domain.command import paying_wallet
 from transferd.domain.errors import (
     DeadlineExceeded,
     Draining,
@@ -21,6 +21,7 @@ from transferd.domain.errors import (
     TransferdError,
 )
 from transferd.domain.key import Key
+from transferd.domain.refusals import key_reused
 
 
 class Router:
@@ -47,12 +48,12 @@ class Router:
 
     def __repr__(self) -> str:
         state = ", draining" if self.is_draining else ""
-        return f"<Router {len(self._actors)} actors, {self._gate!r}{state}>"
+        return f"<Router {self.live_actors} actors, {self._gate!r}{state}>"
 
     @property
     def live_actors(self) -> int:
-        """How many wallets have something waiting."""
-        return len(self._actors)
+        """How many wallets have envelopes that wait or are in a group."""
+        return sum(not actor.is_idle for actor in self._actors.values())
 
     @property
     def backlog(self) -> int:
@@ -65,8 +66,8 @@ class Router:
         return self._gate
 
     def mailbox_depths(self) -> list[int]:
-        """How many envelopes wait in each mailbox that there is."""
-        return [len(actor.mailbox) for actor in self._actors.values()]
+        """How many envelopes wait in each mailbox that is not empty."""
+        return [depth for actor in self._actors.values() if (depth := len(actor.mailbox))]
 
     async def ask(self, envelope: Envelope) -> Answer:
         """Have the command executed, at most once per key. Raises TransferdError.
@@ -74,7 +75,7 @@ class Router:
         Equal keys join the first one's answer, also across wallets. If the caller goes away, the
         command runs on.
         """
-        while envelope.key is not None and (first := self._by_key.get(envelope.key)) is not None:
+        while (first := self._running(envelope.key)) is not None:
             answer = await self._join(first, envelope)
             if answer is not None:
                 return answer
@@ -85,82 +86,85 @@ class Router:
         if envelope.key is not None:
             self._by_key[envelope.key] = envelope
         self._in_flight[envelope] = 0
-        envelope.on_over = self._over
         try:
             await self._enter(envelope)
-        except TransferdError as error:
-            # Those who joined hear the same. The frames of the way here hold the envelope, which
-            # will hold the error: a cycle, and a storm of refusals leaves thousands of them.
-            envelope.fail(error.with_traceback(None))
-        except asyncio.CancelledError:
-            # The caller went away before it was let in: nothing happened.
-            envelope.fail(Overloaded())
-            raise
-        try:
-            # If the caller goes away from now on, the command runs on.
-            return await envelope.answer
+            return await envelope.wait()
         finally:
-            # An error that is raised here holds this frame: the same cycle.
+            self._leave_when_over(envelope)
+            # An error that is raised here holds this frame, and the envelope holds the error. A
+            # storm of refusals would leave thousands of such cycles.
             del envelope
 
+    def _running(self, key: Key | None) -> Envelope | None:
+        """The envelope with that key whose command is not over."""
+        envelope = self._by_key.get(key) if key is not None else None
+        return None if envelope is None or envelope.is_over else envelope
+
     async def _enter(self, envelope: Envelope) -> None:
-        """Through the gate into the mailbox. Raises Overloaded or MailboxFull."""
-        if not self._gate.try_enter(envelope.weight):
-            await self._gate.wait(self._limits.mailbox_wait_s, envelope.weight)
-        if envelope.is_over:
-            # The sweeper failed it and, with those inside, made the room that let it in.
-            self._gate.leave(envelope.weight)
-            return
-        self._in_flight[envelope] = envelope.weight
-        if envelope.wallet_id is None:
+        """Through the gate into the mailbox, or fail the envelope: then nothing happened."""
+        try:
+            if not self._gate.try_enter(envelope.weight):
+                await self._gate.wait(self._limits.mailbox_wait_s, envelope.weight)
+            self._in_flight[envelope] = envelope.weight
+            # The sweeper may have failed the envelope while it waited.
+            if not envelope.is_over:
+                self._deliver(envelope)
+        except TransferdError as error:
+            # The traceback holds this frame, and so the envelope.
+            envelope.fail(error.with_traceback(None))
+        except asyncio.CancelledError:
+            envelope.fail(Overloaded())
+            raise
+
+    def _deliver(self, envelope: Envelope) -> None:
+        """Put it into the mailbox of its paying wallet. Raises MailboxFull."""
+        wallet_id = paying_wallet(envelope.command)
+        if wallet_id is None:
             self._committer.announce(Solo(envelope))
             return
-        self._actor(envelope.wallet_id).tell(envelope)
+        actor = self._actors.get(wallet_id)
+        if actor is None:
+            mailbox = Mailbox(self._limits.mailbox_envelopes_max)
+            actor = self._actors[wallet_id] = WalletActor(wallet_id, mailbox, self._committer)
+        actor.tell(envelope)
 
-    def _over(self, envelope: Envelope) -> None:
-        """The command is over, just now: free its place and its key."""
+    def _leave_when_over(self, envelope: Envelope) -> None:
+        """Free the envelope's place at the gate and its key, now or when the command is over."""
+        if envelope.is_over:
+            self._leave(envelope)
+        else:
+            # The caller has gone away, and the command runs on.
+            envelope.wait().add_done_callback(lambda _: self._leave(envelope))
+
+    def _leave(self, envelope: Envelope) -> None:
         if weight := self._in_flight.pop(envelope):
             self._gate.leave(weight)
-        if envelope.key is not None:
+        if envelope.key is not None and self._by_key[envelope.key] is envelope:
             del self._by_key[envelope.key]
         if not self._in_flight:
             self._nothing_in_flight.set()
 
-    def _actor(self, wallet_id: str) -> WalletActor:
-        actor = self._actors.get(wallet_id)
-        return actor if actor is not None else self._start(wallet_id)
-
-    def _start(self, wallet_id: str) -> WalletActor:
-        mailbox = Mailbox(self._limits.mailbox_envelopes_max)
-        actor = WalletActor(wallet_id, mailbox, self._committer, self._retire)
-        self._actors[wallet_id] = actor
-        return actor
-
-    def _retire(self, actor: WalletActor) -> None:
-        if self._actors.get(actor.wallet_id) is actor:
-            del self._actors[actor.wallet_id]
-
     async def _join(self, first: Envelope, envelope: Envelope) -> Answer | None:
-        """The first one's answer for an equal key; None if that was not the key's own outcome."""
-        if len(first.watchers) >= self._limits.joined_requests_max:
+        """The first one's answer for an equal key; None if the key has no answer after that."""
+        if len(first.waiters) > self._limits.joined_requests_max:
             raise RequestInProgress()
         remaining_s = envelope.deadline - self._clock()
         try:
-            answer = await asyncio.wait_for(first.watch(), remaining_s)
+            answer = await asyncio.wait_for(first.wait(), remaining_s)
         except (TimeoutError, DeadlineExceeded):
             raise RequestInProgress() from None
         if not answer.kept:
             return None
         if not envelope.fingerprint.matches(first.stored_fingerprint):
-            return self._renderer.outcome(envelope, key_reused())
+            return self._renderer.answer(envelope, key_reused())
         return Answer(answer.status, answer.body, replayed=True)
 
     def pending(self, key: Key) -> bool:
-        """Whether a request with that key is on its way here."""
-        return key in self._by_key
+        """Whether a command with that key is on its way here."""
+        return self._running(key) is not None
 
     async def sweep(self) -> None:
-        """Fail envelopes that wait too long, until cancelled."""
+        """Fail envelopes that wait too long and drop idle actors, until cancelled."""
         while True:
             await asyncio.sleep(self._limits.sweep_interval_s)
             self.sweep_once()
@@ -174,6 +178,8 @@ class Router:
         late = [envelope for envelope in self._in_flight if envelope.deadline < now]
         for envelope in late:
             envelope.fail(DeadlineExceeded())
+        for wallet_id in [id for id, actor in self._actors.items() if actor.is_idle]:
+            del self._actors[wallet_id]
         return failed + len(late)
 
     async def drain(self) -> bool:

@@ -1,38 +1,38 @@
-"""One wallet's turns."""
+"""The actor of one wallet."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from transferd.actors.mailbox import Mailbox
 from transferd.commit.committer import Committer
 from transferd.commit.envelope import Envelope
-from transferd.domain.errors import InternalFailure
+from transferd.domain.command import is_urgent
+from transferd.domain.errors import TransferdError
 
 
 class WalletActor:
-    """Serializes what debits one wallet: at most one turn of it is in a group at any time. (Only
+    """Serializes the debits of one wallet: at most one turn of it is in a group at any time. (Only
     an envelope that has waited for a claim or a lock comes back as a turn of its own.)
 
-    It is no task: it acts when an envelope arrives, when the committer asks for its turn and when
-    that turn is over. So it costs a few hundred bytes, and only while something waits.
+    It is no task: it acts when an envelope arrives and when the committer makes a group. It costs a
+    few hundred bytes, and the router drops it when it is idle.
     """
 
-    __slots__ = ("_committer", "_is_announced", "_retire", "mailbox", "wallet_id")
+    __slots__ = ("_committer", "_is_announced", "mailbox", "wallet_id")
 
-    def __init__(
-        self,
-        wallet_id: str,
-        mailbox: Mailbox,
-        committer: Committer,
-        retire: Callable[["WalletActor"], None],
-    ) -> None:
+    def __init__(self, wallet_id: str, mailbox: Mailbox, committer: Committer) -> None:
         self.wallet_id = wallet_id
         self.mailbox = mailbox
         self._committer = committer
-        self._retire = retire
+        # From the announcement of a turn to the end of that turn.
         self._is_announced = False
 
     def __repr__(self) -> str:
         return f"<WalletActor {self.wallet_id}, {self.mailbox!r}>"
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether no envelope waits and no turn is in a group."""
+        return not self._is_announced
 
     @property
     def weight(self) -> int:
@@ -44,21 +44,18 @@ class WalletActor:
         self.mailbox.put(envelope)
         if not self._is_announced:
             self._is_announced = True
-            self._committer.announce(self, urgent=envelope.urgent)
+            self._committer.announce(self, urgent=is_urgent(envelope.command))
 
     def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
-        """Drain the mailbox into a turn: all requests that have come go into one transaction."""
+        """Take what has arrived so far: all of it goes into one transaction."""
         return self.mailbox.take(envelopes_max)
 
-    def done(self) -> None:
-        """The turn is over: announce the next one, or retire."""
-        if len(self.mailbox):
-            self._committer.announce(self)
-        else:
-            self._is_announced = False
-            self._retire(self)
+    def end_turn(self) -> bool:
+        """Whether envelopes have arrived meanwhile; if not, the actor is idle."""
+        self._is_announced = len(self.mailbox) > 0
+        return self._is_announced
 
-    def crashed(self) -> None:
-        """Fail all envelopes in the mailbox; the next one starts a new actor."""
-        self._retire(self)
-        self.mailbox.fail_all(InternalFailure())
+    def fail_all(self, error: TransferdError) -> None:
+        """Fail all envelopes in the mailbox."""
+        self._is_announced = False
+        self.mailbox.fail_all(error)

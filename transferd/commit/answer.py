@@ -1,16 +1,23 @@
-"""What a command is answered with."""
+"""The answer to a command."""
 
 from typing import NamedTuple
 
+from transferd.ledger.store.outcomes import StoredAnswer
+
 
 class Answer(NamedTuple):
-    """A status and a body, both made by the edge; the layers below store them and never read them.
+    """A status and a body, which the edge makes; the layers below pass them on unread.
 
-    `kept`: the outcome is stored for the key, or would be if the command had one. `replayed`: it
-    was decided for an earlier request.
+    `stored` is kept under the key, None if the key stays free. `replayed`: the answer was decided
+    for an earlier request.
     """
 
     status: int
     body: bytes
-    kept: bool = True
+    stored: StoredAnswer | None = None
     replayed: bool = False
+
+    @property
+    def kept(self) -> bool:
+        """Whether the key has this answer from now on."""
+        return self.replayed or self.stored is not None

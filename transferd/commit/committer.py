@@ -9,7 +9,6 @@ from transferd.cache.wallets import Snapshot, Wallets
 from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
 from transferd.commit.fair_share import FairShare
-from transferd.commit.outcomes import key_reused
 from transferd.commit.renderer import Renderer
 from transferd.commit.trail import Trail
 from transferd.commit.transaction import GroupTransaction, Report
@@ -17,6 +16,7 @@ from transferd.commit.turn import TurnSource
 from transferd.commit.waiting_room import WaitingRoom
 from transferd.config import Limits
 from transferd.domain.errors import InternalFailure
+from transferd.domain.refusals import key_reused
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.outcomes import read_outcomes
@@ -92,7 +92,8 @@ class Committer:
             report = Report(failures=[(envelope, InternalFailure()) for envelope in envelopes])
         finally:
             for source, _ in turns:
-                self._end_turn(source)
+                if source.end_turn():
+                    self.announce(source)
         if self._answering is not None:
             await self._answering
         self._answering = asyncio.create_task(self._answer(report, trail))
@@ -115,13 +116,6 @@ class Committer:
             known = {}
         return self.waiting_room.release(known)
 
-    def _end_turn(self, source: TurnSource) -> None:
-        try:
-            source.done()
-        except Exception as error:
-            self._facts.emit(ActorFailed(error))
-            source.crashed()
-
     def _collect(self) -> list[tuple[TurnSource, Sequence[Envelope]]]:
         """The turns of one group, first come first served, up to its largest size."""
         turns: list[tuple[TurnSource, Sequence[Envelope]]] = []
@@ -136,7 +130,7 @@ class Committer:
                 turn = source.take_turn(min(room, turn_max))
             except Exception as error:
                 self._facts.emit(ActorFailed(error))
-                source.crashed()
+                source.fail_all(InternalFailure())
                 continue
             room -= sum(envelope.weight for envelope in turn)
             turns.append((source, turn))
@@ -223,7 +217,7 @@ class Committer:
 
     def _answer_from(self, replay: Replay, envelope: Envelope) -> Answer:
         if not envelope.fingerprint.matches(replay.fingerprint):
-            return self._renderer.outcome(envelope, key_reused())
+            return self._renderer.answer(envelope, key_reused())
         envelope.stored_fingerprint = replay.fingerprint
         return Answer(replay.status, replay.body, replayed=True)
 

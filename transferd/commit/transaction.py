@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
 from transferd.commit.events import events_of
-from transferd.commit.outcomes import assert_no_outcome, bodies_of, key_reused, outcome_row
 from transferd.commit.renderer import Renderer
 from transferd.commit.trail import Trail
 from transferd.config import Limits
@@ -20,7 +19,8 @@ from transferd.domain.book import (
     WalletCreated,
     WalletSet,
 )
-from transferd.domain.decide import decide, touched_wallets
+from transferd.domain.command import touched_wallets
+from transferd.domain.decide import decide
 from transferd.domain.errors import (
     DatabaseUnavailable,
     InternalFailure,
@@ -28,6 +28,7 @@ from transferd.domain.errors import (
     Refused,
     TransferdError,
 )
+from transferd.domain.refusals import key_reused
 from transferd.domain.transfer import PostedTransfer, Reversal, Transfer
 from transferd.domain.user import CreateUser
 from transferd.domain.wallet import CreateWallet, Wallet
@@ -39,7 +40,7 @@ from transferd.ledger.store.errors import (
     LockTimeout,
     SerializationFailure,
 )
-from transferd.ledger.store.outcomes import StoredOutcome
+from transferd.ledger.store.outcomes import StoredOutcome, read_outcomes
 from transferd.observability.facts import About, CommandPoisoned, Facts, GroupRetried
 
 
@@ -243,7 +244,7 @@ class GroupTransaction:
     ) -> None:
         outcome = decide(envelope.command, book)
         book.apply(outcome)
-        answer = self._renderer.outcome(envelope, outcome)
+        answer = self._renderer.answer(envelope, outcome)
         if isinstance(outcome, Refused):
             report.refused += envelope.weight
         else:
@@ -255,10 +256,9 @@ class GroupTransaction:
             result.events += events_of(envelope, outcome)
             report.posted += posted
             report.refused += envelope.weight - posted
-        if envelope.key is not None and answer.kept:
-            result.outcomes.append(
-                outcome_row(envelope, envelope.key, outcome, answer, self._renderer)
-            )
+        if envelope.key is not None and answer.stored is not None:
+            stored = StoredOutcome(envelope.stored_fingerprint, answer.status, answer.stored)
+            result.outcomes.append((envelope.key, stored))
         report.answers.append((envelope, answer))
 
     async def replay(
@@ -267,16 +267,17 @@ class GroupTransaction:
         source: Database | Transaction,
     ) -> list[tuple[Envelope, Answer]]:
         """Answer repeated requests from their stored outcomes."""
-        theirs = [s for e, s in repeated if e.fingerprint.matches(s.fingerprint)]
-        bodies = iter(await bodies_of(theirs, source, self._renderer))
+        theirs = [s.answer for e, s in repeated if e.fingerprint.matches(s.fingerprint)]
+        bodies = iter(await self._renderer.replay(theirs, source))
         answers = []
         for envelope, stored in repeated:
             if not envelope.fingerprint.matches(stored.fingerprint):
-                answer = self._renderer.outcome(envelope, key_reused())
+                answer = self._renderer.answer(envelope, key_reused())
             else:
-                # One whose COMMIT was cut finds what it has done itself.
                 envelope.stored_fingerprint = stored.fingerprint
-                answer = Answer(stored.status, next(bodies), replayed=not envelope.in_doubt)
+                # A command in doubt finds the outcome of its own earlier attempt.
+                replayed = not envelope.in_doubt
+                answer = Answer(stored.status, next(bodies), stored.answer, replayed)
             answers.append((envelope, answer))
         return answers
 
@@ -298,6 +299,19 @@ def _without(
         else:
             aside.append(envelope)
     return free
+
+
+async def assert_no_outcome(
+    transaction: Transaction, answers: Sequence[tuple[Envelope, Answer]]
+) -> None:
+    """Raise SerializationFailure if a decision that is not kept has overlooked its key's outcome.
+
+    The look-up beside the locks sees no outcome whose COMMIT it waited for. An outcome that is
+    stored conflicts with that one when it is inserted; one that is not stored looks once more.
+    """
+    keys = [e.key for e, answer in answers if e.key is not None and not answer.kept]
+    if keys and await read_outcomes(transaction, keys):
+        raise SerializationFailure("another request with this key was faster")
 
 
 async def _read_beside(transaction: Transaction, envelopes: Sequence[Envelope], book: Book) -> None:

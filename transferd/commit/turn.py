@@ -1,10 +1,10 @@
-"""What the committer asks for the envelopes of its next group."""
+"""The source of the envelopes of a group."""
 
 from collections.abc import Sequence
 from typing import Protocol
 
 from transferd.commit.envelope import Envelope
-from transferd.domain.errors import InternalFailure
+from transferd.domain.errors import TransferdError
 
 
 class TurnSource(Protocol):
@@ -12,24 +12,24 @@ class TurnSource(Protocol):
 
     @property
     def weight(self) -> int:
-        """How many transfers the turn has at least."""
+        """Least number of transfers in the turn."""
         ...
 
     def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
         """The envelopes for the next transaction, in the order in which they are decided."""
         ...
 
-    def done(self) -> None:
-        """Called once, when each envelope of the turn has left the group."""
+    def end_turn(self) -> bool:
+        """The envelopes of the turn have left the group. True if another turn is ready."""
         ...
 
-    def crashed(self) -> None:
-        """Called after `take_turn` or `done` has raised: fail the envelopes that wait here."""
+    def fail_all(self, error: TransferdError) -> None:
+        """Fail all envelopes that wait here, because `take_turn` has raised."""
         ...
 
 
 class Solo:
-    """A turn of one envelope that no actor gives."""
+    """A turn of one envelope that belongs to no actor."""
 
     __slots__ = ("envelope",)
 
@@ -48,9 +48,10 @@ class Solo:
         """The envelope; a group always has room for one."""
         return (self.envelope,)
 
-    def done(self) -> None:
-        """No envelope waits behind it."""
+    def end_turn(self) -> bool:
+        """No other envelope waits here."""
+        return False
 
-    def crashed(self) -> None:
+    def fail_all(self, error: TransferdError) -> None:
         """Fail the envelope."""
-        self.envelope.fail(InternalFailure())
+        self.envelope.fail(error)

@@ -71,8 +71,8 @@ class WaitingRoom:
     def release(self, known: Container[Key]) -> int:
         """Announce those whose key has an outcome by now, or whose wait is over; how many.
 
-        The group finds the outcome again under its locks, and refreshes the cache with it: whoever
-        committed it may have been cut off before it could.
+        The group finds the outcome again under its locks and refreshes the cache with it, because
+        the replica that committed it may have failed before it did.
         """
         now = self._clock()
         staying: list[Straggler] = []

@@ -5,17 +5,9 @@ from datetime import datetime
 from typing import NamedTuple
 
 from transferd.domain.errors import Refused
-from transferd.domain.transfer import Batch, PostedTransfer, Reversal, Transfer
-from transferd.domain.user import CreateUser, User
-from transferd.domain.wallet import (
-    CreateWallet,
-    SetStatus,
-    UpdateWallet,
-    Wallet,
-    WalletChange,
-)
-
-Command = Transfer | Batch | Reversal | CreateWallet | SetStatus | UpdateWallet | CreateUser
+from transferd.domain.transfer import PostedTransfer
+from transferd.domain.user import User
+from transferd.domain.wallet import Wallet, WalletChange
 
 
 class Posted(NamedTuple):

@@ -3,19 +3,18 @@
 Pure: no I/O, no clock, no await. The order of the checks is part of the HTTP contract.
 """
 
-from collections.abc import Iterable
 from dataclasses import replace
 
 from transferd.domain.book import (
     BatchPosted,
     Book,
-    Command,
     Outcome,
     Posted,
     UserCreated,
     WalletCreated,
     WalletSet,
 )
+from transferd.domain.command import Command, touched_wallets
 from transferd.domain.errors import Reason, Refused
 from transferd.domain.money import fits_a_balance
 from transferd.domain.refusals import (
@@ -42,26 +41,6 @@ from transferd.domain.wallet import (
     WalletChange,
     WalletStatus,
 )
-
-
-def touched_wallets(command: Command) -> Iterable[str]:
-    """Ids of the wallets whose rows must be locked before `command` is decided."""
-    match command:
-        case Transfer():
-            return (command.source_wallet_id, command.destination_wallet_id)
-        case Batch(_, transfers):
-            sources = {transfer.source_wallet_id for transfer in transfers}
-            return sources | {transfer.destination_wallet_id for transfer in transfers}
-        case Reversal(original=PostedTransfer() as original):
-            return (original.destination_wallet_id, original.source_wallet_id)
-        case CreateWallet(initial_minor=0):
-            return (command.id,)
-        case CreateWallet():
-            return (command.id, command.funding_wallet_id)
-        case SetStatus() | UpdateWallet():
-            return (command.wallet_id,)
-        case _:
-            return ()
 
 
 def decide(command: Command, book: Book) -> Outcome:

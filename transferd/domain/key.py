@@ -19,3 +19,7 @@ class Fingerprint(NamedTuple):
     def matches(self, stored: bytes) -> bool:
         """Whether an outcome that is stored with that value belongs to this request."""
         return stored in (self.value, self.as_sent)
+
+
+# The fingerprint of a request without a key; it is never compared.
+NO_FINGERPRINT = Fingerprint(b"")

@@ -36,3 +36,12 @@ def version_changed(wallet: Wallet) -> Refused:
         f"The wallet is at version {wallet.version}, which If-Match does not name.",
         {"version": wallet.version, "etag": etag_of(wallet.version)},
     )
+
+
+def key_reused() -> Refused:
+    """A key that was used for another request. This refusal is never stored."""
+    return Refused(
+        Reason.IDEMPOTENCY_KEY_REUSED,
+        "This Idempotency-Key was used for a different request. A new key can pay twice: first look"
+        " at GET /idempotency-keys/{key}, or repeat that request exactly as it was sent.",
+    )

@@ -34,8 +34,8 @@ SELECT id::text FROM {ledger}.wallets WHERE id = ANY ($1::uuid[]);
 
 -- name: outcomes
 -- Whether keys that another replica has claimed are settled by now.
-SELECT stored.client_id, stored.key, stored.fingerprint, stored.status, stored.render_version,
-       stored.transfer_id::text, stored.body
+SELECT stored.client_id, stored.key, stored.fingerprint, stored.status AS outcome_status,
+       stored.render_version, stored.transfer_id::text, stored.body
 FROM unnest($1::integer[], $2::text[]) AS wanted (client_id, key)
 JOIN transferd.outcomes stored USING (client_id, key);
 

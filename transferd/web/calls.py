@@ -13,8 +13,8 @@ from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
 from transferd.commit.origin import Origin
 from transferd.config import Limits
-from transferd.domain.book import Command
-from transferd.domain.key import Fingerprint, Key
+from transferd.domain.command import Command
+from transferd.domain.key import NO_FINGERPRINT, Fingerprint, Key
 from transferd.observability.facts import Begin
 from transferd.observability.traceparent import is_traceparent, new_traceparent
 from transferd.web.auth import Principal
@@ -118,26 +118,19 @@ class Call:
         self,
         command: Command,
         *,
-        wallet_id: str | None,
         key: Key | None,
-        fingerprint: Fingerprint,
-        urgent: bool = False,
+        fingerprint: Fingerprint = NO_FINGERPRINT,
     ) -> Answer:
-        """Send the command to its actor and wait for the answer. Raises TransferdError.
-
-        A batch has many paying wallets: its `wallet_id` is None, and it gets a turn of its own.
-        """
+        """Send the command to its actor and wait for the answer. Raises TransferdError."""
         now = self.context.clock()
         return await self.context.router.ask(
             Envelope(
                 command,
-                wallet_id=wallet_id,
                 key=key,
                 fingerprint=fingerprint,
                 origin=self.origin,
                 enqueued_at=now,
                 deadline=now + self.context.limits.request_deadline_s,
-                urgent=urgent,
             )
         )
 

@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from transferd.commit.answer import Answer
-from transferd.commit.outcomes import key_reused
 from transferd.domain.errors import (
     DatabaseUnavailable,
     DeadlineExceeded,
@@ -16,7 +15,8 @@ from transferd.domain.errors import (
     RequestInProgress,
     TransferdError,
 )
-from transferd.domain.key import Fingerprint, Key
+from transferd.domain.key import NO_FINGERPRINT, Fingerprint, Key
+from transferd.domain.refusals import key_reused
 from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.errors import ConnectionFailure, LockTimeout, SerializationFailure
 from transferd.ledger.store.outcomes import StoredOutcome, insert_outcome, read_outcomes
@@ -26,12 +26,10 @@ from transferd.web.problems import Problem
 # Makes the change and its answer. It raises Problem to refuse: then nothing is stored and the key
 # stays free, because the same request is refused again while the reason lasts.
 Change = Callable[[Transaction], Awaitable[Answer]]
-# The fingerprint of a request without a key; it is never compared.
-_NONE = Fingerprint(b"")
 
 
 async def change_once(
-    call: Call, change: Change, *, key: Key | None = None, fingerprint: Fingerprint = _NONE
+    call: Call, change: Change, *, key: Key | None = None, fingerprint: Fingerprint = NO_FINGERPRINT
 ) -> Answer:
     """Run `change` in a transaction, or replay the outcome of the key.
 
@@ -81,7 +79,8 @@ async def _attempt(call: Call, change: Change, key: Key | None, fingerprint: Fin
 
 
 def _replay(stored: StoredOutcome, fingerprint: Fingerprint) -> Answer:
+    body = stored.answer.body
     # Outcomes without a body are of transfers, whose fingerprints differ.
-    if not fingerprint.matches(stored.fingerprint) or stored.body is None:
+    if not fingerprint.matches(stored.fingerprint) or body is None:
         raise Problem.of_refusal(key_reused())
-    return Answer(stored.status, stored.body, replayed=True)
+    return Answer(stored.status, body, replayed=True)

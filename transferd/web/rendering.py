@@ -1,6 +1,6 @@
 """Results -> JSON bytes. A stored transfer is rendered again for a replay: same bytes for ever."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
@@ -23,8 +23,11 @@ from transferd.domain.user import User
 from transferd.domain.wallet import CreateWallet, Wallet
 from transferd.domain.webhook import Webhook
 from transferd.ledger.store.currencies import Currency
+from transferd.ledger.store.database import Database, Transaction
 from transferd.ledger.store.deliveries import Delivery
+from transferd.ledger.store.outcomes import RENDER_BATCH, RENDER_SINGLE, StoredAnswer
 from transferd.ledger.store.statements import StatementEntry
+from transferd.ledger.store.transfers import read_transfers
 from transferd.web import problems
 
 # The outcome of a reused key stays the first one. If-Match is no part of the fingerprint, so the
@@ -33,39 +36,76 @@ _NOT_KEPT = frozenset({Reason.IDEMPOTENCY_KEY_REUSED, Reason.VERSION_CHANGED})
 
 
 class Rendering:
-    """The `Renderer` of the group commit, and of the routes."""
+    """Implements `Renderer` for the group commit, and renders for the routes."""
 
-    def outcome(self, envelope: Envelope, outcome: Outcome) -> Answer:
-        """The answer to a command that was decided just now."""
+    def answer(self, envelope: Envelope, outcome: Outcome) -> Answer:
+        """The answer to a command that was decided just now.
+
+        A transfer is stored as its id, a batch as the ids of its transfers and the bodies of its
+        refusals, and everything else as its body.
+        """
         match outcome:
             case Posted(transfer):
-                return Answer(201, self.transfer(transfer))
+                stored = StoredAnswer(RENDER_SINGLE, transfer.id, None)
+                return Answer(201, self.transfer(transfer), stored)
             case Refused(reason) as refused:
-                body = self.refusal(envelope, refused)
-                return Answer(problems.TYPES[reason].status, body, kept=reason not in _NOT_KEPT)
+                body = _refusal(envelope, refused)
+                status = problems.TYPES[reason].status
+                return Answer(status, body) if reason in _NOT_KEPT else _stored_whole(status, body)
             case BatchPosted(results):
-                bodies = [
-                    self.transfer(r.transfer)
-                    if isinstance(r, Posted)
-                    else self.refusal(envelope, r)
-                    for r in results
-                ]
-                return Answer(200, self.batch(bodies))
+                return self._batch_answer(envelope, results)
             case WalletCreated(wallet, _, initial):
-                return Answer(201, self.wallet(_after(wallet, initial)))
+                return _stored_whole(201, self.wallet(_after(wallet, initial)))
             case WalletSet(wallet, _):
                 status = 201 if isinstance(envelope.command, CreateWallet) else 200
-                return Answer(status, self.wallet(wallet))
+                return _stored_whole(status, self.wallet(wallet))
             case UserCreated(user):
-                return Answer(201, self.user(user))
+                return _stored_whole(201, self.user(user))
 
-    def refusal(self, envelope: Envelope, refused: Refused) -> bytes:
-        """A refusal as a problem."""
-        return problems.render(refused.reason, refused.detail, refused.facts, envelope.origin)
+    def _batch_answer(self, envelope: Envelope, results: Sequence[Posted | Refused]) -> Answer:
+        bodies: list[bytes] = []
+        items: list[str | orjson.Fragment] = []
+        for result in results:
+            if isinstance(result, Posted):
+                bodies.append(self.transfer(result.transfer))
+                items.append(result.transfer.id)
+            else:
+                bodies.append(_refusal(envelope, result))
+                items.append(orjson.Fragment(bodies[-1]))
+        return Answer(200, _batch(bodies), StoredAnswer(RENDER_BATCH, None, orjson.dumps(items)))
 
-    def batch(self, results: Sequence[bytes]) -> bytes:
-        """A posted batch (render version 2): its transfers and problems, in order."""
-        return b'{"results":[%s]}' % b",".join(results)
+    async def replay(
+        self, stored: Sequence[StoredAnswer], source: Database | Transaction
+    ) -> list[bytes]:
+        """The bodies of stored answers, from one read of all their transfers."""
+        batches = [
+            orjson.loads(answer.body or b"[]") if answer.render_version == RENDER_BATCH else []
+            for answer in stored
+        ]
+        ids = [answer.transfer_id for answer in stored if answer.transfer_id is not None]
+        ids += [item for batch in batches for item in batch if isinstance(item, str)]
+        transfers = await read_transfers(source, ids) if ids else {}
+        return [
+            self._replay_one(answer, batch, transfers)
+            for answer, batch in zip(stored, batches, strict=True)
+        ]
+
+    def _replay_one(
+        self,
+        stored: StoredAnswer,
+        batch: Sequence[object],
+        transfers: Mapping[str, PostedTransfer],
+    ) -> bytes:
+        if stored.transfer_id is not None:
+            return self.transfer(transfers[stored.transfer_id])
+        if stored.render_version == RENDER_BATCH:
+            return _batch(
+                [
+                    self.transfer(transfers[item]) if isinstance(item, str) else orjson.dumps(item)
+                    for item in batch
+                ]
+            )
+        return stored.body or b""
 
     def transfer(self, transfer: PostedTransfer) -> bytes:
         """A posted transfer (render version 1; never change it, add a version instead)."""
@@ -84,6 +124,19 @@ class Rendering:
     def user(self, user: User) -> bytes:
         """A user."""
         return orjson.dumps(user_view(user))
+
+
+def _stored_whole(status: int, body: bytes) -> Answer:
+    return Answer(status, body, StoredAnswer(RENDER_SINGLE, None, body))
+
+
+def _refusal(envelope: Envelope, refused: Refused) -> bytes:
+    return problems.render(refused.reason, refused.detail, refused.facts, envelope.origin)
+
+
+def _batch(results: Sequence[bytes]) -> bytes:
+    """A posted batch (render version 2): its transfers and problems, in order."""
+    return b'{"results":[%s]}' % b",".join(results)
 
 
 def transfer_view(transfer: PostedTransfer) -> dict[str, object]:

@@ -16,22 +16,10 @@ from transferd.ledger.store.numbers import (
     TRANSFER_KIND_NUMBERS,
     WALLET_STATUS_NUMBERS,
 )
-from transferd.ledger.store.outcomes import StoredOutcome
+from transferd.ledger.store.outcomes import StoredOutcome, outcome_of
 from transferd.ledger.store.wallets import wallet_of
 
 _MOVED = "the version of a wallet has moved under its lock"
-
-
-class OutcomeRow(NamedTuple):
-    """The outcome of a key, to be stored with the money."""
-
-    client_id: int
-    key: str
-    fingerprint: bytes
-    status: int
-    render_version: int
-    transfer_id: str | None
-    body: bytes | None
 
 
 @dataclass(slots=True)
@@ -47,7 +35,7 @@ class GroupResult:
     # Ids of those of which more than balance and version has changed.
     set_wallets: set[str] = field(default_factory=set)
     users: list[User] = field(default_factory=list)
-    outcomes: list[OutcomeRow] = field(default_factory=list)
+    outcomes: list[tuple[Key, StoredOutcome]] = field(default_factory=list)
     events: list[bytes] = field(default_factory=list)
 
     def changed_wallets(self) -> list[Wallet]:
@@ -92,13 +80,8 @@ async def lock_and_look_up(
         if row[0] is not None:
             wallets[row[0]] = wallet_of(row[:12])
         else:
-            outcomes[row["client_id"], row["key"]] = StoredOutcome(
-                row["fingerprint"],
-                row["outcome_status"],
-                row["render_version"],
-                row["transfer_id"],
-                row["body"],
-            )
+            key, outcome = outcome_of(row)
+            outcomes[key] = outcome
     missing = [id for id in ids if id not in wallets] if skip_locked else []
     contended: set[str] = set()
     if missing:
@@ -208,13 +191,13 @@ def group_parameters(
         wallet_versions_read=_literal([str(result.versions_read.get(w.id, 0)) for w in moved]),
         wallet_versions=_literal([str(w.version) for w in moved]),
         wallet_balances=_literal([str(w.balance_minor) for w in moved]),
-        outcome_client_ids=_literal([str(o.client_id) for o in outcomes]),
-        outcome_keys=[o.key for o in outcomes],
-        outcome_fingerprints=[o.fingerprint for o in outcomes],
-        outcome_statuses=_literal([str(o.status) for o in outcomes]),
-        outcome_render_versions=_literal([str(o.render_version) for o in outcomes]),
-        outcome_transfer_ids=_literal([o.transfer_id or "NULL" for o in outcomes]),
-        outcome_bodies=[o.body for o in outcomes],
+        outcome_client_ids=_literal([str(client_id) for (client_id, _), _ in outcomes]),
+        outcome_keys=[text for (_, text), _ in outcomes],
+        outcome_fingerprints=[o.fingerprint for _, o in outcomes],
+        outcome_statuses=_literal([str(o.status) for _, o in outcomes]),
+        outcome_render_versions=_literal([str(o.answer.render_version) for _, o in outcomes]),
+        outcome_transfer_ids=_literal([o.answer.transfer_id or "NULL" for _, o in outcomes]),
+        outcome_bodies=[o.answer.body for _, o in outcomes],
         event_counts=_literal([str(len(row)) for row in event_rows]),
         events=["[" + b",".join(row).decode() + "]" for row in event_rows],
     )

@@ -13,28 +13,27 @@ RENDER_BATCH = 2
 RENDER_VERSION_MAX = 2
 
 
-class StoredOutcome(NamedTuple):
-    """What a key led to: a transfer to render again, or the bytes of anything else."""
+class StoredAnswer(NamedTuple):
+    """The stored form of a body: the id of a transfer, or the bytes of anything else."""
 
-    fingerprint: bytes
-    status: int
     render_version: int
     transfer_id: str | None
     body: bytes | None
 
 
-def outcomes_of(rows: Sequence[Row]) -> dict[Key, StoredOutcome]:
-    """Rows of `outcomes`, by key."""
-    return {
-        (row["client_id"], row["key"]): StoredOutcome(
-            row["fingerprint"],
-            row["status"],
-            row["render_version"],
-            row["transfer_id"],
-            row["body"],
-        )
-        for row in rows
-    }
+class StoredOutcome(NamedTuple):
+    """What a key led to."""
+
+    fingerprint: bytes
+    status: int
+    answer: StoredAnswer
+
+
+def outcome_of(row: Row) -> tuple[Key, StoredOutcome]:
+    """A row of `outcomes`."""
+    answer = StoredAnswer(row["render_version"], row["transfer_id"], row["body"])
+    key = (row["client_id"], row["key"])
+    return key, StoredOutcome(row["fingerprint"], row["outcome_status"], answer)
 
 
 async def read_outcomes(
@@ -42,7 +41,7 @@ async def read_outcomes(
 ) -> dict[Key, StoredOutcome]:
     """The outcomes of those keys that have one."""
     rows = await source.fetch("outcomes", [client for client, _ in keys], [k for _, k in keys])
-    return outcomes_of(rows)
+    return dict(map(outcome_of, rows))
 
 
 async def insert_outcome(

@@ -4,7 +4,6 @@ import orjson
 from aiohttp import web
 
 from transferd.cache.replays import Claim, Replay
-from transferd.commit.outcomes import bodies_of
 from transferd.domain.key import Key
 from transferd.ledger.store.outcomes import StoredOutcome, read_outcomes
 from transferd.web import schemas
@@ -37,7 +36,7 @@ async def read(call: Call) -> web.Response:
 
 
 async def _settled(call: Call, stored: StoredOutcome) -> bytes:
-    [body] = await bodies_of([stored], call.context.database, call.context.rendering)
+    [body] = await call.context.rendering.replay([stored.answer], call.context.database)
     return _view(stored.status, body or b"null")
 
 

@@ -10,7 +10,8 @@ from aiohttp import web
 
 from transferd.domain.api_key import ADMIN
 from transferd.domain.book import Book, Posted
-from transferd.domain.decide import decide, touched_wallets
+from transferd.domain.command import touched_wallets
+from transferd.domain.decide import decide
 from transferd.domain.errors import Overloaded, Refused
 from transferd.domain.transfer import Batch, Reversal, Transfer
 from transferd.ledger.ids import new_id
@@ -40,7 +41,6 @@ async def create(call: Call) -> web.Response:
     key = call.key(required=True)
     answer = await call.ask(
         command,
-        wallet_id=body.source_wallet_id,
         key=key,
         fingerprint=fingerprint_of("transfers", *_parts_of(body, command)),
     )
@@ -57,7 +57,6 @@ async def create_batch(call: Call) -> web.Response:
         key = call.key(required=True)
         answer = await call.ask(
             command,
-            wallet_id=None,
             key=key,
             fingerprint=fingerprint_of(
                 "batch", body.mode, list(map(_parts_of, body.transfers, commands))
@@ -132,8 +131,6 @@ async def reverse(call: Call) -> web.Response:
         asked_for += [body.reference, metadata_part(body.metadata, metadata)]
     answer = await call.ask(
         Reversal(new_id(), id, original, body.amount, body.reference, metadata),
-        # The actor is that of the paying wallet: the destination of the original.
-        wallet_id=original.destination_wallet_id if original else id,
         key=key,
         fingerprint=fingerprint_of(*asked_for),
     )

@@ -24,7 +24,6 @@ async def create(call: Call) -> web.Response:
     command = CreateUser(new_id(), body.name, metadata)
     answer = await call.ask(
         command,
-        wallet_id=command.id,
         key=key,
         fingerprint=fingerprint_of("users", body.name, metadata_part(body.metadata, metadata)),
     )

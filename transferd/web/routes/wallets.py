@@ -6,7 +6,6 @@ from aiohttp import web
 
 from transferd.cache.wallets import Snapshot
 from transferd.domain.api_key import ADMIN
-from transferd.domain.key import Fingerprint
 from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.domain.wallet import (
     ChangeKind,
@@ -59,8 +58,6 @@ async def create(call: Call) -> web.Response:
     )
     answer = await call.ask(
         command,
-        # The actor is that of the paying wallet.
-        wallet_id=currency.funding_wallet_id if body.initial_balance else command.id,
         key=key,
         fingerprint=fingerprint_of(
             "wallets",
@@ -170,7 +167,7 @@ async def update(call: Call) -> web.Response:
         metadata_text(body.metadata) if "metadata" in given else None,
         versions_allowed(call.request),
     )
-    return answered(await call.ask(command, wallet_id=id, key=None, fingerprint=Fingerprint(b"")))
+    return answered(await call.ask(command, key=None))
 
 
 def _set_status(kind: ChangeKind) -> Handler:
@@ -181,11 +178,8 @@ def _set_status(kind: ChangeKind) -> Handler:
         _refuse_funding(call, id)
         answer = await call.ask(
             SetStatus(id, kind, versions_allowed(call.request)),
-            wallet_id=id,
             key=key,
             fingerprint=fingerprint_of(kind, id),
-            # A freeze must work while a flood of payments fills the mailbox.
-            urgent=kind is not ChangeKind.UNFREEZE,
         )
         return answered(answer)
 
