@@ -230,6 +230,9 @@ class Limits:
     # Secrets that sign at a time. Each adds 48 bytes to the header webhook-signature, and common
     # receivers take 8 KiB for one header or for all together: this is a fifth of it.
     webhook_secrets_max: int = 32
+    # More than the twelve filters that there are, and URLs as long as browsers take.
+    webhook_filters_max: int = 16
+    webhook_url_chars_max: int = 2_048
     prune_interval_s: float = 600.0
     prune_rows: int = 2_000
     # How often the broker is asked whether our consumer still exists.
@@ -280,6 +283,8 @@ class Limits:
     audit_chunk_rows: int = 2_000
     # A damaged ledger can have findings everywhere; a hundred of each kind show the damage.
     audit_findings_per_check_max: int = 100
+    # Missing transfers listed for one batch: a few show the damage.
+    audit_missing_transfers_max: int = 10
     # The audit of a large ledger may take hours, but must end when the server hangs.
     audit_query_timeout_s: float = 24 * 3600.0
 

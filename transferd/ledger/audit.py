@@ -67,8 +67,6 @@ _FIRST_KEY = (-(2**31), "")
 
 # SQLSTATE of a schema and of a table that is not there.
 _NO_LEDGER = ("3F000", "42P01")
-# Of one batch; more would say no more.
-_MISSING_MAX = 10
 _SUBJECT_OF_MORE = "more"
 
 
@@ -160,7 +158,9 @@ class _Audit:
             detail = "its body is not a list of ids and problems"
             self._take([Finding(Check.OUTCOME_BODY, subject, detail)])
             return
-        missing = await view.fetch("missing_transfers", ids, _MISSING_MAX)
+        missing = await view.fetch(
+            "missing_transfers", ids, self.limits.audit_missing_transfers_max
+        )
         self._take(
             Finding(Check.OUTCOME_TRANSFER, subject, f"its transfer {gone['id']} is missing")
             for gone in missing

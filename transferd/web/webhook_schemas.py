@@ -7,12 +7,12 @@ from pydantic import AfterValidator, BaseModel, Field, StringConstraints, WithJs
 from pydantic_core import PydanticCustomError
 from typing_extensions import TypeAliasType
 
+from transferd.config import Limits
 from transferd.domain.webhook import EVENT_FILTERS, EVENT_TYPES, DeliveryStatus, WebhookStatus
 from transferd.web.fields import Id
 from transferd.web.schemas import Body, ListQuery, Patch, example
 
-_FILTERS_MAX = 16
-_URL_CHARS_MAX = 2048
+_LIMITS = Limits()
 _FILTER_SCHEMA = {"type": "string", "enum": list(EVENT_FILTERS)}
 
 
@@ -38,12 +38,16 @@ EventType = TypeAliasType(
 )
 EventFilters = Annotated[
     list[EventFilter],
-    Field(min_length=1, max_length=_FILTERS_MAX, json_schema_extra={"uniqueItems": True}),
+    Field(
+        min_length=1,
+        max_length=_LIMITS.webhook_filters_max,
+        json_schema_extra={"uniqueItems": True},
+    ),
     AfterValidator(_unique),
 ]
 Url = Annotated[
     str,
-    StringConstraints(max_length=_URL_CHARS_MAX),
+    StringConstraints(max_length=_LIMITS.webhook_url_chars_max),
     Field(
         json_schema_extra={"format": "uri"},
         description="Absolute, https, without user, password or fragment, and not to a private"
