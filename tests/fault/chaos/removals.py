@@ -15,7 +15,7 @@ import asyncpg
 
 from transferd.cache.link import Link, Script
 from transferd.cache.wallets import Wallets
-from transferd.commit import outcomes, transaction
+from transferd.commit import transaction
 from transferd.domain.wallet import Wallet
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import LEDGERS
@@ -24,7 +24,7 @@ from transferd.ledger.store.deliveries import DeliveryRecord, record_deliveries
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.wallets import read_wallets
 from transferd.notifications import notifier
-from transferd.web import past_schemas
+from transferd.web import past_schemas, rendering
 from transferd.web.calls import Call
 
 # Some groups; nobody would notice before something breaks.
@@ -87,13 +87,13 @@ def _no_look_up() -> None:
 def _no_first_look_up() -> None:
     attempts = 0
 
-    def make_retried(true: Any) -> Any:
-        async def retried(*arguments: Any, **options: Any) -> Any:
+    def make_commit(true: Any) -> Any:
+        async def commit(*arguments: Any, **options: Any) -> Any:
             nonlocal attempts
             attempts = 0
             return await true(*arguments, **options)
 
-        return retried
+        return commit
 
     def make_look_up(true: Any) -> Any:
         async def look_up(*arguments: Any, **options: Any) -> group.Locked:
@@ -104,7 +104,7 @@ def _no_first_look_up() -> None:
 
         return look_up
 
-    replace(transaction.GroupTransaction, "_retried", make_retried)
+    replace(transaction.GroupTransaction, "commit", make_commit)
     replace(group, "lock_and_look_up", make_look_up)
 
 
@@ -116,7 +116,7 @@ def _written_late(part: str) -> Callable[[], None]:
     """Some of what a group writes is left to a transaction of its own, soon after the COMMIT."""
 
     def apply() -> None:
-        late: list[tuple[group.GroupResult, Mapping[str, int]]] = []
+        late: dict[database.Transaction, tuple[group.GroupResult, Mapping[str, int]]] = {}
 
         def make_write(true: Any) -> Any:
             async def write(
@@ -125,30 +125,32 @@ def _written_late(part: str) -> Callable[[], None]:
                 rest = group.GroupResult(result.at, {})
                 setattr(rest, part, getattr(result, part))
                 setattr(result, part, [])
-                late.append((rest, bounds))
+                late[inside] = rest, bounds
                 await true(inside, result, **bounds)
 
             return write
 
-        def make_attempt(true: Any) -> Any:
-            async def attempt(self: Any, *arguments: Any, **options: Any) -> Any:
-                late.clear()
-                report = await true(self, *arguments, **options)
-                _let_run(write_late(self._database, late.copy()))
-                return report
+        def make_transaction(true: Any) -> Any:
+            @asynccontextmanager
+            async def then_late(self: Any, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
+                async with true(self, *arguments, **options) as inside:
+                    yield inside
+                if inside in late:
+                    _let_run(write_late(true(self), *late.pop(inside)))
 
-            return attempt
+            return then_late
 
         true_write = group.write
 
-        async def write_late(commits: database.Database, what: Iterable[Any]) -> None:
+        async def write_late(
+            begin: Any, rest: group.GroupResult, bounds: Mapping[str, int]
+        ) -> None:
             await asyncio.sleep(_LATE_S)
-            async with commits.transaction() as own:
-                for rest, bounds in what:
-                    await true_write(own, rest, **bounds)
+            async with begin as own:
+                await true_write(own, rest, **bounds)
 
         replace(group, "write", make_write)
-        replace(transaction.GroupTransaction, "_attempt", make_attempt)
+        replace(database.Database, "transaction", make_transaction)
 
     return apply
 
@@ -191,7 +193,7 @@ def _replay_of_now() -> None:
 
         return as_of_now
 
-    replace(outcomes, "read_transfers", make)
+    replace(rendering, "read_transfers", make)
 
 
 def _delete_before_publishing() -> None:
