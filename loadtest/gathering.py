@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from gevent import getcurrent, sleep
 from gevent.event import Event
 from locust.runners import STATE_MISSING, STATE_STOPPING, MasterRunner, WorkerRunner
 
@@ -34,8 +35,8 @@ class WorkerSide:
     ) -> None:
         self._runner = runner
         self._begin = begin
+        # The world of a run whose history the master still waits for.
         self._world: World | None = None
-        self._is_collected = False
         self._end = end
         events: Any = runner.environment.events
         events.report_to_master.add_listener(
@@ -46,25 +47,20 @@ class WorkerSide:
 
     def start(self) -> None:
         """A spawn message arrived, with the master's options; the world arrived before it."""
-        if self._world is None:
-            return
-        self._begin(self._world)
-        if self._is_collected:
-            # The collect message overtook the first spawn message: this worker sent nothing.
-            self.report()
+        if self._world is not None:
+            self._begin(self._world)
 
     def report(self) -> None:
-        """Send the history, once."""
-        ended = self._end()
-        if ended is None:
+        """Send the history, once for each run. It is empty if no users were started."""
+        if self._world is None:
             return
-        history, cpu_s = ended
+        run, self._world = self._world.run, None
+        history, cpu_s = self._end() or (History({}), 0.0)
         # The verdict needs the statistics since the last report before the next one is due.
         data: dict[str, Any] = {}
         events: Any = self._runner.environment.events
         events.report_to_master.fire(client_id=self._runner.client_id, data=data)
         self._runner.send_message("stats", data)
-        run = self._world.run if self._world is not None else ""
         for chunk in history.chunks():
             self._runner.send_message(_CHUNK, {"run": run, "acknowledged": chunk})
         done = {"run": run, "history": history.to_message(), "cpu_s": cpu_s}
@@ -76,12 +72,13 @@ class WorkerSide:
         data = msg.data
         start = {name: State(*state) for name, state in data.pop("start").items()}
         self._world = World(**data, start=start)
-        self._is_collected = False
 
     def _stop(self, **_: Any) -> None:
-        # stop() fires the event that sends the report, but does nothing in a worker whose users
-        # Locust has not started yet. Users that start after the report send nothing.
-        self._is_collected = True
+        # Locust does not stop users that are being started. It reports them when they have started,
+        # and a master that gets this after the end of the run tells the worker to quit.
+        if self._runner.spawning_greenlet is not None:
+            self._runner.spawning_greenlet.join()
+        # This fires the event that sends the report, unless the worker has no users.
         self._runner.stop()
         self.report()
 
@@ -116,6 +113,12 @@ class MasterSide:
         """Stop the users and collect all histories; returns the workers that did not report."""
         # In the state "running" Locust moves the users of a worker that quits to other workers.
         self._runner.update_state(STATE_STOPPING)
+        # As Locust does after this event: no message that starts users follows the collect message.
+        shape = self._runner.shape_greenlet
+        if shape is not None and shape is not getcurrent():
+            shape.kill(block=True)
+            # Its last messages are in greenlets of their own, which run before this one does.
+            sleep(0.001)
         deadline_s = time.monotonic() + stop_timeout_s + _PATIENCE_S
         if self._waiting_for:
             self._runner.send_message(_COLLECT)

@@ -71,7 +71,7 @@ class Page:
             status = await self.status()
             return status["state"] == "finished" and status["verdict"] is not None
 
-        await until(is_over, within_s=60)
+        await until(is_over, within_s=40)
         return str((await self.status())["verdict"])
 
     async def stop(self) -> str:
