@@ -61,13 +61,13 @@ class Scene:
         """Events for the outbox, as one row."""
         await put(self.database, list(events))
 
-    async def relayed(self) -> None:
+    async def relayed(self, *, within_s: float = 10.0) -> None:
         """Wait until the outbox is empty."""
 
         async def is_empty() -> bool:
             return await left(self.database) == []
 
-        await until(is_empty)
+        await until(is_empty, within_s=within_s)
 
     async def ends(self, webhook: str, event: dict[str, Any], status: DeliveryStatus) -> None:
         """Wait until that has become of the event at the webhook."""
