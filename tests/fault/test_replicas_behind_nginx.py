@@ -3,6 +3,8 @@
 import os
 import signal
 
+import pytest
+
 from tests.conftest import Database
 from tests.support.command import alive, run
 from tests.support.load import Load
