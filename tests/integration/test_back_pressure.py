@@ -192,7 +192,7 @@ class Poison(Exception):
 def _poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
     """Make transfers of 666 fail in this place."""
     intact = events.events_of
-    render = Rendering.outcome
+    render = Rendering.answer
 
     def check(envelope: Envelope) -> None:
         if isinstance(envelope.command, Transfer) and envelope.command.amount_minor == 666:
@@ -202,14 +202,14 @@ def _poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
         check(envelope)
         return intact(envelope, outcome)
 
-    def outcome(self: Rendering, envelope: Envelope, outcome: Outcome) -> Answer:
+    def answer(self: Rendering, envelope: Envelope, outcome: Outcome) -> Answer:
         check(envelope)
         return render(self, envelope, outcome)
 
     if where == "events":
         monkeypatch.setattr(transaction, "events_of", events_of)
     elif where == "renderer":
-        monkeypatch.setattr(Rendering, "outcome", outcome)
+        monkeypatch.setattr(Rendering, "answer", answer)
 
 
 @pytest.mark.parametrize("where", ["events", "renderer", "table"])
@@ -245,7 +245,7 @@ async def test_a_poisonous_command_is_isolated_and_its_neighbours_pass(
     assert await faults_in(database) == []
 
 
-async def test_an_actor_that_fails_answers_its_callers_and_is_replaced(
+async def test_an_actor_that_fails_answers_its_callers_and_goes_on(
     replicas: Replicas, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await replicas.start()

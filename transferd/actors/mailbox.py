@@ -52,5 +52,8 @@ class Mailbox:
 
     def fail_all(self, error: TransferdError) -> None:
         """Remove all envelopes and fail them."""
-        for envelope in self.take(len(self)):
+        envelopes = [*self._urgent, *self._normal]
+        self._urgent.clear()
+        self._normal.clear()
+        for envelope in envelopes:
             envelope.fail(error)
