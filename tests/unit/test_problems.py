@@ -131,7 +131,7 @@ def test_a_problem_that_may_be_retried_has_retry_after(
 
 
 def test_an_error_without_a_message_has_the_message_of_its_class() -> None:
-    assert str(errors.MailboxFull()).startswith("This wallet has too much waiting")
+    assert str(errors.MailboxFull()).startswith("Too many commands wait for this wallet")
     assert errors.MailboxFull().retry_after_s == 1
     assert str(errors.MailboxFull("Busy.", retry_after_s=3)) == "Busy."
 

@@ -189,7 +189,7 @@ def test_a_network_lets_its_own_addresses_pass(address: str, network: str, allow
 
 # URLs
 
-ASCII = "must be ASCII, with everything that has no place in a URL percent-encoded"
+ASCII = "must be ASCII, with all characters that a URL cannot contain percent-encoded"
 HOST = "must have a host that is a name or an address"
 PRIVATE = "must not be a private or local address"
 

@@ -1,1 +1,1 @@
-"""Who goes next: one actor and one bounded mailbox per wallet."""
+"""The order of commands: one actor with one bounded mailbox per wallet."""

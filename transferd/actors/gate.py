@@ -1,4 +1,4 @@
-"""The backlog's high and low water marks: who may come in, who waits, who is turned away."""
+"""The gate: limits the backlog of a replica with a high and a low water mark."""
 
 import asyncio
 
@@ -7,13 +7,14 @@ from transferd.domain.errors import Overloaded
 
 
 class Gate:
-    """Counts the transfers inside. Above the high mark callers wait until the low one is reached;
-    when inside and waiting together reach the bound, they are turned away."""
+    """Counts the transfers inside. From the high mark on, callers wait until the low mark is
+    reached. When the transfers inside and the waiting callers together reach `backlog_max`, further
+    callers get Overloaded."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._inside = 0
-        # With how many transfers each will come in.
+        # The number of transfers of each waiting caller.
         self._waiting: dict[asyncio.Future[None], int] = {}
         self._is_closed = False
 
@@ -22,16 +23,16 @@ class Gate:
 
     @property
     def inside(self) -> int:
-        """How many transfers are inside."""
+        """The number of transfers inside."""
         return self._inside
 
     @property
     def waiting(self) -> int:
-        """How many callers wait outside."""
+        """The number of callers that wait."""
         return len(self._waiting)
 
     def try_enter(self, weight: int = 1) -> bool:
-        """Come in at once, if the gate is open; a batch of any size does."""
+        """Enter and return True if the gate is open. The size of a batch does not matter."""
         if self._inside >= self._limits.backlog_high:
             self._is_closed = True
         if self._is_closed:
@@ -40,13 +41,13 @@ class Gate:
         return True
 
     async def wait(self, timeout_s: float, weight: int = 1) -> None:
-        """Come in when it is one's turn. Raises Overloaded; then nothing happened."""
+        """Wait for the gate to open and enter. Raises Overloaded; then nothing has happened."""
         if self._inside + len(self._waiting) >= self._limits.backlog_max:
             raise Overloaded()
         ticket = asyncio.get_running_loop().create_future()
         self._waiting[ticket] = weight
         try:
-            # Not wait_for: it may raise although the ticket was called; its place would be lost.
+            # Not wait_for: it may raise although the ticket is done, and the place would be lost.
             await asyncio.wait([ticket], timeout=timeout_s)
         except asyncio.CancelledError:
             if ticket.done():
@@ -58,7 +59,7 @@ class Gate:
             raise Overloaded()
 
     def leave(self, weight: int = 1) -> None:
-        """Go out; at the low mark the callers that wait come in."""
+        """Leave. At the low mark, waiting callers enter in order, up to the high mark."""
         self._inside -= weight
         if self._is_closed and self._inside <= self._limits.backlog_low:
             self._is_closed = False
@@ -66,5 +67,6 @@ class Gate:
                 ticket = next(iter(self._waiting))
                 self._inside += self._waiting.pop(ticket)
                 ticket.set_result(None)
-            # The rest comes in at the next low mark; until then no new caller may overtake it.
+            # The other callers enter at the next low mark. Until then no new caller may overtake
+            # them.
             self._is_closed = bool(self._waiting)

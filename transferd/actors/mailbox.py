@@ -25,7 +25,7 @@ class Mailbox:
         return f"<Mailbox {len(self)} of {self._envelopes_max}>"
 
     def put(self, envelope: Envelope) -> None:
-        """Queue it. Raises MailboxFull; then nothing happened."""
+        """Queue the envelope. Raises MailboxFull; then nothing has happened."""
         if is_urgent(envelope.command):
             self._urgent.append(envelope)
         elif len(self) >= self._envelopes_max:
@@ -34,14 +34,14 @@ class Mailbox:
             self._normal.append(envelope)
 
     def take(self, envelopes_max: int) -> list[Envelope]:
-        """Remove the first envelopes, at most that many."""
+        """Remove and return the first envelopes, at most `envelopes_max`."""
         urgent, normal = self._urgent, self._normal
         taken = [urgent.popleft() for _ in range(min(envelopes_max, len(urgent)))]
         taken += [normal.popleft() for _ in range(min(envelopes_max - len(taken), len(normal)))]
         return taken
 
     def expire(self, enqueued_before: float) -> int:
-        """Fail envelopes that were queued before then; how many. Nothing has happened to them."""
+        """Fail envelopes that were queued before `enqueued_before`. Returns their number."""
         expired = [e for e in chain(self._urgent, self._normal) if e.enqueued_at < enqueued_before]
         if expired:
             self._urgent = deque(e for e in self._urgent if e.enqueued_at >= enqueued_before)

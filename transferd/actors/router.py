@@ -1,4 +1,4 @@
-"""Wallet id -> actor. Starts actors, drops idle ones, and drains all at the end."""
+"""The router: finds or creates the actor of a wallet, drops idle actors, and drains the replica."""
 
 import asyncio
 from collections.abc import Callable
@@ -25,7 +25,7 @@ from transferd.domain.refusals import key_reused
 
 
 class Router:
-    """The one way in for every command. `clock` gives seconds."""
+    """Accepts every command of the replica. `clock` returns seconds."""
 
     def __init__(
         self,
@@ -41,7 +41,7 @@ class Router:
         self._actors: dict[str, WalletActor] = {}
         self._by_key: dict[Key, Envelope] = {}
         self._gate = Gate(limits)
-        # With how many transfers each is inside the gate.
+        # The number of transfers of each envelope inside the gate; 0 before it has entered.
         self._in_flight: dict[Envelope, int] = {}
         self._nothing_in_flight = asyncio.Event()
         self.is_draining = False
@@ -52,34 +52,34 @@ class Router:
 
     @property
     def live_actors(self) -> int:
-        """How many wallets have envelopes that wait or are in a group."""
+        """The number of wallets with envelopes that wait or are in a group."""
         return sum(not actor.is_idle for actor in self._actors.values())
 
     @property
     def backlog(self) -> int:
-        """How many envelopes are on their way."""
+        """The number of envelopes in flight."""
         return len(self._in_flight)
 
     @property
     def gate(self) -> Gate:
-        """Where callers wait while too much is on its way."""
+        """The gate, at which callers wait while too many transfers are in flight."""
         return self._gate
 
     def mailbox_depths(self) -> list[int]:
-        """How many envelopes wait in each mailbox that is not empty."""
+        """The number of envelopes in each mailbox that is not empty."""
         return [depth for actor in self._actors.values() if (depth := len(actor.mailbox))]
 
     async def ask(self, envelope: Envelope) -> Answer:
-        """Have the command executed, at most once per key. Raises TransferdError.
+        """Execute the command, at most once per key, and return its answer. Raises TransferdError.
 
-        Equal keys join the first one's answer, also across wallets. If the caller goes away, the
-        command runs on.
+        While an envelope with the same key is in flight, also of another wallet, the call waits for
+        its answer. If the caller is cancelled, the command continues.
         """
         while (first := self._running(envelope.key)) is not None:
             answer = await self._join(first, envelope)
             if answer is not None:
                 return answer
-            # It has waited for the other one until now, not in a mailbox.
+            # The envelope has waited for the first one. Its time in a mailbox begins now.
             envelope.enqueued_at = self._clock()
         if self.is_draining:
             raise Draining()
@@ -91,8 +91,8 @@ class Router:
             return await envelope.wait()
         finally:
             self._leave_when_over(envelope)
-            # An error that is raised here holds this frame, and the envelope holds the error. A
-            # storm of refusals would leave thousands of such cycles.
+            # An error raised here refers to this frame, and the envelope refers to the error. Many
+            # refusals in a short time would leave thousands of such reference cycles.
             del envelope
 
     def _running(self, key: Key | None) -> Envelope | None:
@@ -101,7 +101,7 @@ class Router:
         return None if envelope is None or envelope.is_over else envelope
 
     async def _enter(self, envelope: Envelope) -> None:
-        """Through the gate into the mailbox, or fail the envelope: then nothing happened."""
+        """Pass the gate and deliver the envelope, or fail it; then nothing has happened."""
         try:
             if not self._gate.try_enter(envelope.weight):
                 await self._gate.wait(self._limits.mailbox_wait_s, envelope.weight)
@@ -110,14 +110,14 @@ class Router:
             if not envelope.is_over:
                 self._deliver(envelope)
         except TransferdError as error:
-            # The traceback holds this frame, and so the envelope.
+            # The traceback would refer to this frame and so to the envelope.
             envelope.fail(error.with_traceback(None))
         except asyncio.CancelledError:
             envelope.fail(Overloaded())
             raise
 
     def _deliver(self, envelope: Envelope) -> None:
-        """Put it into the mailbox of its paying wallet. Raises MailboxFull."""
+        """Put the envelope into the mailbox of its paying wallet. Raises MailboxFull."""
         wallet_id = paying_wallet(envelope.command)
         if wallet_id is None:
             self._committer.announce(Solo(envelope))
@@ -133,7 +133,7 @@ class Router:
         if envelope.is_over:
             self._leave(envelope)
         else:
-            # The caller has gone away, and the command runs on.
+            # The caller was cancelled, and the command continues.
             envelope.wait().add_done_callback(lambda _: self._leave(envelope))
 
     def _leave(self, envelope: Envelope) -> None:
@@ -145,7 +145,8 @@ class Router:
             self._nothing_in_flight.set()
 
     async def _join(self, first: Envelope, envelope: Envelope) -> Answer | None:
-        """The first one's answer for an equal key; None if the key has no answer after that."""
+        """Wait for the answer of the first envelope. None if that answer is not kept: the key is
+        free."""
         if len(first.waiters) > self._limits.joined_requests_max:
             raise RequestInProgress()
         remaining_s = envelope.deadline - self._clock()
@@ -160,7 +161,7 @@ class Router:
         return Answer(answer.status, answer.body, replayed=True)
 
     def pending(self, key: Key) -> bool:
-        """Whether a command with that key is on its way here."""
+        """Whether a command with that key is in flight in this replica."""
         return self._running(key) is not None
 
     async def sweep(self) -> None:
@@ -170,11 +171,11 @@ class Router:
             self.sweep_once()
 
     def sweep_once(self) -> int:
-        """One round of `sweep`; how many envelopes were failed."""
+        """Run one round of `sweep`. Returns the number of envelopes that failed."""
         now = self._clock()
         enqueued_before = now - self._limits.mailbox_wait_s
         failed = sum(actor.mailbox.expire(enqueued_before) for actor in self._actors.values())
-        # The committer answers before the deadline. This bounds the wait if it does not.
+        # The committer answers before the deadline. This limits the wait if it does not.
         late = [envelope for envelope in self._in_flight if envelope.deadline < now]
         for envelope in late:
             envelope.fail(DeadlineExceeded())
@@ -183,7 +184,7 @@ class Router:
         return failed + len(late)
 
     async def drain(self) -> bool:
-        """Take nothing new and wait for what is on its way; False if that took too long."""
+        """Refuse new commands and wait for those in flight. Returns False after the timeout."""
         self.is_draining = True
         if not self._in_flight:
             return True

@@ -10,11 +10,11 @@ from transferd.domain.errors import TransferdError
 
 
 class WalletActor:
-    """Serializes the debits of one wallet: at most one turn of it is in a group at any time. (Only
-    an envelope that has waited for a claim or a lock comes back as a turn of its own.)
+    """Orders the debits of one wallet: at most one of its turns is in a group at any time. (Only
+    an envelope that has waited for a claim or a lock returns as a turn of its own.)
 
-    It is no task: it acts when an envelope arrives and when the committer makes a group. It costs a
-    few hundred bytes, and the router drops it when it is idle.
+    It is an object, not a task: it acts when an envelope arrives and when the committer makes a
+    group. It needs a few hundred bytes, and the router drops it when it is idle.
     """
 
     __slots__ = ("_committer", "_is_announced", "mailbox", "wallet_id")
@@ -23,7 +23,7 @@ class WalletActor:
         self.wallet_id = wallet_id
         self.mailbox = mailbox
         self._committer = committer
-        # From the announcement of a turn to the end of that turn.
+        # True from the announcement of a turn to the end of that turn.
         self._is_announced = False
 
     def __repr__(self) -> str:
@@ -36,7 +36,7 @@ class WalletActor:
 
     @property
     def weight(self) -> int:
-        """One envelope at least; a turn of a mailbox can be as small as there is room."""
+        """1: the actor can divide its mailbox, so a turn fits into any room."""
         return 1
 
     def tell(self, envelope: Envelope) -> None:
@@ -47,11 +47,11 @@ class WalletActor:
             self._committer.announce(self, urgent=is_urgent(envelope.command))
 
     def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
-        """Take what has arrived so far: all of it goes into one transaction."""
+        """Remove and return the envelopes that have arrived, at most `envelopes_max`."""
         return self.mailbox.take(envelopes_max)
 
     def end_turn(self) -> bool:
-        """Whether envelopes have arrived meanwhile; if not, the actor is idle."""
+        """Returns whether envelopes have arrived meanwhile; if not, the actor is idle."""
         self._is_announced = len(self.mailbox) > 0
         return self._is_announced
 

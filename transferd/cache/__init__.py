@@ -1,1 +1,1 @@
-"""Copies in Redis, fast and disposable: wallet snapshots, replays and claims."""
+"""The cache in Redis: wallet snapshots, replays and claims. Losing it loses no data."""

@@ -1,6 +1,6 @@
--- Claims idempotency keys, all of a group in one round trip.
--- ARGV: the claim to write, its life in ms, the keys (one per line; a key holds no control character).
--- Answers a string per key: "" claimed (or our own claim), "b" claimed by another replica, "r..." the replay.
+-- Claims all idempotency keys of a group in one round trip.
+-- ARGV: the claim to write, its TTL in ms, the keys (one per line; a key contains no control character).
+-- Returns a string per key: "" claimed by this replica, "b" claimed by another replica, "r..." the replay.
 local answers = {}
 for key in string.gmatch(ARGV[3], "[^\n]+") do
     local found = redis.call("GET", key)

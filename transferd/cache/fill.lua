@@ -1,7 +1,7 @@
--- Stores a snapshot that was read from PostgreSQL some time ago.
--- ARGV: key, reservation, version, "<version> <body>", life in s.
--- Only over the reader's own reservation or an older snapshot: without either, a commit or a flush came
--- in between, and the snapshot may be stale.
+-- Stores a snapshot that a reader has read from PostgreSQL.
+-- ARGV: key, reservation, version, "<version> <body>", TTL in s.
+-- Replaces only the reader's own reservation or an older snapshot. Without either, a commit or a flush
+-- has happened since the reservation, and the snapshot may be stale.
 local found = redis.call("GET", ARGV[1])
 if found then
     local stored = tonumber(string.match(found, "^%d+"))

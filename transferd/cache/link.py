@@ -19,18 +19,18 @@ _FAILURES = (TimeoutError, RedisError, OSError)
 
 
 class Script:
-    """A Lua script of this package, by file name."""
+    """A Lua script of this package."""
 
     def __init__(self, file: str) -> None:
         self.source = resources.files("transferd.cache").joinpath(file).read_text()
-        # Redis itself names scripts by their SHA-1; nothing depends on its strength.
+        # EVALSHA names a script by its SHA-1. Security does not depend on it.
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
 
 class Link:
-    """Calls to Redis that return None while it does not answer. Opens with `async with`.
+    """Calls Redis; a call returns None if Redis does not answer. Opens with `async with`.
 
-    `url` None turns the cache off: every call returns None.
+    A `url` of None turns the cache off: every call returns None.
     """
 
     def __init__(self, url: str | None, limits: Limits, facts: Facts) -> None:
@@ -38,7 +38,7 @@ class Link:
         self._limits = limits
         self._facts = facts
         self._client: Redis | None = None
-        # Runs while the breaker is open.
+        # The task that pings Redis while the breaker is open.
         self._probe: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -51,14 +51,14 @@ class Link:
                 self._url,
                 socket_timeout=self._limits.redis_timeout_s,
                 socket_connect_timeout=self._limits.redis_timeout_s,
-                # A pooled connection that died while idle is replaced at once. A timeout is not
-                # retried, because the caller's group waits.
+                # A pooled connection that was closed while idle is replaced at once. A timeout is
+                # not retried, because the caller's group waits.
                 retry=Retry(NoBackoff(), 1, supported_errors=(RedisConnectionError,)),
             )
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # Without a client no call is tried, so none can start another probe.
+        # Without a client no call is made, so no call starts another probe.
         client, self._client = self._client, None
         if self._probe is not None:
             self._probe.cancel()
@@ -69,12 +69,12 @@ class Link:
 
     @property
     def is_broken(self) -> bool:
-        """Whether the breaker is open: calls return None at once."""
+        """Whether the breaker is open, so that calls return None at once."""
         return self._probe is not None
 
     @property
     def is_available(self) -> bool:
-        """Whether calls are tried at all."""
+        """Whether calls are sent to Redis."""
         return self._client is not None and not self.is_broken
 
     async def run(self, script: Script, *arguments: bytes | str | int) -> Any:
@@ -82,7 +82,7 @@ class Link:
         return await self._guarded(lambda client: _evaluate(client, script, arguments))
 
     async def get_many(self, keys: Sequence[str]) -> Sequence[bytes | None] | None:
-        """The values of several keys in one round trip, or None if Redis does not answer."""
+        """Read several keys in one round trip. Returns None if Redis does not answer."""
         result: Sequence[bytes | None] | None = await self._guarded(
             lambda client: client.mget(keys)
         )
@@ -95,18 +95,18 @@ class Link:
             return await call(self._client)
         except _FAILURES as error:
             self._facts.emit(CacheFailed(error))
-            # One probe at a time, and none after `__aexit__`; concurrent calls fail here as well.
+            # One probe at a time, and none after `__aexit__`. Concurrent calls fail here as well.
             if self._probe is None and self._client is not None:
                 self._probe = asyncio.create_task(self._until_back(self._client))
             return None
 
     async def _until_back(self, client: Redis) -> None:
-        """Ping Redis in the background until it answers; a group would wait for the timeout."""
+        """Ping Redis in the background until it answers, so that no group waits for a timeout."""
         while True:
             await asyncio.sleep(self._limits.breaker_open_s)
             try:
                 await client.ping()
-            except Exception as error:  # any error: without this task the breaker stays open
+            except Exception as error:  # any error: if this task ends, the breaker stays open
                 self._facts.emit(CacheFailed(error))
             else:
                 break
@@ -117,5 +117,5 @@ async def _evaluate(client: Redis, script: Script, arguments: Sequence[bytes | s
     try:
         return await client.evalsha(script.sha, 0, *arguments)
     except NoScriptError:
-        # Redis was restarted or its scripts were flushed; EVAL stores it again.
+        # Redis was restarted or its scripts were flushed. EVAL stores the script again.
         return await client.eval(script.source, 0, *arguments)

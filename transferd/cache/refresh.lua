@@ -1,8 +1,8 @@
--- Stores what a group has committed, in one round trip.
--- ARGV: life of a snapshot in s, life of a replay in s, snapshots, replays, claims to release.
--- Each of the last three is a blob of lines; JSON holds no raw line feed. A snapshot is a key line and
--- a "<version> <body>" line, and is stored only over an older version: groups of two replicas may
--- arrive here in either order. A reader's reservation is replaced.
+-- Stores the snapshots and replays of a committed group and releases claims, in one round trip.
+-- ARGV: TTL of a snapshot in s, TTL of a replay in s, snapshots, replays, claims to release.
+-- Each of the last three is a text of pairs of lines: key and value. JSON contains no raw line feed.
+-- The value of a snapshot is "<version> <body>". A snapshot never replaces a newer version, because
+-- the groups of two replicas may arrive in any order. It replaces a reader's reservation.
 local function lines(blob)
     return string.gmatch(blob, "([^\n]+)\n([^\n]+)")
 end

@@ -1,4 +1,4 @@
-"""Claims and replays of idempotency keys: copies for quick answers; PostgreSQL decides."""
+"""Claims and replays of idempotency keys in Redis. They are hints; PostgreSQL decides."""
 
 from collections.abc import Sequence
 from enum import Enum
@@ -12,7 +12,7 @@ _CLAIM = Script("claim.lua")
 
 
 class Claim(Enum):
-    """Redis's answer about a key without a replay."""
+    """The state of a key without a replay; UNKNOWN if Redis gives no valid answer."""
 
     OURS = "ours"
     BUSY = "busy"
@@ -27,7 +27,7 @@ class Replay(NamedTuple):
     body: bytes
 
     def encode(self) -> bytes:
-        """As stored: r, status, fingerprint in hexadecimal, body."""
+        """The stored form: "r", status, fingerprint in hexadecimal, body."""
         return b"r%03d%s%s" % (self.status, self.fingerprint.hex().encode(), self.body)
 
     @classmethod
@@ -37,12 +37,12 @@ class Replay(NamedTuple):
 
 
 def redis_key(key: Key) -> str:
-    """The Redis key of a claim or replay. Clients have numbers, so two never collide."""
+    """The Redis key of a claim or replay. The client's part is a number, so keys never collide."""
     return f"td:k:{key[0]}:{key[1]}"
 
 
 class Replays:
-    """Claims of one replica; `name` distinguishes them from the claims of other replicas."""
+    """Claims keys for one replica; `name` distinguishes its claims from those of other replicas."""
 
     def __init__(self, link: Link, limits: Limits, name: str) -> None:
         self._link = link
@@ -64,7 +64,7 @@ class Replays:
         return [_read(answer) for answer in answers]
 
     async def look_up(self, key: Key) -> Claim | Replay | None:
-        """The stored value of a key: a replay, BUSY for a claim, None for neither or no answer."""
+        """Read a key: a replay, BUSY for a claim, None without a value or an answer."""
         values = await self._link.get_many([redis_key(key)])
         if not values or values[0] is None:
             return None
@@ -79,5 +79,5 @@ def _read(answer: bytes) -> Claim | Replay:
     try:
         return Replay.decode(answer)
     except ValueError:
-        # Not written by this code: PostgreSQL decides, and its outcome replaces the value.
+        # This code has not written the value. PostgreSQL decides, and the refresh replaces it.
         return Claim.UNKNOWN

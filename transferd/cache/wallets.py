@@ -1,4 +1,4 @@
-"""Wallet snapshots: rendered JSON with its version, so a hit needs no rendering."""
+"""Wallet snapshots in Redis: rendered JSON with its version, so a hit needs no rendering."""
 
 import asyncio
 import random
@@ -16,7 +16,7 @@ _FILL = Script("fill.lua")
 
 
 class Snapshot(NamedTuple):
-    """A wallet as the API shows it."""
+    """The body of a wallet in the API, at one version."""
 
     wallet_id: str
     version: int
@@ -24,7 +24,8 @@ class Snapshot(NamedTuple):
 
 
 class Wallets:
-    """Reads of concurrent requests share a round trip; a write never replaces a newer version."""
+    """Reads and writes snapshots. Concurrent reads share a round trip; a write never replaces a
+    newer version."""
 
     def __init__(self, link: Link, limits: Limits) -> None:
         self._link = link
@@ -33,10 +34,10 @@ class Wallets:
         self._reader: asyncio.Task[None] | None = None
 
     async def get(self, wallet_id: str) -> Snapshot | None:
-        """The snapshot; None without one or without Redis."""
+        """The snapshot of a wallet; None if there is none or Redis does not answer."""
         if not self._link.is_available:
             return None
-        # A future per caller: cancelling one leaves the others.
+        # One future per caller, so that cancelling one caller does not cancel the others.
         future: asyncio.Future[Snapshot | None] = asyncio.get_running_loop().create_future()
         self._wanted.setdefault(wallet_id, []).append(future)
         if self._reader is None:
@@ -44,7 +45,7 @@ class Wallets:
         return await future
 
     async def reserve(self, wallet_id: str) -> str:
-        """Make a reservation before PostgreSQL is read; `fill` takes it."""
+        """Reserve the place of a snapshot before PostgreSQL is read. `fill` needs the result."""
         reservation = f"l{random.getrandbits(64):016x}"
         await self._link.run(
             _RESERVE, _key(wallet_id), reservation, int(self._limits.reservation_ttl_s * 1000)
@@ -68,7 +69,7 @@ class Wallets:
         replays: Sequence[tuple[Key, Replay]],
         releases: Sequence[tuple[Key, str]],
     ) -> None:
-        """Write everything that a group changed, in one round trip."""
+        """Write snapshots and replays of a group and release claims, in one round trip."""
         if not snapshots and not replays and not releases:
             return
         await self._link.run(
@@ -83,7 +84,7 @@ class Wallets:
         )
 
     async def _read_wanted(self) -> None:
-        """Read the requested ids in rounds, until no request is left."""
+        """Read the requested ids in rounds, until no request waits."""
         try:
             while self._wanted:
                 wanted, self._wanted = self._wanted, {}
@@ -91,7 +92,7 @@ class Wallets:
                 try:
                     await self._read_all(list(wanted), found)
                 finally:
-                    # Also after an error: no caller may wait for ever.
+                    # Also after an error, so that no caller waits forever.
                     for id, futures in wanted.items():
                         for future in futures:
                             if not future.done():
@@ -115,5 +116,5 @@ def _read(wallet_id: str, value: bytes | None) -> Snapshot | None:
     if value is None:
         return None
     version, _, body = value.partition(b" ")
-    # Any other value is a reservation, or not written by this code.
+    # Any other value is a reservation, or was not written by this code.
     return Snapshot(wallet_id, int(version), body) if version.isdigit() and body else None

@@ -1,1 +1,1 @@
-"""Many turns, one transaction."""
+"""The group commit: commands of many wallets in one transaction."""

@@ -8,8 +8,8 @@ from transferd.ledger.store.outcomes import StoredAnswer
 class Answer(NamedTuple):
     """A status and a body, which the edge makes; the layers below pass them on unread.
 
-    `stored` is kept under the key, None if the key stays free. `replayed`: the answer was decided
-    for an earlier request.
+    `stored` is the form that is kept under the key; None if the key stays free. `replayed` is true
+    if the answer was decided for an earlier request.
     """
 
     status: int
@@ -19,5 +19,5 @@ class Answer(NamedTuple):
 
     @property
     def kept(self) -> bool:
-        """Whether the key has this answer from now on."""
+        """Whether this answer is stored under the key."""
         return self.replayed or self.stored is not None

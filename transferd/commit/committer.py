@@ -1,4 +1,4 @@
-"""The group commit: collects the turns that are ready, and takes them through one transaction."""
+"""The committer: collects the turns that are ready and commits them in one transaction."""
 
 import asyncio
 from collections import deque
@@ -31,7 +31,7 @@ from transferd.observability.facts import (
 
 
 class Committer:
-    """One group in flight; the next one fills meanwhile. `run` and `attend` are its two tasks."""
+    """Commits one group at a time, while the next group fills. Its tasks are `run` and `attend`."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Committer:
         return f"<Committer {len(self._ready)} ready, {self.waiting_room!r}>"
 
     def announce(self, source: TurnSource, *, urgent: bool = False) -> None:
-        """`source` has a turn ready; it is asked for it when the next group is made."""
+        """Queue `source`, which has a turn ready. The next group takes the turn."""
         if urgent:
             self._ready.appendleft(source)
         else:
@@ -77,10 +77,10 @@ class Committer:
             await self.commit_once()
 
     async def commit_once(self) -> int:
-        """Make a group of what is ready and commit it; how many envelopes it had.
+        """Commit one group of the turns that are ready. Returns its number of envelopes.
 
-        Its answers go out while the next group is on its way. Waiting for them here would leave
-        PostgreSQL idle while the loop serves clients, and the loop idle while PostgreSQL works.
+        A task sends its answers while the next group is in flight. Waiting for that task here would
+        leave PostgreSQL idle during the answers, and the event loop idle during the transaction.
         """
         turns = self._collect()
         envelopes = [envelope for _, turn in turns for envelope in turn]
@@ -100,30 +100,30 @@ class Committer:
         return len(envelopes)
 
     async def attend(self) -> None:
-        """Look after the waiting room until cancelled."""
+        """Call `attend_once` at intervals until cancelled, if envelopes wait in the room."""
         while True:
             await asyncio.sleep(self._limits.claim_poll_s / 2)
             if len(self.waiting_room):
                 await self.attend_once()
 
     async def attend_once(self) -> int:
-        """Put envelopes whose wait is over into the next group; how many."""
+        """Announce the envelopes whose wait is over. Returns their number."""
         keys = self.waiting_room.keys_to_ask()
         try:
             known = await read_outcomes(self._reads, keys) if keys else {}
         except StoreError:
-            # PostgreSQL is away: they stay until their patience ends.
+            # PostgreSQL does not answer: the envelopes wait until `claim_wait_s` has passed.
             known = {}
         return self.waiting_room.release(known)
 
     def _collect(self) -> list[tuple[TurnSource, Sequence[Envelope]]]:
-        """The turns of one group, first come first served, up to its largest size."""
+        """Take turns in the order of their announcement, until the group is full."""
         turns: list[tuple[TurnSource, Sequence[Envelope]]] = []
         room = self._limits.group_envelopes_max
         turn_max = self._share.envelopes_max(len(self._ready))
         while self._ready and room > 0:
             if turns and self._ready[0].weight > room:
-                # A batch that does not fit in is the first of the next group.
+                # The turn is a batch that does not fit. The next group begins with it.
                 break
             source = self._ready.popleft()
             try:
@@ -165,22 +165,22 @@ class Committer:
         try:
             await self._refresh(report)
         except Exception as error:
-            # What is committed is committed; a cache that cannot be refreshed is only stale.
+            # The group is committed, so its answers leave. Only the cache may be stale.
             self._facts.emit(ActorFailed(error))
         trail.end("refresh")
         for envelope, failure in report.failures:
             envelope.fail(failure)
-        # Every answer brings a new request. In slices, so that the next group's round trips to
-        # PostgreSQL need not wait until all of them have been read.
+        # Most answers cause a new request at once. Answering in slices lets the event loop serve
+        # the next group's round trips to PostgreSQL in between.
         for start in range(0, len(report.answers), self._limits.answers_per_tick):
             for envelope, answer in report.answers[start : start + self._limits.answers_per_tick]:
                 envelope.settle(answer)
             await asyncio.sleep(0)
         if self._facts.per_request_facts and trail.envelopes:
-            self._tell_each(report, trail)
+            self._emit_per_request_facts(report, trail)
 
-    def _tell_each(self, report: Report, trail: Trail) -> None:
-        for about in report.news:
+    def _emit_per_request_facts(self, report: Report, trail: Trail) -> None:
+        for about in report.posted_abouts:
             self._facts.emit(TransferPosted(about))
         self._facts.emit(
             GroupTraced(
@@ -194,7 +194,7 @@ class Committer:
         )
 
     async def _claim(self, envelopes: Sequence[Envelope]) -> tuple[list[Envelope], int]:
-        """Those that go into the transaction, and how many were answered with a replay."""
+        """Returns the envelopes for the transaction, and the number answered with a replay."""
         asked = [e for e in envelopes if e.key is not None and not e.claim_settled]
         claims = await self._replays.claim([e.key for e in asked if e.key is not None])
         leaving: set[int] = set()
@@ -222,7 +222,7 @@ class Committer:
         return Answer(replay.status, replay.body, replayed=True)
 
     async def _refresh(self, report: Report) -> None:
-        """Bring the cache up to date before anybody is answered, so that reads see the writes."""
+        """Write snapshots and replays to the cache, and release claims."""
         replays = [
             (e.key, Replay(answer.status, e.stored_fingerprint, answer.body))
             for e, answer in report.answers
@@ -230,14 +230,14 @@ class Committer:
             and answer.kept
             and len(answer.body) <= self._limits.replay_bytes_max
         ]
-        # A command that failed may be sent again at once; one whose COMMIT is in doubt had better
-        # wait until its claim runs out.
+        # A command that failed may be repeated at once. A command in doubt keeps its claim, which
+        # delays a repetition until the claim expires.
         releases = [
             (e.key, self._replays.claim_value)
             for e, _ in report.failures
             if e.key is not None and not e.in_doubt
         ]
-        # What is not kept there is asked of PostgreSQL, at once and not after the claim.
+        # Without a replay in Redis a repetition asks PostgreSQL; the release lets it do so at once.
         releases += [
             (e.key, self._replays.claim_value)
             for e, answer in report.answers

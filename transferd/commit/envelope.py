@@ -1,4 +1,4 @@
-"""A command on its way from its caller to the group commit and back."""
+"""The envelope: a command that is in flight between its caller and the group commit."""
 
 import asyncio
 
@@ -10,7 +10,7 @@ from transferd.domain.key import Fingerprint, Key
 
 
 class Envelope:
-    """A command with its key, its origin and its deadline, and its answer once it has one.
+    """A command with its key, origin and deadline, and later its answer or failure.
 
     `enqueued_at` and `deadline` are seconds of the clock.
     """
@@ -44,20 +44,20 @@ class Envelope:
         self.weight = weight_of(command)
         self.key = key
         self.fingerprint = fingerprint
-        # PostgreSQL and Redis store this fingerprint with the outcome. If an earlier version has
-        # stored the outcome, its fingerprint stays, because that version knows no other one.
+        # The fingerprint that PostgreSQL and Redis hold with the outcome. If an earlier version of
+        # the service has stored the outcome, this is its fingerprint: it recognizes no other one.
         self.stored_fingerprint = fingerprint.value
         self.origin = origin
         self.enqueued_at = enqueued_at
         self.deadline = deadline
-        # Set when the wait for another replica's claim is over: then PostgreSQL alone decides.
+        # True once the wait for another replica's claim is over. Then only PostgreSQL is asked.
         self.claim_settled = False
-        # Set when the connection was lost during a COMMIT with it. From then on no answer may say
-        # that the command did nothing.
+        # True once the connection was lost during a COMMIT that included the command. From then on
+        # no answer may say that the command did nothing.
         self.in_doubt = False
-        # How the command ended; None until then.
+        # The answer or the failure; None while the command runs.
         self.end: Answer | TransferdError | None = None
-        # One for each request that waits for the command.
+        # One future for each request that waits for the command.
         self.waiters: list[asyncio.Future[Answer]] = []
 
     def __repr__(self) -> str:
@@ -70,7 +70,7 @@ class Envelope:
         return self.end is not None
 
     def wait(self) -> asyncio.Future[Answer]:
-        """A new future of the answer. To cancel it does not cancel the command."""
+        """Returns a new future of the answer. Cancelling it does not cancel the command."""
         waiter: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
         self.waiters.append(waiter)
         if self.end is not None:
@@ -80,14 +80,15 @@ class Envelope:
     def settle(self, answer: Answer) -> None:
         """Answer every request that waits for the command."""
         if self.in_doubt and self.key is None and not answer.kept:
-            # Its own COMMIT, during which the connection was lost, may have changed the version.
+            # The COMMIT in doubt may have succeeded and caused this refusal: it changes the version
+            # that the condition compares.
             self.fail(DeadlineExceeded())
         elif self.end is None:
             self.end = answer
             self._wake()
 
     def fail(self, error: TransferdError) -> None:
-        """End every request that waits for the command with a failure of the machinery."""
+        """Raise `error` in every request that waits for the command."""
         if self.in_doubt and not isinstance(error, InternalFailure):
             error = DeadlineExceeded()
         if self.end is None:
@@ -101,7 +102,7 @@ class Envelope:
                 continue
             if isinstance(end, TransferdError):
                 waiter.set_exception(end)
-                # asyncio logs an exception that is never read, and the caller may have gone away.
+                # Read the exception: asyncio logs one that is never read, and a caller may be gone.
                 waiter.exception()
             elif end is not None:
                 waiter.set_result(end)

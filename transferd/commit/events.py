@@ -1,4 +1,4 @@
-"""Events of what was committed: short in the outbox, complete CloudEvents when they are published.
+"""Events of committed outcomes: a short form for the outbox, and complete CloudEvents.
 
 CloudEvents 1.0, JSON format: https://github.com/cloudevents/spec/blob/v1.0.2/cloudevents/spec.md
 """
@@ -34,7 +34,7 @@ _TRANSFER_EVENT = {"transfer": "transfer.posted", "reversal": "transfer.reversed
 
 
 class Event(NamedTuple):
-    """One event. Its id is made from what it is about, so a repeated event has the same id."""
+    """One event. Its id is derived from its subject, so a repeated event has the same id."""
 
     id: str
     type: str
@@ -43,10 +43,10 @@ class Event(NamedTuple):
 
 
 def events_of(envelope: Envelope, outcome: Outcome) -> list[bytes]:
-    """The events of one outcome as the outbox stores them, in order; a refusal has none.
+    """The events of one outcome in the form of the outbox, in order; a refusal has none.
 
-    An event of a batch is the id of its transfer. The publisher reads the transfer, because a batch
-    has many and writes them while it holds the locks of all its wallets.
+    An event of a batch contains only the id of its transfer, and the relay reads the transfer. This
+    shortens the transaction of a batch, which locks all wallets of the batch.
     """
     origin = envelope.origin
     if isinstance(outcome, BatchPosted):
@@ -73,7 +73,7 @@ def events_of(envelope: Envelope, outcome: Outcome) -> list[bytes]:
 
 
 def cloud_event(event: Mapping[str, Any]) -> bytes:
-    """An event of the outbox (or `Event._asdict()`) as a CloudEvent in JSON."""
+    """Convert an event of the outbox (or `Event._asdict()`) to a CloudEvent in JSON."""
     envelope = {
         "specversion": "1.0",
         "id": event["id"],
@@ -111,7 +111,7 @@ def event_of_transfer(transfer: PostedTransfer) -> Event:
 
 
 def event_of_change(change: WalletChange, user_id: str | None, currency: str) -> Event:
-    """The event of any other change of a wallet, its creation included."""
+    """The event of a wallet's creation, or of a change without a transfer."""
     data: dict[str, object] = {
         "id": change.wallet_id,
         "user_id": user_id,

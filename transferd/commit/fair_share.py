@@ -1,4 +1,4 @@
-"""How much of a group one wallet may fill, so that a busy one does not delay the others."""
+"""The share of a group that one wallet may fill, so that a busy wallet does not delay others."""
 
 from collections.abc import Callable
 
@@ -6,10 +6,10 @@ from transferd.config import Limits
 
 
 class FairShare:
-    """A wallet that is alone fills its turns; beside others it brings about as much as all of them.
+    """Limits a turn while other wallets are ready: to about as many envelopes as all others bring.
 
-    Each envelope of a group waits for the whole group. A full turn of a wallet with too many
-    requests takes 50 ms, the turns of the others together 2 ms. `clock` gives seconds.
+    Each envelope of a group waits for the whole group. A full turn of a flooded wallet takes 50 ms,
+    the turns of all others together 2 ms. `clock` returns seconds.
     """
 
     __slots__ = ("_clock", "_limits", "_shared_until")
@@ -27,6 +27,7 @@ class FairShare:
         if others > 0:
             self._shared_until = now + limits.shared_for_s
         elif now >= self._shared_until:
-            # A group without others is no proof that there are none; they come every few groups.
+            # No other wallet was ready for `shared_for_s`. A single group without others does not
+            # prove that there are none: each waits for its answer before it sends again.
             return limits.turn_envelopes_max
         return min(limits.turn_envelopes_max, max(limits.shared_turn_envelopes_min, others))

@@ -1,4 +1,4 @@
-"""How the group commit gets the bytes that it sends and stores."""
+"""The interface through which the group commit gets the bytes that it answers and stores."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -15,13 +15,13 @@ class Renderer(Protocol):
     """Turns outcomes and wallets into bytes; the edge implements it."""
 
     def answer(self, envelope: Envelope, outcome: Outcome) -> Answer:
-        """The answer to a command that was just decided, and its stored form."""
+        """The answer to a command that was decided now, with its stored form."""
         ...
 
     async def replay(
         self, stored: Sequence[StoredAnswer], source: Database | Transaction
     ) -> list[bytes]:
-        """The bodies of stored answers: always the same bytes for the same one."""
+        """The bodies of stored answers. The same stored answer always gives the same bytes."""
         ...
 
     def wallet(self, wallet: Wallet) -> bytes:

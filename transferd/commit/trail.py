@@ -1,4 +1,4 @@
-"""Where the time of one group goes: stages that follow each other."""
+"""The consecutive stages of one group, with their times."""
 
 from collections.abc import Callable, Sequence
 
@@ -7,7 +7,7 @@ from transferd.observability.facts import Stage
 
 
 class Trail:
-    """The stages of a group. A group has a handful, so they are always noted."""
+    """The stages of one group. They are recorded even without tracing: a group has only a few."""
 
     __slots__ = ("_clock", "_since", "envelopes", "retries", "stages", "started")
 
@@ -15,24 +15,25 @@ class Trail:
         self._clock = clock
         self.started = self._since = clock()
         self.stages: list[Stage] = []
-        # Those that went into the transaction, and how often it had to be run again.
+        # The envelopes that went into the transaction.
         self.envelopes: Sequence[Envelope] = ()
+        # The number of attempts that failed.
         self.retries = 0
 
     def __repr__(self) -> str:
         return f"<Trail of {', '.join(stage.name for stage in self.stages)}>"
 
     def begin(self) -> None:
-        """The time since the last stage belongs to none."""
+        """Begin a stage now. The time since the last stage belongs to no stage."""
         self._since = self._clock()
 
     def end(self, name: str) -> None:
-        """What went on since the last stage was this one."""
+        """End the stage `name`, which began at the end of the last stage or at `begin`."""
         now = self._clock()
         self.stages.append(Stage(name, self._since, now))
         self._since = now
 
     def retry(self) -> None:
-        """An attempt has failed, at any stage, and is run again."""
+        """Record that an attempt has failed, at any stage, and that another one may follow."""
         self.retries += 1
         self.end("failed attempt")

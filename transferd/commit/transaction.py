@@ -1,4 +1,4 @@
-"""One group, one transaction: attempts, retries, and halving to isolate a poisonous command."""
+"""The transaction of one group: attempts, retries, and halving to isolate a failing command."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -46,21 +46,23 @@ from transferd.observability.facts import About, CommandPoisoned, Facts, GroupRe
 
 @dataclass(slots=True)
 class Report:
-    """What became of a group's envelopes: each is in exactly one of the first three."""
+    """The result of a group. Each envelope is in exactly one of the first three lists.
+
+    Envelopes in `aside` wait for a locked wallet. The counts count each transfer of a batch.
+    """
 
     answers: list[tuple[Envelope, Answer]] = field(default_factory=list)
     failures: list[tuple[Envelope, TransferdError]] = field(default_factory=list)
     aside: list[Envelope] = field(default_factory=list)
     wallets: dict[str, Wallet] = field(default_factory=dict)
-    # Of batches each transfer counts.
     posted: int = 0
     refused: int = 0
     replayed: int = 0
-    # Each transfer that was posted, if anybody wants to hear of each.
-    news: list[About] = field(default_factory=list)
+    # One entry per posted transfer; filled only if a hook wants per-request facts.
+    posted_abouts: list[About] = field(default_factory=list)
 
     def add(self, other: "Report") -> None:
-        """Take over what another transaction of the same group did, later."""
+        """Add the result of a later transaction of the same group."""
         self.answers += other.answers
         self.failures += other.failures
         self.aside += other.aside
@@ -68,11 +70,11 @@ class Report:
         self.posted += other.posted
         self.refused += other.refused
         self.replayed += other.replayed
-        self.news += other.news
+        self.posted_abouts += other.posted_abouts
 
 
 class GroupTransaction:
-    """Commits groups. `clock` gives seconds, in the same measure as the envelopes' deadlines."""
+    """Commits groups. `clock` returns seconds and is the clock of the envelopes' deadlines."""
 
     def __init__(
         self,
@@ -88,13 +90,14 @@ class GroupTransaction:
         self._facts = facts
         self._clock = clock
         # Wallets whose row another transaction has locked for longer than lock_timeout. Until a
-        # group can lock them, their commands go into a transaction of their own, with SKIP LOCKED.
+        # group can lock them, their commands run in a separate transaction with SKIP LOCKED.
         self._contended: set[str] = set()
-        # That of the group in hand.
+        # The trail of the current group.
         self._trail = Trail(clock)
 
     async def commit(self, envelopes: Sequence[Envelope], trail: Trail) -> Report:
-        """Commit the envelopes in order; never raises for what a single command or a server did."""
+        """Commit the envelopes in order. Reports the failures of commands and servers, and never
+        raises them."""
         self._trail = trail
         if not self._contended:
             return await self._commit(envelopes, skip_locked=False)
@@ -116,7 +119,8 @@ class GroupTransaction:
                 self._facts.emit(CommandPoisoned(command, error, _about(wanted[0])))
                 report = Report(failures=[(wanted[0], InternalFailure())])
             else:
-                # One of them is poisonous. Halve, in order, until it is alone; its neighbours pass.
+                # One of the commands fails each time. Halve the group, in order, until that command
+                # is alone; the others commit.
                 middle = len(wanted) // 2
                 report = await self._commit(wanted[:middle], skip_locked=skip_locked)
                 report.add(await self._commit(wanted[middle:], skip_locked=skip_locked))
@@ -124,15 +128,15 @@ class GroupTransaction:
         return report
 
     def _is_too_late(self, envelope: Envelope) -> bool:
-        """Whether it is over, or its deadline is sooner than the longest possible attempt."""
+        """Whether it is over, or its deadline is before the end of the longest possible attempt."""
         return (
             envelope.is_over or self._clock() + self._limits.command_timeout_s > envelope.deadline
         )
 
     async def _retried(self, envelopes: Sequence[Envelope], *, skip_locked: bool) -> Report:
-        """Run attempts until one commits, without those whose deadline comes before. Raises what
-        another attempt will not mend."""
-        gave_up = Report()
+        """Run attempts until one commits. Fails envelopes whose deadline leaves no time for another
+        attempt. Raises every error that another attempt would not avoid."""
+        given_up = Report()
         wait_s = 0.0
         duplicates = 0
         failure: TransferdError
@@ -141,8 +145,8 @@ class GroupTransaction:
             try:
                 report = await self._attempt(envelopes, skip_locked=skip_locked)
             except SerializationFailure as error:
-                # A further attempt sees what is there. If it does not help, something is wrong with
-                # one of the commands.
+                # The next attempt finds the row that this one conflicted with. A duplicate that
+                # repeats is a fault of one of the commands.
                 duplicates += isinstance(error, Duplicate)
                 if duplicates > self._limits.duplicate_attempts_max:
                     raise
@@ -155,7 +159,7 @@ class GroupTransaction:
                     envelope.in_doubt = envelope.in_doubt or error.in_doubt
                 cause, failure = error.sqlstate or "connection", DatabaseUnavailable()
             else:
-                report.add(gave_up)
+                report.add(given_up)
                 return report
             self._trail.retry()
             self._facts.emit(GroupRetried(cause, len(envelopes)))
@@ -164,30 +168,30 @@ class GroupTransaction:
             soonest, expected = now + wait_s, now + wait_s + (now - began)
             staying: list[Envelope] = []
             for envelope in envelopes:
-                if self._can_go_on(envelope, soonest, expected):
+                if self._may_retry(envelope, soonest, expected):
                     staying.append(envelope)
                 else:
-                    gave_up.failures.append((envelope, failure))
+                    given_up.failures.append((envelope, failure))
             envelopes = staying
             await asyncio.sleep(wait_s)
             self._trail.begin()
             wait_s = min(
                 max(2 * wait_s, self._limits.retry_wait_first_s), self._limits.retry_wait_max_s
             )
-        return gave_up
+        return given_up
 
-    def _can_go_on(self, envelope: Envelope, soonest: float, expected: float) -> bool:
-        """Whether another attempt, which begins at `soonest`, is over before the deadline.
+    def _may_retry(self, envelope: Envelope, soonest: float, expected: float) -> bool:
+        """Whether another attempt, from `soonest` to `expected`, fits before the deadline.
 
-        A command that gives up between attempts has done nothing, and its answer says so. During
-        an attempt its outcome is unknown. For a command in doubt only another attempt can find the
-        outcome, so it goes on for as long as one may still be in time.
+        A command that fails between attempts has done nothing, and its answer says so. A command
+        whose deadline passes during an attempt has an unknown outcome. For a command in doubt only
+        another attempt can find the outcome, so it needs time only for the shortest attempt.
         """
-        hoped = soonest + self._limits.lock_timeout_s
-        return envelope.deadline >= (hoped if envelope.in_doubt else max(hoped, expected))
+        shortest = soonest + self._limits.lock_timeout_s
+        return envelope.deadline >= (shortest if envelope.in_doubt else max(shortest, expected))
 
     async def _attempt(self, envelopes: Sequence[Envelope], *, skip_locked: bool) -> Report:
-        """One transaction: lock, look up, decide, write. After a StoreError nothing is kept."""
+        """Run one transaction: lock, look up, decide, write. A StoreError rolls it back."""
         report = Report()
         async with self._database.transaction(is_retried=True) as transaction:
             self._trail.end("begin")
@@ -204,7 +208,7 @@ class GroupTransaction:
                     self._contended.clear()
                 envelopes = _without(envelopes, locked.contended, report.aside)
             book = Book(locked.at, locked.wallets)
-            await _read_beside(transaction, envelopes, book)
+            await _read_sums_and_users(transaction, envelopes, book)
             result = store.GroupResult(
                 locked.at, {wallet.id: wallet.version for wallet in locked.wallets.values()}
             )
@@ -232,8 +236,9 @@ class GroupTransaction:
                 self._trail.end("write")
         self._trail.end("commit")
         report.wallets = {wallet.id: wallet for wallet in result.changed_wallets()}
-        # The replica that committed a repeated command, perhaps this one in an earlier attempt, may
-        # have failed before it refreshed the cache. The wallets are locked here, so up to date.
+        # The replica that committed a repeated command (or this replica, in an earlier attempt) may
+        # have failed before it refreshed the cache. So this attempt refreshes the wallets of such
+        # commands as well; it has read them under their locks.
         earlier = [e for e, _ in repeated] + [e for e in envelopes if e.in_doubt]
         ids = {id for envelope in earlier for id in touched_wallets(envelope.command)}
         report.wallets |= {id: locked.wallets[id] for id in ids if id in locked.wallets}
@@ -252,7 +257,7 @@ class GroupTransaction:
             posted = _record(outcome, result)
             if self._facts.per_request_facts:
                 ids = envelope.origin.request_id, envelope.origin.traceparent
-                report.news += [About(*ids, each.id) for each in result.transfers[before:]]
+                report.posted_abouts += [About(*ids, t.id) for t in result.transfers[before:]]
             result.events += events_of(envelope, outcome)
             report.posted += posted
             report.refused += envelope.weight - posted
@@ -275,7 +280,7 @@ class GroupTransaction:
                 answer = self._renderer.answer(envelope, key_reused())
             else:
                 envelope.stored_fingerprint = stored.fingerprint
-                # A command in doubt finds the outcome of its own earlier attempt.
+                # A command in doubt finds the outcome of its own earlier attempt: no replay.
                 replayed = not envelope.in_doubt
                 answer = Answer(stored.status, next(bodies), stored.answer, replayed)
             answers.append((envelope, answer))
@@ -291,7 +296,7 @@ def _about(envelope: Envelope) -> About:
 def _without(
     envelopes: Sequence[Envelope], contended: set[str], aside: list[Envelope]
 ) -> list[Envelope]:
-    """The envelopes that touch no contended wallet; the others step aside."""
+    """Returns the envelopes that touch no contended wallet, and appends the others to `aside`."""
     free = []
     for envelope in envelopes:
         if contended.isdisjoint(touched_wallets(envelope.command)):
@@ -304,18 +309,20 @@ def _without(
 async def assert_no_outcome(
     transaction: Transaction, answers: Sequence[tuple[Envelope, Answer]]
 ) -> None:
-    """Raise SerializationFailure if a decision that is not kept has overlooked its key's outcome.
+    """Raise SerializationFailure if a key of an answer that is not kept has an outcome by now.
 
-    The look-up beside the locks sees no outcome whose COMMIT it waited for. An outcome that is
-    stored conflicts with that one when it is inserted; one that is not stored looks once more.
+    The statement that locks and looks up sees no outcome whose COMMIT it waited for. An answer that
+    is kept finds such an outcome through the conflict at its insert. Other answers need this query.
     """
     keys = [e.key for e, answer in answers if e.key is not None and not answer.kept]
     if keys and await read_outcomes(transaction, keys):
         raise SerializationFailure("another request with this key was faster")
 
 
-async def _read_beside(transaction: Transaction, envelopes: Sequence[Envelope], book: Book) -> None:
-    """What only some commands need: sums already reversed, and users. Most groups need neither."""
+async def _read_sums_and_users(
+    transaction: Transaction, envelopes: Sequence[Envelope], book: Book
+) -> None:
+    """Read the sums already reversed and the users into the book. Most groups need neither."""
     originals = set()
     users = set()
     for envelope in envelopes:
@@ -335,7 +342,7 @@ async def _read_beside(transaction: Transaction, envelopes: Sequence[Envelope], 
 
 
 def _record(outcome: Outcome, result: store.GroupResult) -> int:
-    """Note what the outcome changes; how many were posted, of a single command always one."""
+    """Add the outcome to the result. Returns the number of transfers posted; 1 unless a batch."""
     match outcome:
         case Posted(transfer):
             result.transfers.append(transfer)

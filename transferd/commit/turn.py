@@ -1,4 +1,4 @@
-"""The source of the envelopes of a group."""
+"""Turns: a turn is the envelopes that one source adds to a group."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -8,23 +8,23 @@ from transferd.domain.errors import TransferdError
 
 
 class TurnSource(Protocol):
-    """An actor, a batch or a straggler that has announced a turn."""
+    """A source of turns: an actor, or a single envelope that belongs to no actor."""
 
     @property
     def weight(self) -> int:
-        """Least number of transfers in the turn."""
+        """The least number of transfers in the turn."""
         ...
 
     def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
-        """The envelopes for the next transaction, in the order in which they are decided."""
+        """Remove and return envelopes for the next transaction, in the order of decision."""
         ...
 
     def end_turn(self) -> bool:
-        """The envelopes of the turn have left the group. True if another turn is ready."""
+        """Called after the group of the turn. Returns whether another turn is ready."""
         ...
 
     def fail_all(self, error: TransferdError) -> None:
-        """Fail all envelopes that wait here, because `take_turn` has raised."""
+        """Fail all waiting envelopes. Called after `take_turn` has raised."""
         ...
 
 
@@ -45,11 +45,11 @@ class Solo:
         return self.envelope.weight
 
     def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
-        """The envelope; a group always has room for one."""
+        """Returns the envelope; every group has room for one."""
         return (self.envelope,)
 
     def end_turn(self) -> bool:
-        """No other envelope waits here."""
+        """Returns False: there is only one envelope."""
         return False
 
     def fail_all(self, error: TransferdError) -> None:

@@ -10,9 +10,9 @@ from transferd.domain.key import Key
 
 
 class Straggler(Solo):
-    """An envelope that comes back into a group on its own.
+    """An envelope that has left a group, and enters a later one as a turn of its own.
 
-    It is looked at next at `due_at`; from `patience_until` on it ignores the claim.
+    It is checked next at `due_at`. From `patience_until` on it ignores the claim.
     """
 
     __slots__ = ("due_at", "patience_until")
@@ -24,9 +24,9 @@ class Straggler(Solo):
 
 
 class WaitingRoom:
-    """Delays envelopes and asks PostgreSQL, for all of them at once, whether they are settled.
+    """Delays envelopes until their key has an outcome or their wait is over.
 
-    `announce` puts a straggler into the next group. Times are in seconds of `clock`.
+    `announce` adds a straggler to the next group. Times are in seconds of `clock`.
     """
 
     def __init__(
@@ -52,7 +52,7 @@ class WaitingRoom:
         )
 
     def wait_for_lock(self, envelope: Envelope) -> None:
-        """Delay a command whose wallet another transaction has locked; the rest commits."""
+        """Delay a command whose wallet another transaction has locked, or fail it if too late."""
         now = self._clock()
         if now + self._limits.step_aside_s > envelope.deadline - self._limits.command_timeout_s:
             envelope.fail(Overloaded())
@@ -60,7 +60,7 @@ class WaitingRoom:
         self._locked.append(Straggler(envelope, now + self._limits.step_aside_s, now))
 
     def keys_to_ask(self) -> list[Key]:
-        """The keys of all envelopes that are due, for one query."""
+        """The keys of all claimed envelopes that are due, for one query."""
         now = self._clock()
         return [
             straggler.envelope.key
@@ -69,10 +69,10 @@ class WaitingRoom:
         ]
 
     def release(self, known: Container[Key]) -> int:
-        """Announce those whose key has an outcome by now, or whose wait is over; how many.
+        """Announce envelopes whose key is in `known` or whose wait is over. Returns their number.
 
-        The group finds the outcome again under its locks and refreshes the cache with it, because
-        the replica that committed it may have failed before it did.
+        The group looks the outcome up again under its locks and refreshes the cache, because the
+        replica that committed it may have failed before its refresh.
         """
         now = self._clock()
         staying: list[Straggler] = []

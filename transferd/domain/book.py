@@ -1,4 +1,4 @@
-"""The state that a group of commands is decided on, and the outcomes that move it on."""
+"""The state on which a group of commands is decided, and the outcomes that change it."""
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -11,19 +11,19 @@ from transferd.domain.wallet import Wallet, WalletChange
 
 
 class Posted(NamedTuple):
-    """Money moved."""
+    """A transfer or reversal was posted."""
 
     transfer: PostedTransfer
 
 
 class BatchPosted(NamedTuple):
-    """What became of each transfer of a batch, in order; of an atomic one all were posted."""
+    """The result of each transfer of a batch, in order. In an atomic batch all are posted."""
 
     results: tuple[Posted | Refused, ...]
 
 
 class WalletCreated(NamedTuple):
-    """A new wallet at version 0, and its initial balance as a transfer of its own."""
+    """A new wallet at version 0, and its initial balance as a separate transfer."""
 
     wallet: Wallet
     change: WalletChange
@@ -31,7 +31,7 @@ class WalletCreated(NamedTuple):
 
 
 class WalletSet(NamedTuple):
-    """The wallet after a command that moved no money; `change` is None if all was so already."""
+    """The wallet after a command that moved no money; `change` is None if nothing changed."""
 
     wallet: Wallet
     change: WalletChange | None
@@ -48,10 +48,10 @@ Outcome = Posted | BatchPosted | WalletCreated | WalletSet | UserCreated | Refus
 
 @dataclass(slots=True)
 class Book:
-    """The state a group is decided on: as read under the locks, then moved on by `apply`.
+    """The state on which a group is decided: read under the locks, then changed by `apply`.
 
-    `reversed_minor` holds the sum already given back of every transfer that the group wants to
-    reverse; `users` when each existing user that the group names was created.
+    `reversed_minor` maps each transfer that the group reverses to the sum that is already reversed.
+    `users` maps each existing user that the group names to its time of creation.
     """
 
     at: datetime
@@ -60,7 +60,7 @@ class Book:
     users: dict[str, datetime] = field(default_factory=dict)
 
     def apply(self, outcome: Outcome) -> None:
-        """Move the wallets on, so that the next command of the group is decided on that."""
+        """Apply the outcome to the wallets; the next command is decided on the new state."""
         match outcome:
             case Posted(transfer):
                 self._move(transfer)

@@ -1,10 +1,10 @@
-"""API clients: when two of their names are one to the people who read them."""
+"""API clients: names that a reader cannot distinguish."""
 
 import unicodedata
 from collections.abc import Iterable
 
-# Characters that are printable for Python and leave no mark on a screen: of Unicode's default
-# ignorable code points those that are no format characters.
+# Characters that Python calls printable and a screen does not show: the default ignorable code
+# points of Unicode without the format characters.
 _INVISIBLE = dict.fromkeys(
     (
         0x034F,
@@ -20,9 +20,9 @@ _INVISIBLE = dict.fromkeys(
 
 
 def folded_name(name: str) -> str:
-    """A name without differences that readers overlook: case, Unicode form, invisible characters.
+    """The name without differences in case, Unicode form and invisible characters.
 
-    The compatibility caseless match of the Unicode Standard, definition D146.
+    Two names with equal results are a compatibility caseless match (Unicode Standard, D146).
     """
     text = unicodedata.normalize("NFD", name.translate(_INVISIBLE))
     for _ in range(2):

@@ -1,4 +1,4 @@
-"""Commands: what a request asks the ledger to do, and which wallets it needs for that."""
+"""Commands: the changes that a request can ask of the ledger, and the wallets that they involve."""
 
 from collections.abc import Iterable
 
@@ -30,10 +30,10 @@ def touched_wallets(command: Command) -> Iterable[str]:
 
 
 def paying_wallet(command: Command) -> str | None:
-    """Id of the wallet whose actor orders `command`; None if it has no single one.
+    """Id of the wallet whose actor orders `command`; None if no single wallet pays.
 
     A command that changes a wallet without a payment is ordered by that wallet. The id may be
-    unknown: then it still orders the commands that name it.
+    unknown; its actor then orders the commands that name it.
     """
     match command:
         case Transfer():
@@ -53,10 +53,10 @@ def paying_wallet(command: Command) -> str | None:
 
 
 def is_urgent(command: Command) -> bool:
-    """Whether `command` goes ahead of others. A freeze has to work while a wallet is flooded."""
+    """Whether `command` overtakes others. Freeze and close must work while a wallet is flooded."""
     return isinstance(command, SetStatus) and command.kind is not ChangeKind.UNFREEZE
 
 
 def weight_of(command: Command) -> int:
-    """How many transfers `command` adds to a group."""
+    """The number of transfers that `command` adds to a group."""
     return len(command.transfers) if isinstance(command, Batch) else 1

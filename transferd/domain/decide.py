@@ -1,4 +1,4 @@
-"""`decide`: what becomes of a command, on the state that was read under row locks.
+"""`decide`: the outcome of a command on the state that was read under row locks.
 
 Pure: no I/O, no clock, no await. The order of the checks is part of the HTTP contract.
 """
@@ -44,7 +44,7 @@ from transferd.domain.wallet import (
 
 
 def decide(command: Command, book: Book) -> Outcome:
-    """The outcome of `command` on `book`, which stays as it is."""
+    """The outcome of `command` on `book`. Does not change `book`."""
     match command:
         case Transfer():
             return decide_transfer(command, book)
@@ -64,7 +64,7 @@ def decide(command: Command, book: Book) -> Outcome:
 
 
 def decide_transfer(command: Transfer, book: Book) -> Posted | Refused:
-    """Same wallet, then as `_post` checks."""
+    """Checks, in this order: two different wallets, then the checks of `_post`."""
     if command.source_wallet_id == command.destination_wallet_id:
         return Refused(Reason.SAME_WALLET, "Source and destination are the same wallet.")
     return _post(
@@ -81,9 +81,9 @@ def decide_transfer(command: Transfer, book: Book) -> Posted | Refused:
 
 
 def decide_batch(command: Batch, book: Book) -> BatchPosted | Refused:
-    """Each transfer as `decide_transfer` does, on what those before it have left."""
+    """Decides each transfer with `decide_transfer`, on the balances after the previous ones."""
     ids = touched_wallets(command)
-    # A copy, since the book moves on only when the whole is decided.
+    # A copy: the book changes only after the whole batch is decided.
     draft = Book(book.at, {id: book.wallets[id].copy() for id in ids if id in book.wallets})
     results: list[Posted | Refused] = []
     for index, transfer in enumerate(command.transfers):
@@ -104,7 +104,8 @@ def decide_batch(command: Batch, book: Book) -> BatchPosted | Refused:
 
 
 def decide_reversal(command: Reversal, book: Book) -> Posted | Refused:
-    """Original exists, is reversible, has that much left; then a transfer back."""
+    """Checks, in this order: the original exists, is not a reversal, has this amount left to
+    reverse; then the checks of `_post`."""
     original = command.original
     if original is None:
         return Refused(Reason.TRANSFER_NOT_FOUND, f"There is no transfer {command.original_id}.")
@@ -145,7 +146,8 @@ def _post(
     metadata: str,
     reverses_transfer_id: str | None = None,
 ) -> Posted | Refused:
-    """Source, destination exist, currency, source status, destination status, funds, range."""
+    """Checks, in this order: source exists, destination exists, currency, status of the source,
+    status of the destination, funds, range."""
     source = book.wallets.get(source_id)
     if source is None:
         return wallet_not_found(source_id)
@@ -193,9 +195,9 @@ def _post(
 
 
 def decide_wallet(command: CreateWallet, book: Book) -> WalletCreated | WalletSet | Refused:
-    """User exists; then the initial balance as a transfer from the funding wallet."""
+    """Checks that the user exists; then posts the initial balance from the funding wallet."""
     if (created := book.wallets.get(command.id)) is not None:
-        # The COMMIT of an earlier attempt was cut, but had been done.
+        # An earlier attempt lost its connection during COMMIT, and PostgreSQL has committed it.
         return WalletSet(replace(created), None)
     if command.user_id not in book.users:
         return Refused(Reason.USER_NOT_FOUND, f"There is no user {command.user_id}.")
@@ -240,8 +242,8 @@ _STATUS_AFTER = {
 
 
 def decide_status(command: SetStatus, book: Book) -> WalletSet | Refused:
-    """Wallet exists, its version, current status, empty. Whether it is a funding wallet was checked
-    before."""
+    """Checks, in this order: wallet exists, version, current status, empty. The caller has checked
+    that it is not a funding wallet."""
     wallet = book.wallets.get(command.wallet_id)
     if wallet is None:
         return wallet_not_found(command.wallet_id)
@@ -266,7 +268,7 @@ def decide_status(command: SetStatus, book: Book) -> WalletSet | Refused:
 
 
 def decide_update(command: UpdateWallet, book: Book) -> WalletSet | Refused:
-    """Wallet exists, its version, is not closed, and would not be below its new limit."""
+    """Checks, in this order: wallet exists, version, not closed, not below its new limit."""
     wallet = book.wallets.get(command.wallet_id)
     if wallet is None:
         return wallet_not_found(command.wallet_id)

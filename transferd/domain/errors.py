@@ -1,4 +1,4 @@
-"""Why a command was refused (a business answer) and how the machinery can fail (an exception)."""
+"""Refusals (business answers, as values) and failures of the machinery (exceptions)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class Reason(StrEnum):
-    """The slugs of everything that `decide` may refuse; the same words travel over HTTP."""
+    """The reasons for a refusal. Each is also the code of a problem in the HTTP API."""
 
     USER_NOT_FOUND = "user-not-found"
     WALLET_NOT_FOUND = "wallet-not-found"
@@ -27,7 +27,7 @@ class Reason(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Refused:
-    """A business answer of "no". `facts` hold what would help, e.g. available and shortfall."""
+    """A refusal. `facts` are further members of the problem, such as available and shortfall."""
 
     reason: Reason
     detail: str
@@ -35,7 +35,7 @@ class Refused:
 
 
 class TransferdError(Exception):
-    """Machinery failed; the docstring of each subclass is its sentence to the reader."""
+    """A failure of the machinery. The docstring of each subclass is the detail of its problem."""
 
     def __init__(self, detail: str | None = None, *, retry_after_s: int = 1) -> None:
         super().__init__(detail or (type(self).__doc__ or "").strip())
@@ -43,28 +43,28 @@ class TransferdError(Exception):
 
 
 class MailboxFull(TransferdError):
-    """This wallet has too much waiting; nothing happened. Try again after the time given."""
+    """Too many commands wait for this wallet; nothing happened. Try again after Retry-After."""
 
 
 class Overloaded(TransferdError):
-    """The service has too much waiting; nothing happened. Try again after the time given."""
+    """This replica has too much work outstanding; nothing happened. Try again after Retry-After."""
 
 
 class Draining(TransferdError):
-    """This replica is stopping and takes no new work; nothing happened. Try again."""
+    """This replica is stopping and accepts no new commands; nothing happened. Try again."""
 
 
 class DatabaseUnavailable(TransferdError):
-    """PostgreSQL is out of reach; nothing happened. Try again after the time given."""
+    """PostgreSQL is out of reach; nothing happened. Try again after Retry-After."""
 
 
 class DeadlineExceeded(TransferdError):
-    """The outcome is not known in time. Repeat the request with the same key to learn it."""
+    """The outcome is unknown at the deadline. Repeat the request with the same key to get it."""
 
 
 class RequestInProgress(TransferdError):
-    """A request with this key is still running. Repeat it with the same key to learn its answer."""
+    """A request with this key is still running. Repeat it with the same key to get its answer."""
 
 
 class InternalFailure(TransferdError):
-    """Something went wrong here. Repeat the request with the same key, and report its id."""
+    """An internal error has occurred. Repeat the request with the same key, and report its id."""

@@ -2,22 +2,22 @@
 
 from typing import NamedTuple
 
-# (id of the API client, key): the same text is another key for another client.
+# (id of the API client, key): the same text from two clients is two keys.
 Key = tuple[int, str]
 
 
 class Fingerprint(NamedTuple):
-    """16 bytes that are equal for two requests if both ask for the same.
+    """A digest of 16 bytes; equal for two requests with the same values.
 
-    `value` is stored with the outcome. `as_sent` is the value by the rule of earlier versions,
-    where order and spelling of metadata counted; None if both rules give the same value.
+    `value` is stored with the outcome. `as_sent` is the digest by the rule of earlier versions, in
+    which the order and spelling of metadata counted; None if both rules give the same digest.
     """
 
     value: bytes
     as_sent: bytes | None = None
 
     def matches(self, stored: bytes) -> bool:
-        """Whether an outcome that is stored with that value belongs to this request."""
+        """Whether an outcome with the fingerprint `stored` belongs to this request."""
         return stored in (self.value, self.as_sent)
 
 

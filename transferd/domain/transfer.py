@@ -1,4 +1,4 @@
-"""Transfers and reversals: the commands, and the row that a posted one leaves."""
+"""Transfers and reversals: the commands, and a posted transfer."""
 
 from datetime import datetime
 from enum import StrEnum
@@ -6,14 +6,14 @@ from typing import NamedTuple
 
 
 class TransferKind(StrEnum):
-    """Why money moved. Deposits and withdrawals have a funding wallet on one side."""
+    """The kind of a transfer. Deposits and withdrawals are transfers with a funding wallet."""
 
     TRANSFER = "transfer"
     REVERSAL = "reversal"
 
 
 class PostedTransfer(NamedTuple):
-    """A transfer as stored: one row that is both its entries. Never changed afterwards."""
+    """A transfer as stored: one row with both of its entries, which never changes."""
 
     id: str
     kind: TransferKind
@@ -44,24 +44,25 @@ class Transfer(NamedTuple):
 
 
 class BatchMode(StrEnum):
-    """atomic: all of it or nothing. independent: each transfer on its own, after those before."""
+    """atomic: all transfers are posted, or none. independent: a refusal of one transfer does not
+    affect the others."""
 
     ATOMIC = "atomic"
     INDEPENDENT = "independent"
 
 
 class Batch(NamedTuple):
-    """Command: these transfers in this order, in one transaction."""
+    """Command: several transfers, decided in this order, in one transaction."""
 
     mode: BatchMode
     transfers: tuple[Transfer, ...]
 
 
 class Reversal(NamedTuple):
-    """Command: give back `amount_minor` of `original`, or all that is left of it when None.
+    """Command: reverse `amount_minor` of `original`; None reverses the whole remaining amount.
 
-    `original` was read before; None means that there is no such transfer. Without a `reference` the
-    reversal has that of the original.
+    `original` is None if there is no such transfer. A `reference` of None takes the reference of
+    the original.
     """
 
     id: str

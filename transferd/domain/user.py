@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 
 class CreateUser(NamedTuple):
-    """Command. `metadata` is a JSON object as text, kept byte for byte."""
+    """Command: create a user. `metadata` is a JSON object as text, stored byte for byte."""
 
     id: str
     name: str | None

@@ -1,4 +1,4 @@
-"""Wallets: their state, and the commands that change it other than by a transfer."""
+"""Wallets: their state, and the commands that change it without a transfer."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -15,7 +15,7 @@ class WalletStatus(StrEnum):
 
 
 class ChangeKind(StrEnum):
-    """What a row of a wallet's history that is not a transfer says."""
+    """The kind of a change of a wallet that is not a transfer."""
 
     CREATED = "created"
     FREEZE = "freeze"
@@ -31,7 +31,7 @@ def etag_of(version: int) -> str:
 
 @dataclass(slots=True)
 class Wallet:
-    """A wallet's state at `version`. Money in minor units; mutable only inside a `Book`."""
+    """A wallet's state at `version`, with money in minor units. Only a `Book` changes it."""
 
     id: str
     user_id: str | None
@@ -48,13 +48,13 @@ class Wallet:
 
     @property
     def available_minor(self) -> int | None:
-        """What the wallet may still pay; None for a funding wallet, which has no limit."""
+        """The amount that the wallet can pay; None for a funding wallet, which has no limit."""
         if self.funding:
             return None
         return self.balance_minor - self.held_minor + self.overdraft_limit_minor
 
     def copy(self) -> "Wallet":
-        """Another one with the same state; `dataclasses.replace` takes several times as long."""
+        """A copy of the wallet. `dataclasses.replace` takes several times as long."""
         return Wallet(
             self.id,
             self.user_id,
@@ -72,7 +72,8 @@ class Wallet:
 
 
 class CreateWallet(NamedTuple):
-    """Command. A non-zero `initial_minor` is a transfer `transfer_id` from the funding wallet."""
+    """Command: create a wallet. A non-zero `initial_minor` is posted as the transfer `transfer_id`
+    from the funding wallet."""
 
     id: str
     user_id: str
@@ -85,7 +86,7 @@ class CreateWallet(NamedTuple):
 
 
 class SetStatus(NamedTuple):
-    """Command: freeze, unfreeze or close a wallet that has one of `versions`; None allows all."""
+    """Command: freeze, unfreeze or close a wallet that is at one of `versions`; None allows all."""
 
     wallet_id: str
     kind: ChangeKind
@@ -93,9 +94,9 @@ class SetStatus(NamedTuple):
 
 
 class UpdateWallet(NamedTuple):
-    """Command: a new overdraft limit, new metadata, or both; None leaves the old.
+    """Command: set the overdraft limit, the metadata, or both; None leaves a value unchanged.
 
-    Only for a wallet that has one of `versions`; None allows all.
+    Only for a wallet that is at one of `versions`; None allows all.
     """
 
     wallet_id: str
@@ -105,7 +106,7 @@ class UpdateWallet(NamedTuple):
 
 
 class WalletChange(NamedTuple):
-    """A row of a wallet's history: the state after a change that moved no money."""
+    """A row of a wallet's history: a change without a transfer, and the state after it."""
 
     wallet_id: str
     version: int

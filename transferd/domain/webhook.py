@@ -1,4 +1,4 @@
-"""Webhook endpoints: which events they want, and which addresses they may have."""
+"""Webhook endpoints: their event filters, and the addresses that they may have."""
 
 import re
 from collections.abc import Sequence
@@ -18,49 +18,49 @@ EVENT_TYPES = (
     "wallet.updated",
     "user.created",
 )
-# What a filter may say: a type, all of a kind, or all.
+# The values of a filter: all events, all of one kind, or one type.
 EVENT_FILTERS = ("*", "transfer.*", "wallet.*", "user.*", *EVENT_TYPES)
 
 Network = IPv4Network | IPv6Network
 
-# An IPv6 address that begins like this ends with an IPv4 address, to which a gateway delivers.
+# An IPv6 address in this network contains an IPv4 address, to which a gateway delivers.
 _NAT64 = IPv6Network("64:ff9b::/96")
-# The only part of IPv6 from which public addresses are given out (RFC 4291, section 2.4).
+# The only part of IPv6 from which public addresses are allocated (RFC 4291, section 2.4).
 _PUBLIC_IPV6 = IPv6Network("2000::/3")
-# What Python calls global, or did in some version, and is no host on the Internet.
+# Networks that some Python version calls global, but that contain no host on the Internet.
 _NOT_PUBLIC = tuple(
     ip_network(network)
     for network in (
-        "168.63.129.16/32",  # how a machine in Azure talks to its host
-        "192.0.0.0/24",  # protocols, some answered by the nearest router
+        "168.63.129.16/32",  # the host of a virtual machine in Azure
+        "192.0.0.0/24",  # protocol assignments; the nearest router answers for some of them
         "192.88.99.0/24",  # the nearest gateway from IPv4 to IPv6
-        "2001::/23",  # protocols, Teredo among them
+        "2001::/23",  # protocol assignments, such as Teredo
         "3fff::/20",  # documentation
     )
 )
 
-# RFC 3986, as to characters. Clients and servers disagree about the others, or about names that are
-# written with percent signs; here each URL has one meaning.
+# The characters of RFC 3986. Parsers disagree about other characters, and about names that are
+# percent-encoded. With this rule every parser reads a URL in the same way.
 _URL = re.compile(r"(?:[A-Za-z0-9._~:/?#\[\]@!$&'()*+,;=-]|%[0-9A-Fa-f]{2})+")
 _LABEL = re.compile(r"[A-Za-z0-9_-]{1,63}")
 _NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 _NAME_CHARS_MAX = 253
 _NOT_PUBLIC_FAULT = "must not be a private or local address"
-# Where `localhost` and every name below it lead, by RFC 6761, section 6.3.
+# The addresses of `localhost` and every name below it (RFC 6761, section 6.3).
 _LOOPBACK = (ip_address("127.0.0.1"), ip_address("::1"))
 
 
 class WebhookStatus(StrEnum):
-    """A disabled endpoint gets nothing: its log has new events as skipped, and what had failed
-    before becomes a dead letter."""
+    """A disabled endpoint gets no requests. New deliveries are recorded as skipped, and deliveries
+    that wait for a retry become dead letters."""
 
     ACTIVE = "active"
     DISABLED = "disabled"
 
 
 class DeliveryStatus(StrEnum):
-    """pending: waits for its first attempt, or was asked for again; retrying: failed, waits for the
-    next attempt; dead: given up; skipped: not sent, because the endpoint was disabled."""
+    """pending: waits for its first attempt, or for redelivery; retrying: has failed and waits for
+    the next attempt; dead: is not attempted again; skipped: the endpoint was disabled."""
 
     PENDING = "pending"
     DELIVERED = "delivered"
@@ -70,14 +70,14 @@ class DeliveryStatus(StrEnum):
 
 
 class OldSecret(NamedTuple):
-    """A secret that was replaced. It signs beside the new one before `until`."""
+    """A secret that was replaced. Until `until`, requests are signed with it as well."""
 
     secret: str
     until: datetime
 
 
 class Webhook(NamedTuple):
-    """An endpoint. `secret` is `whsec_` and base64; `old_secrets` are those before it, newest
+    """An endpoint. `secret` is `whsec_` and base64; `old_secrets` are the replaced secrets, newest
     first."""
 
     id: str
@@ -92,25 +92,24 @@ class Webhook(NamedTuple):
     updated_at: datetime
 
     def promised(self, now: datetime) -> tuple[OldSecret, ...]:
-        """The old secrets whose time is not over."""
+        """The old secrets that still sign."""
         return tuple(old for old in self.old_secrets if old.until > now)
 
     def wants(self, event_type: str) -> bool:
-        """Whether its filter admits events of this type."""
+        """Whether the filter admits events of this type."""
         kind = event_type.partition(".")[0]
         return any(wanted in ("*", event_type, f"{kind}.*") for wanted in self.events)
 
 
 def url_fault(url: str, *, allow_http: bool, allowed: Sequence[Network]) -> str | None:
-    """What is wrong with the URL of an endpoint, in words that follow "the URL"; None if nothing.
+    """The fault of the URL of an endpoint, in words that follow "the URL"; None if there is none.
 
-    A name is looked at again, with the address that it leads to, whenever it is connected to. So
-    only names that lead to this machine by definition are refused here. Where `.local`, `.internal`
-    or `home.arpa` lead is decided by the name servers of an installation, and `allowed` may include
-    those networks.
+    The address of a name is checked at each connection. So this function refuses only the names
+    that mean this machine by definition. The name servers of an installation decide about names in
+    `.local`, `.internal` and `home.arpa`, and `allowed` may include their networks.
     """
     if _URL.fullmatch(url) is None:
-        return "must be ASCII, with everything that has no place in a URL percent-encoded"
+        return "must be ASCII, with all characters that a URL cannot contain percent-encoded"
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
@@ -130,9 +129,9 @@ def url_fault(url: str, *, allow_http: bool, allowed: Sequence[Network]) -> str 
 
 
 def is_allowed(address: IPv4Address | IPv6Address, allowed: Sequence[Network]) -> bool:
-    """Whether an endpoint may be at this address: it is public, or inside one of `allowed`.
+    """Whether an endpoint may have this address: it is public, or inside one of `allowed`.
 
-    An IPv6 address that stands for an IPv4 address is what that is.
+    An IPv6 address that contains an IPv4 address is judged as the IPv4 address.
     """
     if isinstance(address, IPv6Address):
         inner = address.ipv4_mapped or address.sixtofour
@@ -163,7 +162,7 @@ def _host_fault(host: str, *, is_bracketed: bool, allowed: Sequence[Network]) ->
 
 
 def _is_name(host: str) -> bool:
-    """Whether this can be the name of a host, and is no other way to write an address: 0x7f.1."""
+    """Whether this is a valid host name, and not another spelling of an address, such as 0x7f.1."""
     labels = host.removesuffix(".").split(".")
     return (
         len(host) <= _NAME_CHARS_MAX
