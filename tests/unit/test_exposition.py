@@ -148,22 +148,3 @@ def test_a_trace_that_is_not_sampled_has_no_exemplar(
     metrics = Metrics(with_exemplars=True)
     metrics(fact)
     assert examples(metrics) == []
-
-
-def test_without_tracing_there_are_no_exemplars() -> None:
-    metrics = Metrics()
-    metrics(request(SAMPLED))
-    metrics(delivery(SAMPLED))
-    assert examples(metrics) == []
-
-
-def test_both_formats_have_the_same_series() -> None:
-    metrics = Metrics(with_exemplars=True)
-    metrics(request(SAMPLED))
-    metrics(WalletRead("hit"))
-
-    def series(text: bytes) -> set[str]:
-        lines = (line for line in text.decode().splitlines() if not line.startswith("#"))
-        return {line.partition(" # ")[0].rpartition(" ")[0] for line in lines}
-
-    assert series(metrics.exposed([OPENMETRICS])[0]) == series(metrics.exposed()[0])

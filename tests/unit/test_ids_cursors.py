@@ -113,11 +113,6 @@ def test_a_cursor_leads_to_where_the_page_ended(name: str, version: int, id: str
     assert encode(name, version).replace("-", "").replace("_", "").isalnum(), "safe in a URL"
 
 
-def test_the_first_page_has_no_cursor() -> None:
-    assert decode_version("transfers", None) is None
-    assert decode_id("wallets", None) is None
-
-
 @given(st.permutations(LISTS), VERSIONS, UUIDS)
 def test_a_cursor_of_another_list_is_refused(names: list[str], version: int, id: str) -> None:
     one, other, *_ = names

@@ -126,14 +126,6 @@ async def test_the_same_text_is_another_key_for_another_client() -> None:
     assert await asyncio.gather(*asking) == [OK, OK]
 
 
-async def test_envelopes_without_a_key_do_not_join() -> None:
-    home = house()
-    both = [envelope(), envelope()]
-    asking = await home.ask(*both)
-    assert home.committer.commit() == both
-    assert await asyncio.gather(*asking) == [OK, OK]
-
-
 async def test_joined_envelopes_share_the_failure_of_the_first() -> None:
     home = house()
     asking = await home.ask(envelope(key=KEY), envelope(key=KEY), envelope(key=KEY))
@@ -352,11 +344,6 @@ async def test_a_draining_router_takes_nothing_new_and_waits_for_the_rest() -> N
     assert await asking == OK
     assert await joined == OK._replace(replayed=True)
     assert (home.router.live_actors, home.router.backlog) == (0, 0)
-
-
-async def test_an_idle_router_is_drained_at_once() -> None:
-    home = house()
-    assert await home.router.drain()
 
 
 async def test_a_drain_that_takes_too_long_says_so() -> None:

