@@ -116,6 +116,13 @@ async def test_an_event_of_a_transfer_names_both_wallets_and_the_request() -> No
     }
 
 
+async def test_an_event_of_a_reversal_names_the_original_transfer() -> None:
+    reversal = posted(kind=TransferKind.REVERSAL, reverses_transfer_id="breakfast")
+    [event] = await outbox(Posted(reversal))
+    assert event["data"]["kind"] == "reversal"
+    assert event["data"]["reverses_transfer_id"] == "breakfast"
+
+
 async def test_a_change_of_a_wallet_is_recognized_by_its_version() -> None:
     [event] = await outbox(set_to(ChangeKind.FREEZE))
     assert (event["id"], event["type"]) == ("ada:5", "wallet.frozen")
@@ -128,6 +135,8 @@ async def test_a_change_of_a_wallet_is_recognized_by_its_version() -> None:
         "status": "frozen",
         "version": 5,
     }
+    [published] = await sent(set_to(ChangeKind.FREEZE))
+    assert published["subject"] == "ada"
 
 
 async def test_an_event_of_a_new_user_has_no_metadata() -> None:

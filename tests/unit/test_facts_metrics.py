@@ -4,6 +4,7 @@ from typing import get_args
 
 import pytest
 
+from transferd import __version__
 from transferd.observability.facts import (
     About,
     ActorFailed,
@@ -183,3 +184,7 @@ def test_a_gauge_is_read_when_metrics_are_asked_for() -> None:
     assert "transferd_backlog 0.0" in samples(metrics)
     assert "# HELP transferd_backlog Commands on their way." in lines(metrics)
     assert "# TYPE transferd_backlog gauge" in lines(metrics)
+
+
+def test_the_version_is_exported() -> None:
+    assert f'transferd_build_info{{version="{__version__}"}} 1.0' in samples(Metrics())

@@ -59,9 +59,7 @@ def test_every_limit_is_above_zero() -> None:
 
 
 @pytest.mark.parametrize(("outer", "inner"), list(pairwise(NEST)))
-def test_a_timeout_as_long_as_its_outer_timeout_is_refused(
-    outer: str, inner: str
-) -> None:
+def test_a_timeout_as_long_as_its_outer_timeout_is_refused(outer: str, inner: str) -> None:
     expected = f"{outer} must be longer than {inner}"
     assert complaint(**{inner: NEST[outer]}) == expected
     assert complaint(**{outer: NEST[inner]}) == expected

@@ -54,6 +54,7 @@ def kinds_of(kind: type[TransferdError]) -> Iterator[type[TransferdError]]:
 
 def test_every_problem_has_the_status_of_the_contract() -> None:
     promised: dict[str, int] = {}
+    status = 0
     for word in CONTRACT.split():
         if word.endswith(":"):
             status = int(word.removesuffix(":"))
