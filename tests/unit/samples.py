@@ -68,7 +68,7 @@ def book(*wallets: Wallet, **more: Any) -> Book:
 
 
 def transfer(amount_minor: int = 100, **changes: Any) -> Transfer:
-    """The command that moves that much from ada to bob."""
+    """The command that moves this amount from ada to bob."""
     return Transfer("t", "ada", "bob", amount_minor, "USD", None, "{}")._replace(**changes)
 
 
@@ -86,7 +86,7 @@ def envelope(
     wait_s: float = 10.0,
     urgent: bool = False,
 ) -> Envelope:
-    """A transfer that ada's client sent at second 0 and waits 10 seconds for."""
+    """A transfer that ada's client sent at second 0, with a deadline of 10 seconds."""
     return Envelope(
         transfer(source_wallet_id=wallet_id),
         wallet_id=wallet_id,
@@ -100,7 +100,7 @@ def envelope(
 
 
 class Clock:
-    """Seconds that pass only when a test says so."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0

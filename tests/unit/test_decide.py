@@ -278,7 +278,7 @@ def test_a_funding_wallet_pays_below_zero() -> None:
     assert paid.source_balance_after_minor == -5 - AMOUNT_MINOR_MAX
 
 
-def test_the_bounds_of_money_are_those_of_the_contract() -> None:
+def test_money_has_the_bounds_of_the_contract() -> None:
     assert AMOUNT_MINOR_MAX == 9_007_199_254_740_991
     assert BALANCE_MINOR_MIN == -9_223_372_036_854_775_808
     assert BALANCE_MINOR_MAX == 9_223_372_036_854_775_807

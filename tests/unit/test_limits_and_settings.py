@@ -45,7 +45,7 @@ def complaint(**changes: Any) -> str:
 # Limits
 
 
-def test_the_limits_are_those_of_the_contract() -> None:
+def test_the_contract_has_these_limits() -> None:
     limits = Limits()
     assert {name: getattr(limits, name) for name in NEST} == NEST
     assert (limits.body_bytes_max, limits.metadata_bytes_max) == (32 * 1024, 4 * 1024)

@@ -1,4 +1,4 @@
-"""What a load test thinks of answers: tables, with a row for whatever may be wrong with one."""
+"""Complaints of the load test about answers: a table for each kind of answer."""
 
 from typing import Any
 
@@ -13,7 +13,7 @@ from loadtest.proof.complaints import (
 )
 
 JsonObject = dict[str, Any]
-# Instead of a value: the field is not there.
+# Instead of a value: the field is missing.
 MISSING: Any = object()
 
 
@@ -44,7 +44,7 @@ SHORT = {
 
 @pytest.mark.parametrize("field", ASKED)
 @pytest.mark.parametrize("value", ["other", None, MISSING])
-def test_a_transfer_is_the_one_that_was_asked_for(field: str, value: Any) -> None:
+def test_a_transfer_agrees_with_the_request(field: str, value: Any) -> None:
     assert transfer_complaint(ASKED, POSTED) is None
     complaint = transfer_complaint(ASKED, changed(POSTED, **{field: value}))
     found = None if value is MISSING else value
@@ -70,7 +70,7 @@ def test_a_transfer_is_the_one_that_was_asked_for(field: str, value: Any) -> Non
         ({"id": ["1"] * 36}, "id is ['1'"),
     ],
 )
-def test_a_transfer_says_what_became_of_it(changes: JsonObject, words: str) -> None:
+def test_a_transfer_without_its_result_is_a_complaint(changes: JsonObject, words: str) -> None:
     assert words in (transfer_complaint(ASKED, changed(POSTED, **changes)) or "")
 
 
@@ -88,14 +88,14 @@ def test_a_reversal_is_of_that_kind() -> None:
     [
         (5, SHORT),
         (None, SHORT),
-        # One that was allowed less than nothing.
+        # An overdraft limit that is exceeded.
         (5, changed(SHORT, available=-1, shortfall=6)),
         (5, changed(SHORT, available=4, shortfall=1)),
         (5, REFUSED),
         (None, REFUSED),
     ],
 )
-def test_a_refusal_that_helps_is_fine(asked_minor: int | None, answer: JsonObject) -> None:
+def test_a_complete_refusal_is_no_complaint(asked_minor: int | None, answer: JsonObject) -> None:
     assert refusal_complaint(asked_minor, answer) is None
 
 
@@ -116,7 +116,7 @@ def test_a_refusal_that_helps_is_fine(asked_minor: int | None, answer: JsonObjec
         (5, changed(SHORT, available=6, shortfall=-1), "shortfall -1"),
     ],
 )
-def test_a_refusal_that_does_not_help_is_noticed(
+def test_an_incomplete_refusal_is_a_complaint(
     asked_minor: int | None, answer: JsonObject, words: str
 ) -> None:
     assert words in (refusal_complaint(asked_minor, answer) or "")
@@ -157,7 +157,7 @@ WALLET = {
         ],
     ],
 )
-def test_a_wallet_is_the_one_that_was_asked_for_and_adds_up(
+def test_a_wallet_agrees_with_the_request_and_adds_up(
     changes: JsonObject, words: str | None
 ) -> None:
     complaint = wallet_complaint("ada", "USD", changed(WALLET, **changes))

@@ -1,4 +1,4 @@
-"""What a process was told: requests until they are settled, samples, versions, and its report."""
+"""The history of a process: open requests, samples, versions, and its report."""
 
 from typing import Any
 from uuid import UUID
@@ -50,11 +50,11 @@ def test_a_request_is_open_until_it_is_settled_and_then_a_sample() -> None:
         history.sent(request(number))
     assert history.open == {f"key-{number}": request(number) for number in (1, 2, 3)}
     history.settled(request(1), 201, b"done")
-    # Nothing became of this one: it is neither open nor a sample.
+    # This one was turned away: it is neither open nor a sample.
     history.nothing_happened(request(2))
     assert list(history.open) == ["key-3"]
     assert history.samples == [Answered(request(1), 201, b"done")]
-    # What was never sent can be settled.
+    # A request that was never sent can be settled.
     history.nothing_happened(request(4))
     history.settled(request(4), 422, b"no")
     assert list(history.open) == ["key-3"]
@@ -86,7 +86,7 @@ def test_each_answer_has_the_same_chance(
 # Versions and transfers
 
 
-def test_transfers_are_remembered_in_order_and_tell_the_version_of_their_source() -> None:
+def test_transfers_are_stored_in_order_and_show_the_version_of_their_source() -> None:
     history = told(3, 9, 7)
     assert_acknowledged(history, 3, 9, 7)
     assert history.acknowledged_total == 3

@@ -1,5 +1,5 @@
-"""The parts of the load test that decide something can be used and tested without Locust: its
-import replaces sockets and threads by those of gevent, which breaks asyncio."""
+"""Modules of the load test that do not import Locust: it replaces sockets and threads by gevent's,
+which breaks asyncio."""
 
 import subprocess
 import sys

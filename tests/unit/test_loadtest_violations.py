@@ -133,7 +133,7 @@ def many(kind: str, count: int) -> Violations:
 
 
 @pytest.mark.parametrize(
-    ("mine", "others", "told"),
+    ("mine", "others", "full"),
     [
         (0, 0, 0),
         (3, 4, 7),
@@ -142,9 +142,9 @@ def many(kind: str, count: int) -> Violations:
         (2, TOLD_OF_A_KIND_MAX + 9, TOLD_OF_A_KIND_MAX),
     ],
 )
-def test_violations_of_two_processes_add_up(mine: int, others: int, told: int) -> None:
+def test_violations_of_two_processes_add_up(mine: int, others: int, full: int) -> None:
     violations, other = many(LOST_TRANSFER, mine), many(LOST_TRANSFER, others)
     violations.merge(other)
     assert violations.total == mine + others
-    assert len(violations.told) == told
+    assert len(violations.told) == full
     assert other == many(LOST_TRANSFER, others)

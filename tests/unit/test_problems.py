@@ -11,7 +11,7 @@ from transferd.domain.errors import Reason, Refused, TransferdError
 from transferd.ledger.store.errors import ConnectionFailure, NoConnectionFree
 from transferd.web.problems import TYPES, Problem
 
-# The problems of the HTTP contract, without those of Nginx only.
+# The problems of the HTTP contract, without those that only Nginx answers.
 CONTRACT = """
 400: malformed-request malformed-json idempotency-key-missing idempotency-key-invalid
     cursor-invalid

@@ -346,7 +346,7 @@ async def test_a_draining_router_takes_nothing_new_and_waits_for_the_rest() -> N
     assert (home.router.live_actors, home.router.backlog) == (0, 0)
 
 
-async def test_a_drain_that_takes_too_long_says_so() -> None:
+async def test_a_drain_that_takes_too_long_is_reported() -> None:
     home = house(drain_timeout_s=0.01)
     [asking] = await home.ask(envelope())
     assert not await home.router.drain()

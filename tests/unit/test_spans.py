@@ -18,7 +18,7 @@ from transferd.observability.facts import (
     RequestFinished,
     Stage,
 )
-from transferd.observability.traceparent import is_sampled, is_traceparent
+from transferd.observability.traceparent import is_sampled, is_traceparent, new_traceparent
 from transferd.observability.tracing import Tracing
 
 LIMITS = replace(Limits(), trace_links_max=2)
@@ -63,6 +63,11 @@ def request(traceparent: str, status: int = 201, code: str = "ok") -> RequestFin
 )
 def test_an_invalid_traceparent_is_no_trace(text: str) -> None:
     assert not is_traceparent(text)
+
+
+def test_a_generated_trace_is_not_sampled() -> None:
+    assert is_traceparent(new_traceparent())
+    assert not is_sampled(new_traceparent())
 
 
 @pytest.mark.parametrize("ratio", [0.0, 1.0])
