@@ -1,5 +1,6 @@
 """Default wallets, commands and envelopes; a test states only the values that matter to it."""
 
+import asyncio
 from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -86,7 +87,7 @@ def envelope(
     wait_s: float = 10.0,
     urgent: bool = False,
 ) -> Envelope:
-    """A transfer that ada's client sent at second 0, with a deadline of 10 seconds."""
+    """A transfer that ada's client sent at second 0 and waits 10 seconds for."""
     return Envelope(
         transfer(source_wallet_id=wallet_id),
         wallet_id=wallet_id,
@@ -97,6 +98,12 @@ def envelope(
         deadline=enqueued_at + wait_s,
         urgent=urgent,
     )
+
+
+async def settled() -> None:
+    """Let every task run until it waits for something else."""
+    for _ in range(10):
+        await asyncio.sleep(0)
 
 
 class Clock:

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from tests.unit.samples import settled
 from transferd.actors.gate import Gate
 from transferd.config import Limits
 from transferd.domain.errors import Overloaded
@@ -39,12 +40,6 @@ class Visitors:
         for _ in range(count):
             self.gate.leave()
         await settled()
-
-
-async def settled() -> None:
-    """Let every task run until it waits for something else."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as some
 
 from tests.support.waiting import until
+from tests.unit.samples import settled
 from transferd.config import Limits
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.store.deliveries import WaitingDelivery
@@ -61,12 +62,6 @@ class Endpoint:
         """Let a delivery end, and others begin."""
         self.running[name].set_result(succeeds)
         await settled()
-
-
-async def settled() -> None:
-    """Let every task run until it waits."""
-    for _ in range(5):
-        await asyncio.sleep(0)
 
 
 # Order

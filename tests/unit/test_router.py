@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.unit.samples import OK, Clock, HandCommitter, envelope
+from tests.unit.samples import OK, Clock, HandCommitter, envelope, settled
 from transferd.actors.router import Router
 from transferd.actors.wallet_actor import WalletActor
 from transferd.commit.answer import Answer
@@ -58,12 +58,6 @@ class House:
         """Put all ready turns into a group, which stays in flight."""
         turns = [source.take_turn(1_000) for source in self.committer.announced]
         return [envelope for turn in turns for envelope in turn]
-
-
-async def settled() -> None:
-    """Let every task run until it waits for something else."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 async def failures(asking: Iterable[Asking]) -> list[type]:
