@@ -1,4 +1,4 @@
-"""The tables of the documents agree with the code."""
+"""The tables of the documents, and the patches of protections, agree with the code."""
 
 import re
 import subprocess
@@ -94,6 +94,12 @@ def test_every_layer_is_removed_and_each_of_two_layers_is_tried_alone() -> None:
     }
     assert {layer for each in ALONE.values() for layer in each.layers} == shared
     assert all(each.layers.isdisjoint(each.without) for each in ALONE.values())
+
+
+def test_every_patch_of_a_protection_fits_the_code() -> None:
+    # In a process of its own, because the patches stay.
+    code = f"from tests.fault.chaos.removals import remove; remove({list(PATCHES)})"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
 
 
 # docs/load-testing.md
