@@ -184,7 +184,7 @@ async def test_the_command_prints_the_counts_of_checked_rows(ledger: Database) -
 
 
 async def test_the_command_lists_findings_and_exits_with_1(ledger: Database) -> None:
-    [[subject]] = await ledger.fetch(DAMAGES["a limit that nobody set"].harm)
+    [[subject]] = await ledger.fetch(DAMAGES["a limit without its change"].harm)
     await ledger.fetch(set_outcome("house", "key = '[/red]', status = 409"))
     ended = await transferd("audit", **settings_of(ledger))
     assert ended.code == 1

@@ -1,4 +1,4 @@
-"""What tests share, one noun a file. A helper that one test file uses belongs into that file.
+"""Helpers that tests share, one noun a file. A helper of one test file belongs into that file.
 
 Running a test
     servers: PostgreSQL and Redis of a run; a database for each test.
@@ -37,7 +37,7 @@ Notifications
 
 Faults
     proxy, links, full_disk: a TCP proxy with faults.
-    faulty_front, passing: an HTTP proxy with faults.
+    faulty_front: an HTTP proxy with faults.
 
 Tools and documents
     browser: Chromium, driven by Playwright.

@@ -54,7 +54,7 @@ class Api:
         headers: Mapping[str, str] | None = None,
     ) -> Reply:
         """Send a request; `raw` replaces the JSON of `body`."""
-        sent = dict(headers or {})
+        sent = {**self.headers, **(headers or {})}
         if key is not None:
             sent["Idempotency-Key"] = key
         content = orjson.dumps(body) if body is not None else raw

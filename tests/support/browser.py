@@ -28,7 +28,7 @@ async def open_page(width: int, height: int) -> AsyncIterator[Page]:
             errors.append(message.text)
 
     async with async_playwright() as playwright:
-        # --no-proxy-server: the pages are on loopback, whatever proxy the environment names.
+        # --no-proxy-server: the pages are on loopback, and the environment may name a proxy.
         browser = await playwright.chromium.launch(
             executable_path=program, args=["--no-proxy-server"], timeout=_WITHIN_MS
         )

@@ -87,20 +87,6 @@ class ApiWithKey(Api):
         super().__init__(api.session, api.url)
         self.headers = {"Authorization": f"Bearer {token}"}
 
-    async def call(
-        self,
-        method: str,
-        path: str,
-        body: object = None,
-        *,
-        key: str | None = None,
-        raw: bytes | None = None,
-        headers: Mapping[str, str] | None = None,
-    ) -> Reply:
-        """Send a request in the name of the key's client."""
-        signed = {**self.headers, **(headers or {})}
-        return await super().call(method, path, body, key=key, raw=raw, headers=signed)
-
 
 def transfer_body(
     source: str, destination: str, amount: int = 1, **more: object

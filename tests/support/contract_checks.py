@@ -1,7 +1,7 @@
 """Checks of schemathesis for cases in which the document alone does not decide the answer.
 
-Each runs a check of its own, and allows what the contract says of one case: of all other cases the
-check is as strict as it was. `schemathesis.toml` beside the test puts these in their place.
+Each check calls one of schemathesis and allows one case of the contract; all other cases are as
+strict as before. `schemathesis.toml` beside the tests uses these instead.
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Traffic that leaves a little of everything in a ledger, and every kind of damage to it."""
+"""Traffic of every kind for a ledger, and every kind of damage to it."""
 
 from dataclasses import dataclass
 from uuid import uuid4
@@ -9,7 +9,7 @@ from transferd.ledger.audit import Check
 
 
 async def make_traffic(api: Api) -> None:
-    """A little of everything that the API can do to a ledger."""
+    """A few calls of every kind that changes a ledger."""
     ada = await api.wallet(10_000, metadata={"name": "ada"})
     bob = await api.wallet(metadata={"name": "bob"}, overdraft_limit=200)
     carl = await api.wallet(metadata={"name": "carl"})
@@ -31,9 +31,9 @@ async def make_traffic(api: Api) -> None:
 
 @dataclass(frozen=True)
 class Damage:
-    """What is done to a sound ledger as superuser; `harm` returns what the finding is about.
+    """A change of a sound ledger as superuser; `harm` returns the subject of the finding.
 
-    `unguarded` is the constraint that stands in the way; `also` what cannot stay sound beside it.
+    `unguarded` is the constraint that prevents it; `also` are checks that fail as well.
     """
 
     check: Check
@@ -109,7 +109,7 @@ DAMAGES = {
     "a wallet that may make money": damage(
         Check.FUNDING_WALLET, set_wallet("bob", "funding = true, user_id = NULL")
     ),
-    "a currency that nobody knows": damage(
+    "an unknown currency": damage(
         Check.FUNDING_WALLET,
         set_wallet("dave", "currency = 'ZZZ'").replace("id::text", "currency"),
     ),
@@ -178,9 +178,9 @@ DAMAGES = {
         SETTINGS,
         unguarded="ledger_00.wallets wallets_check2",
     ),
-    "a limit that nobody set": damage(SETTINGS, set_wallet("bob", "overdraft_limit = 501")),
-    "a freeze that nobody asked for": damage(SETTINGS, set_wallet("bob", "status = 1")),
-    "a transfer to nobody": damage(
+    "a limit without its change": damage(SETTINGS, set_wallet("bob", "overdraft_limit = 501")),
+    "a freeze without its change": damage(SETTINGS, set_wallet("bob", "status = 1")),
+    "a transfer to an unknown wallet": damage(
         Check.TRANSFER_WALLETS,
         set_transfer("dinner", f"destination_wallet_id = '{STRANGER}'"),
         Check.VERSIONS,
@@ -205,7 +205,7 @@ DAMAGES = {
         set_reversal(500, "kind = 0"),
         unguarded="ledger_00.transfers transfers_check1",
     ),
-    "a reversal to somebody else": damage(
+    "a reversal to another wallet": damage(
         Check.REVERSAL_SIDES,
         set_reversal(
             500,

@@ -1,4 +1,4 @@
-"""Webhooks and what became of deliveries to them, without a replica."""
+"""Webhooks and the rows of their deliveries, without a replica."""
 
 from dataclasses import dataclass
 from datetime import datetime
@@ -104,12 +104,12 @@ async def deliveries(database: Database, endpoint: str) -> dict[str, Delivery]:
 
 
 async def delivery(database: Database, endpoint: str, event: str) -> Delivery | None:
-    """What became of one event at one endpoint, if anything is known."""
+    """The row of one event at one endpoint; None if there is none."""
     return (await deliveries(database, endpoint)).get(event)
 
 
 async def status_of(database: Database, endpoint: str, event: str) -> DeliveryStatus | None:
-    """The status of that."""
+    """The status in that row; None if there is none."""
     found = await delivery(database, endpoint, event)
     return None if found is None else found.status
 

@@ -1,4 +1,4 @@
-"""A client of event streams that reads them to the letter."""
+"""A client of event streams that accepts only exact syntax."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -35,12 +35,12 @@ class Event:
 
     @property
     def cloud_event(self) -> Any:
-        """What the data say."""
+        """The decoded data."""
         return orjson.loads(self["data"])
 
 
 class Stream:
-    """An answer that goes on. `told` is the version that it begins after, by its first block."""
+    """An open event stream. Its first block names the version `told`, after which it begins."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response = response
@@ -68,7 +68,7 @@ class Stream:
         return None
 
     async def open(self) -> None:
-        """Read what every stream begins with."""
+        """Read the first block."""
         opening = await self.block()
         assert opening is not None
         self.opening = opening
@@ -83,7 +83,7 @@ class Stream:
                 return block
 
     async def events(self, count: int) -> list[Event]:
-        """The next so many."""
+        """The next events."""
         return [await self.event() for _ in range(count)]
 
     async def until_version(self, version: int) -> list[Event]:
@@ -94,7 +94,7 @@ class Stream:
         return found
 
     async def rest(self) -> list[Event]:
-        """What comes until the stream ends."""
+        """All blocks until the stream ends."""
         found = []
         while (block := await self.block()) is not None:
             found.append(block)
@@ -114,15 +114,15 @@ async def following(api: Api, wallet: str, last: int | None = None) -> AsyncIter
                 await stream.open()
             yield stream
         finally:
-            # Nothing but hanging up ends it.
+            # Only the client ends a stream.
             response.close()
 
 
 def versions(events: list[Event]) -> list[int]:
-    """Which versions they led to."""
+    """The versions of the events."""
     return [event.version for event in events]
 
 
 async def until_streams(replicas: Replicas, count: int) -> None:
-    """Wait until the first replica has so many."""
+    """Wait until the first replica has this number of streams."""
     await until(lambda: counted(replicas, "transferd_event_streams") == count)

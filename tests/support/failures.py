@@ -68,14 +68,6 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
             terminalreporter.write_line(f"{name} {report.nodeid} - {_reason(report)}")
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """The same after an internal error, where pytest gives no summary."""
-    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
-    if exitstatus == pytest.ExitCode.INTERNAL_ERROR and reporter is not None:
-        pytest_terminal_summary(reporter)
-
-
 def _plain(failure: pytest.ExceptionInfo[BaseException] | None, error: Exception) -> str:
     """The traceback without source lines, and the exception."""
     lines = [f"pytest could not show this failure: {error!r:.200}"]

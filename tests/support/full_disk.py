@@ -1,7 +1,7 @@
 """A full disk of PostgreSQL, simulated in a proxy that recognizes the inserts of a client.
 
-The error comes from the server itself, which is asked for it instead of for the write: so the
-transaction has failed on both sides and nothing of it can stay.
+The proxy replaces the write by a statement that raises the error in the server. So the transaction
+has failed on both sides.
 """
 
 import re

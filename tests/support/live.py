@@ -1,4 +1,4 @@
-"""A replica for tests that are not asynchronous themselves, such as those of hypothesis."""
+"""A replica for synchronous tests, such as state machines of hypothesis."""
 
 import asyncio
 from collections.abc import Coroutine, Iterator
@@ -38,7 +38,7 @@ class Sent:
 
 
 class Live:
-    """A replica with a loop of its own, which turns while somebody waits for an answer."""
+    """A replica with a loop of its own, which runs only inside `run`."""
 
     def __init__(self, runner: asyncio.Runner, database: Database, api: Api) -> None:
         self._runner = runner

@@ -32,9 +32,9 @@ class Scene:
     settings_with: Callable[..., Settings]
     exits: AsyncExitStack
     facts: list[Fact] = field(default_factory=list)
-    # Those of the last worker.
+    # The settings of the last worker.
     settings: Settings | None = None
-    # Tells workers that there is news.
+    # Wakes the relay of the worker.
     wakeup: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def receiver(self, *events: str, wallet: str | None = None) -> tuple[Receiver, str]:

@@ -60,7 +60,7 @@ def _answer(reply: Reply) -> Reply:
 async def unfinished_change(database: Database, wallet: str) -> AsyncIterator[datetime]:
     """A writer that has drawn the time of its change and commits at the end of the block.
 
-    Gives a time of the database after that of the change.
+    Gives a later time of the database than the change has.
     """
     connection = await asyncpg.connect(database.servers.database_url(database.name, superuser=True))
     try:

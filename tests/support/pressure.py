@@ -79,7 +79,7 @@ async def until_sessions_wait(database: Database, count: int) -> None:
 async def busy_committers(database: Database, *apis: Api) -> AsyncIterator[None]:
     """The group in flight of each replica waits for a row until the block ends.
 
-    Whatever is asked meanwhile becomes one group. The block has to end within lock_timeout, which
+    All requests inside the block become one group. The block has to end within lock_timeout, which
     is long in tests.
     """
     pairs = [(api, await api.wallet(1), await api.wallet()) for api in apis]

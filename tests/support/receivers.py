@@ -1,4 +1,4 @@
-"""A receiver of webhooks that remembers what it was sent and answers as it is told."""
+"""A receiver of webhooks that records its requests and answers as a test demands."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -30,7 +30,7 @@ class Received:
 
     @property
     def event_id(self) -> str:
-        """What a receiver recognizes repetitions by."""
+        """The id by which a receiver recognizes repetitions."""
         return self.headers["webhook-id"]
 
 
@@ -45,7 +45,7 @@ class Receiver:
     answer: Answer | None = None
 
     def event_ids(self) -> list[str]:
-        """The ids of what came, repetitions included."""
+        """The ids of all events that came, repetitions included."""
         return [request.event_id for request in self.received]
 
     async def take(self, request: web.Request) -> web.StreamResponse:

@@ -16,7 +16,7 @@ from transferd.devstack import PostgresServer, RedisServer
 from transferd.ledger.migrate import migrate
 
 _TEMPLATE = "template_of_tests"
-# Every test takes the next one, so that none sees what another has cached.
+# Every test takes the next one, so that no test sees the cache of another.
 _REDIS_DATABASES = 4096
 
 
@@ -27,7 +27,7 @@ class Servers:
     postgres: PostgresServer
     redis: RedisServer
     configuration: Configuration = PLAIN
-    # Where the service comes in, if not at PostgreSQL itself.
+    # In front of PostgreSQL, in configurations with a pooler.
     pooler: PgBouncer | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
@@ -43,7 +43,7 @@ class Servers:
         return Settings(**(values | {**self.configuration.settings} | changes))  # type: ignore[arg-type]
 
     def database_url(self, database: str, *, superuser: bool = False) -> str:
-        """The address of a database for the service, or for whoever stands above it."""
+        """The address of a database for the service, or for the superuser."""
         url = self.postgres.superuser_url if superuser else (self.pooler or self.postgres).url
         return f"{url.rsplit('/', 1)[0]}/{database}"
 
@@ -52,7 +52,7 @@ class Servers:
         number = next(self._numbers)
         name = f"test_{number}"
         if self.pooler is not None:
-            # It keeps connections to what nobody uses any more, and what is in use is not cloned.
+            # It keeps idle connections, and PostgreSQL does not clone a database with connections.
             await self.as_superuser(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 f" WHERE datname = '{template}'"
@@ -63,18 +63,18 @@ class Servers:
         return name, number % _REDIS_DATABASES
 
     async def start_pooler(self, directory: Path) -> None:
-        """Let the service come in by way of PgBouncer, if it does in this configuration."""
+        """Start PgBouncer, in configurations with a pooler."""
         if self.configuration.pooled:
             self.pooler = PgBouncer(directory / "pgbouncer", self.postgres)
             await self.pooler.start()
 
     async def stop_pooler(self) -> None:
-        """The end of that."""
+        """Stop PgBouncer, if it runs."""
         if self.pooler is not None:
             await self.pooler.stop()
 
     async def drop_database(self, name: str) -> None:
-        """Remove it, whoever is still connected."""
+        """Remove it, and end its connections."""
         await self.as_superuser(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     async def as_superuser(self, sql: str, *, database: str = "postgres") -> None:

@@ -1,4 +1,4 @@
-"""What PostgreSQL itself says of the money, whatever the service believes."""
+"""Checks of the money in PostgreSQL, without the service."""
 
 from tests.conftest import Database
 from transferd.config import Limits
@@ -9,7 +9,7 @@ from transferd.ledger.store.database import Database as Store
 async def faults_in(
     database: Database, limits: Limits | None = None, progress: Progress = lambda *_: None
 ) -> list[Finding]:
-    """What the audit finds as the service's own role; empty if all is well."""
+    """The findings of the audit as the service's own role; empty if all is well."""
     async with Store(database.settings(), Limits(), connections=1) as store:
         return await audit(store, progress, limits)
 

@@ -1,7 +1,7 @@
 """Waiting for conditions instead of sleeping; the only place that decides how long tests wait.
 
 A time in a test is meant for the machine that the tests were written on, while nothing else runs.
-`SLOWNESS` says how much slower this run is, and everything that ends a wait is that much longer.
+`SLOWNESS` is the factor by which this run is slower, and every deadline is longer by it.
 """
 
 import asyncio
@@ -15,7 +15,7 @@ _POLL_S = 0.01
 # Other load may begin after the speed was measured, and the tests of other processes are load too.
 # A deadline that is too long costs time only in a test that fails.
 _ROOM = 4.0
-# What one piece of work takes there: JSON, and exchanges between two tasks over a socket.
+# The time of one piece of work there: JSON, and exchanges between two tasks over a socket.
 _PIECE_S = 0.070
 _PIECES = 3
 _VARIABLE = "SLOWNESS_OF_TESTS"

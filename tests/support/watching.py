@@ -1,4 +1,4 @@
-"""What is in deploy/observability, and the tool that checks it."""
+"""The files of deploy/observability, and the tool that checks them."""
 
 import json
 import re
@@ -21,7 +21,7 @@ SITUATIONS = "rules/tests/alerts.yml"
 def promtool(
     *arguments: str, folder: Path = FOLDER, told: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run it on files of the folder, or on what it is told."""
+    """Run it on files of the folder, or on the text `told`."""
     program = shutil.which("promtool")
     if program is None:
         pytest.fail("promtool is missing: .ci/services installs it as root", pytrace=False)
@@ -36,12 +36,12 @@ def promtool(
 
 
 def read(file: Path) -> Any:
-    """What a YAML or JSON file says."""
+    """The value in a YAML or JSON file."""
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def write(file: Path, content: Any) -> None:
-    """Make a YAML file say that."""
+    """Write a value to a YAML file."""
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
@@ -89,5 +89,5 @@ def queries(dashboard: dict[str, Any]) -> Iterator[str]:
     yield from (each["expr"] for each in dashboard["annotations"]["list"])
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
-            # label_values(metric, label) is Grafana's own; the metric is what it asks for.
+            # label_values(metric, label) is Grafana's own; Prometheus gets only the metric.
             yield variable["definition"].partition("(")[2].partition(",")[0]

@@ -1,4 +1,4 @@
-"""A webhook sink, and receivers that say in bytes what no HTTP server would say."""
+"""A webhook sink, and receivers that answer with raw bytes, which may be no HTTP."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ OLD_SECRET = "whsec_" + "b2xk" * 8
 BODY = '{"reference":"für 🎂"}'.encode()
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 HUSH = "hush-this-is-a-token"
-# For what never comes; and for what comes, but not to its end.
+# For answers that never come or never end.
 QUICK = replace(
     Limits(), webhook_timeout_s=round(0.5 * SLOWNESS, 1), webhook_connect_timeout_s=0.4 * SLOWNESS
 )
@@ -34,7 +34,7 @@ LOOPBACK = "127.0.0.0/8"
 
 @dataclass
 class Request:
-    """What a receiver got."""
+    """A request to a receiver."""
 
     line: str
     headers: dict[str, str]
@@ -46,12 +46,12 @@ Answer = Callable[[Request, asyncio.StreamWriter], Awaitable[bool | None]]
 
 @dataclass
 class Receiver:
-    """What listens on a port of loopback, and all that came to it."""
+    """A receiver on a port of loopback, with all its requests."""
 
     port: int
     accepted: int = 0
     requests: list[Request] = field(default_factory=list)
-    # Bytes that were handed to the network, and connections whose other side hung up.
+    # Bytes that were written, and connections that the client ended.
     sent: int = 0
     hung_up: int = 0
 
@@ -196,7 +196,7 @@ def endpoint(url: str, *old_secrets: OldSecret) -> Webhook:
 
 
 async def deliver(sink: WebhookSink, url: str) -> SinkResult:
-    """One attempt. Whatever becomes of it, the error is a line that tells nothing secret."""
+    """One attempt. An error is one line without a secret."""
     result = await sink.deliver(endpoint(url), "event-1", BODY, TRACEPARENT)
     if result.error is not None:
         assert result.error.isprintable()

@@ -1,4 +1,4 @@
-"""What can be made wrong in a true round, step by step."""
+"""Edits that make a true round wrong, step by step."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -54,13 +54,13 @@ def copy_for_key(done: Round, id: str, key: str) -> None:
     done.edit_outcome(key, 201, NEW)
 
 
-def tell_other_id(done: Round, key: str, id: str) -> None:
+def answer_other_id(done: Round, key: str, id: str) -> None:
     for number in range(len(done.operation(key).tries)):
         done.edit_body(key, number, id=id)
 
 
 def apply_asked(done: Round, key: str) -> None:
-    """What was asked for is executed, whatever the client was told."""
+    """The request is executed, although its client got another answer or none."""
     asked = done.operation(key)
     original = asked.original or None
     add_row(
@@ -75,12 +75,12 @@ def refuse(done: Round, key: str, number: int, status: int, code: str) -> None:
 
 
 def one_refusal_of_many(done: Round) -> None:
-    """k0 was applied; its repetition is told that its key belongs to another request."""
+    """k0 was applied; the answer to its repetition is that the key belongs to another request."""
     refuse(done, "k0", 1, 422, "idempotency-key-reused")
 
 
 def read_older(done: Round, read: int, version: int, balance: int) -> None:
-    """One of the two reads at the end is answered with that."""
+    """Change version and balance in the answer to one of the two reads at the end."""
     answer(done.history[read], version=version, balance=balance)
 
 
@@ -91,32 +91,32 @@ def answer(asked: Operation, **changes: object) -> None:
 
 
 def window(done: Round, name: str) -> Any:
-    """The entries that were told of a window."""
+    """The entries in the answer about a window."""
     return orjson.loads(done.asked[name].tries[0].body)["data"]
 
 
 def move_entry(done: Round) -> None:
-    """The last change of the first window is told in the second one only."""
+    """The last change of the first window is in the answer about the second one only."""
     first, second = window(done, "first"), window(done, "second")
     answer(done.asked["first"], data=first[1:])
     answer(done.asked["second"], data=[*second, first[0]])
 
 
 def ask_again(done: Round, **changes: object) -> None:
-    """One more operation that is told of t4."""
+    """One more operation whose answer is t4."""
     told = done.operation("k6")
     done.history.append(replace(told, key="k99", tries=told.tries[-1:], **changes))  # type: ignore[arg-type]
     done.edit_outcome("k99", 201, t(4))
 
 
 def reverse_above(done: Round) -> None:
-    """k7, which was refused, gives 25 of the 30 back after 10 had been."""
+    """k7, which was refused, returns 25 of the 30, of which 10 had been returned."""
     apply_asked(done, "k7")
     done.operation("k7").tries[:] = [Try(900, 901, 0), told(done, NEW, 902)]
 
 
 def reverse(done: Round, original: str, source: str, destination: str) -> None:
-    """One more reversal as it was asked for, and told."""
+    """One more reversal, which is executed and acknowledged."""
     done.history.append(
         Operation(Kind.REVERSAL, "k99", source, destination, 1, original, tries=[Try(900, 901, 0)])
     )
@@ -133,12 +133,12 @@ def end_open(done: Round, key: str, status: int, code: str = "") -> None:
 
 
 def only_open_then(done: Round, status: int, code: str) -> None:
-    """k5 got no answer, then was turned away: it does not know."""
+    """k5 got no answer and then back-pressure: its outcome is unknown."""
     done.operation("k5").tries[:] = [Try(900, 901, 0), Try(902, 903, status, code)]
 
 
 def move_by(done: Round, amount: int) -> None:
-    """t5 and everything after it on its wallets moves another amount than was asked for."""
+    """t5 and everything after it on its wallets moves another amount than the requested one."""
     row = done.row(t(5))
     done.edit_row(
         t(5),
@@ -172,12 +172,12 @@ def swap_deliveries(done: Round) -> None:
 
 
 def explain_nothing(done: Round, amount: int) -> None:
-    """k2 wanted only that much, and was refused all the same."""
+    """k2 requested this amount, and was refused."""
     done.operation("k2").amount = amount
 
 
 def late_start(done: Round, key: str) -> None:
-    """All its tries happened after everything else."""
+    """All tries of the operation happened after all others."""
     tries = done.operation(key).tries
     tries[:] = [replace(t, began_s=t.began_s + 900, ended_s=t.ended_s + 900) for t in tries]
 
@@ -191,7 +191,7 @@ def lose_wallet(done: Round, wallet: str) -> None:
 
 
 def shift(done: Round, wallet: str, amount: int) -> None:
-    """A wallet had that much more all the time, and the funding wallet that much less."""
+    """The wallet had this amount more all the time, and the funding wallet less."""
     rows = [
         replace(
             row,
@@ -209,14 +209,14 @@ def shift(done: Round, wallet: str, amount: int) -> None:
 
 
 def sink(done: Round, amount: int) -> None:
-    """Cy had that much less all the time, and may end, but not be, below zero."""
+    """Cy had this amount less all the time, down to a balance below zero."""
     shift(done, "cy", -amount)
     shift(done, FUNDING, amount)
     done.edit_body("k8", 0, source_balance_after=done.row(t(5)).source_balance_after)
 
 
 def deliver_old(done: Round) -> None:
-    """An event of before the round arrives first."""
+    """An event from before the round arrives first."""
     old = Delivery(-1, "e", "transfer.posted", STRANGER, {"ada": 7})
     done.edit(deliveries=[old, *done.ledger.deliveries])
 
@@ -229,7 +229,7 @@ def refuse_bob(done: Round, amount: int, began_s: float) -> None:
 
 
 def grant(done: Round, wallet: str, overdraft_limit: int) -> None:
-    """It may go below zero, and might before the round."""
+    """The wallet has this overdraft limit, since before the round."""
     before = dict(done.ledger.before)
     before[wallet] = replace(before[wallet], overdraft_limit=overdraft_limit)
     done.edit_wallet(wallet, overdraft_limit=overdraft_limit)
@@ -237,16 +237,16 @@ def grant(done: Round, wallet: str, overdraft_limit: int) -> None:
 
 
 def add_wallet(done: Round, *rows: WalletRow) -> None:
-    """Wallets that no transfer touches, and that were not there before."""
+    """New wallets that no transfer touches."""
     done.edit(wallets=[*done.ledger.wallets, *rows])
 
 
 def add_old_wallet(done: Round, *rows: WalletRow) -> None:
-    """Wallets that no transfer touches, as they were before."""
+    """Unchanged wallets that no transfer touches."""
     add_wallet(done, *rows)
     done.edit(before={**done.ledger.before, **{row.id: row for row in rows}})
 
 
 def answer_read(done: Round, read: int, each: Try) -> None:
-    """One of the two reads at the end got that."""
+    """Replace the answer to one of the two reads at the end."""
     done.history[read].tries[0] = each

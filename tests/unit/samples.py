@@ -1,5 +1,6 @@
 """Default wallets, commands and envelopes; a test states only the values that matter to it."""
 
+import asyncio
 from collections import deque
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -69,7 +70,7 @@ def book(*wallets: Wallet, **more: Any) -> Book:
 
 
 def transfer(amount_minor: int = 100, **changes: Any) -> Transfer:
-    """The command that moves that much from ada to bob."""
+    """The command that moves this amount from ada to bob."""
     return Transfer("t", "ada", "bob", amount_minor, "USD", None, "{}")._replace(**changes)
 
 
@@ -99,8 +100,14 @@ def envelope(
     )
 
 
+async def settled() -> None:
+    """Let every task run until it waits for something else."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
 class Clock:
-    """Seconds that pass only when a test says so."""
+    """A clock that only the test advances."""
 
     def __init__(self) -> None:
         self.now = 0.0

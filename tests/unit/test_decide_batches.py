@@ -14,13 +14,13 @@ from transferd.domain.errors import Reason, Refused
 from transferd.domain.transfer import Batch, BatchMode, Transfer
 from transferd.domain.wallet import WalletStatus
 
-_ANYBODY = st.sampled_from(("ada", "bob", "cy", "frozen", "fund", "nobody"))
+_WALLETS = st.sampled_from(("ada", "bob", "cy", "frozen", "fund", "nobody"))
 _TRANSFERS = st.lists(
     st.builds(
         Transfer,
         id=st.uuids().map(str),
-        source_wallet_id=_ANYBODY,
-        destination_wallet_id=_ANYBODY,
+        source_wallet_id=_WALLETS,
+        destination_wallet_id=_WALLETS,
         amount_minor=st.integers(1, 80),
         currency=st.sampled_from(("USD", "USD", "USD", "EUR")),
         reference=st.none(),

@@ -1,4 +1,4 @@
-"""Any commands in any order: no money appears or vanishes, no balance goes below its limit."""
+"""Any commands in any order: the sum of money is constant, no balance is below its limit."""
 
 from collections import Counter
 from copy import deepcopy
@@ -17,15 +17,15 @@ from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, UpdateW
 
 # c, d and e do not exist at the start; `nobody` never exists.
 PEOPLE = ("a", "b", "c", "d", "e")
-ANYBODY = st.sampled_from((*PEOPLE, "a", "b", "fund", "nobody"))
+ANY_WALLET = st.sampled_from((*PEOPLE, "a", "b", "fund", "nobody"))
 AMOUNTS = st.one_of(st.integers(1, 200), st.just(AMOUNT_MINOR_MAX))
 CURRENCIES = st.sampled_from(("USD", "USD", "USD", "EUR"))
 
 TRANSFERS = st.builds(
     Transfer,
     id=st.just("t"),
-    source_wallet_id=ANYBODY,
-    destination_wallet_id=ANYBODY,
+    source_wallet_id=ANY_WALLET,
+    destination_wallet_id=ANY_WALLET,
     amount_minor=AMOUNTS,
     currency=CURRENCIES,
     reference=st.none(),
@@ -144,7 +144,7 @@ def test_the_books_always_balance(commands: list[Command]) -> None:
         assert state == before, "decide leaves the book as it is"
         state.apply(outcome)
         event(outcome.reason if isinstance(outcome, Refused) else type(outcome).__name__)
-        assert changed_by(outcome) <= set(touched_wallets(command)), "only what is locked moves"
+        assert changed_by(outcome) <= set(touched_wallets(command)), "only locked wallets change"
         assert_versions_follow(before, state, outcome)
         match outcome:
             case Posted(transfer) | WalletCreated(_, _, PostedTransfer() as transfer):

@@ -13,6 +13,7 @@ from tests.unit.samples import NOW, posted
 from transferd.commit.events import cloud_event, event_of_transfer
 from transferd.notifications.event import UNREADABLE, Event
 from transferd.notifications.sinks.log import LogSink
+from transferd.notifications.sinks.result import SinkResult
 from transferd.observability.logging import Log
 
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -31,10 +32,6 @@ def test_a_published_event_is_read() -> None:
     assert event.wallets == ("ada", "bob")
     assert event.traceparent == TRACEPARENT
     assert event.json["data"]["amount"] == 100
-
-
-def test_an_event_that_was_rebuilt_has_no_trace() -> None:
-    assert Event.read(body(traceparent=...)).traceparent is None
 
 
 @pytest.mark.parametrize(
@@ -77,30 +74,22 @@ def test_a_time_may_have_any_offset_but_has_one() -> None:
         b"",
         b"not json",
         b"\xff\xfe",
-        b"null",
-        b"[]",
         b'"text"',
         b"{}",
         body(id=...),
         body(id=7),
-        body(id=None),
         body(id="x" * 201),
         body(id="two\r\nlines: injected"),
-        body(id="nul\0"),
         body(type=...),
-        body(type=7),
         body(type="transfer.\n"),
         body(time=...),
-        body(time=7),
         body(time="soon"),
         body(time="2030-01-02T03:04:05"),
         body(data=...),
         body(data=None),
-        body(data="text"),
         body(data={}),
         body(data={"source_wallet_id": "ada"}),
         body(data={"source_wallet_id": "ada", "destination_wallet_id": 7}),
-        body(data={"source_wallet_id": "ada", "destination_wallet_id": ["bob"]}),
         body(traceparent=7),
         body(traceparent="a\r\nb: c"),
         body(traceparent="x" * 201),
@@ -112,12 +101,30 @@ def test_an_unreadable_event_raises_the_documented_error(unreadable: bytes) -> N
         Event.read(unreadable)
 
 
-@pytest.mark.parametrize("traceparent", ["", "odd", "odd-"])
-def test_an_event_with_an_odd_trace_can_be_logged(traceparent: str) -> None:
+def test_the_log_has_one_line_for_an_event_without_its_data() -> None:
+    event = Event.read(body(requestid="request-1"))
+    with structlog.testing.capture_logs() as lines:
+        assert LogSink(Log()).deliver(event.json) == SinkResult()
+    assert lines == [
+        {
+            "event": "event",
+            "log_level": "info",
+            "type": "transfer.posted",
+            "id": "lunch",
+            "request_id": "request-1",
+            "trace_id": "a" * 32,
+            "transfer_id": "lunch",
+        }
+    ]
+
+
+@pytest.mark.parametrize("traceparent", ["", "odd", "odd-", ...])
+def test_an_event_without_a_valid_trace_can_be_logged(traceparent: Any) -> None:
     event = Event.read(body(traceparent=traceparent))
     with structlog.testing.capture_logs() as lines:
         assert LogSink(Log()).deliver(event.json).error is None
-    assert [line["id"] for line in lines] == ["lunch"]
+    [line] = lines
+    assert (line["id"], line["request_id"], line["trace_id"]) == ("lunch", None, None)
 
 
 _JSON = some.recursive(

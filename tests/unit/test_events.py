@@ -1,7 +1,5 @@
 """Events in the outbox, and the CloudEvents made of them."""
 
-import re
-from datetime import UTC, datetime
 from typing import Any
 
 import orjson
@@ -121,10 +119,8 @@ async def test_an_event_of_a_transfer_names_both_wallets_and_the_request() -> No
 async def test_an_event_of_a_reversal_names_the_original_transfer() -> None:
     reversal = posted(kind=TransferKind.REVERSAL, reverses_transfer_id="breakfast")
     [event] = await outbox(Posted(reversal))
-    assert (event["data"]["kind"], event["data"]["reverses_transfer_id"]) == (
-        "reversal",
-        "breakfast",
-    )
+    assert event["data"]["kind"] == "reversal"
+    assert event["data"]["reverses_transfer_id"] == "breakfast"
 
 
 async def test_a_change_of_a_wallet_is_recognized_by_its_version() -> None:
@@ -139,6 +135,8 @@ async def test_a_change_of_a_wallet_is_recognized_by_its_version() -> None:
         "status": "frozen",
         "version": 5,
     }
+    [published] = await sent(set_to(ChangeKind.FREEZE))
+    assert published["subject"] == "ada"
 
 
 async def test_an_event_of_a_new_user_has_no_metadata() -> None:
@@ -147,25 +145,6 @@ async def test_an_event_of_a_new_user_has_no_metadata() -> None:
 
 
 # As CloudEvents 1.0
-
-
-@pytest.mark.parametrize(
-    "outcome",
-    [pytest.param(outcome, id=" ".join(types)) for outcome, types in OUTCOMES if types],
-)
-async def test_a_published_event_is_a_cloud_event(outcome: Outcome) -> None:
-    for event in await sent(outcome):
-        for name in ("id", "source", "specversion", "type"):
-            assert isinstance(event[name], str), name
-            assert event[name], name
-        assert event["specversion"] == "1.0"
-        attributes = {name: value for name, value in event.items() if name != "data"}
-        for name, value in attributes.items():
-            assert re.fullmatch("[a-z0-9]{1,20}", name), name
-            assert isinstance(value, str), name
-        assert event["datacontenttype"] == "application/json"
-        assert event["subject"] == event["data"]["id"]
-        assert datetime.fromisoformat(event["time"]).tzinfo is UTC
 
 
 async def test_a_cloud_event_has_the_data_of_the_outbox() -> None:
@@ -183,11 +162,6 @@ async def test_a_cloud_event_has_the_data_of_the_outbox() -> None:
         "requestid": "request-1",
         "data": kept["data"],
     }
-
-
-async def test_an_event_is_serialized_to_the_same_bytes_each_time() -> None:
-    first, second = await outbox(Posted(LUNCH)), await outbox(Posted(LUNCH))
-    assert [cloud_event(event) for event in first] == [cloud_event(event) for event in second]
 
 
 # Rebuilt from the stored rows

@@ -1,6 +1,5 @@
 """Values that a JSON parser changes silently are refused in every spelling; others are not."""
 
-import asyncio
 import gc
 import json
 import math
@@ -47,12 +46,6 @@ GOOD: dict[type[Body], Any] = {
     NewWebhook: {"url": "https://example.com/", "events": ["*"], "wallet_id": None},
 }
 MODELS = st.sampled_from(list(GOOD))
-
-
-@pytest.fixture(scope="module")
-def reader() -> Iterator[Reader]:
-    with asyncio.Runner() as runner:
-        yield Reader(runner)
 
 
 def faults(reader: Reader, model: type[Body], raw: str | bytes) -> list[tuple[str, str]]:

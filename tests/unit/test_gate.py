@@ -5,6 +5,7 @@ from collections.abc import Iterable
 
 import pytest
 
+from tests.unit.samples import settled
 from transferd.actors.gate import Gate
 from transferd.config import Limits
 from transferd.domain.errors import Overloaded
@@ -41,21 +42,9 @@ class Visitors:
         await settled()
 
 
-async def settled() -> None:
-    """Let every task run until it waits for something else."""
-    for _ in range(5):
-        await asyncio.sleep(0)
-
-
 @pytest.fixture
 def visitors() -> Visitors:
     return Visitors(Gate(LIMITS))
-
-
-async def test_below_the_high_mark_every_caller_enters(visitors: Visitors) -> None:
-    await visitors.come("abcd")
-    assert visitors.let_in == list("abcd")
-    assert (visitors.gate.inside, visitors.gate.waiting) == (4, 0)
 
 
 async def test_at_the_high_mark_callers_wait_until_the_low_one(visitors: Visitors) -> None:
@@ -89,14 +78,6 @@ async def test_a_new_caller_does_not_overtake_waiting_ones(visitors: Visitors) -
     await visitors.leave()
     assert visitors.let_in == list("abcdef")
     await asyncio.gather(*waiting, *late)
-
-
-async def test_after_the_low_mark_the_gate_is_open_again(visitors: Visitors) -> None:
-    await visitors.come("abcd")
-    await visitors.leave(2)
-    await visitors.come("ef")
-    assert visitors.let_in == list("abcdef")
-    assert (visitors.gate.inside, visitors.gate.waiting) == (4, 0)
 
 
 async def test_callers_above_the_limit_of_waiting_ones_are_refused(visitors: Visitors) -> None:
@@ -161,14 +142,6 @@ async def test_a_caller_that_leaves_when_admitted_returns_its_place(visitors: Vi
         await gone
     assert (visitors.gate.inside, visitors.gate.waiting) == (2, 0)
     assert "e" not in visitors.let_in
-
-
-async def test_the_repr_of_a_gate_shows_callers_inside_and_waiting(visitors: Visitors) -> None:
-    waiting = await visitors.come("abcdef")
-    assert repr(visitors.gate) == "<Gate 4 inside, 2 waiting>"
-    await visitors.leave(4)
-    await asyncio.gather(*waiting)
-    assert repr(visitors.gate) == "<Gate 2 inside, 0 waiting>"
 
 
 async def test_a_batch_counts_with_all_its_transfers(visitors: Visitors) -> None:

@@ -1,11 +1,9 @@
 """Hostile bodies: each is refused or read exactly."""
 
-import asyncio
 import gc
 import json
 import math
 import time
-from collections.abc import Iterator
 from typing import Any
 
 import orjson
@@ -55,12 +53,6 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
     max_leaves=8,
 )
-
-
-@pytest.fixture(scope="module")
-def reader() -> Iterator[Reader]:
-    with asyncio.Runner() as runner:
-        yield Reader(runner)
 
 
 def read(reader: Reader, model: type[Body], raw: bytes) -> Body | None:

@@ -11,7 +11,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.support.request_reader import JSON, ORIGIN, Reader, call_of, request_of
-from tests.unit.test_hostile_bodies import reader
 from transferd.domain.api_key import digest_of, id_in
 from transferd.observability.traceparent import is_traceparent
 from transferd.web.calls import origin_of
@@ -20,8 +19,6 @@ from transferd.web.problems import Problem
 from transferd.web.request_headers import is_known, versions_allowed
 from transferd.web.routes.events import _last_event_id
 from transferd.web.schemas import ListQuery, NewUser, Query
-
-__all__ = ["reader"]
 
 # aiohttp decodes headers as UTF-8 and replaces invalid bytes by lone surrogates.
 ANY_HEADER = st.one_of(

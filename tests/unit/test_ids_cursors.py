@@ -72,13 +72,8 @@ def test_an_id_leads_to_its_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
     assert ledger_of(new_id(1)) == "ledger_01"
     assert ledger_of(new_id(1).upper()) == "ledger_01"
     assert ledger_of(new_id(2)) == "ledger_00", "there is no such ledger"
-
-
-def test_only_version_7_carries_a_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids, "LEDGERS", ("ledger_00", "ledger_01"))
     ours = new_id(1)
-    foreign = f"{ours[:14]}4{ours[15:]}"
-    assert ledger_of(foreign) == "ledger_00"
+    assert ledger_of(f"{ours[:14]}4{ours[15:]}") == "ledger_00", "only version 7 has a ledger"
 
 
 @given(
@@ -111,11 +106,6 @@ def test_a_cursor_leads_to_where_the_page_ended(name: str, version: int, id: str
     assert decode_version(name, encode(name, version)) == version
     assert decode_id(name, encode(name, id)) == id
     assert encode(name, version).replace("-", "").replace("_", "").isalnum(), "safe in a URL"
-
-
-def test_the_first_page_has_no_cursor() -> None:
-    assert decode_version("transfers", None) is None
-    assert decode_id("wallets", None) is None
 
 
 @given(st.permutations(LISTS), VERSIONS, UUIDS)
@@ -156,13 +146,9 @@ def test_a_cursor_with_one_other_character_never_passes_for_itself(
     [
         "",
         "-1",
-        "+1",
         " 1",
         "1_0",
         "007",
-        "1.0",
-        "1e3",
-        "ada",
         str(BALANCE_MINOR_MAX + 1),
         "9" * 20,
         # Python refuses to read more than 4,300 digits, which is no reason for a 500.

@@ -25,7 +25,7 @@ NEST = {
 
 @pytest.fixture(autouse=True)
 def environment(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
-    """Only the settings of the test."""
+    """An environment without settings of the service."""
     for name in os.environ.copy():
         if name.upper().startswith(("TRANSFERD_", "NOTIFY_")):
             monkeypatch.delenv(name)
@@ -45,7 +45,7 @@ def complaint(**changes: Any) -> str:
 # Limits
 
 
-def test_the_limits_are_those_of_the_contract() -> None:
+def test_the_contract_has_these_limits() -> None:
     limits = Limits()
     assert {name: getattr(limits, name) for name in NEST} == NEST
     assert (limits.body_bytes_max, limits.metadata_bytes_max) == (32 * 1024, 4 * 1024)
@@ -59,10 +59,10 @@ def test_every_limit_is_above_zero() -> None:
 
 
 @pytest.mark.parametrize(("outer", "inner"), list(pairwise(NEST)))
-def test_a_wait_that_is_as_long_as_the_one_around_it_is_refused(outer: str, inner: str) -> None:
-    told = f"{outer} must be longer than {inner}"
-    assert complaint(**{inner: NEST[outer]}) == told
-    assert complaint(**{outer: NEST[inner]}) == told
+def test_a_timeout_as_long_as_its_outer_timeout_is_refused(outer: str, inner: str) -> None:
+    expected = f"{outer} must be longer than {inner}"
+    assert complaint(**{inner: NEST[outer]}) == expected
+    assert complaint(**{outer: NEST[inner]}) == expected
 
 
 def test_limits_that_just_fit_are_accepted() -> None:
@@ -82,8 +82,8 @@ def test_a_wait_and_one_whole_attempt_fit_into_the_deadline(name: str) -> None:
     spare_s = limits.request_deadline_s - limits.mailbox_wait_s - limits.command_timeout_s
     longest_s = getattr(limits, name) + spare_s
     assert getattr(with_limits(**{name: longest_s}), name) == longest_s
-    told = complaint(**{name: longest_s + 0.01})
-    assert told == "mailbox_wait_s and one whole attempt must fit into request_deadline_s"
+    message = complaint(**{name: longest_s + 0.01})
+    assert message == "mailbox_wait_s and one whole attempt must fit into request_deadline_s"
 
 
 @pytest.mark.parametrize(
@@ -102,8 +102,8 @@ def test_water_marks_are_in_order(changes: dict[str, int]) -> None:
 
 
 def test_a_relay_that_may_publish_longer_than_its_transaction_lives_is_refused() -> None:
-    told = "relay_publish_timeout_s must be shorter than idle_in_transaction_timeout_s"
-    assert complaint(relay_publish_timeout_s=2.0) == told
+    message = "relay_publish_timeout_s must be shorter than idle_in_transaction_timeout_s"
+    assert complaint(relay_publish_timeout_s=2.0) == message
 
 
 def test_limits_do_not_change_once_they_are_checked() -> None:
@@ -115,62 +115,44 @@ def test_limits_do_not_change_once_they_are_checked() -> None:
 # Settings
 
 
-def test_settings_come_from_the_environment(environment: pytest.MonkeyPatch) -> None:
-    values = {
-        "DATABASE_URL": "postgresql://db.example/transferd",
-        "DATABASE_PASSWORD": "hush",
-        "REDIS_URL": "rediss://cache.example/0",
-        "PORT": "0",
-        "AUTH": "off",
-        "CACHE": "false",
-        "PREPARED_STATEMENTS": "0",
-        "LOG_LEVEL": "WARNING",
+@pytest.mark.parametrize(
+    ("name", "text", "value"),
+    [
+        ("database_url", "postgresql://db.example/transferd", "postgresql://db.example/transferd"),
+        ("port", "0", 0),
+        ("auth", "off", "off"),
+        ("prepared_statements", "0", False),
+        ("log_level", "WARNING", "WARNING"),
+        ("worker_host", "0.0.0.0", "0.0.0.0"),
+        ("notify_log", "false", False),
+        ("retry_delays_s", "0.5, 5,86400", (0.5, 5.0, 86_400.0)),
+        ("notify_fail_rate", "0.3", 0.3),
+        ("delivery_log_days", "30", 30),
+        ("webhook_allow_http", "true", True),
+        (
+            "webhook_networks",
+            "10.1.0.0/16, fd00::/8",
+            (ip_network("10.1.0.0/16"), ip_network("fd00::/8")),
+        ),
+    ],
+)
+def test_settings_come_from_the_environment(
+    environment: pytest.MonkeyPatch, name: str, text: str, value: object
+) -> None:
+    of_property = {
+        "retry_delays_s": "NOTIFY_RETRY_DELAYS_S",
+        "webhook_networks": "WEBHOOK_ALLOW_NETWORKS",
     }
-    for name, value in values.items():
-        environment.setenv(f"TRANSFERD_{name}", value)
+    environment.setenv(f"TRANSFERD_{of_property.get(name, name.upper())}", text)
+    assert getattr(load_settings(), name) == value
+
+
+def test_a_password_is_not_in_the_repr(environment: pytest.MonkeyPatch) -> None:
+    environment.setenv("TRANSFERD_DATABASE_PASSWORD", "hush")
     settings = load_settings()
-    assert settings.database_url == "postgresql://db.example/transferd"
-    assert settings.redis_url == "rediss://cache.example/0"
-    assert (settings.port, settings.auth, settings.log_level) == (0, "off", "WARNING")
-    assert (settings.cache, settings.prepared_statements) == (False, False)
     assert settings.database_password is not None
     assert settings.database_password.get_secret_value() == "hush"
     assert "hush" not in repr(settings)
-
-
-def test_settings_of_a_worker_come_from_the_environment(environment: pytest.MonkeyPatch) -> None:
-    values = {
-        "AMQP_PREFIX": "blue.",
-        "WORKER_HOST": "0.0.0.0",
-        "WORKER_PORT": "9001",
-        "NOTIFY_LOG": "false",
-        "NOTIFY_RETRY_DELAYS_S": "0.5, 5,86400",
-        "NOTIFY_FAIL_RATE": "0.3",
-        "NOTIFY_DELAY_S": "1.5",
-        "DELIVERY_LOG_DAYS": "30",
-        "WEBHOOK_ALLOW_HTTP": "true",
-        "WEBHOOK_ALLOW_NETWORKS": "10.1.0.0/16, fd00::/8",
-    }
-    for name, value in values.items():
-        environment.setenv(f"TRANSFERD_{name}", value)
-    settings = load_settings()
-    assert settings.amqp_prefix == "blue."
-    assert (settings.worker_host, settings.worker_port) == ("0.0.0.0", 9001)
-    assert settings.notify_log is False
-    assert settings.retry_delays_s == (0.5, 5.0, 86_400.0)
-    assert (settings.notify_fail_rate, settings.notify_delay_s) == (0.3, 1.5)
-    assert settings.delivery_log_days == 30
-    assert settings.webhook_allow_http is True
-    assert settings.webhook_networks == (ip_network("10.1.0.0/16"), ip_network("fd00::/8"))
-
-
-def test_without_settings_webhooks_are_public_and_nothing_is_made_to_fail() -> None:
-    settings = load_settings()
-    assert settings.retry_delays_s == (5.0, 30.0, 300.0, 3600.0)
-    assert (settings.notify_fail_rate, settings.notify_delay_s) == (0.0, 0.0)
-    assert (settings.webhook_allow_http, settings.webhook_networks) == (False, ())
-    assert (settings.amqp_prefix, settings.notify_log) == ("", True)
-    assert (settings.worker_host, settings.worker_port) == ("127.0.0.1", 8081)
 
 
 @pytest.mark.parametrize("name", ["NOTIFY_FAIL_RATE", "NOTIFY_DELAY_S"])
@@ -192,22 +174,6 @@ def test_an_error_under_the_short_name_names_the_full_one(
         load_settings()
 
 
-def test_without_settings_a_replica_is_local_and_asks_for_keys() -> None:
-    settings = load_settings()
-    assert (settings.host, settings.port, settings.auth) == ("127.0.0.1", 8080, "on")
-    assert (settings.database_url, settings.redis_url, settings.amqp_url) == (None, None, None)
-    assert settings.cache
-
-
-def test_arguments_go_before_the_environment(
-    environment: pytest.MonkeyPatch,
-) -> None:
-    environment.setenv("TRANSFERD_PORT", "9000")
-    environment.setenv("TRANSFERD_HOST", "0.0.0.0")
-    settings = load_settings(port=9001)
-    assert (settings.host, settings.port) == ("0.0.0.0", 9001)
-
-
 def test_only_the_prefix_is_read(environment: pytest.MonkeyPatch) -> None:
     environment.setenv("PORT", "9000")
     environment.setenv("TRANSFERD_TEAPOT", "short and stout")
@@ -220,18 +186,13 @@ def test_only_the_prefix_is_read(environment: pytest.MonkeyPatch) -> None:
     [
         ("PORT", "http", "valid integer"),
         ("PORT", "65536", "less than or equal to 65535"),
-        ("PORT", "-1", "greater than or equal to 0"),
         ("AUTH", "perhaps", "'on' or 'off'"),
-        ("CACHE", "perhaps", "valid boolean"),
         ("LOG_LEVEL", "LOUD", "'DEBUG', 'INFO', 'WARNING' or 'ERROR'"),
         ("DATABASE_URL", "mysql://ada:hush@db.example/x", "must start with postgresql://"),
         ("DATABASE_URL", "postgresql://ada:hush@db.example:port/x", ""),
         ("REDIS_URL", "http://:hush@cache.example", "must start with redis://"),
         ("AMQP_URL", "http://:hush@queue.example", "must start with amqp://"),
         ("AMQP_PREFIX", "two words", "should match pattern"),
-        ("AMQP_PREFIX", "x" * 65, "should match pattern"),
-        ("WORKER_PORT", "65536", "less than or equal to 65535"),
-        ("NOTIFY_LOG", "perhaps", "valid boolean"),
         ("NOTIFY_RETRY_DELAYS_S", "", "must be seconds, growing"),
         ("NOTIFY_RETRY_DELAYS_S", "soon", "could not convert"),
         ("NOTIFY_RETRY_DELAYS_S", "30,5", "must be seconds, growing"),
@@ -239,10 +200,8 @@ def test_only_the_prefix_is_read(environment: pytest.MonkeyPatch) -> None:
         ("NOTIFY_RETRY_DELAYS_S", "5,86401", "must be seconds, growing, of at most a day"),
         ("NOTIFY_RETRY_DELAYS_S", "5,nan", "must be seconds, growing"),
         ("NOTIFY_FAIL_RATE", "1.1", "less than or equal to 1"),
-        ("NOTIFY_FAIL_RATE", "often", "valid number"),
         ("NOTIFY_DELAY_S", "-1", "greater than or equal to 0"),
         ("DELIVERY_LOG_DAYS", "0", "greater than or equal to 1"),
-        ("WEBHOOK_ALLOW_HTTP", "perhaps", "valid boolean"),
         ("WEBHOOK_ALLOW_NETWORKS", "intranet", "does not appear to be an IPv4 or IPv6 network"),
         ("WEBHOOK_ALLOW_NETWORKS", "10.0.0.1/8", "has host bits set"),
     ],
@@ -305,7 +264,7 @@ def test_limits_are_changed_by_name() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("mailbox=1", "there is no limit 'mailbox'"),
         ("mailbox_envelopes_max=many", "must be a number like 512"),
@@ -319,8 +278,8 @@ def test_limits_are_changed_by_name() -> None:
         ("lock_timeout_s=5", "must be longer than lock_timeout_s"),
     ],
 )
-def test_an_invalid_limit_is_one_line(text: str, told: str) -> None:
+def test_an_invalid_limit_is_one_line(text: str, message: str) -> None:
     with pytest.raises(ConfigurationError) as caught:
         limits_of(text)
-    assert told in str(caught.value)
+    assert message in str(caught.value)
     assert "\n" not in str(caught.value)

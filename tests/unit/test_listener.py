@@ -68,13 +68,6 @@ async def test_a_port_in_use_since_it_was_bound_is_an_error_too() -> None:
     assert "(Address already in use): choose" in str(caught.value)
 
 
-def test_an_address_that_was_given_back_is_free() -> None:
-    taken = listener()
-    port = port_of(taken)
-    taken.close()
-    listener(port=port).close()
-
-
 @pytest.mark.parametrize(
     ("host", "url"),
     [

@@ -18,14 +18,6 @@ def filled(mailbox: Mailbox, count: int) -> list[Envelope]:
     return envelopes
 
 
-async def test_a_mailbox_gives_back_in_order() -> None:
-    mailbox = Mailbox(8)
-    first, second, third = filled(mailbox, 3)
-    assert mailbox.take(2) == [first, second]
-    assert mailbox.take(2) == [third]
-    assert mailbox.take(2) == []
-
-
 async def test_a_full_mailbox_refuses_and_keeps_its_envelopes() -> None:
     mailbox = Mailbox(2)
     inside = filled(mailbox, 2)
@@ -36,14 +28,6 @@ async def test_a_full_mailbox_refuses_and_keeps_its_envelopes() -> None:
     assert mailbox.take(9) == inside
     mailbox.put(late)
     assert len(mailbox) == 1
-
-
-async def test_urgent_envelopes_go_ahead_and_are_never_refused() -> None:
-    mailbox = Mailbox(2)
-    inside = filled(mailbox, 2)
-    urgent = envelope(urgent=True)
-    mailbox.put(urgent)
-    assert mailbox.take(9) == [urgent, *inside]
 
 
 async def test_urgent_envelopes_keep_their_order_among_themselves() -> None:
@@ -93,12 +77,6 @@ async def test_a_mailbox_can_fail_all_its_envelopes() -> None:
     mailbox.fail_all(error)
     assert [each.end for each in envelopes] == [error] * 3
     assert len(mailbox) == 0
-
-
-async def test_a_mailbox_shows_how_full_it_is() -> None:
-    mailbox = Mailbox(256)
-    filled(mailbox, 3)
-    assert repr(mailbox) == "<Mailbox 3 of 256>"
 
 
 # Envelope

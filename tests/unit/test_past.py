@@ -10,6 +10,7 @@ from typing import Any, cast
 import pytest
 
 from tests.support.waiting import until
+from tests.unit.samples import settled
 from transferd.config import Limits
 from transferd.ledger.past import SharedWaits
 from transferd.ledger.store import wallets as store
@@ -58,12 +59,6 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
 
 def locks_of(rows: Rows, locks_max: int = 4) -> SharedWaits:
     return SharedWaits(cast(Any, None), Limits(settling_locks_max=locks_max))
-
-
-async def settled() -> None:
-    """Let every task run until it waits."""
-    for _ in range(10):
-        await asyncio.sleep(0)
 
 
 def ask(locks: SharedWaits, wallet: str = "ada") -> asyncio.Task[bool]:

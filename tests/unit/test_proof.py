@@ -47,7 +47,7 @@ def kinds(done: Round, *, strict_reads: bool = False) -> set[str]:
 
 
 @pytest.mark.parametrize(("make", "found", "edit"), ROWS)
-def test_what_is_planted_is_found_by_its_rule(
+def test_each_planted_anomaly_is_found_by_its_rule(
     make: Callable[[], Round], found: str, edit: Edit
 ) -> None:
     name, _, expected = found.partition(": ")
@@ -60,12 +60,12 @@ def test_what_is_planted_is_found_by_its_rule(
         assert list(NAMED[name](evidence_of(done.history, done.ledger))) != []
 
 
-def test_every_rule_has_something_planted_that_only_it_is_named_for() -> None:
+def test_every_rule_has_a_planted_anomaly() -> None:
     named = {found.partition(":")[0] for _, found, _ in (*PLANTED, *PLANTED_IN_THE_PAST)}
     assert named - {""} == set(NAMED)
 
 
-def test_a_violation_names_what_it_is_about() -> None:
+def test_a_violation_names_its_subject() -> None:
     done = true_round()
     drop_row(done, t(1))
     texts = [each.text for each in check(done.history, done.ledger) if "lost" in each.kind]
@@ -82,9 +82,7 @@ def test_a_true_round_breaks_no_rule(done: Round) -> None:
 
 
 @given(st.integers(0, 2**32), st.integers(0, 60), st.booleans())
-def test_whatever_happens_in_a_true_round_it_breaks_no_rule(
-    seed: int, operations: int, listening: bool
-) -> None:
+def test_a_random_true_round_breaks_no_rule(seed: int, operations: int, listening: bool) -> None:
     done = random_round(Random(seed), operations=operations, listening=listening)
     assert check(done.history, done.ledger, strict_reads=True, events=listening) == []
 
@@ -98,7 +96,7 @@ def test_clients_that_race_for_one_key_are_one_operation() -> None:
     assert kinds(done) == {"changed-replay", "wrong-answer"}
 
 
-# What an answer says
+# The meaning of answers
 
 
 @pytest.mark.parametrize(
@@ -114,13 +112,13 @@ def test_clients_that_race_for_one_key_are_one_operation() -> None:
         (Word.OPEN, "504:deadline-exceeded"),
     ],
 )
-def test_an_answer_says_what_the_contract_says_of_it(word: Word, answers: str) -> None:
+def test_an_answer_has_the_meaning_of_the_contract(word: Word, answers: str) -> None:
     for each in answers.split():
         status, _, code = each.partition(":")
         assert word_of(int(status), code) is word, each
 
 
-def test_the_codes_are_those_of_the_service_and_mean_one_thing_each() -> None:
+def test_each_code_of_the_service_has_one_meaning() -> None:
     assert {*DECIDED, *TURNED_AWAY_CODES, IN_PROGRESS} <= TYPES.keys()
     assert {TYPES[code].status for code in DECIDED} == {404, 409, 422}
     assert {TYPES[code].status for code in REFUSALS} <= {409, 422}
@@ -139,34 +137,34 @@ def test_a_plain_read_may_be_old_unless_reads_are_strict() -> None:
     assert list(old_read(evidence_of(done.history, done.ledger))) != []
 
 
-def test_a_version_that_only_a_read_has_told_must_not_be_forgotten_either() -> None:
+def test_a_version_that_only_a_read_has_shown_counts_as_well() -> None:
     done = true_round()
     read_older(done, 10, 10, 60)
     for operation in done.history[:9]:
         late = [replace(each, ended_s=each.ended_s + 900) for each in operation.tries]
         operation.tries[:] = late
     assert kinds(done, strict_reads=True) == {"old-read"}
-    # It began before the other read had ended, so neither is the first.
+    # The reads overlapped until now, so neither was the first.
     [first], [second] = done.history[9].tries, done.history[10].tries
     done.history[10].tries[:] = [replace(second, began_s=first.ended_s)]
     assert kinds(done, strict_reads=True) == set()
 
 
-def test_a_read_that_names_its_version_is_held_to_that_one_only() -> None:
+def test_a_read_with_a_version_may_be_as_old_as_that_version() -> None:
     done = true_round()
     done.history[9].min_version = 10
     read_older(done, 9, 10, 60)
     assert kinds(done, strict_reads=True) == set()
 
 
-def test_events_may_overtake_where_deliveries_are_tried_again() -> None:
+def test_events_may_overtake_where_deliveries_are_retried() -> None:
     done = true_round()
     swap_deliveries(done)
     assert kinds(done) == {"unordered-event"}
     assert check(done.history, done.ledger, ordered_events=False) == []
 
 
-def test_a_round_without_deliveries_had_no_receiver_unless_events_were_due() -> None:
+def test_a_round_without_deliveries_has_no_receiver_unless_events_are_due() -> None:
     done = true_round()
     done.edit(deliveries=[])
     assert check(done.history, done.ledger) == []
@@ -177,7 +175,7 @@ def test_a_round_without_deliveries_had_no_receiver_unless_events_were_due() -> 
 # The past
 
 
-def test_windows_add_up_by_what_was_told_alone() -> None:
+def test_windows_add_up_from_answers_alone() -> None:
     done = past_round()
     evidence = evidence_of(done.history, done.ledger)
     answer(done.asked["closing"], balance=66)
@@ -185,7 +183,7 @@ def test_windows_add_up_by_what_was_told_alone() -> None:
     assert "70 and -5 are not 66" in violation.text
 
 
-def test_what_got_no_answer_says_nothing() -> None:
+def test_a_question_without_an_answer_proves_nothing() -> None:
     done = past_round()
     for name in ("first", "middle"):
         tries = done.asked[name].tries

@@ -1,4 +1,4 @@
-"""Whatever one mutation breaks in a random true round is noticed, and called by its name."""
+"""The damage of each mutation of a random true round is found, under its own name."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,11 +18,11 @@ from tests.unit.true_rounds import NEW, STRANGER, random_round
 
 
 class NothingToBreak(Exception):
-    """The round has no such thing."""
+    """The round has no place for the mutation."""
 
 
 class Broken:
-    """A random true round, and what can be picked in it. A mutation returns the kinds due."""
+    """A random true round with its parts. A mutation returns the kinds that have to be found."""
 
     def __init__(self, seed: int) -> None:
         self.random = Random(seed)
@@ -43,7 +43,7 @@ class Broken:
         self.round.edit_row(row.id, **{name: getattr(row, name) + by})
 
     def key(self, *statuses: int, tries_min: int = 1) -> Operation:
-        """An operation that was told one of these so often."""
+        """An operation that has at least so many answers with these statuses."""
         told: Operation = self.one_of(
             each
             for each in self.round.history
@@ -166,7 +166,7 @@ def unmark_a_replay(b: Broken) -> str:
 
 def tell_something_else(b: Broken) -> str:
     names = ("amount", "source_version", "source_balance_after", "kind", "destination_wallet_id")
-    # No balance is as low, so that it is something else.
+    # No balance is as low.
     b.round.edit_body(b.key(201).key, -1, **{b.one_of(names): -1_000_000_000})
     return "wrong-answer"
 
@@ -191,14 +191,14 @@ def apply_what_was_refused(b: Broken) -> str:
 
 def leave_it_open(b: Broken) -> str:
     operation = b.key(201, 422)
-    # The list has them as they began.
+    # The list has them in the order of their beginnings.
     last = max(range(len(operation.tries)), key=lambda number: operation.tries[number].ended_s)
     b.round.edit_try(operation.key, last, status=b.one_of((0, 500, 503)), code="", body=b"")
     return "unsettled"
 
 
 def ask_for_it_last(b: Broken) -> str:
-    """It began after everything was told, and yet others have later versions of its wallet."""
+    """It began after all answers, and others have later versions of its wallet."""
     row, outcomes = b.row(), b.round.ledger.outcomes
     key = next(key for key, outcome in outcomes.items() if outcome[1] == row.id)
     told = {
@@ -217,7 +217,7 @@ def read_another_version(b: Broken) -> str:
         o for o in b.round.history if not o.key and o.min_version and o.tries[0].status == 200
     )
     view = body(read)
-    # Of a version from before the round no balance is known.
+    # The balance of a version from before the round is unknown.
     is_new = view["version"] >= b.round.ledger.before[read.wallet].version
     changes = {"version": (read.min_version - 1, 10_000), "balance": (view["balance"] + 1,)}
     name = b.one_of(("version", "balance") if is_new else ("version",))
@@ -249,7 +249,7 @@ def lose_an_entry(b: Broken) -> str:
 
 
 def repeat_an_entry(b: Broken) -> str:
-    """Windows that meet have it both, as closed ones would."""
+    """Two windows that meet both have the entry, as closed intervals would."""
     first = b.question(Kind.WINDOW)
     b.one_of(body(first)["data"])
     again = replace(first, since_us=first.until_us, until_us=first.until_us + 1)
@@ -258,7 +258,7 @@ def repeat_an_entry(b: Broken) -> str:
 
 
 def commit_after_the_answer(b: Broken) -> str:
-    """A transfer gets a time before that of an answer that has not seen it."""
+    """A transfer gets a time before the instant of an answer that lacks it."""
     asked = b.question(Kind.INSTANT, Kind.WINDOW)
     later = b.one_of(
         row
@@ -293,7 +293,7 @@ MUTATIONS = [
 
 
 def expected_of(mutation: Callable[[Broken], str], broken: Broken) -> set[str]:
-    """The kinds that have to be found now; none if there was nothing to break that way."""
+    """The kinds that have to be found now; none if the round has no place for the mutation."""
     try:
         return set(mutation(broken).split())
     except NothingToBreak:
@@ -302,9 +302,7 @@ def expected_of(mutation: Callable[[Broken], str], broken: Broken) -> set[str]:
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
 @given(seed=st.integers(0, 2**32))
-def test_whatever_a_mutation_breaks_is_noticed(
-    mutation: Callable[[Broken], str], seed: int
-) -> None:
+def test_the_damage_of_a_mutation_is_found(mutation: Callable[[Broken], str], seed: int) -> None:
     broken = Broken(seed)
     expected = expected_of(mutation, broken)
     done = broken.round
@@ -312,11 +310,11 @@ def test_whatever_a_mutation_breaks_is_noticed(
 
 
 @pytest.mark.parametrize("mutation", MUTATIONS, ids=lambda mutation: mutation.__name__)
-def test_each_mutation_breaks_one_round_of_ten(mutation: Callable[[Broken], str]) -> None:
+def test_each_mutation_damages_one_of_ten_rounds(mutation: Callable[[Broken], str]) -> None:
     assert any(expected_of(mutation, Broken(seed)) for seed in range(10))
 
 
-# What a load test reads: the statement of one wallet, with one entry that is wrong.
+# The statement of one wallet, as a load test reads it, with one wrong entry.
 
 Row = Callable[[Entry, int], list[Entry]]
 ROWS: dict[str, Row] = {
@@ -334,7 +332,7 @@ ROWS: dict[str, Row] = {
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=ROWS)
 @given(seed=st.integers(0, 2**32), by=st.sampled_from((-(2**40), -2, -1, 1, 2, 2**40)))
-def test_no_single_wrong_entry_escapes_the_load_test(row: Row, seed: int, by: int) -> None:
+def test_the_load_test_finds_every_single_wrong_entry(row: Row, seed: int, by: int) -> None:
     random = Random(seed)
     view = LoadTestView(random_round(random, operations=12))
     assert view.violations() == []
@@ -346,7 +344,7 @@ def test_no_single_wrong_entry_escapes_the_load_test(row: Row, seed: int, by: in
 
 
 @given(seed=st.integers(0, 2**32))
-def test_no_transfer_that_was_not_told_escapes_the_load_test(seed: int) -> None:
+def test_the_load_test_finds_a_transfer_that_was_not_acknowledged(seed: int) -> None:
     view = LoadTestView(random_round(Random(seed), operations=12))
     if view.history.acknowledged_total:
         size = len(view.history.acknowledged) // view.history.acknowledged_total

@@ -124,12 +124,3 @@ async def test_an_envelope_returned_late_is_a_turn_of_one() -> None:
     assert not waiting.is_over
     straggler.fail_all(InternalFailure())
     assert isinstance(waiting.end, InternalFailure)
-
-
-async def test_the_repr_of_a_waiting_room_counts_envelopes_by_reason() -> None:
-    scene = Scene()
-    scene.room.wait_for_claim(envelope(key=(1, "k")))
-    scene.room.wait_for_lock(envelope())
-    scene.room.wait_for_lock(envelope())
-    assert repr(scene.room) == "<WaitingRoom 1 claimed, 2 locked>"
-    assert len(scene.room) == 3

@@ -22,13 +22,13 @@ FUNDING = "fund"
 
 
 def t(number: int) -> str:
-    """The id of a transfer by its number; those of a round count from 0."""
+    """The id of a transfer by its number, which begins at 0 in a round."""
     return f"{number:08}-0000-7000-8000-000000000000"
 
 
 # Ids that no transfer of a round has.
 NEW, STRANGER = t(98), t(99)
-# What answers nothing, or says that it does not know.
+# No answer, or an answer that leaves the outcome unknown.
 UNKNOWN = ((0, ""), (502, ""), (500, "internal-error"), (504, "deadline-exceeded"))
 IN_PROGRESS = (409, "request-in-progress")
 TURNED_AWAY = ((429, "rate-limited"), (429, "mailbox-full"), (503, "overloaded"), (503, "draining"))
@@ -98,28 +98,28 @@ class World:
 
     @classmethod
     def with_people(cls, *people: str, each: int = 100, overdraft_limit: int = 0) -> "World":
-        """Everybody got some from the funding wallet before the round began."""
+        """Each of these wallets got money from the funding wallet before the round."""
         wallets = {p: WalletRow(p, "USD", each, overdraft_limit, 7) for p in people}
         total = each * len(people)
         wallets[FUNDING] = WalletRow(FUNDING, "USD", -total, 0, len(people), funding=True)
         return cls(wallets)
 
     def asked(self, source: str, destination: str, amount: int) -> Operation:
-        """A transfer that was not sent yet."""
+        """A transfer that is not sent yet."""
         key = f"k{len(self.history)}"
         operation = Operation(Kind.TRANSFER, key, source, destination, amount)
         self.history.append(operation)
         return operation
 
     def asked_back(self, original: str, amount: int) -> Operation:
-        """A reversal that was not sent yet."""
+        """A reversal that is not sent yet."""
         row = next(row for row in self.rows if row.id == original)
         operation = self.asked(row.destination, row.source, amount)
         operation.kind, operation.original = Kind.REVERSAL, original
         return operation
 
     def answer(self, operation: Operation) -> Try:
-        """Execute it now, or replay it: an answer that takes no time."""
+        """Execute it now, or replay it: the answer takes no time."""
         self.now_s += 10
         replayed = operation.key in self.outcomes
         if not replayed:
@@ -133,7 +133,7 @@ class World:
         return Try(self.now_s, self.now_s, status, code, body, replayed)
 
     def tell(self, operation: Operation, *, early_s: float = 1, late_s: float = 1) -> Try:
-        """Execute or replay it now, and let the client hear of it."""
+        """Execute or replay it now, and answer the client."""
         answer = self.answer(operation)
         return self.heard(operation, answer, early_s=early_s, late_s=late_s)
 
@@ -144,7 +144,7 @@ class World:
         return operation.tries[-1]
 
     def turn(self, operation: Operation, status: int, code: str = "") -> None:
-        """A try that does nothing, or of which nothing is known."""
+        """A try without an effect, or with an unknown one."""
         self.now_s += 10
         operation.tries.append(Try(self.now_s - 1, self.now_s + 1, status, code))
 
@@ -162,7 +162,7 @@ class World:
         return operation
 
     def look_back(self, wallet: str, until_us: int) -> Operation:
-        """Ask what the wallet was before an instant."""
+        """Ask for the wallet before an instant."""
         before = self.before[wallet]
         version, balance = before.version, before.balance
         for entry in self._entries(wallet):
@@ -202,7 +202,7 @@ class World:
         return [entry for name, entry in entries if name == wallet]
 
     def round(self, *, listening: bool = True) -> Round:
-        """What is left behind, with every event delivered once if a receiver listened."""
+        """The round so far, with every event delivered once if a receiver listened."""
         deliveries = [
             Delivery(number, row.id, "transfer.posted", row.id, row.versions)
             for number, row in enumerate(self.rows if listening else ())
@@ -268,9 +268,9 @@ def body_of(row: TransferRow) -> bytes:
 
 
 def true_round() -> Round:
-    """Six transfers: t0 told twice, t1 after a cut, t2 gives back of t0, t3 and t4 after a refusal.
+    """Six transfers: t0 answered twice, t1 after a cut, t2 reverses t0, t3 and t4 after a refusal.
 
-    k2 is refused, k5 is turned away for good, k8 is paid in; k9 reads with a version, k10 without.
+    k2 is refused, k5 gets back-pressure, k8 is a deposit; k9 reads with a version, k10 without.
     """
     world = World.with_people("ada", "bob", "cy")
     first = world.asked("ada", "bob", 30)
@@ -302,7 +302,7 @@ def true_round() -> Round:
 
 
 def past_round() -> Round:
-    """Questions about the past of Ada: what she had, and windows that meet."""
+    """Questions about the past of Ada's wallet: instants, and windows that meet."""
     world = World.with_people("ada", "bob")
     start_us = world.now_us
     asked = {"opening": world.look_back("ada", start_us)}
@@ -374,11 +374,11 @@ def _window(world: World, random: Random) -> None:
 
 def _settle(world: World, random: Random, operation: Operation) -> None:
     if random.random() < 0.1:
-        # Turned away for good.
+        # Never executed.
         return world.turn(operation, 429, "rate-limited")
     for _ in range(random.choice((0, 0, 0, 1, 2))):
         _try_in_vain(world, random, operation)
-    # The more a try overlaps with others, the less its place among them is told.
+    # The more a try overlaps with others, the less is known of its place among them.
     early_s, late_s = random.uniform(0, 40), random.uniform(0, 40)
     world.tell(operation, early_s=early_s, late_s=late_s)
     for _ in range(random.choice((0, 0, 1, 2))):
