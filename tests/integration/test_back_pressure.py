@@ -1,4 +1,4 @@
-"""Too much at once, locked rows, poison and broken actors: each hurts only whom it must."""
+"""Overload, locked rows, poison and failing actors: each affects only its own requests."""
 
 import asyncio
 import socket
@@ -47,25 +47,29 @@ def begun(api: Api, source: str, destination: str, count: int) -> Calls:
     return [asyncio.create_task(api.transfer(source, destination, 1)) for _ in range(count)]
 
 
-async def test_a_full_mailbox_refuses_with_retry_after(
+async def test_a_full_mailbox_refuses_transfers_and_accepts_a_freeze(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start(Limits(mailbox_envelopes_max=4))
-    ada, bob = await api.wallet(100), await api.wallet()
+    ada, bob, cy = await api.wallet(100), await api.wallet(10), await api.wallet()
     async with busy_committers(database, api):
         queued = begun(api, ada, bob, 4)
         await arrived(replicas, 5)
-        key = "one too many"
-        refused = await api.transfer(ada, bob, 1, key=key)
+        refused = await api.transfer(ada, bob, 1, key="one too many")
         assert (refused.status, refused.code) == (429, "mailbox-full")
         assert refused.headers["Retry-After"] == "1"
-        # Another wallet has a mailbox of its own.
-        others = begun(api, bob, ada, 1)
+        # Another wallet has its own mailbox, and a freeze goes to the head of a full one.
+        others = begun(api, bob, cy, 1)
         await arrived(replicas, 6)
-    assert statuses(await asyncio.gather(*queued, *others)) == {201: 5}
-    # The request had no effect, and the key is free.
-    assert await api.balance(ada) == 97
-    assert (await api.transfer(ada, bob, 1, key=key)).status == 201
+        freeze = asyncio.create_task(api.post(f"/wallets/{ada}/freeze"))
+        await arrived(replicas, 7)
+    assert (await freeze).json["status"] == "frozen"
+    assert {reply.code for reply in await asyncio.gather(*queued)} == {"wallet-frozen"}
+    assert statuses(await asyncio.gather(*others)) == {201: 1}
+    # The refused request had no effect, and its key is free.
+    assert await api.balance(ada) == 100
+    assert (await api.post(f"/wallets/{ada}/unfreeze")).status == 200
+    assert (await api.transfer(ada, bob, 1, key="one too many")).status == 201
 
 
 async def test_clients_that_retry_at_once_are_refused_at_a_steady_rate(
@@ -85,22 +89,6 @@ async def test_clients_that_retry_at_once_are_refused_at_a_steady_rate(
     assert statuses(await asyncio.gather(*queued)) == {201: 1}
 
 
-async def test_a_freeze_gets_past_a_full_mailbox_and_ahead_of_it(
-    replicas: Replicas, database: Database
-) -> None:
-    api = await replicas.start(Limits(mailbox_envelopes_max=4))
-    ada, bob = await api.wallet(100), await api.wallet()
-    async with busy_committers(database, api):
-        queued = begun(api, ada, bob, 4)
-        await arrived(replicas, 5)
-        assert (await api.transfer(ada, bob, 1)).code == "mailbox-full"
-        freeze = asyncio.create_task(api.post(f"/wallets/{ada}/freeze"))
-        await arrived(replicas, 6)
-    assert (await freeze).json["status"] == "frozen"
-    assert {reply.code for reply in await asyncio.gather(*queued)} == {"wallet-frozen"}
-    assert await api.balance(ada) == 100
-
-
 async def test_above_the_limit_of_the_backlog_requests_are_refused_as_overloaded(
     replicas: Replicas, database: Database
 ) -> None:
@@ -108,7 +96,7 @@ async def test_above_the_limit_of_the_backlog_requests_are_refused_as_overloaded
     wallets = [await api.wallet(10) for _ in range(16)]
     bob = await api.wallet()
     async with busy_committers(database, api):
-        # Three join the one that keeps the committer busy, and twelve wait at the gate.
+        # Three enter beside the transfer that keeps the committer busy; twelve wait at the gate.
         waiting = [call for wallet in wallets[:15] for call in begun(api, wallet, bob, 1)]
         await arrived(replicas, 16)
         refused = await api.transfer(wallets[15], bob, 1, key="too late")
@@ -139,7 +127,7 @@ async def test_a_request_that_waits_too_long_in_a_mailbox_has_no_effect(
     assert (await accepted(api, ada, bob, key="rent")).json["source_version"] == 2
 
 
-async def test_transfers_of_a_locked_wallet_wait_aside_until_it_is_free(
+async def test_transfers_of_a_locked_wallet_delay_no_others_and_wait_until_it_is_free(
     replicas: Replicas, database: Database
 ) -> None:
     limits = Limits(lock_timeout_s=1.0)
@@ -213,7 +201,7 @@ def _poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
 
 
 @pytest.mark.parametrize("where", ["events", "renderer", "table"])
-async def test_a_poisonous_command_is_isolated_and_its_neighbours_pass(
+async def test_a_failing_command_gets_500_and_its_group_succeeds(
     where: str, replicas: Replicas, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     api = await replicas.start()
@@ -316,7 +304,7 @@ async def test_a_burst_of_new_connections_is_accepted_at_once(api: Api) -> None:
     assert sum(retransmissions) == 0
 
 
-async def test_after_a_storm_nothing_is_left_behind(replicas: Replicas, database: Database) -> None:
+async def test_an_overload_leaves_nothing_behind(replicas: Replicas, database: Database) -> None:
     limits = Limits(mailbox_envelopes_max=8, backlog_high=32, backlog_low=16, backlog_max=64)
     api = await replicas.start(limits)
     wallets = [await api.wallet(1_000) for _ in range(8)]

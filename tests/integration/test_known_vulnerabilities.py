@@ -1,4 +1,4 @@
-"""`make audit` passes only if an advisory service was asked about every dependency."""
+"""`make audit` passes only if an advisory service knows no vulnerability of any dependency."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from transferd.devstack.ports import free_port
 
 _LEAK: dict[str, Any] = {
     "id": "GHSA-0000-0000-0001",
-    "summary": "Sells the silver.",
+    "summary": "Leaks keys.",
     "affected": [{"package": {"ecosystem": "PyPI", "name": "aiohttp"}}],
 }
 
@@ -53,7 +53,7 @@ def pinned() -> set[str]:
 
 
 async def test_every_pinned_dependency_is_checked(tmp_path: Path) -> None:
-    async with database_of_vulnerabilities("nobody") as (url, asked):
+    async with database_of_vulnerabilities("no package") as (url, asked):
         code, output = await audit(url, tmp_path)
     assert (code, asked) == (0, pinned()), output
     assert f"in the {len(pinned())} dependencies" in output

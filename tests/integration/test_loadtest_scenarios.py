@@ -1,4 +1,4 @@
-"""Each scenario of the load test, against two replicas behind Nginx: the ledger is right."""
+"""Scenarios of the load test against two replicas behind Nginx: the ledger is correct."""
 
 import re
 from typing import Any
@@ -9,7 +9,7 @@ from tests.support.topology import admin_token, topology
 from tests.support.waiting import SLOWNESS
 
 # Longer on a slower machine.
-_SECONDS = 5
+_SECONDS = 4
 # With their pauses some 150 requests/s, which leaves time for tests that run beside them.
 _USERS = 24
 _THINK_S = "0.15"
@@ -70,38 +70,15 @@ async def test_uniform_spreads_payments_over_all_wallets(database: Database) -> 
     test = await loaded(database, "uniform")
     paid = await in_the_ledger(database)
     # The audit settles the requests that were in flight at the stop.
-    told = requests(test, "POST /transfers") + test.verdict["audit"]["settled"]
-    assert 0 < paid <= told <= paid + _USERS
+    answered = requests(test, "POST /transfers") + test.verdict["audit"]["settled"]
+    assert 0 < paid <= answered <= paid + _USERS
     assert test.verdict["refused"] > 0
     assert requests(test, "POST /transfers (replayed)") > 0
     [row] = await database.fetch(
         "SELECT count(DISTINCT source_wallet_id) AS payers FROM ledger_00.transfers"
     )
-    # The expected number of distinct payers of so many random payments.
+    # The expected number of distinct payers of this number of random payments.
     assert row["payers"] > _WALLETS * (1 - (1 - 1 / _WALLETS) ** paid) * 0.8
-
-
-async def test_a_hot_wallet_gets_most_of_the_payments(database: Database) -> None:
-    await loaded(database, "hot-wallet")
-    [hottest] = await database.fetch(
-        "SELECT destination_wallet_id AS id, count(*) FROM ledger_00.transfers"
-        " GROUP BY 1 ORDER BY 2 DESC LIMIT 1"
-    )
-    paid = await in_the_ledger(database)
-    assert hottest["count"] > paid / 2 > 0
-    # It pays some of it back.
-    assert await in_the_ledger(database, f"t.source_wallet_id = '{hottest['id']}'") > 0
-
-
-async def test_a_ring_pays_among_itself_only(database: Database) -> None:
-    await loaded(database, "contention-ring")
-    [row] = await database.fetch(
-        "SELECT count(DISTINCT source_wallet_id) AS payers,"
-        " count(DISTINCT destination_wallet_id) AS payees FROM ledger_00.transfers AS t"
-        " JOIN ledger_00.wallets AS source ON source.id = t.source_wallet_id"
-        " WHERE NOT source.funding"
-    )
-    assert (row["payers"], row["payees"]) == (16, 16)
 
 
 async def test_a_storm_does_each_request_once(database: Database) -> None:

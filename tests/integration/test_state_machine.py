@@ -1,4 +1,4 @@
-"""Any requests in any order: the API answers like a small model of a ledger."""
+"""Random requests in random order: the API answers like a small model of a ledger."""
 
 from typing import Any, ClassVar
 from uuid import uuid4
