@@ -100,9 +100,19 @@ async def test_ctrl_c_works_in_every_greenlet(replicas: Replicas, tmp_path: Path
 async def test_a_run_may_use_an_existing_service(replicas: Replicas, tmp_path: Path) -> None:
     api = await replicas.start()
     service = ("--host", api.url, "--metrics-url", api.url, *run_time(3))
-    async with load_test("--scenario", "uniform", "--reports", str(tmp_path), *service) as command:
+    async with load_test(
+        "--scenario", "read-mostly", "--reports", str(tmp_path), *service
+    ) as command:
         code = await command.end()
     assert code == 0, command.output
     verdict = orjson.loads((only_folder(tmp_path) / "verdict.json").read_bytes())
     assert verdict["host"] == api.url
+    names = {name: row["requests"] for name, row in verdict["latencies_ms"].items()}
+    reads = [count for name, count in names.items() if name.startswith("GET")]
+    assert 0.7 < sum(reads) / verdict["requests"] < 0.97
+    assert names.keys() >= {
+        "GET /wallets/{id} (not modified)",
+        "GET /wallets/{id}?min_version",
+        "GET /transfers/{id}",
+    }
     assert verdict["server"]["total"]["results"]["done"] > 0

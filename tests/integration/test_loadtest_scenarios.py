@@ -9,11 +9,11 @@ from tests.support.topology import admin_token, topology
 from tests.support.waiting import SLOWNESS
 
 # Longer on a slower machine.
-_SECONDS = 4
+_SECONDS = 3
 # With their pauses some 150 requests/s, which leaves time for tests that run beside them.
 _USERS = 24
 _THINK_S = "0.15"
-_WALLETS = 200
+_WALLETS = 100
 # Wallets of merchants, payrolls, treasurers and attackers, by default.
 _OTHERS = 10 + 4 + 4 + 8
 
@@ -66,36 +66,11 @@ def requests(test: LoadTest, name: str) -> int:
     return int(row["requests"])
 
 
-async def test_uniform_spreads_payments_over_all_wallets(database: Database) -> None:
-    test = await loaded(database, "uniform")
-    paid = await in_the_ledger(database)
-    # The audit settles the requests that were in flight at the stop.
-    answered = requests(test, "POST /transfers") + test.verdict["audit"]["settled"]
-    assert 0 < paid <= answered <= paid + _USERS
-    assert test.verdict["refused"] > 0
-    assert requests(test, "POST /transfers (replayed)") > 0
-    [row] = await database.fetch(
-        "SELECT count(DISTINCT source_wallet_id) AS payers FROM ledger_00.transfers"
-    )
-    # The expected number of distinct payers of this number of random payments.
-    assert row["payers"] > _WALLETS * (1 - (1 - 1 / _WALLETS) ** paid) * 0.8
-
-
 async def test_a_storm_does_each_request_once(database: Database) -> None:
     test = await loaded(database, "idempotency-storm")
     originals = requests(test, "POST /transfers")
     assert originals > 0
     assert requests(test, "POST /transfers (replayed)") >= 3 * originals
-
-
-async def test_reads_are_most_of_a_read_mostly_run(database: Database) -> None:
-    test = await loaded(database, "read-mostly")
-    names = test.verdict["latencies_ms"]
-    reads = sum(row["requests"] for name, row in names.items() if name.startswith("GET"))
-    assert 0.75 < reads / test.verdict["requests"] < 0.95
-    assert requests(test, "GET /wallets/{id} (not modified)") > 0
-    assert requests(test, "GET /wallets/{id}?min_version") > 0
-    assert requests(test, "GET /transfers/{id}") > 0
 
 
 async def test_a_mix_has_all_kinds_of_users_and_a_later_run_uses_its_wallets(
@@ -140,12 +115,11 @@ async def test_a_soak_in_several_processes_is_audited_as_one_run(
 async def test_a_ramp_ends_where_a_service_level_is_broken(database: Database) -> None:
     async with topology(database, 2) as whole:
         test = await locust(
-            *("--shape", "ramp", *run_time(20), "--users", "800", "--think", "0.02"),
-            # Far above the latency with 40 users on this machine, far below that with 800.
-            *("--wallets", "100", "--p95", f"{400 * SLOWNESS:.0f}", "--p99", "120000"),
+            *("--shape", "ramp", *run_time(10), "--users", "800", "--think", "0.02"),
+            # Far above the latency with 40 users, far below the latency with 800.
+            *("--wallets", "100", "--p95", f"{300 * SLOWNESS:.0f}", "--p99", "120000"),
             host=whole.nginx.url,
         )
     assert test.code == 0, test.output[-5_000:]
     assert re.search(r"broke at \d+ users", test.line), test.line
-    # It ended early.
-    assert test.verdict["seconds"] < run_s(20) * 0.9
+    assert test.verdict["seconds"] < run_s(10) * 0.9

@@ -312,7 +312,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 RUNS = settings(
-    max_examples=50,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

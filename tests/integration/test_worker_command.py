@@ -192,9 +192,10 @@ async def test_relay_and_notifier_can_be_processes_of_their_own(
 
 
 async def test_without_the_broker_a_worker_reports_the_reason_and_waits(workers: Workers) -> None:
-    settings = environment(workers, TRANSFERD_AMQP_URL=NOTHING_LISTENS)
+    settings = environment(workers, TRANSFERD_AMQP_URL=NOTHING_LISTENS, NOTIFY_FAIL_RATE="1")
     async with running("worker", settings=settings) as command:
         await command.says("/readyz says so")
+        assert command.lines_with("TRANSFERD_NOTIFY_FAIL_RATE=1.0: failures are simulated")
 
         async def both_complain() -> bool:
             status, text = await get(command, "/readyz")
