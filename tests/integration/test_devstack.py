@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-import aio_pika
 import pytest
 import redis
 import uvloop
@@ -138,42 +137,6 @@ def all_may_use_all_cores(pid: int) -> bool:
     return all(os.sched_getaffinity(each) == os.sched_getaffinity(0) for each in threads)
 
 
-async def write_something(server: Server) -> None:
-    if isinstance(server, PostgresServer):
-        psql(server, "CREATE TABLE kept AS SELECT 'precious' AS word")
-    elif isinstance(server, RedisServer):
-        with redis.Redis.from_url(server.url) as client:
-            client.set("kept", "precious")
-    else:
-        async with await aio_pika.connect(server.url) as connection:
-            channel = await connection.channel(publisher_confirms=True)
-            queue = await channel.declare_queue("kept", durable=True)
-            message = aio_pika.Message(b"precious", delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
-            # RabbitMQ answers a declaration up to two seconds before it is on the disk. The next
-            # declaration makes RabbitMQ write it.
-            await channel.declare_exchange("next", durable=True)
-            await channel.default_exchange.publish(message, queue.name)
-
-
-async def read_it_back(server: Server) -> str:
-    if isinstance(server, PostgresServer):
-        return psql(server, "SELECT word FROM kept")
-    if isinstance(server, RedisServer):
-        with redis.Redis.from_url(server.url, decode_responses=True) as client:
-            return str(client.get("kept"))
-    async with await aio_pika.connect(server.url) as connection:
-        channel = await connection.channel()
-        queue = await channel.declare_queue("kept", durable=True, passive=True)
-        message = await queue.get(no_ack=False)
-        body = str(message.body, "utf-8")
-        await message.nack(requeue=True)
-        return body
-
-
-def make(kind: type[Server], directory: Path) -> Server:
-    return RedisServer(directory, persistent=True) if kind is RedisServer else kind(directory)
-
-
 # One server
 
 
@@ -186,7 +149,7 @@ async def test_a_server_replaces_a_lost_port_answers_pauses_and_stops(
     lost = other.getsockname()[1]
     ports = iter([lost])
     monkeypatch.setattr(server_module, "free_port", lambda: next(ports, None) or free_port())
-    server = make(kind, tmp_path / "here")
+    server = kind(tmp_path / "here")
     assert repr(server) == f"<{server.name} not running>"
     with other:
         await server.start()
@@ -205,37 +168,32 @@ async def test_a_server_replaces_a_lost_port_answers_pauses_and_stops(
         server.resume()
         assert answers(server)
         pids = pids_of(server)
+        # A paused server can be stopped.
+        server.pause()
     assert server.pid is None
     assert none_alive(pids)
     assert not answers(server)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-async def test_data_survives_kill_and_stop_and_a_port_that_is_taken(
-    kind: type[Server], tmp_path: Path
+async def test_data_of_postgresql_survives_kill_stop_and_a_port_that_is_taken(
+    tmp_path: Path,
 ) -> None:
-    first = make(kind, tmp_path)
+    first = PostgresServer(tmp_path)
     async with started(first):
         port, pids = first.port, pids_of(first)
-        await write_something(first)
+        psql(first, "CREATE TABLE kept AS SELECT 'precious' AS word")
         await first.kill()
         assert none_alive(pids)
         assert first.pid is None
-
         await first.start()
         assert first.port == port
-        assert await read_it_back(first) == "precious"
-        # A paused server can be stopped as well.
-        pids = pids_of(first)
-        first.pause()
-    assert none_alive(pids)
-    if isinstance(first, PostgresServer):
-        assert "database system is shut down" in first.log_path.read_text()
+        assert psql(first, "SELECT word FROM kept") == "precious"
+    assert "database system is shut down" in first.log_path.read_text()
     with socket.create_server(("127.0.0.1", port)):
-        second = make(kind, tmp_path)
+        second = PostgresServer(tmp_path)
         async with started(second):
             assert second.port != port
-            assert await read_it_back(second) == "precious"
+            assert psql(second, "SELECT word FROM kept") == "precious"
 
 
 async def test_a_server_that_ignores_its_stop_signal_is_killed(
@@ -373,24 +331,6 @@ async def test_a_missing_program_is_one_line_that_names_the_package(
         assert "\n" not in str(failure.value)
 
 
-async def test_fakeredis_serves_scripts_where_redis_is_not_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(redis_module, "find_redis", lambda: None)
-    server = RedisServer(tmp_path)
-    async with started(server):
-        assert server.origin.startswith("fakeredis")
-        with redis.Redis.from_url(server.url) as client:
-            script = "redis.call('SET', KEYS[1], ARGV[1]); return redis.call('GET', KEYS[1])"
-            assert client.eval(script, 1, "key", "value") == b"value"
-        pids = pids_of(server)
-        await server.kill()
-        await server.start()
-        assert answers(server)
-        pids += pids_of(server)
-    assert none_alive(pids)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 async def test_a_configured_port_that_is_in_use_is_refused(
     kind: type[Server], tmp_path: Path
@@ -475,5 +415,5 @@ async def test_a_killed_parent_leaves_no_server_and_no_lock(tmp_path: Path) -> N
         assert not none_alive(pids)
         parent.kill()
     await until(lambda: none_alive(pids))
-    async with DevStack(tmp_path, report=quiet) as stack:
+    async with DevStack(tmp_path, report=quiet, amqp_url="amqp://x") as stack:
         assert all(answers(server) for server in stack.servers)

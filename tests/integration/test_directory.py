@@ -2,8 +2,6 @@
 
 import time
 
-import pytest
-
 from tests.conftest import Database
 from tests.support.endpoints import delete_webhook, new_webhook, update_webhook
 from transferd.domain.webhook import WebhookStatus
@@ -21,27 +19,6 @@ async def read(store: Store, directory: Directory) -> Directory:
     async with store.transaction() as transaction:
         await directory.refresh(transaction, await webhooks_version(transaction))
     return directory
-
-
-@pytest.mark.parametrize(
-    ("wallet", "wallets", "wanted"),
-    [
-        (None, [], True),
-        (None, [ADA, BOB], True),
-        (ADA, [ADA, BOB], True),
-        (BOB, [ADA, BOB], True),
-        (CY, [ADA, BOB], False),
-        (ADA, [], False),
-    ],
-)
-async def test_an_event_is_for_the_webhooks_of_its_wallets_and_those_of_all(
-    database: Database, store: Store, wallet: str | None, wallets: list[str], wanted: bool
-) -> None:
-    webhook = await new_webhook(database, URL, "transfer.*", wallet=wallet)
-    directory = await read(store, Directory(with_log=False))
-    assert directory.wanting("transfer.posted", wallets) == ([webhook] if wanted else [])
-    assert directory.wanting("wallet.frozen", wallets) == []
-    assert directory.wanting("weather.changed", wallets) == []
 
 
 async def test_an_event_is_for_the_log_and_each_webhook_once(
