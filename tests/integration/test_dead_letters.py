@@ -302,26 +302,6 @@ async def test_letters_that_appear_meanwhile_are_left_for_the_next_run(
     assert len(await letters(database)) == dead
 
 
-# Purge
-
-
-async def test_only_selected_letters_are_purged(database: Database, store: Store) -> None:
-    for _ in range(3):
-        await letter(database, ADA, reason="endpoint gone")
-    rest = await letter(database, ADA)
-    reported: list[tuple[int, int]] = []
-    count = await purge(
-        store,
-        Filter(reason="endpoint gone"),
-        lambda done, total: reported.append((done, total)),
-    )
-    assert count == 3
-    assert reported == [(3, 3)]
-    assert [each.id for each in await letters(database)] == [rest.id]
-    assert await row_count(database, "transferd.deliveries") == 1
-    assert await in_the_outbox(database) == []
-
-
 # The command
 
 
@@ -425,15 +405,21 @@ async def test_redrive_takes_ids_filters_or_all(database: Database, ada: str, bo
 
 @pytest.mark.parametrize(
     ("answer", "arguments", "left"),
-    [("y\n", ["--all"], 0), ("n\n", ["--all"], 2), ("", ["--all"], 2), (None, ["--yes"], 1)],
-    ids=["yes", "no", "silence", "said before"],
+    [
+        ("y\n", ["--all"], 0),
+        ("n\n", ["--all"], 2),
+        ("", ["--all"], 2),
+        (None, ["--yes"], 1),
+        (None, ["--yes", "--reason", "attempts exhausted"], 1),
+    ],
+    ids=["yes", "no", "silence", "an id", "a filter"],
 )
 async def test_purge_takes_ids_or_all_and_asks_first(
     database: Database, answer: str | None, arguments: list[str], left: int
 ) -> None:
     dead = await letter(database, ADA)
     await unreadable(database)
-    ids = [] if "--all" in arguments else [dead.id]
+    ids = [dead.id] if arguments == ["--yes"] else []
     result = await command(database, "purge", *ids, *arguments, answer=answer)
     assert result.exit_code == (1 if left == 2 else 0)
     assert (f"{2 - left} purged" in result.stdout) is (left < 2)

@@ -60,10 +60,6 @@ async def client(command: Command) -> AsyncIterator[Api]:
         yield Api(session, command.url)
 
 
-def entries(directory: Path) -> list[Path]:
-    return list(directory.iterdir())
-
-
 async def stopped(command: Command, number: signal.Signals) -> list[Process]:
     """Signal it and check its exit; the processes that it had."""
     processes = command.processes()
@@ -103,22 +99,6 @@ async def test_everything_starts_serves_and_stops(tmp_path: Path) -> None:
         assert "database system is shut down" in log.read_text()
 
 
-async def test_data_stays_over_a_restart(tmp_path: Path) -> None:
-    async with running("dev", settings=settings(tmp_path)) as command:
-        await command.says(READY)
-        async with client(command) as api:
-            wallet = await api.wallet(10_000)
-        assert alive(await stopped(command, signal.SIGTERM)) == []
-
-    async with running("dev", settings=settings(tmp_path)) as command:
-        await command.says(READY)
-        assert "applied" not in command.output
-        async with client(command) as api:
-            assert await api.balance(wallet) == 10_000
-        await stopped(command, signal.SIGINT)
-    assert working_in(tmp_path) == []
-
-
 # Stops at other moments
 
 
@@ -143,7 +123,7 @@ async def test_a_signal_during_the_start_stops_everything_and_removes_the_data(
         assert alive(await stopped(command, number)) == []
         assert READY not in command.output
     assert working_in(tmp_path) == []
-    assert entries(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_further_ctrl_c_ends_the_command_at_once(
@@ -308,7 +288,7 @@ async def test_a_port_in_use_is_one_line_before_any_server_starts(
         f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop what listens"
         " there, or choose another port with --port"
     ]
-    assert entries(tmp_path) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 async def test_a_second_run_on_the_same_data_is_one_line(

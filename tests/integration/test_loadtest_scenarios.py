@@ -6,6 +6,7 @@ from typing import Any
 from tests.conftest import Database
 from tests.support.locusts import LEVELS, LoadTest, locust, run_s, run_time
 from tests.support.topology import admin_token, topology
+from tests.support.truth import row_count
 from tests.support.waiting import SLOWNESS
 
 # Longer on a slower machine.
@@ -44,20 +45,13 @@ async def loaded(database: Database, scenario: str, *arguments: str) -> LoadTest
     return test
 
 
-async def in_the_ledger(database: Database, condition: str = "true") -> int:
+async def in_the_ledger(database: Database) -> int:
     """Transfers except the initial balances."""
-    [row] = await database.fetch(
-        "SELECT count(*) FROM ledger_00.transfers AS t"
-        " JOIN ledger_00.wallets AS source ON source.id = t.source_wallet_id"
-        f" WHERE NOT source.funding AND {condition}"
+    return await row_count(
+        database,
+        "ledger_00.transfers AS t JOIN ledger_00.wallets AS source"
+        " ON source.id = t.source_wallet_id WHERE NOT source.funding",
     )
-    return int(row["count"])
-
-
-async def wallets_in(database: Database) -> int:
-    """Wallets except funding wallets."""
-    [row] = await database.fetch("SELECT count(*) FROM ledger_00.wallets WHERE NOT funding")
-    return int(row["count"])
 
 
 def requests(test: LoadTest, name: str) -> int:
@@ -100,7 +94,7 @@ async def test_a_mix_has_all_kinds_of_users_and_a_later_run_uses_its_wallets(
     # It uses the same wallets and makes only payments.
     assert requests(later, "GET /wallets/{id}") == 0
     assert later.verdict["audit"]["acknowledged"] == await in_the_ledger(database) - before > 0
-    assert await wallets_in(database) == 100 + _OTHERS
+    assert await row_count(database, "ledger_00.wallets WHERE NOT funding") == 100 + _OTHERS
 
 
 async def test_a_soak_in_several_processes_is_audited_as_one_run(
@@ -109,7 +103,7 @@ async def test_a_soak_in_several_processes_is_audited_as_one_run(
     test = await loaded(database, "soak", "--shape", "soak", "--processes", "2")
     assert requests(test, "POST /transfers/batch") > 0
     assert test.verdict["shape"] == "soak"
-    assert await wallets_in(database) == _WALLETS + _OTHERS
+    assert await row_count(database, "ledger_00.wallets WHERE NOT funding") == _WALLETS + _OTHERS
 
 
 async def test_a_ramp_ends_where_a_service_level_is_broken(database: Database) -> None:

@@ -44,9 +44,7 @@ async def test_no_log_line_has_a_secret_and_each_has_the_request_id(
         "TRANSFERD_WEBHOOK_ALLOW_HTTP": "true",
         "TRANSFERD_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
     }
-    serving = shared | {
-        "TRANSFERD_AUTH": "on",
-    }
+    serving = shared | {"TRANSFERD_AUTH": "on"}
     working = shared | {
         "TRANSFERD_AMQP_URL": given.required("amqp_url"),
         "TRANSFERD_AMQP_PREFIX": given.amqp_prefix,

@@ -255,12 +255,6 @@ def test_every_alert_has_a_description_and_a_section_in_the_runbook() -> None:
         assert anchor in {name.lower() for name in alerts()}
 
 
-def test_without_promtool_one_line_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PATH", "/nowhere")
-    with pytest.raises(pytest.fail.Exception, match=r"^promtool is missing: \.ci/services "):
-        promtool("--version")
-
-
 # Scraping, receivers, dashboards
 
 

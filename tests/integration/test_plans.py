@@ -38,6 +38,14 @@ async def large(database: Database) -> Database:
 _UNKNOWN = "'ffffffff-ffff-7fff-bfff-ffffffffffff'"
 
 
+async def plan_of(database: Database, file: str, name: str, arguments: list[str]) -> str:
+    """How PostgreSQL executes a query with these arguments."""
+    sql = queries("ledger_00", file)[name]
+    for number in range(len(arguments), 0, -1):
+        sql = sql.replace(f"${number}", arguments[number - 1])
+    return "\n".join(row[0] for row in await database.fetch(f"EXPLAIN {sql}"))
+
+
 async def test_a_page_follows_an_index(large: Database, subtests: pytest.Subtests) -> None:
     for file, name, arguments in (
         ("queries.sql", "list_wallets", ["NULL", "NULL", _UNKNOWN, "51"]),
@@ -50,10 +58,7 @@ async def test_a_page_follows_an_index(large: Database, subtests: pytest.Subtest
         ("audit.sql", "transfers_page", ["'00000000-0000-7000-8000-000000000000'", "2000"]),
     ):
         with subtests.test(file=file, name=name, arguments=arguments):
-            sql = queries("ledger_00", file)[name]
-            for number in range(len(arguments), 0, -1):
-                sql = sql.replace(f"${number}", arguments[number - 1])
-            plan = "\n".join(row[0] for row in await large.fetch(f"EXPLAIN {sql}"))
+            plan = await plan_of(large, file, name, arguments)
             assert "Index" in plan, plan
             assert "Seq Scan" not in plan, plan
 
@@ -92,10 +97,7 @@ async def logged(database: Database) -> Database:
 async def test_waiting_deliveries_are_found_by_their_own_index(
     name: str, arguments: list[str], logged: Database
 ) -> None:
-    sql = queries("ledger_00")[name]
-    for number in range(len(arguments), 0, -1):
-        sql = sql.replace(f"${number}", arguments[number - 1])
-    plan = "\n".join(row[0] for row in await logged.fetch(f"EXPLAIN {sql}"))
+    plan = await plan_of(logged, "queries.sql", name, arguments)
     reads = [line for line in plan.splitlines() if " on deliveries" in line]
     assert len(reads) >= 2, plan
     assert all("using deliveries_waiting on" in line for line in reads), plan
