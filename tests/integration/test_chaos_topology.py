@@ -13,11 +13,13 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from loadtest.program import Program
 from tests.fault.chaos.faults import FAULTS
 from tests.fault.chaos.topology import ChaosTopology, chaos_topology
 from tests.support.api import Api
 from tests.support.proxy import Cut, Flow, Full, Proxy
 from tests.support.waiting import SLOWNESS, patient_s, until
+from transferd.devstack import Server
 from transferd.devstack.process import process_table
 
 # One topology serves all tests of this file, which run on its loop.
@@ -238,7 +240,10 @@ _TRIED = [name for name in FAULTS if not name.startswith(("outage", "two", "kill
 
 @pytest.mark.parametrize("name", _TRIED)
 async def test_a_fault_begins_and_ends(scene: Scene, name: str) -> None:
-    processes = [*scene.topology.programs.values(), *scene.topology.servers.values()]
+    processes: list[Program | Server] = [
+        *scene.topology.programs.values(),
+        *scene.topology.servers.values(),
+    ]
     before = {(part.pid, part.port) for part in processes}
     async with FAULTS[name].strike(scene.topology, Random(name)) as said:
         assert said

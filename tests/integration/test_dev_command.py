@@ -60,6 +60,10 @@ async def client(command: Command) -> AsyncIterator[Api]:
         yield Api(session, command.url)
 
 
+def entries(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
 async def stopped(command: Command, number: signal.Signals) -> list[Process]:
     """Signal it and check its exit; the processes that it had."""
     processes = command.processes()
@@ -123,7 +127,7 @@ async def test_a_signal_during_the_start_stops_everything_and_removes_the_data(
         assert alive(await stopped(command, number)) == []
         assert READY not in command.output
     assert working_in(tmp_path) == []
-    assert list(tmp_path.iterdir()) == []
+    assert entries(tmp_path) == []
 
 
 async def test_a_further_ctrl_c_ends_the_command_at_once(
@@ -288,7 +292,7 @@ async def test_a_port_in_use_is_one_line_before_any_server_starts(
         f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop what listens"
         " there, or choose another port with --port"
     ]
-    assert list(tmp_path.iterdir()) == []
+    assert entries(tmp_path) == []
 
 
 async def test_a_second_run_on_the_same_data_is_one_line(

@@ -96,6 +96,10 @@ def in_background(*command: str | Path, **options: Any) -> subprocess.Popen[byte
     return subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL, **options)
 
 
+def entries(directory: Path) -> list[Path]:
+    return list(directory.iterdir())
+
+
 def answers(server: Server, timeout_s: float = WAIT_S) -> bool:
     """Whether the server serves a new client in time."""
     try:
@@ -213,7 +217,7 @@ def test_an_ephemeral_stack_under_uvloop_reports_a_crash_and_leaves_nothing(tmp_
     line, log = uvloop.run(scenario())
     assert line == f"Redis ended by itself with exit code -9 (SIGKILL) (log: {log})"
     assert log.name == "redis.log"
-    assert list(tmp_path.iterdir()) == []
+    assert entries(tmp_path) == []
 
 
 # PostgreSQL
@@ -350,7 +354,7 @@ async def test_an_ephemeral_directory_is_removed_even_if_a_stop_fails(
         pids = pids_of(*stack.servers)
     await until(lambda: none_alive(pids))
     assert "Redis was not stopped cleanly: it will not" in lines
-    assert list(tmp_path.iterdir()) == []
+    assert entries(tmp_path) == []
     monkeypatch.undo()
     for server in stack.servers:
         await server.stop()
@@ -369,7 +373,7 @@ async def test_if_one_server_cannot_start_none_runs_and_its_log_is_quoted(
     assert 'invalid value for parameter "shared_buffers"' in message
     assert "\n" not in message
     assert pids_of(*stack.servers) == []
-    assert list(tmp_path.iterdir()) == []
+    assert entries(tmp_path) == []
 
 
 async def test_a_killed_parent_leaves_no_server_and_no_lock(tmp_path: Path) -> None:
