@@ -43,7 +43,7 @@ async def accepted(api: Api, source: str, destination: str, *, key: str) -> Repl
 
 
 def begun(api: Api, source: str, destination: str, count: int) -> Calls:
-    """That many transfers of 1 in flight."""
+    """This many transfers of 1 in flight."""
     return [asyncio.create_task(api.transfer(source, destination, 1)) for _ in range(count)]
 
 
@@ -90,7 +90,7 @@ async def test_above_the_limit_of_the_backlog_requests_are_refused_as_overloaded
         refused = await api.transfer(wallets[15], bob, 1, key="too late")
         assert (refused.status, refused.code) == (503, "overloaded")
         assert refused.headers["Retry-After"] == "1"
-    # Without new callers, all waiting ones still enter.
+    # All waiting callers enter although no new ones come.
     assert statuses(await asyncio.wait_for(asyncio.gather(*waiting), patient_s(3))) == {201: 15}
     assert (await api.transfer(wallets[15], bob, 1, key="too late")).status == 201
 
@@ -131,7 +131,7 @@ async def test_transfers_of_a_locked_wallet_delay_no_others_and_wait_until_it_is
         assert waits >= 1
         assert statuses(await crowd(begun(api, ada, bob, 20))) == {201: 20}
         assert counted(replicas, "transferd_group_retries_total", cause="55P03") == waits
-        # Transfers into the locked wallet are set aside as well.
+        # Transfers into the locked wallet wait too.
         aside += begun(api, ada, locked, 1)
         await arrived(replicas, 4)
         assert not any(call.done() for call in aside)

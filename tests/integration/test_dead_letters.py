@@ -55,13 +55,13 @@ CREATE TRIGGER gone AFTER DELETE ON transferd.deliveries FOR EACH ROW EXECUTE FU
 
 @pytest.fixture
 async def ada(database: Database) -> str:
-    """A webhook."""
+    """The id of a webhook."""
     return await new_webhook(database, "http://127.0.0.1:9/ada")
 
 
 @pytest.fixture
 async def bob(database: Database) -> str:
-    """Another one."""
+    """The id of another webhook."""
     return await new_webhook(database, "http://127.0.0.1:9/bob")
 
 
@@ -198,7 +198,7 @@ async def test_a_letter_of_the_version_before_is_its_delivery(database: Database
         event["id"],
         cloud_event(event),
     )
-    # Each command sees it.
+    # Each command finds the delivery.
     [line] = (await command(database, "list", "--json")).stdout.splitlines()
     assert json.loads(line)["id"] == id
     [dead] = await found(database, Filter())
@@ -328,7 +328,7 @@ async def test_list_shows_the_oldest_first_and_how_many_there_are(database: Data
     assert third not in result.stdout
 
 
-async def test_list_filters(database: Database) -> None:
+async def test_list_has_an_option_for_each_filter(database: Database) -> None:
     exhausted, odd = await letter(database, ADA), await unreadable(database)
     frozen = await letter(database, BOB, type="wallet.frozen")
     await made_older(database, exhausted.id, hours=2)
@@ -362,7 +362,7 @@ async def test_list_as_json_is_one_object_per_line(database: Database) -> None:
     }
 
 
-async def test_show_shows_the_message(database: Database) -> None:
+async def test_show_prints_the_letter_with_its_message(database: Database) -> None:
     dead, odd = await letter(database, ADA), await unreadable(database)
     shown = json.loads((await command(database, "show", dead.id)).stdout)
     assert shown["message"] == json.loads(dead.body)

@@ -286,7 +286,7 @@ async def test_a_stale_pid_file_does_not_block_and_a_running_postmaster_is_not_e
 
 
 @pytest.mark.parametrize("wheel", [False, True], ids=["installed", "wheel"])
-async def test_postgresql_runs_below_a_directory_of_another_user(
+async def test_postgresql_runs_below_a_directory_that_is_closed_to_other_users(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, wheel: bool
 ) -> None:
     closed = tmp_path / "closed"

@@ -37,7 +37,7 @@ async def loaded(database: Database, scenario: str, *arguments: str) -> LoadTest
     assert len({row["trace"] for row in asked if row["trace"]}) == len(asked)
     assert test.verdict["seconds"] >= run_s(_SECONDS) - 1
     assert test.verdict["users"] == _USERS
-    # It counts as acknowledged exactly the transfers in PostgreSQL.
+    # The acknowledged transfers are exactly those in PostgreSQL.
     assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database)
     assert test.verdict["audit"]["entries"] == 2 * await in_the_ledger(database)
     assert test.verdict["audit"]["complete"] is True
@@ -91,7 +91,7 @@ async def test_a_mix_has_all_kinds_of_users_and_a_later_run_uses_its_wallets(
     assert first.verdict["audit"]["acknowledged"] == before
     assert later.code == 0, later.output[-5_000:]
     assert later.violations == []
-    # It uses the same wallets and makes only payments.
+    # The later run uses the same wallets and makes only payments.
     assert requests(later, "GET /wallets/{id}") == 0
     assert later.verdict["audit"]["acknowledged"] == await in_the_ledger(database) - before > 0
     assert await row_count(database, "ledger_00.wallets WHERE NOT funding") == 100 + _OTHERS

@@ -33,7 +33,7 @@ class Front:
         self.apis: list[Api] = []
 
     async def open(self, count: int = 3, **environment: str) -> tuple[Nginx, Api]:
-        """Nginx before that many replicas, and a client of it."""
+        """Nginx before this many replicas, and a client of it."""
         self.apis = [await self._replicas.start() for _ in range(count)]
         addresses = [urlsplit(api.url).netloc for api in self.apis]
         nginx = await self._exits.enter_async_context(running_nginx(addresses, environment))
@@ -50,7 +50,7 @@ async def front(replicas: Replicas) -> AsyncIterator[Front]:
 
 
 async def replicas_that_answered(nginx: Nginx, path: str, requests: int) -> Counter[str]:
-    """How many requests for the path each replica answered, after that many are logged."""
+    """How many requests for the path each replica answered, once this many are logged."""
 
     def rows() -> list[str]:
         return [row["replica"] for row in nginx.access_log() if row["path"] == path]
@@ -157,16 +157,6 @@ async def test_without_a_replica_nginx_answers_with_a_problem(front: Front) -> N
     await until(is_gone)
     reply = await api.get("/currencies")
     assert (reply.status, reply.code, reply.headers["Retry-After"]) == (502, "bad-gateway", "1")
-
-
-async def test_nginx_answers_bytes_that_are_not_http_with_a_problem(front: Front) -> None:
-    nginx, _ = await front.open(1)
-    reader, writer = await asyncio.open_connection("127.0.0.1", nginx.port)
-    writer.write(b"GET /" + b"x" * 40_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n")
-    answer = await reader.read()
-    writer.close()
-    assert answer.startswith(b"HTTP/1.1 400 ")
-    assert orjson.loads(answer.partition(b"\r\n\r\n")[2])["code"] == "malformed-request"
 
 
 def test_the_problems_of_nginx_equal_those_of_the_replicas() -> None:

@@ -476,7 +476,7 @@ async def test_an_endpoint_that_answers_410_is_disabled(scene: Scene, store: Sto
     assert found is not None
     assert found.status is WebhookStatus.DISABLED
     assert found.disabled_reason == "it answered 410 Gone"
-    # Nothing more is sent to it.
+    # The endpoint gets nothing more.
     later = transfer_event()
     await scene.put(later)
     await scene.ends(webhook, later, DeliveryStatus.SKIPPED)
@@ -512,7 +512,7 @@ async def test_a_retry_for_a_deleted_webhook_is_dropped(scene: Scene) -> None:
     other, _ = await scene.receiver()
     receiver.answer = status(500)
     event = transfer_event()
-    # Long enough for the webhook to be gone by then, on a busy machine too.
+    # The webhook is deleted before this delay is over, on a busy machine too.
     async with scene.working(notify_retry_delays_s="2"):
         await scene.put(event)
         await scene.ends(webhook, event, DeliveryStatus.RETRYING)

@@ -108,7 +108,7 @@ def is_empty(database: Database) -> Callable[[], Awaitable[bool]]:
 
 
 def leading(*relays: Relay) -> list[bool]:
-    """Which of them lead."""
+    """For each relay, whether it leads."""
     return [relay.leads for relay in relays]
 
 
@@ -127,7 +127,7 @@ async def written(database: Database) -> list[tuple[str, str, int, int]]:
     return [tuple(row) for row in rows]
 
 
-# What is published
+# Published events
 
 
 async def test_a_published_message_is_persistent_and_has_the_headers_of_its_event(

@@ -1,4 +1,4 @@
-"""Webhooks against receivers that answer well, badly, slowly or endlessly."""
+"""Webhooks to receivers whose answers are valid, invalid, slow or endless."""
 
 import asyncio
 import gzip
@@ -147,7 +147,7 @@ async def test_a_redirect_is_not_followed(status: int) -> None:
             result = await deliver(sink, receiver.url)
         assert (result.error, result.response_status) == (f"answered {status}", status)
         assert target.accepted == 0
-        # It could have been reached.
+        # The sink may reach the target directly.
         assert (await deliver(sink, target.url)).error is None
 
 

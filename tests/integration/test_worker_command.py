@@ -85,7 +85,7 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-# A whole life
+# From the start to the stop
 
 
 async def test_a_worker_delivers_exports_metrics_and_stops_in_order(

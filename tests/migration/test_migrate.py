@@ -336,7 +336,7 @@ async def test_rows_that_a_worker_of_the_version_before_writes_later_are_taken_o
     database: Database,
 ) -> None:
     failed, again, delivered, waiting = [transfer_event() for _ in range(4)]
-    # The relay of this version has written these; a notifier of the version before gives one up.
+    # The relay of this version writes these rows; a notifier of the version before gives one up.
     texts = [
         EventText(event["id"], event["type"], cloud_event(event).decode())
         for event in (failed, delivered)
