@@ -1,4 +1,4 @@
-"""The audit is silent about a sound ledger and names every kind of damage; so does the command."""
+"""The audit finds nothing in a sound ledger and names every kind of damage, as does its command."""
 
 import asyncio
 import json
@@ -42,7 +42,7 @@ async def used(servers: Servers) -> AsyncIterator[str]:
 
 @pytest.fixture
 async def ledger(servers: Servers, used: str) -> AsyncIterator[Database]:
-    """A ledger of this test's own, with traffic in it."""
+    """A ledger for one test, with traffic in it."""
     name, redis_number = await servers.new_database(template=used)
     yield Database(name, redis_number, servers)
     await servers.drop_database(name)
@@ -82,7 +82,7 @@ async def test_a_check_that_finds_too_much_says_so(ledger: Database) -> None:
     assert findings[-1] == Finding(Check.TIMES, "more", "only the first 3 are listed")
 
 
-async def test_exactly_as_much_as_is_listed_is_not_more(ledger: Database) -> None:
+async def test_a_check_that_finds_exactly_the_limit_says_nothing_of_more(ledger: Database) -> None:
     await ledger.fetch(DAMAGES["time running backwards"].harm)
     findings = await faults_in(ledger, Limits(audit_findings_per_check_max=2))
     assert len(findings) == 2
@@ -90,15 +90,15 @@ async def test_exactly_as_much_as_is_listed_is_not_more(ledger: Database) -> Non
 
 
 async def test_progress_goes_up_to_the_end_of_every_step(ledger: Database) -> None:
-    told: dict[str, list[tuple[int, int]]] = {}
+    reported: dict[str, list[tuple[int, int]]] = {}
 
     def report_progress(step: str, done: int, total: int) -> None:
-        told.setdefault(step, []).append((done, total))
+        reported.setdefault(step, []).append((done, total))
 
     await faults_in(ledger, Limits(audit_chunk_rows=2), report_progress)
-    assert list(told) == ["currencies", "wallets", "transfers", "outcomes"]
-    assert told["transfers"] == [(0, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
-    for steps in told.values():
+    assert list(reported) == ["currencies", "wallets", "transfers", "outcomes"]
+    assert reported["transfers"] == [(0, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
+    for steps in reported.values():
         assert steps == sorted(steps)
         assert steps[-1][0] == steps[-1][1] > 0
 
@@ -145,7 +145,7 @@ async def test_an_audit_does_not_see_later_changes(
 @pytest.mark.parametrize(
     ("begin", "lives"), [(store.BEGIN_SNAPSHOT, True), (WITH_TIME_LIMITS, False)]
 )
-async def test_time_limits_of_the_role_do_not_end_it(
+async def test_time_limits_of_the_role_do_not_end_an_audit(
     ledger: Database, monkeypatch: pytest.MonkeyPatch, begin: str, lives: bool
 ) -> None:
     await ledger.fetch(
@@ -199,9 +199,3 @@ async def test_the_command_lists_findings_and_exits_with_1(ledger: Database) -> 
     assert printed["transfers"] == 8
     assert [each["check"] for each in printed["findings"]] == ["wallet-settings", "outcome-body"]
     assert printed["findings"][0]["subject"] == subject
-
-
-async def test_the_command_cannot_run_without_a_database() -> None:
-    assert "TRANSFERD_DATABASE_URL" in (await transferd("audit")).complaint
-    url = "postgresql://transferd@127.0.0.1:1/transferd"
-    assert "refused" in (await transferd("audit", database_url=url)).complaint

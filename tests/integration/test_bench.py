@@ -1,4 +1,4 @@
-"""A small run of the benchmark, and its open loop, which measures stalls in full."""
+"""A small run of the benchmark, and its open loop, which counts the wait of each request."""
 
 import asyncio
 import json
@@ -9,12 +9,10 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from loadtest.bench.rows import ROWS, Figure, ratio
-from loadtest.bench.scene import by_zipf, wallet_id
+from loadtest.bench.rows import Figure
+from loadtest.bench.scene import wallet_id
 from tests.support.serving import serving
 from tests.support.waiting import SLOWNESS
-
-_NAMES = {row.name for row in ROWS}
 
 
 async def output_of(module: str, *arguments: str) -> str:
@@ -29,10 +27,10 @@ async def output_of(module: str, *arguments: str) -> str:
     return output.decode()
 
 
-async def test_it_measures_reports_and_plots(tmp_path: Path) -> None:
-    rows = ("uniform", "batch", "reads")
+async def test_a_benchmark_measures_reports_and_plots(tmp_path: Path) -> None:
+    rows = ("uniform",)
     only = [word for row in rows for word in ("--only", row)]
-    # Few connections: on a busy machine a handler that locks rows answers none of many in a second.
+    # Few connections: on a busy machine each of many would get no answer within a second.
     small = ("--rounds", "1", "--seconds", f"{SLOWNESS:.1f}", "--connections", "8")
     output = await output_of("loadtest.bench", *only, *small, "--out", str(tmp_path))
     report = json.loads((tmp_path / "bench.json").read_text())
@@ -49,7 +47,7 @@ async def test_it_measures_reports_and_plots(tmp_path: Path) -> None:
     assert "Non-2xx" not in output
 
 
-async def test_an_open_loop_counts_how_long_a_request_had_to_wait(tmp_path: Path) -> None:
+async def test_an_open_loop_counts_the_wait_of_each_request(tmp_path: Path) -> None:
     rate, seconds, held_from, held_until = 200, 2.0, 150, 250
     released = asyncio.Event()
     arrived = 0
@@ -76,16 +74,10 @@ async def test_an_open_loop_counts_how_long_a_request_had_to_wait(tmp_path: Path
     found = json.loads(printed)
     assert found["statuses"] == {"201": rate * seconds}
     assert found["unanswered"] == 0
-    # The first one that was held waited for the hundred behind it, each 5 ms apart.
+    # The first request that was held waited for a hundred others, which came every 5 ms.
     assert found["p99_ms"] > 400
-    # Most were not held.
+    # Most requests were not held.
     assert found["p50_ms"] < found["p99_ms"] / 2
-
-
-def test_rows_need_only_rows_that_there_are() -> None:
-    for row in ROWS:
-        assert set(row.needs) <= _NAMES
-        assert row.figures
 
 
 @pytest.mark.parametrize(
@@ -104,15 +96,3 @@ def test_a_figure_is_compared_with_its_bound(
 ) -> None:
     figure = Figure("figure", lambda _: value, at_least, at_most)
     assert figure.is_reached(value) is is_reached
-
-
-def test_a_ratio_to_zero_is_not_a_number() -> None:
-    assert ratio("a", "x", "b", "y")({"a": {"x": 6.0}, "b": {"y": 2.0}}) == 3.0
-    assert math.isnan(ratio("a", "x", "b", "y")({"a": {"x": 6.0}, "b": {"y": 0.0}}))
-
-
-def test_the_first_wallets_of_zipf_are_named_most() -> None:
-    numbers = by_zipf(1_000, 20_000)
-    counts = [numbers.count(n) for n in (1, 10, 100)]
-    assert counts == sorted(counts, reverse=True)
-    assert counts[0] > 5 * counts[1]

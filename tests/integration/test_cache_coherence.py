@@ -1,11 +1,10 @@
 """Read after write: the cache never answers with an older state than an earlier answer."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api
@@ -17,14 +16,6 @@ from transferd.cache.wallets import Snapshot, Wallets
 pytestmark = pytest.mark.needs_configuration("cache", why="the cache may be old or wrong")
 
 Fill = Callable[[Wallets, Snapshot, str], Awaitable[None]]
-
-
-@pytest.fixture
-async def redis(database: Database) -> AsyncIterator[Any]:
-    """A client of the database in Redis that this test's replicas use."""
-    client: Any = Redis.from_url(database.settings().required("redis_url"))
-    yield client
-    await client.aclose()
 
 
 async def version_of(api: Api, wallet: str) -> int:
@@ -148,7 +139,7 @@ async def test_snapshots_of_two_groups_may_come_in_either_order(
     assert await redis.get(f"td:w:{ada}") == new
     # Versions are compared as numbers: 10 is newer than 9.
     for n in (9, 10, 9, 11, 2):
-        await wallets.fill(Snapshot(bob, n, b"{}"), "l of nobody")
+        await wallets.fill(Snapshot(bob, n, b"{}"), "an unknown reservation")
     assert (await redis.get(f"td:w:{bob}")).startswith(b"11 ")
 
 

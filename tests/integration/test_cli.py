@@ -1,13 +1,13 @@
-"""The command line: what cannot run says why in one line; what serves stops in order."""
+"""The command line: an error is one line, and a command that serves stops in order."""
 
 import asyncio
 import json
 import re
 import signal
 import socket
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
+from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -18,23 +18,20 @@ from tests.support.api import Api
 from tests.support.command import run, running
 from tests.support.contract import ApiWithKey
 from tests.support.pressure import held_rows
-from tests.support.servers import Servers
 from tests.support.waiting import until
 from transferd.cli import main
 
-NOBODY = "postgresql://transferd@127.0.0.1:9/transferd"
+UNREACHABLE = "postgresql://transferd@127.0.0.1:9/transferd"
 
 
 def invoke(*arguments: str, **settings: str) -> Result:
     """Run in this process, with these settings and no others of the service."""
-    settings = {"port": "0"} | settings
-    names = ("DATABASE_URL", "REDIS_URL", "AMQP_URL", "PORT", "HOST", "AUTH", "CACHE", "LOG_LEVEL")
-    environment = {f"TRANSFERD_{name}": settings.get(name.lower()) for name in names}
+    settings = {"port": "0", "worker_port": "0"} | settings
+    names = ("DATABASE_URL", "REDIS_URL", "AMQP_URL", "PORT", "WORKER_PORT", "HOST", "AUTH")
+    environment = {
+        f"TRANSFERD_{name}": settings.get(name.lower()) for name in (*names, "CACHE", "LOG_LEVEL")
+    }
     return CliRunner().invoke(main, arguments, env=environment)
-
-
-def settings_of(database: Database, **changes: str) -> dict[str, str]:
-    return database.variables(**changes)
 
 
 # Help
@@ -69,56 +66,57 @@ def test_unknown_commands_and_options_are_usage_errors(arguments: list[str]) -> 
         (["serve"], {"port": "x"}, "TRANSFERD_PORT: Input should be a valid integer"),
         (["serve"], {"port": "65536"}, "TRANSFERD_PORT: Input should be less than or equal to"),
         (["dev"], {"log_level": "LOUD"}, "TRANSFERD_LOG_LEVEL: Input should be 'DEBUG', 'INFO'"),
-        (["serve"], {"auth": "maybe"}, "TRANSFERD_AUTH: Input should be 'on' or 'off'"),
         (["migrate"], {"database_url": "mysql://x"}, "TRANSFERD_DATABASE_URL: Value error, must"),
         (["serve"], {"redis_url": "memcached://x"}, "TRANSFERD_REDIS_URL: Value error, must"),
-        (["serve"], {}, "TRANSFERD_DATABASE_URL is not set: set it, or use `transferd dev`"),
-        (["migrate"], {}, "TRANSFERD_DATABASE_URL is not set: set it, or use `transferd dev`"),
-        (["serve"], {"database_url": NOBODY}, "PostgreSQL: "),
-        (["migrate"], {"database_url": NOBODY}, "PostgreSQL: "),
+        (["serve"], {"port": "x", "auth": "maybe"}, "; TRANSFERD_AUTH: Input should be 'on' or"),
+        (["worker"], {"database_url": UNREACHABLE}, "TRANSFERD_AMQP_URL is not set"),
     ],
 )
-def test_what_is_wrong_is_one_line(
+def test_an_invalid_setting_is_one_line(
     arguments: list[str], settings: dict[str, str], line: str
 ) -> None:
     result = invoke(*arguments, **settings)
     assert result.exit_code == 1
-    assert result.output.startswith(f"Error: {line}")
+    assert result.output.startswith("Error: ")
+    assert line in result.output
     assert result.output.count("\n") == 1
 
 
-def test_two_invalid_settings_are_listed_together() -> None:
-    result = invoke("serve", port="x", auth="maybe")
-    assert result.output.count("\n") == 1
-    assert "TRANSFERD_PORT: " in result.output
-    assert "; TRANSFERD_AUTH: " in result.output
-
-
-@pytest.fixture
-def empty_database(servers: Servers) -> Iterator[dict[str, str]]:
-    """Settings with a database without migrations."""
-    name, number = asyncio.run(servers.new_database(template="template1"))
-    settings = servers.settings(name, number)
-    yield {
-        "database_url": settings.required("database_url"),
-        "redis_url": settings.required("redis_url"),
-        "port": "0",
-    }
-    asyncio.run(servers.drop_database(name))
-
-
-def test_serve_without_a_ledger_names_the_command_that_makes_one(
-    empty_database: dict[str, str],
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "migrate",
+        "audit",
+        "serve",
+        *("worker", "worker --only relay", "worker --only notifier"),
+        *("keys create --client shop --scope admin", "keys list", "keys revoke one"),
+        *("dead-letters list", "dead-letters redrive --all", "dead-letters purge --all --yes"),
+        f"dead-letters show {uuid4()}",
+    ],
+)
+def test_a_command_without_its_database_prints_one_line(
+    empty_database: str, arguments: str
 ) -> None:
-    result = invoke("serve", **empty_database)
-    assert result.exit_code == 1
-    assert result.output.startswith("Error: the database has no ledger yet")
-    assert result.output.endswith("run `transferd migrate`\n")
-    assert result.output.count("\n") == 1
+    others = {"amqp_url": "amqp://127.0.0.1:9/", "redis_url": "redis://127.0.0.1:9/0"}
+    for url, line in (
+        ("", "TRANSFERD_DATABASE_URL is not set: set it, or use `transferd dev`"),
+        (UNREACHABLE, "PostgreSQL: "),
+        (empty_database, "the database has no ledger yet"),
+    ):
+        if arguments == "migrate" and url == empty_database:
+            continue
+        given = {"database_url": url} if url else {}
+        result = invoke(*arguments.split(), **others, **given)
+        assert result.exit_code == 1
+        [complaint] = [each for each in result.output.splitlines() if each.startswith("Error: ")]
+        # These commands do not look for the ledger first.
+        is_query = url == empty_database and arguments.startswith("dead-letters")
+        assert complaint.startswith("Error: PostgreSQL: " if is_query else f"Error: {line}")
+        assert "Traceback" not in result.output
 
 
-async def test_serve_without_redis_says_so_unless_it_is_turned_off(database: Database) -> None:
-    settings = settings_of(database)
+async def test_serve_needs_redis_unless_the_cache_is_off(database: Database) -> None:
+    settings = database.variables()
     del settings["TRANSFERD_REDIS_URL"]
     code, output = await run("serve", settings=settings)
     assert code == 1
@@ -131,15 +129,22 @@ async def test_serve_without_redis_says_so_unless_it_is_turned_off(database: Dat
         assert (reply.json["balance"], reply.headers["X-Cache"]) == (5, "bypass")
 
 
-async def test_a_port_in_use_is_one_line_before_any_server_is_asked() -> None:
+@pytest.mark.parametrize(
+    ("command", "variable"), [("serve", "TRANSFERD_PORT"), ("worker", "TRANSFERD_WORKER_PORT")]
+)
+async def test_a_port_in_use_is_one_line_before_any_connection(command: str, variable: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        settings = {"TRANSFERD_PORT": port, "TRANSFERD_DATABASE_URL": NOBODY}
-        code, output = await run("serve", settings=settings)
+        settings = {
+            variable: port,
+            "TRANSFERD_DATABASE_URL": UNREACHABLE,
+            "TRANSFERD_AMQP_URL": "amqp://127.0.0.1:9/",
+        }
+        code, output = await run(command, settings=settings)
     assert code == 1
     assert output.splitlines()[-1] == (
         f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop what listens"
-        " there, or set TRANSFERD_PORT"
+        f" there, or set {variable}"
     )
     assert "Traceback" not in output
 
@@ -149,7 +154,7 @@ async def test_a_port_in_use_is_one_line_before_any_server_is_asked() -> None:
 
 async def test_serve_finishes_requests_in_flight_and_stops(database: Database) -> None:
     async with (
-        running("serve", settings=settings_of(database)) as command,
+        running("serve", settings=database.variables()) as command,
         aiohttp.ClientSession() as session,
         asyncio.TaskGroup() as group,
     ):
@@ -160,11 +165,11 @@ async def test_serve_finishes_requests_in_flight_and_stops(database: Database) -
         async with held_rows(database, payer):
             calls = [group.create_task(api.transfer(payer, payee, 1)) for _ in range(50)]
 
-            async def all_are_on_their_way() -> bool:
+            async def all_are_in_flight() -> bool:
                 metrics = (await api.get("/metrics")).body.decode()
                 return "transferd_backlog_envelopes 50.0" in metrics
 
-            await until(all_are_on_their_way)
+            await until(all_are_in_flight)
             command.send(signal.SIGTERM)
             await command.says('"draining"')
         assert {(await call).status for call in calls} == {201}
@@ -175,8 +180,8 @@ async def test_serve_finishes_requests_in_flight_and_stops(database: Database) -
     assert rows[0]["balance"] == 50
 
 
-async def test_serve_wants_api_keys_unless_that_is_turned_off(database: Database) -> None:
-    settings = settings_of(database)
+async def test_serve_needs_an_api_key_unless_authentication_is_off(database: Database) -> None:
+    settings = database.variables()
     del settings["TRANSFERD_AUTH"]
     code, output = await run("serve", settings=settings)
     assert code == 1
@@ -203,7 +208,7 @@ async def test_serve_wants_api_keys_unless_that_is_turned_off(database: Database
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-async def test_a_stop_while_serve_waits_for_postgresql_is_in_order(
+async def test_serve_stops_in_order_while_it_waits_for_postgresql(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -1,4 +1,4 @@
-"""The same small story has the same ending in every configuration that an operator may choose."""
+"""The same races end alike in every configuration that an operator may choose."""
 
 import os
 import subprocess
@@ -21,12 +21,12 @@ from transferd.config import Limits
 from transferd.ledger.store import database as store
 
 pytestmark = pytest.mark.needs_configuration(
-    "no other configuration", why="all of them are tried here"
+    "no other configuration", why="these tests use all of them"
 )
 
 
-async def story(apis: list[Api]) -> dict[str, int]:
-    """Races of all kinds over all replicas; the balances at the end."""
+async def race_all(apis: list[Api]) -> dict[str, int]:
+    """Races of all kinds over all replicas; the balances afterwards."""
     first, last = apis[0], apis[-1]
     ada, bob = await first.wallet(100), await first.wallet()
     spent = await crowd(apis[n % len(apis)].transfer(ada, bob, 1) for n in range(150))
@@ -72,18 +72,18 @@ BEGIN
     RETURN current_setting('transaction_isolation');
 END $$"""
 
-# Each is also tested at the isolation level serializable.
-_TOLD = {name: each for name, each in CONFIGURATIONS.items() if name != "serializable"} | {
+# Each is tested at the isolation level serializable too.
+_TRIED = {name: each for name, each in CONFIGURATIONS.items() if name != "serializable"} | {
     "tight-gate": Configuration(limits={"backlog_high": 8, "backlog_low": 4})
 }
 
 
-@pytest.fixture(params=_TOLD)
+@pytest.fixture(params=_TRIED)
 async def configured(
     request: pytest.FixtureRequest, servers: Servers, tmp_path: Path
 ) -> AsyncIterator[Database]:
     """A database in this configuration."""
-    own = replace(servers, configuration=_TOLD[request.param])
+    own = replace(servers, configuration=_TRIED[request.param])
     await own.start_pooler(tmp_path)
     database_name, redis_number = await own.new_database()
     yield Database(database_name, redis_number, own)
@@ -92,13 +92,11 @@ async def configured(
 
 
 @pytest.mark.parametrize("level", ["read committed", "serializable"])
-async def test_the_story_has_the_same_end_in_every_configuration(
-    level: str, configured: Database
-) -> None:
+async def test_the_races_end_alike_in_every_configuration(level: str, configured: Database) -> None:
     await configured.isolate(level)
     async with AsyncExitStack() as exits:
         replicas = Replicas(configured, exits)
-        end = await story([await replicas.start() for _ in range(2)])
+        end = await race_all([await replicas.start() for _ in range(2)])
     assert end["ada"] + end["bob"] == 100
     assert min(end.values()) >= 0
     assert end["new"] == 9
@@ -106,19 +104,15 @@ async def test_the_story_has_the_same_end_in_every_configuration(
     assert await faults_in(configured) == []
 
 
-# `make test-configurations` runs the other tests of correctness. This one proves that the option
-# `--configuration` works, on the contract of transfers; reversals and races are in the story.
-_CORE = "tests/acceptance/test_transfers.py"
-
-
-@pytest.mark.parametrize("name", [name for name in CONFIGURATIONS if name != "plain"])
-# It starts servers of its own.
+# `make test-configurations` runs the other tests of correctness. This test proves that its option
+# `--configuration` works, on the contract of transfers.
+# It starts its own servers.
 @pytest.mark.timeout(120)
-def test_the_contract_of_transfers_holds_in_every_configuration(name: str) -> None:
+def test_the_contract_of_transfers_holds_with_a_pooler() -> None:
     process = subprocess.run(
         [
             *(sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider"),
-            *("--configuration", name, _CORE),
+            *("--configuration", "pgbouncer", "tests/acceptance/test_transfers.py"),
         ],
         cwd=ROOT,
         env={key: value for key, value in os.environ.items() if not key.startswith("PYTEST_")},

@@ -1,4 +1,4 @@
-"""`transferd dev`, as a process: it starts its servers and leaves nothing behind."""
+"""`transferd dev` as a process: it starts its servers and leaves nothing behind."""
 
 import asyncio
 import os
@@ -18,7 +18,7 @@ from tests.support.api import Api
 from tests.support.command import Command, alive, run, running, working_in
 from tests.support.pressure import held_rows
 from tests.support.readme_walk import README_URL, printed_walk, walk_in_readme, walk_moves_money
-from tests.support.receivers import Receiver, receiving, status
+from tests.support.receivers import Receiver, receiving
 from tests.support.truth import faults_in, row_count
 from tests.support.waiting import patient_s, until
 from transferd.devstack import find_rabbitmq
@@ -27,15 +27,17 @@ from transferd.devstack.process import Process
 
 READY = "Ctrl-C stops everything."
 
-# As on a machine without RabbitMQ, which is looked for in more places than the PATH.
+# As on a machine without RabbitMQ, which is searched for in more places than the PATH.
 WITHOUT_RABBITMQ = (
     "from transferd import cli, devstack; devstack.find_rabbitmq = lambda: None; cli.main()"
 )
 
 
 def settings(directory: Path, **changes: str) -> dict[str, str]:
-    """An environment with data of its own and any free port; nothing listens at the AMQP URL,
-    which spares the seconds that a RabbitMQ of its own would take."""
+    """An environment with its own data directory and any free port.
+
+    Nothing listens at the AMQP URL, because a private RabbitMQ takes seconds to start.
+    """
     return {
         "TRANSFERD_DATA_DIR": str(directory / "data"),
         "TRANSFERD_PORT": "0",
@@ -44,7 +46,7 @@ def settings(directory: Path, **changes: str) -> dict[str, str]:
 
 
 def given_servers(database: Database) -> dict[str, str]:
-    """The variables that put servers of the test run in the place of private ones."""
+    """The variables that replace private servers by the servers of the test run."""
     given = database.settings()
     return {
         "TRANSFERD_DATABASE_URL": given.required("database_url"),
@@ -101,31 +103,6 @@ async def test_everything_starts_serves_and_stops(tmp_path: Path) -> None:
         assert "database system is shut down" in log.read_text()
 
 
-async def test_data_stays_over_a_restart(tmp_path: Path) -> None:
-    async with running("dev", settings=settings(tmp_path)) as command:
-        await command.says(READY)
-        async with client(command) as api:
-            wallet = await api.wallet(10_000)
-        assert alive(await stopped(command, signal.SIGTERM)) == []
-
-    async with running("dev", settings=settings(tmp_path)) as command:
-        await command.says(READY)
-        assert "applied" not in command.output
-        async with client(command) as api:
-            assert await api.balance(wallet) == 10_000
-        await stopped(command, signal.SIGINT)
-    assert working_in(tmp_path) == []
-
-
-async def test_an_ephemeral_run_leaves_no_directory(tmp_path: Path) -> None:
-    async with running("dev", "--ephemeral", settings=settings(tmp_path)) as command:
-        await command.says(READY)
-        [directory] = entries(tmp_path)
-        assert command.lines_with(f"data           {directory}")
-        assert alive(await stopped(command, signal.SIGTERM)) == []
-    assert entries(tmp_path) == []
-
-
 # Stops at other moments
 
 
@@ -153,9 +130,11 @@ async def test_a_signal_during_the_start_stops_everything_and_removes_the_data(
     assert entries(tmp_path) == []
 
 
-async def test_further_ctrl_c_do_not_wait(tmp_path: Path, database: Database) -> None:
+async def test_a_further_ctrl_c_ends_the_command_at_once(
+    tmp_path: Path, database: Database
+) -> None:
     environment = settings(tmp_path, **given_servers(database))
-    # So long that only another Ctrl-C ends the wait for a transfer.
+    # Only another Ctrl-C ends the wait for a transfer in time.
     limits = database.variables()["TRANSFERD_LIMITS"]
     environment["TRANSFERD_LIMITS"] = f"{limits},drain_timeout_s={patient_s(30)}"
     async with running("dev", settings=environment) as command, asyncio.TaskGroup() as group:
@@ -172,7 +151,8 @@ async def test_further_ctrl_c_do_not_wait(tmp_path: Path, database: Database) ->
                 await until(it_waits)
                 command.send(signal.SIGINT)
                 await command.says("stopping: asked to")
-                assert command.is_running  # It waits for the transfer, and that for the lock.
+                # The command waits for the transfer, which waits for the lock.
+                assert command.is_running
                 await until(lambda: ended_by_another_ctrl_c(command), within_s=3.0)
                 await transfer
 
@@ -188,15 +168,14 @@ async def refused_connection(api: Api, payer: str, payee: str) -> None:
         await api.transfer(payer, payee, 1)
 
 
-@pytest.mark.parametrize("server", ["PostgreSQL", "Redis"])
-async def test_a_server_that_ends_stops_everything(tmp_path: Path, server: str) -> None:
+async def test_a_server_that_ends_stops_everything(tmp_path: Path) -> None:
     async with running("dev", settings=settings(tmp_path)) as command:
         await command.says(READY)
         processes = command.processes()
-        os.kill(command.pid_of(server), signal.SIGKILL)
+        os.kill(command.pid_of("Redis"), signal.SIGKILL)
         assert await command.end() == 1
         [line] = command.lines_with("stopping: ")
-        assert line.startswith(f"stopping: {server} ended by itself with exit code -9 (SIGKILL)")
+        assert line.startswith("stopping: Redis ended by itself with exit code -9 (SIGKILL)")
         assert "Traceback" not in command.output
         assert alive(processes) == []
     assert working_in(tmp_path) == []
@@ -216,60 +195,6 @@ async def test_demo_creates_example_data(tmp_path: Path, database: Database) -> 
         await stopped(command, signal.SIGINT)
 
 
-async def test_given_servers_replace_private_ones_and_the_option_port_the_variable(
-    tmp_path: Path, database: Database
-) -> None:
-    given = given_servers(database)
-    port = free_port()
-    environment = settings(tmp_path, **given, TRANSFERD_PORT="1")
-    async with running("dev", "--port", str(port), settings=environment) as command:
-        await command.says(READY)
-        assert command.url == f"http://127.0.0.1:{port}"
-        assert [process.pid for process in command.processes()] == [command.pid]
-        for url in given.values():
-            assert command.lines_with(url)
-        async with client(command) as api:
-            wallet = await api.wallet(1)
-        await stopped(command, signal.SIGTERM)
-    rows = await database.fetch("SELECT balance FROM ledger_00.wallets WHERE id = $1", wallet)
-    assert [row["balance"] for row in rows] == [1]
-    assert not (tmp_path / "data").exists()
-
-
-async def test_without_redis_and_rabbitmq_it_says_so_and_works(
-    tmp_path: Path, database: Database
-) -> None:
-    nothing = tmp_path / "nothing"
-    nothing.mkdir()
-    environment = settings(tmp_path, **given_servers(database), PATH=str(nothing))
-    del environment["TRANSFERD_REDIS_URL"]
-    del environment["TRANSFERD_AMQP_URL"]
-    program = (sys.executable, "-c", WITHOUT_RABBITMQ)
-    async with running("dev", settings=environment, program=program) as command:
-        await command.says(READY)
-        assert (
-            len(command.lines_with("RabbitMQ is NOT INSTALLED: events are delivered within this"))
-            == 1
-        )
-        assert command.lines_with("RabbitMQ       none: events are delivered within this process")
-        assert command.lines_with("fakeredis")
-        async with client(command) as api:
-            payer, payee = await api.wallet(100), await api.wallet()
-            first = await api.transfer(payer, payee, 40, key="lunch")
-            second = await api.transfer(payer, payee, 40, key="lunch")
-            assert (second.status, second.body) == (201, first.body)
-            assert second.headers["Idempotent-Replayed"] == "true"
-            metrics = (await api.get("/metrics")).body.decode()
-            assert 'transferd_idempotency_keys_total{state="replayed"} 1.0' in metrics
-            assert (await api.get(f"/wallets/{payee}")).headers["X-Cache"] == "hit"
-            assert await api.balance(payee) == 40
-        await stopped(command, signal.SIGINT)
-    assert working_in(tmp_path) == []
-
-
-# Notifications
-
-
 async def webhook_to(api: Api, receiver: Receiver, wallet: str) -> str:
     """The secret of a new webhook for transfers of a wallet."""
     reply = await api.post(
@@ -280,62 +205,73 @@ async def webhook_to(api: Api, receiver: Receiver, wallet: str) -> str:
     return secret
 
 
-async def test_a_transfer_is_delivered_to_a_webhook_on_this_machine(
+async def test_given_servers_replace_private_ones_and_the_option_port_the_variable(
     tmp_path: Path, database: Database, workers: Workers
 ) -> None:
-    environment = settings(
-        tmp_path,
-        **given_servers(database),
-        TRANSFERD_AMQP_URL=workers.amqp_url,
-        TRANSFERD_AMQP_PREFIX=workers.settings().amqp_prefix,
-    )
-    async with receiving() as receiver, running("dev", settings=environment) as command:
+    given = given_servers(database)
+    port = free_port()
+    environment = settings(tmp_path, **given, TRANSFERD_PORT="1") | {
+        "TRANSFERD_AMQP_URL": workers.amqp_url,
+        "TRANSFERD_AMQP_PREFIX": workers.settings().amqp_prefix,
+    }
+    async with (
+        receiving() as receiver,
+        running("dev", "--port", str(port), settings=environment) as command,
+    ):
         await command.says(READY)
-        assert command.lines_with("RabbitMQ       amqp://guest:***@127.0.0.1:")
+        assert command.url == f"http://127.0.0.1:{port}"
+        assert [process.pid for process in command.processes()] == [command.pid]
+        for shown in (*given.values(), "RabbitMQ       amqp://guest:***@127.0.0.1:"):
+            assert command.lines_with(shown)
         async with client(command) as api:
             payer, payee = await api.wallet(100), await api.wallet()
             secret = await webhook_to(api, receiver, payee)
             transfer = (await api.transfer(payer, payee, 40)).json
             await until(lambda: receiver.event_ids() == [transfer["id"]])
-        [request] = receiver.received
-        event = Verifier(secret).verify(request.body.decode(), request.headers)
-        assert event["type"] == "transfer.posted"
-        assert (event["data"]["amount"], event["data"]["destination_wallet_id"]) == (40, payee)
         await stopped(command, signal.SIGTERM)
+    [request] = receiver.received
+    event = Verifier(secret).verify(request.body.decode(), request.headers)
+    assert event["type"] == "transfer.posted"
+    assert (event["data"]["amount"], event["data"]["destination_wallet_id"]) == (40, payee)
+    rows = await database.fetch("SELECT balance FROM ledger_00.wallets WHERE id = $1", payee)
+    assert [row["balance"] for row in rows] == [40]
+    assert not (tmp_path / "data").exists()
 
 
-async def test_without_rabbitmq_events_are_delivered_also_after_a_restart(
+async def test_without_redis_and_rabbitmq_the_command_works_and_reports_it(
     tmp_path: Path, database: Database
 ) -> None:
-    environment = settings(tmp_path, **given_servers(database))
+    nothing = tmp_path / "nothing"
+    nothing.mkdir()
+    environment = settings(tmp_path, **given_servers(database), PATH=str(nothing))
+    del environment["TRANSFERD_REDIS_URL"]
     del environment["TRANSFERD_AMQP_URL"]
     program = (sys.executable, "-c", WITHOUT_RABBITMQ)
-    async with receiving() as receiver:
-        async with running("dev", settings=environment, program=program) as command:
-            await command.says(READY)
-            assert command.lines_with("RabbitMQ       none: events are delivered within this")
-            async with client(command) as api:
-                payer, payee = await api.wallet(100), await api.wallet()
-                await webhook_to(api, receiver, payee)
-                first = (await api.transfer(payer, payee, 1)).json["id"]
-                await until(lambda: receiver.event_ids() == [first])
-                receiver.answer = status(500)
-                second = (await api.transfer(payer, payee, 2)).json["id"]
-                await until(lambda: receiver.event_ids() == [first, second])
-            await stopped(command, signal.SIGINT)
-
-        # Its next attempt was to come in five seconds; a new process does not wait for that.
-        receiver.answer = None
-        async with running("dev", settings=environment, program=program) as command:
-            await command.says(READY)
-            await until(lambda: receiver.event_ids() == [first, second, second])
-
-            async def nothing_is_left() -> bool:
-                return await row_count(database, "ledger_00.outbox") == 0
-
-            await until(nothing_is_left)
-            await stopped(command, signal.SIGINT)
-        assert len(receiver.received) == 3
+    async with (
+        receiving() as receiver,
+        running("dev", settings=environment, program=program) as command,
+    ):
+        await command.says(READY)
+        assert (
+            len(command.lines_with("RabbitMQ is NOT INSTALLED: events are delivered within this"))
+            == 1
+        )
+        assert command.lines_with("RabbitMQ       none: events are delivered within this process")
+        assert command.lines_with("fakeredis")
+        async with client(command) as api:
+            payer, payee = await api.wallet(100), await api.wallet()
+            await webhook_to(api, receiver, payee)
+            first = await api.transfer(payer, payee, 40, key="lunch")
+            second = await api.transfer(payer, payee, 40, key="lunch")
+            assert (second.status, second.body) == (201, first.body)
+            assert second.headers["Idempotent-Replayed"] == "true"
+            metrics = (await api.get("/metrics")).body.decode()
+            assert 'transferd_idempotency_keys_total{state="replayed"} 1.0' in metrics
+            assert (await api.get(f"/wallets/{payee}")).headers["X-Cache"] == "hit"
+            assert await api.balance(payee) == 40
+            await until(lambda: receiver.event_ids() == [first.json["id"]])
+        await stopped(command, signal.SIGINT)
+    assert working_in(tmp_path) == []
 
 
 # Errors at the start

@@ -1,4 +1,4 @@
-"""A storm of everything that a stranger or a client gone wrong could send: memory stays flat."""
+"""A storm of hostile and faulty requests of every kind: memory does not grow."""
 
 import random
 import re

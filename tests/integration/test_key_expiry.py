@@ -1,4 +1,4 @@
-"""API keys that end at the ends of time: refused, or good until then, and never an error."""
+"""API keys that expire at the limits of time: refused, or valid until then, and never an error."""
 
 from datetime import UTC, datetime
 
@@ -19,7 +19,7 @@ _ARGUMENTS = ("--client", "shop", "--scope", "wallets:read")
         ("9999-12-31t23:59:58.9999999z", "9999-12-31T23:59:58.999999Z"),
     ],
 )
-async def test_a_key_may_end_at_the_last_second_that_there_is(
+async def test_a_key_may_expire_at_the_last_second_of_the_range(
     given: str, shown: str, database: Database, replicas: Replicas
 ) -> None:
     key = await created(database, *_ARGUMENTS, "--expires-at", given)
@@ -30,7 +30,7 @@ async def test_a_key_may_end_at_the_last_second_that_there_is(
     assert (await shop.get("/users")).status == 200
 
 
-async def test_a_time_that_cannot_be_kept_makes_no_key(
+async def test_a_time_out_of_range_makes_no_key(
     database: Database, subtests: pytest.Subtests
 ) -> None:
     for given in (
@@ -66,7 +66,7 @@ async def test_a_time_that_cannot_be_kept_makes_no_key(
         ("2001-01-01T00:00:00Z", False, "2001-01-01T00:00:00.000000Z"),
     ],
 )
-async def test_a_key_with_any_end_in_the_database_can_be_read(
+async def test_a_key_with_any_expiry_in_the_database_can_be_read(
     stored: str, is_good: bool, shown: str | None, database: Database, replicas: Replicas
 ) -> None:
     end = datetime(2001, 1, 1, tzinfo=UTC)

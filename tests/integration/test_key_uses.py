@@ -1,7 +1,7 @@
-"""When a key was used last: written behind the back of requests, and never at their cost."""
+"""The last use of a key: written in the background, and no request waits for it."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from datetime import UTC, datetime, timedelta
 
 import aiohttp
@@ -15,7 +15,6 @@ from tests.support.waiting import until
 from transferd.config import Limits
 from transferd.ledger.store.clients import record_key_uses, revoke_api_keys
 from transferd.ledger.store.database import Database as Store
-from transferd.ledger.store.errors import StoreError
 from transferd.observability.facts import Fact, Facts, KeyUsesFailed
 from transferd.service import open_replica
 from transferd.web.key_uses import KeyUses
@@ -34,12 +33,6 @@ FOR EACH STATEMENT EXECUTE FUNCTION count_update();
 """
 _HOLD_FIRST = "SELECT 1 FROM transferd.api_keys WHERE id = 'first' FOR UPDATE"
 _HOLD_KEYS = "SELECT 1 FROM transferd.api_keys ORDER BY id FOR UPDATE"
-
-
-@pytest.fixture
-async def store(database: Database) -> AsyncIterator[Store]:
-    async with Store(database.settings(), Limits(), 1) as opened:
-        yield opened
 
 
 async def last_uses(database: Database) -> dict[str, datetime | None]:
@@ -213,32 +206,22 @@ async def test_uses_that_cannot_be_written_fail_no_request_and_are_kept(
     await database.fetch(rename.format("last_used_at", "mislaid"))
     assert (await user.get("/users")).status == 200
 
-    async def it_failed() -> bool:
+    async def has_failed() -> bool:
         metrics = (await api.get("/metrics")).body.decode()
         return 'transferd_errors_total{where="KeyUsesFailed"}' in metrics
 
-    await until(it_failed)
+    await until(has_failed)
     assert (await user.get("/users")).status == 200
     await database.fetch(rename.format("mislaid", "last_used_at"))
     await until_used(database, "used")
-
-
-async def test_a_failed_write_loses_no_use(database: Database) -> None:
-    await api_key(database, "used", "admin")
-    async with Store(database.settings(), Limits(), 1) as store:
-        uses = KeyUses(store, Limits(), Facts())
-        uses.note("used", _NOW)
-    with pytest.raises(StoreError):
-        await uses.write_once()
-    assert repr(uses) == "<KeyUses 1 of 10000>"
 
 
 async def test_a_replica_that_stops_bounds_its_wait_for_the_last_write(
     database: Database, store: Store
 ) -> None:
     await api_key(database, "used", "admin")
-    told: list[Fact] = []
-    uses = KeyUses(store, Limits(key_uses_last_write_s=0.05), Facts(told.append))
+    facts: list[Fact] = []
+    uses = KeyUses(store, Limits(key_uses_last_write_s=0.05), Facts(facts.append))
     running = asyncio.create_task(uses.run())
     uses.note("used", _NOW)
     # A task that has not begun would be cancelled before its first line.
@@ -246,6 +229,6 @@ async def test_a_replica_that_stops_bounds_its_wait_for_the_last_write(
     async with held(database, _HOLD_KEYS):
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
-    [failed] = told
+    [failed] = facts
     assert isinstance(failed, KeyUsesFailed)
     assert isinstance(failed.error, TimeoutError)

@@ -1,4 +1,4 @@
-"""`make audit` passes only if an advisory service was asked about every dependency."""
+"""`make audit` passes only if an advisory service knows no vulnerability of any dependency."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ from transferd.devstack.ports import free_port
 
 _LEAK: dict[str, Any] = {
     "id": "GHSA-0000-0000-0001",
-    "summary": "Sells the silver.",
+    "summary": "Leaks keys.",
     "affected": [{"package": {"ecosystem": "PyPI", "name": "aiohttp"}}],
 }
 
@@ -24,17 +24,17 @@ _LEAK: dict[str, Any] = {
 @asynccontextmanager
 async def database_of_vulnerabilities(weak: str) -> AsyncIterator[tuple[str, set[str]]]:
     """The API of https://google.github.io/osv.dev/post-v1-query/; the packages in its requests."""
-    asked: set[str] = set()
+    checked: set[str] = set()
 
     async def query(request: web.Request) -> web.Response:
         name = json.loads(await request.read())["package"]["name"]
-        asked.add(name)
+        checked.add(name)
         return web.json_response({"vulns": [_LEAK]} if name == weak else {})
 
     app = web.Application()
     app.router.add_post("/v1/query", query)
     async with TestServer(app) as server:
-        yield str(server.make_url("/v1/query")), asked
+        yield str(server.make_url("/v1/query")), checked
 
 
 async def audit(url: str, cache: Path) -> tuple[int, str]:
@@ -52,16 +52,13 @@ def pinned() -> set[str]:
     return {line.split("==")[0] for line in lines if "==" in line}
 
 
-async def test_every_pinned_dependency_is_checked(tmp_path: Path) -> None:
-    async with database_of_vulnerabilities("nobody") as (url, asked):
-        code, output = await audit(url, tmp_path)
-    assert (code, asked) == (0, pinned()), output
+async def test_every_dependency_is_checked_and_a_vulnerability_is_named(tmp_path: Path) -> None:
+    async with database_of_vulnerabilities("no package") as (url, checked):
+        code, output = await audit(url, tmp_path / "first")
+    assert (code, checked) == (0, pinned()), output
     assert f"in the {len(pinned())} dependencies" in output
-
-
-async def test_a_known_vulnerability_fails_and_is_named(tmp_path: Path) -> None:
     async with database_of_vulnerabilities("aiohttp") as (url, _):
-        code, output = await audit(url, tmp_path)
+        code, output = await audit(url, tmp_path / "second")
     assert code == 1
     assert _LEAK["id"] in output
 

@@ -1,19 +1,18 @@
-"""`python -m loadtest`, which is `make loadtest`: on a stack of its own, on a running service."""
+"""`make loadtest` (`python -m loadtest`): with its own topology and on a running service."""
 
 import os
 import signal
 import sys
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import orjson
 
 from tests.conftest import Replicas
-from tests.support.command import alive, running
+from tests.support.command import Command, alive, running
 from tests.support.locusts import LEVELS, locust, run_time
 from tests.support.project import ROOT
 from tests.support.waiting import SLOWNESS
-
-_SHORT = ("--users", "10", "--wallets", "40")
 
 
 def only_folder(path: Path) -> Path:
@@ -25,34 +24,21 @@ def is_locust(pid: int) -> bool:
     return b"locustfile" in Path("/proc", str(pid), "cmdline").read_bytes()
 
 
-async def test_a_run_starts_a_topology_of_its_own(tmp_path: Path) -> None:
-    async with running(
-        *("-m", "loadtest", "--scenario", "mixed", "--reports", str(tmp_path), *_SHORT),
-        *(*run_time(5), "--think", "0.1", *LEVELS),
+def load_test(*arguments: str) -> AbstractAsyncContextManager[Command]:
+    """`python -m loadtest` with few users."""
+    return running(
+        *("-m", "loadtest", *arguments, "--users", "10", "--wallets", "40", "--think", "0.1"),
+        *LEVELS,
         settings={},
         program=(sys.executable,),
-    ) as command:
-        code = await command.end()
-    assert code == 0, command.output
-    folder = only_folder(tmp_path)
-    names = {path.name for path in folder.iterdir()}
-    assert {"report.html", "requests.json", "stats_stats.csv", "verdict.json"} <= names
-    assert {"replica-1.log", "replica-2.log", "worker.log"} <= names
-    verdict = orjson.loads((folder / "verdict.json").read_bytes())
-    roles = sorted(target["role"] for target in verdict["server"]["targets"])
-    assert roles == ["replica", "replica", "worker"]
-    assert verdict["server"]["total"]["results"]["done"] > 0
-    assert 0 < verdict["client"]["locust_share"] < 1
-    assert str(folder) in command.output
+    )
 
 
-async def test_ctrl_c_audits_the_run_and_leaves_no_process(tmp_path: Path) -> None:
-    async with running(
-        *("-m", "loadtest", "--replicas", "1", "--reports", str(tmp_path), *_SHORT),
-        *("--run-time", "10m", "--think", "0.1", *LEVELS),
-        settings={},
-        program=(sys.executable,),
-    ) as command:
+async def test_ctrl_c_ends_a_run_on_its_own_topology_with_a_report_and_no_process(
+    tmp_path: Path,
+) -> None:
+    arguments = ("--scenario", "mixed", "--reports", str(tmp_path), "--run-time", "10m")
+    async with load_test(*arguments) as command:
         await command.says("/transfers/batch")
         started = command.processes()
         [locust] = [each for each in started if each.parent == command.pid and is_locust(each.pid)]
@@ -63,6 +49,15 @@ async def test_ctrl_c_audits_the_run_and_leaves_no_process(tmp_path: Path) -> No
     assert code == 0, command.output
     assert "transferd load test: passed" in command.output
     assert alive(started) == []
+    folder = only_folder(tmp_path)
+    assert str(folder) in command.output
+    names = {path.name for path in folder.iterdir()}
+    assert {"report.html", "requests.json", "stats_stats.csv", "verdict.json"} <= names
+    assert {"replica-1.log", "replica-2.log", "worker.log"} <= names
+    verdict = orjson.loads((folder / "verdict.json").read_bytes())
+    roles = sorted(target["role"] for target in verdict["server"]["targets"])
+    assert roles == ["replica", "replica", "worker"]
+    assert 0 < verdict["client"]["locust_share"] < 1
 
 
 # A greenlet beside the users swallows every exception raised in it.
@@ -93,27 +88,31 @@ async def test_ctrl_c_works_in_every_greenlet(replicas: Replicas, tmp_path: Path
     deaf = tmp_path / "deaf.py"
     deaf.write_text(_DEAF.replace("{seconds}", f"{2 * SLOWNESS}"))
     test = await locust(
-        *("--locustfile", f"{ROOT / 'loadtest' / 'locustfile.py'},{deaf}", *_SHORT),
-        *("--run-time", "10m", "--think", "0.1", *LEVELS),
+        *("--locustfile", f"{ROOT / 'loadtest' / 'locustfile.py'},{deaf}", *LEVELS),
+        *("--users", "10", "--wallets", "40", "--run-time", "10m", "--think", "0.1"),
         host=api.url,
     )
     assert test.code == 0, test.output[-5_000:]
-    # Long before the ten minutes are over.
+    # The run ended long before its ten minutes.
     assert test.verdict["seconds"] < 300
 
 
 async def test_a_run_may_use_an_existing_service(replicas: Replicas, tmp_path: Path) -> None:
     api = await replicas.start()
-    async with running(
-        *("-m", "loadtest", "--scenario", "uniform", "--host", api.url, *_SHORT),
-        *("--reports", str(tmp_path), *run_time(3), "--think", "0.1"),
-        *("--metrics-url", api.url, *LEVELS),
-        settings={},
-        program=(sys.executable,),
+    service = ("--host", api.url, "--metrics-url", api.url, *run_time(3))
+    async with load_test(
+        "--scenario", "read-mostly", "--reports", str(tmp_path), *service
     ) as command:
         code = await command.end()
     assert code == 0, command.output
-    folder = only_folder(tmp_path)
-    verdict = orjson.loads((folder / "verdict.json").read_bytes())
+    verdict = orjson.loads((only_folder(tmp_path) / "verdict.json").read_bytes())
     assert verdict["host"] == api.url
+    names = {name: row["requests"] for name, row in verdict["latencies_ms"].items()}
+    reads = [count for name, count in names.items() if name.startswith("GET")]
+    assert 0.7 < sum(reads) / verdict["requests"] < 0.97
+    assert names.keys() >= {
+        "GET /wallets/{id} (not modified)",
+        "GET /wallets/{id}?min_version",
+        "GET /transfers/{id}",
+    }
     assert verdict["server"]["total"]["results"]["done"] > 0

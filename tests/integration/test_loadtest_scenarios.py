@@ -1,4 +1,4 @@
-"""Each scenario of the load test, against two replicas behind Nginx: the ledger is right."""
+"""Scenarios of the load test against two replicas behind Nginx: the ledger is correct."""
 
 import re
 from typing import Any
@@ -6,14 +6,15 @@ from typing import Any
 from tests.conftest import Database
 from tests.support.locusts import LEVELS, LoadTest, locust, run_s, run_time
 from tests.support.topology import admin_token, topology
+from tests.support.truth import row_count
 from tests.support.waiting import SLOWNESS
 
 # Longer on a slower machine.
-_SECONDS = 5
+_SECONDS = 3
 # With their pauses some 150 requests/s, which leaves time for tests that run beside them.
 _USERS = 24
 _THINK_S = "0.15"
-_WALLETS = 200
+_WALLETS = 100
 # Wallets of merchants, payrolls, treasurers and attackers, by default.
 _OTHERS = 10 + 4 + 4 + 8
 
@@ -36,7 +37,7 @@ async def loaded(database: Database, scenario: str, *arguments: str) -> LoadTest
     assert len({row["trace"] for row in asked if row["trace"]}) == len(asked)
     assert test.verdict["seconds"] >= run_s(_SECONDS) - 1
     assert test.verdict["users"] == _USERS
-    # It counts as acknowledged exactly the transfers in PostgreSQL.
+    # The acknowledged transfers are exactly those in PostgreSQL.
     assert test.verdict["audit"]["acknowledged"] == await in_the_ledger(database)
     assert test.verdict["audit"]["entries"] == 2 * await in_the_ledger(database)
     assert test.verdict["audit"]["complete"] is True
@@ -44,20 +45,13 @@ async def loaded(database: Database, scenario: str, *arguments: str) -> LoadTest
     return test
 
 
-async def in_the_ledger(database: Database, condition: str = "true") -> int:
+async def in_the_ledger(database: Database) -> int:
     """Transfers except the initial balances."""
-    [row] = await database.fetch(
-        "SELECT count(*) FROM ledger_00.transfers AS t"
-        " JOIN ledger_00.wallets AS source ON source.id = t.source_wallet_id"
-        f" WHERE NOT source.funding AND {condition}"
+    return await row_count(
+        database,
+        "ledger_00.transfers AS t JOIN ledger_00.wallets AS source"
+        " ON source.id = t.source_wallet_id WHERE NOT source.funding",
     )
-    return int(row["count"])
-
-
-async def wallets_in(database: Database) -> int:
-    """Wallets except funding wallets."""
-    [row] = await database.fetch("SELECT count(*) FROM ledger_00.wallets WHERE NOT funding")
-    return int(row["count"])
 
 
 def requests(test: LoadTest, name: str) -> int:
@@ -66,59 +60,11 @@ def requests(test: LoadTest, name: str) -> int:
     return int(row["requests"])
 
 
-async def test_uniform_spreads_payments_over_all_wallets(database: Database) -> None:
-    test = await loaded(database, "uniform")
-    paid = await in_the_ledger(database)
-    # The audit settles the requests that were in flight at the stop.
-    told = requests(test, "POST /transfers") + test.verdict["audit"]["settled"]
-    assert 0 < paid <= told <= paid + _USERS
-    assert test.verdict["refused"] > 0
-    assert requests(test, "POST /transfers (replayed)") > 0
-    [row] = await database.fetch(
-        "SELECT count(DISTINCT source_wallet_id) AS payers FROM ledger_00.transfers"
-    )
-    # The expected number of distinct payers of so many random payments.
-    assert row["payers"] > _WALLETS * (1 - (1 - 1 / _WALLETS) ** paid) * 0.8
-
-
-async def test_a_hot_wallet_gets_most_of_the_payments(database: Database) -> None:
-    await loaded(database, "hot-wallet")
-    [hottest] = await database.fetch(
-        "SELECT destination_wallet_id AS id, count(*) FROM ledger_00.transfers"
-        " GROUP BY 1 ORDER BY 2 DESC LIMIT 1"
-    )
-    paid = await in_the_ledger(database)
-    assert hottest["count"] > paid / 2 > 0
-    # It pays some of it back.
-    assert await in_the_ledger(database, f"t.source_wallet_id = '{hottest['id']}'") > 0
-
-
-async def test_a_ring_pays_among_itself_only(database: Database) -> None:
-    await loaded(database, "contention-ring")
-    [row] = await database.fetch(
-        "SELECT count(DISTINCT source_wallet_id) AS payers,"
-        " count(DISTINCT destination_wallet_id) AS payees FROM ledger_00.transfers AS t"
-        " JOIN ledger_00.wallets AS source ON source.id = t.source_wallet_id"
-        " WHERE NOT source.funding"
-    )
-    assert (row["payers"], row["payees"]) == (16, 16)
-
-
 async def test_a_storm_does_each_request_once(database: Database) -> None:
     test = await loaded(database, "idempotency-storm")
     originals = requests(test, "POST /transfers")
     assert originals > 0
     assert requests(test, "POST /transfers (replayed)") >= 3 * originals
-
-
-async def test_reads_are_most_of_a_read_mostly_run(database: Database) -> None:
-    test = await loaded(database, "read-mostly")
-    names = test.verdict["latencies_ms"]
-    reads = sum(row["requests"] for name, row in names.items() if name.startswith("GET"))
-    assert 0.75 < reads / test.verdict["requests"] < 0.95
-    assert requests(test, "GET /wallets/{id} (not modified)") > 0
-    assert requests(test, "GET /wallets/{id}?min_version") > 0
-    assert requests(test, "GET /transfers/{id}") > 0
 
 
 async def test_a_mix_has_all_kinds_of_users_and_a_later_run_uses_its_wallets(
@@ -145,10 +91,10 @@ async def test_a_mix_has_all_kinds_of_users_and_a_later_run_uses_its_wallets(
     assert first.verdict["audit"]["acknowledged"] == before
     assert later.code == 0, later.output[-5_000:]
     assert later.violations == []
-    # It uses the same wallets and makes only payments.
+    # The later run uses the same wallets and makes only payments.
     assert requests(later, "GET /wallets/{id}") == 0
     assert later.verdict["audit"]["acknowledged"] == await in_the_ledger(database) - before > 0
-    assert await wallets_in(database) == 100 + _OTHERS
+    assert await row_count(database, "ledger_00.wallets WHERE NOT funding") == 100 + _OTHERS
 
 
 async def test_a_soak_in_several_processes_is_audited_as_one_run(
@@ -157,18 +103,17 @@ async def test_a_soak_in_several_processes_is_audited_as_one_run(
     test = await loaded(database, "soak", "--shape", "soak", "--processes", "2")
     assert requests(test, "POST /transfers/batch") > 0
     assert test.verdict["shape"] == "soak"
-    assert await wallets_in(database) == _WALLETS + _OTHERS
+    assert await row_count(database, "ledger_00.wallets WHERE NOT funding") == _WALLETS + _OTHERS
 
 
 async def test_a_ramp_ends_where_a_service_level_is_broken(database: Database) -> None:
     async with topology(database, 2) as whole:
         test = await locust(
-            *("--shape", "ramp", *run_time(20), "--users", "800", "--think", "0.02"),
-            # Far above the latency with 40 users on this machine, far below that with 800.
-            *("--wallets", "100", "--p95", f"{400 * SLOWNESS:.0f}", "--p99", "120000"),
+            *("--shape", "ramp", *run_time(10), "--users", "800", "--think", "0.02"),
+            # Far above the latency with 40 users, far below the latency with 800.
+            *("--wallets", "100", "--p95", f"{300 * SLOWNESS:.0f}", "--p99", "120000"),
             host=whole.nginx.url,
         )
     assert test.code == 0, test.output[-5_000:]
     assert re.search(r"broke at \d+ users", test.line), test.line
-    # It ended early.
-    assert test.verdict["seconds"] < run_s(20) * 0.9
+    assert test.verdict["seconds"] < run_s(10) * 0.9

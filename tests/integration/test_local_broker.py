@@ -1,36 +1,24 @@
-"""Without RabbitMQ the same relay and notifier work over a broker in memory: the rows are kept."""
+"""Without RabbitMQ relay and notifier use a broker in memory; deliveries are kept in the table."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
 from dataclasses import replace
 
 import pytest
 
-from tests.conftest import Database
-from tests.support.endpoints import deliveries, delivery
+from tests.support.endpoints import deliveries
 from tests.support.notifying import QUICK, Scene, has_received
 from tests.support.outbox import left, transfer_event
 from tests.support.receivers import after, in_turn, status
 from tests.support.waiting import until
 from transferd.commit.events import cloud_event
-from transferd.config import Settings
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
 
 
 @pytest.fixture
-async def scene(database: Database) -> AsyncIterator[Scene]:
-    def settings_with(**changes: object) -> Settings:
-        return database.settings(
-            worker_port=0,
-            webhook_allow_http=True,
-            webhook_allow_networks="127.0.0.0/8",
-            **changes,
-        )
-
-    async with AsyncExitStack() as exits:
-        yield Scene(database, settings_with, exits)
+def scene(local_scene: Scene) -> Scene:
+    """Without RabbitMQ."""
+    return local_scene
 
 
 async def test_an_event_is_delivered_and_its_row_removed(scene: Scene) -> None:
@@ -47,7 +35,8 @@ async def test_an_event_is_delivered_and_its_row_removed(scene: Scene) -> None:
 
 async def test_a_signal_delivers_at_once(scene: Scene) -> None:
     receiver, _ = await scene.receiver()
-    await scene.start(replace(QUICK, relay_poll_s=60.0))
+    # Without the signal the relay would poll after an hour.
+    await scene.start(replace(QUICK, relay_poll_s=3600.0))
     for count in (1, 2, 3):
         await scene.put(transfer_event())
         scene.wakeup.set()
@@ -55,7 +44,7 @@ async def test_a_signal_delivers_at_once(scene: Scene) -> None:
         await scene.relayed()
 
 
-async def test_a_wallets_events_come_in_order(scene: Scene) -> None:
+async def test_events_of_one_wallet_arrive_in_order(scene: Scene) -> None:
     receiver, webhook = await scene.receiver()
     ada = new_id()
     events = [transfer_event(ada) for _ in range(30)]
@@ -68,7 +57,7 @@ async def test_a_wallets_events_come_in_order(scene: Scene) -> None:
     await scene.relayed()
 
 
-async def test_a_retry_waits_in_its_row(scene: Scene) -> None:
+async def test_a_retry_waits_in_the_table(scene: Scene) -> None:
     receiver, webhook = await scene.receiver()
     receiver.answer = in_turn(status(500), status(500), status(204))
     event = transfer_event()
@@ -77,13 +66,12 @@ async def test_a_retry_waits_in_its_row(scene: Scene) -> None:
     await scene.ends(webhook, event, DeliveryStatus.RETRYING)
     assert await left(scene.database) == []
     await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
-    found = await delivery(scene.database, webhook, event["id"])
-    assert found is not None
+    found = (await deliveries(scene.database, webhook))[event["id"]]
     assert found.attempts == 3
     assert receiver.event_ids() == [event["id"]] * 3
 
 
-async def test_what_waits_is_delivered_after_a_restart(scene: Scene) -> None:
+async def test_waiting_deliveries_are_made_after_a_restart(scene: Scene) -> None:
     good, good_webhook = await scene.receiver()
     bad, bad_webhook = await scene.receiver()
     bad.answer = status(500)
@@ -105,7 +93,7 @@ async def test_what_waits_is_delivered_after_a_restart(scene: Scene) -> None:
     assert {found.attempts for found in log.values()} == {2}
 
 
-async def test_a_stop_waits_for_what_is_on_its_way(scene: Scene) -> None:
+async def test_a_stop_waits_for_a_delivery_in_flight(scene: Scene) -> None:
     receiver, webhook = await scene.receiver()
     released = asyncio.Event()
     receiver.answer = after(released)
@@ -114,8 +102,7 @@ async def test_a_stop_waits_for_what_is_on_its_way(scene: Scene) -> None:
         await scene.put(event)
         await until(has_received(receiver, 1))
         asyncio.get_running_loop().call_later(0.1, released.set)
-    found = await delivery(scene.database, webhook, event["id"])
-    assert found is not None
+    found = (await deliveries(scene.database, webhook))[event["id"]]
     assert found.status is DeliveryStatus.DELIVERED
     async with scene.working():
         await scene.relayed()

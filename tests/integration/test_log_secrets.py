@@ -1,4 +1,4 @@
-"""The log at its most talkative: whose request it was is in it, and nothing that is secret."""
+"""The log at level DEBUG: each line has the id of its request, and no line has a secret."""
 
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -44,9 +44,7 @@ async def test_no_log_line_has_a_secret_and_each_has_the_request_id(
         "TRANSFERD_WEBHOOK_ALLOW_HTTP": "true",
         "TRANSFERD_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
     }
-    serving = shared | {
-        "TRANSFERD_AUTH": "on",
-    }
+    serving = shared | {"TRANSFERD_AUTH": "on"}
     working = shared | {
         "TRANSFERD_AMQP_URL": given.required("amqp_url"),
         "TRANSFERD_AMQP_PREFIX": given.amqp_prefix,
@@ -91,19 +89,19 @@ async def test_no_log_line_has_a_secret_and_each_has_the_request_id(
         await until(lambda: len(receiver.received) >= 2, within_s=30.0)
         await worker.says('"event":"event"')
         output = replica.output + worker.output
-        told = lines_of(replica) + lines_of(worker)
+        lines = lines_of(replica) + lines_of(worker)
 
     secret = webhook.json["secret"].removeprefix("whsec_")
     for hush in (HUSH, token, token.rpartition("_")[2], secret, "7654321", "Bearer"):
         assert hush not in output
     about = {"request_id": "request-1", "trace_id": TRACE, "transfer_id": posted.json["id"]}
-    mine = [line for line in told if line.get("transfer_id") == posted.json["id"]]
+    mine = [line for line in lines if line.get("transfer_id") == posted.json["id"]]
     assert all(about.items() <= line.items() for line in mine)
     assert {line["event"] for line in mine} >= {"request", "transfer posted", "event"}
     assert any(line["event"] == "delivery failed" for line in mine)
     [request] = [line for line in mine if line["event"] == "request"]
     assert (request["method"], request["route"], request["status"]) == ("POST", "/transfers", 201)
-    codes = {line.get("code") for line in told if line["event"] == "request"}
+    codes = {line.get("code") for line in lines if line["event"] == "request"}
     assert codes >= {
         "ok",
         "insufficient-funds",

@@ -1,4 +1,4 @@
-"""Nginx and the replicas read headers alike: keys, ids, conditions, repeated lines."""
+"""Nginx and replicas read headers by the same grammar: keys, ids, conditions, repeated lines."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -14,7 +14,7 @@ from tests.support.contract import api_key
 from tests.support.raw_http import Ending, until_ended
 from tests.support.waiting import until
 
-# So low that a few at once exceed the rate on a slow machine too.
+# A few requests at once exceed these rates, on a slow machine too.
 _LIMITED = {"NGINX_KEY_RATE": "1", "NGINX_KEY_BURST": "1"}
 _AT_ONCE = 12
 
@@ -28,7 +28,7 @@ async def doors(replicas: Replicas) -> AsyncIterator[tuple[Api, Nginx]]:
 
 
 def port_of(api: Api) -> int:
-    """Where a replica listens."""
+    """The port of a replica."""
     port = urlsplit(api.url).port
     assert port is not None
     return port
@@ -48,7 +48,7 @@ async def asked(
 
 
 def status_of(ending: Ending) -> int:
-    """The one status that was answered."""
+    """The status of the only answer."""
     [status] = ending.statuses
     return status
 
@@ -67,8 +67,8 @@ _KEYS: dict[str, tuple[list[str], int]] = {
     "a tab": (["Authorization: Bearer\t{token}"], 401),
     "a space and a tab": (["Authorization: Bearer \t{token}"], 401),
     "a tab and a space": (["Authorization: Bearer\t {token}"], 401),
-    "a blank that is none": (["Authorization: Bearer\xa0{token}"], 401),
-    "another blank that is none": (["Authorization: Bearer \xc2\xa0{token}"], 401),
+    "a no-break space": (["Authorization: Bearer\xa0{token}"], 401),
+    "a no-break space in UTF-8": (["Authorization: Bearer \xc2\xa0{token}"], 401),
     "no blank": (["Authorization: Bearer{token}"], 401),
     "no scheme": (["Authorization: {token}"], 401),
     "another scheme": (["Authorization: Basic {token}"], 401),
@@ -114,7 +114,7 @@ async def until_limited(port: int, *lines: str, path: str = "/transfers") -> Non
     await until(is_limited)
 
 
-async def test_nginx_counts_what_a_replica_takes_as_a_key_and_nothing_else(
+async def test_nginx_counts_exactly_the_keys_that_a_replica_accepts(
     doors: tuple[Api, Nginx], database: Database, subtests: pytest.Subtests
 ) -> None:
     api, nginx = doors
@@ -161,7 +161,7 @@ async def test_nginx_counts_a_payment_in_every_spelling_of_its_address(
             if status == 422:
                 await until_limited(nginx.port, sent, path=path)
             else:
-                # No payment to a replica: Nginx may count it or not.
+                # For a replica this is no payment, so Nginx may count it or not.
                 assert await answered_at_once(nginx.port, sent, path=path) <= {status, 429}
 
 
@@ -219,7 +219,7 @@ def header_of(ending: Ending, name: str) -> str:
     return value
 
 
-async def test_an_id_is_kept_if_it_came_once_and_has_the_shape_of_one(
+async def test_a_request_id_is_kept_if_it_is_valid_and_sent_once(
     door: int, subtests: pytest.Subtests
 ) -> None:
     for sent, is_kept in (
@@ -239,7 +239,7 @@ async def test_an_id_is_kept_if_it_came_once_and_has_the_shape_of_one(
             assert (header_of(answer, "X-Request-Id") == "mine") is is_kept
 
 
-async def test_a_request_id_is_in_nginx_own_answers_and_in_its_log(
+async def test_ids_of_requests_and_traces_are_in_the_answers_and_the_log_of_nginx(
     replicas: Replicas, database: Database
 ) -> None:
     api = await replicas.start()
@@ -251,7 +251,7 @@ async def test_a_request_id_is_in_nginx_own_answers_and_in_its_log(
         once = await asked(nginx.port, f"traceparent: {trace}", **_USER)
         twice = await asked(nginx.port, *[f"traceparent: {trace}"] * 2, **_USER)
         assert header_of(once, "traceparent") == trace
-        # W3C Trace Context: more than one is none, and a new trace begins.
+        # W3C Trace Context: two headers count as none, so a new trace begins.
         assert header_of(twice, "traceparent") != trace
         await until(lambda: len(nginx.access_log()) >= 3)
         traces = [row["trace"] for row in nginx.access_log()]
@@ -259,7 +259,7 @@ async def test_a_request_id_is_in_nginx_own_answers_and_in_its_log(
         assert nginx.access_log()[0]["request_id"] == "mine"
 
 
-async def test_several_lines_of_codings_are_one_list(door: int) -> None:
+async def test_several_lines_of_content_encoding_are_one_list(door: int) -> None:
     for lines, status in (
         (["Content-Encoding: identity", "Content-Encoding: identity"], 201),
         (["Content-Encoding: identity, Identity ,"], 201),
@@ -269,7 +269,7 @@ async def test_several_lines_of_codings_are_one_list(door: int) -> None:
         assert status_of(await asked(door, *lines, **_USER)) == status, lines
 
 
-async def test_several_lines_of_a_condition_are_one_list_or_none(replicas: Replicas) -> None:
+async def test_several_lines_of_a_condition_are_one_list_or_refused(replicas: Replicas) -> None:
     api = await replicas.start()
     ada = await api.wallet()
     lines = ['If-Match: "w7"', 'If-Match: "w0"']

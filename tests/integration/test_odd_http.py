@@ -1,4 +1,4 @@
-"""Requests that two readers could read differently, and those that are too large: nothing gets by.
+"""Requests that two parsers could read differently, and oversized ones: none is executed.
 
 Each is sent to a replica and through Nginx.
 """
@@ -112,9 +112,7 @@ async def test_a_request_smuggled_in_a_body_is_not_executed(
 
 
 _ODD = {
-    "an expectation that nobody knows": head(
-        "GET", "/currencies", Expect="tea", Connection="close"
-    ),
+    "an unknown expectation": head("GET", "/currencies", Expect="tea", Connection="close"),
     "an expectation at no address": head("GET", "/nowhere", Expect="tea", Connection="close"),
     "no host": b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n",
     "two hosts": head("GET", "/healthz", host="b", Connection="close"),
@@ -149,15 +147,15 @@ async def test_odd_and_too_large_requests_are_refused_at_once(
     for name, ending in zip(_ODD, endings, strict=True):
         # A client that writes without end may lose the answer: TCP resets the connection.
         if ending.statuses or ("megabyte" not in name and "thousand" not in name):
-            assert_told(name, ending)
+            assert_refused(name, ending)
     assert await footprint(database) == before
 
 
-def assert_told(name: str, ending: Ending) -> None:
+def assert_refused(name: str, ending: Ending) -> None:
     """One answer, a problem of the 4xx, and quickly."""
     assert len(ending.statuses) == 1, (name, ending)
     # Nginx leaves out an expectation that it does not know.
-    if name == "an expectation that nobody knows" and ending.statuses == [200]:
+    if name == "an unknown expectation" and ending.statuses == [200]:
         return
     assert 400 <= ending.statuses[0] < 500, (name, ending)
     expected = {"malformed-request", "body-too-large", "not-found", "invalid-request"}

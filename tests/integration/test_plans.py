@@ -1,4 +1,4 @@
-"""Lists and the audit's walk stay quick as data grows: they follow an index and never sort."""
+"""Lists and the audit stay fast as data grows: they follow an index and never sort."""
 
 import pytest
 
@@ -10,7 +10,7 @@ _WALLETS = 20_000
 
 @pytest.fixture
 async def large(database: Database) -> Database:
-    """A database with so many wallets, users and transfers that a plan matters."""
+    """A database with enough wallets, users and transfers for PostgreSQL to prefer an index."""
     await database.fetch(
         "INSERT INTO transferd.users (id, name, metadata, created_at)"
         " SELECT gen_random_uuid(), NULL, '{}', now() FROM generate_series(1, $1)",
@@ -35,25 +35,30 @@ async def large(database: Database) -> Database:
     return database
 
 
-_NOBODY = "'ffffffff-ffff-7fff-bfff-ffffffffffff'"
+_UNKNOWN = "'ffffffff-ffff-7fff-bfff-ffffffffffff'"
+
+
+async def plan_of(database: Database, file: str, name: str, arguments: list[str]) -> str:
+    """How PostgreSQL executes a query with these arguments."""
+    sql = queries("ledger_00", file)[name]
+    for number in range(len(arguments), 0, -1):
+        sql = sql.replace(f"${number}", arguments[number - 1])
+    return "\n".join(row[0] for row in await database.fetch(f"EXPLAIN {sql}"))
 
 
 async def test_a_page_follows_an_index(large: Database, subtests: pytest.Subtests) -> None:
     for file, name, arguments in (
-        ("queries.sql", "list_wallets", ["NULL", "NULL", _NOBODY, "51"]),
-        ("queries.sql", "list_wallets", [_NOBODY, "NULL", "NULL", "51"]),
-        ("queries.sql", "list_users", [_NOBODY, "51"]),
-        ("queries.sql", "statement", [_NOBODY, "0", "100", "51"]),
-        ("queries.sql", "list_transfers", [_NOBODY, "100", "51"]),
-        ("queries.sql", "read_transfers", [f"ARRAY[{_NOBODY}]"]),
+        ("queries.sql", "list_wallets", ["NULL", "NULL", _UNKNOWN, "51"]),
+        ("queries.sql", "list_wallets", [_UNKNOWN, "NULL", "NULL", "51"]),
+        ("queries.sql", "list_users", [_UNKNOWN, "51"]),
+        ("queries.sql", "statement", [_UNKNOWN, "0", "100", "51"]),
+        ("queries.sql", "list_transfers", [_UNKNOWN, "100", "51"]),
+        ("queries.sql", "read_transfers", [f"ARRAY[{_UNKNOWN}]"]),
         ("audit.sql", "wallets_page", ["'00000000-0000-7000-8000-000000000000'", "2000"]),
         ("audit.sql", "transfers_page", ["'00000000-0000-7000-8000-000000000000'", "2000"]),
     ):
         with subtests.test(file=file, name=name, arguments=arguments):
-            sql = queries("ledger_00", file)[name]
-            for number in range(len(arguments), 0, -1):
-                sql = sql.replace(f"${number}", arguments[number - 1])
-            plan = "\n".join(row[0] for row in await large.fetch(f"EXPLAIN {sql}"))
+            plan = await plan_of(large, file, name, arguments)
             assert "Index" in plan, plan
             assert "Seq Scan" not in plan, plan
 
@@ -64,7 +69,7 @@ _ENDPOINT = "'00000000-0000-0000-0000-000000000001'::uuid"
 
 @pytest.fixture
 async def logged(database: Database) -> Database:
-    """A database with so many deliveries, of which half wait, that a plan matters."""
+    """A database with enough deliveries, of which half wait, for PostgreSQL to prefer an index."""
     await database.fetch(
         "INSERT INTO transferd.deliveries (id, number, endpoint_id, event_id, event_type, status,"
         " attempts, next_attempt_at, event, created_at, updated_at) SELECT gen_random_uuid(), n,"
@@ -89,13 +94,10 @@ async def logged(database: Database) -> Database:
         ("endpoints_waiting", []),
     ],
 )
-async def test_what_waits_is_found_by_its_own_index(
+async def test_waiting_deliveries_are_found_by_their_own_index(
     name: str, arguments: list[str], logged: Database
 ) -> None:
-    sql = queries("ledger_00")[name]
-    for number in range(len(arguments), 0, -1):
-        sql = sql.replace(f"${number}", arguments[number - 1])
-    plan = "\n".join(row[0] for row in await logged.fetch(f"EXPLAIN {sql}"))
+    plan = await plan_of(logged, "queries.sql", name, arguments)
     reads = [line for line in plan.splitlines() if " on deliveries" in line]
     assert len(reads) >= 2, plan
     assert all("using deliveries_waiting on" in line for line in reads), plan

@@ -1,4 +1,4 @@
-"""Many at once, over one replica and over two: money is never spent twice and never lost."""
+"""Concurrent requests to one replica and to two: money is never spent twice and never lost."""
 
 from collections.abc import Callable
 from itertools import cycle
@@ -114,7 +114,7 @@ _INTACT = store.queries
 def _without(*parts: str) -> Callable[..., dict[str, str]]:
     def queries(ledger: str, file: str = "queries.sql") -> dict[str, str]:
         texts = dict(_INTACT(ledger, file))
-        # Those of the audit have neither.
+        # Queries of the audit have neither.
         for part in parts if file == "queries.sql" else ():
             hits = [name for name, text in texts.items() if _PARTS[part] in text]
             assert hits, f"no query has {_PARTS[part]}"

@@ -1,4 +1,4 @@
-"""The relay: events leave the outbox in order, and only once the broker has them for certain."""
+"""The relay: events leave the outbox in order, after the broker has confirmed them."""
 
 import asyncio
 import time
@@ -32,8 +32,6 @@ from transferd.notifications.wakeup import WakeUp
 from transferd.observability.facts import Fact, Facts, OutboxRelayed, RelayFailed
 
 LEASE = "SELECT 1 FROM transferd.relay_leases FOR UPDATE"
-# Nothing happens by itself within a test.
-PATIENT = replace(Limits(), relay_poll_s=60.0, relay_standby_s=60.0)
 
 
 @dataclass
@@ -54,7 +52,7 @@ class Relays:
     async def open(
         self, limits: Limits | None = None, wakeup: asyncio.Event | None = None
     ) -> Relay:
-        """One more relay, which does what it is asked to."""
+        """One more relay, which works only when it is called."""
         limits = limits or Limits()
         store = await self.exits.enter_async_context(Store(self.settings, limits, 2))
         topology = topology_of(self.settings, limits)
@@ -85,12 +83,12 @@ class Relays:
         return relay
 
     async def published(self, count: int) -> list[Any]:
-        """Take so many events out of the public queue."""
+        """Take this many events out of the public queue."""
         return list(await take(self.settings, self.public, count))
 
     @property
     def batches(self) -> list[int]:
-        """The sizes of what was published in one transaction."""
+        """How many events each transaction has published."""
         return [fact.events for fact in self.facts if isinstance(fact, OutboxRelayed)]
 
 
@@ -109,14 +107,8 @@ def is_empty(database: Database) -> Callable[[], Awaitable[bool]]:
     return holds
 
 
-async def relay_all(relay: Relay) -> None:
-    """Publish until nothing is left."""
-    while await relay.relay_once():
-        pass
-
-
 def leading(*relays: Relay) -> list[bool]:
-    """Which of them lead."""
+    """For each relay, whether it leads."""
     return [relay.leads for relay in relays]
 
 
@@ -135,23 +127,10 @@ async def written(database: Database) -> list[tuple[str, str, int, int]]:
     return [tuple(row) for row in rows]
 
 
-# What is published
+# Published events
 
 
-async def test_events_leave_in_the_order_of_their_rows(database: Database, relays: Relays) -> None:
-    rows = [[transfer_event() for _ in range(size)] for size in (3, 1, 5, 2)]
-    await put(database, *rows)
-    relay = await relays.open()
-    assert await relay.relay_once() == 11
-    assert await left(database) == []
-    sent = [event["id"] for row in rows for event in row]
-    assert [message.message_id for message in await relays.published(11)] == sent
-    assert relays.batches == [11]
-    assert await relay.relay_once() == 0
-    assert relays.batches == [11]
-
-
-async def test_a_message_survives_the_broker_and_says_what_it_is(
+async def test_a_published_message_is_persistent_and_has_the_headers_of_its_event(
     database: Database, relays: Relays
 ) -> None:
     transfer, frozen = transfer_event(), wallet_event()
@@ -169,24 +148,7 @@ async def test_a_message_survives_the_broker_and_says_what_it_is(
         assert message.body == cloud_event(event)
 
 
-async def test_a_queue_can_be_bound_for_some_types_only(database: Database, relays: Relays) -> None:
-    relay = await relays.open()
-    assert await relay.relay_once() == 0
-    connection = await aio_pika.connect(relays.settings.required("amqp_url"))
-    async with connection:
-        channel = await connection.channel()
-        queue = await channel.declare_queue(exclusive=True)
-        await queue.bind(relays.topology.exchange, "wallet.*")
-        frozen = wallet_event()
-        await put(database, [transfer_event(), frozen])
-        await relay.relay_once()
-        message = await queue.get()
-        assert message is not None
-        assert message.message_id == frozen["id"]
-        assert await queue.get(fail=False) is None
-
-
-async def test_each_event_gets_a_delivery_for_each_endpoint_that_wants_it(
+async def test_each_event_gets_a_delivery_for_each_matching_endpoint(
     database: Database, relays: Relays
 ) -> None:
     ada = new_id()
@@ -198,7 +160,8 @@ async def test_each_event_gets_a_delivery_for_each_endpoint_that_wants_it(
     )
     transfer, other, frozen = transfer_event(ada), transfer_event(), wallet_event()
     await put(database, [transfer, other], [frozen])
-    await (await relays.open()).relay_once()
+    relay = await relays.open()
+    await relay.relay_once()
     assert await written(database) == [
         (transfer["id"], everything, 0, 0),
         (transfer["id"], of_ada, 0, 0),
@@ -208,11 +171,11 @@ async def test_each_event_gets_a_delivery_for_each_endpoint_that_wants_it(
     ]
     [message] = await take(relays.settings, relays.topology.work, 1)
     assert set(WakeUp.decode(message.body).endpoints) == {everything, of_ada}
-    # A webhook that is newer than the relay's knowledge gets the next event.
+    # The relay reads the webhooks again, so a new webhook gets the next event.
     newer = await new_webhook(database, "https://d.example/", "user.created")
     user = transfer_event(type="user.created", data={"id": new_id(), "name": "Ada"})
     await put(database, [user])
-    await (await relays.open()).relay_once()
+    await relay.relay_once()
     assert {row[1] for row in (await written(database))[5:]} == {everything, newer}
 
 
@@ -220,13 +183,19 @@ async def test_an_event_that_is_sent_again_to_one_endpoint_is_not_published(
     database: Database, relays: Relays
 ) -> None:
     webhook = await new_webhook(database, "https://a.example/")
-    to_one, to_all = transfer_event(), transfer_event()
-    await put(database, [again(to_one, LOG), again(to_all, None)])
+    to_one, to_all, untraced = [transfer_event() for _ in range(3)]
+    last = again(untraced, None)
+    del last["event"]["traceparent"]
+    await put(database, [again(to_one, LOG), again(to_all, None), last])
     await (await relays.open()).relay_once()
-    [message] = await relays.published(1)
-    assert message.message_id == to_all["id"]
-    assert message.headers == {"traceparent": TRACEPARENT}
-    assert await written(database) == [(to_one["id"], LOG, 0, 0), (to_all["id"], webhook, 0, 0)]
+    messages = await relays.published(2)
+    assert [message.message_id for message in messages] == [to_all["id"], untraced["id"]]
+    assert [message.headers for message in messages] == [{"traceparent": TRACEPARENT}, {}]
+    assert await written(database) == [
+        (to_one["id"], LOG, 0, 0),
+        (to_all["id"], webhook, 0, 0),
+        (untraced["id"], webhook, 0, 0),
+    ]
 
 
 async def test_an_event_that_is_published_twice_has_one_delivery(
@@ -243,19 +212,11 @@ async def test_an_event_that_is_published_twice_has_one_delivery(
     assert await written(database) == [(event["id"], webhook, 1, 1)]
 
 
-async def test_an_event_without_a_trace_has_no_header(database: Database, relays: Relays) -> None:
-    event = again(transfer_event(), None)
-    del event["event"]["traceparent"]
-    await put(database, [event])
-    await (await relays.open()).relay_once()
-    [message] = await relays.published(1)
-    assert message.headers == {}
-
-
 @pytest.mark.parametrize(
     ("sizes", "batches"),
     [
         ((1, 1, 1, 1, 1), [3, 2]),
+        ((3, 1, 5, 2), [3, 6, 2]),
         ((2, 2, 2), [4, 2]),
         ((1, 7, 1), [8, 1]),
         ((7, 1), [7, 1]),
@@ -263,22 +224,26 @@ async def test_an_event_without_a_trace_has_no_header(database: Database, relays
     ],
     ids=str,
 )
-async def test_a_batch_ends_with_the_row_that_fills_it(
+async def test_rows_leave_in_order_in_batches_that_end_with_the_row_that_fills_them(
     database: Database, relays: Relays, sizes: tuple[int, ...], batches: list[int]
 ) -> None:
     rows = [[transfer_event() for _ in range(size)] for size in sizes]
     await put(database, *rows)
     relay = await relays.open(replace(Limits(), relay_batch_events_max=3))
-    await relay_all(relay)
+    while await relay.relay_once():
+        pass
+    assert await left(database) == []
     assert relays.batches == batches
     sent = [event["id"] for row in rows for event in row]
     assert [message.message_id for message in await relays.published(len(sent))] == sent
 
 
-# Only what is certain is deleted
+# Only confirmed events are deleted
 
 
-async def test_what_is_refused_stays_until_it_is_taken(database: Database, relays: Relays) -> None:
+async def test_a_refused_event_stays_until_the_broker_accepts_it(
+    database: Database, relays: Relays
+) -> None:
     webhook = await new_webhook(database, "https://a.example/")
     first, second = transfer_event(), transfer_event()
     relay = await relays.open()
@@ -295,7 +260,7 @@ async def test_what_is_refused_stays_until_it_is_taken(database: Database, relay
         (first["id"], webhook),
         (second["id"], webhook),
     ]
-    # The other queue had them each time: at least once, in order.
+    # The other queue got them each time: at least once, in order.
     ids = [message.message_id for message in await relays.published(6)]
     assert ids == [first["id"], second["id"]] * 3
     assert relays.batches == [2]
@@ -313,47 +278,12 @@ async def test_a_row_stays_whole_until_all_its_events_are_confirmed(
         await put(database, [to_one[0]], [to_one[1], public], [to_one[2]])
         with pytest.raises(TransportFailure):
             await relay.relay_once()
-        # The last row needs no broker, but it is behind one that was refused.
+        # The last row needs no broker, but it is behind a refused one.
         assert await left(database) == [[ids[1], public["id"]], [ids[2]]]
         assert [row[0] for row in await written(database)] == ids[:1]
         assert relays.batches == [1]
     assert await relay.relay_once() == 3
     assert [row[0] for row in await written(database)] == ids
-
-
-async def test_a_full_queue_makes_the_outbox_hold(database: Database, relays: Relays) -> None:
-    events = [transfer_event() for _ in range(60)]
-    relay = await relays.open(replace(Limits(), relay_batch_events_max=10))
-    arrived: list[str] = []
-    # The broker finds out a little late that a queue is full, and takes a batch more or two.
-    bounds: dict[str, Any] = {"x-max-length": 5, "x-overflow": "reject-publish"}
-    async with bound_queue(relays.settings, **bounds) as bounded:
-
-        async def empty_it() -> None:
-            count = await message_count(relays.settings, bounded)
-            arrived.extend(
-                str(message.message_id)
-                for message in await take(relays.settings, bounded, count)
-                if count
-            )
-
-        await put(database, *[[event] for event in events])
-        with pytest.raises(TransportFailure, match="RabbitMQ refused it: a queue is full"):
-            await relay_all(relay)
-        held_back = [id for row in await left(database) for id in row]
-        assert held_back == [event["id"] for event in events[-len(held_back) :]]
-        assert held_back
-        # What was refused does not leave a gap: it comes again, in order, when there is room.
-        while await left(database):
-            if await message_count(relays.settings, bounded):
-                await empty_it()
-            try:
-                await relay.relay_once()
-            except TransportFailure:
-                continue
-        if await message_count(relays.settings, bounded):
-            await empty_it()
-    assert list(dict.fromkeys(arrived)) == [event["id"] for event in events]
 
 
 async def test_a_broker_that_confirms_too_slowly_gets_smaller_batches(
@@ -383,7 +313,7 @@ async def test_a_broker_that_confirms_too_slowly_gets_smaller_batches(
     assert max(sizes[5:]) <= 4
 
 
-async def test_a_relay_that_fails_says_why_and_goes_on_when_it_can(
+async def test_a_failing_relay_reports_the_reason_and_continues_when_it_can(
     database: Database, relays: Relays
 ) -> None:
     relay = await relays.run(replace(Limits(), relay_standby_s=0.05))
@@ -396,30 +326,6 @@ async def test_a_relay_that_fails_says_why_and_goes_on_when_it_can(
     await until(lambda: relay.fault is None)
     assert repr(relay) == "<Relay leads>"
     assert any(isinstance(fact, RelayFailed) for fact in relays.facts)
-
-
-# When it is published
-
-
-async def test_a_signal_publishes_at_once(database: Database, relays: Relays) -> None:
-    wakeup = asyncio.Event()
-    relay = await relays.run(PATIENT, wakeup)
-    for _ in range(3):
-        await put(database, [transfer_event()])
-        wakeup.set()
-        await until(is_empty(database))
-        assert relay.leads
-    assert relays.batches == [1, 1, 1]
-
-
-async def test_without_a_signal_the_outbox_is_looked_at(database: Database, relays: Relays) -> None:
-    relay = await relays.run(replace(Limits(), relay_standby_s=0.2))
-    assert repr(relay) == "<Relay stands by>"
-    for _ in range(3):
-        await put(database, [transfer_event()])
-        await until(is_empty(database))
-        assert relay.leads
-    assert relays.batches == [1, 1, 1]
 
 
 # Several relays
@@ -442,7 +348,7 @@ async def test_a_relay_without_the_lease_publishes_nothing(
         assert leading(relay) == [False]
 
 
-async def test_a_relay_that_comes_too_late_does_not_lead(
+async def test_a_relay_that_finds_an_empty_outbox_does_not_lead(
     database: Database, relays: Relays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late, quick = await relays.open(), await relays.open()
@@ -450,7 +356,7 @@ async def test_a_relay_that_comes_too_late_does_not_lead(
     take_lease = outbox.take_lease
 
     async def after_another(transaction: Transaction) -> bool:
-        """Between its look at the outbox and its turn, the other one publishes."""
+        """The other relay publishes after this one has looked at the outbox."""
         monkeypatch.setattr(outbox, "take_lease", take_lease)
         assert await quick.relay_once() == 1
         return await take_lease(transaction)
@@ -461,29 +367,13 @@ async def test_a_relay_that_comes_too_late_does_not_lead(
     assert relays.batches == [1]
 
 
-async def test_of_several_relays_one_leads(database: Database, relays: Relays) -> None:
-    wakeup = asyncio.Event()
-    # Only the first is woken up, and the others would take over after a minute.
-    first = await relays.run(PATIENT, wakeup)
-    others = [await relays.run(PATIENT) for _ in range(2)]
-    assert leading(first, *others) == [False, False, False]
-    for _ in range(10):
-        await put(database, [transfer_event()])
-        wakeup.set()
-        await until(is_empty(database))
-        assert leading(first, *others) == [True, False, False]
-    assert sum(relays.batches) == 10
-    ids = [message.message_id for message in await relays.published(10)]
-    assert len(set(ids)) == 10
-
-
-async def test_a_relay_that_stands_by_takes_over_what_is_not_published(
+async def test_a_relay_that_stands_by_takes_over_unpublished_events(
     database: Database, relays: Relays
 ) -> None:
     leader = await relays.open()
     await put(database, [transfer_event()])
     assert await leader.relay_once() == 1
-    # It does nothing from now on.
+    # The leader does nothing from now on.
     other = await relays.run(replace(Limits(), relay_standby_s=0.3))
     started = time.monotonic()
     await put(database, [transfer_event()])
@@ -492,7 +382,7 @@ async def test_a_relay_that_stands_by_takes_over_what_is_not_published(
     assert time.monotonic() - started > 0.25
 
 
-async def test_relays_that_compete_neither_lose_nor_double_nor_mix_anything(
+async def test_concurrent_relays_lose_double_and_reorder_nothing(
     database: Database, relays: Relays
 ) -> None:
     limits = replace(Limits(), relay_batch_events_max=7)

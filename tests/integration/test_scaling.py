@@ -1,8 +1,7 @@
 """`make scale`: its calls of Docker in their order; and how Nginx finds its replicas.
 
-There may be no engine where the tests run, so the commands that would talk to one note their calls.
-What those calls lead to (Nginx before more and fewer replicas, under load) is tested for real in
-tests/fault/test_replicas_behind_nginx.py.
+The machine of the tests may have no container engine, so a script in its place records the calls.
+tests/fault/test_replicas_behind_nginx.py tests their effect: Nginx before more and fewer replicas.
 """
 
 import os
@@ -45,21 +44,21 @@ async def calls(tmp_path: Path, *, now: int, wanted: int) -> list[str]:
     return [line for line in log.read_text().splitlines() if "up" in line or "exec" in line]
 
 
-async def test_more_replicas_serve_before_nginx_knows_them(tmp_path: Path) -> None:
+async def test_new_replicas_serve_before_nginx_knows_them(tmp_path: Path) -> None:
     up, reload = await calls(tmp_path, now=2, wanted=3)
     assert "--wait --scale app=3 app" in up
     assert reload.endswith("nginx /nginx/start reload")
     assert "REPLICAS_WANTED=3" in reload
 
 
-async def test_nginx_has_forgotten_replicas_before_they_stop(tmp_path: Path) -> None:
+async def test_nginx_removes_replicas_before_they_stop(tmp_path: Path) -> None:
     reload, up = await calls(tmp_path, now=3, wanted=1)
     assert "REPLICAS_WANTED=1" in reload
     assert "--scale app=1 app" in up
 
 
 @pytest.mark.parametrize("count", ["", "0", "many", "-1"])
-async def test_a_number_that_makes_no_sense_is_refused_in_one_line(count: str) -> None:
+async def test_an_invalid_number_is_refused_in_one_line(count: str) -> None:
     code, output = await ran(ROOT / "deploy/scale", count)
     assert (code, output) == (2, "say how many: make scale REPLICAS=3\n")
 
@@ -89,8 +88,8 @@ async def test_replicas_are_found_by_name(tmp_path: Path) -> None:
 
 
 async def test_without_any_replica_nginx_is_not_started(tmp_path: Path) -> None:
-    code, output, _ = await found(tmp_path, REPLICAS_AT="nobody-:8080")
-    assert (code, output) == (1, "no replica is known under nobody-:8080\n")
+    code, output, _ = await found(tmp_path, REPLICAS_AT="unknown-:8080")
+    assert (code, output) == (1, "no replica is known under unknown-:8080\n")
 
 
 @pytest.mark.parametrize("replica", ["nowhere", "a b:80", "host:", ":80", "host:80;evil"])

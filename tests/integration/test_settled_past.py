@@ -24,27 +24,21 @@ _IMPATIENT = Limits(
 )
 
 
-async def test_an_instant_waits_for_the_writer_that_has_drawn_an_earlier_time(
+async def test_an_instant_and_the_end_of_a_window_wait_for_the_writer_with_an_earlier_time(
     api: Api, database: Database
 ) -> None:
     ada = await api.wallet(100)
     async with unfinished_change(database, ada) as later:
-        asked = asyncio.create_task(at(api, ada, later))
+        instant = asyncio.create_task(at(api, ada, later))
+        window = asyncio.create_task(entries(api, ada, f"to={text_of(later)}"))
+        # Both readers share one lock.
         await until_sessions_wait(database, 1)
-    reply = await asked
+        assert not instant.done()
+        assert not window.done()
+    reply = await instant
     assert (reply.status, reply.json["version"], reply.json["overdraft_limit"]) == (200, 2, 7)
     assert (await at(api, ada, later)).body == reply.body
-
-
-async def test_the_end_of_a_window_waits_for_the_writer_that_has_drawn_an_earlier_time(
-    api: Api, database: Database
-) -> None:
-    ada = await api.wallet(100)
-    async with unfinished_change(database, ada) as later:
-        asked = asyncio.create_task(entries(api, ada, f"to={text_of(later)}"))
-        await until_sessions_wait(database, 1)
-    assert [entry["version"] for entry in await asked] == [2, 1]
-    assert await entries(api, ada, f"from={text_of(later)}") == []
+    assert [entry["version"] for entry in await window] == [2, 1]
 
 
 async def test_an_instant_before_a_later_change_is_read_without_waiting(
@@ -72,13 +66,13 @@ async def test_the_beginning_of_a_window_waits_for_no_writer(api: Api, database:
 async def test_readers_of_a_wallet_share_a_lock(api: Api, database: Database) -> None:
     ada = await api.wallet(100)
     async with unfinished_change(database, ada) as later:
-        asked = [asyncio.create_task(at(api, ada, later)) for _ in range(50)]
+        reads = [asyncio.create_task(at(api, ada, later)) for _ in range(50)]
         await until_sessions_wait(database, 1)
         # One session waits and all other reads have their connections.
         assert await api.balance(ada) == 100
         assert (await at(api, await api.wallet(), later)).status == 404
         await until_sessions_wait(database, 1)
-    replies = await asyncio.gather(*asked)
+    replies = await asyncio.gather(*reads)
     assert {(reply.status, reply.json["version"]) for reply in replies} == {(200, 2)}
 
 
@@ -90,13 +84,13 @@ async def test_a_wallet_that_stays_locked_is_given_up_before_the_deadline_and_al
     now = await clock_of(database)
     async with held_rows(database, ada):
         path = f"/wallets/{ada}?at={text_of(now)}"
-        asked = [asyncio.create_task(api.get(path)) for _ in range(20)]
+        reads = [asyncio.create_task(api.get(path)) for _ in range(20)]
         await until_sessions_wait(database, 1)
         # Other wallets are read and written meanwhile, also at an instant.
         assert (await at(api, bob, now)).json["balance"] == 100
         assert (await api.transfer(bob, cy, 1)).status == 201
         assert await api.balance(ada) == 100
-        for reply in await asyncio.gather(*asked):
+        for reply in await asyncio.gather(*reads):
             assert (reply.status, reply.code) == (503, "overloaded")
             assert reply.headers["Retry-After"] == "1"
     assert (await at(api, ada, now)).json["balance"] == 100
@@ -112,10 +106,10 @@ async def test_many_readers_of_many_wallets_leave_connections_to_other_reads(
     wallets = [await api.wallet(1) for _ in range(10)]
     now = await clock_of(database)
     async with held_rows(database, *wallets):
-        asked = [asyncio.create_task(at(api, wallet, now)) for wallet in wallets * 20]
+        reads = [asyncio.create_task(at(api, wallet, now)) for wallet in wallets * 20]
         await until_sessions_wait(database, limits.settling_locks_max)
         assert [await api.balance(wallet) for wallet in wallets] == [1] * 10
-    assert statuses(await asyncio.gather(*asked)) == {200: 200}
+    assert statuses(await asyncio.gather(*reads)) == {200: 200}
 
 
 async def test_a_reader_at_an_instant_does_not_hold_the_row(api: Api, database: Database) -> None:

@@ -27,7 +27,7 @@ _SHORT = replace(
     send_wait_s=1.0 * SLOWNESS,
     idle_connection_s=1.2 * SLOWNESS,
 )
-# Most delay after the due time. Connections that are not due end much later.
+# The largest delay after the due time. Connections that are not due end much later.
 _LATE_S = patient_s(1.5)
 _LONG_S = 4 * _LATE_S
 
@@ -59,7 +59,7 @@ class Payer:
 
 
 def port_of(api: Api) -> int:
-    """Where it listens."""
+    """The port of a replica."""
     port = urlsplit(api.url).port
     assert port is not None
     return port
@@ -94,7 +94,7 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
             body_s,
             [400],
         ),
-        "a body that nobody asked for": (
+        "an unexpected body": (
             head("GET", "/healthz", Content_Length=_BODY),
             endless,
             linger_s,
@@ -151,15 +151,13 @@ async def test_a_half_closed_connection_ends_at_once(missing: int, replicas: Rep
     assert ending.took_s < _LATE_S
     await until(lambda: connections(replicas) == 0)
 
-    async def told() -> tuple[int, int]:
-        known = await api.get("/idempotency-keys/half")
-        return known.status, len((await api.get("/users")).json["data"])
-
-    async def is_told_right() -> bool:
+    async def is_right() -> bool:
         # The request has one effect or none, and the key shows which; it may still be in flight.
-        return await told() in ({(404, 0)} if missing else {(404, 0), (200, 1)})
+        known = await api.get("/idempotency-keys/half")
+        shown = known.status, len((await api.get("/users")).json["data"])
+        return shown in ({(404, 0)} if missing else {(404, 0), (200, 1)})
 
-    await until(is_told_right)
+    await until(is_right)
     await until(lambda: replicas.opened[0].context.router.backlog == 0)
 
 

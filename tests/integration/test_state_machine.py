@@ -1,4 +1,4 @@
-"""Any requests in any order: the API answers like a small model of a ledger."""
+"""Random requests in random order: the API answers like a small model of a ledger."""
 
 from typing import Any, ClassVar
 from uuid import uuid4
@@ -312,7 +312,7 @@ class LedgerMachine(RuleBasedStateMachine):
 
 
 RUNS = settings(
-    max_examples=50,
+    max_examples=40,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

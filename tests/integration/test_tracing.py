@@ -25,7 +25,7 @@ QUICK = replace(Limits(), trace_export_interval_s=0.05, trace_flush_s=0.5, relay
 TRACE = "4b" * 16
 GIVEN = f"00-{TRACE}-{'0f' * 8}-01"
 UNSAMPLED = f"00-{TRACE}-{'0f' * 8}-00"
-NOBODY = "http://127.0.0.1:9"
+UNREACHABLE = "http://127.0.0.1:9"
 STAGES = ["claim", "begin", "lock and look up", "decide", "write", "commit", "refresh"]
 
 
@@ -40,7 +40,7 @@ def is_inside(inner: Span, outer: Span) -> bool:
     return outer.started_ns <= inner.started_ns <= inner.ended_ns <= outer.ended_ns
 
 
-async def test_one_trace_leads_from_the_request_to_the_webhook(
+async def test_one_trace_covers_the_request_and_the_webhook(
     replicas: Replicas, workers: Workers, database: Database, collector: Collector
 ) -> None:
     tracing: dict[str, Any] = {"tracing": "on", "tracing_endpoint": collector.url}
@@ -143,7 +143,7 @@ async def test_a_group_links_to_each_request_that_it_served(
     assert not any(span.is_error for span in requests.values())
 
 
-async def test_the_caller_decides_about_sampling_and_otherwise_the_ratio(
+async def test_the_caller_or_else_the_ratio_decides_about_sampling(
     replicas: Replicas, collector: Collector
 ) -> None:
     api = await replicas.start(
@@ -161,7 +161,7 @@ async def test_the_caller_decides_about_sampling_and_otherwise_the_ratio(
     assert sampled.headers["traceparent"] == span.traceparent
 
 
-async def test_waiting_spans_are_sent_at_the_end(database: Database, collector: Collector) -> None:
+async def test_waiting_spans_are_sent_at_the_stop(database: Database, collector: Collector) -> None:
     limits = replace(Limits(), trace_export_interval_s=60.0)
     async with AsyncExitStack() as exits:
         api = await Replicas(database, exits).start(
@@ -182,7 +182,7 @@ async def test_without_the_collector_spans_are_lost_and_requests_are_not(
         trace_export_timeout_s=0.1,
         trace_flush_s=0.05,
     )
-    api = await replicas.start(limits, tracing="on", tracing_endpoint=NOBODY)
+    api = await replicas.start(limits, tracing="on", tracing_endpoint=UNREACHABLE)
     facts: list[Fact] = []
     replicas.opened[0].context.facts.add_hook(facts.append)
     source, destination = await api.wallet(100), await api.wallet()
@@ -192,7 +192,7 @@ async def test_without_the_collector_spans_are_lost_and_requests_are_not(
     def lost() -> int:
         return sum(fact.spans for fact in facts if isinstance(fact, SpansLost))
 
-    # More than the queue holds: the dropped ones are counted.
+    # Spans that find the queue full are counted.
     await until(lambda: lost() > 8)
     metrics = (await api.get("/metrics")).body.decode()
     assert "transferd_spans_lost_total" in metrics
@@ -201,7 +201,7 @@ async def test_without_the_collector_spans_are_lost_and_requests_are_not(
 async def test_an_unreachable_collector_does_not_delay_the_stop(database: Database) -> None:
     # Longer than the timeout of the test.
     limits = replace(QUICK, trace_flush_s=0.1, trace_export_timeout_s=patient_s(60.0))
-    settings = database.settings(tracing="on", tracing_endpoint=NOBODY)
+    settings = database.settings(tracing="on", tracing_endpoint=UNREACHABLE)
     async with open_replica(settings, limits, drain_linger_s=0.0) as replica:
         assert replica.context.facts.begin is not None
         replica.context.facts.begin(None)
@@ -234,7 +234,9 @@ assert "transferd.observability.tracing" not in sys.modules
 @pytest.mark.parametrize(
     "before", ["", "sys.modules['opentelemetry'] = None"], ids=["installed", "not installed"]
 )
-async def test_without_tracing_nothing_of_it_is_imported(database: Database, before: str) -> None:
+async def test_without_tracing_no_package_for_it_is_imported(
+    database: Database, before: str
+) -> None:
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-c", _SERVED_ONCE.format(before=before)),
         env=environment(database.variables()),
@@ -244,7 +246,7 @@ async def test_without_tracing_nothing_of_it_is_imported(database: Database, bef
     assert process.returncode == 0, said.decode()
 
 
-async def test_tracing_that_is_not_installed_is_one_line(
+async def test_missing_packages_for_tracing_are_one_line(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in [name for name in sys.modules if name.startswith("opentelemetry")]:

@@ -1,10 +1,9 @@
-"""`transferd worker` as a process: what it tells of itself, how it stops, why it does not start."""
+"""`transferd worker` as a process: its endpoints, its metrics, and how it stops."""
 
 import asyncio
 import json
 import signal
-import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import aiohttp
@@ -12,12 +11,11 @@ import pytest
 from click.testing import CliRunner
 
 from tests.conftest import Database, Workers
-from tests.support.command import WITHIN_S, Command, run, running
-from tests.support.endpoints import delivery, new_webhook
+from tests.support.command import WITHIN_S, Command, running
+from tests.support.endpoints import deliveries, new_webhook
 from tests.support.outbox import left, put, transfer_event
 from tests.support.queues import message_count, topology_of
 from tests.support.receivers import Receiver, after, receiving
-from tests.support.servers import Servers
 from tests.support.waiting import until
 from transferd.cli import main
 from transferd.domain.webhook import DeliveryStatus
@@ -70,7 +68,7 @@ async def samples(command: Command) -> dict[str, float]:
 
 @asynccontextmanager
 async def working(*arguments: str, settings: dict[str, str]) -> AsyncIterator[Command]:
-    """A worker that says that it is ready."""
+    """A worker that is ready."""
     async with running("worker", *arguments, settings=settings) as command:
         await command.says("/readyz says so")
 
@@ -87,10 +85,10 @@ async def receiver() -> AsyncIterator[Receiver]:
         yield receiver
 
 
-# A whole life
+# From the start to the stop
 
 
-async def test_it_delivers_tells_of_itself_and_stops_in_order(
+async def test_a_worker_delivers_exports_metrics_and_stops_in_order(
     database: Database, workers: Workers, receiver: Receiver
 ) -> None:
     webhook = await new_webhook(database, receiver.url)
@@ -111,7 +109,7 @@ async def test_it_delivers_tells_of_itself_and_stops_in_order(
         assert counted["transferd_relay_leads"] == counted["transferd_outbox_events_total"] == 1.0
         assert counted["transferd_notifications_in_flight"] == 0.0
 
-        # What is on its way when it is asked to stop comes to its end.
+        # A delivery that is in flight at the signal is finished.
         released = asyncio.Event()
         receiver.answer = after(released)
         await put(database, [second])
@@ -119,17 +117,15 @@ async def test_it_delivers_tells_of_itself_and_stops_in_order(
         command.send(signal.SIGTERM)
         await command.says("stopping: asked to")
         assert command.is_running
-        begun = await delivery(database, webhook, second["id"])
-        assert begun is not None
+        begun = (await deliveries(database, webhook))[second["id"]]
         assert (begun.status, begun.attempts) == (DeliveryStatus.PENDING, 0)
         released.set()
         assert await command.end() == 0, command.output
-    found = await delivery(database, webhook, second["id"])
-    assert found is not None
+    found = (await deliveries(database, webhook))[second["id"]]
     assert (found.status, found.attempts) == (DeliveryStatus.DELIVERED, 1)
     assert "Traceback" not in command.output
 
-    # Each event is a line, which tells nothing of what is in it.
+    # Each event is a line without the content of the event.
     lines = [json.loads(line) for line in command.lines_with('"event":"event"')]
     assert [(line["id"], line["type"]) for line in lines] == [
         (event["id"], "transfer.posted") for event in (first, second)
@@ -139,7 +135,7 @@ async def test_it_delivers_tells_of_itself_and_stops_in_order(
         assert event["data"]["source_wallet_id"] not in command.output
 
 
-async def test_whoever_presses_ctrl_c_again_does_not_wait(
+async def test_a_second_ctrl_c_ends_the_worker_at_once(
     database: Database, workers: Workers, receiver: Receiver
 ) -> None:
     receiver.answer = after(asyncio.Event())
@@ -153,13 +149,13 @@ async def test_whoever_presses_ctrl_c_again_does_not_wait(
         command.send(signal.SIGINT)
         await until(lambda: not command.is_running, within_s=5.0)
         assert await command.end() == 0, command.output
-    # It was not finished, so it comes again.
+    # The delivery was not finished, so its message is in the queue again.
     given = workers.settings()
 
-    async def it_is_back() -> bool:
+    async def is_back() -> bool:
         return await message_count(given, topology_of(given).work) == 1
 
-    await until(it_is_back)
+    await until(is_back)
 
 
 async def test_relay_and_notifier_can_be_processes_of_their_own(
@@ -170,10 +166,10 @@ async def test_relay_and_notifier_can_be_processes_of_their_own(
     async with working("--only", "relay", settings=settings) as relay:
         await put(database, [event])
 
-        async def it_has_left() -> bool:
+        async def outbox_is_empty() -> bool:
             return await left(database) == []
 
-        await until(it_has_left)
+        await until(outbox_is_empty)
         counted = await samples(relay)
         assert counted["transferd_relay_leads"] == 1.0
         assert "transferd_notifications_in_flight" not in counted
@@ -188,18 +184,18 @@ async def test_relay_and_notifier_can_be_processes_of_their_own(
             assert await notifier.end() == 0, notifier.output
         relay.send(signal.SIGTERM)
         assert await relay.end() == 0, relay.output
-    found = await delivery(database, webhook, event["id"])
-    assert found is not None
+    found = (await deliveries(database, webhook))[event["id"]]
     assert found.status is DeliveryStatus.DELIVERED
 
 
-# What is not as it should be
+# Problems
 
 
-async def test_without_the_broker_it_says_why_and_waits(workers: Workers) -> None:
-    settings = environment(workers, TRANSFERD_AMQP_URL=NOTHING_LISTENS)
+async def test_without_the_broker_a_worker_reports_the_reason_and_waits(workers: Workers) -> None:
+    settings = environment(workers, TRANSFERD_AMQP_URL=NOTHING_LISTENS, NOTIFY_FAIL_RATE="1")
     async with running("worker", settings=settings) as command:
         await command.says("/readyz says so")
+        assert command.lines_with("TRANSFERD_NOTIFY_FAIL_RATE=1.0: failures are simulated")
 
         async def both_complain() -> bool:
             status, text = await get(command, "/readyz")
@@ -217,79 +213,7 @@ async def test_without_the_broker_it_says_why_and_waits(workers: Workers) -> Non
     assert "Traceback" not in command.output
 
 
-async def test_failures_are_simulated_only_aloud(
-    database: Database, workers: Workers, receiver: Receiver
-) -> None:
-    webhook = await new_webhook(database, receiver.url)
-    event = transfer_event()
-    settings = environment(workers, NOTIFY_FAIL_RATE="1", TRANSFERD_NOTIFY_LOG="false")
-    async with working(settings=settings) as command:
-        said = "TRANSFERD_NOTIFY_FAIL_RATE=1.0: failures are simulated"
-        assert command.lines_with(said) == [said]
-        await put(database, [event])
-
-        async def it_failed() -> bool:
-            found = await delivery(database, webhook, event["id"])
-            return found is not None and found.attempts > 0
-
-        await until(it_failed)
-        found = await delivery(database, webhook, event["id"])
-        assert found is not None
-        assert found.status is DeliveryStatus.RETRYING
-        assert found.error == "simulated failure (TRANSFERD_NOTIFY_FAIL_RATE)"
-        assert receiver.received == []
-        command.send(signal.SIGTERM)
-        assert await command.end() == 0
-
-
-async def test_a_port_in_use_is_one_line_before_any_server_is_asked() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        settings = {
-            "TRANSFERD_WORKER_PORT": port,
-            "TRANSFERD_AMQP_URL": NOTHING_LISTENS,
-            "TRANSFERD_DATABASE_URL": "postgresql://transferd@127.0.0.1:9/transferd",
-        }
-        code, output = await run("worker", settings=settings)
-    assert code == 1
-    assert output.splitlines()[-1] == (
-        f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop what listens"
-        " there, or set TRANSFERD_WORKER_PORT"
-    )
-    assert "Traceback" not in output
-
-
-@pytest.fixture
-def empty_database(servers: Servers) -> Iterator[str]:
-    """The address of a database that nobody has migrated."""
-    name, number = asyncio.run(servers.new_database(template="template1"))
-    yield servers.settings(name, number).required("database_url")
-    asyncio.run(servers.drop_database(name))
-
-
-@pytest.mark.parametrize("only", [[], ["--only", "relay"], ["--only", "notifier"]])
-def test_what_is_missing_is_one_line(empty_database: str, only: list[str]) -> None:
-    nobody = "postgresql://transferd@127.0.0.1:9/transferd"
-    for database_url, amqp_url, line in (
-        (empty_database, None, "TRANSFERD_AMQP_URL is not set: set it, or use `transferd dev`"),
-        (None, NOTHING_LISTENS, "TRANSFERD_DATABASE_URL is not set"),
-        (nobody, NOTHING_LISTENS, "PostgreSQL: "),
-        (empty_database, NOTHING_LISTENS, "the database has no ledger yet ("),
-    ):
-        variables = {
-            "TRANSFERD_DATABASE_URL": database_url,
-            "TRANSFERD_AMQP_URL": amqp_url,
-            "TRANSFERD_WORKER_PORT": "0",
-        }
-        result = CliRunner().invoke(main, ["worker", *only], env=variables)
-        assert result.exit_code == 1
-        assert result.output.startswith(f"Error: {line}"), result.output
-        assert result.output.count("\n") == 1
-        if "no ledger yet" in line:
-            assert result.output.endswith("): run `transferd migrate`\n")
-
-
-def test_only_one_of_its_parts_can_be_named() -> None:
+def test_an_unknown_part_of_the_worker_is_a_usage_error() -> None:
     result = CliRunner().invoke(main, ["worker", "--only", "sink"])
     assert result.exit_code == 2
     assert "'relay', 'notifier'" in result.output
