@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from tests.fault.chaos.faults import FAULTS
-from tests.fault.chaos.topology import ChaosTopology, chaos_topology
+from tests.fault.chaos.topology import ChaosDeployment, chaos_deployment
 from tests.support.api import Api
 from tests.support.proxy import Cut, Flow, Full, Proxy
 from tests.support.waiting import SLOWNESS, patient_s, until
@@ -44,7 +44,7 @@ _IMPATIENT = {
 class Scene:
     """The topology, a client behind Nginx, and two wallets of which the first one pays."""
 
-    topology: ChaosTopology
+    topology: ChaosDeployment
     api: Api
     ada: str
     bob: str
@@ -91,7 +91,7 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
     limits = ",".join(f"{name}={seconds * SLOWNESS}" for name, seconds in _IMPATIENT.items())
     timeout = aiohttp.ClientTimeout(patient_s(15))
     async with (
-        chaos_topology(directory, limits=limits) as topology,
+        chaos_deployment(directory, limits=limits) as topology,
         aiohttp.ClientSession(timeout=timeout) as session,
     ):
         api = Api(session, topology.url)
@@ -132,9 +132,9 @@ async def test_a_transfer_goes_through_every_link(scene: Scene) -> None:
     "name", ["replica-1", "replica-2", "worker", "postgres", "redis", "rabbitmq"]
 )
 async def test_a_killed_part_comes_back(scene: Scene, name: str) -> None:
-    part = scene.topology.programs.get(name) or scene.topology.servers[name]
+    part = scene.topology.part(name)
     before = (part.pid, part.port)
-    await scene.topology.kill(name)
+    await scene.topology.part(name).kill()
     assert part.pid is None
     await scene.topology.restart(name)
     assert (part.pid != before[0], part.port) == (True, before[1])
@@ -144,15 +144,15 @@ async def test_a_killed_part_comes_back(scene: Scene, name: str) -> None:
 
 @pytest.mark.parametrize("name", ["replica-1", "worker", "postgres", "redis", "rabbitmq"])
 async def test_a_paused_part_stands_still_and_goes_on(scene: Scene, name: str) -> None:
-    part = scene.topology.programs.get(name) or scene.topology.servers[name]
+    part = scene.topology.part(name)
     pid = part.pid
     assert pid is not None
-    scene.topology.pause(name)
+    scene.topology.part(name).pause()
     assert process_table()[pid].state == "T"
     if name in scene.topology.programs:
         with pytest.raises(StackError, match=rf"not ready within 0\.1 s: <Program {name} "):
             await scene.topology.until_ready(0.1)
-    scene.topology.resume(name)
+    scene.topology.part(name).resume()
     await scene.topology.until_ready()
     assert part.pid == pid
 
@@ -161,8 +161,8 @@ async def test_a_program_that_ends_by_itself_is_started_again(scene: Scene) -> N
     program = scene.topology.programs["replica-1"]
     crashes, pid = program.crashes, program.pid
     # It cannot start without PostgreSQL.
-    await scene.topology.kill("postgres")
-    await scene.topology.kill("replica-1")
+    await scene.topology.part("postgres").kill()
+    await scene.topology.part("replica-1").kill()
     await scene.topology.restart("replica-1")
     await until(lambda: program.crashes > crashes)
     await scene.topology.restart("postgres")

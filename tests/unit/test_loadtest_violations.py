@@ -6,7 +6,7 @@ import orjson
 import pytest
 
 from loadtest.attacks import ATTACKS, WRONG_KEYS, Attack, complaint_about, wrong_key
-from loadtest.proof.answers import change_of
+from loadtest.proof.answers import Answer, change_of
 from loadtest.proof.bounded import replay_violation
 from loadtest.proof.history import Answered, Request
 from loadtest.proof.violations import (
@@ -20,7 +20,6 @@ from loadtest.proof.violations import (
     Violation,
     Violations,
 )
-from loadtest.session import Answer
 from loadtest.world import World
 from transferd.web.problems import TYPES
 

@@ -1,4 +1,4 @@
-"""What each key was promised: one effect, one answer, and the truth."""
+"""Rules for keys: one effect and one correct answer for each."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from loadtest.proof.violations import (
 
 
 def lost_outcome(evidence: Evidence) -> Iterator[Violation]:
-    """What was told is stored under its key; a refusal that is not could become a transfer."""
+    """Each answer is stored under its key; a refusal that is not stored could become a transfer."""
     for key, case in evidence.cases.items():
         if key in evidence.ledger.outcomes:
             continue
@@ -31,7 +31,7 @@ def lost_outcome(evidence: Evidence) -> Iterator[Violation]:
 
 
 def doubled(evidence: Evidence) -> Iterator[Violation]:
-    """One key, one transfer; one transfer, one key; and no twins in the ledger."""
+    """A key has one transfer, a transfer one key, and the ledger has no unexplained copies."""
     for key, ids in evidence.owned.items():
         if len(ids) > 1:
             yield Violation(DOUBLED_TRANSFER, f"key {key} has the transfers {', '.join(ids)}")
@@ -47,7 +47,7 @@ def doubled(evidence: Evidence) -> Iterator[Violation]:
 
 
 def invented(evidence: Evidence) -> Iterator[Violation]:
-    """No transfer for a key whose every answer said that nothing happened."""
+    """No transfer for a key if all answers exclude it."""
     for case, row in evidence.applied:
         if case.nothing_happened:
             statuses = ", ".join(str(each.status) for each in case.tries) or "nothing"
@@ -56,9 +56,9 @@ def invented(evidence: Evidence) -> Iterator[Violation]:
 
 
 def refused_but_applied(evidence: Evidence) -> Iterator[Violation]:
-    """After a refusal nothing has happened under the key, and nothing will.
+    """A refused key has no transfer.
 
-    After being turned away that holds only if no other try can have been executed.
+    A key that was turned away has none if no other try can have been executed.
     """
     for key, case in evidence.cases.items():
         status, stored = evidence.ledger.outcomes.get(key, (0, None))
@@ -67,7 +67,7 @@ def refused_but_applied(evidence: Evidence) -> Iterator[Violation]:
 
 
 def applied_but_refused(evidence: Evidence) -> Iterator[Violation]:
-    """A success and a refusal never share a key, be the refusal told or stored."""
+    """A key never has a success and a refusal, in an answer or stored."""
     for key, case in evidence.cases.items():
         if case.success is None:
             continue
@@ -84,7 +84,7 @@ def applied_but_refused(evidence: Evidence) -> Iterator[Violation]:
 def changed_replay(evidence: Evidence) -> Iterator[Violation]:
     """Every final answer to one key has the same status and the same bytes."""
     for key, case in evidence.cases.items():
-        # What is not stored is rendered anew, with another request id.
+        # An answer that is not stored is rendered again, with another request id.
         finals = dict.fromkeys(
             (each.status, each.body if each.is_stored else each.code.encode())
             for each in case.tries
@@ -97,7 +97,7 @@ def changed_replay(evidence: Evidence) -> Iterator[Violation]:
 
 
 def unmarked_replay(evidence: Evidence) -> Iterator[Violation]:
-    """Only one answer to a key is the first; each of the others says that it is a replay."""
+    """All answers to a key but one are marked as replays."""
     for key, case in evidence.cases.items():
         firsts = [each for each in case.tries if each.is_stored and not each.replayed]
         if len(firsts) > 1:
@@ -105,7 +105,7 @@ def unmarked_replay(evidence: Evidence) -> Iterator[Violation]:
 
 
 def unsettled(evidence: Evidence) -> Iterator[Violation]:
-    """The last repetition tells what happened, whatever went on before.
+    """The last repetition has the outcome.
 
     A key that was turned away last, and had no answer before, is still open.
     """
@@ -119,7 +119,7 @@ def unsettled(evidence: Evidence) -> Iterator[Violation]:
 
 
 def wrong_answer(evidence: Evidence) -> Iterator[Violation]:
-    """A success tells what was asked for, and the ledger has it; a refusal what is stored."""
+    """A success agrees with the request and the ledger, and a refusal with the outcome."""
     for key, case in evidence.cases.items():
         for each in case.tries:
             status, _ = evidence.ledger.outcomes.get(key, (each.status, None))
@@ -139,11 +139,11 @@ def wrong_answer(evidence: Evidence) -> Iterator[Violation]:
 
 
 def wrong_reversal(evidence: Evidence) -> Iterator[Violation]:
-    """A reversal goes back where the money came from, and never above what is left."""
+    """A reversal returns money to its source, and never more than the transfer."""
     reversed_by_original: Counter[str] = Counter()
     for row in evidence.ledger.transfers:
         original = evidence.rows.get(row.reverses) if row.reverses is not None else None
-        # Of an original from before the round nothing is known.
+        # An original from before the round is not in the record.
         if original is None:
             continue
         reversed_by_original[original.id] += row.amount
@@ -157,7 +157,7 @@ def wrong_reversal(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _asked(case: Case) -> dict[str, object]:
-    """What a body that answers it has to say."""
+    """The members that an answer to it must have."""
     asked = case.asked
     original = asked.original if asked.kind is Kind.REVERSAL else None
     return _named(asked.source, asked.destination, asked.amount, original)

@@ -1,4 +1,4 @@
-"""What was said of the past: it stays, by the times of the ledger, and windows add up."""
+"""Rules for the past: answers agree with the times of the ledger, and windows add up."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -49,7 +49,7 @@ def other_answer(evidence: Evidence) -> Iterator[Violation]:
 
 
 def wrong_window(evidence: Evidence) -> Iterator[Violation]:
-    """A window has each entry with a time in it once, newest first: so those that meet have all."""
+    """A window has each entry of its time once, newest first, so adjacent windows have all."""
     for asked, body in _answers(evidence, Kind.WINDOW):
         inside = _between(evidence, asked.wallet, asked.since_us, asked.until_us)
         expected = sorted(map(_line, inside), reverse=True)
@@ -61,7 +61,7 @@ def wrong_window(evidence: Evidence) -> Iterator[Violation]:
 
 
 def uneven_window(evidence: Evidence) -> Iterator[Violation]:
-    """Where both ends of a window were told as well, opening and entries give closing."""
+    """The opening balance of a window plus its entries is the closing balance."""
     balances = {
         (asked.wallet, asked.until_us): body.get("balance")
         for asked, body in _answers(evidence, Kind.INSTANT)

@@ -1,19 +1,19 @@
-"""What keeps the promises, and which fault shows that each of it is needed."""
+"""The protections, and for each the fault that shows that it is needed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _MANY_READS = {"reads": 0.5, "hold_s_max": 3.0}
-# So that the worker holds events that have not arrived; a new one takes half a second to begin.
+# The worker holds events that have not arrived; a new worker takes half a second to begin.
 _SLOW_RECEIVER = {"receiver_s": 0.05, "quiet_s": 1.5}
 
 
 @dataclass(frozen=True)
 class Protection:
-    """`removed` is what the service does without it; `layers` are names of `removals`.
+    """`removed` describes the service without it; `layers` are names of `removals`.
 
-    With all of them removed a round of `fault` leaves an violation of one of these `kinds`. `load`
-    is what has to be different in it: see `Pace`.
+    Without these layers a round of `fault` leaves a violation of one of the `kinds`. `load` changes
+    the `Pace` of that round.
     """
 
     name: str
@@ -33,7 +33,7 @@ PROTECTIONS: Mapping[str, Protection] = {
     for each in (
         Protection(
             "commit-before-answer",
-            "The answer leaves whatever became of the COMMIT.",
+            "The answer is sent even if the COMMIT failed.",
             _words("commit-before-answer"),
             "cut-in-commit",
             _words("lost-transfer"),
@@ -47,7 +47,7 @@ PROTECTIONS: Mapping[str, Protection] = {
         ),
         Protection(
             "one-outcome",
-            "The outcome of a key is not looked up, and a key that has one already stops nobody.",
+            "The outcome of a key is not looked up, and a second outcome of a key is ignored.",
             _words("look-up key-conflict"),
             "flush-redis",
             _words("doubled-transfer"),
@@ -61,28 +61,28 @@ PROTECTIONS: Mapping[str, Protection] = {
         ),
         Protection(
             "stored-replay",
-            "A repeated request is told the version and balance of now, not those stored.",
+            "A repeated request gets the current version and balance, not those stored.",
             _words("replay-as-stored"),
             "flush-redis",
             _words("changed-replay"),
         ),
         Protection(
             "one-writer",
-            "Wallets are read without a lock, and written whatever their version is by then.",
+            "Wallets are read without a lock, and written without a check of their version.",
             _words("row-locks version-check"),
             "flush-redis",
             _words("version-gap wrong-balance"),
         ),
         Protection(
             "funds",
-            "Neither `decide` nor the table asks whether the money is there.",
+            "Neither `decide` nor the table checks the available money.",
             _words("funds-in-decide funds-in-table"),
             "flush-redis",
             _words("wrong-balance"),
         ),
         Protection(
             "reversal-cap",
-            "What was given back of a transfer before is not read.",
+            "The sum of earlier reversals of a transfer is not read.",
             _words("reversed-sums"),
             "flush-redis",
             _words("wrong-answer"),
@@ -111,7 +111,7 @@ PROTECTIONS: Mapping[str, Protection] = {
         ),
         Protection(
             "min-version",
-            "A read takes any snapshot, whatever its `min_version` says.",
+            "A read takes any snapshot and ignores its `min_version`.",
             _words("min-version"),
             "cut-replica-redis",
             _words("stale-read"),
@@ -119,21 +119,21 @@ PROTECTIONS: Mapping[str, Protection] = {
         ),
         Protection(
             "settled-past",
-            "A reader of an instant waits for no writer.",
+            "A reader of an instant does not wait for writers.",
             _words("wait-for-writers"),
             "flush-redis",
             _words("changed-past wrong-window"),
         ),
         Protection(
             "never-decreasing-time",
-            "A group has the time of the clock, also if one of its wallets has a later one.",
+            "A group has the time of the clock, even if one of its wallets has a later time.",
             _words("never-decreasing-time"),
             "clock-jump-postgres",
             _words("decreasing-time changed-past wrong-window"),
         ),
         Protection(
             "newer-snapshot",
-            "A snapshot replaces whatever Redis has, newer ones too.",
+            "A snapshot replaces the one in Redis even if that is newer.",
             _words("newer-snapshot"),
             "slow-replica-redis",
             _words("old-read"),
@@ -153,9 +153,9 @@ PROTECTIONS: Mapping[str, Protection] = {
 
 @dataclass(frozen=True)
 class Alone:
-    """One layer of some protections is left; the others of `without` are removed.
+    """Some layers that remain while the others of their protections, `without`, are removed.
 
-    It still holds: no violation but of the `tolerated` kinds.
+    They are enough: the only violations are of the `tolerated` kinds.
     """
 
     layers: frozenset[str]
@@ -168,15 +168,15 @@ ALONE: Mapping[str, Alone] = {
         _words("row-locks look-up funds-in-decide"),
         _words("version-check version-keys key-conflict funds-in-table"),
     ),
-    # The conflict rolls the attempt back, and the next attempt looks the outcome up. A reader of
-    # the past waits for row locks and for nothing else, so without them its answers can change.
+    # A conflict rolls the attempt back, and the next attempt looks the outcome up. A reader of the
+    # past waits only for row locks, so without them its answers can change.
     "second layers": Alone(
         _words("version-check key-conflict"),
         _words("row-locks version-keys first-look-up"),
         _words("changed-past wrong-window"),
     ),
-    # The table can only refuse the whole, so what should be a 422 is a 500 that decides nothing.
-    # And it sees a wallet as a group leaves it: in between it may have been below its limit.
+    # The table can only refuse the whole group, so a 422 becomes a 500 without an outcome. It
+    # checks a wallet after the group; within the group it may have been below its limit.
     "table": Alone(
         _words("funds-in-table"),
         _words("funds-in-decide"),
