@@ -70,9 +70,8 @@ async def test_an_open_loop_counts_how_long_a_request_had_to_wait(tmp_path: Path
     pairs.write_text(f"{wallet_id(1)} {wallet_id(2)}\n")
     async with serving(application) as url:
         port = url.rpartition(":")[2]
-        printed = await output_of(
-            "loadtest.bench.openloop", port, str(pairs), str(rate), str(seconds)
-        )
+        arguments = (port, str(pairs), str(rate), str(seconds), "transfers", "128")
+        printed = await output_of("loadtest.bench.openloop", *arguments)
     found = json.loads(printed)
     assert found["statuses"] == {"201": rate * seconds}
     assert found["unanswered"] == 0
