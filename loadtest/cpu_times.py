@@ -1,10 +1,10 @@
-"""How much of the machine the load test itself takes."""
+"""The processor time of the load test."""
 
 import psutil
 
 
 class CpuTimes:
-    """Seconds of processor time since it was made."""
+    """Seconds of processor time since its creation."""
 
     def __init__(self) -> None:
         self._own_at_start = self._own()
@@ -16,7 +16,7 @@ class CpuTimes:
         return self._own() - self._own_at_start
 
     def shares(self, others_s: float) -> dict[str, float]:
-        """What Locust took (others are its workers), and all processes of this machine."""
+        """The time of Locust (others are its workers) and of all processes of this machine."""
         locust, machine = self.own_s + others_s, self._machine() - self._machine_at_start
         return {
             "locust_cpu_s": round(locust, 2),

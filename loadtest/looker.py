@@ -1,15 +1,15 @@
-"""What all personas that read have in common: nothing may be older than what they were told."""
+"""The reads of all personas: no answer is older than an earlier one."""
 
 from typing import Any
 
+from loadtest.proof.answers import Answer
 from loadtest.proof.complaints import statement_complaint, wallet_complaint
 from loadtest.proof.violations import STALE_READ, WRONG_ANSWER
-from loadtest.session import Answer
 from loadtest.teller import Teller
 
 
 class Looker(Teller):
-    """Abstract: reads, and notices what is older than what was told before."""
+    """Abstract: reads, and finds answers that are older than earlier ones."""
 
     abstract = True
 
@@ -47,7 +47,7 @@ class Looker(Teller):
         return answer.headers.get("etag", "")
 
     def read_statement(self, wallet_id: str, limit: int = 50) -> None:
-        """GET a page of a statement, which comes from PostgreSQL and is never old."""
+        """GET a page of a statement, which comes from PostgreSQL and so is never old."""
         floor = self.history.version_of(wallet_id)
 
         def judge(answer: Answer) -> tuple[str, str | None]:

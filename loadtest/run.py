@@ -18,7 +18,6 @@ from loadtest.cpu_times import CpuTimes
 from loadtest.dashboards.server_side import ServerSide
 from loadtest.gathering import MasterSide, WorkerSide
 from loadtest.options import Options
-from loadtest.progress import Progress
 from loadtest.proof.history import History
 from loadtest.proof.violations import Violation, Violations
 from loadtest.report import Report, calls_of, write
@@ -177,8 +176,8 @@ class Run:
             missing = self._master.collect(self.environment.stop_timeout)
             if missing:
                 self._trouble = (
-                    f"{len(missing)} of the workers ended without a report, so what they were told"
-                    " is not known"
+                    f"{len(missing)} of the workers ended without a report, so their answers are"
+                    " not known"
                 )
 
     def _on_stop(self, **_: Any) -> None:
@@ -209,7 +208,7 @@ class Run:
     def _seed(self) -> World:
         options, api = self.options, self._api()
         try:
-            return Seeding(api, options.seed_name, options.currency, Progress()).world(
+            return Seeding(api, options.seed_name, options.currency).world(
                 f"lt-{secrets.token_hex(4)}",
                 options.wallets,
                 options.merchants,
@@ -256,13 +255,8 @@ class Run:
         assert self._world is not None
         api = self._api()
         try:
-            return audit(
-                api,
-                self._world,
-                self.history,
-                Progress(),
-                only_sums=self.options.audit == "sums",
-            )
+            only_sums = self.options.audit == "sums"
+            return audit(api, self._world, self.history, only_sums=only_sums)
         except Exception as error:
             self._trouble = f"the audit: {_sentence(error)}"
             return Audit()
@@ -326,7 +320,7 @@ class Run:
 
     def _api(self) -> Api:
         if not self.options.host:
-            raise ServiceError("no --host: say where the service is, such as http://localhost")
+            raise ServiceError("no --host: pass the URL of the service, such as http://localhost")
         options = self.options
         if options.api_key and options.host != self._fixed.host:
             raise ServiceError(

@@ -1,4 +1,4 @@
-"""Whether a run passed: no violation, and every service level kept. One line says it."""
+"""Whether a run passed: no violation, and every service level kept; in one line."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,12 +7,12 @@ from typing import Any
 from loadtest.proof.violations import Violations
 
 PASSED = 0
-# The machinery of the test itself failed: nothing is known.
+# The test itself failed, so it has no result.
 NOT_RUN = 1
 VIOLATED = 3
 LEVEL_BROKEN = 4
 
-# Of so few answers a percentile says nothing.
+# A percentile needs more answers than this.
 ANSWERS_MIN = 50
 
 
@@ -28,7 +28,7 @@ class Calls:
 
     @property
     def group(self) -> str | None:
-        """Whose service level it counts for: a batch may take its time, back-pressure has none."""
+        """The service level that it counts for; batches and back-pressure have none."""
         if "(turned away)" in self.name or "batch" in self.name or self.name.startswith("attack"):
             return None
         return "reads" if self.method == "GET" else "transfers"
@@ -36,7 +36,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Level:
-    """A promise about the run, such as p95 of transfers; found and limit in its own unit."""
+    """A service level, such as p95 of transfers; `found` and `limit` are in `unit`."""
 
     name: str
     limit: float
@@ -55,17 +55,17 @@ class Level:
 
 @dataclass
 class Verdict:
-    """What is said of a run, as an exit code, a line and JSON."""
+    """The result of a run, as an exit code, a line and JSON."""
 
     violations: Violations
     levels: list[Level]
     requests: int
     failures: int
-    # What kept the run or its audit from being done.
+    # Why the run or its audit could not be done.
     trouble: str = ""
-    # A ramp breaks a level on purpose: what it found.
+    # The result of a ramp, which breaks a level on purpose.
     limit: str = ""
-    # What could not be judged, for want of answers.
+    # What could not be checked.
     untold: Sequence[str] = ()
 
     @property
@@ -75,7 +75,7 @@ class Verdict:
 
     @property
     def _undone(self) -> str:
-        """Why nothing is known, which a run without a single request does not tell either."""
+        """Why there is no result; a run without a request has none either."""
         return self.trouble or ("" if self.requests else "not one request was made")
 
     @property
@@ -89,7 +89,7 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        """What to say in one line."""
+        """The result in one line."""
         counted = f"{self.requests:,} requests, {self.failures:,} failed"
         if self.violations.total:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.violations.counts.items())
@@ -135,7 +135,7 @@ def levels_of(
 
 
 def percentile(times_ms: Mapping[int, int], share: float) -> float:
-    """The time within which this share of the answers came."""
+    """The time within which this share of the answers arrived."""
     total = sum(times_ms.values())
     seen = 0
     for time_ms in sorted(times_ms):
@@ -161,7 +161,7 @@ def latencies(calls: Iterable[Calls]) -> dict[str, dict[str, float]]:
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:
-    """The verdict's own part of the file."""
+    """The part of the verdict in the file."""
     return {
         "exit_code": verdict.code,
         "line": verdict.line,
