@@ -2,8 +2,9 @@
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadtest.verdict import Calls, Level
 
@@ -113,17 +114,12 @@ def between(before: Sequence[Calls], after: Sequence[Calls]) -> list[Calls]:
     found = []
     for each in after:
         old = earlier.get((each.method, each.name), Calls(each.method, each.name, 0, 0, {}))
-        times = {
-            time_ms: count - old.times_ms.get(time_ms, 0)
-            for time_ms, count in each.times_ms.items()
-        }
         found.append(
-            Calls(
-                each.method,
-                each.name,
-                each.requests - old.requests,
-                each.failures - old.failures,
-                {time_ms: count for time_ms, count in times.items() if count},
+            replace(
+                each,
+                requests=each.requests - old.requests,
+                failures=each.failures - old.failures,
+                times_ms=Counter(each.times_ms) - Counter(old.times_ms),
             )
         )
     return found

@@ -1,5 +1,6 @@
 """Whether a run passed: no violation, and every service level kept; in one line."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -108,29 +109,23 @@ def levels_of(
     calls: Iterable[Calls], p95_ms: float, p99_ms: float, error_percent: float
 ) -> tuple[list[Level], list[str]]:
     """The service levels of a run, and those for which there were too few answers."""
-    requests = failures = 0
+    calls = list(calls)
     untold = []
-    groups: dict[str, dict[int, int]] = {}
+    groups: dict[str, Counter[int]] = {}
     for each in calls:
-        requests += each.requests
-        failures += each.failures
         if each.group is not None:
-            times = groups.setdefault(each.group, {})
-            for time_ms, count in each.times_ms.items():
-                times[time_ms] = times.get(time_ms, 0) + count
+            groups.setdefault(each.group, Counter()).update(each.times_ms)
     levels = []
     for group in sorted(groups, reverse=True):
-        answers = sum(groups[group].values())
-        if answers < ANSWERS_MIN:
-            untold.append(f"{answers} {group} are too few for p95 and p99")
+        times_ms = groups[group]
+        if times_ms.total() < ANSWERS_MIN:
+            untold.append(f"{times_ms.total()} {group} are too few for p95 and p99")
             continue
-        found = percentile(groups[group], 0.95)
-        levels.append(Level(f"p95 of {group}", p95_ms, found, "ms"))
-        found = percentile(groups[group], 0.99)
-        levels.append(Level(f"p99 of {group}", p99_ms, found, "ms"))
-    if requests:
-        share = round(100 * failures / requests, 3)
-        levels.append(Level("error rate", error_percent, share, "%"))
+        for name, share, limit_ms in (("p95", 0.95, p95_ms), ("p99", 0.99, p99_ms)):
+            levels.append(Level(f"{name} of {group}", limit_ms, percentile(times_ms, share), "ms"))
+    if requests := sum(each.requests for each in calls):
+        failed = round(100 * sum(each.failures for each in calls) / requests, 3)
+        levels.append(Level("error rate", error_percent, failed, "%"))
     return levels, untold
 
 

@@ -72,10 +72,10 @@ async def new_full_wallet(api: Api, ada: str, bob: str) -> Reply:
     return await api.post("/wallets", body, key=f"of {ada}")
 
 
-# A request, its status, and the rows that it adds to each table.
+# A request, its status, and the rows that it adds to each table; to the first one at least one.
 _ONCE: list[tuple[Action, int, dict[str, int]]] = [
     (transfer, 201, {"ledger_00.transfers": 1, "transferd.outcomes": 1}),
-    (refused, 422, {"ledger_00.transfers": 0, "transferd.outcomes": 1}),
+    (refused, 422, {"transferd.outcomes": 1, "ledger_00.transfers": 0}),
     (batch, 200, {"ledger_00.transfers": 2, "transferd.outcomes": 1, "ledger_00.outbox": 1}),
     (reversal, 201, {"ledger_00.transfers": 1, "transferd.outcomes": 1}),
     (freeze, 200, {"ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
@@ -142,34 +142,26 @@ async def _slow_commits(database: Database, table: str, *, seconds: float = 0.3)
     )
 
 
-@pytest.mark.parametrize(
-    ("action", "status", "table"),
-    [
-        (transfer, 201, "ledger_00.transfers"),
-        (refused, 422, "transferd.outcomes"),
-        (freeze, 200, "ledger_00.wallet_changes"),
-        (new_user, 201, "transferd.users"),
-        (new_wallet, 201, "ledger_00.wallets"),
-        (new_full_wallet, 201, "ledger_00.wallets"),
-    ],
-)
+@pytest.mark.parametrize(("action", "status", "rows"), _ONCE)
 async def test_a_commit_that_goes_on_after_the_cut_is_waited_for(
     *,
     action: Action,
     status: int,
-    table: str,
+    rows: dict[str, int],
     replicas: Replicas,
     database: Database,
     proxy: Proxy,
 ) -> None:
     api = await replicas.start(database_url=proxy.url)
     ada, bob = await api.wallet(100), await api.wallet()
+    await api.transfer(ada, bob, 10)
+    table, count = next(iter(rows.items()))
     before = await row_count(database, table)
     await _slow_commits(database, table)
     proxy.arm(Cut.IN_FLIGHT)
     reply = await action(api, ada, bob)
     assert (proxy.cuts, reply.status) == (1, status)
-    assert await row_count(database, table) == before + 1
+    assert await row_count(database, table) == before + count
     assert await faults_in(database) == []
     await assert_true(api, reply)
 

@@ -10,18 +10,24 @@ _SLOW_RECEIVER = {"receiver_s": 0.05, "quiet_s": 1.5}
 
 @dataclass(frozen=True)
 class Protection:
-    """`removed` describes the service without it; `layers` are names of `removals`.
+    """`removed` describes the service without it.
 
-    Without these layers a round of `fault` leaves a violation of one of the `kinds`. `load` changes
+    Without its layers a round of `fault` leaves a violation of one of the `kinds`. `load` changes
     the `Pace` of that round.
     """
 
     name: str
     removed: str
-    layers: frozenset[str]
     fault: str
     kinds: frozenset[str]
+    # Empty if its only layer has its name.
+    named_layers: frozenset[str] = frozenset()
     load: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """The names of its layers in `removals`."""
+        return self.named_layers or frozenset({self.name})
 
 
 def _words(text: str) -> frozenset[str]:
@@ -34,118 +40,110 @@ PROTECTIONS: Mapping[str, Protection] = {
         Protection(
             "commit-before-answer",
             "The answer is sent even if the COMMIT failed.",
-            _words("commit-before-answer"),
             "cut-in-commit",
             _words("lost-transfer"),
         ),
         Protection(
             "synchronous-commit",
             "PostgreSQL confirms a COMMIT before it is on the disk.",
-            _words("synchronous-commit"),
             "kill-postgres",
             _words("lost-transfer"),
         ),
         Protection(
             "one-outcome",
             "The outcome of a key is not looked up, and a second outcome of a key is ignored.",
-            _words("look-up key-conflict"),
             "flush-redis",
             _words("doubled-transfer"),
+            _words("look-up key-conflict"),
         ),
         Protection(
             "outcome-with-money",
             "Outcomes are written a moment after the COMMIT of the money.",
-            _words("outcome-in-transaction"),
             "kill-replica",
             _words("lost-transfer doubled-transfer"),
+            _words("outcome-in-transaction"),
         ),
         Protection(
             "stored-replay",
             "A repeated request gets the current version and balance, not those stored.",
-            _words("replay-as-stored"),
             "flush-redis",
             _words("changed-replay"),
+            _words("replay-as-stored"),
         ),
         Protection(
             "one-writer",
             "Wallets are read without a lock, and written without a check of their version.",
-            _words("row-locks version-check"),
             "flush-redis",
             _words("version-gap wrong-balance"),
+            _words("row-locks version-check"),
         ),
         Protection(
             "funds",
             "Neither `decide` nor the table checks the available money.",
-            _words("funds-in-decide funds-in-table"),
             "flush-redis",
             _words("wrong-balance"),
+            _words("funds-in-decide funds-in-table"),
         ),
         Protection(
             "reversal-cap",
             "The sum of earlier reversals of a transfer is not read.",
-            _words("reversed-sums"),
             "flush-redis",
             _words("wrong-answer"),
+            _words("reversed-sums"),
         ),
         Protection(
             "event-with-money",
             "Events are written a moment after the COMMIT of the money.",
-            _words("event-in-transaction"),
             "kill-replica",
             _words("lost-event"),
+            _words("event-in-transaction"),
         ),
         Protection(
             "publish-before-delete",
             "The relay deletes events before they are published and have deliveries.",
-            _words("publish-before-delete"),
             "blackhole-worker-rabbitmq",
             _words("lost-event"),
         ),
         Protection(
             "deliver-before-record",
             "The notifier records a delivery as delivered before it makes the attempt.",
-            _words("deliver-before-record"),
             "kill-worker",
             _words("lost-event"),
-            _SLOW_RECEIVER,
+            load=_SLOW_RECEIVER,
         ),
         Protection(
             "min-version",
             "A read takes any snapshot and ignores its `min_version`.",
-            _words("min-version"),
             "cut-replica-redis",
             _words("stale-read"),
-            _MANY_READS,
+            load=_MANY_READS,
         ),
         Protection(
             "settled-past",
             "A reader of an instant does not wait for writers.",
-            _words("wait-for-writers"),
             "flush-redis",
             _words("changed-past wrong-window"),
+            _words("wait-for-writers"),
         ),
         Protection(
             "never-decreasing-time",
             "A group has the time of the clock, even if one of its wallets has a later time.",
-            _words("never-decreasing-time"),
             "clock-jump-postgres",
             _words("decreasing-time changed-past wrong-window"),
         ),
         Protection(
             "newer-snapshot",
             "A snapshot replaces the one in Redis even if that is newer.",
-            _words("newer-snapshot"),
             "slow-replica-redis",
             _words("old-read"),
-            _MANY_READS,
+            load=_MANY_READS,
         ),
         Protection(
             "refresh-before-answer",
             "Snapshots are refreshed a moment after the answer.",
-            _words("refresh-before-answer"),
             "slow-replica-redis",
             _words("old-read"),
-            _MANY_READS,
+            load=_MANY_READS,
         ),
     )
 }
