@@ -15,6 +15,7 @@ import orjson
 from loadtest.program import server_directory
 from transferd.devstack import StackError
 from transferd.devstack.ports import free_port
+from transferd.devstack.process import Child, launch
 
 FOLDER = Path(__file__).parents[1] / "nginx"
 _START_S = 10.0
@@ -47,7 +48,7 @@ class Nginx:
             "NGINX_RATE": "100000",
             "NGINX_KEY_RATE": "100000",
         } | dict(environment)
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Child | None = None
 
     @property
     def url(self) -> str:
@@ -71,13 +72,12 @@ class Nginx:
     async def start(self, replicas: Sequence[str]) -> None:
         """Start it and wait until it listens."""
         self.render(replicas)
-        log = (self.directory / "error.log").open("ab")
-        self.process = await asyncio.create_subprocess_exec(
-            *(program(), "-e", "stderr", "-c", str(self.directory / "nginx.conf")),
-            *("-g", "daemon off;"),
-            stderr=log,
+        self.process = launch(
+            [program(), "-e", "stderr", "-c", self.directory / "nginx.conf", "-g", "daemon off;"],
+            log=self.directory / "error.log",
+            cwd=self.directory,
+            environment=os.environ,
         )
-        log.close()
         async with asyncio.timeout(_START_S):
             # Nginx does not report that it listens.
             while not await self._listens():  # noqa: ASYNC110
@@ -91,8 +91,8 @@ class Nginx:
 
     async def stop(self) -> None:
         """Stop it if it runs."""
-        if self.process is not None and self.process.returncode is None:
-            self.process.terminate()
+        if self.process is not None and self.process.exit_code is None:
+            self.process.send_signal(signal.SIGTERM)
             await self.process.wait()
 
     def access_log(self) -> list[dict[str, Any]]:
@@ -106,7 +106,7 @@ class Nginx:
 
     async def _listens(self) -> bool:
         assert self.process is not None
-        if self.process.returncode is not None:
+        if self.process.exit_code is not None:
             raise StackError(f"nginx did not start: {self.log_of_errors().strip()}")
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.port)

@@ -38,7 +38,7 @@ class Looker(Teller):
             else:
                 return name, self.unexpected(answer) or f"{answer.status}"
             if version < floor and (min_version or not self.session.options.allow_stale):
-                text = f"wallet {wallet_id}: version {version}, and {floor} was told before"
+                text = f"wallet {wallet_id}: version {version}, and {floor} was answered before"
                 return name, self.complain(STALE_READ, text)
             self.history.saw(wallet_id, version)
             return name, None
@@ -60,7 +60,7 @@ class Looker(Teller):
                 return name, self.complain(WRONG_ANSWER, f"wallet {wallet_id}: {complaint}")
             newest = entries[0]["version"] if entries else 0
             if newest < floor:
-                text = f"statement of {wallet_id} ends at {newest}, and {floor} was told before"
+                text = f"statement of {wallet_id} ends at {newest}, and {floor} was answered before"
                 return name, self.complain(STALE_READ, text)
             self.history.saw(wallet_id, newest)
             return name, None

@@ -255,7 +255,9 @@ class Reader(Looker):
         def judge(answer: Answer) -> tuple[str, str | None]:
             name = "/transfers/{id}"
             if answer.status == 200 and answer.body != told:
-                text = f"transfer {told['id']}: told {told}, read {answer.status} {answer.body}"
+                text = (
+                    f"transfer {told['id']}: answered as {told}, read {answer.status} {answer.body}"
+                )
                 return name, self.complain(WRONG_ANSWER, text)
             return name, None if answer.status == 200 else self.unexpected(answer)
 

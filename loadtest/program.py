@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from transferd.devstack import StackError
 from transferd.devstack.process import Child, launch
@@ -94,6 +96,12 @@ class Program:
         """Processor time of the process, user and system."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    async def metrics(self) -> list[Sample]:
+        """The samples of its /metrics."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as answer:
+            families = text_string_to_metric_families(await answer.text())
+        return [sample for family in families for sample in family.samples]
 
     async def start(self) -> None:
         """Start it, and restart it when it ends by itself; it is not ready yet."""

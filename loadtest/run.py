@@ -4,6 +4,7 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -19,7 +20,7 @@ from loadtest.dashboards.server_side import ServerSide
 from loadtest.gathering import MasterSide, WorkerSide
 from loadtest.options import Options
 from loadtest.proof.history import History
-from loadtest.proof.violations import Violation, Violations
+from loadtest.proof.violations import Violation
 from loadtest.report import Report, calls_of, write
 from loadtest.scenarios import SCENARIOS, has_tasks
 from loadtest.seeding import Seeding
@@ -46,7 +47,6 @@ class Run:
         self.options = self._fixed
         self.history = History({})
         self.verdict: Verdict | None = None
-        self.report: Report | None = None
         self._world: World | None = None
         self._trouble = ""
         self._began_s = 0.0
@@ -148,7 +148,7 @@ class Run:
             return
         self.state = "seeding"
         self.options = self._options()
-        self._trouble, self.verdict, self.report = "", None, None
+        self._trouble, self.verdict = "", None
         self._users_most = 0
         # The exit code until there is a verdict.
         self.environment.process_exit_code = NOT_RUN
@@ -206,16 +206,14 @@ class Run:
         return replace(options, api_key=self._fixed.api_key, verdict=self._fixed.verdict)
 
     def _seed(self) -> World:
-        options, api = self.options, self._api()
-        try:
+        options = self.options
+        with closing(self._api()) as api:
             return Seeding(api, options.seed_name, options.currency).world(
                 f"lt-{secrets.token_hex(4)}",
                 options.wallets,
                 options.merchants,
                 SCENARIOS[options.scenario],
             )
-        finally:
-            api.close()
 
     def _begin_session(self, world: World) -> None:
         """Runs in each process before its users start."""
@@ -253,15 +251,13 @@ class Run:
 
     def _audit(self) -> Audit:
         assert self._world is not None
-        api = self._api()
+        only_sums = self.options.audit == "sums"
         try:
-            only_sums = self.options.audit == "sums"
-            return audit(api, self._world, self.history, only_sums=only_sums)
+            with closing(self._api()) as api:
+                return audit(api, self._world, self.history, only_sums=only_sums)
         except Exception as error:
             self._trouble = f"the audit: {_sentence(error)}"
             return Audit()
-        finally:
-            api.close()
 
     def _judge(
         self,
@@ -270,12 +266,10 @@ class Run:
         cpu: dict[str, float] | None = None,
         server: dict[str, Any] | None = None,
     ) -> None:
-        violations = Violations()
-        violations.merge(self.history.violations)
+        violations = self.history.violations
         for violation in found.violations:
             if violations.add(violation):
                 _tell(violation)
-        self.history.violations = violations
         calls = calls_of(self.environment.stats)
         levels, untold = self._levels(calls)
         asked = sum(each.requests for each in calls if each.group == "transfers")
@@ -296,20 +290,14 @@ class Run:
         )
         self.state = "finished"
         self.environment.process_exit_code = self.verdict.code
-        self.report = Report(
-            self.options,
-            self.verdict,
-            found,
-            calls,
-            seconds,
-            self._users_most,
-            cpu or {},
-            server or {},
+        users = self._users_most
+        report = Report(
+            self.options, self.verdict, found, calls, seconds, users, cpu or {}, server or {}
         )
         _log.log(logging.ERROR if self.verdict.code else logging.INFO, self.verdict.line)
         if self.options.verdict:
             try:
-                write(self.report, self.options.verdict)
+                write(report, self.options.verdict)
             except OSError as error:
                 _log.error(f"the verdict could not be written: {error}")
                 self.environment.process_exit_code = self.verdict.code or NOT_RUN

@@ -207,7 +207,7 @@ class Teller(FastHttpUser):
                 if complaint is None and not answer.is_replay:
                     version = answer.body["source_version"]
                     if version <= floor:
-                        complaint = f"source_version {version}, and {floor} was told before"
+                        complaint = f"source_version {version}, and {floor} was answered before"
                 wrong = self.wrong(request, complaint)
                 if wrong is None:
                     self.history.transferred(answer.body)

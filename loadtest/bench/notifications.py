@@ -14,13 +14,11 @@ from dataclasses import replace
 from functools import partial
 
 import aio_pika
-import aiohttp
 import asyncpg
 import click
 import orjson
 import uvloop
 from aio_pika.abc import AbstractQueue
-from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from loadtest.bench.load import at_rate
@@ -193,7 +191,7 @@ async def _subscriber(settings: Settings, topology: Topology) -> AsyncIterator[A
 async def _drain_backlog(worker: Side, count: int) -> None:
     started = time.monotonic()
     memory: list[float] = []
-    while _delivered(await _samples(worker)) < count:
+    while _delivered(await worker.running.metrics()) < count:
         await asyncio.sleep(1.0)
         memory.append(worker.running.resident_mib)
     elapsed_s = time.monotonic() - started
@@ -211,7 +209,7 @@ async def _measure_lag(worker: Side, place: Scene, rate: int, seconds: int) -> N
     await asyncio.sleep(2.0)
     lags = {
         bound: count - _lags(before)[bound]
-        for bound, count in _lags(await _samples(worker)).items()
+        for bound, count in _lags(await worker.running.metrics()).items()
     }
     p50_s, p99_s = (quantile(share, lags) or 0.0 for share in (0.5, 0.99))
     click.echo(
@@ -224,16 +222,10 @@ async def _measure_lag(worker: Side, place: Scene, rate: int, seconds: int) -> N
 async def _settled(worker: Side) -> list[Sample]:
     """The metrics after all earlier events, such as those of new wallets, are delivered."""
     last = -1.0
-    while (count := _delivered(samples := await _samples(worker))) != last:
+    while (count := _delivered(samples := await worker.running.metrics())) != last:
         last = count
         await asyncio.sleep(1.0)
     return samples
-
-
-async def _samples(worker: Side) -> list[Sample]:
-    async with aiohttp.ClientSession() as session, session.get(f"{worker.url}/metrics") as response:
-        families = text_string_to_metric_families(await response.text())
-    return [sample for family in families for sample in family.samples]
 
 
 def _delivered(samples: Iterable[Sample]) -> float:

@@ -123,7 +123,7 @@ async def test_many_cuts_of_the_connection_lose_no_delivery(scene: Scene) -> Non
 
 
 async def test_a_worker_that_stands_by_takes_over_at_once(scene: Scene) -> None:
-    """The message that the killed worker held makes the other one read what is due."""
+    """The message that the killed worker held makes the other one read the due rows."""
     receiver, webhook = await scene.receiver()
     settings = scene.settings_with()
     events = [transfer_event() for _ in range(20)]

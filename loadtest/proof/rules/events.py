@@ -22,7 +22,7 @@ def invented_event(evidence: Evidence) -> Iterator[Violation]:
             for wallet, version in delivery.versions.items()
         )
         if delivery.transfer is not None and delivery.transfer not in evidence.rows and is_new:
-            text = f"event {delivery.event_id} tells of transfer {delivery.transfer}"
+            text = f"event {delivery.event_id} is about transfer {delivery.transfer}"
             yield Violation("invented-event", f"{text}, which is not in the ledger")
 
 
@@ -31,7 +31,7 @@ def wrong_event(evidence: Evidence) -> Iterator[Violation]:
     for delivery in evidence.ledger.deliveries:
         row = evidence.rows.get(delivery.transfer) if delivery.transfer is not None else None
         if row is not None and dict(delivery.versions) != row.versions:
-            text = f"event {delivery.event_id} of transfer {row.id} tells {delivery.versions}"
+            text = f"event {delivery.event_id} of transfer {row.id} has {delivery.versions}"
             yield Violation("wrong-event", text)
 
 

@@ -23,11 +23,13 @@ def lost_outcome(evidence: Evidence) -> Iterator[Violation]:
         if key in evidence.ledger.outcomes:
             continue
         if case.told:
-            text = f"key {key}: transfer {case.told[0]} was told, not its outcome"
+            text = f"key {key}: transfer {case.told[0]} was answered, and has no outcome"
             yield Violation(LOST_TRANSFER, text)
         codes = [each.code for each in case.tries if each.code in DECIDED]
         if codes:
-            yield Violation("lost-refusal", f"key {key}: {codes[0]} was told, but has no outcome")
+            yield Violation(
+                "lost-refusal", f"key {key}: {codes[0]} was answered, and has no outcome"
+            )
 
 
 def doubled(evidence: Evidence) -> Iterator[Violation]:
@@ -74,11 +76,9 @@ def applied_but_refused(evidence: Evidence) -> Iterator[Violation]:
         status, _ = evidence.ledger.outcomes.get(key, (201, None))
         if case.refusal is not None:
             told = f"{case.refusal.status} {case.refusal.code}"
-            yield Violation("applied-but-refused", f"key {key} was told success and {told}")
+            yield Violation("applied-but-refused", f"key {key} got success and {told}")
         elif not 200 <= status < 300:
-            yield Violation(
-                "applied-but-refused", f"key {key} was told success, stored is {status}"
-            )
+            yield Violation("applied-but-refused", f"key {key} got success, stored is {status}")
 
 
 def changed_replay(evidence: Evidence) -> Iterator[Violation]:
@@ -115,7 +115,7 @@ def unsettled(evidence: Evidence) -> Iterator[Violation]:
         last = case.tries[-1]
         is_unknown = case.words[-1] is Word.OPEN or last.status >= 500
         if is_unknown or (Word.OPEN in case.words and not case.is_settled):
-            yield Violation("unsettled", f"key {key} was last told {last.status} {last.code}")
+            yield Violation("unsettled", f"key {key} last got {last.status} {last.code}")
 
 
 def wrong_answer(evidence: Evidence) -> Iterator[Violation]:
@@ -124,9 +124,9 @@ def wrong_answer(evidence: Evidence) -> Iterator[Violation]:
         for each in case.tries:
             status, _ = evidence.ledger.outcomes.get(key, (each.status, None))
             if each.word is Word.APPLIED and each.status != 201:
-                yield Violation(WRONG_ANSWER, f"key {key} was told {each.status}, not 201")
+                yield Violation(WRONG_ANSWER, f"key {key} got {each.status}, not 201")
             if each.code in DECIDED and status >= 400 and status != each.status:
-                yield Violation(WRONG_ANSWER, f"key {key}: told {each.status}, stored is {status}")
+                yield Violation(WRONG_ANSWER, f"key {key}: got {each.status}, stored is {status}")
         for body in case.bodies:
             asked, kind = _asked(case), case.asked.kind.value
             complaint = transfer_complaint(asked, body or {}, kind, balance_min=None)

@@ -33,7 +33,7 @@ def changed_past(evidence: Evidence) -> Iterator[Violation]:
         told = body.get("version"), body.get("balance")
         balance = evidence.balance_at(asked.wallet, version)
         if told[0] != version or (balance is not None and told[1] != balance):
-            text = f"told version {told[0]} with {told[1]}, it is {version} with {balance}"
+            text = f"answered version {told[0]} with {told[1]}, it is {version} with {balance}"
             yield Violation("changed-past", f"wallet {asked.wallet}, {asked.until_us} us: {text}")
 
 
@@ -57,7 +57,9 @@ def wrong_window(evidence: Evidence) -> Iterator[Violation]:
         if told != expected:
             lost = sorted({line[0] for line in expected} - {line[0] for line in told})
             text = f"{asked.since_us} to {asked.until_us} us: versions {lost} are missing"
-            yield Violation("wrong-window", f"wallet {asked.wallet}, {text}, {len(told)} were told")
+            yield Violation(
+                "wrong-window", f"wallet {asked.wallet}, {text}, the answer has {len(told)}"
+            )
 
 
 def uneven_window(evidence: Evidence) -> Iterator[Violation]:

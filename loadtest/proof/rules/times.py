@@ -59,7 +59,9 @@ def old_read(evidence: Evidence) -> Iterator[Violation]:
     for read, each, body in _answered_reads(evidence):
         known = told.before(read.wallet, each.began_s)
         if read.min_version is None and known is not None and body["version"] < known:
-            text = f"wallet {read.wallet}: version {body['version']}, {known} had been told"
+            text = (
+                f"wallet {read.wallet}: version {body['version']}, {known} was in an earlier answer"
+            )
             yield Violation("old-read", text)
 
 

@@ -43,13 +43,13 @@ class Matching:
             self.unknown.add(transfer)
         for told in answers or ():
             if not _is_as_told(wallet, entry, told):
-                text = f"transfer {transfer}: told {told}, wallet {wallet} has {entry}"
+                text = f"transfer {transfer}: answered as {told}, wallet {wallet} has {entry}"
                 yield Violation(WRONG_ANSWER, text)
 
     def finish(self, explained: Collection[str] = ()) -> Iterator[Violation]:
         """The violations that all entries show; `explained` were executed without an answer."""
         for transfer in sorted(self.unknown.difference(explained)):
-            text = f"transfer {transfer} is in the ledger and no answer of this run told of it"
+            text = f"transfer {transfer} is in the ledger and in no answer of this run"
             yield Violation(INVENTED_TRANSFER, f"{text} (or two runs share these wallets)")
         for transfer in self._told:
             if self._sides.get(transfer, 0) != _SOURCE | _DESTINATION:

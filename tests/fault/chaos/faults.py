@@ -1,4 +1,4 @@
-"""What can go wrong, by name."""
+"""The faults by name."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager

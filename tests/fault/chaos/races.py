@@ -42,7 +42,7 @@ async def _reversals(client: Client, wallets: Sequence[str], size: float) -> lis
         paid = client.transfer(ada, bob, _REVERSALS)
         await client.ask(paid)
         if paid.tries[-1].status != 201:
-            found.append(Violation(WRONG_ANSWER, f"{paid.key} was told {paid.tries[-1].status}"))
+            found.append(Violation(WRONG_ANSWER, f"{paid.key} got {paid.tries[-1].status}"))
             continue
         id = orjson.loads(paid.tries[-1].body)["id"]
         # Three times the amount of the transfer; some reversals ask for all of it.
@@ -51,7 +51,7 @@ async def _reversals(client: Client, wallets: Sequence[str], size: float) -> lis
         await _at_once(map(client.ask, reversals), _REVERSALS)
         codes = {one.code for each in reversals for one in each.tries if one.status >= 400}
         if codes - {"reversal-exceeds-transfer"}:
-            found.append(Violation(WRONG_ANSWER, f"reversals were told {sorted(codes)}"))
+            found.append(Violation(WRONG_ANSWER, f"reversals got {sorted(codes)}"))
     return found
 
 
@@ -61,7 +61,7 @@ async def _opposite(client: Client, wallets: Sequence[str], size: float) -> list
     back = [client.transfer(bob, ada, 1) for _ in range(round(_OPPOSITE * size))]
     await asyncio.gather(*(_at_once(map(client.ask, way), _IN_FLIGHT) for way in (there, back)))
     return [
-        Violation(WRONG_ANSWER, f"{each.key} was told {one.status} {one.code}")
+        Violation(WRONG_ANSWER, f"{each.key} got {one.status} {one.code}")
         for each in (*there, *back)
         for one in each.tries
         if one.status not in (201, 429)

@@ -4,9 +4,9 @@ import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import chain
 from pathlib import Path
 
-import aiohttp
 import asyncpg
 from redis.asyncio import Redis
 
@@ -163,14 +163,8 @@ class ChaosDeployment:
 
     async def counted(self, metric: str) -> float:
         """The sum of a counter over all replicas and labels."""
-        count = 0.0
-        async with aiohttp.ClientSession() as session:
-            for name in self.replicas:
-                async with session.get(f"{self.programs[name].url}/metrics") as response:
-                    lines = (await response.text()).splitlines()
-                found = (line for line in lines if line.startswith((f"{metric} ", f"{metric}{{")))
-                count += sum(float(line.rpartition(" ")[2]) for line in found)
-        return count
+        samples = [await self.programs[name].metrics() for name in self.replicas]
+        return sum(each.value for each in chain(*samples) if each.name == metric)
 
     @asynccontextmanager
     async def _redis(self) -> AsyncIterator[Redis]:
