@@ -32,7 +32,7 @@ from loadtest.world import World
 
 _log = logging.getLogger(__name__)
 
-State = Literal["ready", "seeding", "running", "auditing", "finished"]
+Phase = Literal["ready", "seeding", "running", "auditing", "finished"]
 
 
 class Run:
@@ -41,7 +41,7 @@ class Run:
     def __init__(self, environment: Any, server_side: ServerSide) -> None:
         self.environment = environment
         self.server_side = server_side
-        self.state: State = "ready"
+        self.state: Phase = "ready"
         # A request to the page must not send the API key to another host, or write files.
         self._fixed = Options.of(environment)
         self.options = self._fixed

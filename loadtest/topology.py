@@ -22,7 +22,7 @@ _SETTINGS = {
 }
 
 # The two ends of a link and the address of the second one -> the address that the first one uses.
-Link = Callable[[str, str, str], Awaitable[str]]
+LinkUrl = Callable[[str, str, str], Awaitable[str]]
 
 
 async def _direct(_: str, __: str, url: str) -> str:
@@ -43,7 +43,7 @@ class Plan:
     replicas: int = 2
     limits: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
-    link: Link = _direct
+    link: LinkUrl = _direct
     prepare: Callable[[str, str], Awaitable[None]] = migrated
     command: Callable[[str, Sequence[str]], Sequence[str | Path]] = lambda _, words: (
         *TRANSFERD,

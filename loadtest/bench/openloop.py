@@ -31,7 +31,7 @@ _POST = (
 )
 
 # The number of a request -> its bytes.
-Request = Callable[[int], bytes]
+MakeRequest = Callable[[int], bytes]
 
 
 class _Connection(asyncio.Protocol):
@@ -71,7 +71,7 @@ class _Connection(asyncio.Protocol):
 
 
 class _Generator:
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: MakeRequest) -> None:
         self._request = request
         self._count = 0
         self._idle: deque[_Connection] = deque()
@@ -113,7 +113,7 @@ class _Generator:
                 await self._all_answered.wait()
 
 
-def _request_of(kind: str, pairs: list[list[str]]) -> Request:
+def _request_of(kind: str, pairs: list[list[str]]) -> MakeRequest:
     """Transfers between the pairs, or reads of both wallets of each pair.
 
     The reads are `plain`, or of an instant: `settled` is the start of the run, `now` is now.

@@ -2,7 +2,6 @@
 
 import asyncio
 import signal
-import sys
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
@@ -22,7 +21,7 @@ from tests.support.proxy import Cut, Proxy
 from tests.support.queues import bound_queue, message_count, take, topology_of
 from tests.support.receivers import after
 from tests.support.waiting import until
-from transferd.config import Limits, Settings
+from transferd.config import Limits
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Database as Store
@@ -33,7 +32,6 @@ from transferd.worker import open_worker
 
 # Reconnects at once, because the tests often cut the connection.
 HASTY = replace(QUICK, relay_wait_first_s=0.02, relay_wait_max_s=0.05)
-_PROGRAM = (sys.executable, "-c", "from transferd.cli import main; main()")
 
 
 @pytest.fixture
@@ -42,10 +40,10 @@ async def scene(database: Database, workers: Workers) -> AsyncIterator[Scene]:
         yield Scene(database, workers.settings, exits)
 
 
-def environment(database: Database, settings: Settings) -> dict[str, str]:
+def environment(scene: Scene) -> dict[str, str]:
     """The settings of a worker that is a process."""
-    return database.variables() | {
-        "TRANSFERD_DATABASE_URL": settings.required("database_url"),
+    settings = scene.settings_with()
+    return scene.database.variables() | {
         "TRANSFERD_AMQP_URL": settings.required("amqp_url"),
         "TRANSFERD_AMQP_PREFIX": settings.amqp_prefix,
         "TRANSFERD_WORKER_PORT": "0",
@@ -125,13 +123,10 @@ async def test_many_cuts_of_the_connection_lose_no_delivery(scene: Scene) -> Non
 async def test_a_worker_that_stands_by_takes_over_at_once(scene: Scene) -> None:
     """The message that the killed worker held makes the other one read the due rows."""
     receiver, webhook = await scene.receiver()
-    settings = scene.settings_with()
     events = [transfer_event() for _ in range(20)]
     may_end = asyncio.Event()
     receiver.answer = after(may_end)
-    async with running(
-        "worker", settings=environment(scene.database, settings), program=_PROGRAM
-    ) as first:
+    async with running("worker", settings=environment(scene)) as first:
         await until(lambda: _are_up(first))
         await scene.put(*events)
         await until(has_received(receiver, 8))
@@ -212,9 +207,7 @@ async def test_another_topology_ends_the_worker_with_one_line(scene: Scene) -> N
     async with await aio_pika.connect(settings.required("amqp_url")) as connection:
         channel = await connection.channel()
         await channel.declare_queue(work, durable=True, arguments={"x-queue-type": "quorum"})
-    async with running(
-        "worker", settings=environment(scene.database, settings), program=_PROGRAM
-    ) as command:
+    async with running("worker", settings=environment(scene)) as command:
         assert await command.end() == 1
         [line] = [text for text in command.output.splitlines() if work in text]
         assert "rabbitmqctl delete_queue" in line
@@ -262,13 +255,13 @@ async def test_another_relay_takes_over_in_order(number: signal.Signals, scene: 
         versions = range(first, first + 100)
         await put(scene.database, [_numbered(wallet, version) for version in versions])
     relay = ("worker", "--only", "relay")
-    variables = environment(scene.database, settings)
+    variables = environment(scene)
     # Small batches, so that it takes longer.
     variables["TRANSFERD_LIMITS"] += ",relay_batch_events_max=100"
     async with (
         bound_queue(settings) as public,
-        running(*relay, settings=variables, program=_PROGRAM) as first_relay,
-        running(*relay, settings=variables, program=_PROGRAM) as second_relay,
+        running(*relay, settings=variables) as first_relay,
+        running(*relay, settings=variables) as second_relay,
     ):
         await until(lambda: _are_up(first_relay, second_relay))
 
