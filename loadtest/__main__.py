@@ -1,4 +1,4 @@
-"""`make loadtest`: the load test on a running service, or on a topology of its own.
+"""`make loadtest`: the load test on a running service, or on private servers.
 
 python -m loadtest --scenario mixed --shape steps
 """
@@ -15,21 +15,23 @@ import click
 
 from loadtest.scenarios import SCENARIOS
 from loadtest.shapes import SHAPES
-from loadtest.topology import own_topology
+from loadtest.topology import own_deployment
 from transferd.devstack import StackError
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-# Of the users, when nobody says how many: a number that two cores can serve.
+# The default number of users: two cores can serve it.
 _USERS = 50
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--scenario", type=click.Choice(list(SCENARIOS)), default="mixed", show_default=True)
 @click.option("--shape", type=click.Choice(list(SHAPES)), default="constant", show_default=True)
-@click.option("--host", default="", help="A running service; without it one is started.")
-@click.option("--replicas", default=2, show_default=True, help="Of a service that is started.")
-@click.option("--users", default=_USERS, show_default=True, help="The most there are at a time.")
-@click.option("--ui", is_flag=True, help="Locust's web page in place of a run that starts at once.")
+@click.option("--host", default="", help="The URL of a running service; without it one is started.")
+@click.option("--replicas", default=2, show_default=True, help="The replicas of a private service.")
+@click.option(
+    "--users", default=_USERS, show_default=True, help="The largest number of users at a time."
+)
+@click.option("--ui", is_flag=True, help="Show Locust's web page instead of starting a run.")
 @click.option("--reports", default="reports", show_default=True, help="Folder for the reports.")
 @click.option(
     "--options",
@@ -37,7 +39,7 @@ _USERS = 50
     is_eager=True,
     expose_value=False,
     callback=lambda context, _, wanted: _list_options(context) if wanted else None,
-    help="List what MORE can be, beside Locust's own options.",
+    help="List the options of the suite that MORE can contain.",
 )
 @click.argument("more", nargs=-1, type=click.UNPROCESSED)
 def main(
@@ -51,12 +53,12 @@ def main(
     reports: str,
     more: tuple[str, ...],
 ) -> None:
-    """Load-test transferd. MORE options go to Locust: `locust --help` tells which there are."""
+    """Load-test transferd. MORE options go to Locust: see `locust --help`."""
     name = f"{scenario}-{shape}-{datetime.now().astimezone():%Y%m%d-%H%M%S}"
     folder = Path(reports, name)
     folder.mkdir(parents=True, exist_ok=True)
     arguments = ["--scenario", scenario, "--shape", shape, "--users", str(users)]
-    # The page is for this machine, unless somebody says otherwise: it can start load anywhere.
+    # By default only this machine reaches the page, because it can start load on any host.
     arguments += ["--web-host", "127.0.0.1"] if ui else []
     arguments += ["--verdict", str(folder / "verdict.json"), *more]
     if not ui:
@@ -73,7 +75,7 @@ def main(
 
 
 def _list_options(context: click.Context) -> None:
-    # Locust takes a second to import, and changes sockets and time for all that comes after.
+    # The import of Locust takes a second, and changes sockets and time of this process.
     from locust.argument_parser import LocustArgumentParser
 
     from loadtest.options import add_options
@@ -92,13 +94,13 @@ async def _run(host: str, replicas: int, folder: Path, arguments: list[str]) -> 
         loop.add_signal_handler(number, task.cancel)
     environment = dict(os.environ)
     if not host:
-        # The stack asks for no key, and would turn one away that it does not know.
+        # The private service requires no key, and refuses an unknown one.
         environment.pop("TRANSFERD_API_KEY", None)
     async with AsyncExitStack() as exits:
         metrics: list[str] = []
         if not host:
             whole = await exits.enter_async_context(
-                own_topology(replicas, folder, lambda line: click.echo(line, err=True))
+                own_deployment(replicas, folder, lambda line: click.echo(line, err=True))
             )
             host = whole.url
             for program in whole.programs.values():
@@ -108,7 +110,7 @@ async def _run(host: str, replicas: int, folder: Path, arguments: list[str]) -> 
             *("--host", host, *metrics, *arguments),
             env=environment,
         )
-        # Locust judges the run as far as it came, and gets a Ctrl-C itself; we wait for that.
+        # Locust gets the Ctrl-C as well, and judges the run up to then; we wait for it.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.add_signal_handler(signal.SIGTERM, locust.terminate)
         return await locust.wait()

@@ -1,4 +1,4 @@
-"""Nonsense of every kind, and the answer that the contract promises for it."""
+"""Invalid requests of many kinds, and the answers of the contract to them."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -8,12 +8,12 @@ from uuid import uuid4
 
 import orjson
 
+from loadtest.proof.answers import Answer
 from loadtest.proof.violations import (
     BAD_REQUEST_TAKEN,
     SERVER_ERROR_ON_BAD_REQUEST,
     WRONG_ANSWER,
 )
-from loadtest.session import Answer
 from loadtest.world import World
 
 JSON: Final = "application/json"
@@ -21,14 +21,14 @@ JSON: Final = "application/json"
 
 @dataclass(frozen=True)
 class Attack:
-    """A request, and the codes that it may be answered with, by status."""
+    """A request, and the allowed codes of its answer by status."""
 
     name: str
     expected: Mapping[int, str]
     method: str = "POST"
     path: str = "/transfers"
     body: bytes | None = None
-    # None: a key of its own. An empty text: no key at all.
+    # None: a new key. An empty text: no key.
     key: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -55,11 +55,11 @@ def _same_wallet(world: World) -> Attack:
     return Attack("same wallet", {422: "same-wallet"}, body=body)
 
 
-def _nobodys_wallet(world: World) -> Attack:
-    # Of version 7, as all are; nobody has it.
+def _unknown_wallet(world: World) -> Attack:
+    # A UUID of version 7 that no wallet has.
     wallet = "01900000-0000-7000-8000-" + uuid4().hex[:12]
     body = _transfer(world, source_wallet_id=wallet)
-    return Attack("nobody's wallet", {404: "wallet-not-found"}, body=body)
+    return Attack("unknown wallet", {404: "wallet-not-found"}, body=body)
 
 
 def _other_currency(world: World) -> Attack:
@@ -81,8 +81,8 @@ ATTACKS: tuple[Callable[[World], Attack], ...] = (
     _invalid("amount as boolean", amount=True),
     _invalid("amount beyond 2^53", amount=2**53),
     _invalid("unknown field", fee=1),
-    _invalid("id that is none", source_wallet_id="'; DROP TABLE wallets; --"),
-    _invalid("currency that is none", currency="usd"),
+    _invalid("malformed id", source_wallet_id="'; DROP TABLE wallets; --"),
+    _invalid("malformed currency", currency="usd"),
     _invalid("U+0000", reference="a\x00b"),
     _invalid("text too long", reference="x" * 141),
     _invalid("nested metadata", metadata={"a": {"b": 1}}),
@@ -111,7 +111,7 @@ ATTACKS: tuple[Callable[[World], Attack], ...] = (
         "limit", _INVALID, method="GET", path="/transfers?wallet_id=1&limit=1000", key=""
     ),
     _same_wallet,
-    _nobodys_wallet,
+    _unknown_wallet,
     _other_currency,
     _funding,
 )
@@ -124,13 +124,13 @@ WRONG_KEYS: tuple[tuple[str, Mapping[str, str]], ...] = (
 
 
 def wrong_key(world: World) -> Attack:
-    """A good transfer of somebody who may not; only where API keys are asked for."""
+    """A valid transfer with a wrong API key, for services that require API keys."""
     name, headers = random.choice(WRONG_KEYS)
     return Attack(name, {401: "unauthenticated"}, body=_transfer(world), headers=headers)
 
 
 def complaint_about(attack: Attack, answer: Answer) -> tuple[str, str] | None:
-    """The kind of violation, and what happened."""
+    """The kind of violation and a sentence, if the answer is not an allowed one."""
     what = f"{attack.name}: {answer.status} {answer.code}"
     if answer.status < 300:
         return BAD_REQUEST_TAKEN, what

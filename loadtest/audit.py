@@ -1,15 +1,15 @@
-"""After the run: what the ledger says, through the API, against what was acknowledged."""
+"""After the run: the ledger, read through the API, compared with the acknowledged transfers."""
 
 import struct
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import orjson
 
-from loadtest.api import Api, Reply, ServiceError, side_by_side
-from loadtest.proof.answers import REFUSALS, REPLAYED
+from loadtest.api import Api, ServiceError
+from loadtest.progress import side_by_side
+from loadtest.proof.answers import REFUSALS, REPLAYED, Answer, JsonObject
 from loadtest.proof.bounded import StatementCheck, replay_violation
 from loadtest.proof.complaints import batch_complaint, transfer_complaint
 from loadtest.proof.history import ACKNOWLEDGED_MAX, Answered, History, Request
@@ -21,15 +21,9 @@ from loadtest.world import World
 _PAGE = 200
 
 
-class Tell(Protocol):
-    """Reports progress: what is being done, how much of it is done, out of how much."""
-
-    def __call__(self, what: str, done: int, total: int) -> None: ...
-
-
 @dataclass
 class Audit:
-    """What was looked at. `complete` is false if the history was too long to keep all of it."""
+    """The extent of an audit. `complete` is false if the history was too long to be kept."""
 
     wallets: int = 0
     entries: int = 0
@@ -41,111 +35,101 @@ class Audit:
     violations: list[Violation] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Without the violations, which the verdict has."""
+        """Everything but the violations, which are in the verdict."""
         return {name: value for name, value in asdict(self).items() if name != "violations"}
 
 
-def audit(api: Api, world: World, history: History, tell: Tell, *, only_sums: bool) -> Audit:
-    """Settle what is open, repeat the samples, read the wallets, compare. Raises ServiceError."""
+def audit(api: Api, world: World, history: History, *, only_sums: bool) -> Audit:
+    """Settle open requests, repeat samples, read the wallets, compare. Raises ServiceError."""
     started = time.monotonic()
     found = Audit(wallets=len(world.wallets))
-    _settle(api, history, found, tell)
-    _repeat(api, history.samples, found, tell)
-    final = read_states(
-        api, world.wallets, lambda done, total: tell("reading wallets", done, total)
-    )
+    _settle(api, history, found)
+    _repeat(api, history.samples, found)
+    final = read_states(api, world.wallets)
     found.violations += sums(world.start, final)
     found.acknowledged = history.acknowledged_total
     found.complete = not only_sums and history.acknowledged_total <= ACKNOWLEDGED_MAX
     if not only_sums:
-        _compare(api, world, history, final=final, found=found, tell=tell)
+        _compare(api, world, history, final=final, found=found)
     found.seconds = round(time.monotonic() - started, 1)
     return found
 
 
-def read_states(api: Api, wallets: list[str], tell: Callable[[int, int], None]) -> dict[str, State]:
-    """Balance and version of each, never old ones. Raises ServiceError."""
+def read_states(api: Api, wallets: list[str]) -> dict[str, State]:
+    """The current balance and version of each wallet. Raises ServiceError."""
 
     def read(wallet_id: str) -> tuple[str, State]:
-        # A statement comes from PostgreSQL, so no cache can be behind what it says.
+        # A statement comes from PostgreSQL, so its version makes a read skip an old cache.
         entries = expect(api.get(f"/wallets/{wallet_id}/statement?limit=1"), 200)["data"]
         version = entries[0]["version"] if entries else 0
         wallet = expect(api.get(f"/wallets/{wallet_id}?min_version={version}"), 200)
         return wallet_id, State(wallet["balance"], wallet["version"])
 
-    return dict(side_by_side(read, wallets, lambda done: tell(done, len(wallets))))
+    return dict(side_by_side("reading wallets", read, wallets))
 
 
-def expect(reply: Reply, status: int) -> Any:
-    """The body of an answer with this status. Raises ServiceError with what else came."""
-    if reply.status != status:
-        raise ServiceError(f"{reply.status} instead of {status}: {reply.body[:300].decode()}")
-    return reply.json()
+def expect(answer: Answer, status: int) -> JsonObject:
+    """The body of an answer that must have this status. Raises ServiceError."""
+    if answer.status != status:
+        text = answer.content[:300].decode()
+        raise ServiceError(f"{answer.status} instead of {status}: {text}")
+    return answer.body
 
 
-def _settle(api: Api, history: History, found: Audit, tell: Tell) -> None:
-    """Repeat what had no answer: with its key that tells what became of it, or does it now."""
-    requests = list(history.open.values())
+def _settle(api: Api, history: History, found: Audit) -> None:
+    """Repeat the requests without an answer: their keys settle their outcomes."""
 
-    def repeat(request: Request) -> tuple[Request, Reply]:
+    def repeat(request: Request) -> tuple[Request, Answer]:
         return request, api.post(request.path, request.body, request.key)
 
-    replies = side_by_side(repeat, requests, lambda done: tell("asking again", done, len(requests)))
-    for request, reply in replies:
-        history.settled(request, reply.status, reply.body)
+    answers = side_by_side("repeating open requests", repeat, list(history.open.values()))
+    for request, answer in answers:
+        history.settled(request, answer.status, answer.content)
         found.settled += 1
-        if reply.status not in (200, 201) and reply.code not in REFUSALS:
-            text = f"{request.path} with key {request.key}: {reply.status} {reply.code}"
+        if answer.status not in (200, 201) and answer.code not in REFUSALS:
+            text = f"{request.path} with key {request.key}: {answer.status} {answer.code}"
             found.violations.append(Violation(WRONG_ANSWER, text))
         else:
-            found.violations += _told(history, request, reply)
+            found.violations += _told(history, request, answer)
 
 
-def _told(history: History, request: Request, reply: Reply) -> list[Violation]:
-    """Take the transfers of an answer, if they are those that were asked for."""
+def _told(history: History, request: Request, answer: Answer) -> list[Violation]:
+    """Record the transfers of an answer, if they are the requested ones."""
     complaint = None
     try:
-        asked, answer = orjson.loads(request.body), reply.json()
-        if reply.status == 201:
+        asked = orjson.loads(request.body)
+        if answer.status == 201:
             if request.path == "/transfers":
-                complaint = transfer_complaint(asked, answer)
-            history.transferred(answer)
-        elif reply.status == 200:
-            atomic = asked["mode"] == "atomic"
-            complaint = batch_complaint(asked["transfers"], answer["results"], atomic=atomic)
-            for result in answer["results"]:
+                complaint = transfer_complaint(asked, answer.body)
+            history.transferred(answer.body)
+        elif answer.status == 200:
+            atomic, results = asked["mode"] == "atomic", answer.body["results"]
+            complaint = batch_complaint(asked["transfers"], results, atomic=atomic)
+            for result in results:
                 if result["status"] == "posted":
                     history.transferred(result)
     except (KeyError, TypeError, ValueError, struct.error):
-        complaint = repr(reply.body[:200])
+        complaint = repr(answer.content[:200])
     if complaint is None:
         return []
     return [Violation(WRONG_ANSWER, f"{request.path} with key {request.key}: {complaint}")]
 
 
-def _repeat(api: Api, samples: list[Answered], found: Audit, tell: Tell) -> None:
+def _repeat(api: Api, samples: list[Answered], found: Audit) -> None:
     def repeat(sample: Answered) -> Violation | None:
         request = sample.request
-        reply = api.post(request.path, request.body, request.key)
-        return replay_violation(sample, reply.status, reply.body, reply.headers.get(REPLAYED, ""))
+        answer = api.post(request.path, request.body, request.key)
+        replayed = answer.headers.get(REPLAYED, "")
+        return replay_violation(sample, answer.status, answer.content, replayed)
 
-    violations = side_by_side(
-        repeat, samples, lambda done: tell("repeating requests", done, len(samples))
-    )
+    found.violations += filter(None, side_by_side("repeating requests", repeat, samples))
     found.replays += len(samples)
-    found.violations += [violation for violation in violations if violation is not None]
 
 
 def _compare(
-    api: Api,
-    world: World,
-    history: History,
-    *,
-    final: dict[str, State],
-    found: Audit,
-    tell: Tell,
+    api: Api, world: World, history: History, *, final: dict[str, State], found: Audit
 ) -> None:
-    """All statements, one after the other, with what was acknowledged."""
+    """Compare all statements with the acknowledged transfers."""
     check = StatementCheck(history if found.complete else None)
 
     def read(wallet_id: str) -> int:
@@ -154,11 +138,8 @@ def _compare(
         check.wallet(wallet_id, start, now, entries[::-1])
         return len(entries)
 
-    counts = side_by_side(
-        read, world.wallets, lambda done: tell("reading statements", done, len(world.wallets))
-    )
-    found.entries = sum(counts)
-    executed = _executed(api, history, tell) if check.has_unknown else set()
+    found.entries = sum(side_by_side("reading statements", read, world.wallets))
+    executed = _executed(api, history) if check.has_unknown else set()
     found.violations += check.finish(executed)
 
 
@@ -179,14 +160,16 @@ def _entries(api: Api, wallet_id: str, since: int) -> list[Entry]:
         cursor = f"&cursor={page['next_cursor']}"
 
 
-def _executed(api: Api, history: History, tell: Tell) -> set[str]:
-    """Transfers under keys that were turned away: Nginx had asked another replica before that did
-    it and died, which its client could not know."""
-    keys = list(history.turned_away)
+def _executed(api: Api, history: History) -> set[str]:
+    """The transfers under keys that were turned away.
+
+    A replica may execute a request and die before it answers. Nginx then asks another replica, and
+    the client gets only the answer of that one.
+    """
 
     def look_up(key: str) -> str:
-        reply = api.get(f"/idempotency-keys/{key}")
-        answer = reply.json().get("answer") if reply.status == 200 else None
-        return str(answer.get("id", "")) if isinstance(answer, dict) else ""
+        answer = api.get(f"/idempotency-keys/{key}")
+        stored = answer.body.get("answer") if answer.status == 200 else None
+        return str(stored.get("id", "")) if isinstance(stored, dict) else ""
 
-    return set(side_by_side(look_up, keys, lambda done: tell("asking for keys", done, len(keys))))
+    return set(side_by_side("reading outcomes of keys", look_up, list(history.turned_away)))

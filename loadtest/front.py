@@ -5,7 +5,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,17 +12,19 @@ from typing import Any
 
 import orjson
 
+from loadtest.program import server_directory
 from transferd.devstack import StackError
 from transferd.devstack.ports import free_port
+from transferd.devstack.process import Child, launch
 
 FOLDER = Path(__file__).parents[1] / "nginx"
 _START_S = 10.0
-# Server programs live outside of most people's PATH.
+# Server programs are often not in the PATH of a user.
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
 def program() -> str:
-    """Where nginx is. Raises StackError."""
+    """The path of nginx. Raises StackError."""
     found = shutil.which("nginx", path=_PATH)
     if found is None:
         raise StackError("nginx is missing: apt install nginx libnginx-mod-http-js")
@@ -31,7 +32,7 @@ def program() -> str:
 
 
 class Nginx:
-    """A running Nginx; `url` is where clients come in."""
+    """A running Nginx; clients use its `url`."""
 
     def __init__(
         self, directory: Path, environment: Mapping[str, str], changed: tuple[str, str] | None
@@ -47,11 +48,11 @@ class Nginx:
             "NGINX_RATE": "100000",
             "NGINX_KEY_RATE": "100000",
         } | dict(environment)
-        self.process: asyncio.subprocess.Process | None = None
+        self.process: Child | None = None
 
     @property
     def url(self) -> str:
-        """Where clients come in."""
+        """The URL for clients."""
         return f"http://127.0.0.1:{self.port}"
 
     def render(self, replicas: Sequence[str]) -> None:
@@ -69,30 +70,29 @@ class Nginx:
             path.write_text(text.replace(old, new))
 
     async def start(self, replicas: Sequence[str]) -> None:
-        """Start it, and wait until it listens."""
+        """Start it and wait until it listens."""
         self.render(replicas)
-        log = (self.directory / "error.log").open("ab")
-        self.process = await asyncio.create_subprocess_exec(
-            *(program(), "-e", "stderr", "-c", str(self.directory / "nginx.conf")),
-            *("-g", "daemon off;"),
-            stderr=log,
+        self.process = launch(
+            [program(), "-e", "stderr", "-c", self.directory / "nginx.conf", "-g", "daemon off;"],
+            log=self.directory / "error.log",
+            cwd=self.directory,
+            environment=os.environ,
         )
-        log.close()
         async with asyncio.timeout(_START_S):
-            # Nobody tells us; asking is all there is.
+            # Nginx does not report that it listens.
             while not await self._listens():  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 
     async def reload(self, replicas: Sequence[str]) -> None:
-        """Another list of replicas, while requests are on their way."""
+        """Change the list of replicas while requests are in flight."""
         self.render(replicas)
         assert self.process is not None
         self.process.send_signal(signal.SIGHUP)
 
     async def stop(self) -> None:
-        """End it, if it runs."""
-        if self.process is not None and self.process.returncode is None:
-            self.process.terminate()
+        """Stop it if it runs."""
+        if self.process is not None and self.process.exit_code is None:
+            self.process.send_signal(signal.SIGTERM)
             await self.process.wait()
 
     def access_log(self) -> list[dict[str, Any]]:
@@ -101,12 +101,12 @@ class Nginx:
         return [orjson.loads(line) for line in text.splitlines()]
 
     def log_of_errors(self) -> str:
-        """What it complained about."""
+        """The text of its error log."""
         return (self.directory / "error.log").read_text()
 
     async def _listens(self) -> bool:
         assert self.process is not None
-        if self.process.returncode is not None:
+        if self.process.exit_code is not None:
             raise StackError(f"nginx did not start: {self.log_of_errors().strip()}")
         try:
             _, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -123,12 +123,12 @@ async def running_nginx(
     *,
     changed: tuple[str, str] | None = None,
 ) -> AsyncIterator[Nginx]:
-    """Nginx before these replicas, until the block ends; with a text of its configuration changed,
-    for comparison. Raises StackError."""
-    with tempfile.TemporaryDirectory(prefix="transferd-nginx-") as name:
-        # Its workers are another user when we are root.
-        os.chmod(name, 0o711)  # nosec B103
-        nginx = Nginx(Path(name), environment or {}, changed)
+    """Nginx before these replicas until the block ends. Raises StackError.
+
+    changed: a text of the configuration and its replacement, for comparisons.
+    """
+    with server_directory("nginx") as directory:
+        nginx = Nginx(directory, environment or {}, changed)
         try:
             await nginx.start(replicas)
             yield nginx

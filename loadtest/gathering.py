@@ -150,7 +150,7 @@ class MasterSide:
 
     def _send_world(self, client_id: str) -> None:
         assert self._world is not None
-        self._runner.send_message(_WORLD, asdict(self._world) | _states(self._world), client_id)
+        self._runner.send_message(_WORLD, asdict(self._world), client_id)
 
     def _take_chunk(self, msg: Any, **_: Any) -> None:
         if self._world is not None and msg.data["run"] == self._world.run:
@@ -164,12 +164,3 @@ class MasterSide:
         self._waiting_for.discard(msg.node_id)
         if not self._waiting_for:
             self._all_done.set()
-
-
-def _states(world: World) -> dict[str, Any]:
-    return {
-        "start": {
-            wallet_id: [state.balance_minor, state.version]
-            for wallet_id, state in world.start.items()
-        }
-    }

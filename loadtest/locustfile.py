@@ -1,4 +1,4 @@
-"""Locust: people and programs that use the service, each answer checked, the ledger audited.
+"""Locust: users of the service, a check of each answer, and an audit of the ledger.
 
 locust --locustfile loadtest/locustfile.py --host http://localhost --scenario mixed
 """
@@ -13,7 +13,7 @@ import gevent
 from locust import LoadTestShape, User, events
 from locust.runners import WorkerRunner
 
-# Locust puts the folder of this file on the path; the package is the folder itself.
+# Locust puts the folder of this file on the path, but the package needs its parent.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from loadtest.dashboards.exporter import add_route, serve
@@ -34,7 +34,7 @@ __all__ = ["Attacker", "Load", "Merchant", "Payroll", "Reader", "Shopper", "Trea
 
 
 class Load(LoadTestShape):
-    """The shape of the option --shape; users, spawn rate and run time mean what they say."""
+    """The shape of the option --shape, with the usual options for users and run time."""
 
     use_common_options: ClassVar[bool] = True
     run: ClassVar[Run | None] = None
@@ -46,7 +46,7 @@ class Load(LoadTestShape):
 
 
 def _begin(environment: Any, **_: Any) -> None:
-    _hear_ctrl_c()
+    _handle_ctrl_c()
     take_scenario_from_tags(environment.parsed_options)
     options = environment.parsed_options
     server_side = ServerSide([] if is_worker(environment) else options.metrics_url)
@@ -69,15 +69,18 @@ def _begin(environment: Any, **_: Any) -> None:
     environment.events.quit.add_listener(tell)
 
 
-def _hear_ctrl_c() -> None:
-    """Python raises KeyboardInterrupt in whichever greenlet runs just then. If that is a user, or
-    one that writes a table, it may end with that alone, and the run goes on."""
+def _handle_ctrl_c() -> None:
+    """Raise KeyboardInterrupt in the main greenlet.
+
+    Python raises it in the greenlet that runs at the moment. If that is a user or writes a table,
+    only that greenlet may end, and the run continues.
+    """
     interrupt = _interrupt_of(gevent.getcurrent())
     gevent.signal_handler(signal.SIGINT, interrupt)
 
 
 def _end_in_order_on_sigterm(run: Run) -> None:
-    """Locust listens for SIGTERM only when a run with a shape is over; until then it is Ctrl-C."""
+    """Handle SIGTERM like Ctrl-C: Locust itself handles it only after a run with a shape."""
     interrupt = _interrupt_of(gevent.getcurrent())
 
     def end() -> None:
@@ -88,12 +91,12 @@ def _end_in_order_on_sigterm(run: Run) -> None:
 
 
 def _interrupt_of(main: Any) -> Callable[[], object]:
-    """What raises KeyboardInterrupt where the main greenlet waits; Locust begins to end there."""
+    """A function that raises KeyboardInterrupt in the main greenlet, where Locust handles it."""
     return lambda: gevent.get_hub().loop.run_callback(main.throw, KeyboardInterrupt)
 
 
 def is_worker(environment: Any) -> bool:
-    """Whether a master has the run in its hands."""
+    """Whether this process belongs to a master."""
     return isinstance(environment.runner, WorkerRunner)
 
 

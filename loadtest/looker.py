@@ -1,15 +1,15 @@
-"""What all personas that read have in common: nothing may be older than what they were told."""
+"""The reads of all personas: no answer is older than an earlier one."""
 
 from typing import Any
 
+from loadtest.proof.answers import Answer
 from loadtest.proof.complaints import statement_complaint, wallet_complaint
 from loadtest.proof.violations import STALE_READ, WRONG_ANSWER
-from loadtest.session import Answer
 from loadtest.teller import Teller
 
 
 class Looker(Teller):
-    """Abstract: reads, and notices what is older than what was told before."""
+    """Abstract: reads, and finds answers that are older than earlier ones."""
 
     abstract = True
 
@@ -38,7 +38,7 @@ class Looker(Teller):
             else:
                 return name, self.unexpected(answer) or f"{answer.status}"
             if version < floor and (min_version or not self.session.options.allow_stale):
-                text = f"wallet {wallet_id}: version {version}, and {floor} was told before"
+                text = f"wallet {wallet_id}: version {version}, and {floor} was answered before"
                 return name, self.complain(STALE_READ, text)
             self.history.saw(wallet_id, version)
             return name, None
@@ -47,7 +47,7 @@ class Looker(Teller):
         return answer.headers.get("etag", "")
 
     def read_statement(self, wallet_id: str, limit: int = 50) -> None:
-        """GET a page of a statement, which comes from PostgreSQL and is never old."""
+        """GET a page of a statement, which comes from PostgreSQL and so is never old."""
         floor = self.history.version_of(wallet_id)
 
         def judge(answer: Answer) -> tuple[str, str | None]:
@@ -60,7 +60,7 @@ class Looker(Teller):
                 return name, self.complain(WRONG_ANSWER, f"wallet {wallet_id}: {complaint}")
             newest = entries[0]["version"] if entries else 0
             if newest < floor:
-                text = f"statement of {wallet_id} ends at {newest}, and {floor} was told before"
+                text = f"statement of {wallet_id} ends at {newest}, and {floor} was answered before"
                 return name, self.complain(STALE_READ, text)
             self.history.saw(wallet_id, newest)
             return name, None

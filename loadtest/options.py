@@ -1,4 +1,4 @@
-"""What can be set for a load test, beside Locust's own options: `python -m loadtest --options`."""
+"""The options of the suite, in addition to Locust's own: `python -m loadtest --options`."""
 
 from argparse import ArgumentParser
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from typing import Any, Literal
 from loadtest.scenarios import SCENARIOS
 from loadtest.shapes import SHAPES
 
-# Locust's own defaults are one user who is cut off in the middle of a request.
+# Locust's own defaults are one user that is stopped in the middle of a request.
 _USERS = 50
-# What the contract allows.
+# The limit of the contract.
 _BATCH_MAX = 5_000
-# Longer than a client waits, so that every request of the run has its answer when the audit begins.
+# Longer than the timeout of a client, so every request has its answer when the audit begins.
 _STOP_TIMEOUT_S = 30
 
 
@@ -44,7 +44,7 @@ class Options:
 
     @classmethod
     def of(cls, environment: Any) -> "Options":
-        """As they are now: the web page can change most of them before each run."""
+        """The current options: the web page can change most of them before each run."""
         parsed = environment.parsed_options
         return cls(
             host=environment.host or "",
@@ -73,7 +73,7 @@ class Options:
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Add ours to Locust's."""
+    """Add them to Locust's options."""
     add: Any = parser.add_argument
     add("--scenario", choices=list(SCENARIOS), default="uniform", help=_listed(SCENARIOS))
     add("--shape", choices=list(SHAPES), default="constant", help=_listed(SHAPES))
@@ -83,7 +83,7 @@ def add_options(parser: ArgumentParser) -> None:
         env_var="TRANSFERD_API_KEY",
         include_in_web_ui=False,
         help="Token of an API key with scope admin, which seeding needs. Without it the service"
-        " has to run with TRANSFERD_AUTH=off.",
+        " must run with TRANSFERD_AUTH=off.",
     )
     add(
         "--metrics-url",
@@ -91,7 +91,7 @@ def add_options(parser: ArgumentParser) -> None:
         default=[],
         include_in_web_ui=False,
         metavar="URL",
-        help="Where a replica or a worker shows /metrics, for the tab Service; repeat it for each.",
+        help="The /metrics of a replica or worker, for the tab Service; repeat it for each.",
     )
     add(
         "--metrics-port",
@@ -107,39 +107,39 @@ def add_options(parser: ArgumentParser) -> None:
     add(
         "--seed-name",
         default="loadtest",
-        help="Wallets are made once under this name and used again by later runs. Runs at the same"
-        " time need names of their own.",
+        help="Wallets are created once under this name and used again by later runs. Concurrent"
+        " runs need different names.",
     )
     add("--think", type=float, default=0.5, help="Mean seconds a user waits between two tasks.")
     add("--batch-size", type=int, default=100, help="Transfers of a batch.")
-    add("--client-timeout", type=float, default=15.0, help="Seconds until a client gives up.")
+    add("--client-timeout", type=float, default=15.0, help="Timeout of a client in seconds.")
     add(
         "--insecure",
         action="store_true",
         include_in_web_ui=False,
-        help="Do not ask whether an https service has a good certificate.",
+        help="Do not check the certificate of an https service.",
     )
-    add("--trace-ratio", type=float, default=0.01, help="Share of requests to be traced.")
+    add("--trace-ratio", type=float, default=0.01, help="Share of requests that are traced.")
     _add_levels(add)
     parser.set_defaults(num_users=_USERS, spawn_rate=_USERS, stop_timeout=_STOP_TIMEOUT_S)
 
 
 def _add_levels(add: Any) -> None:
-    """What a run is judged by."""
-    add("--p95", type=float, default=500.0, help="Level: 95 of 100 answers within so many ms.")
-    add("--p99", type=float, default=1000.0, help="Level: 99 of 100 answers within so many ms.")
+    """The options of the verdict."""
+    add("--p95", type=float, default=500.0, help="Level: 95 of 100 answers within this many ms.")
+    add("--p99", type=float, default=1000.0, help="Level: 99 of 100 answers within this many ms.")
     add("--error-rate", type=float, default=0.1, help="Level: failures, percent of requests.")
     add(
         "--allow-stale",
         action="store_true",
-        help="Plain reads may go back in time, as they may for a moment where Redis fails. Reads"
+        help="Plain reads may be older than earlier ones, as for a moment when Redis fails. Reads"
         " with min_version may not.",
     )
     add(
         "--audit",
         choices=["full", "sums", "off"],
         default="full",
-        help="After the run: every transfer on both sides, only the sums, or nothing.",
+        help="After the run: check every transfer on both sides, only the sums, or nothing.",
     )
     add("--verdict", default="", include_in_web_ui=False, help="Write the verdict as JSON here.")
 
@@ -149,7 +149,7 @@ def _listed(table: Any) -> str:
 
 
 def take_scenario_from_tags(parsed: Any) -> None:
-    """`--tags hot-wallet` names a scenario too; other tags pick tasks, as Locust means it."""
+    """`--tags hot-wallet` also names a scenario; other tags choose tasks, as in Locust."""
     tags = parsed.tags or []
     for name in tags:
         if name in SCENARIOS:

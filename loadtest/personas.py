@@ -1,4 +1,4 @@
-"""The people and programs of a load test; a scenario says how many of each there are."""
+"""The people and programs of a load test; a scenario gives their weights."""
 
 import random
 from collections import deque
@@ -9,7 +9,12 @@ from locust import tag, task
 
 from loadtest.attacks import ATTACKS, Attack, complaint_about, wrong_key
 from loadtest.looker import Looker
-from loadtest.proof.answers import REFUSALS_OF_BATCHES, REFUSALS_OF_REVERSALS, JsonObject
+from loadtest.proof.answers import (
+    REFUSALS_OF_BATCHES,
+    REFUSALS_OF_REVERSALS,
+    Answer,
+    JsonObject,
+)
 from loadtest.proof.complaints import (
     batch_complaint,
     refusal_complaint,
@@ -17,26 +22,25 @@ from loadtest.proof.complaints import (
 )
 from loadtest.proof.history import Request
 from loadtest.proof.violations import WRONG_ANSWER
-from loadtest.session import Answer
 from loadtest.teller import Judge, Teller, at_once, failure_of
 
 _SMALL_MINOR = 5_000
 _LARGE_MINOR = 50_000_000
-# More than any wallet of a shopper has.
+# More than the balance of any shopper.
 _TOO_MUCH_MINOR = 10**15
 _ANSWERED_KEPT = 20
-# A purse has some 1,000 on average.
+# A purse has about 1,000 on average.
 _RACERS = 3
 _RACE_MINOR = 400
 
 
 class Shopper(Looker):
-    """Pays small amounts, looks at the balance, and repeats what got no answer with its key."""
+    """Pays small amounts, reads balances, and repeats unanswered requests with their keys."""
 
     weight = 10
 
     def on_start(self) -> None:
-        """Nothing paid yet."""
+        """Start without payments."""
         self._answered: deque[tuple[Request, int, bytes]] = deque(maxlen=_ANSWERED_KEPT)
 
     @tag("pay")
@@ -75,7 +79,7 @@ class Shopper(Looker):
     @tag("replay")
     @task(1)
     def pay_again(self) -> None:
-        """A payment of before, with its key: nothing may happen."""
+        """Repeat a payment with its key: nothing is executed."""
         if self._answered:
             self.repeat(*random.choice(self._answered))
 
@@ -87,26 +91,26 @@ class Shopper(Looker):
 
 
 class Merchant(Looker):
-    """Is paid by all others; reads its statement, and pays some of it back."""
+    """Receives payments, reads its statement, and pays some of the money back."""
 
     weight = 2
 
     @tag("read")
     @task(4)
     def read_own_statement(self) -> None:
-        """What came in."""
+        """The entries of its wallet."""
         self.read_statement(self.world.merchant())
 
     @tag("read")
     @task(2)
     def look_at_balance(self) -> None:
-        """What there is."""
+        """The balance of its wallet."""
         self.look(self.world.merchant(), min_version=True)
 
     @tag("pay")
     @task(3)
     def pay_back(self) -> None:
-        """Money to a customer, so that shoppers do not run dry."""
+        """A payment to a customer, so that shoppers keep some money."""
         payee, amount_minor = (
             random.choice(self.world.shoppers),
             random.randint(1, 2 * _SMALL_MINOR),
@@ -115,7 +119,7 @@ class Merchant(Looker):
 
 
 class Payroll(Teller):
-    """Pays many at once: batches, half of them all or none."""
+    """Pays batches, half of them atomic."""
 
     weight = 1
     pauses = 4.0
@@ -150,7 +154,7 @@ class Payroll(Teller):
 
 
 class Treasurer(Looker):
-    """Moves large amounts, takes some of them back, and checks both statements."""
+    """Moves large amounts, reverses some of them, and checks both statements."""
 
     weight = 1
     pauses = 2.0
@@ -158,7 +162,7 @@ class Treasurer(Looker):
     @tag("reverse")
     @task(3)
     def move_and_take_back(self) -> None:
-        """A large transfer; half of it back, then the rest, then more than there was."""
+        """A large transfer; a reversal of half of it, of the rest, and of too much."""
         source, destination = self.world.two_treasuries()
         amount = random.randint(2, _LARGE_MINOR)
         body = self.world.transfer_body(source, destination, amount)
@@ -167,7 +171,7 @@ class Treasurer(Looker):
             return
         half = self._reverse(answer.body, amount // 2)
         if half.status != 201:
-            # Turned away, or nobody knows: then nothing can be said of the rest.
+            # Without this reversal the amount of the rest is unknown.
             return
         rest = self._reverse(answer.body, None, left=amount - amount // 2)
         if rest.status == 201 and self._reverse(answer.body, 1).status == 201:
@@ -211,18 +215,18 @@ class Treasurer(Looker):
 
 
 class Reader(Looker):
-    """Reads wallets again and again with their ETags, and transfers that were just made."""
+    """Reads wallets repeatedly with their ETags, and transfers that were just made."""
 
     weight = 4
 
     def on_start(self) -> None:
-        """Nothing seen yet."""
+        """Start without ETags."""
         self._etags: dict[str, str] = {}
 
     @tag("read")
     @task(6)
     def look_again(self) -> None:
-        """One of a few wallets, with the ETag of the last time."""
+        """One of a few wallets, with its last ETag."""
         wallet_id = self.world.shoppers[id(self) % 7 + random.randrange(10)]
         self._etags[wallet_id] = self.look(wallet_id, etag=self._etags.get(wallet_id, ""))
 
@@ -235,7 +239,7 @@ class Reader(Looker):
     @tag("read")
     @task(3)
     def look_not_back(self) -> None:
-        """A wallet of whose latest version somebody was told."""
+        """A wallet with its latest known version."""
         recent = self.history.recent
         wallet = random.choice(recent)["source_wallet_id"] if recent else self.world.shoppers[0]
         self.look(wallet, min_version=True)
@@ -243,7 +247,7 @@ class Reader(Looker):
     @tag("read")
     @task(3)
     def read_a_transfer(self) -> None:
-        """One that was acknowledged just now: it is there, as it was told."""
+        """A transfer that was just acknowledged: the answer is the same."""
         if not self.history.recent:
             return
         told = random.choice(self.history.recent)
@@ -251,7 +255,9 @@ class Reader(Looker):
         def judge(answer: Answer) -> tuple[str, str | None]:
             name = "/transfers/{id}"
             if answer.status == 200 and answer.body != told:
-                text = f"transfer {told['id']}: told {told}, read {answer.status} {answer.body}"
+                text = (
+                    f"transfer {told['id']}: answered as {told}, read {answer.status} {answer.body}"
+                )
                 return name, self.complain(WRONG_ANSWER, text)
             return name, None if answer.status == 200 else self.unexpected(answer)
 
@@ -259,27 +265,27 @@ class Reader(Looker):
 
 
 class Attacker(Teller):
-    """Sends what nobody should, and has to get a 4xx for it."""
+    """Sends invalid requests, each of which must get its 4xx."""
 
     weight = 2
 
     @tag("attack")
     @task(8)
     def attack(self) -> None:
-        """One of the table."""
+        """An attack of the table."""
         self._send(random.choice(ATTACKS)(self.world))
 
     @tag("attack")
     @task(1)
     def use_a_wrong_key(self) -> None:
-        """Somebody else's, or none."""
+        """A request with a wrong API key or none."""
         if self.session.options.api_key:
             self._send(wrong_key(self.world))
 
     @tag("attack")
     @task(1)
     def reuse_a_key(self) -> None:
-        """The key of a payment for another one."""
+        """Another payment under the key of a payment."""
         source, destination = self.world.payment()
         body = self.world.transfer_body(source, destination, 1)
         key = self.session.new_key()

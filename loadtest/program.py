@@ -1,30 +1,41 @@
-"""A process of the service that is killed, stopped and started again, on one port."""
+"""A process of the service that can be killed, stopped and restarted on the same port."""
 
 import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import aiohttp
+from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from transferd.devstack import StackError
 from transferd.devstack.process import Child, launch
 
 TRANSFERD = (sys.executable, "-c", "from transferd.cli import main; main()")
-# As a container runtime waits before it starts again what has ended by itself.
+# The pause of a container runtime before it restarts a process that has ended.
 _RESTART_S = 0.25
 # Longer than a replica takes to drain.
 _STOP_S = 30.0
 _POLL_S = 0.01
 
 
-class Program:
-    """`command` is asked for at each start. Opens with `async with`, which does not start it.
+@contextmanager
+def server_directory(purpose: str) -> Iterator[Path]:
+    """A temporary directory for servers: when we are root they run as another user."""
+    with tempfile.TemporaryDirectory(prefix=f"transferd-{purpose}-") as name:
+        os.chmod(name, 0o711)  # nosec B103
+        yield Path(name)
 
-    A process that ends by itself is started again, as an init system does; `crashes` counts that.
+
+class Program:
+    """`command` is called at each start. `async with` kills it at the end and does not start it.
+
+    A process that ends by itself is restarted, as an init system does; `crashes` counts that.
     """
 
     def __init__(
@@ -55,17 +66,17 @@ class Program:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # No request is left that a drain would answer.
+        # A drain would have no request to answer.
         await self.kill()
 
     @property
     def address(self) -> str:
-        """Where it listens, `host:port`."""
+        """Its `host:port`."""
         return f"127.0.0.1:{self.port}"
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """Its URL."""
         return f"http://{self.address}"
 
     @property
@@ -86,15 +97,21 @@ class Program:
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def start(self) -> None:
-        """Start it, and again whenever it ends by itself; it is not ready yet."""
+    async def metrics(self) -> list[Sample]:
+        """The samples of its /metrics."""
+        async with aiohttp.ClientSession() as session, session.get(f"{self.url}/metrics") as answer:
+            families = text_string_to_metric_families(await answer.text())
+        return [sample for family in families for sample in family.samples]
+
+    async def start(self) -> None:
+        """Start it, and restart it when it ends by itself; it is not ready yet."""
         if self._watch is None:
             self._launch()
-            self._watch = asyncio.create_task(self._start_again())
+            self._watch = asyncio.create_task(self._restart())
 
     async def stop(self) -> None:
         """SIGTERM, and wait for the end."""
-        await self._want_no_more()
+        await self._end_watch()
         child = self._child
         if child is not None:
             child.resume()
@@ -104,8 +121,8 @@ class Program:
         await self.kill()
 
     async def kill(self) -> None:
-        """SIGKILL; it stays away until `start`."""
-        await self._want_no_more()
+        """SIGKILL; it stays down until `start`."""
+        await self._end_watch()
         if self._child is not None:
             await self._child.kill()
             self._child = None
@@ -125,7 +142,7 @@ class Program:
             self._command(), log=self.log, cwd=Path.cwd(), environment=self._environment
         )
 
-    async def _start_again(self) -> None:
+    async def _restart(self) -> None:
         while self._child is not None:
             code = await self._child.wait()
             self.crashes += 1
@@ -133,7 +150,7 @@ class Program:
             await asyncio.sleep(_RESTART_S)
             self._launch()
 
-    async def _want_no_more(self) -> None:
+    async def _end_watch(self) -> None:
         if self._watch is not None:
             self._watch.cancel()
             await asyncio.gather(self._watch, return_exceptions=True)
@@ -143,9 +160,9 @@ class Program:
 async def until_ready(
     urls: Mapping[str, str], within_s: float, *, answer_s: float = 1.0, path: str = "/readyz"
 ) -> float:
-    """Wait until all of these, by their names, say that they are ready; how long that took.
+    """Wait until each URL (by a name) answers that it is ready; the seconds that it took.
 
-    Raises StackError with what the last ones said.
+    Raises StackError with the last answers of those that are not.
     """
     clock = asyncio.get_running_loop().time
     began_s = clock()
@@ -155,17 +172,14 @@ async def until_ready(
         async def complaint(name: str, url: str) -> str:
             try:
                 async with session.get(f"{url}{path}") as response:
-                    said = "" if response.status == 200 else await response.text()
+                    text = "" if response.status == 200 else await response.text()
             except (aiohttp.ClientError, OSError, TimeoutError) as error:
-                said = str(error) or type(error).__name__
-            return f"{name}: {said}" if said else ""
+                text = str(error) or type(error).__name__
+            return f"{name}: {text}" if text else ""
 
-        while said := [
-            each
-            for each in await asyncio.gather(*(complaint(*named) for named in urls.items()))
-            if each
-        ]:
+        while any(complaints := await asyncio.gather(*(complaint(*each) for each in urls.items()))):
             if clock() > began_s + within_s:
-                raise StackError(f"not ready within {within_s:g} s: {'; '.join(said)}")
+                text = "; ".join(filter(None, complaints))
+                raise StackError(f"not ready within {within_s:g} s: {text}")
             await asyncio.sleep(_POLL_S)
     return clock() - began_s

@@ -1,28 +1,48 @@
-"""How far something is: a line that moves on a terminal, and comes now and then in a log."""
+"""Work on many items at once, with a line of progress on the terminal or in the log."""
 
 import logging
 import sys
 import time
+from collections.abc import Callable, Collection
+from typing import TypeVar
 
-_EVERY_S = 1.0
+from gevent.pool import Pool
+
+# Enough for large groups, and few enough to leave room in the mailboxes of a server.
+CONCURRENCY = 32
+_LINES_S = 1.0
 _log = logging.getLogger(__name__)
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
 
-class Progress:
-    """Told of every step; shows a few of them, and always the last."""
 
-    def __init__(self) -> None:
-        self._shown = 0.0
+def side_by_side(what: str, work: Callable[[_T], _R], items: Collection[_T]) -> list[_R]:
+    """Do the work for each item, several at a time; `what` names it in the line of progress.
 
-    def __call__(self, what: str, done: int, total: int) -> None:
-        """So many out of so many are done."""
-        now = time.monotonic()
-        if done < total and now < self._shown + (0.1 if sys.stderr.isatty() else _EVERY_S):
-            return
-        self._shown = now
-        text = f"{what}: {done:,} of {total:,}"
-        if sys.stderr.isatty():
-            sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if done >= total else ""))
-            sys.stderr.flush()
-        else:
-            _log.info(text)
+    The results are in the order of the items. Raises the first error, and stops the rest.
+    """
+    pool = Pool(CONCURRENCY)
+    coming = pool.imap(work, items, maxsize=CONCURRENCY * 4)
+    results: list[_R] = []
+    shown_s = 0.0
+    try:
+        for result in coming:
+            results.append(result)
+            pause_s = 0.1 if sys.stderr.isatty() else _LINES_S
+            if len(results) == len(items) or time.monotonic() > shown_s + pause_s:
+                shown_s = time.monotonic()
+                _show(what, len(results), len(items))
+    finally:
+        coming.kill()
+        pool.kill()
+    return results
+
+
+def _show(what: str, done: int, total: int) -> None:
+    text = f"{what}: {done:,} of {total:,}"
+    if sys.stderr.isatty():
+        sys.stderr.write(f"\r\x1b[K{text}" + ("\n" if done >= total else ""))
+        sys.stderr.flush()
+    else:
+        _log.info(text)

@@ -1,4 +1,4 @@
-"""A run as JSON, and Locust's counts as the verdict wants them."""
+"""A run as JSON, and the counts of Locust for the verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from loadtest.verdict import Calls, Verdict, latencies, to_json
 
 @dataclass(frozen=True)
 class Report:
-    """All that is known of a run. `seconds` is the time that users were there."""
+    """The results of a run. `seconds` is the time with users."""
 
     options: Options
     verdict: Verdict
@@ -52,7 +52,7 @@ class Report:
 
 
 def calls_of(stats: Any) -> list[Calls]:
-    """What Locust has counted, by name."""
+    """The counts of Locust by name."""
     return [
         Calls(method, name, entry.num_requests, entry.num_failures, dict(entry.response_times))
         for (name, method), entry in stats.entries.items()
@@ -60,7 +60,7 @@ def calls_of(stats: Any) -> list[Calls]:
 
 
 def write(report: Report, file: str) -> None:
-    """As JSON; the folder is made."""
+    """Write it as JSON, and create the folder."""
     path = Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_bytes(orjson.dumps(report.to_json(), option=orjson.OPT_INDENT_2))

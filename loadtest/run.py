@@ -4,6 +4,7 @@ import logging
 import secrets
 import time
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -18,9 +19,8 @@ from loadtest.cpu_times import CpuTimes
 from loadtest.dashboards.server_side import ServerSide
 from loadtest.gathering import MasterSide, WorkerSide
 from loadtest.options import Options
-from loadtest.progress import Progress
 from loadtest.proof.history import History
-from loadtest.proof.violations import Violation, Violations
+from loadtest.proof.violations import Violation
 from loadtest.report import Report, calls_of, write
 from loadtest.scenarios import SCENARIOS, has_tasks
 from loadtest.seeding import Seeding
@@ -32,7 +32,7 @@ from loadtest.world import World
 
 _log = logging.getLogger(__name__)
 
-State = Literal["ready", "seeding", "running", "auditing", "finished"]
+Phase = Literal["ready", "seeding", "running", "auditing", "finished"]
 
 
 class Run:
@@ -41,13 +41,12 @@ class Run:
     def __init__(self, environment: Any, server_side: ServerSide) -> None:
         self.environment = environment
         self.server_side = server_side
-        self.state: State = "ready"
+        self.state: Phase = "ready"
         # A request to the page must not send the API key to another host, or write files.
         self._fixed = Options.of(environment)
         self.options = self._fixed
         self.history = History({})
         self.verdict: Verdict | None = None
-        self.report: Report | None = None
         self._world: World | None = None
         self._trouble = ""
         self._began_s = 0.0
@@ -149,7 +148,7 @@ class Run:
             return
         self.state = "seeding"
         self.options = self._options()
-        self._trouble, self.verdict, self.report = "", None, None
+        self._trouble, self.verdict = "", None
         self._users_most = 0
         # The exit code until there is a verdict.
         self.environment.process_exit_code = NOT_RUN
@@ -177,8 +176,8 @@ class Run:
             missing = self._master.collect(self.environment.stop_timeout)
             if missing:
                 self._trouble = (
-                    f"{len(missing)} of the workers ended without a report, so what they were told"
-                    " is not known"
+                    f"{len(missing)} of the workers ended without a report, so their answers are"
+                    " not known"
                 )
 
     def _on_stop(self, **_: Any) -> None:
@@ -207,16 +206,14 @@ class Run:
         return replace(options, api_key=self._fixed.api_key, verdict=self._fixed.verdict)
 
     def _seed(self) -> World:
-        options, api = self.options, self._api()
-        try:
-            return Seeding(api, options.seed_name, options.currency, Progress()).world(
+        options = self.options
+        with closing(self._api()) as api:
+            return Seeding(api, options.seed_name, options.currency).world(
                 f"lt-{secrets.token_hex(4)}",
                 options.wallets,
                 options.merchants,
                 SCENARIOS[options.scenario],
             )
-        finally:
-            api.close()
 
     def _begin_session(self, world: World) -> None:
         """Runs in each process before its users start."""
@@ -254,20 +251,13 @@ class Run:
 
     def _audit(self) -> Audit:
         assert self._world is not None
-        api = self._api()
+        only_sums = self.options.audit == "sums"
         try:
-            return audit(
-                api,
-                self._world,
-                self.history,
-                Progress(),
-                only_sums=self.options.audit == "sums",
-            )
+            with closing(self._api()) as api:
+                return audit(api, self._world, self.history, only_sums=only_sums)
         except Exception as error:
             self._trouble = f"the audit: {_sentence(error)}"
             return Audit()
-        finally:
-            api.close()
 
     def _judge(
         self,
@@ -276,12 +266,10 @@ class Run:
         cpu: dict[str, float] | None = None,
         server: dict[str, Any] | None = None,
     ) -> None:
-        violations = Violations()
-        violations.merge(self.history.violations)
+        violations = self.history.violations
         for violation in found.violations:
             if violations.add(violation):
                 _tell(violation)
-        self.history.violations = violations
         calls = calls_of(self.environment.stats)
         levels, untold = self._levels(calls)
         asked = sum(each.requests for each in calls if each.group == "transfers")
@@ -302,20 +290,14 @@ class Run:
         )
         self.state = "finished"
         self.environment.process_exit_code = self.verdict.code
-        self.report = Report(
-            self.options,
-            self.verdict,
-            found,
-            calls,
-            seconds,
-            self._users_most,
-            cpu or {},
-            server or {},
+        users = self._users_most
+        report = Report(
+            self.options, self.verdict, found, calls, seconds, users, cpu or {}, server or {}
         )
         _log.log(logging.ERROR if self.verdict.code else logging.INFO, self.verdict.line)
         if self.options.verdict:
             try:
-                write(self.report, self.options.verdict)
+                write(report, self.options.verdict)
             except OSError as error:
                 _log.error(f"the verdict could not be written: {error}")
                 self.environment.process_exit_code = self.verdict.code or NOT_RUN
@@ -326,7 +308,7 @@ class Run:
 
     def _api(self) -> Api:
         if not self.options.host:
-            raise ServiceError("no --host: say where the service is, such as http://localhost")
+            raise ServiceError("no --host: pass the URL of the service, such as http://localhost")
         options = self.options
         if options.api_key and options.host != self._fixed.host:
             raise ServiceError(

@@ -1,4 +1,4 @@
-"""Which personas come, how many of each, and whom they pay."""
+"""The personas of each scenario, their weights and their payees."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Scenario:
-    """`weights` by the name of the persona; 20 users of a mix are at least one of each."""
+    """`weights` by the name of the persona; 20 users of a mix include each persona."""
 
     question: str
     weights: dict[str, int]
@@ -25,31 +25,32 @@ _EVERYBODY = {
 }
 
 SCENARIOS = {
-    "uniform": Scenario("how fast is it when nobody is in the way?", {"Shopper": 1}),
+    "uniform": Scenario("what is the throughput without contention?", {"Shopper": 1}),
     "hot-wallet": Scenario(
-        "what does one wallet that everybody pays cost the others?",
+        "what does one wallet that receives most payments cost the others?",
         {"Shopper": 9, "Merchant": 1},
         payees="hot",
     ),
     "contention-ring": Scenario(
-        "do wallets that pay each other at once deadlock or starve?", {"Shopper": 1}, payees="ring"
+        "do wallets that pay each other at the same time deadlock or starve?",
+        {"Shopper": 1},
+        payees="ring",
     ),
     "idempotency-storm": Scenario(
-        "is a request that is sent five times at once done once?", {"Shopper": 1}, copies=5
+        "is a request that is sent five times at once executed once?", {"Shopper": 1}, copies=5
     ),
     "read-mostly": Scenario(
-        "do reads stay quick and never go back in time?", {"Reader": 17, "Shopper": 3}
+        "are reads fast, and never older than before?", {"Reader": 17, "Shopper": 3}
     ),
-    "mixed": Scenario("does everything work beside everything else?", _EVERYBODY),
-    "soak": Scenario("does anything grow or slow down over hours?", _EVERYBODY),
+    "mixed": Scenario("does everything work at the same time?", _EVERYBODY),
+    "soak": Scenario("does anything grow or become slower over hours?", _EVERYBODY),
 }
 
 
 def has_tasks(
     tasks: Iterable[Any], tags: Iterable[str] | None, exclude_tags: Iterable[str] | None
 ) -> bool:
-    """Whether --tags and --exclude-tags leave a persona anything to do: Locust cannot start one
-    that has nothing."""
+    """Whether --tags and --exclude-tags leave a persona a task: Locust cannot start one without."""
     wanted, unwanted = set(tags or ()), set(exclude_tags or ())
     found: list[set[str]] = [getattr(task, "locust_tag_set", set()) for task in tasks]
     return any((not wanted or wanted & each) and not unwanted & each for each in found)

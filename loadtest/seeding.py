@@ -1,17 +1,18 @@
-"""The wallets of a load test: made once, found again by their keys, filled up, and read."""
+"""The wallets of a load test: created once, found again by their keys, filled up, and read."""
 
 import random
-from collections.abc import Callable
 from typing import Any
 
 import orjson
 
-from loadtest.api import Api, Reply, ServiceError, side_by_side
-from loadtest.audit import Tell, expect, read_states
+from loadtest.api import Api, ServiceError
+from loadtest.audit import expect, read_states
+from loadtest.progress import side_by_side
+from loadtest.proof.answers import Answer
 from loadtest.scenarios import Scenario
 from loadtest.world import World
 
-# What each part begins with, in minor units: shoppers can pay some hundred times.
+# The initial balances in minor units: a shopper can make some hundred payments.
 _SHOPPER_MINOR = 1_000_000
 _MERCHANT_MINOR = 1_000_000
 _RICH_MINOR = 1_000_000_000_000
@@ -22,18 +23,20 @@ _PURSE_MINOR = 1_000
 
 
 class Seeding:
-    """Makes or finds the wallets of a name. Their keys tell the service which ones we mean, so a
-    second run gets the first one's wallets as replays and nothing has to be kept in a file."""
+    """Creates or finds the wallets of a name.
 
-    def __init__(self, api: Api, name: str, currency: str, tell: Tell) -> None:
+    The keys of their creation depend only on the name, so a second run gets the wallets of the
+    first one as replays, without a file.
+    """
+
+    def __init__(self, api: Api, name: str, currency: str) -> None:
         self._api = api
         self._name = f"{name}-{currency}"
         self._currency = currency
-        self._tell = tell
 
     def world(self, run: str, shoppers: int, merchants: int, scenario: Scenario) -> World:
-        """All that a scenario needs. Raises ServiceError."""
-        user = self._user()
+        """All wallets of a scenario. Raises ServiceError."""
+        user = self._created("/users", {"name": "load test"}, f"{self._name}-user")
         parts = {
             "shopper": (shoppers, _SHOPPER_MINOR),
             "merchant": (merchants, _MERCHANT_MINOR),
@@ -47,15 +50,14 @@ class Seeding:
             for number in range(count)
         ]
 
-        def make(item: tuple[str, int, int]) -> tuple[str, str]:
+        def create(item: tuple[str, int, int]) -> tuple[str, str]:
             part, number, minor = item
             body = {"user_id": user, "currency": self._currency, "initial_balance": minor}
             key = f"{self._name}-{part}-{minor}-{number}"
-            return part, self._made("/wallets", body, key)
+            return part, self._created("/wallets", body, key)
 
-        made = side_by_side(make, plan, self._progress("seeding wallets", len(plan)))
         ids: dict[str, list[str]] = {part: [] for part in parts}
-        for part, wallet_id in made:
+        for part, wallet_id in side_by_side("seeding wallets", create, plan):
             ids[part].append(wallet_id)
         world = World(
             run=run,
@@ -68,28 +70,19 @@ class Seeding:
             payees=scenario.payees,
             copies=scenario.copies,
         )
-        self._read(world)
+        world.start = read_states(self._api, world.wallets)
         wanted = dict(zip(world.wallets, (minor for _, _, minor in plan), strict=True))
         self._fill_up(world, wanted)
         return world
 
-    def _user(self) -> str:
-        return self._made("/users", {"name": "load test"}, f"{self._name}-user")
-
-    def _made(self, path: str, body: dict[str, Any], key: str) -> str:
-        """The id of what is there under this key now."""
-        reply = self._api.post(path, orjson.dumps(body), key)
-        _expect_permission(reply)
-        return str(expect(reply, 201)["id"])
-
-    def _read(self, world: World) -> None:
-        wallets = world.wallets
-        world.start = read_states(
-            self._api, wallets, lambda done, total: self._tell("reading wallets", done, total)
-        )
+    def _created(self, path: str, body: dict[str, Any], key: str) -> str:
+        """The id of the user or wallet with this key."""
+        answer = self._api.post(path, orjson.dumps(body), key)
+        _expect_permission(answer)
+        return str(expect(answer, 201)["id"])
 
     def _fill_up(self, world: World, wanted: dict[str, int]) -> None:
-        """Who has less than half of what a wallet begins with gets the rest."""
+        """Fill up each wallet that has less than half of its initial balance."""
         poor = [
             each for each in world.wallets if world.start[each].balance_minor * 2 < wanted[each]
         ]
@@ -104,24 +97,21 @@ class Seeding:
             missing = wanted[wallet_id] - world.start[wallet_id].balance_minor
             body = world.transfer_body(funding, wallet_id, missing)
             key = f"{world.run}-fill-{random.getrandbits(64):x}"
-            reply = self._api.post("/transfers", orjson.dumps(body), key)
-            _expect_permission(reply)
-            if reply.code in ("wallet-closed", "wallet-frozen"):
+            answer = self._api.post("/transfers", orjson.dumps(body), key)
+            _expect_permission(answer)
+            if answer.code in ("wallet-closed", "wallet-frozen"):
                 raise ServiceError(
                     f"wallet {wallet_id} is no longer active: use another --seed-name"
                 )
-            expect(reply, 201)
+            expect(answer, 201)
 
-        side_by_side(fill, poor, self._progress("filling up wallets", len(poor)))
-        self._read(world)
-
-    def _progress(self, what: str, total: int) -> Callable[[int], None]:
-        return lambda done: self._tell(what, done, total)
+        side_by_side("filling up wallets", fill, poor)
+        world.start = read_states(self._api, world.wallets)
 
 
-def _expect_permission(reply: Reply) -> None:
+def _expect_permission(answer: Answer) -> None:
     how = "transferd keys create --client loadtest --scope admin"
-    if reply.status == 401:
-        raise ServiceError(f"the service wants an API key: pass --api-key ({how} prints one)")
-    if reply.status == 403:
-        raise ServiceError(f"seeding makes money, which needs an API key with scope admin: {how}")
+    if answer.status == 401:
+        raise ServiceError(f"the service requires an API key: pass --api-key ({how} prints one)")
+    if answer.status == 403:
+        raise ServiceError(f"seeding creates money and needs an API key with scope admin: {how}")

@@ -1,12 +1,11 @@
-"""The state that the users of one process share during a run, and the answer to a request."""
+"""The state that the users of one process share during a run."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
 
 from loadtest.options import Options
-from loadtest.proof.answers import REPLAYED, JsonObject, is_stored, json_object
 from loadtest.proof.history import History
 from loadtest.proof.violations import Violation
 from loadtest.world import World
@@ -35,40 +34,3 @@ class Session:
         violation = Violation(kind, text)
         if self.history.violations.add(violation):
             self.log(violation)
-
-
-@dataclass(frozen=True)
-class Answer:
-    """An HTTP response; status 0 means that there was none."""
-
-    status: int
-    headers: Mapping[str, str]
-    content: bytes
-    body: JsonObject
-
-    @property
-    def code(self) -> str:
-        """The code of the problem document; empty if the body is another document."""
-        return str(self.body.get("code", ""))
-
-    @property
-    def is_final(self) -> bool:
-        """Whether the key has its outcome, so that every repetition gets this answer."""
-        return is_stored(self.status, self.code)
-
-    @property
-    def is_replay(self) -> bool:
-        """Whether the service marked it as a replay."""
-        return self.headers.get(REPLAYED) == "true"
-
-
-NO_ANSWER = Answer(0, {}, b"", {})
-
-
-def read_answer(response: Any) -> Answer:
-    """Convert a response of Locust's client; its status is 0 if there was no response."""
-    if response.status_code == 0:
-        return NO_ANSWER
-    content = bytes(response.content or b"")
-    # The names of geventhttpclient's headers are case-insensitive.
-    return Answer(response.status_code, response.headers, content, json_object(content) or {})

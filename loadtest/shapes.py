@@ -1,15 +1,16 @@
-"""How many users there are over time, and at how many of them the service is at its limit."""
+"""The number of users over time, and the search for the limit of the service."""
 
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from loadtest.verdict import Calls, Level
 
-# Steps of the ramp: fine enough to name a rate, long enough to measure p95 in each.
+# Steps of the ramp: small enough to name a rate, long enough to measure p95 in each.
 RAMP_STEPS = 20
-# A service that turns more than this share away has found its limit by itself.
+# A service that turns away more than this share is at its limit.
 TURNED_AWAY_MAX = 0.01
 TURNED_AWAY = "(turned away)"
 
@@ -56,14 +57,14 @@ SHAPES = {
 
 
 def users_at(shape: Shape, elapsed_s: float, most: int, seconds: float) -> int | None:
-    """How many users after so many seconds; None when it is over."""
+    """The number of users at this time; None at the end."""
     if elapsed_s >= seconds:
         return None
     return max(1, round(most * shape.users_at(elapsed_s / seconds)))
 
 
 class LimitSeeker:
-    """Watches each step of a ramp, and says at which one a level broke."""
+    """Watches each step of a ramp, and finds the one at which a level breaks."""
 
     def __init__(self, judge: Callable[[Sequence[Calls]], Sequence[Level]]) -> None:
         self._judge = judge
@@ -76,17 +77,17 @@ class LimitSeeker:
 
     @property
     def held(self) -> bool:
-        """Whether any step did: a service that breaks at the first one has no limit to tell."""
+        """Whether any step held: a service that breaks at the first one has no known limit."""
         return bool(self._held)
 
     @property
     def line(self) -> str:
-        """What was found so far."""
+        """The result so far."""
         held = self._held or "no step held"
         return f"{held}; {self._broken}" if self._broken else f"{held}; no level broke"
 
     def broke(self, at: float, users: int, calls: Sequence[Calls]) -> bool:
-        """Asked each second, at this share of the run: was the step that ended too much?"""
+        """Called each second with the share of the run: whether an ended step broke a level."""
         step = math.floor(at * RAMP_STEPS)
         if step == self._step:
             self._users = users
@@ -108,22 +109,17 @@ class LimitSeeker:
 
 
 def between(before: Sequence[Calls], after: Sequence[Calls]) -> list[Calls]:
-    """What came between two counts."""
+    """The calls between two counts."""
     earlier = {(each.method, each.name): each for each in before}
     found = []
     for each in after:
         old = earlier.get((each.method, each.name), Calls(each.method, each.name, 0, 0, {}))
-        times = {
-            time_ms: count - old.times_ms.get(time_ms, 0)
-            for time_ms, count in each.times_ms.items()
-        }
         found.append(
-            Calls(
-                each.method,
-                each.name,
-                each.requests - old.requests,
-                each.failures - old.failures,
-                {time_ms: count for time_ms, count in times.items() if count},
+            replace(
+                each,
+                requests=each.requests - old.requests,
+                failures=each.failures - old.failures,
+                times_ms=Counter(each.times_ms) - Counter(old.times_ms),
             )
         )
     return found

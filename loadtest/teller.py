@@ -1,4 +1,4 @@
-"""What all personas do with a request: send it, judge the answer, repeat it with its key."""
+"""The requests of all personas: send one, check its answer, repeat it with its key."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -13,8 +13,10 @@ from loadtest.api import traceparent
 from loadtest.proof.answers import (
     BACK_PRESSURE,
     IN_PROGRESS,
+    NO_ANSWER,
     REFUSALS_OF_TRANSFERS,
     REPLAYED,
+    Answer,
     JsonObject,
     change_of,
 )
@@ -22,21 +24,21 @@ from loadtest.proof.bounded import replay_violation
 from loadtest.proof.complaints import refusal_complaint, transfer_complaint
 from loadtest.proof.history import Answered, History, Request
 from loadtest.proof.violations import CHANGED_REPLAY, DOUBLED_TRANSFER, WRONG_ANSWER
-from loadtest.session import NO_ANSWER, Answer, Session, read_answer
+from loadtest.session import Session
 from loadtest.world import World
 
-# A client that gives up leaves the rest to the audit, which asks once more.
+# After these tries the audit repeats the request once more.
 _TRIES = 4
 _RETRY_S = 0.2
-# A server may ask for more patience than a load test has.
+# A longer Retry-After is cut to this.
 _RETRY_AFTER_MAX_S = 2.0
 
-# A judge says under which name the answer is counted, and what was wrong with it if it failed.
+# A judge returns the name under which Locust counts the answer, and a complaint if it failed.
 Judge = Callable[[Answer], tuple[str, str | None]]
 
 
 class Teller(FastHttpUser):
-    """Abstract: a user of the service, whose every answer is checked."""
+    """Abstract: a user of the service that checks every answer."""
 
     abstract = True
     session: ClassVar[Session]
@@ -44,7 +46,7 @@ class Teller(FastHttpUser):
     pauses: ClassVar[float] = 1.0
 
     def __init__(self, environment: Any) -> None:
-        # What a client of the service waits, unless the option says otherwise; Nginx waits less.
+        # The default is the timeout of a client of the service; the timeout of Nginx is shorter.
         self.network_timeout = self.session.options.client_timeout_s
         self.insecure = self.session.options.insecure
         self.connection_timeout = self.session.options.client_timeout_s
@@ -52,16 +54,16 @@ class Teller(FastHttpUser):
 
     @property
     def world(self) -> World:
-        """The wallets."""
+        """The wallets of the run."""
         return self.session.world
 
     @property
     def history(self) -> History:
-        """What this process was told."""
+        """The recorded answers of this process."""
         return self.session.history
 
     def wait_time(self) -> float:
-        """Seconds to the next task, as even as people are: anything up to twice the mean."""
+        """Seconds to the next task: evenly distributed up to twice the mean."""
         return random.uniform(0, 2 * self.session.options.think_s * self.pauses)
 
     def ask(
@@ -87,7 +89,14 @@ class Teller(FastHttpUser):
         with self.client.request(
             method, path, data=cast(Any, body), headers=sent, catch_response=True, name=path
         ) as response:
-            answer = read_answer(response)
+            # The header names of geventhttpclient are case-insensitive.
+            content = bytes(response.content or b"")
+            is_there = response.status_code != 0
+            answer = (
+                Answer.of(response.status_code, response.headers, content)
+                if is_there
+                else NO_ANSWER
+            )
             name, complaint = judge(answer)
             response.request_meta["name"] = name
             if complaint is None:
@@ -111,7 +120,7 @@ class Teller(FastHttpUser):
         """Send a request that moves money, and repeat it with its key while its outcome is open."""
         self.history.sent(request)
         answer = NO_ANSWER
-        # Whether an earlier try may have been executed: then a later one that was not says nothing.
+        # Whether an earlier try may have been executed; a later try cannot exclude that.
         is_open = False
         for attempt in range(_TRIES):
             if attempt:
@@ -129,16 +138,16 @@ class Teller(FastHttpUser):
             if answer.status == 429:
                 gevent.sleep(min(_seconds(answer.headers.get("retry-after")), _RETRY_AFTER_MAX_S))
             if 400 <= answer.status < 500 and answer.status != 409 and not is_open:
-                # Who was turned away comes back later, with something else.
+                # The user gives this request up.
                 break
-            # A 503 means that nothing happened, but Nginx may have asked another replica before.
+            # A 503 means that nothing was executed, but Nginx may have asked two replicas.
             is_open |= answer.status != 429
         if not is_open:
             self.history.nothing_happened(request)
         return answer
 
     def repeat(self, request: Request, status: int, content: bytes) -> None:
-        """Send an answered request again: the same bytes have to come back."""
+        """Repeat an answered request: the answer must have the same bytes."""
 
         def judge(answer: Answer) -> tuple[str, str | None]:
             found = replay_violation(
@@ -158,7 +167,7 @@ class Teller(FastHttpUser):
         )
 
     def unexpected(self, answer: Answer) -> str | None:
-        """What is wrong with an answer that is none of the business's, to a good request."""
+        """A complaint about an unexpected answer to a valid request; None for back-pressure."""
         failure = failure_of(answer)
         if failure is not None and answer.status in (400, 404, 405, 409, 412, 413, 415, 422):
             return self.complain(WRONG_ANSWER, f"{failure} for a good request")
@@ -176,7 +185,7 @@ class Teller(FastHttpUser):
     def _judged(
         self, name: str, judge: Judge, refusals: frozenset[str] = REFUSALS_OF_TRANSFERS
     ) -> Judge:
-        """Only an answer of the business gets to the judge."""
+        """Pass successes and refusals to the judge; count other answers separately."""
 
         def decide(answer: Answer) -> tuple[str, str | None]:
             if answer.status in (200, 201) or (
@@ -189,7 +198,7 @@ class Teller(FastHttpUser):
         return decide
 
     def _judge_transfer(self, body: JsonObject, request: Request) -> Judge:
-        # Taken now: what others are told while the request is on its way does not bind it.
+        # The version now: answers to other users while the request is in flight do not bind it.
         floor = self.history.version_of(body["source_wallet_id"])
 
         def judge(answer: Answer) -> tuple[str, str | None]:
@@ -198,7 +207,7 @@ class Teller(FastHttpUser):
                 if complaint is None and not answer.is_replay:
                     version = answer.body["source_version"]
                     if version <= floor:
-                        complaint = f"source_version {version}, and {floor} was told before"
+                        complaint = f"source_version {version}, and {floor} was answered before"
                 wrong = self.wrong(request, complaint)
                 if wrong is None:
                     self.history.transferred(answer.body)
@@ -254,8 +263,8 @@ class Teller(FastHttpUser):
 
 
 def at_once(calls: Sequence[Callable[[], object]]) -> None:
-    """Make the calls at the same time. A user that is stopped takes them along: what they would
-    hear later, the audit has heard by then."""
+    """Make the calls at the same time. They end with a user that is stopped: the audit repeats
+    their requests."""
     greenlets = [gevent.spawn(call) for call in calls]
     try:
         gevent.joinall(greenlets, raise_error=True)
@@ -272,7 +281,7 @@ def _aside(answer: Answer) -> str:
 
 
 def failure_of(answer: Answer) -> str | None:
-    """What is wrong with an answer that is none of the business's; back-pressure is no failure."""
+    """Why an unexpected answer is a failure; None for back-pressure."""
     if answer.status == 429 and answer.code in BACK_PRESSURE:
         return None if answer.headers.get("retry-after") else "429 without Retry-After"
     if answer.code == IN_PROGRESS:

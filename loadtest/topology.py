@@ -1,8 +1,6 @@
-"""The service as it is run for real: servers, replicas behind Nginx and a worker, all private."""
+"""A complete private deployment: servers, replicas behind Nginx, and a worker."""
 
 import asyncio
-import os
-import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -10,9 +8,9 @@ from functools import partial
 from pathlib import Path
 
 from loadtest.front import Nginx, running_nginx
-from loadtest.program import TRANSFERD, Program, until_ready
+from loadtest.program import TRANSFERD, Program, server_directory, until_ready
 from transferd.config import load_settings
-from transferd.devstack import DevStack
+from transferd.devstack import DevStack, Server
 from transferd.devstack.ports import free_port
 from transferd.devstack.process import clean_environment
 from transferd.ledger.migrate import migrate
@@ -23,8 +21,8 @@ _SETTINGS = {
     "TRANSFERD_NOTIFY_LOG": "false",
 }
 
-# From the two ends of a link and the address of the second one to the address that is used.
-Link = Callable[[str, str, str], Awaitable[str]]
+# The two ends of a link and the address of the second one -> the address that the first one uses.
+LinkUrl = Callable[[str, str, str], Awaitable[str]]
 
 
 async def _direct(_: str, __: str, url: str) -> str:
@@ -32,20 +30,20 @@ async def _direct(_: str, __: str, url: str) -> str:
 
 
 async def migrated(database_url: str, limits: str) -> None:
-    """Make the ledger."""
+    """Create the ledger."""
     settings = load_settings(database_url=database_url, limits=limits)
     await migrate(settings, settings.limits_of())
 
 
 @dataclass
 class Plan:
-    """What there is. `command` makes the command of a program from its name and its words;
-    `prepare` makes the ledger before the first of them starts."""
+    """What to start. `command` makes the command line of a program from its name and arguments;
+    `prepare` creates the ledger before the first program starts."""
 
     replicas: int = 2
     limits: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
-    link: Link = _direct
+    link: LinkUrl = _direct
     prepare: Callable[[str, str], Awaitable[None]] = migrated
     command: Callable[[str, Sequence[str]], Sequence[str | Path]] = lambda _, words: (
         *TRANSFERD,
@@ -54,8 +52,8 @@ class Plan:
     ready_s: float = 30.0
 
 
-class Topology:
-    """Programs are named replica-1, replica-2 and so on, and worker."""
+class Deployment:
+    """Its parts are replica-1, replica-2 and so on, worker, postgres, redis and rabbitmq."""
 
     def __init__(self, stack: DevStack) -> None:
         self.stack = stack
@@ -63,49 +61,66 @@ class Topology:
         self.nginx: Nginx | None = None
 
     def __repr__(self) -> str:
-        return f"<Topology {list(self.programs.values())}, {self.stack.servers}>"
+        return f"<Deployment {list(self.programs.values())}, {self.stack.servers}>"
 
     @property
     def replicas(self) -> list[str]:
-        """Their names."""
+        """The names of the replicas."""
         return [name for name in self.programs if name != "worker"]
 
     @property
+    def servers(self) -> dict[str, Server]:
+        """The servers by name."""
+        stack = self.stack
+        named = {"postgres": stack.postgres, "redis": stack.redis, "rabbitmq": stack.rabbitmq}
+        return {name: server for name, server in named.items() if server is not None}
+
+    @property
     def url(self) -> str:
-        """Where clients come in: at Nginx, or at the one replica that has none."""
+        """The address for clients: Nginx, or the only replica."""
         return self.nginx.url if self.nginx is not None else self.programs["replica-1"].url
+
+    def part(self, name: str) -> Program | Server:
+        """A program or a server."""
+        return self.programs.get(name) or self.servers[name]
+
+    async def until_ready(self, within_s: float, *, answer_s: float = 1.0) -> float:
+        """Wait until all programs are ready, asked without Nginx; the seconds that it took.
+
+        Raises StackError with the last answers of those that are not.
+        """
+        urls = {repr(each): each.url for each in self.programs.values()}
+        return await until_ready(urls, within_s, answer_s=answer_s)
 
 
 @asynccontextmanager
-async def topology(
-    directory: Path, logs: Path, plan: Plan, report: Callable[[str], None]
-) -> AsyncIterator[Topology]:
-    """All of it, ready; Nginx only before more than one replica. Raises StackError."""
-    if os.geteuid() == 0:
-        # PostgreSQL runs as another user when we are root.
-        os.chmod(directory, 0o711)  # nosec B103
+async def deployed(
+    logs: Path, plan: Plan, report: Callable[[str], None]
+) -> AsyncIterator[Deployment]:
+    """Everything, ready; with Nginx if there are several replicas. Raises StackError."""
     async with AsyncExitStack() as exits:
+        directory = exits.enter_context(server_directory("stack"))
         stack = await exits.enter_async_context(DevStack(directory / "stack", report=report))
-        whole = Topology(stack)
+        whole = Deployment(stack)
         await plan.prepare(stack.database_url, plan.limits)
         names = [f"replica-{n + 1}" for n in range(plan.replicas)]
         # Without RabbitMQ there is no worker, and events stay in the outbox.
         for name in names if stack.amqp_url is None else [*names, "worker"]:
             program = await _program(whole, name, logs, plan, report)
             whole.programs[name] = await exits.enter_async_context(program)
-            program.start()
+            await program.start()
         if plan.replicas > 1:
             addresses = [
                 (await plan.link("nginx", name, whole.programs[name].url)).removeprefix("http://")
                 for name in whole.replicas
             ]
             whole.nginx = await exits.enter_async_context(running_nginx(addresses))
-        await until_ready({repr(each): each.url for each in whole.programs.values()}, plan.ready_s)
+        await whole.until_ready(plan.ready_s)
         yield whole
 
 
 async def _program(
-    whole: Topology, name: str, logs: Path, plan: Plan, report: Callable[[str], None]
+    whole: Deployment, name: str, logs: Path, plan: Plan, report: Callable[[str], None]
 ) -> Program:
     """A replica or the worker, with a link to each server that it uses."""
     stack, port = whole.stack, free_port()
@@ -131,14 +146,13 @@ async def _program(
 
 
 @asynccontextmanager
-async def own_topology(
+async def own_deployment(
     replicas: int, logs: Path, report: Callable[[str], None]
-) -> AsyncIterator[Topology]:
-    """One for a load test; it stops in order. Raises StackError."""
-    with tempfile.TemporaryDirectory(prefix="transferd-load-") as name:
-        async with topology(Path(name), logs, Plan(replicas=replicas), report) as whole:
-            report(f"{', '.join(whole.programs)}: ready at {whole.url} (logs: {logs})")
-            try:
-                yield whole
-            finally:
-                await asyncio.gather(*(each.stop() for each in whole.programs.values()))
+) -> AsyncIterator[Deployment]:
+    """A deployment for one load test; it is stopped in order. Raises StackError."""
+    async with deployed(logs, Plan(replicas=replicas), report) as whole:
+        report(f"{', '.join(whole.programs)}: ready at {whole.url} (logs: {logs})")
+        try:
+            yield whole
+        finally:
+            await asyncio.gather(*(each.stop() for each in whole.programs.values()))

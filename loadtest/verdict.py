@@ -1,5 +1,6 @@
-"""Whether a run passed: no violation, and every service level kept. One line says it."""
+"""Whether a run passed: no violation, and every service level kept; in one line."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,12 +8,12 @@ from typing import Any
 from loadtest.proof.violations import Violations
 
 PASSED = 0
-# The machinery of the test itself failed: nothing is known.
+# The test itself failed, so it has no result.
 NOT_RUN = 1
 VIOLATED = 3
 LEVEL_BROKEN = 4
 
-# Of so few answers a percentile says nothing.
+# A percentile needs more answers than this.
 ANSWERS_MIN = 50
 
 
@@ -28,7 +29,7 @@ class Calls:
 
     @property
     def group(self) -> str | None:
-        """Whose service level it counts for: a batch may take its time, back-pressure has none."""
+        """The service level that it counts for; batches and back-pressure have none."""
         if "(turned away)" in self.name or "batch" in self.name or self.name.startswith("attack"):
             return None
         return "reads" if self.method == "GET" else "transfers"
@@ -36,7 +37,7 @@ class Calls:
 
 @dataclass(frozen=True)
 class Level:
-    """A promise about the run, such as p95 of transfers; found and limit in its own unit."""
+    """A service level, such as p95 of transfers; `found` and `limit` are in `unit`."""
 
     name: str
     limit: float
@@ -55,17 +56,17 @@ class Level:
 
 @dataclass
 class Verdict:
-    """What is said of a run, as an exit code, a line and JSON."""
+    """The result of a run, as an exit code, a line and JSON."""
 
     violations: Violations
     levels: list[Level]
     requests: int
     failures: int
-    # What kept the run or its audit from being done.
+    # Why the run or its audit could not be done.
     trouble: str = ""
-    # A ramp breaks a level on purpose: what it found.
+    # The result of a ramp, which breaks a level on purpose.
     limit: str = ""
-    # What could not be judged, for want of answers.
+    # What could not be checked.
     untold: Sequence[str] = ()
 
     @property
@@ -75,7 +76,7 @@ class Verdict:
 
     @property
     def _undone(self) -> str:
-        """Why nothing is known, which a run without a single request does not tell either."""
+        """Why there is no result; a run without a request has none either."""
         return self.trouble or ("" if self.requests else "not one request was made")
 
     @property
@@ -89,7 +90,7 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        """What to say in one line."""
+        """The result in one line."""
         counted = f"{self.requests:,} requests, {self.failures:,} failed"
         if self.violations.total:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.violations.counts.items())
@@ -108,34 +109,28 @@ def levels_of(
     calls: Iterable[Calls], p95_ms: float, p99_ms: float, error_percent: float
 ) -> tuple[list[Level], list[str]]:
     """The service levels of a run, and those for which there were too few answers."""
-    requests = failures = 0
+    calls = list(calls)
     untold = []
-    groups: dict[str, dict[int, int]] = {}
+    groups: dict[str, Counter[int]] = {}
     for each in calls:
-        requests += each.requests
-        failures += each.failures
         if each.group is not None:
-            times = groups.setdefault(each.group, {})
-            for time_ms, count in each.times_ms.items():
-                times[time_ms] = times.get(time_ms, 0) + count
+            groups.setdefault(each.group, Counter()).update(each.times_ms)
     levels = []
     for group in sorted(groups, reverse=True):
-        answers = sum(groups[group].values())
-        if answers < ANSWERS_MIN:
-            untold.append(f"{answers} {group} are too few for p95 and p99")
+        times_ms = groups[group]
+        if times_ms.total() < ANSWERS_MIN:
+            untold.append(f"{times_ms.total()} {group} are too few for p95 and p99")
             continue
-        found = percentile(groups[group], 0.95)
-        levels.append(Level(f"p95 of {group}", p95_ms, found, "ms"))
-        found = percentile(groups[group], 0.99)
-        levels.append(Level(f"p99 of {group}", p99_ms, found, "ms"))
-    if requests:
-        share = round(100 * failures / requests, 3)
-        levels.append(Level("error rate", error_percent, share, "%"))
+        for name, share, limit_ms in (("p95", 0.95, p95_ms), ("p99", 0.99, p99_ms)):
+            levels.append(Level(f"{name} of {group}", limit_ms, percentile(times_ms, share), "ms"))
+    if requests := sum(each.requests for each in calls):
+        failed = round(100 * sum(each.failures for each in calls) / requests, 3)
+        levels.append(Level("error rate", error_percent, failed, "%"))
     return levels, untold
 
 
 def percentile(times_ms: Mapping[int, int], share: float) -> float:
-    """The time within which this share of the answers came."""
+    """The time within which this share of the answers arrived."""
     total = sum(times_ms.values())
     seen = 0
     for time_ms in sorted(times_ms):
@@ -161,7 +156,7 @@ def latencies(calls: Iterable[Calls]) -> dict[str, dict[str, float]]:
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:
-    """The verdict's own part of the file."""
+    """The part of the verdict in the file."""
     return {
         "exit_code": verdict.code,
         "line": verdict.line,

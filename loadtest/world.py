@@ -1,4 +1,4 @@
-"""The wallets of a run, by the part they play, and what a scenario makes of them."""
+"""The wallets of a run by their part, and the payments of a scenario."""
 
 import random
 from dataclasses import dataclass, field
@@ -6,18 +6,18 @@ from dataclasses import dataclass, field
 from loadtest.proof.answers import JsonObject
 from loadtest.proof.record import State
 
-# A ring as small as this makes groups in which each wallet pays and is paid.
+# In a ring of this size each wallet of a group pays and is paid.
 RING_WALLETS = 16
-# Of a scenario with a hot wallet, this share of the payments go to it.
+# The share of payments to the hot wallet, in a scenario that has one.
 HOT_SHARE = 0.8
 
 
 @dataclass
 class World:
-    """Wallet ids by part, and the state of each before the first user came.
+    """Wallet ids by part, and the state of each wallet before the first user starts.
 
-    `payees` says whom a shopper pays: anybody, mostly the first merchant (hot), or the next in a
-    small ring. `copies` of each payment are sent at once, with one key.
+    `payees` are the payees of a shopper: anybody, usually the first merchant (hot), or a neighbour
+    in a small ring. `copies` of each payment are sent at once, with one key.
     """
 
     run: str
@@ -26,7 +26,7 @@ class World:
     merchants: list[str]
     employers: list[str]
     treasuries: list[str]
-    # With little in them, so that payments at the same time race for it.
+    # Wallets with little money, for which concurrent payments race.
     purses: list[str]
     payees: str = "anybody"
     copies: int = 1
@@ -44,7 +44,7 @@ class World:
         ]
 
     def payment(self) -> tuple[str, str]:
-        """Who pays whom next."""
+        """Source and destination of the next payment."""
         if self.payees == "ring":
             ring = self.shoppers[:RING_WALLETS]
             place = random.randrange(len(ring))
@@ -58,7 +58,7 @@ class World:
         return source, self._other_than(source)
 
     def transfer_body(self, source: str, destination: str, amount_minor: int) -> JsonObject:
-        """What asks for a transfer."""
+        """The body of a request for a transfer."""
         return {
             "source_wallet_id": source,
             "destination_wallet_id": destination,
@@ -67,7 +67,7 @@ class World:
         }
 
     def merchant(self) -> str:
-        """A merchant; with a hot wallet that is it."""
+        """A merchant; the hot wallet if there is one."""
         return self.merchants[0] if self.payees == "hot" else random.choice(self.merchants)
 
     def two_treasuries(self) -> tuple[str, str]:

@@ -1,7 +1,7 @@
-"""`make bench`: every speed figure, beside what it is measured against.
+"""`make bench`: every speed figure, and the figure that it is compared with.
 
-Rounds are interleaved: each row of each round measures all its columns one after the other, and the
-table has medians. Everything runs on private servers on this machine, durably (fsync on).
+Each row of each round measures all its columns one after the other, and the table has medians.
+Everything runs on private servers on this machine, durably (fsync on).
 """
 
 import json
@@ -31,16 +31,20 @@ Found = dict[str, dict[str, list[float]]]
     "--only", multiple=True, type=click.Choice([row.name for row in ROWS]), help="Repeatable."
 )
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
-@click.option("--seconds", default=4.0, show_default=True, help="Of each measurement.")
+@click.option("--seconds", default=4.0, show_default=True, help="The duration of each measurement.")
 @click.option("--connections", default=128, show_default=True, type=click.IntRange(1))
-@click.option("--wallets", default=1_000_000, show_default=True, help="Of the large ledger.")
-@click.option("--transfers", default=10_000_000, show_default=True, help="Of the large ledger.")
+@click.option(
+    "--wallets", default=1_000_000, show_default=True, help="The size of the large ledger."
+)
+@click.option(
+    "--transfers", default=10_000_000, show_default=True, help="The size of the large ledger."
+)
 @click.option(
     "--out",
     default="reports/bench",
     show_default=True,
     type=click.Path(file_okay=False, path_type=Path),
-    help="Where bench.json and bench.svg go.",
+    help="The folder of bench.json and bench.svg.",
 )
 def main(  # noqa: PLR0917 click passes them by name
     only: tuple[str, ...],
@@ -64,7 +68,7 @@ def main(  # noqa: PLR0917 click passes them by name
 
 
 def _chosen(only: Iterable[str]) -> list[Row]:
-    """The rows that were asked for, and those whose medians they need."""
+    """The chosen rows, and those whose medians they need."""
     wanted = set(only) or {row.name for row in ROWS}
     for row in ROWS:
         if row.name in wanted:
@@ -95,7 +99,7 @@ async def _measure(rows: list[Row], rounds: int, options: Options) -> tuple[Foun
 
 
 async def _settings(place: Scene) -> dict[str, str]:
-    """What ran it, for whoever compares."""
+    """The machine and the settings, for comparisons."""
     connection = await asyncpg.connect(place.postgres.superuser_url)
     values = {name: await connection.fetchval(f"SHOW {name}") for name in _SETTINGS}
     await connection.close()
@@ -188,7 +192,7 @@ def _short(value: float) -> str:
 
 def _plot(report: dict[str, Any], path: Path) -> None:
     """Bars of all rows that are rates, a group for each row."""
-    # It takes a second to import, and nothing else needs it.
+    # The import takes a second, and only this function needs it.
     from matplotlib.figure import Figure
 
     rates = [row for row in report["rows"] if row["unit"].endswith("/s")]

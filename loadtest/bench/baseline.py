@@ -1,7 +1,7 @@
-"""What the service is compared with: one row-locking transaction per request.
+"""The baseline: one row-locking transaction per request.
 
-The same duties on the same tables and indexes (claim and replay in Redis, durable outcome, balances
-and versions, transfer, outbox, dropped wallet cache), written the way a competent engineer would.
+It does the same work on the same tables and indexes: claim and replay in Redis, durable outcome,
+balances and versions, transfer, outbox, deleted snapshot of the wallets.
 It reads TRANSFERD_PORT, TRANSFERD_DATABASE_URL and TRANSFERD_REDIS_URL, as the service does.
 """
 
@@ -19,10 +19,10 @@ from loadtest.bench.ceiling import serve
 from transferd.ledger.ids import new_id
 from transferd.web.schemas import NewTransfer
 
-# Two cores: more connections only wait for each other.
+# On two cores more connections only wait for each other.
 _CONNECTIONS = 20
 _CLIENT = 1
-# Whoever waits for PostgreSQL holds no connection to Redis, but many may ask it at the same time.
+# A request that waits for PostgreSQL holds no connection to Redis, but many may use Redis at once.
 _CALLERS_MAX = 1024
 
 _KEEP = """

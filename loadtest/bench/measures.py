@@ -5,7 +5,6 @@ import statistics
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
-from uuid import uuid4
 
 import asyncpg
 
@@ -23,12 +22,14 @@ _PGBENCH_CONNECTIONS = 32
 _STORM = 1_024
 _QUIET_SHARE = 0.2
 _READERS = 200
-# Forty questions a second in all: a few per cent of two cores, since the writers need all of them.
+# 40 questions per second in all: a few per cent of two cores, because the writers need the rest.
 _READER_PAUSE_S = 5.0
+# Rounds of a row that is measured once.
+_REPETITIONS = 3
 
 
 class Options(NamedTuple):
-    """What the command line says; `rate` is what one replica was seen to do, uniformly."""
+    """The command line; `rate` is the measured uniform rate of one replica."""
 
     seconds: float
     connections: int
@@ -46,23 +47,34 @@ async def prepare(scene: Scene) -> None:
 
 
 def uniform_pairs(scene: Scene, wallets: int = WALLETS) -> Path:
-    """Transfers between any two of so many wallets."""
+    """Transfers between any two of these wallets."""
     pairs = evenly(wallets, _PAIRS), evenly(wallets, _PAIRS)
     return scene.pairs(f"uniform-{wallets}", *pairs)
 
 
+def _others() -> list[int]:
+    """Any wallets but the first one."""
+    return [n + 1 for n in evenly(WALLETS - 1, _PAIRS)]
+
+
+def _pairs_from_one(scene: Scene) -> Path:
+    return scene.pairs("from-one", [1] * _PAIRS, _others())
+
+
 async def _posts(side: Side, pairs: Path, options: Options) -> float:
     return await load.transfers_per_s(
-        side,
-        "transfers.lua",
-        pairs,
-        seconds=options.seconds,
-        connections=options.connections,
+        side, "transfers.lua", pairs, seconds=options.seconds, connections=options.connections
+    )
+
+
+async def _requests(side: Side, script: str, pairs: Path, options: Options) -> float:
+    return await load.requests_per_s(
+        side, script, pairs, seconds=options.seconds, connections=options.connections
     )
 
 
 async def uniform(scene: Scene, options: Options) -> dict[str, float]:
-    """Any wallet to any other, beside all others."""
+    """Any wallet to any other, with all that it is compared with."""
     pairs = uniform_pairs(scene)
     return {
         "transferd": await _posts(scene["transferd"], pairs, options),
@@ -70,35 +82,25 @@ async def uniform(scene: Scene, options: Options) -> dict[str, float]:
         "pgbench": await load.pgbench_per_s(
             scene["pgbench"], seconds=options.seconds, connections=_PGBENCH_CONNECTIONS
         ),
-        "aiohttp": await load.requests_per_s(
-            scene["aiohttp"],
-            "transfers.lua",
-            pairs,
-            "x",
-            seconds=options.seconds,
-            connections=options.connections,
-        ),
+        "aiohttp": await _requests(scene["aiohttp"], "transfers.lua", pairs, options),
     }
 
 
 async def to_one(scene: Scene, options: Options) -> dict[str, float]:
     """All to one wallet."""
-    others = [n + 1 for n in evenly(WALLETS - 1, _PAIRS)]
-    pairs = scene.pairs("to-one", others, [1] * _PAIRS)
+    pairs = scene.pairs("to-one", _others(), [1] * _PAIRS)
     return {name: await _posts(scene[name], pairs, options) for name in ("transferd", "baseline")}
 
 
 async def from_one(scene: Scene, options: Options) -> dict[str, float]:
     """All from one wallet."""
-    others = [n + 1 for n in evenly(WALLETS - 1, _PAIRS)]
-    pairs = scene.pairs("from-one", [1] * _PAIRS, others)
+    pairs = _pairs_from_one(scene)
     return {name: await _posts(scene[name], pairs, options) for name in ("transferd", "baseline")}
 
 
 async def zipf(scene: Scene, options: Options) -> dict[str, float]:
-    """Few wallets in most transfers, beside the own even rate in the same round."""
+    """Few wallets in most transfers, compared with the uniform rate in the same round."""
     pairs = scene.pairs("zipf", by_zipf(_ZIPF_WALLETS, _PAIRS), by_zipf(_ZIPF_WALLETS, _PAIRS))
-    # Beside its own uniform rate over as many wallets, in the same round.
     return {
         "transferd": await _posts(scene["transferd"], pairs, options),
         "uniform": await _posts(scene["transferd"], uniform_pairs(scene), options),
@@ -106,7 +108,7 @@ async def zipf(scene: Scene, options: Options) -> dict[str, float]:
 
 
 async def single(scene: Scene, options: Options) -> dict[str, float]:
-    """Milliseconds of a transfer when nobody else is there."""
+    """Milliseconds of a transfer without other load."""
     pairs = uniform_pairs(scene)
     alone = options._replace(connections=1)
     return {
@@ -115,7 +117,7 @@ async def single(scene: Scene, options: Options) -> dict[str, float]:
 
 
 async def half_of_peak(scene: Scene, options: Options) -> dict[str, float]:
-    """Latencies at half of what one replica was seen to do."""
+    """Latencies at half of the measured rate of one replica."""
     found = await load.at_rate(
         scene["transferd"], uniform_pairs(scene), options.rate / 2, options.seconds
     )
@@ -123,23 +125,13 @@ async def half_of_peak(scene: Scene, options: Options) -> dict[str, float]:
 
 
 async def storm(scene: Scene, options: Options) -> dict[str, float]:
-    """What the others notice of a wallet that is asked for more than its mailbox holds."""
+    """Latencies of other wallets while one wallet gets more requests than its mailbox holds."""
     side, rate = scene["transferd"], options.rate * _QUIET_SHARE
-    # The first wallet is the one that is stormed, so the others do without it.
-    others = [n + 1 for n in evenly(WALLETS - 1, _PAIRS)]
+    others = _others()
     pairs = scene.pairs("others", others, others[::-1])
-    stormed = scene.pairs("from-one", [1] * _PAIRS, others)
     quiet = await load.at_rate(side, pairs, rate, options.seconds)
-    task = asyncio.create_task(
-        load.requests_per_s(
-            side,
-            "transfers.lua",
-            stormed,
-            uuid4().hex[:12],
-            seconds=options.seconds + 1,
-            connections=_STORM,
-        )
-    )
+    longer = options._replace(seconds=options.seconds + 1, connections=_STORM)
+    task = asyncio.create_task(_requests(side, "transfers.lua", _pairs_from_one(scene), longer))
     await asyncio.sleep(0.5)
     beside = await load.at_rate(side, pairs, rate, options.seconds)
     await task
@@ -161,19 +153,14 @@ async def batches(scene: Scene, options: Options) -> dict[str, float]:
 
 async def reads(scene: Scene, options: Options) -> dict[str, float]:
     """GET of wallets that are in the cache."""
+    pairs = uniform_pairs(scene)
     return {
-        name: await load.requests_per_s(
-            scene[name],
-            "reads.lua",
-            uniform_pairs(scene),
-            seconds=options.seconds,
-            connections=options.connections,
-        )
+        name: await _requests(scene[name], "reads.lua", pairs, options)
         for name in ("transferd", "aiohttp")
     }
 
 
-# A wallet of the bench begins at version 1 without a row that says so.
+# A wallet of the bench begins at version 1 without the row of its creation.
 _BEGINNINGS = """
 INSERT INTO ledger_00.wallet_changes (
     wallet_id, version, created_at, balance_after, overdraft_limit, kind, status)
@@ -181,26 +168,25 @@ SELECT id, version, created_at, balance, 0, 0, 0 FROM ledger_00.wallets WHERE NO
 
 
 async def past_reads(scene: Scene, options: Options) -> dict[str, float]:
-    """What one hot wallet pays beside readers, half of them its own and half of other wallets."""
+    """Transfers from a hot wallet beside readers, half of that wallet and half of others."""
     side = scene.sides.get("past") or await scene.add(Side("past", SERVICE))
     if not side.wallets:
         await scene.grow(side, WALLETS)
         connection = await patient(side)
         await connection.execute(_BEGINNINGS)
         await connection.close()
-    others = [n + 1 for n in evenly(WALLETS - 1, _PAIRS)]
-    pairs = scene.pairs("from-one", [1] * _PAIRS, others)
+    pairs = _pairs_from_one(scene)
     rates = {"no readers": await _posts(side, pairs, options)}
     for kind in ("plain", "settled", "now"):
-        task = asyncio.create_task(
-            load.readers(
-                side,
-                kind,
-                count=_READERS,
-                pause_s=_READER_PAUSE_S,
-                seconds=options.seconds + 1,
-            )
+        reading = load.at_rate(
+            side,
+            pairs,
+            _READERS / _READER_PAUSE_S,
+            options.seconds + 1,
+            kind=kind,
+            connections=_READERS,
         )
+        task = asyncio.create_task(reading)
         await asyncio.sleep(0.5)
         rates[kind] = await _posts(side, pairs, options)
         found = await task
@@ -209,41 +195,38 @@ async def past_reads(scene: Scene, options: Options) -> dict[str, float]:
     return rates
 
 
-# Nginx as anybody would write it, to see what the routing by wallet costs.
+# An Nginx without the routing by wallet, to measure the cost of that.
 _PLAIN_HASH = ("hash $shard consistent;", "")
 
 
 async def behind_nginx(scene: Scene, options: Options) -> dict[str, float]:
-    """Two replicas behind Nginx, beside one that is reached directly; all on the same cores."""
-    replicas = [
-        await scene.add(Side(f"replica {n}", SERVICE), wallets=WALLETS if n == 1 else 0)
-        for n in (1, 2)
-    ]
-    # One database for both: the second one's own stays empty.
-    await scene.stop(replicas[1])
-    replicas[1].database_url, replicas[1].redis_url = (
-        replicas[0].database_url,
-        replicas[0].redis_url,
-    )
-    await scene.start(replicas[1])
-    pairs = uniform_pairs(scene)
-    addresses = [f"127.0.0.1:{side.port}" for side in replicas]
-    rates: dict[str, list[float]] = {"direct": [], "two behind nginx": [], "plain proxying": []}
+    """Two replicas behind Nginx, and one of them directly; all on the same cores."""
+    first = await scene.add(Side("replica 1", SERVICE), wallets=WALLETS)
+    second = replace(first, name="replica 2")
+    await scene.start(second)
+    addresses = [side.running.address for side in (first, second)]
     async with (
         running_nginx(addresses) as front,
         running_nginx(addresses, changed=_PLAIN_HASH) as plain,
     ):
-        ports = {"direct": replicas[0].port, "two behind nginx": front.port}
-        ports["plain proxying"] = plain.port
-        for _ in range(3):
-            for name, port in ports.items():
-                rates[name].append(await _posts(replace(replicas[0], port=port), pairs, options))
-    for side in replicas:
+        ports = {"direct": first.port, "two behind nginx": front.port, "plain proxying": plain.port}
+        sides = {name: replace(first, port=port) for name, port in ports.items()}
+        rates = await _medians(scene, sides, options)
+    for side in (first, second):
         await scene.stop(side)
+    return rates
+
+
+async def _medians(scene: Scene, sides: dict[str, Side], options: Options) -> dict[str, float]:
+    """The uniform rates of these sides, measured in turn."""
+    rates: dict[str, list[float]] = {name: [] for name in sides}
+    for _ in range(_REPETITIONS):
+        for name, side in sides.items():
+            rates[name].append(await _posts(side, uniform_pairs(scene, side.wallets), options))
     return {name: statistics.median(found) for name, found in rates.items()}
 
 
-# Ids that grow with time and versions of their own, as the service would have left them.
+# Ids that grow with time and different versions, as the service writes them.
 _FILL = """
 INSERT INTO ledger_00.transfers (
     id, kind, source_wallet_id, destination_wallet_id, amount, currency, source_version,
@@ -258,7 +241,7 @@ _FILL_AT_ONCE = 500_000
 
 
 async def growth(scene: Scene, options: Options) -> dict[str, float]:
-    """Beside the small ledger, in the same rounds, so that the machine's moods are the same."""
+    """A large ledger and a small one, measured in turn under the same conditions."""
     small = await scene.add(Side("small ledger", SERVICE), wallets=WALLETS)
     large = await scene.add(Side("large ledger", SERVICE), wallets=options.wallets)
     connection = await patient(large)
@@ -267,14 +250,10 @@ async def growth(scene: Scene, options: Options) -> dict[str, float]:
         await connection.execute(_FILL, first, last, options.wallets, timeout=600.0)
     await connection.execute("VACUUM ANALYZE ledger_00.transfers", timeout=600.0)
     await connection.close()
-    rates: dict[str, list[float]] = {"small": [], "large": []}
-    for _ in range(3):
-        for name, side in (("small", small), ("large", large)):
-            pairs = uniform_pairs(scene, side.wallets)
-            rates[name].append(await _posts(side, pairs, options))
+    rates = await _medians(scene, {"small": small, "large": large}, options)
     for side in (small, large):
         await scene.stop(side)
-    return {name: statistics.median(found) for name, found in rates.items()}
+    return rates
 
 
 async def resources(scene: Scene, options: Options) -> dict[str, float]:

@@ -1,32 +1,30 @@
-"""`python -m loadtest.bench.notifications`: what leaves, measured on private servers.
+"""`python -m loadtest.bench.notifications`: relay and deliveries, measured on private servers.
 
-- The relay beside a bare aio-pika loop with 200 confirmed publishes in flight, interleaved.
-- A backlog of events: how fast it is drained, and the memory of the worker while it is.
+- The rate of the relay and of a bare aio-pika loop with 200 confirmed publishes in flight, in turn.
+- A backlog of events: the rate of its deliveries, and the memory of the worker meanwhile.
 - The lag from commit to sink at a steady rate of transfers.
 """
 
 import asyncio
-import os
-import re
 import statistics
-import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import aio_pika
-import aiohttp
 import asyncpg
 import click
 import orjson
 import uvloop
 from aio_pika.abc import AbstractQueue
+from prometheus_client.samples import Sample
 
 from loadtest.bench.load import at_rate
 from loadtest.bench.measures import WALLETS, uniform_pairs
-from loadtest.bench.scene import SERVICE, Scene, Side, scene
+from loadtest.bench.scene import SERVICE, WORKER, Scene, Side, scene
+from loadtest.dashboards.scrape import quantile
 from transferd.config import Limits, Settings, load_settings
 from transferd.devstack import RabbitServer
 from transferd.ledger.ids import new_id
@@ -57,6 +55,7 @@ async def _measure(rounds: int, events: int, backlog: int, rate: int, seconds: i
         rabbitmq = RabbitServer(place.directory / "rabbitmq")
         place.exits.push_async_callback(rabbitmq.stop)
         await rabbitmq.start()
+        place.amqp_url = rabbitmq.url
         side = await place.add(Side("transferd", SERVICE), wallets=WALLETS)
         settings = load_settings(
             database_url=side.database_url,
@@ -65,8 +64,11 @@ async def _measure(rounds: int, events: int, backlog: int, rate: int, seconds: i
             worker_port=0,
         )
         await _compare_relay(settings, rounds, events)
-        await _drain_backlog(settings, backlog)
-        await _measure_lag(settings, place, rate, seconds)
+        worker = replace(side, name="worker", command=WORKER)
+        await _fill_outbox(settings, backlog)
+        await place.start(worker)
+        await _drain_backlog(worker, backlog)
+        await _measure_lag(worker, place, rate, seconds)
 
 
 def _event(number: int) -> dict[str, object]:
@@ -107,7 +109,7 @@ async def _fill_outbox(settings: Settings, count: int) -> None:
 
 
 async def _delete_deliveries(settings: Settings) -> None:
-    """What the relay has written, so that the next measurement begins with none."""
+    """Delete the rows that the relay has written."""
     connection = await asyncpg.connect(settings.required("database_url"))
     await connection.execute("DELETE FROM transferd.deliveries")
     await connection.close()
@@ -153,7 +155,7 @@ async def _relay_all(settings: Settings, topology: Topology) -> float:
 
 
 async def _publish_bare(settings: Settings, topology: Topology, count: int) -> float:
-    """Seconds for as many messages of the same size, as fast as aio-pika goes."""
+    """Seconds to publish as many messages of the same size with aio-pika."""
     connection = await aio_pika.connect(settings.required("amqp_url"))
     async with connection:
         channel = await connection.channel()
@@ -172,7 +174,7 @@ async def _publish_bare(settings: Settings, topology: Topology, count: int) -> f
 
 @asynccontextmanager
 async def _subscriber(settings: Settings, topology: Topology) -> AsyncIterator[AbstractQueue]:
-    """A quorum queue of another program, which gets every event."""
+    """A quorum queue of a subscriber to all events."""
     async with await aio_pika.connect(settings.required("amqp_url")) as connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange(
@@ -186,18 +188,13 @@ async def _subscriber(settings: Settings, topology: Topology) -> AsyncIterator[A
         await queue.delete(if_unused=False, if_empty=False)
 
 
-async def _drain_backlog(settings: Settings, count: int) -> None:
-    await _fill_outbox(settings, count)
-    async with AsyncExitStack() as exits:
-        process, url = await _start_worker(settings, exits)
-        started = time.monotonic()
-        memory: list[float] = []
-        done = 0.0
-        while done < count:
-            await asyncio.sleep(1.0)
-            memory.append(_resident_mib(process.pid))
-            done = _sum_of(await _metrics(url), "transferd_notifications_total")
-        elapsed_s = time.monotonic() - started
+async def _drain_backlog(worker: Side, count: int) -> None:
+    started = time.monotonic()
+    memory: list[float] = []
+    while _delivered(await worker.running.metrics()) < count:
+        await asyncio.sleep(1.0)
+        memory.append(worker.running.resident_mib)
+    elapsed_s = time.monotonic() - started
     quarter = max(1, len(memory) // 4)
     click.echo(
         f"backlog of {count} events delivered in {elapsed_s:.0f} s ({count / elapsed_s:.0f}/s);"
@@ -206,98 +203,43 @@ async def _drain_backlog(settings: Settings, count: int) -> None:
     )
 
 
-async def _measure_lag(settings: Settings, place: Scene, rate: int, seconds: int) -> None:
-    async with AsyncExitStack() as exits:
-        _, url = await _start_worker(settings, exits)
-        before = await _settled(url)
-        found = await at_rate(place["transferd"], uniform_pairs(place), rate, seconds)
-        await asyncio.sleep(2.0)
-        after = await _metrics(url)
-    counts = _buckets(after, before)
+async def _measure_lag(worker: Side, place: Scene, rate: int, seconds: int) -> None:
+    before = await _settled(worker)
+    found = await at_rate(place["transferd"], uniform_pairs(place), rate, seconds)
+    await asyncio.sleep(2.0)
+    lags = {
+        bound: count - _lags(before)[bound]
+        for bound, count in _lags(await worker.running.metrics()).items()
+    }
+    p50_s, p99_s = (quantile(share, lags) or 0.0 for share in (0.5, 0.99))
     click.echo(
         f"at {rate} transfers/s (p99 {found['p99_ms']:.0f} ms), commit to sink:"
-        f" p50 <= {_quantile(counts, 0.5):.3f} s, p99 <= {_quantile(counts, 0.99):.3f} s"
-        f" ({counts[-1][1]:.0f} deliveries of {rate * seconds})"
+        f" p50 {p50_s:.3f} s, p99 {p99_s:.3f} s"
+        f" ({max(lags.values()):.0f} deliveries of {rate * seconds})"
     )
 
 
-async def _start_worker(
-    settings: Settings, exits: AsyncExitStack
-) -> tuple[asyncio.subprocess.Process, str]:
-    environment = os.environ | {
-        "TRANSFERD_DATABASE_URL": settings.required("database_url"),
-        "TRANSFERD_AMQP_URL": settings.required("amqp_url"),
-        "TRANSFERD_WORKER_PORT": "0",
-    }
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", "from transferd.cli import main; main(['worker'])"),
-        env=environment,
-        stderr=asyncio.subprocess.PIPE,
-    )
-
-    async def stop() -> None:
-        process.terminate()
-        await process.wait()
-        reading.cancel()
-
-    exits.push_async_callback(stop)
-    assert process.stderr is not None
-    url = ""
-    while not url:
-        line = (await process.stderr.readline()).decode()
-        found = re.search(r"http://\S+(?=/readyz)", line)
-        url = found.group() if found else ""
-    # The log lines of the sink have to go somewhere.
-    reading = asyncio.create_task(_discard(process.stderr))
-    return process, url
-
-
-async def _settled(url: str) -> dict[str, float]:
-    """The metrics once everything from before, such as the news of new wallets, is delivered."""
+async def _settled(worker: Side) -> list[Sample]:
+    """The metrics after all earlier events, such as those of new wallets, are delivered."""
     last = -1.0
-    while True:
-        metrics = await _metrics(url)
-        count = _sum_of(metrics, "transferd_notifications_total")
-        if count == last:
-            return metrics
+    while (count := _delivered(samples := await worker.running.metrics())) != last:
         last = count
         await asyncio.sleep(1.0)
+    return samples
 
 
-async def _discard(stream: asyncio.StreamReader) -> None:
-    while await stream.read(1 << 16):
-        pass
+def _delivered(samples: Iterable[Sample]) -> float:
+    return sum(each.value for each in samples if each.name == "transferd_notifications_total")
 
 
-async def _metrics(url: str) -> dict[str, float]:
-    async with aiohttp.ClientSession() as session, session.get(f"{url}/metrics") as response:
-        lines = (await response.text()).splitlines()
-    samples = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
-    return {name: float(value) for name, value in samples}
-
-
-def _sum_of(metrics: dict[str, float], name: str) -> float:
-    return sum(value for key, value in metrics.items() if key.partition("{")[0] == name)
-
-
-def _buckets(after: dict[str, float], before: dict[str, float]) -> list[tuple[float, float]]:
-    """Upper bound in seconds -> deliveries up to it, of the log sink, between two readings."""
-    pattern = re.compile(r'transferd_notification_lag_seconds_bucket\{le="([^"]+)",sink="log"\}')
-    found = []
-    for name, value in after.items():
-        match = pattern.fullmatch(name)
-        if match:
-            found.append((float(match.group(1)), value - before.get(name, 0.0)))
-    return sorted(found)
-
-
-def _quantile(buckets: list[tuple[float, float]], share: float) -> float:
-    return next(bound for bound, count in buckets if count >= share * buckets[-1][1])
-
-
-def _resident_mib(pid: int) -> float:
-    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
-    return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+def _lags(samples: Iterable[Sample]) -> dict[float, float]:
+    """Upper bound in seconds -> the deliveries of the log sink up to it."""
+    name = "transferd_notification_lag_seconds_bucket"
+    return {
+        float(each.labels["le"]): each.value
+        for each in samples
+        if each.name == name and each.labels["sink"] == "log"
+    }
 
 
 def _rounded(rates: list[float]) -> str:

@@ -1,31 +1,37 @@
-"""A load generator that keeps its rate whatever the service does (an open loop).
+"""A load generator that keeps its rate even if the service stalls (an open loop).
 
-A request's latency counts from when it was due, not from when a connection was free for it: else a
-service that stalls would be asked less just then, and its stall would be seen by few (coordinated
-omission, https://www.scylladb.com/2021/04/22/on-coordinated-omission/).
+The latency of a request counts from the time at which it was due, not from the time at which a
+connection was free for it. Otherwise the generator would send fewer requests during a stall of the
+service and measure it too rarely (coordinated omission,
+https://www.scylladb.com/2021/04/22/on-coordinated-omission/).
 """
 
 import asyncio
 import json
 import sys
 import time
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Callable
 from contextlib import suppress
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 from uuid import uuid4
 
 import uvloop
 
-_CONNECTIONS = 128
 _LAST_ANSWERS_S = 5.0
-# What is due within a tick goes out together. A shorter one keeps a core busy: uvloop's timers have
-# milliseconds.
+# Requests that are due within a tick are sent together. uvloop's timers count milliseconds, so a
+# shorter tick would keep a core busy.
 _TICK_S = 0.001
-_HEAD = (
+_GET = "GET /wallets/{wallet}{query} HTTP/1.1\r\nHost: bench\r\n\r\n"
+_POST = (
     "POST /transfers HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-    "Idempotency-Key: {key}\r\nContent-Length: {length}\r\n\r\n"
+    "Idempotency-Key: {key}\r\nContent-Length: {length}\r\n\r\n{body}"
 )
+
+# The number of a request -> its bytes.
+MakeRequest = Callable[[int], bytes]
 
 
 class _Connection(asyncio.Protocol):
@@ -38,12 +44,12 @@ class _Connection(asyncio.Protocol):
         self._due_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transport is none of asyncio's classes, though it does all that they do.
+        # uvloop's transport has the methods of asyncio's, and is not a subclass.
         self._transport = cast(asyncio.Transport, transport)
         self._generator.free(self)
 
     def send(self, request: bytes, due_at: float) -> None:
-        """Send it; the answer is timed from `due_at`."""
+        """Send it; its latency counts from `due_at`."""
         assert self._transport is not None
         self._due_at = due_at
         self._transport.write(request)
@@ -63,80 +69,88 @@ class _Connection(asyncio.Protocol):
         self._generator.answered(status, time.perf_counter() - self._due_at)
         self._generator.free(self)
 
-    def connection_lost(self, error: Exception | None) -> None:
-        self._generator.lost += 1
-
 
 class _Generator:
-    def __init__(self, pairs: list[str]) -> None:
-        self._bodies = [
-            json.dumps(
-                {
-                    "source_wallet_id": pair.split()[0],
-                    "destination_wallet_id": pair.split()[1],
-                    "amount": 1,
-                    "currency": "USD",
-                }
-            )
-            for pair in pairs
-        ]
-        self._run = uuid4().hex[:12]
+    def __init__(self, request: MakeRequest) -> None:
+        self._request = request
         self._count = 0
         self._idle: deque[_Connection] = deque()
         self._due: deque[float] = deque()
         self._total = -1
         self._all_answered = asyncio.Event()
         self.latencies_s: list[float] = []
-        self.statuses: dict[int, int] = {}
-        self.lost = 0
+        self.statuses: Counter[int] = Counter()
 
     def free(self, connection: _Connection) -> None:
-        """This one can send: whatever is overdue goes first."""
-        if self._due:
-            connection.send(self._request(), self._due.popleft())
-        else:
-            self._idle.append(connection)
+        """This connection can send; overdue requests come first."""
+        self._idle.append(connection)
+        self._send_due()
 
     def answered(self, status: int, latency_s: float) -> None:
-        self.statuses[status] = self.statuses.get(status, 0) + 1
+        self.statuses[status] += 1
         self.latencies_s.append(latency_s)
         if len(self.latencies_s) == self._total:
             self._all_answered.set()
 
-    def _request(self) -> bytes:
-        body = self._bodies[self._count % len(self._bodies)]
-        self._count += 1
-        head = _HEAD.format(key=f"{self._run}-{self._count}", length=len(body))
-        return (head + body).encode()
+    def _send_due(self) -> None:
+        while self._due and self._idle:
+            self._idle.popleft().send(self._request(self._count), self._due.popleft())
+            self._count += 1
 
     async def run(self, rate: float, seconds: float) -> None:
-        """Send at that rate, evenly, for so long; then wait for what is on its way."""
+        """Send evenly at that rate for that long, then wait for the last answers."""
         started = time.perf_counter()
-        sent, total = 0, int(rate * seconds)
-        self._total = total
-        while sent < total:
+        number, self._total = 0, int(rate * seconds)
+        while number < self._total:
             now = time.perf_counter()
-            while sent < total and started + sent / rate <= now:
-                due_at = started + sent / rate
-                sent += 1
-                if self._idle:
-                    self._idle.popleft().send(self._request(), due_at)
-                else:
-                    self._due.append(due_at)
+            while number < self._total and started + number / rate <= now:
+                self._due.append(started + number / rate)
+                number += 1
+            self._send_due()
             await asyncio.sleep(_TICK_S)
         with suppress(TimeoutError):
             async with asyncio.timeout(_LAST_ANSWERS_S):
                 await self._all_answered.wait()
 
 
-async def main(port: int, pairs: list[str], rate: float, seconds: float) -> None:
-    """Print a JSON object: p50_ms, p99_ms, statuses, and what was left without an answer."""
-    generator = _Generator(pairs)
+def _request_of(kind: str, pairs: list[list[str]]) -> MakeRequest:
+    """Transfers between the pairs, or reads of both wallets of each pair.
+
+    The reads are `plain`, or of an instant: `settled` is the start of the run, `now` is now.
+    """
+    run, started = uuid4().hex[:12], datetime.now(UTC)
+
+    def transfer(number: int) -> bytes:
+        source, destination = pairs[number % len(pairs)]
+        body = json.dumps(
+            {
+                "source_wallet_id": source,
+                "destination_wallet_id": destination,
+                "amount": 1,
+                "currency": "USD",
+            }
+        )
+        return _POST.format(key=f"{run}-{number}", length=len(body), body=body).encode()
+
+    def read(number: int) -> bytes:
+        wallet = pairs[number // 2 % len(pairs)][number % 2]
+        instant = started if kind == "settled" else datetime.now(UTC)
+        query = "" if kind == "plain" else f"?at={instant:%Y-%m-%dT%H:%M:%S.%fZ}"
+        return _GET.format(wallet=wallet, query=query).encode()
+
+    return transfer if kind == "transfers" else read
+
+
+async def main(
+    port: int, pairs: Path, rate: float, seconds: float, *, kind: str, connections: int
+) -> None:
+    """Print a JSON object: p50_ms, p99_ms, statuses, and the number of unanswered requests."""
+    generator = _Generator(_request_of(kind, [line.split() for line in pairs.open()]))
     loop = asyncio.get_running_loop()
-    for _ in range(_CONNECTIONS):
+    for _ in range(connections):
         await loop.create_connection(lambda: _Connection(generator), "127.0.0.1", port)
     await generator.run(rate, seconds)
-    # The first moments are those of cold caches and connections.
+    # Without the first half second, in which caches and connections are cold.
     latencies = sorted(generator.latencies_s[int(rate * 0.5) :]) or [0.0]
     found = {
         "p50_ms": latencies[len(latencies) // 2] * 1000,
@@ -148,5 +162,10 @@ async def main(port: int, pairs: list[str], rate: float, seconds: float) -> None
 
 
 if __name__ == "__main__":
-    lines = Path(sys.argv[2]).read_text().splitlines()
-    uvloop.run(main(int(sys.argv[1]), lines, float(sys.argv[3]), float(sys.argv[4])))
+    _, port, pairs, rate, seconds, kind, connections = sys.argv
+    generating = main(
+        *(int(port), Path(pairs), float(rate), float(seconds)),
+        kind=kind,
+        connections=int(connections),
+    )
+    uvloop.run(generating)

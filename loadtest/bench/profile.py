@@ -1,8 +1,8 @@
-"""Where the time of a transfer goes: `python -m loadtest.bench.profile`.
+"""CPU time of a transfer by stage: `python -m loadtest.bench.profile`.
 
-py-spy looks at the service under load some hundred times a second, into its C code too. What it
-sees is sorted into the stages of a transfer's way; a stage's share of the samples, times the CPU
-time that the service took per committed transfer, is what the stage costs.
+py-spy samples the service under load 200 times per second, including its C code. Each sample
+belongs to a stage of a transfer. The cost of a stage is its share of the samples times the CPU time
+of the service per committed transfer.
 """
 
 import asyncio
@@ -17,12 +17,12 @@ from loadtest.bench import load
 from loadtest.bench.measures import WALLETS, uniform_pairs
 from loadtest.bench.scene import SERVICE, Scene, Side, scene
 
-_LOOKS_PER_S = 200
-# Before it is looked at, and after.
+_SAMPLES_PER_S = 200
+# The load begins earlier than the samples, and ends later.
 _MARGIN_S = 1.5
 
-# The innermost frame that is named here says which stage a sample belongs to. In the order of the
-# way, from the socket to the commit and back.
+# The innermost frame that matches decides the stage of a sample. The stages are in the order of a
+# request, from the socket to the commit and back.
 STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "HTTP parse and route",
@@ -50,10 +50,10 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("metrics", ("Facts.emit",)),
 )
-# Where no stage is named: servers' answers arrive outside of the calls that wait for them.
+# For samples without a stage: answers of servers arrive outside of the calls that wait for them.
 _LIBRARIES: tuple[tuple[str, tuple[str, ...]], ...] = (
-    ("read what PostgreSQL answers", ("asyncpg", "BaseProtocol", "protocol.c", "recordobj")),
-    ("read what Redis answers", ("redis/", "hiredis")),
+    ("read answers of PostgreSQL", ("asyncpg", "BaseProtocol", "protocol.c", "recordobj")),
+    ("read answers of Redis", ("redis/", "hiredis")),
 )
 _REST = "event loop and sockets"
 
@@ -77,13 +77,13 @@ def shares(samples: Path) -> dict[str, float]:
         counts[stage_of(stack)] += int(count)
     total = counts.total()
     if not total:
-        raise click.ClickException("py-spy has seen nothing; it may need to be run as root")
+        raise click.ClickException("py-spy made no samples; it may have to run as root")
     names = [name for name, _ in (*STAGES, *_LIBRARIES)]
     return {name: counts[name] / total for name in (*names, _REST)}
 
 
 @click.command()
-@click.option("--seconds", default=10.0, show_default=True, help="How long it is looked at.")
+@click.option("--seconds", default=10.0, show_default=True, help="The duration of the samples.")
 @click.option("--connections", default=128, show_default=True, type=click.IntRange(1))
 def main(seconds: float, connections: int) -> None:
     """Print the microseconds of a transfer by stage."""
@@ -96,14 +96,14 @@ async def _profile(seconds: float, connections: int) -> None:
     async with scene() as place:
         side = await place.add(Side("transferd", SERVICE), wallets=WALLETS)
         rate, cpu_us = await _cost(place, side, seconds, connections)
-        found = await _looked_at(place, side, seconds, connections)
+        found = await _sampled(place, side, seconds, connections)
     click.echo(f"{rate:,.0f} transfers/s, {cpu_us:.0f} us of CPU in the service for each:\n")
     for name, share in found.items():
         click.echo(f"  {name:<34}{share * cpu_us:6.1f} us  {share:5.0%}")
 
 
 async def _cost(place: Scene, side: Side, seconds: float, connections: int) -> tuple[float, float]:
-    """Transfers per second, and microseconds of CPU for each, while nobody looks."""
+    """Transfers per second, and microseconds of CPU for each, without py-spy."""
     before, cpu_s = await side.committed(), side.running.cpu_s
     rate = await _load(place, side, seconds, connections)
     transfers = await side.committed() - before
@@ -116,16 +116,14 @@ async def _load(place: Scene, side: Side, seconds: float, connections: int) -> f
     )
 
 
-async def _looked_at(
-    place: Scene, side: Side, seconds: float, connections: int
-) -> dict[str, float]:
+async def _sampled(place: Scene, side: Side, seconds: float, connections: int) -> dict[str, float]:
     samples = place.directory / "samples"
-    # It stops the service for every look into C code, so the load has to last longer.
+    # py-spy stops the service for every sample of C code, so the load must last longer.
     loading = asyncio.create_task(_load(place, side, seconds + 2 * _MARGIN_S, connections))
     await asyncio.sleep(_MARGIN_S)
     await load.output_of(
         *("py-spy", "record", "--native", "--pid", str(side.running.pid)),
-        *("--rate", str(_LOOKS_PER_S), "--duration", str(max(1, round(seconds)))),
+        *("--rate", str(_SAMPLES_PER_S), "--duration", str(max(1, round(seconds)))),
         *("--format", "raw", "--output", str(samples)),
     )
     await loading

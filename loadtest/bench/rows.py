@@ -1,4 +1,4 @@
-"""The figures: what is measured for each, and what must come out."""
+"""The rows of the table, with their measures, figures and bounds."""
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -14,7 +14,7 @@ Measure = Callable[[Scene, Options], Awaitable[dict[str, float]]]
 
 
 class Figure(NamedTuple):
-    """A number made of medians, `unit` behind it, and its bound."""
+    """A number computed from medians, its bound and its unit."""
 
     what: str
     of: Callable[[Medians], float]
@@ -23,7 +23,7 @@ class Figure(NamedTuple):
     unit: str = "x"
 
     def is_reached(self, value: float) -> bool:
-        """Whether it keeps its bound."""
+        """Whether the value keeps the bound."""
         return (self.at_least is None or value >= self.at_least) and (
             self.at_most is None or value <= self.at_most
         )
@@ -40,12 +40,12 @@ class Row:
     figures: tuple[Figure, ...]
     # Rows whose medians the figures need as well.
     needs: tuple[str, ...] = ()
-    # Measured once, since it takes long or has no noise.
+    # Measured once, because it takes long or has no noise.
     once: bool = False
 
 
 def ratio(row: str, column: str, other_row: str, other_column: str) -> Callable[[Medians], float]:
-    """One median divided by another; not a number where nothing came out."""
+    """One median divided by another; not a number if the other one is 0."""
 
     def divided(medians: Medians) -> float:
         divisor = medians[other_row][other_column]
@@ -54,88 +54,89 @@ def ratio(row: str, column: str, other_row: str, other_column: str) -> Callable[
     return divided
 
 
+def within(row: str, column: str, other: str) -> Callable[[Medians], float]:
+    """One median of a row divided by another one of the same row."""
+    return ratio(row, column, row, other)
+
+
 def value(row: str, column: str) -> Callable[[Medians], float]:
     """A median itself."""
     return lambda medians: medians[row][column]
 
 
+def _transfers(
+    name: str, what: str, measure: Measure, *figures: Figure, needs: tuple[str, ...] = ()
+) -> Row:
+    return Row(name, what, "transfers/s", measure, figures, needs)
+
+
+def _latency(
+    name: str, what: str, measure: Measure, *figures: Figure, needs: tuple[str, ...] = ()
+) -> Row:
+    return Row(name, what, "ms", measure, figures, needs)
+
+
+def _once(name: str, what: str, unit: str, measure: Measure, *figures: Figure) -> Row:
+    return Row(name, what, unit, measure, figures, once=True)
+
+
+_BEHIND, _BYTES = "two behind nginx", "bytes per transfer"
+
+
 def _hot(name: str, what: str, measure: Measure) -> Row:
     """A row in which one wallet is on one side of every transfer."""
-    return Row(
+    return _transfers(
         name,
         what,
-        "transfers/s",
         measure,
-        (
-            Figure("of the baseline", ratio(name, "transferd", name, "baseline"), 12.0),
-            Figure("of own uniform", ratio(name, "transferd", "uniform", "transferd"), 0.95),
-        ),
+        Figure("of the baseline", within(name, "transferd", "baseline"), 12.0),
+        Figure("of own uniform", ratio(name, "transferd", "uniform", "transferd"), 0.95),
         needs=("uniform",),
     )
 
 
 ROWS = (
-    Row(
+    _transfers(
         "uniform",
         "1,000 wallets, any to any",
-        "transfers/s",
         measures.uniform,
-        (
-            Figure("of the baseline", ratio("uniform", "transferd", "uniform", "baseline"), 5.0),
-            Figure("of pgbench", ratio("uniform", "transferd", "uniform", "pgbench"), 1.5),
-            Figure("of the ceiling", ratio("uniform", "transferd", "uniform", "aiohttp"), 0.25),
-        ),
+        Figure("of the baseline", within("uniform", "transferd", "baseline"), 5.0),
+        Figure("of pgbench", within("uniform", "transferd", "pgbench"), 1.5),
+        Figure("of the ceiling", within("uniform", "transferd", "aiohttp"), 0.25),
     ),
     _hot("to-one", "all to one wallet", measures.to_one),
     _hot("from-one", "all from one wallet", measures.from_one),
-    Row(
+    _transfers(
         "zipf",
         "Zipf 1.0 over 100,000 wallets",
-        "transfers/s",
         measures.zipf,
-        (Figure("of own uniform", ratio("zipf", "transferd", "zipf", "uniform"), 0.9),),
+        Figure("of own uniform", within("zipf", "transferd", "uniform"), 0.9),
     ),
-    Row(
+    _latency(
         "single",
         "one connection: latency",
-        "ms",
         measures.single,
-        (
-            Figure(
-                "of the baseline",
-                ratio("single", "transferd", "single", "baseline"),
-                at_most=1.3,
-            ),
-        ),
+        Figure("of the baseline", within("single", "transferd", "baseline"), None, 1.3),
     ),
-    Row(
+    _latency(
         "half-of-peak",
         "half of the peak rate, open loop: latency",
-        "ms",
         measures.half_of_peak,
-        (Figure("p99 of p50", ratio("half-of-peak", "p99", "half-of-peak", "p50"), at_most=4.0),),
+        Figure("p99 of p50", within("half-of-peak", "p99", "p50"), None, 4.0),
         needs=("uniform",),
     ),
-    Row(
+    _latency(
         "storm",
         "one wallet stormed past its mailbox: the others",
-        "ms",
         measures.storm,
-        (
-            Figure(
-                "stormed p99 of quiet",
-                ratio("storm", "stormed p99", "storm", "quiet p99"),
-                at_most=1.5,
-            ),
-        ),
+        Figure("stormed p99 of quiet", within("storm", "stormed p99", "quiet p99"), None, 1.5),
         needs=("uniform",),
     ),
-    Row(
+    _transfers(
         "batch",
         "batches of 1,000",
-        "transfers/s",
         measures.batches,
-        (Figure("of own singles", ratio("batch", "transferd", "uniform", "transferd"), 5.0),),
+        Figure("of own singles", ratio("batch", "transferd", "uniform", "transferd"), 5.0),
         needs=("uniform",),
     ),
     Row(
@@ -143,65 +144,37 @@ ROWS = (
         "GET /wallets/{id}, cached",
         "reads/s",
         measures.reads,
-        (Figure("of the ceiling", ratio("reads", "transferd", "reads", "aiohttp"), 0.6),),
+        (Figure("of the ceiling", within("reads", "transferd", "aiohttp"), 0.6),),
     ),
-    Row(
+    _transfers(
         "past-reads",
         "all from one wallet, beside 200 readers of it and of others, a question each in 5 s",
-        "transfers/s",
         measures.past_reads,
-        (
-            Figure(
-                "at=now of a settled at",
-                ratio("past-reads", "now", "past-reads", "settled"),
-                0.9,
-            ),
-            Figure("at=now of plain reads", ratio("past-reads", "now", "past-reads", "plain"), 0.9),
-        ),
+        Figure("at=now of a settled at", within("past-reads", "now", "settled"), 0.9),
+        Figure("at=now of plain reads", within("past-reads", "now", "plain"), 0.9),
     ),
-    Row(
+    _once(
         "behind-nginx",
         "two replicas behind Nginx",
         "transfers/s",
         measures.behind_nginx,
-        (
-            Figure(
-                "of one, directly",
-                ratio("behind-nginx", "two behind nginx", "behind-nginx", "direct"),
-                0.8,
-            ),
-            Figure(
-                "of plain proxying",
-                ratio("behind-nginx", "two behind nginx", "behind-nginx", "plain proxying"),
-                0.8,
-            ),
-        ),
-        once=True,
+        Figure("of one, directly", within("behind-nginx", _BEHIND, "direct"), 0.8),
+        Figure("of plain proxying", within("behind-nginx", _BEHIND, "plain proxying"), 0.8),
     ),
-    Row(
+    _once(
         "resources",
         "a replica alone",
         "",
         measures.resources,
-        (
-            Figure("start to first answer", value("resources", "start s"), None, 1.0, " s"),
-            Figure("memory, idle", value("resources", "idle MiB"), None, 120.0, " MiB"),
-            Figure(
-                "disk for a transfer",
-                value("resources", "bytes per transfer"),
-                None,
-                600.0,
-                " bytes",
-            ),
-        ),
-        once=True,
+        Figure("start to first answer", value("resources", "start s"), None, 1.0, " s"),
+        Figure("memory, idle", value("resources", "idle MiB"), None, 120.0, " MiB"),
+        Figure("disk for a transfer", value("resources", _BYTES), None, 600.0, " bytes"),
     ),
-    Row(
+    _once(
         "growth",
         "a large ledger beside a small one",
         "transfers/s",
         measures.growth,
-        (Figure("large of small", ratio("growth", "large", "growth", "small"), 0.9),),
-        once=True,
+        Figure("large of small", within("growth", "large", "small"), 0.9),
     ),
 )

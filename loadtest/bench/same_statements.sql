@@ -1,5 +1,5 @@
--- pgbench: what a transfer takes in SQL, in one transaction with row locks: its key, both balances,
--- the transfer and its event. Wallets have numbers; :wallets says how many there are.
+-- pgbench: the SQL of a transfer, in one transaction with row locks: its key, both balances, the
+-- transfer and its event. Wallets are numbered from 1 to :wallets.
 \set a random(1, :wallets)
 \set b 1 + (:a + random(0, :wallets - 2)) % :wallets
 BEGIN;

@@ -1,10 +1,9 @@
-"""What is measured, and what it is measured against: private servers and the sides on them."""
+"""Private servers, and the sides on them: the service and its competitors."""
 
 import os
 import random
 import shutil
 import sys
-import tempfile
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path
 import asyncpg
 import click
 
-from loadtest.program import Program, until_ready
+from loadtest.program import Program, server_directory, until_ready
 from transferd.config import Limits, load_settings
 from transferd.devstack import PostgresServer, RedisServer, StackError
 from transferd.devstack.ports import free_port
@@ -21,7 +20,7 @@ from transferd.ledger.migrate import migrate
 
 _BALANCE_MINOR = 1_000_000_000
 _START_S = 30.0
-# Wallets with numbers in place of random ids, so that pgbench can name them; of version 7 as all.
+# The ids contain numbers instead of random bits, so that pgbench can name them; UUIDs of version 7.
 _INSERT_WALLETS = """
 INSERT INTO ledger_00.wallets (id, user_id, balance, held, overdraft_limit, version, created_at,
                                updated_at, status, funding, currency, metadata)
@@ -32,7 +31,7 @@ FROM generate_series($2::bigint, $3::bigint) AS n"""
 
 @dataclass
 class Side:
-    """A process with a database of its own. `command` is what Python runs."""
+    """A process and its database. `command` are the arguments of Python."""
 
     name: str
     command: Sequence[str]
@@ -40,16 +39,16 @@ class Side:
     redis_url: str = ""
     port: int = 0
     program: Program | None = None
-    # Wallets that it has, numbered from 1.
+    # Its wallets are numbered from 1 to this number.
     wallets: int = 0
 
     @property
     def url(self) -> str:
-        """Where it answers."""
+        """Its URL."""
         return f"http://127.0.0.1:{self.port}"
 
     async def committed(self) -> int:
-        """Transfers that are in the ledger."""
+        """The number of transfers in the ledger."""
         connection = await asyncpg.connect(self.database_url)
         try:
             count: int = await connection.fetchval("SELECT count(*) FROM ledger_00.transfers")
@@ -66,7 +65,7 @@ class Side:
 
 @dataclass
 class Scene:
-    """Servers, sides by name, and files for load generators; all of it goes with the block."""
+    """Servers, sides by name, and files for load generators."""
 
     directory: Path
     postgres: PostgresServer
@@ -79,7 +78,7 @@ class Scene:
         return self.sides[name]
 
     async def add(self, side: Side, *, wallets: int = 0) -> Side:
-        """A database with wallets in it, and the process that serves it."""
+        """Create the database with its wallets, and start the process."""
         number = len(self.sides)
         self.sides[side.name] = side
         superuser = await asyncpg.connect(self.postgres.superuser_url)
@@ -94,7 +93,7 @@ class Scene:
         return side
 
     async def grow(self, side: Side, wallets: int) -> None:
-        """Give it more wallets, up to so many."""
+        """Add wallets, up to this number."""
         connection = await patient(side)
         await connection.execute(
             _INSERT_WALLETS, _BALANCE_MINOR, side.wallets + 1, wallets, timeout=600.0
@@ -104,37 +103,40 @@ class Scene:
         side.wallets = max(side.wallets, wallets)
 
     async def start(self, side: Side) -> float:
-        """Start its process; seconds until the first answer."""
+        """Start its process; the seconds until the first answer."""
         side.port = free_port()
+        variables = {
+            "TRANSFERD_DATABASE_URL": side.database_url,
+            "TRANSFERD_REDIS_URL": side.redis_url,
+            "TRANSFERD_PORT": str(side.port),
+            "TRANSFERD_WORKER_PORT": str(side.port),
+            "TRANSFERD_AUTH": "off",
+            "TRANSFERD_LOG_LEVEL": "INFO",
+        }
+        if self.amqp_url:
+            variables["TRANSFERD_AMQP_URL"] = self.amqp_url
         side.program = Program(
             side.name,
             lambda: (sys.executable, *side.command),
             port=side.port,
             log=self.directory / f"{side.name.replace(' ', '-')}.log",
-            environment=os.environ
-            | {
-                "TRANSFERD_DATABASE_URL": side.database_url,
-                "TRANSFERD_REDIS_URL": side.redis_url,
-                "TRANSFERD_PORT": str(side.port),
-                "TRANSFERD_AUTH": "off",
-                "TRANSFERD_LOG_LEVEL": "INFO",
-            },
+            environment=os.environ | variables,
             report=click.echo,
         )
         await self.exits.enter_async_context(side.program)
-        side.program.start()
+        await side.program.start()
         try:
             return await until_ready({repr(side.program): side.url}, _START_S, path="/healthz")
         except StackError as error:
             raise click.ClickException(str(error)) from None
 
     async def stop(self, side: Side) -> None:
-        """End its process, if it runs."""
+        """Stop its process if it runs."""
         if side.program is not None:
             await side.program.stop()
 
     def pairs(self, name: str, sources: Sequence[int], destinations: Sequence[int]) -> Path:
-        """A file of transfers to make, in this order: source and destination by number."""
+        """A file of transfers in this order, made from the numbers of the wallets."""
         path = self.directory / f"pairs-{name}"
         if not path.exists():
             lines = (
@@ -146,12 +148,13 @@ class Scene:
 
 
 SERVICE = ("-c", "from transferd.cli import main; main(['serve'])")
+WORKER = ("-c", "from transferd.cli import main; main(['worker'])")
 BASELINE = ("-m", "loadtest.bench.baseline")
 CEILING = ("-m", "loadtest.bench.ceiling")
 
 
 async def patient(side: Side) -> "asyncpg.Connection[asyncpg.Record]":
-    """A connection for what fills the ledger; the service's own end after seconds."""
+    """A connection without the timeouts of the service, to fill the ledger."""
     settings = {"statement_timeout": "0", "lock_timeout": "0"}
     return await asyncpg.connect(side.database_url, server_settings=settings)
 
@@ -162,12 +165,12 @@ def wallet_id(number: int) -> str:
 
 
 def evenly(wallets: int, count: int) -> list[int]:
-    """So many wallets, any as likely as any other."""
+    """`count` wallets, each equally likely."""
     return [random.randint(1, wallets) for _ in range(count)]
 
 
 def by_zipf(wallets: int, count: int) -> list[int]:
-    """So many wallets; the n-th is named 1/n as often as the first (Zipf with exponent 1.0)."""
+    """`count` wallets; the n-th is 1/n as likely as the first (Zipf with exponent 1.0)."""
     weights = [1 / n for n in range(1, wallets + 1)]
     return random.choices(range(1, wallets + 1), weights, k=count)
 
@@ -175,15 +178,12 @@ def by_zipf(wallets: int, count: int) -> list[int]:
 @asynccontextmanager
 async def scene() -> AsyncIterator[Scene]:
     """PostgreSQL with fsync and Redis, both private."""
-    missing = [name for name in ("wrk", "pgbench") if shutil.which(name) is None]
+    packages = {"wrk": "wrk", "pgbench": "postgresql-contrib"}
+    missing = [name for name in packages if shutil.which(name) is None]
     if missing:
-        packages = {"wrk": "wrk", "pgbench": "postgresql-contrib"}
         names = " ".join(packages[name] for name in missing)
         raise click.ClickException(f"{' and '.join(missing)} is missing: apt install {names}")
-    with tempfile.TemporaryDirectory(prefix="transferd-bench-") as name:
-        directory = Path(name)
-        # PostgreSQL runs as another user when we are root.
-        os.chmod(directory, 0o711)  # nosec B103
+    with server_directory("bench") as directory:
         async with AsyncExitStack() as exits:
             postgres = PostgresServer(directory / "postgresql")
             redis = RedisServer(directory / "redis")

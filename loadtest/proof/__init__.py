@@ -1,4 +1,4 @@
-"""The proof of a run: what was recorded, and the rules that it has to keep. Pure.
+"""The proof of a run: its record, and the rules for it. Pure functions.
 
 Chaos records every request with all its tries and reads the ledger from PostgreSQL. The load test
 keeps a bounded history and reads statements through the API. Both apply the same rules.

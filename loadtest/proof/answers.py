@@ -1,5 +1,7 @@
-"""What an answer says of the request that it answers, and of its idempotency key."""
+"""An answer of the service, and its meaning for the request and its idempotency key."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
@@ -17,7 +19,7 @@ REFUSALS_OF_REVERSALS = frozenset(
 )
 REFUSALS_OF_BATCHES = frozenset({"batch-refused"})
 REFUSALS = REFUSALS_OF_TRANSFERS | REFUSALS_OF_REVERSALS | REFUSALS_OF_BATCHES
-# What is decided is stored under its key, and a repetition gets the same bytes.
+# A decision is stored under its key, and a repetition gets the same bytes.
 DECIDED = REFUSALS | {
     *("balance-out-of-range", "currency-mismatch", "same-wallet", "transfer-not-found"),
     *("wallet-closed", "wallet-frozen", "wallet-not-found"),
@@ -25,14 +27,14 @@ DECIDED = REFUSALS | {
 # Back-pressure: nothing happened, and the key is still free.
 BACK_PRESSURE = frozenset({"mailbox-full", "rate-limited"})
 IN_PROGRESS = "request-in-progress"
-# Answered before anything is executed, so the key stays free: a later try may still be applied,
-# and an earlier one that got no answer may have been.
+# These answers come before the execution, so the key stays free: a later try may still be applied,
+# and an earlier one without an answer may have been applied.
 TURNED_AWAY_STATUSES = frozenset({400, 401, 403, 413, 415, 429})
 TURNED_AWAY_CODES = frozenset({"database-unavailable", "draining", "invalid-request", "overloaded"})
 
 
 class Word(Enum):
-    """What one answer says of the request with its key."""
+    """The meaning of one answer for the request with its key."""
 
     APPLIED = "applied"
     REFUSED = "refused"
@@ -52,7 +54,7 @@ def word_of(status: int, code: str) -> Word:
 
 
 def is_final(status: int, code: str) -> bool:
-    """Whether this answer says what became of the request."""
+    """Whether this answer decides the request."""
     return word_of(status, code) in {Word.APPLIED, Word.REFUSED}
 
 
@@ -73,6 +75,39 @@ def json_object(body: bytes) -> JsonObject | None:
 def code_of(body: bytes) -> str:
     """The code of a problem, or an empty text."""
     return str((json_object(body) or {}).get("code", ""))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """An HTTP response; status 0 means that there was none. `body` is empty if it is no object."""
+
+    status: int
+    headers: Mapping[str, str]
+    content: bytes
+    body: JsonObject
+
+    @classmethod
+    def of(cls, status: int, headers: Mapping[str, str], content: bytes) -> "Answer":
+        """Decode the body. Header names are in lower case or case-insensitive."""
+        return cls(status, headers, content, json_object(content) or {})
+
+    @property
+    def code(self) -> str:
+        """The code of a problem document; empty for another document."""
+        return str(self.body.get("code", ""))
+
+    @property
+    def is_final(self) -> bool:
+        """Whether the key has its outcome, so that every repetition gets this answer."""
+        return is_stored(self.status, self.code)
+
+    @property
+    def is_replay(self) -> bool:
+        """Whether the service marked it as a replay."""
+        return self.headers.get(REPLAYED) == "true"
+
+
+NO_ANSWER = Answer(0, {}, b"", {})
 
 
 def change_of(first: tuple[int, bytes], second: tuple[int, bytes]) -> str | None:

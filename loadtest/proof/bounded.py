@@ -1,4 +1,4 @@
-"""The checks of a bounded history: of samples, and of one statement after the other."""
+"""The checks of a bounded history: of samples, and of single statements."""
 
 from collections.abc import Collection, Sequence
 
@@ -22,7 +22,7 @@ def replay_violation(sample: Answered, status: int, body: bytes, replayed: str) 
 class StatementCheck:
     """`violations` are those found so far.
 
-    Without a history, which was too long to be kept, each statement is checked by itself only.
+    Without a history, which was too long to be kept, only each statement itself is checked.
     """
 
     def __init__(self, history: History | None) -> None:
@@ -37,7 +37,7 @@ class StatementCheck:
 
     @property
     def has_unknown(self) -> bool:
-        """Whether the ledger has transfers that no answer told of."""
+        """Whether the ledger has transfers that are in no answer."""
         return self._matching is not None and bool(self._matching.unknown)
 
     def wallet(
@@ -48,14 +48,14 @@ class StatementCheck:
         entries: Sequence[Entry],
         balance_min: int | None = 0,
     ) -> None:
-        """One more wallet, with its entries since the start, oldest first."""
+        """Check one wallet, with its entries since the start, oldest first."""
         self.violations += statement(wallet, start, final, entries, balance_min)
         if self._matching is not None:
             for entry in entries:
                 self.violations += self._matching.entry(wallet, entry)
 
     def finish(self, executed: Collection[str] = ()) -> list[Violation]:
-        """All that were found; `executed` are transfers that no answer could tell of."""
+        """All violations; `executed` are transfers that cannot be in an answer."""
         if self._matching is not None:
             self.violations += self._matching.finish(executed)
         return self.violations

@@ -11,7 +11,7 @@ from loadtest.proof.violations import Violation
 
 Rule = Callable[[Evidence], Iterator[Violation]]
 
-# One rule per promise. What a rule is about is in its name and its docstring.
+# One rule per promise; its name and its docstring describe it.
 RULES: tuple[Rule, ...] = (
     transfers.unmatched,
     keys.lost_outcome,
@@ -51,11 +51,11 @@ def check(
     events: bool = False,
     ordered_events: bool = True,
 ) -> list[Violation]:
-    """Everything that must never be, rule by rule; empty if all is well.
+    """The violations of all rules.
 
-    strict_reads: no plain read may be old, which holds only where Redis never failed. events: a
-    round without a single delivery has lost its events, rather than not listened. ordered_events:
-    off where a delivery may have been tried again, since later ones overtake it.
+    strict_reads: no plain read may be old, which holds only if Redis never failed. events: a round
+    without a delivery has lost its events; without this it may have had no receiver.
+    ordered_events: off if a delivery may have been retried, because later ones overtake it.
     """
     evidence = evidence_of(history, ledger)
     rules = list(RULES)

@@ -1,4 +1,4 @@
-"""Whether an answer says what it has to say: pure functions, each returning a complaint or None."""
+"""Checks of single answers: pure functions that return a complaint or None."""
 
 import itertools
 from collections.abc import Mapping
@@ -14,9 +14,9 @@ def transfer_complaint(
     *,
     balance_min: int | None = 0,
 ) -> str | None:
-    """Whether a transfer (201) is the one that was asked for; balance_min None: with overdraft."""
+    """Whether a transfer (201) is the requested one; balance_min None: with overdraft."""
     for name, value in asked.items():
-        # 1.0 and true are no amounts, though Python thinks that they equal 1.
+        # 1.0 and true are no amounts, but in Python they equal 1.
         if answer.get(name) != value or type(answer.get(name)) is not type(value):
             return f"{name} is {answer.get(name)!r}, asked for {value!r}"
     if answer.get("kind") != kind or answer.get("status") != "posted":
@@ -31,7 +31,7 @@ def transfer_complaint(
 
 
 def refusal_complaint(asked_minor: int | None, answer: Mapping[str, Any]) -> str | None:
-    """Whether a refusal (problem+json) says how much is missing; None: no amount was asked for."""
+    """Whether a refusal (problem+json) has the missing amount; None: no amount was requested."""
     if not answer.get("request_id") or not answer.get("detail"):
         return f"a refusal without request_id or detail: {answer}"
     if answer.get("code") != "insufficient-funds":
@@ -39,14 +39,14 @@ def refusal_complaint(asked_minor: int | None, answer: Mapping[str, Any]) -> str
     available, shortfall = answer.get("available"), answer.get("shortfall")
     if not isinstance(available, int) or not isinstance(shortfall, int):
         return f"insufficient-funds without available and shortfall: {answer}"
-    # What others moved meanwhile does not matter: both numbers are of the same moment.
+    # Both numbers are of one moment, so other transfers do not matter.
     if shortfall < 1 or asked_minor not in (None, available + shortfall):
         return f"asked for {asked_minor}, available {available}, shortfall {shortfall}"
     return None
 
 
 def wallet_complaint(wallet_id: str, currency: str, answer: Mapping[str, Any]) -> str | None:
-    """Whether a wallet (200) is the one that was asked for, and adds up."""
+    """Whether a wallet (200) is the requested one, and adds up."""
     if answer.get("id") != wallet_id or answer.get("currency") != currency:
         return f"asked for {wallet_id} {currency}, got {answer.get('id')} {answer.get('currency')}"
     try:

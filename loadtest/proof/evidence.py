@@ -11,12 +11,12 @@ from loadtest.proof.record import Entry, Kind, Ledger, Operation, State, Transfe
 
 @dataclass(frozen=True)
 class Case:
-    """All that was asked and answered under one key."""
+    """All requests and answers with one key."""
 
     asked: Operation
     # In the order in which they ended.
     tries: Sequence[Try]
-    # The different bodies of its successes; None is one that is no transfer.
+    # The different bodies of its successes; None if a body is no transfer.
     bodies: Sequence[JsonObject | None]
 
     @property
@@ -25,37 +25,37 @@ class Case:
 
     @cached_property
     def words(self) -> Sequence[Word]:
-        """What each try says."""
+        """The meaning of each try."""
         return [each.word for each in self.tries]
 
     @cached_property
     def began_s(self) -> float:
-        """Before this nothing can have come of it."""
+        """Before this time it cannot have been executed."""
         return min((each.began_s for each in self.tries), default=0.0)
 
     @cached_property
     def told(self) -> list[str]:
-        """The transfers that its successes name; one, if all is well."""
+        """The transfers that its successes name; usually one."""
         return list(dict.fromkeys(body["id"] for body in self.bodies if body is not None))
 
     @cached_property
     def success(self) -> Try | None:
-        """The first answer that says it was applied."""
+        """The first success."""
         return self._first(Word.APPLIED)
 
     @cached_property
     def refusal(self) -> Try | None:
-        """The first answer that says it was refused."""
+        """The first refusal."""
         return self._first(Word.REFUSED)
 
     @property
     def nothing_happened(self) -> bool:
-        """Whether no answer, and no lack of one, leaves room for a transfer."""
+        """Whether all answers exclude a transfer."""
         return self.success is None and Word.OPEN not in self.words
 
     @property
     def is_settled(self) -> bool:
-        """Whether there is an answer after which nothing may change."""
+        """Whether there is a final answer."""
         return self.success is not None or self.refusal is not None
 
     def _first(self, word: Word) -> Try | None:
@@ -64,14 +64,14 @@ class Case:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What every rule looks at."""
+    """The input of every rule."""
 
     ledger: Ledger
     cases: Mapping[str, Case]
     reads: Sequence[Operation]
     past: Sequence[Operation]
     rows: Mapping[str, TransferRow]
-    # What each key of the history was told of or has in its outcome, and the other way round.
+    # The transfers in the answers and the outcome of each key, and the keys of each transfer.
     owned: Mapping[str, Sequence[str]]
     owners: Mapping[str, Sequence[str]]
     wallets: Mapping[str, WalletRow]
@@ -79,12 +79,12 @@ class Evidence:
     entries: Mapping[str, Mapping[int, Sequence[Entry]]]
 
     def before(self, wallet: str) -> State:
-        """Where its walk begins: a wallet that was not there before began with nothing."""
+        """The first state of the wallet in the round; a new wallet is empty."""
         row = self.ledger.before.get(wallet)
         return row.state if row is not None else State(0, 0)
 
     def balance_at(self, wallet: str, version: int) -> int | None:
-        """Its balance at that version, or None if the round does not tell it once."""
+        """Its balance at that version, or None if the round does not have it exactly once."""
         before = self.before(wallet)
         if version == before.version:
             return before.balance_minor
@@ -106,7 +106,7 @@ class Evidence:
 
     @cached_property
     def told(self) -> Mapping[str, Sequence[Told]]:
-        """What was said of each transfer of a key; nothing if only its outcome has it."""
+        """The answers about each transfer of a key; none if only its outcome has the transfer."""
         told: dict[str, list[Told]] = {id: [] for id in self.owners}
         for case in self.cases.values():
             for body in case.bodies:
@@ -126,7 +126,7 @@ class Evidence:
 
 
 def evidence_of(history: Sequence[Operation], ledger: Ledger) -> Evidence:
-    """Look everything up once, so that no rule takes more than linear time (or a sort)."""
+    """Build all maps once, so that no rule takes more than linear time (or a sort)."""
     cases = _cases(history)
     owned = {key: _owned(case, ledger) for key, case in cases.items()}
     owners: dict[str, list[str]] = {}
@@ -141,7 +141,7 @@ def evidence_of(history: Sequence[Operation], ledger: Ledger) -> Evidence:
         ledger=ledger,
         cases=cases,
         reads=[operation for operation in history if operation.kind is Kind.READ],
-        past=[each for each in history if each.kind in {Kind.INSTANT, Kind.WINDOW}],
+        past=[each for each in history if each.is_past],
         rows={row.id: row for row in ledger.transfers},
         owned=owned,
         owners=owners,
@@ -151,7 +151,7 @@ def evidence_of(history: Sequence[Operation], ledger: Ledger) -> Evidence:
 
 
 def _cases(history: Iterable[Operation]) -> dict[str, Case]:
-    """What moves money, by key. Operations that share a key are one, as the first asked for it."""
+    """The operations that move money, by key. Those that share a key are one case."""
     by_key: dict[str, list[Operation]] = {}
     for operation in history:
         if operation.moves_money:

@@ -10,25 +10,25 @@ from uuid import UUID
 
 from loadtest.proof.violations import Violations
 
-# A transfer takes 44 bytes here and some 400 in the audit, which needs 0.8 GB for as many. Beyond
-# it the audit knows only sums and statements, and says so.
+# A transfer takes 44 bytes here and about 400 in the audit, so this many take 0.8 GB. Beyond this
+# number the audit checks only sums and statements, and the verdict says so.
 ACKNOWLEDGED_MAX = 2_000_000
-# Enough to meet a replay that is wrong once in a hundred; each is one more request at the end.
+# Enough to find a replay that is wrong once in a hundred; each is one more request at the end.
 SAMPLES_MAX = 300
 # Large batches would make the report of a worker too large for one message.
 SAMPLE_BYTES_MAX = 65_536
-# Keys that were turned away; looked up only if the ledger has a transfer that no answer told of.
+# Keys that were turned away; read only if the ledger has a transfer that is in no answer.
 TURNED_AWAY_MAX = 20_000
-# What readers ask for by id.
+# Transfers that readers ask for by id.
 _RECENT_MAX = 2_000
-# Of a message to the master; larger ones would hold up its heartbeats.
+# In one message to the master; larger ones would delay its heartbeats.
 _CHUNK_TRANSFERS = 20_000
 
 _RECORD = struct.Struct(">16sIIqiq")
 
 
 class Told(NamedTuple):
-    """What an answer with 201 says of a transfer."""
+    """A transfer as an answer with 201 describes it."""
 
     source: str
     destination: str
@@ -38,7 +38,7 @@ class Told(NamedTuple):
 
     @classmethod
     def by(cls, answer: Mapping[str, Any]) -> "Told":
-        """By its body; a missing member becomes None, which no ledger has."""
+        """From the body of the answer; a missing member becomes None, which no ledger has."""
         names = ("source_wallet_id", "destination_wallet_id", "amount", "source_version")
         return cls._make(answer.get(name) for name in (*names, "source_balance_after"))
 
@@ -63,12 +63,12 @@ class Answered:
 
 @dataclass
 class History:
-    """Told as the run goes; `numbers` is each wallet's number in the world."""
+    """The record of a run; `numbers` is the number of each wallet in the world."""
 
     numbers: dict[str, int]
     acknowledged: bytearray = field(default_factory=bytearray)
     acknowledged_total: int = 0
-    # Sent, and no answer yet that settles it.
+    # Requests without a final answer.
     open: dict[str, Request] = field(default_factory=dict)
     samples: list[Answered] = field(default_factory=list)
     turned_away: deque[str] = field(default_factory=lambda: deque(maxlen=TURNED_AWAY_MAX))
@@ -79,16 +79,16 @@ class History:
     _settled: int = 0
 
     def sent(self, request: Request) -> None:
-        """It may happen from now on."""
+        """The request may be executed from now on."""
         self.open[request.key] = request
 
     def nothing_happened(self, request: Request) -> None:
-        """Turned away before execution: no need to ask again."""
+        """The request was turned away before execution, so it is not repeated."""
         if self.open.pop(request.key, None) is not None:
             self.turned_away.append(request.key)
 
     def settled(self, request: Request, status: int, answer: bytes) -> None:
-        """Answered for good. A random share is kept to be repeated at the end."""
+        """The request has its final answer. A random share is kept to be repeated at the end."""
         self.open.pop(request.key, None)
         if len(request.body) + len(answer) > SAMPLE_BYTES_MAX:
             return
@@ -120,7 +120,7 @@ class History:
             self.versions[wallet_id] = version
 
     def version_of(self, wallet_id: str) -> int:
-        """What an answer to a request that is sent now has to be as new as."""
+        """The version that an answer to a request from now on must not be older than."""
         return self.versions.get(wallet_id, -1)
 
     def chunks(self) -> Iterator[bytes]:
@@ -144,7 +144,7 @@ class History:
         }
 
     def merge_message(self, message: dict[str, Any]) -> None:
-        """Take what another process was told; its chunks are added to `acknowledged` one by one."""
+        """Add the history of another process; its chunks are added to `acknowledged` one by one."""
         self.acknowledged_total += message["acknowledged_total"]
         self._settled += message["settled"]
         self.turned_away.extend(message["turned_away"])
@@ -158,7 +158,7 @@ class History:
 
 
 class Acknowledged(Mapping[str, Sequence[Told]]):
-    """What a history was told of each transfer, by its id. It stays packed.
+    """The transfers of a history by their ids; they stay packed.
 
     `twice` are the ids that were the answer to two requests.
     """

@@ -1,4 +1,4 @@
-"""A full record of a round: what its client asked and was answered, and the ledger at the end."""
+"""A full record of a round: the requests and answers of its client, and the ledger at the end."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,7 +9,7 @@ from loadtest.proof.answers import Word, is_stored, word_of
 
 
 class Kind(Enum):
-    """What a client asked for."""
+    """The kind of an operation."""
 
     TRANSFER = "transfer"
     REVERSAL = "reversal"
@@ -32,7 +32,7 @@ class Try:
 
     @property
     def word(self) -> Word:
-        """What it says of its key."""
+        """Its meaning for its key."""
         return word_of(self.status, self.code)
 
     @property
@@ -43,12 +43,12 @@ class Try:
 
 @dataclass
 class Operation:
-    """Something a client wants, with every try at it under its one key.
+    """A request of a client, with every try under its one key.
 
-    A transfer names both wallets and the amount (minor units); a reversal the original transfer,
-    with wallets and amount as they have to be in its answer; a read the wallet and, if it gave one,
-    the version that it must not fall behind. A question about the past names the wallet, the end of
-    its time and, if it is about a window, the beginning: microseconds since 1970.
+    A transfer has both wallets and the amount (minor units); a reversal the original transfer, with
+    wallets and amount as they must be in its answer; a read the wallet and, optionally, its
+    min_version. A question about the past has the wallet, the end of its time and, for a window,
+    the beginning: microseconds since 1970.
     """
 
     kind: Kind
@@ -68,6 +68,11 @@ class Operation:
         """Whether it has a key, and with it an outcome."""
         return self.kind in {Kind.TRANSFER, Kind.REVERSAL}
 
+    @property
+    def is_past(self) -> bool:
+        """Whether it is a question about the past."""
+        return self.kind in {Kind.INSTANT, Kind.WINDOW}
+
 
 class State(NamedTuple):
     """A wallet at one moment. Money in minor units."""
@@ -77,7 +82,7 @@ class State(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """One change of a wallet, as a statement has it. Signed amount and balance in minor units."""
+    """An entry of a statement. Signed amount and balance in minor units."""
 
     transfer: str | None
     version: int
@@ -88,7 +93,7 @@ class Entry(NamedTuple):
 
 @dataclass(frozen=True)
 class WalletRow:
-    """A wallet as PostgreSQL has it at the end. Money in minor units."""
+    """A wallet in PostgreSQL at the end. Money in minor units."""
 
     id: str
     currency: str
@@ -105,7 +110,7 @@ class WalletRow:
 
 @dataclass(frozen=True)
 class TransferRow:
-    """A transfer as PostgreSQL has it: both sides' versions and balances after it, and its time."""
+    """A transfer in PostgreSQL: versions and balances of both sides after it, and its time."""
 
     id: str
     source: str
@@ -120,7 +125,7 @@ class TransferRow:
 
     @property
     def entries(self) -> tuple[tuple[str, Entry], tuple[str, Entry]]:
-        """What it is in the statements of its two wallets."""
+        """Its entries in the statements of its two wallets."""
         source = Entry(
             self.id, self.source_version, -self.amount, self.source_balance_after, self.at_us
         )
@@ -135,29 +140,29 @@ class TransferRow:
 
     @property
     def versions(self) -> dict[str, int]:
-        """The version that it gave each of its wallets."""
+        """The version of each of its wallets after it."""
         return {self.source: self.source_version, self.destination: self.destination_version}
 
 
 @dataclass(frozen=True)
 class Delivery:
-    """An event as the receiver of a webhook got it; `number` counts its arrivals."""
+    """An event that arrived at the receiver of a webhook; `number` counts arrivals."""
 
     number: int
     event_id: str
     kind: str
-    # The transfer that it tells of, if it does.
+    # The transfer of the event, if it has one.
     transfer: str | None
-    # The wallet's version by wallet, as the event tells it.
+    # Wallet -> version, as in the event.
     versions: Mapping[str, int]
 
 
 @dataclass(frozen=True)
 class Ledger:
-    """Everything that is stored at the end, when all is quiet.
+    """Everything that is stored at the end of a round.
 
-    `before` has the wallets as they were when the client began: versions are walked from there.
-    `outcomes` are the stored results by key: status and, of a success, the transfer.
+    `before` has the wallets at the start of the client. `outcomes` are the stored results by key:
+    the status and, for a success, the transfer.
     """
 
     wallets: Sequence[WalletRow]

@@ -1,37 +1,37 @@
-"""What may be found wrong, by name: each is a bug of the service, whatever the load."""
+"""The kinds of violations; each is a fault of the service under any load."""
 
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-# These are found by a load test. What only a full record shows is named by its rule.
+# A load test finds these kinds. The rules name the kinds that only a full record shows.
 # Acknowledged, and not in the ledger.
 LOST_TRANSFER: Final = "lost-transfer"
-# One key moved money more than once, or one transfer stands twice in a statement.
+# One key moved money more than once, or one transfer is twice in a statement.
 DOUBLED_TRANSFER: Final = "doubled-transfer"
 # In the ledger, though no request of this run asked for it.
 INVENTED_TRANSFER: Final = "invented-transfer"
-# A balance that is not the one before it plus what moved, or a sum that changed.
+# A balance that does not follow from the one before it, or a changed sum.
 WRONG_BALANCE: Final = "wrong-balance"
-# A wallet's versions have a gap, or one of them stands twice.
+# The versions of a wallet have a gap or a repetition.
 VERSION_GAP: Final = "version-gap"
-# A repeated request was answered with other bytes, or refused after it had been done.
+# A repeated request got other bytes, or was refused after its success.
 CHANGED_REPLAY: Final = "changed-replay"
-# An answer older than what this client had already been told.
+# An answer that is older than an earlier one to this client.
 STALE_READ: Final = "stale-read"
-# An answer that does not say what was asked for, or breaks the contract in another way.
+# An answer that does not fit its request, or breaks the contract in another way.
 WRONG_ANSWER: Final = "wrong-answer"
-# Nonsense was taken for a request, or broke the server.
+# An invalid request was executed, or caused a 5xx.
 BAD_REQUEST_TAKEN: Final = "bad-request-taken"
 SERVER_ERROR_ON_BAD_REQUEST: Final = "server-error-on-bad-request"
 
-# A server that is wrong all the time is reported often enough by so many of a kind.
+# Only this many violations of a kind are reported in full.
 TOLD_OF_A_KIND_MAX = 20
 
 
 @dataclass(frozen=True)
 class Violation:
-    """Its kind, and a sentence with the ids that are needed to look into it."""
+    """Its kind, and a sentence with the ids for an investigation."""
 
     kind: str
     text: str
@@ -39,13 +39,13 @@ class Violation:
 
 @dataclass
 class Violations:
-    """All that were found: how many of each kind, and the first few in full."""
+    """The number of violations of each kind, and the first few in full."""
 
     counts: Counter[str] = field(default_factory=Counter)
     told: list[Violation] = field(default_factory=list)
 
     def add(self, violation: Violation) -> bool:
-        """Take one; whether it is among those that are told in full."""
+        """Add one; returns whether it is reported in full."""
         self.counts[violation.kind] += 1
         if self.counts[violation.kind] > TOLD_OF_A_KIND_MAX:
             return False
@@ -53,7 +53,7 @@ class Violations:
         return True
 
     def merge(self, other: "Violations") -> None:
-        """Take those of another process."""
+        """Add those of another process."""
         mine = self.counts.copy()
         self.counts.update(other.counts)
         for violation in other.told:
@@ -63,7 +63,7 @@ class Violations:
 
     @property
     def total(self) -> int:
-        """How many there were of any kind."""
+        """The number of violations of all kinds."""
         return self.counts.total()
 
     def to_message(self) -> dict[str, Any]:

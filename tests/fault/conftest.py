@@ -1,19 +1,43 @@
-"""The fixture that all tests with the chaos topology share."""
+"""Fixtures and limits of several tests of faults."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
 from tests.fault.chaos.rounds import Stage, stage
-from tests.fault.chaos.topology import chaos_topology
+from tests.fault.chaos.topology import chaos_deployment
+from transferd.config import Limits
+from transferd.devstack import RedisServer
+
+# Short deadlines, so that a test reaches them soon; long enough for an attempt on a busy machine.
+IMPATIENT = Limits(
+    request_deadline_s=3.0,
+    mailbox_wait_s=0.4,
+    statement_timeout_s=0.3,
+    idle_in_transaction_timeout_s=0.2,
+    relay_publish_timeout_s=0.1,
+    lock_timeout_s=0.1,
+    command_timeout_s=1.5,
+    pool_acquire_timeout_s=0.3,
+)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
-    """One topology for a file, on which rounds are played."""
+    """One deployment for the rounds of a file."""
     async with (
-        chaos_topology(tmp_path_factory.mktemp("chaos"), report=lambda _: None) as topology,
-        stage(topology) as stand,
+        chaos_deployment(tmp_path_factory.mktemp("chaos"), report=lambda _: None) as deployment,
+        stage(deployment) as stand,
     ):
         yield stand
+
+
+@pytest.fixture
+async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
+    """A Redis that only this test uses, and may break."""
+    server = RedisServer(tmp_path / "redis")
+    await server.start()
+    yield server
+    await server.stop()

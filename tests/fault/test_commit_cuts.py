@@ -1,13 +1,15 @@
-"""The connection to PostgreSQL is cut at the COMMIT: run again, and done once."""
+"""The connection to PostgreSQL is cut at the COMMIT: the group is retried and executed once."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import pytest
 
 from tests.conftest import Database, Replicas
+from tests.fault.conftest import IMPATIENT
 from tests.support.api import Api, Reply
 from tests.support.contract import transfer_body
 from tests.support.pressure import counted, crowd, statuses
@@ -18,18 +20,7 @@ from transferd.config import Limits
 from transferd.ledger.store import group
 
 Action = Callable[[Api, str, str], Awaitable[Reply]]
-
-# Short, so that a deadline is met soon; with room for an attempt on a busy machine.
-_IMPATIENT = Limits(
-    request_deadline_s=3.0,
-    mailbox_wait_s=0.4,
-    statement_timeout_s=0.3,
-    idle_in_transaction_timeout_s=0.2,
-    relay_publish_timeout_s=0.1,
-    lock_timeout_s=0.1,
-    command_timeout_s=1.5,
-    pool_acquire_timeout_s=0.3,
-)
+_CHANGES = "ledger_00.wallet_changes"
 
 
 @pytest.fixture
@@ -81,10 +72,10 @@ async def new_full_wallet(api: Api, ada: str, bob: str) -> Reply:
     return await api.post("/wallets", body, key=f"of {ada}")
 
 
-# A request, its status, and the rows that it adds to each table.
+# A request, its status, and the rows that it adds to each table; to the first one at least one.
 _ONCE: list[tuple[Action, int, dict[str, int]]] = [
     (transfer, 201, {"ledger_00.transfers": 1, "transferd.outcomes": 1}),
-    (refused, 422, {"ledger_00.transfers": 0, "transferd.outcomes": 1}),
+    (refused, 422, {"transferd.outcomes": 1, "ledger_00.transfers": 0}),
     (batch, 200, {"ledger_00.transfers": 2, "transferd.outcomes": 1, "ledger_00.outbox": 1}),
     (reversal, 201, {"ledger_00.transfers": 1, "transferd.outcomes": 1}),
     (freeze, 200, {"ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
@@ -110,7 +101,7 @@ async def test_a_cut_commit_is_run_again_and_done_once(
         ada, bob = await api.wallet(100), await api.wallet()
         await api.transfer(ada, bob, 10)
         before = {table: await row_count(database, table) for table in rows}
-        # Both are in the cache now, as they were before.
+        # Both are in the cache now.
         await assert_shown(api, database, ada, bob)
         proxy.arm(cut)
         reply = await action(api, ada, bob)
@@ -140,7 +131,7 @@ async def assert_true(api: Api, reply: Reply) -> None:
 
 
 async def _slow_commits(database: Database, table: str, *, seconds: float = 0.3) -> None:
-    """Every COMMIT that has inserted into the table takes a while."""
+    """Every COMMIT after an insert into the table takes this long."""
     await database.fetch(
         "CREATE FUNCTION public.dawdle() RETURNS trigger LANGUAGE plpgsql AS"
         f" $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$"
@@ -151,34 +142,26 @@ async def _slow_commits(database: Database, table: str, *, seconds: float = 0.3)
     )
 
 
-@pytest.mark.parametrize(
-    ("action", "status", "table"),
-    [
-        (transfer, 201, "ledger_00.transfers"),
-        (refused, 422, "transferd.outcomes"),
-        (freeze, 200, "ledger_00.wallet_changes"),
-        (new_user, 201, "transferd.users"),
-        (new_wallet, 201, "ledger_00.wallets"),
-        (new_full_wallet, 201, "ledger_00.wallets"),
-    ],
-)
+@pytest.mark.parametrize(("action", "status", "rows"), _ONCE)
 async def test_a_commit_that_goes_on_after_the_cut_is_waited_for(
     *,
     action: Action,
     status: int,
-    table: str,
+    rows: dict[str, int],
     replicas: Replicas,
     database: Database,
     proxy: Proxy,
 ) -> None:
     api = await replicas.start(database_url=proxy.url)
     ada, bob = await api.wallet(100), await api.wallet()
+    await api.transfer(ada, bob, 10)
+    table, count = next(iter(rows.items()))
     before = await row_count(database, table)
     await _slow_commits(database, table)
     proxy.arm(Cut.IN_FLIGHT)
     reply = await action(api, ada, bob)
     assert (proxy.cuts, reply.status) == (1, status)
-    assert await row_count(database, table) == before + 1
+    assert await row_count(database, table) == before + count
     assert await faults_in(database) == []
     await assert_true(api, reply)
 
@@ -224,7 +207,7 @@ async def test_without_the_look_up_a_cut_commit_is_an_error(
 async def test_a_commit_in_doubt_at_the_deadline_is_a_504(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
-    api = await replicas.start(_IMPATIENT, database_url=proxy.url)
+    api = await replicas.start(IMPATIENT, database_url=proxy.url)
     ada, bob = await api.wallet(100), await api.wallet()
     proxy.arm(Cut.AFTER, then_stall=True)
     reply = await transfer(api, ada, bob)
@@ -241,14 +224,11 @@ async def test_a_commit_in_doubt_at_the_deadline_is_a_504(
 async def test_a_commit_that_lasts_longer_than_all_attempts_is_a_504(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
-    limits = Limits(
+    limits = replace(
+        IMPATIENT,
         request_deadline_s=2.5,
-        mailbox_wait_s=0.4,
-        statement_timeout_s=0.3,
-        idle_in_transaction_timeout_s=0.2,
-        relay_publish_timeout_s=0.1,
-        lock_timeout_s=0.1,
         command_timeout_s=1.2,
+        pool_acquire_timeout_s=Limits().pool_acquire_timeout_s,
     )
     await database.end_lock_waits(limits.lock_timeout_s)
     api = await replicas.start(limits, database_url=proxy.url)
@@ -270,7 +250,7 @@ async def _has_happened(database: Database, reference: str) -> bool:
 async def test_an_unreachable_database_is_a_503_without_effect(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
-    api = await replicas.start(_IMPATIENT, database_url=proxy.url)
+    api = await replicas.start(IMPATIENT, database_url=proxy.url)
     ada, bob = await api.wallet(100), await api.wallet()
     proxy.arm(Cut.BEFORE, marker=b"BEGIN\0", times=10_000)
     # On a busy machine the deadline may end an attempt; the next one gets an answer.
@@ -340,4 +320,48 @@ async def test_repeated_cuts_of_connections_under_load_lose_nothing(
     assert cuts >= 5
     assert statuses(replies) == {201: 150}
     assert await transfers_of(database, *names) == dict.fromkeys(names, 1)
+    assert await faults_in(database) == []
+
+
+async def freeze_if_new(api: Api, wallet: str, key: str | None = None) -> Reply:
+    """Freeze the wallet if it has its first version."""
+    return await api.post(f"/wallets/{wallet}/freeze", key=key, headers={"If-Match": '"w0"'})
+
+
+@pytest.mark.parametrize("cut", Cut, ids=[cut.name for cut in Cut])
+async def test_a_conditional_change_with_a_key_is_made_once_and_replayed(
+    cut: Cut, replicas: Replicas, database: Database, proxy: Proxy
+) -> None:
+    api = await replicas.start(database_url=proxy.url)
+    ada = await api.wallet()
+    before = await row_count(database, _CHANGES)
+    proxy.arm(cut)
+    done = await freeze_if_new(api, ada, key="stop")
+    assert (proxy.cuts, done.status, done.json["version"]) == (1, 200, 1)
+    assert "Idempotent-Replayed" not in done.headers
+    again = await freeze_if_new(api, ada, key="stop")
+    assert (again.body, again.headers["Idempotent-Replayed"]) == (done.body, "true")
+    assert await row_count(database, _CHANGES) == before + 1
+    assert await faults_in(database) == []
+
+
+@pytest.mark.parametrize("cut", Cut, ids=[cut.name for cut in Cut])
+async def test_a_conditional_change_in_doubt_without_a_key_is_a_504_and_never_a_412(
+    cut: Cut, replicas: Replicas, database: Database, proxy: Proxy
+) -> None:
+    api = await replicas.start(database_url=proxy.url)
+    ada = await api.wallet()
+    before = await row_count(database, _CHANGES)
+    proxy.arm(cut)
+    reply = await freeze_if_new(api, ada)
+    assert proxy.cuts == 1
+    assert await row_count(database, _CHANGES) == before + 1
+    if reply.status == 200:
+        # The first attempt was rolled back, and the second one made the change.
+        assert (reply.json["status"], reply.json["version"]) == ("frozen", 1)
+    else:
+        # The first attempt made the change. The second cannot know that and must not answer 412.
+        assert (reply.status, reply.code) == (504, "deadline-exceeded")
+    assert (reply.status == 200) == (cut is Cut.BEFORE)
+    assert (await api.get(f"/wallets/{ada}")).json["status"] == "frozen"
     assert await faults_in(database) == []

@@ -1,13 +1,15 @@
-"""PostgreSQL is killed and comes back: nothing acknowledged is lost, nothing happens twice."""
+"""PostgreSQL is killed and comes back: no acknowledged transfer is lost or executed twice."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import Database, Replicas
+from tests.fault.conftest import IMPATIENT
 from tests.support.api import Api
 from tests.support.load import Load
 from tests.support.servers import Servers
@@ -20,7 +22,7 @@ from transferd.ledger.migrate import migrate
 
 @pytest.fixture
 def way_in(servers: Servers, tmp_path: Path) -> Path:
-    """A directory that PostgreSQL's user can reach: the servers of the run have opened the way."""
+    """A directory that the user of PostgreSQL can reach; its parents are open to all users."""
     assert servers.postgres.pid is not None
     tmp_path.chmod(0o711)
     return tmp_path
@@ -37,19 +39,10 @@ async def postgres(servers: Servers, way_in: Path) -> AsyncIterator[PostgresServ
 
 
 @pytest.fixture
-async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
-    """A Redis to go with it."""
-    server = RedisServer(tmp_path / "redis")
-    await server.start()
-    yield server
-    await server.stop()
-
-
-@pytest.fixture
 async def own_database(
     servers: Servers, postgres: PostgresServer, redis: RedisServer, way_in: Path
 ) -> AsyncIterator[Database]:
-    """The database of the own PostgreSQL, migrated."""
+    """The migrated database of this PostgreSQL."""
     own = Servers(postgres, redis, servers.configuration)
     await own.start_pooler(way_in)
     database = Database("transferd", 0, own)
@@ -60,7 +53,7 @@ async def own_database(
 
 @pytest.fixture
 async def own_replicas(own_database: Database) -> AsyncIterator[Replicas]:
-    """Replicas on it."""
+    """Replicas on this database."""
     async with AsyncExitStack() as exits:
         yield Replicas(own_database, exits)
 
@@ -106,16 +99,7 @@ async def test_postgresql_is_killed_twice_under_load(
 async def test_after_an_outage_past_the_deadline_a_repetition_with_the_key_settles_the_outcome(
     own_database: Database, own_replicas: Replicas, postgres: PostgresServer
 ) -> None:
-    limits = Limits(
-        request_deadline_s=1.0,
-        mailbox_wait_s=0.4,
-        statement_timeout_s=0.3,
-        idle_in_transaction_timeout_s=0.2,
-        relay_publish_timeout_s=0.1,
-        lock_timeout_s=0.1,
-        command_timeout_s=0.5,
-        pool_acquire_timeout_s=0.3,
-    )
+    limits = replace(IMPATIENT, request_deadline_s=1.0, command_timeout_s=0.5)
     api = await own_replicas.start(limits)
     ada, bob = await api.wallet(1_000_000), await api.wallet()
     load = Load(api, ada, bob)
@@ -151,8 +135,7 @@ async def test_a_paused_postgresql_is_not_ready_and_comes_back(
     postgres.pause()
     waiting = asyncio.create_task(api.transfer(ada, bob, 1, key="rent"))
     await is_ready(api, 503)
-    # A probe gets its answer in time: the driver still waits for the server, and has given up none
-    # of its attempts.
+    # The probe is answered in time: the driver still waits for the server in the first attempt.
     assert not waiting.done()
     assert "transferd_group_retries_total{" not in (await api.get("/metrics")).body.decode()
     postgres.resume()

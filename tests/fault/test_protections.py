@@ -1,6 +1,6 @@
-"""Each protection is needed: without it a fault does damage, and the checker finds that.
+"""Each protection is needed: without it a fault does damage, and the checker finds the damage.
 
-With all of them the same faults do none: see `test_chaos`.
+With all protections the same faults do no damage: see `test_chaos`.
 """
 
 from dataclasses import replace
@@ -13,8 +13,8 @@ from tests.support.waiting import SLOWNESS, patient_s
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
-# Mostly the first round does the damage. With the first seed nothing survives of what the link or
-# the COMMIT that is hit was carrying.
+# Usually the first round does the damage: with the first seed all data on the link, or in the
+# COMMIT, are lost.
 _SEEDS = range(6, 11)
 _PACE = Pace(
     quiet_s=0.7,
@@ -24,12 +24,12 @@ _PACE = Pace(
     settle_s=SLOWNESS,
     events_s=1.5 * SLOWNESS,
 )
-# Where nothing is lost, nothing is waited for in vain.
+# Without damage no wait reaches its limit.
 _PATIENT = {name: patient_s(10.0) for name in ("recovery_s", "settle_s", "events_s")}
 
 
 async def play(stand: Stage, fault: str, seed: int, **load: float) -> Result:
-    return await stand.play(fault, seed, lambda _: None, pace=replace(_PACE, **load))
+    return await stand.play(fault, seed, pace=replace(_PACE, **load))
 
 
 @pytest.mark.parametrize("name", PROTECTIONS)
@@ -42,18 +42,18 @@ async def test_without_a_protection_the_checker_finds_the_damage(stand: Stage, n
         found |= {violation.kind for violation in result.violations}
         if found & protection.kinds:
             break
-    assert found & protection.kinds, f"found was only {found}"
+    assert found & protection.kinds, f"found only {found}"
 
 
 @pytest.mark.parametrize("name", ALONE)
-async def test_one_layer_alone_still_holds(stand: Stage, name: str) -> None:
+async def test_one_layer_alone_is_enough(stand: Stage, name: str) -> None:
     alone = ALONE[name]
     await stand.renew(alone.without)
     result = await play(stand, "flush-redis", _SEEDS[0], **_PATIENT)
     assert [each for each in result.violations if each.kind not in alone.tolerated] == []
     assert result.acknowledged >= 50
     if "version-check" in alone.layers:
-        assert await stand.topology.counted("transferd_group_retries_total") > 0
+        assert await stand.deployment.counted("transferd_group_retries_total") > 0
     if "funds-in-table" in alone.layers:
         wallets = (await stand.books.wallets()).values()
         assert sum(wallet.balance for wallet in wallets) == 0

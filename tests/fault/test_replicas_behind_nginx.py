@@ -1,4 +1,4 @@
-"""Replicas that die, restart and multiply behind Nginx, under load: no client notices."""
+"""Replicas die, restart and change in number behind Nginx under load: no client gets an error."""
 
 import os
 import signal
@@ -8,13 +8,13 @@ import pytest
 from tests.conftest import Database
 from tests.support.command import alive, run
 from tests.support.load import Load
-from tests.support.topology import Topology, settings_of, topology
+from tests.support.topology import SupervisedReplicas, settings_of, topology
 from tests.support.truth import faults_in
 from tests.support.waiting import until
 from transferd.devstack.ports import free_ports
 
 
-async def loads(whole: Topology, count: int = 6, *, repeats: bool = False) -> list[Load]:
+async def loads(whole: SupervisedReplicas, count: int = 6, *, repeats: bool = False) -> list[Load]:
     """Load from several wallets, which belong to different replicas."""
     bob = await whole.api.wallet()
     found = []
@@ -33,8 +33,8 @@ async def more(all_loads: list[Load], transfers: int) -> None:
         await load.until_acknowledged(transfers)
 
 
-async def assert_unnoticed(all_loads: list[Load], database: Database) -> None:
-    """Nothing but 201, and all of it in the ledger once."""
+async def assert_all_posted_once(all_loads: list[Load], database: Database) -> None:
+    """Every answer was a 201, and every transfer is in the ledger once."""
     for load in all_loads:
         await load.stop()
     assert [dict(load.statuses) for load in all_loads] == [
@@ -46,7 +46,7 @@ async def assert_unnoticed(all_loads: list[Load], database: Database) -> None:
     assert await faults_in(database) == []
 
 
-async def test_the_wallets_of_a_killed_replica_move_and_no_client_notices(
+async def test_the_wallets_of_a_killed_replica_move_and_no_client_gets_an_error(
     database: Database,
 ) -> None:
     async with topology(database, 2) as whole:
@@ -58,10 +58,10 @@ async def test_the_wallets_of_a_killed_replica_move_and_no_client_notices(
             await whole.supervisor.says("SIGKILL): starting it again")
             await whole.until_all_ready()
         await more(under_load, 20)
-        await assert_unnoticed(under_load, database)
+        await assert_all_posted_once(under_load, database)
 
 
-async def test_replicas_restart_one_after_the_other_and_no_client_notices(
+async def test_replicas_restart_one_after_the_other_and_no_client_gets_an_error(
     database: Database,
 ) -> None:
     async with topology(database, 3) as whole:
@@ -72,10 +72,10 @@ async def test_replicas_restart_one_after_the_other_and_no_client_notices(
         await whole.supervisor.says("all replicas were restarted")
         assert before.isdisjoint(whole.pids())
         await more(under_load, 20)
-        await assert_unnoticed(under_load, database)
+        await assert_all_posted_once(under_load, database)
 
 
-async def test_replicas_come_and_go_and_no_client_notices(database: Database) -> None:
+async def test_replicas_come_and_go_and_no_client_gets_an_error(database: Database) -> None:
     async with topology(database, 3, behind=[0]) as whole:
         # An Nginx worker that exits closes its connections, possibly under a request: a client that
         # keeps connections open has to send it again.
@@ -89,7 +89,7 @@ async def test_replicas_come_and_go_and_no_client_notices(database: Database) ->
             assert (await whole.api.get("/currencies")).status == 200
         asked = {row["replica"] for row in whole.nginx.access_log()}
         assert set(whole.addresses) <= asked
-        await assert_unnoticed(under_load, database)
+        await assert_all_posted_once(under_load, database)
 
 
 # The supervisor

@@ -1,27 +1,16 @@
-"""PostgreSQL answers, but cannot do its work: the commands are not at fault."""
+"""PostgreSQL answers, but cannot execute commands that are correct."""
 
 from typing import Any
 
 import pytest
 
 from tests.conftest import Database, Replicas
+from tests.fault.conftest import IMPATIENT
 from tests.support.pressure import crowd
 from tests.support.proxy import Proxy
 from tests.support.truth import faults_in, row_count
 from transferd.config import Limits
 from transferd.ledger.store import database as store
-
-# Short, so that a deadline is met soon; with room for an attempt on a busy machine.
-_IMPATIENT = Limits(
-    request_deadline_s=3.0,
-    mailbox_wait_s=0.4,
-    statement_timeout_s=0.3,
-    idle_in_transaction_timeout_s=0.2,
-    relay_publish_timeout_s=0.1,
-    lock_timeout_s=0.1,
-    command_timeout_s=1.5,
-    pool_acquire_timeout_s=0.3,
-)
 
 _THREE_DO_NOT_FIT = Limits(
     request_deadline_s=2.5,
@@ -37,7 +26,7 @@ _SLOW_S = 0.1
 
 
 async def _only_reads(database: Database, value: str) -> None:
-    """As after a failover to a standby: for new connections, and there are no old ones."""
+    """Make the database read-only, as after a failover to a standby, and end all sessions."""
     await database.servers.as_superuser(
         f"ALTER DATABASE {database.name} SET default_transaction_read_only = {value};"
         " SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -45,16 +34,16 @@ async def _only_reads(database: Database, value: str) -> None:
     )
 
 
-async def test_a_read_only_database_is_unavailable_and_blames_no_command(
+async def test_a_read_only_database_is_unavailable_and_fails_no_command_for_good(
     replicas: Replicas, database: Database
 ) -> None:
-    api = await replicas.start(_IMPATIENT)
+    api = await replicas.start(IMPATIENT)
     ada, bob = await api.wallet(100), await api.wallet()
     before = await row_count(database, "ledger_00.transfers")
     await _only_reads(database, "on")
     codes: set[str] = set()
-    # A request in an attempt at its deadline gets a 504. On a busy machine it may be the only one
-    # that does not wait in the mailbox; the next one gets an answer.
+    # A request gets a 504 if its deadline ends an attempt. On a busy machine that may happen to all
+    # requests that do not wait in the mailbox.
     while "database-unavailable" not in codes:
         replies = await crowd(api.transfer(ada, bob, 1) for _ in range(50))
         codes |= {reply.code for reply in replies}
@@ -74,8 +63,8 @@ async def test_an_attempt_that_would_end_past_the_deadline_is_not_begun(
         await _only_reads(database, "on")
         # Each attempt needs a new connection, and so about a second.
         proxy.delay_s = _SLOW_S
-        # During a third attempt the outcome would be in doubt. Again where a
-        # busy machine made the second attempt much longer than the first.
+        # During a third attempt the outcome would be in doubt. On a busy machine the second attempt
+        # may take much longer than the first, so this is repeated.
         while (reply := await api.transfer(ada, bob, 1)).code == "deadline-exceeded":
             assert reply.status == 504
     assert (reply.status, reply.code) == (503, "database-unavailable")

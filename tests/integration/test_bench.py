@@ -68,9 +68,8 @@ async def test_an_open_loop_counts_the_wait_of_each_request(tmp_path: Path) -> N
     pairs.write_text(f"{wallet_id(1)} {wallet_id(2)}\n")
     async with serving(application) as url:
         port = url.rpartition(":")[2]
-        printed = await output_of(
-            "loadtest.bench.openloop", port, str(pairs), str(rate), str(seconds)
-        )
+        arguments = (port, str(pairs), str(rate), str(seconds), "transfers", "128")
+        printed = await output_of("loadtest.bench.openloop", *arguments)
     found = json.loads(printed)
     assert found["statuses"] == {"201": rate * seconds}
     assert found["unanswered"] == 0

@@ -15,7 +15,7 @@ import pytest_asyncio
 
 from loadtest.program import Program
 from tests.fault.chaos.faults import FAULTS
-from tests.fault.chaos.topology import ChaosTopology, chaos_topology
+from tests.fault.chaos.topology import ChaosDeployment, chaos_deployment
 from tests.support.api import Api
 from tests.support.proxy import Cut, Flow, Full, Proxy
 from tests.support.waiting import SLOWNESS, patient_s, until
@@ -45,7 +45,7 @@ _IMPATIENT = {
 class Scene:
     """The topology, a client behind Nginx, and two wallets of which the first one pays."""
 
-    topology: ChaosTopology
+    topology: ChaosDeployment
     api: Api
     ada: str
     bob: str
@@ -92,7 +92,7 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
     limits = ",".join(f"{name}={seconds * SLOWNESS}" for name, seconds in _IMPATIENT.items())
     timeout = aiohttp.ClientTimeout(patient_s(15))
     async with (
-        chaos_topology(directory, limits=limits) as topology,
+        chaos_deployment(directory, limits=limits) as topology,
         aiohttp.ClientSession(timeout=timeout) as session,
     ):
         api = Api(session, topology.url)

@@ -1,4 +1,4 @@
-"""Replicas as processes behind an Nginx, all as they are run for real."""
+"""`transferd serve --processes N` behind Nginx."""
 
 import re
 from collections.abc import AsyncIterator, Sequence
@@ -21,7 +21,7 @@ def settings_of(database: Database, port: int) -> dict[str, str]:
 
 
 async def admin_token(database: Database) -> str:
-    """The token of a new API key that may do everything."""
+    """The token of a new API key with scope admin."""
     words = ("keys", "create", "--client", "loadtest", "--scope", "admin")
     code, output = await run(*words, settings=settings_of(database, 0))
     assert code == 0, output
@@ -30,8 +30,8 @@ async def admin_token(database: Database) -> str:
     return found.group()
 
 
-class Topology:
-    """`supervisor` is `transferd serve --processes N`; `api` comes in through `nginx`."""
+class SupervisedReplicas:
+    """The replicas of one `supervisor`; `api` sends its requests through `nginx`."""
 
     def __init__(
         self, first_port: int, processes: int, supervisor: Command, nginx: Nginx, api: Api
@@ -47,7 +47,7 @@ class Topology:
         await until_ready(urls, patient_s(30.0), answer_s=patient_s(1.0))
 
     def pids(self) -> list[int]:
-        """The processes of the replicas, without their supervisor."""
+        """The process ids of the replicas, without their supervisor."""
         return [p.pid for p in self.supervisor.processes() if p.pid != self.supervisor.pid]
 
 
@@ -59,8 +59,8 @@ async def topology(
     behind: Sequence[int] | None = None,
     limits: str = "",
     auth: str = "off",
-) -> AsyncIterator[Topology]:
-    """So many replicas, of which Nginx knows all, or those whose numbers are in `behind`."""
+) -> AsyncIterator[SupervisedReplicas]:
+    """Start the replicas; Nginx knows all of them, or those whose numbers are in `behind`."""
     first = free_ports(processes)
     settings = settings_of(database, first) | {"TRANSFERD_AUTH": auth}
     if limits:
@@ -77,6 +77,6 @@ async def topology(
                 timeout=aiohttp.ClientTimeout(patient_s(15)),
             )
         )
-        whole = Topology(first, processes, supervisor, nginx, Api(session, nginx.url))
+        whole = SupervisedReplicas(first, processes, supervisor, nginx, Api(session, nginx.url))
         await whole.until_all_ready()
         yield whole

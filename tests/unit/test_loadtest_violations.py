@@ -4,7 +4,7 @@ import orjson
 import pytest
 
 from loadtest.attacks import ATTACKS, Attack, complaint_about
-from loadtest.proof.answers import change_of
+from loadtest.proof.answers import Answer, change_of
 from loadtest.proof.bounded import replay_violation
 from loadtest.proof.history import Answered, Request
 from loadtest.proof.violations import (
@@ -17,7 +17,6 @@ from loadtest.proof.violations import (
     Violation,
     Violations,
 )
-from loadtest.session import Answer
 from loadtest.world import World
 from transferd.web.problems import TYPES
 

@@ -1,4 +1,4 @@
-"""What holds for the statement of each wallet, whatever was asked for."""
+"""Rules for the statement of each wallet under any load."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,9 +11,9 @@ from loadtest.proof.violations import STALE_READ, VERSION_GAP, WRONG_BALANCE, Vi
 def statement(
     wallet: str, start: State, final: State, entries: Iterable[Entry], balance_min: int | None
 ) -> Iterator[Violation]:
-    """From the start to now: version by version, each balance the one before plus what moved.
+    """Versions increase by one, and each balance is the one before plus the amount.
 
-    `entries` are oldest first. They may go on after `final`, if they were read later.
+    `entries` are oldest first. There may be more after `final`, if they were read later.
     """
     before, said = start, {start.version: start.balance_minor}
     for entry in entries:
@@ -42,7 +42,7 @@ def statement(
 
 
 def sums(start: Mapping[str, State], final: Mapping[str, State]) -> Iterator[Violation]:
-    """All money stays among these wallets, so their sum is what it was."""
+    """All money stays in these wallets, so their sum does not change."""
     before = sum(state.balance_minor for state in start.values())
     after = sum(state.balance_minor for state in final.values())
     if before != after:
@@ -64,7 +64,7 @@ def wrong_statement(evidence: Evidence) -> Iterator[Violation]:
 
 
 def foreign_change(evidence: Evidence) -> Iterator[Violation]:
-    """In a round only transfers change wallets."""
+    """Only transfers change wallets in a round."""
     for id in evidence.ledger.before.keys() | evidence.entries.keys():
         if id not in evidence.wallets:
             yield Violation(VERSION_GAP, f"wallet {id} is not in the ledger")
@@ -75,7 +75,7 @@ def foreign_change(evidence: Evidence) -> Iterator[Violation]:
 
 
 def wrong_sum(evidence: Evidence) -> Iterator[Violation]:
-    """Money only moves: all wallets of a currency, with the funding one, add up to zero."""
+    """All wallets of a currency, with the funding wallet, add up to zero."""
     totals: Counter[str] = Counter()
     for wallet in evidence.wallets.values():
         totals[wallet.currency] += wallet.balance

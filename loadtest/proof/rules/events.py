@@ -1,4 +1,4 @@
-"""What the receiver of events was promised: each transfer at least once, in order, and true."""
+"""Rules for events: each transfer is delivered at least once, in order, and correctly."""
 
 from collections.abc import Iterator
 
@@ -15,28 +15,28 @@ def lost_event(evidence: Evidence) -> Iterator[Violation]:
 
 
 def invented_event(evidence: Evidence) -> Iterator[Violation]:
-    """No event of a transfer that the ledger does not have; events of before may still arrive."""
+    """No event of an unknown transfer; events of earlier rounds may still arrive."""
     for delivery in evidence.ledger.deliveries:
         is_new = any(
             version > evidence.before(wallet).version
             for wallet, version in delivery.versions.items()
         )
         if delivery.transfer is not None and delivery.transfer not in evidence.rows and is_new:
-            text = f"event {delivery.event_id} tells of transfer {delivery.transfer}"
+            text = f"event {delivery.event_id} is about transfer {delivery.transfer}"
             yield Violation("invented-event", f"{text}, which is not in the ledger")
 
 
 def wrong_event(evidence: Evidence) -> Iterator[Violation]:
-    """An event tells the versions that the ledger has, on every arrival."""
+    """Each event has the versions of the ledger, on every arrival."""
     for delivery in evidence.ledger.deliveries:
         row = evidence.rows.get(delivery.transfer) if delivery.transfer is not None else None
         if row is not None and dict(delivery.versions) != row.versions:
-            text = f"event {delivery.event_id} of transfer {row.id} tells {delivery.versions}"
+            text = f"event {delivery.event_id} of transfer {row.id} has {delivery.versions}"
             yield Violation("wrong-event", text)
 
 
 def unordered_event(evidence: Evidence) -> Iterator[Violation]:
-    """Events of one wallet first arrive in the order of its versions; what comes again may not."""
+    """The events of a wallet first arrive in the order of its versions; repetitions need not."""
     arrived: set[str] = set()
     highest: dict[str, int] = {}
     for delivery in sorted(evidence.ledger.deliveries, key=lambda delivery: delivery.number):
@@ -51,6 +51,6 @@ def unordered_event(evidence: Evidence) -> Iterator[Violation]:
 
 
 def waiting_event(evidence: Evidence) -> Iterator[Violation]:
-    """When all is quiet no event waits."""
+    """No event waits at the end."""
     if evidence.ledger.waiting_events > 0:
         yield Violation("waiting-event", f"{evidence.ledger.waiting_events} events are left")

@@ -1,4 +1,4 @@
-"""What each key was promised: one effect, one answer, and the truth."""
+"""Rules for keys: one effect and one correct answer for each."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -18,20 +18,22 @@ from loadtest.proof.violations import (
 
 
 def lost_outcome(evidence: Evidence) -> Iterator[Violation]:
-    """What was told is stored under its key; a refusal that is not could become a transfer."""
+    """Each answer is stored under its key; a refusal that is not stored could become a transfer."""
     for key, case in evidence.cases.items():
         if key in evidence.ledger.outcomes:
             continue
         if case.told:
-            text = f"key {key}: transfer {case.told[0]} was told, not its outcome"
+            text = f"key {key}: transfer {case.told[0]} was answered, and has no outcome"
             yield Violation(LOST_TRANSFER, text)
         codes = [each.code for each in case.tries if each.code in DECIDED]
         if codes:
-            yield Violation("lost-refusal", f"key {key}: {codes[0]} was told, but has no outcome")
+            yield Violation(
+                "lost-refusal", f"key {key}: {codes[0]} was answered, and has no outcome"
+            )
 
 
 def doubled(evidence: Evidence) -> Iterator[Violation]:
-    """One key, one transfer; one transfer, one key; and no twins in the ledger."""
+    """A key has one transfer, a transfer one key, and the ledger has no unexplained copies."""
     for key, ids in evidence.owned.items():
         if len(ids) > 1:
             yield Violation(DOUBLED_TRANSFER, f"key {key} has the transfers {', '.join(ids)}")
@@ -47,7 +49,7 @@ def doubled(evidence: Evidence) -> Iterator[Violation]:
 
 
 def invented(evidence: Evidence) -> Iterator[Violation]:
-    """No transfer for a key whose every answer said that nothing happened."""
+    """No transfer for a key if all answers exclude it."""
     for case, row in evidence.applied:
         if case.nothing_happened:
             statuses = ", ".join(str(each.status) for each in case.tries) or "nothing"
@@ -56,9 +58,9 @@ def invented(evidence: Evidence) -> Iterator[Violation]:
 
 
 def refused_but_applied(evidence: Evidence) -> Iterator[Violation]:
-    """After a refusal nothing has happened under the key, and nothing will.
+    """A refused key has no transfer.
 
-    After being turned away that holds only if no other try can have been executed.
+    A key that was turned away has none if no other try can have been executed.
     """
     for key, case in evidence.cases.items():
         status, stored = evidence.ledger.outcomes.get(key, (0, None))
@@ -67,24 +69,22 @@ def refused_but_applied(evidence: Evidence) -> Iterator[Violation]:
 
 
 def applied_but_refused(evidence: Evidence) -> Iterator[Violation]:
-    """A success and a refusal never share a key, be the refusal told or stored."""
+    """A key never has a success and a refusal, in an answer or stored."""
     for key, case in evidence.cases.items():
         if case.success is None:
             continue
         status, _ = evidence.ledger.outcomes.get(key, (201, None))
         if case.refusal is not None:
             told = f"{case.refusal.status} {case.refusal.code}"
-            yield Violation("applied-but-refused", f"key {key} was told success and {told}")
+            yield Violation("applied-but-refused", f"key {key} got success and {told}")
         elif not 200 <= status < 300:
-            yield Violation(
-                "applied-but-refused", f"key {key} was told success, stored is {status}"
-            )
+            yield Violation("applied-but-refused", f"key {key} got success, stored is {status}")
 
 
 def changed_replay(evidence: Evidence) -> Iterator[Violation]:
     """Every final answer to one key has the same status and the same bytes."""
     for key, case in evidence.cases.items():
-        # What is not stored is rendered anew, with another request id.
+        # An answer that is not stored is rendered again, with another request id.
         finals = dict.fromkeys(
             (each.status, each.body if each.is_stored else each.code.encode())
             for each in case.tries
@@ -97,7 +97,7 @@ def changed_replay(evidence: Evidence) -> Iterator[Violation]:
 
 
 def unmarked_replay(evidence: Evidence) -> Iterator[Violation]:
-    """Only one answer to a key is the first; each of the others says that it is a replay."""
+    """All answers to a key but one are marked as replays."""
     for key, case in evidence.cases.items():
         firsts = [each for each in case.tries if each.is_stored and not each.replayed]
         if len(firsts) > 1:
@@ -105,7 +105,7 @@ def unmarked_replay(evidence: Evidence) -> Iterator[Violation]:
 
 
 def unsettled(evidence: Evidence) -> Iterator[Violation]:
-    """The last repetition tells what happened, whatever went on before.
+    """The last repetition has the outcome.
 
     A key that was turned away last, and had no answer before, is still open.
     """
@@ -115,18 +115,18 @@ def unsettled(evidence: Evidence) -> Iterator[Violation]:
         last = case.tries[-1]
         is_unknown = case.words[-1] is Word.OPEN or last.status >= 500
         if is_unknown or (Word.OPEN in case.words and not case.is_settled):
-            yield Violation("unsettled", f"key {key} was last told {last.status} {last.code}")
+            yield Violation("unsettled", f"key {key} last got {last.status} {last.code}")
 
 
 def wrong_answer(evidence: Evidence) -> Iterator[Violation]:
-    """A success tells what was asked for, and the ledger has it; a refusal what is stored."""
+    """A success agrees with the request and the ledger, and a refusal with the outcome."""
     for key, case in evidence.cases.items():
         for each in case.tries:
             status, _ = evidence.ledger.outcomes.get(key, (each.status, None))
             if each.word is Word.APPLIED and each.status != 201:
-                yield Violation(WRONG_ANSWER, f"key {key} was told {each.status}, not 201")
+                yield Violation(WRONG_ANSWER, f"key {key} got {each.status}, not 201")
             if each.code in DECIDED and status >= 400 and status != each.status:
-                yield Violation(WRONG_ANSWER, f"key {key}: told {each.status}, stored is {status}")
+                yield Violation(WRONG_ANSWER, f"key {key}: got {each.status}, stored is {status}")
         for body in case.bodies:
             asked, kind = _asked(case), case.asked.kind.value
             complaint = transfer_complaint(asked, body or {}, kind, balance_min=None)
@@ -139,11 +139,11 @@ def wrong_answer(evidence: Evidence) -> Iterator[Violation]:
 
 
 def wrong_reversal(evidence: Evidence) -> Iterator[Violation]:
-    """A reversal goes back where the money came from, and never above what is left."""
+    """A reversal returns money to its source, and never more than the transfer."""
     reversed_by_original: Counter[str] = Counter()
     for row in evidence.ledger.transfers:
         original = evidence.rows.get(row.reverses) if row.reverses is not None else None
-        # Of an original from before the round nothing is known.
+        # An original from before the round is not in the record.
         if original is None:
             continue
         reversed_by_original[original.id] += row.amount
@@ -157,7 +157,7 @@ def wrong_reversal(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _asked(case: Case) -> dict[str, object]:
-    """What a body that answers it has to say."""
+    """The members that an answer to it must have."""
     asked = case.asked
     original = asked.original if asked.kind is Kind.REVERSAL else None
     return _named(asked.source, asked.destination, asked.amount, original)

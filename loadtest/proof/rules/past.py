@@ -1,4 +1,4 @@
-"""What was said of the past: it stays, by the times of the ledger, and windows add up."""
+"""Rules for the past: answers agree with the times of the ledger, and windows add up."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ def changed_past(evidence: Evidence) -> Iterator[Violation]:
         told = body.get("version"), body.get("balance")
         balance = evidence.balance_at(asked.wallet, version)
         if told[0] != version or (balance is not None and told[1] != balance):
-            text = f"told version {told[0]} with {told[1]}, it is {version} with {balance}"
+            text = f"answered version {told[0]} with {told[1]}, it is {version} with {balance}"
             yield Violation("changed-past", f"wallet {asked.wallet}, {asked.until_us} us: {text}")
 
 
@@ -49,7 +49,7 @@ def other_answer(evidence: Evidence) -> Iterator[Violation]:
 
 
 def wrong_window(evidence: Evidence) -> Iterator[Violation]:
-    """A window has each entry with a time in it once, newest first: so those that meet have all."""
+    """A window has each entry of its time once, newest first, so adjacent windows have all."""
     for asked, body in _answers(evidence, Kind.WINDOW):
         inside = _between(evidence, asked.wallet, asked.since_us, asked.until_us)
         expected = sorted(map(_line, inside), reverse=True)
@@ -57,11 +57,13 @@ def wrong_window(evidence: Evidence) -> Iterator[Violation]:
         if told != expected:
             lost = sorted({line[0] for line in expected} - {line[0] for line in told})
             text = f"{asked.since_us} to {asked.until_us} us: versions {lost} are missing"
-            yield Violation("wrong-window", f"wallet {asked.wallet}, {text}, {len(told)} were told")
+            yield Violation(
+                "wrong-window", f"wallet {asked.wallet}, {text}, the answer has {len(told)}"
+            )
 
 
 def uneven_window(evidence: Evidence) -> Iterator[Violation]:
-    """Where both ends of a window were told as well, opening and entries give closing."""
+    """The opening balance of a window plus its entries is the closing balance."""
     balances = {
         (asked.wallet, asked.until_us): body.get("balance")
         for asked, body in _answers(evidence, Kind.INSTANT)

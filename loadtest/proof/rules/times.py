@@ -1,4 +1,4 @@
-"""What a later request must see: reads, the order of transfers, and refusals."""
+"""Rules for order: reads, transfers and refusals see what was acknowledged before."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -24,7 +24,7 @@ class Sightings:
             self._moments.setdefault(wallet, []).append(moment_s)
 
     def before(self, wallet: str, moment_s: float) -> int | None:
-        """None if there was none; what happens at that very moment is not before it."""
+        """None if there was none; a sighting at that very moment is not before it."""
         count = bisect_left(self._moments.get(wallet, ()), moment_s)
         return self._highest[wallet][count - 1] if count else None
 
@@ -38,7 +38,7 @@ def stale_read(evidence: Evidence) -> Iterator[Violation]:
 
 
 def wrong_read(evidence: Evidence) -> Iterator[Violation]:
-    """A read tells what the wallet was at that version, and no version that never was."""
+    """A read has the balance of its version, and the version exists."""
     for read in evidence.reads:
         for each in read.tries:
             if each.status == 200 and _wallet(each) is None:
@@ -54,36 +54,38 @@ def wrong_read(evidence: Evidence) -> Iterator[Violation]:
 
 
 def old_read(evidence: Evidence) -> Iterator[Violation]:
-    """No read goes below a version that an answer had told before the read began."""
+    """No read is older than an answer that arrived before the read began."""
     told = Sightings(_told(evidence))
     for read, each, body in _answered_reads(evidence):
         known = told.before(read.wallet, each.began_s)
         if read.min_version is None and known is not None and body["version"] < known:
-            text = f"wallet {read.wallet}: version {body['version']}, {known} had been told"
+            text = (
+                f"wallet {read.wallet}: version {body['version']}, {known} was in an earlier answer"
+            )
             yield Violation("old-read", text)
 
 
 def wrong_order(evidence: Evidence) -> Iterator[Violation]:
-    """What was asked for after another transfer was acknowledged has a later version.
+    """A transfer that is requested after another one was acknowledged has a later version.
 
-    This holds for every wallet that both touch, on either side: the acknowledged one was committed.
+    This holds for every wallet of both, on either side, because the acknowledged one was committed.
     """
     acknowledged = Sightings(_acknowledged(evidence))
     for case, row in evidence.applied:
         for wallet, version in row.versions.items():
             known = acknowledged.before(wallet, case.began_s)
-            # Untried, it has no moment; other rules tell of it.
+            # Without a try it has no time; other rules find it.
             if case.tries and known is not None and version <= known:
                 text = f"version {version} was asked for after {known} was acknowledged"
                 yield Violation("wrong-order", f"wallet {wallet}, transfer {row.id}: {text}")
 
 
 def unexplained_refusal(evidence: Evidence) -> Iterator[Violation]:
-    """A wallet that was refused for want of funds had too little at some moment of the request.
+    """A wallet that was refused for insufficient funds had too little at some moment.
 
-    Such a moment lies between the last version that was acknowledged before the first try began and
-    the last one that was asked for before the refusal arrived. Nothing but its balance and limit
-    limits a wallet: no request of a round holds money.
+    The moment lies between the last version that was acknowledged before the first try began and
+    the last one that was requested before the refusal arrived. Only its balance and limit bound a
+    wallet: no request of a round holds money.
     """
     acknowledged, begun = Sightings(_acknowledged(evidence)), Sightings(_begun(evidence))
     for case in evidence.cases.values():
@@ -96,14 +98,14 @@ def unexplained_refusal(evidence: Evidence) -> Iterator[Violation]:
         versions = range(first if first is not None else before, max(last or 0, before) + 1)
         needed = case.asked.amount - wallet.overdraft_limit
         balances = (evidence.balance_at(wallet.id, version) for version in versions)
-        # A version that the books do not tell may have been the one.
+        # An unknown version may have had too little.
         if all(balance is not None and balance >= needed for balance in balances):
             text = f"wallet {wallet.id} had {case.asked.amount} all the time"
             yield Violation("unexplained-refusal", f"key {case.key} was refused, but {text}")
 
 
 def unexplained_excess(evidence: Evidence) -> Iterator[Violation]:
-    """A reversal that was refused for its sum exceeds it with all that was asked for by then."""
+    """A reversal that was refused for its sum exceeds it with all earlier requested ones."""
     given_back: dict[str, list[tuple[float, int]]] = {}
     for case, row in evidence.applied:
         if row.reverses is not None:

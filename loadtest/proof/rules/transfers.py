@@ -1,4 +1,4 @@
-"""The transfers of the ledger beside those that were told: each once, on both sides, as told."""
+"""The ledger has each transfer of an answer once, on both sides, as in the answer."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
@@ -17,9 +17,9 @@ _SOURCE, _DESTINATION = 1, 2
 
 
 class Matching:
-    """Entry by entry, so that no more than one statement is in memory.
+    """Compares entry by entry, so that only one statement is in memory.
 
-    `told` is what the answers say of each transfer of the run, by its id. `unknown` are those in
+    `told` are the answers about each transfer of the run, by its id. `unknown` are the transfers of
     the ledger that are not in `told`.
     """
 
@@ -29,7 +29,7 @@ class Matching:
         self.unknown: set[str] = set()
 
     def entry(self, wallet: str, entry: Entry) -> Iterator[Violation]:
-        """One more entry of a statement."""
+        """Compare one entry of a statement."""
         transfer = entry.transfer
         if transfer is None:
             return
@@ -43,13 +43,13 @@ class Matching:
             self.unknown.add(transfer)
         for told in answers or ():
             if not _is_as_told(wallet, entry, told):
-                text = f"transfer {transfer}: told {told}, wallet {wallet} has {entry}"
+                text = f"transfer {transfer}: answered as {told}, wallet {wallet} has {entry}"
                 yield Violation(WRONG_ANSWER, text)
 
     def finish(self, explained: Collection[str] = ()) -> Iterator[Violation]:
-        """What only all entries show; `explained` are executed though no answer said so."""
+        """The violations that all entries show; `explained` were executed without an answer."""
         for transfer in sorted(self.unknown.difference(explained)):
-            text = f"transfer {transfer} is in the ledger and no answer of this run told of it"
+            text = f"transfer {transfer} is in the ledger and in no answer of this run"
             yield Violation(INVENTED_TRANSFER, f"{text} (or two runs share these wallets)")
         for transfer in self._told:
             if self._sides.get(transfer, 0) != _SOURCE | _DESTINATION:

@@ -1,1 +1,1 @@
-"""`make chaos`: faults under load, and a checker of what was asked and what came of it."""
+"""`make chaos`: faults under load, and a check of all answers and of the ledger."""

@@ -15,54 +15,52 @@ from tests.fault.chaos.faults import FAULTS
 from tests.fault.chaos.protections import PROTECTIONS, Protection
 from tests.fault.chaos.races import RACES
 from tests.fault.chaos.rounds import Pace, Result, stage, table
-from tests.fault.chaos.topology import chaos_topology
+from tests.fault.chaos.topology import chaos_deployment
 from transferd.devstack import StackError
 
-# Each takes a minute and more; --fault names it.
+# Takes more than a minute, so only --fault chooses it.
 _LONG = "outage-rabbitmq-60"
 
 
 @click.command()
-@click.option("--rounds", default=1, show_default=True, help="Of each fault.")
-@click.option("--seed", default=1, show_default=True, help="Of the first round; then one more.")
+@click.option("--rounds", default=1, show_default=True, help="Rounds of each fault.")
+@click.option("--seed", default=1, show_default=True, help="The seed of the first round.")
 @click.option(
     "--fault",
     "faults",
     multiple=True,
     type=click.Choice([*FAULTS, *RACES]),
-    help="Which one; may be repeated. Without it all but the longest outage.",
+    help="The fault; may be repeated. Without it: all but the longest outage.",
 )
 @click.option(
     "--without",
     type=click.Choice(list(PROTECTIONS)),
-    help="Take this protection out of the service, and play the fault that shows what it is for.",
+    help="Remove this protection, and play the fault that shows what the protection is for.",
 )
 @click.option("--report", "file", default="reports/chaos/chaos.json", show_default=True)
 @click.option("--limits", default="", help="For TRANSFERD_LIMITS, such as group_envelopes_max=1.")
 def main(
     *, rounds: int, seed: int, faults: Sequence[str], without: str | None, file: str, limits: str
 ) -> None:
-    """Break things under load: is no acknowledged transfer lost, doubled or invented?
+    """Cause faults under load: is any acknowledged transfer lost, doubled or invented?
 
-    The exit code is 1 if anything was wrong; the seed of that round plays it again.
+    The exit code is 1 if there was a violation; the seed of its round plays it again.
     """
     removed = PROTECTIONS[without] if without else None
     usual = [removed.fault] if removed else [*(each for each in FAULTS if each != _LONG), *RACES]
     report = Path(file)
     report.parent.mkdir(parents=True, exist_ok=True)
     try:
-        results = asyncio.run(
-            _play(list(faults) or usual, rounds, seed, limits, removed=removed, report=report)
-        )
+        results = asyncio.run(_play(list(faults) or usual, rounds, seed, limits, removed, report))
     except StackError as error:
         raise click.ClickException(str(error)) from None
     click.echo("\n" + "\n".join(table(results)))
-    for result in results:
+    wrong = [result for result in results if result.violations]
+    for result in wrong:
         for violation in result.violations:
             click.secho(
                 f"{result.fault}, seed {result.seed}: {violation.kind}: {violation.text}", fg="red"
             )
-    wrong = [result for result in results if not result.passed]
     for result in wrong:
         again = f"--fault {result.fault} --seed {result.seed} --rounds 1"
         again += f" --without {without}" if without else ""
@@ -71,26 +69,25 @@ def main(
     sys.exit(bool(wrong))
 
 
-async def _play(
+async def _play(  # noqa: PLR0917 one caller
     names: Sequence[str],
     rounds: int,
     seed: int,
     limits: str,
-    *,
     removed: Protection | None,
     report: Path,
 ) -> list[Result]:
-    """All rounds; the report is written after each, so that hours are not lost with the last."""
+    """All rounds; the report is written after each, so an interrupted run keeps its results."""
     results = []
     pace = Pace()
     if removed is not None:
         click.echo(f"without {removed.name}: {removed.removed}")
-        # What is broken for good is not worth a long wait.
+        # A broken service does not recover, so the waits are short.
         pace = replace(pace, settle_s=5.0, events_s=5.0, **removed.load)
     with tempfile.TemporaryDirectory(prefix="transferd-chaos-") as name:
         async with (
-            chaos_topology(Path(name), limits=limits, report=click.echo) as topology,
-            stage(topology) as stand,
+            chaos_deployment(Path(name), limits=limits, report=click.echo) as deployment,
+            stage(deployment) as stand,
         ):
             for fault, number in ((each, n) for n in range(rounds) for each in names):
                 if removed is not None:
@@ -99,19 +96,18 @@ async def _play(
                 if fault in RACES:
                     result = await stand.race(fault, seed + number)
                 else:
-                    result = await stand.play(fault, seed + number, lambda _: None, pace=pace)
+                    result = await stand.play(fault, seed + number, pace=pace)
                 results.append(result)
-                _tell(result, time.monotonic() - began_s)
+                _print(result, time.monotonic() - began_s)
                 _save(results, report)
     return results
 
 
 def _save(results: Sequence[Result], report: Path) -> None:
-    found = [result.to_json() for result in results]
-    report.write_bytes(orjson.dumps(found, option=orjson.OPT_INDENT_2))
+    report.write_bytes(orjson.dumps(results, option=orjson.OPT_INDENT_2))
 
 
-def _tell(result: Result, seconds: float) -> None:
+def _print(result: Result, seconds: float) -> None:
     back = "" if result.recovery_s is None else f" back after {result.recovery_s:.2f} s,"
     text = (
         f"{result.fault} (seed {result.seed}): {result.what}; {result.acknowledged:,} acknowledged,"

@@ -1,4 +1,4 @@
-"""What is stored when a round is over: read from PostgreSQL itself, and from the receiver."""
+"""The contents of the ledger after a round, read from PostgreSQL, and the deliveries."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -21,17 +21,17 @@ JOIN ledger_00.transfers
 _OUTCOMES = """
 SELECT key, status, transfer_id::text AS transfer FROM transferd.outcomes
 WHERE starts_with(key, $1)"""
-_WAITING = "SELECT coalesce(sum(event_count), 0) FROM ledger_00.outbox"
+_WAITING = "SELECT coalesce(sum(event_count), 0)::bigint AS events FROM ledger_00.outbox"
 
 
 class Books:
-    """Reads past all proxies, each time by a new connection: PostgreSQL may be killed."""
+    """Reads without proxies, each time on a new connection, because PostgreSQL may be killed."""
 
     def __init__(self, url: str) -> None:
         self._url = url
 
     async def _fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
-        # The limits of the service are on its role; here it may take longer.
+        # The role has the timeouts of the service; these queries may take longer.
         connection = await asyncpg.connect(self._url, server_settings={"statement_timeout": "60s"})
         try:
             rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
@@ -40,17 +40,16 @@ class Books:
             await connection.close()
 
     async def wallets(self) -> dict[str, WalletRow]:
-        """All there are, of all rounds."""
-        rows = await self._fetch(_WALLETS)
-        return {row["id"]: WalletRow(**dict(row)) for row in rows}
+        """All wallets, of all rounds."""
+        return {row["id"]: WalletRow(**dict(row)) for row in await self._fetch(_WALLETS)}
 
     async def waiting_events(self) -> int:
-        """Events that were not published yet."""
+        """The number of events that are not published yet."""
         [row] = await self._fetch(_WAITING)
-        return int(row[0])
+        return int(row["events"])
 
     async def transfers(self, before: Mapping[str, WalletRow]) -> list[TransferRow]:
-        """Those that came after `before`, from its wallets."""
+        """The transfers from these wallets after `before`."""
         wallets = [UUID(each) for each in before]
         rows = await self._fetch(_TRANSFERS, wallets, [each.version for each in before.values()])
         return [TransferRow(**dict(row)) for row in rows]
@@ -64,34 +63,29 @@ class Books:
         ours = {row.id for row in transfers}
 
         def is_of_the_round(delivery: Delivery) -> bool:
-            # Also one of a transfer that is not there: it tells a version that came afterwards.
-            versions = delivery.versions.items()
+            # An event of a transfer that does not exist counts if it names a later version.
             return delivery.transfer in ours or any(
                 wallet in before and version > before[wallet].version
-                for wallet, version in versions
+                for wallet, version in delivery.versions.items()
             )
 
         return Ledger(
             wallets=list((await self.wallets()).values()),
             transfers=transfers,
             outcomes={row["key"]: (row["status"], row["transfer"]) for row in outcomes},
-            deliveries=[each for each in deliveries(received) if is_of_the_round(each)],
+            deliveries=[each for each in _deliveries(received) if is_of_the_round(each)],
             before=before,
             waiting_events=await self.waiting_events(),
         )
 
 
-def deliveries(received: Sequence[Received]) -> list[Delivery]:
+def _deliveries(received: Sequence[Received]) -> list[Delivery]:
     """The events of transfers, in the order of their arrival."""
     found = []
     for number, request in enumerate(received):
-        event = request.json
-        data = event["data"]
-        if "source_version" not in data:
-            continue
-        versions = {
-            data["source_wallet_id"]: data["source_version"],
-            data["destination_wallet_id"]: data["destination_version"],
-        }
-        found.append(Delivery(number, request.event_id, event["type"], data["id"], versions))
+        event, data = request.json, request.json["data"]
+        if "source_version" in data:
+            sides = ("source", "destination")
+            versions = {data[f"{side}_wallet_id"]: data[f"{side}_version"] for side in sides}
+            found.append(Delivery(number, request.event_id, event["type"], data["id"], versions))
     return found

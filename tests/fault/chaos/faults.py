@@ -1,212 +1,169 @@
-"""What can go wrong, by name; each is injected, held and healed by one `async with`."""
+"""The faults by name."""
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 from random import Random
-from typing import NamedTuple
 
-from tests.fault.chaos.topology import ChaosTopology
+from tests.fault.chaos.topology import ChaosDeployment
 from tests.support.full_disk import Full
 from tests.support.proxy import Cut
 
-# Injects on entry and heals on exit; says in between what was hit. The choices are the Random's.
-Strike = Callable[[ChaosTopology, Random], AbstractAsyncContextManager[str]]
+# Ends a fault.
+Heal = Callable[[], Awaitable[None] | None]
+# Begins a fault; the Random makes the choices. Returns a sentence about the victim, and the end.
+Begin = Callable[[ChaosDeployment, Random], Awaitable[tuple[str, Heal]]]
 
 _HOUR_S = 3600.0
-_FOR_EVER = 1_000_000
-# There and back well below the 0.25 s after which Redis would be given up.
+_ALWAYS = 1_000_000
+# There and back well below the 0.25 s after which a call to Redis fails.
 _DELAY_S = 0.04
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`hold_s` is the shortest and the longest time to let it last.
-
-    `strike` begins it on entry and ends it on exit, except that it does not wait until all is well
-    again: `ChaosTopology.until_ready` does.
-    """
+    """`hold_s` is the shortest and the longest time that it lasts."""
 
     name: str
-    sentence: str
     hold_s: tuple[float, float]
-    strike: Strike
+    begin: Begin
 
     @property
     def victim(self) -> str:
-        """The last word of the name: the part that cannot be reached, or what else it is about."""
+        """The last word of the name: the part that is out of reach, or another subject."""
         return self.name.rpartition("-")[2]
 
+    @asynccontextmanager
+    async def strike(self, deployment: ChaosDeployment, random: Random) -> AsyncIterator[str]:
+        """The fault begins on entry and ends on exit, which does not wait for readiness.
 
-class Planned(NamedTuple):
-    """A fault at its time; `seed` is for the `Random` that its `strike` gets."""
-
-    at_s: float
-    fault: Fault
-    hold_s: float
-    seed: int
-
-
-@asynccontextmanager
-async def _killed(topology: ChaosTopology, random: Random, part: str) -> AsyncIterator[str]:
-    name = _one_of(topology, random, part)
-    await topology.kill(name)
-    try:
-        yield f"{name} is killed"
-    finally:
-        await topology.restart(name)
+        Gives a sentence about the victim.
+        """
+        sentence, heal = await self.begin(deployment, random)
+        try:
+            yield sentence
+        finally:
+            if (healing := heal()) is not None:
+                await healing
 
 
-@asynccontextmanager
-async def _hung(topology: ChaosTopology, random: Random, part: str) -> AsyncIterator[str]:
-    name = _one_of(topology, random, part)
-    topology.pause(name)
-    try:
-        yield f"{name} hangs"
-    finally:
-        topology.resume(name)
+async def _killed(deployment: ChaosDeployment, random: Random, part: str) -> tuple[str, Heal]:
+    name = _one_of(deployment, random, part)
+    await deployment.part(name).kill()
+    return f"{name} is killed", partial(deployment.restart, name)
 
 
-@asynccontextmanager
-async def _cut(topology: ChaosTopology, random: Random, part: str) -> AsyncIterator[str]:
-    name = _link_of(topology, random, part)
-    await topology.links[name].refuse()
-    try:
-        yield f"{name} is cut and refuses"
-    finally:
-        await topology.links[name].heal()
+async def _hung(deployment: ChaosDeployment, random: Random, part: str) -> tuple[str, Heal]:
+    name = _one_of(deployment, random, part)
+    deployment.part(name).pause()
+    return f"{name} hangs", deployment.part(name).resume
 
 
-@asynccontextmanager
-async def _black_hole(topology: ChaosTopology, random: Random, part: str) -> AsyncIterator[str]:
-    name = _link_of(topology, random, part)
-    # What a network that went away does depends on whether it comes back before TCP gives up.
+async def _cut(deployment: ChaosDeployment, random: Random, link: str) -> tuple[str, Heal]:
+    name = _link_of(deployment, random, link)
+    await deployment.links[name].refuse()
+    return f"{name} is cut and refuses", deployment.links[name].heal
+
+
+async def _black_hole(deployment: ChaosDeployment, random: Random, link: str) -> tuple[str, Heal]:
+    name = _link_of(deployment, random, link)
+    # The effect of a lost network depends on whether it comes back before TCP gives up.
     loses = random.random() < 0.5
-    proxy = topology.links[name]
+    proxy = deployment.links[name]
     (proxy.swallow if loses else proxy.stall)()
-    try:
-        yield f"{name} {'swallows all' if loses else 'lets nothing through'}"
-    finally:
-        await proxy.heal()
+    return f"{name} {'loses all data' if loses else 'delivers no data'}", proxy.heal
 
 
-@asynccontextmanager
-async def _slowed(topology: ChaosTopology, random: Random, link: str) -> AsyncIterator[str]:
-    name = _link_of(topology, random, link)
-    topology.links[name].delay_s = _DELAY_S
-    try:
-        yield f"{name} takes {_DELAY_S:g} s in each direction"
-    finally:
-        await topology.links[name].heal()
+async def _slowed(deployment: ChaosDeployment, random: Random) -> tuple[str, Heal]:
+    name = _link_of(deployment, random, "replica-redis")
+    deployment.links[name].delay_s = _DELAY_S
+    return f"{name} takes {_DELAY_S:g} s in each direction", deployment.links[name].heal
 
 
-@asynccontextmanager
 async def _cut_at_commit(
-    topology: ChaosTopology, random: Random, cuts: Sequence[Cut]
-) -> AsyncIterator[str]:
-    name = _link_of(topology, random, "replica-postgres")
+    deployment: ChaosDeployment, random: Random, cuts: Sequence[Cut]
+) -> tuple[str, Heal]:
+    name = _link_of(deployment, random, "replica-postgres")
     cut, times = random.choice(cuts), random.randint(1, 5)
-    topology.links[name].arm(cut, times=times)
-    try:
-        yield f"{name} is cut at the next {times} COMMITs, {cut.value}"
-    finally:
-        await topology.links[name].heal()
+    deployment.links[name].arm(cut, times=times)
+    return f"{name} is cut at the next {times} COMMITs, {cut.value}", deployment.links[name].heal
 
 
-@asynccontextmanager
-async def _disk_full(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
+async def _disk_full(deployment: ChaosDeployment, random: Random) -> tuple[str, Heal]:
     step = random.choice(list(Full))
-    proxies = [proxy for name, proxy in topology.links.items() if name.endswith("-postgres")]
-    for proxy in proxies:
-        proxy.fill_disk(step, times=_FOR_EVER)
-    try:
-        yield f"the disk of postgres has no room for {step.value}"
-    finally:
-        for proxy in proxies:
-            await proxy.heal()
-
-
-@asynccontextmanager
-async def _flushed(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
-    await topology.flush_redis()
-    yield "redis is empty"
-
-
-@asynccontextmanager
-async def _starved(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
-    await topology.starve_redis()
-    try:
-        yield "redis evicts nearly everything"
-    finally:
-        await topology.feed_redis()
-
-
-@asynccontextmanager
-async def _slow(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
-    seconds = random.uniform(0.02, 0.1)
-    await topology.slow_commits(seconds)
-    try:
-        yield f"the disk of postgres takes {seconds * 1000:.0f} ms longer for each COMMIT"
-    finally:
-        await topology.slow_commits(0.0)
-
-
-@asynccontextmanager
-async def _clock_jumped(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
-    name = _one_of(topology, random, "replica")
-    hours = random.choice((-30, -5, -1, 1, 5, 30))
-    topology.jump_clock(name, hours * _HOUR_S)
-    try:
-        yield f"the clock of {name} jumps by {hours} hours"
-    finally:
-        topology.jump_clock(name, 0.0)
-
-
-@asynccontextmanager
-async def _database_clock_jumped(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
-    # Ahead first: an instant that a reader was told of by a clock that is set back is not settled.
-    seconds = random.uniform(2.0, 4.0)
-    await topology.jump_database_clock(seconds)
-    try:
-        yield f"the clock of postgres jumps ahead by {seconds:.1f} s"
-    finally:
-        await topology.jump_database_clock(0.0)
-
-
-@asynccontextmanager
-async def _restarted(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
-    names = random.sample(topology.replicas, len(topology.replicas))
+    names = [name for name in deployment.links if name.endswith("-postgres")]
     for name in names:
-        await topology.restart(name)
-        # The next one only when this one serves again, as in any rolling restart.
-        await topology.until_ready()
-    yield f"{' and '.join(names)} were restarted in turn"
+        deployment.links[name].fill_disk(step, times=_ALWAYS)
+    sentence = f"the disk of postgres has no room for {step.value}"
+    return sentence, partial(deployment.heal_links, names)
 
 
-@asynccontextmanager
-async def _two_at_once(topology: ChaosTopology, random: Random) -> AsyncIterator[str]:
+async def _flushed(deployment: ChaosDeployment, _: Random) -> tuple[str, Heal]:
+    await deployment.flush_redis()
+    return "redis is empty", lambda: None
+
+
+async def _starved(deployment: ChaosDeployment, _: Random) -> tuple[str, Heal]:
+    await deployment.starve_redis()
+    return "redis evicts almost all data", deployment.feed_redis
+
+
+async def _slow(deployment: ChaosDeployment, random: Random) -> tuple[str, Heal]:
+    seconds = random.uniform(0.02, 0.1)
+    await deployment.slow_commits(seconds)
+    sentence = f"the disk of postgres takes {seconds * 1000:.0f} ms longer for each COMMIT"
+    return sentence, partial(deployment.slow_commits, 0.0)
+
+
+async def _clock_jumped(deployment: ChaosDeployment, random: Random) -> tuple[str, Heal]:
+    name = _one_of(deployment, random, "replica")
+    hours = random.choice((-30, -5, -1, 1, 5, 30))
+    deployment.jump_clock(name, hours * _HOUR_S)
+    sentence = f"the clock of {name} jumps by {hours} hours"
+    return sentence, partial(deployment.jump_clock, name, 0.0)
+
+
+async def _database_clock_jumped(deployment: ChaosDeployment, random: Random) -> tuple[str, Heal]:
+    # It jumps ahead: a jump back would make the past of a reader the future of the database.
+    seconds = random.uniform(2.0, 4.0)
+    await deployment.jump_database_clock(seconds)
+    sentence = f"the clock of postgres jumps ahead by {seconds:.1f} s"
+    return sentence, partial(deployment.jump_database_clock, 0.0)
+
+
+async def _restarted(deployment: ChaosDeployment, random: Random) -> tuple[str, Heal]:
+    names = random.sample(deployment.replicas, len(deployment.replicas))
+    for name in names:
+        await deployment.restart(name)
+        # The next one follows when this one serves again, as in any rolling restart.
+        await deployment.until_ready()
+    return f"{' and '.join(names)} were restarted in turn", lambda: None
+
+
+async def _two_at_once(deployment: ChaosDeployment, random: Random) -> tuple[str, Heal]:
     first = random.choice(_SINGLE)
-    # Not two of the same part: a Redis that hangs cannot be told to forget everything.
+    # The parts differ: a Redis that hangs cannot be flushed.
     second = random.choice([fault for fault in _SINGLE if fault.victim != first.victim])
-    async with first.strike(topology, random) as said, second.strike(topology, random) as more:
-        yield f"{said} and {more}"
+    async with AsyncExitStack() as exits:
+        strikes = [each.strike(deployment, random) for each in (first, second)]
+        sentences = [await exits.enter_async_context(strike) for strike in strikes]
+        return " and ".join(sentences), exits.pop_all().aclose
 
 
-def _one_of(topology: ChaosTopology, random: Random, part: str) -> str:
-    """The name of a part; of any of the replicas if just `replica`."""
-    return random.choice(topology.replicas) if part == "replica" else part
+def _one_of(deployment: ChaosDeployment, random: Random, part: str) -> str:
+    """The name of a part; `replica` stands for any replica."""
+    return random.choice(deployment.replicas) if part == "replica" else part
 
 
-def _link_of(topology: ChaosTopology, random: Random, link: str) -> str:
-    """The name of a link; `replica` in it stands for any of them."""
-    return link.replace("replica", _one_of(topology, random, "replica"))
+def _link_of(deployment: ChaosDeployment, random: Random, link: str) -> str:
+    """The name of a link; `replica` in it stands for any replica."""
+    return link.replace("replica", _one_of(deployment, random, "replica"))
 
 
 _PARTS: dict[str, tuple[float, float]] = {
-    # Stopped for longer than what the others wait for them: a claim and a statement for 3 s, a
-    # transaction that idles for 2 s, a call to Redis for 0.25 s, one to RabbitMQ for 5 s.
+    # Longer than the timeouts of the others: 3 s for a claim and a statement, 2 s for an idle
+    # transaction, 0.25 s for a call to Redis, 5 s for a call to RabbitMQ.
     "replica": (3.5, 6.0),
     "worker": (2.5, 5.0),
     "postgres": (4.0, 7.0),
@@ -220,108 +177,33 @@ _LINKS = (
     "worker-postgres",
     "worker-rabbitmq",
 )
+_CUTS_IN_COMMIT = (Cut.BEFORE, Cut.IN_FLIGHT)
 
 
-def outage(seconds: float) -> Fault:
-    """RabbitMQ killed and away for so long."""
-    return Fault(
-        f"outage-rabbitmq-{seconds:g}",
-        f"RabbitMQ is killed and comes back after {seconds:g} s.",
-        (seconds, seconds),
-        partial(_killed, part="rabbitmq"),
-    )
-
-
-# The pairs of two-at-once: what is over quickly, and no fault of its own kind.
+# The pairs of two-at-once: short faults, and not two-at-once itself.
 _SINGLE: list[Fault] = [
-    *(
-        Fault(
-            f"kill-{part}",
-            f"SIGKILL to {part}; it is started again afterwards.",
-            (0.0, 3.0),
-            partial(_killed, part=part),
-        )
-        for part in _PARTS
-    ),
-    *(
-        Fault(
-            f"hang-{part}",
-            f"SIGSTOP to {part} for longer than the others wait, then SIGCONT.",
-            hold_s,
-            partial(_hung, part=part),
-        )
-        for part, hold_s in _PARTS.items()
-    ),
-    *(
-        Fault(
-            f"cut-{link}",
-            f"All connections of {link} are cut, and new ones refused.",
-            (0.2, 3.0),
-            partial(_cut, part=link),
-        )
-        for link in _LINKS
-    ),
-    *(
-        Fault(
-            f"blackhole-{link}",
-            f"Connections of {link} stay open, new ones are taken, and nothing arrives.",
-            (1.0, 5.0),
-            partial(_black_hole, part=link),
-        )
-        for link in _LINKS
-    ),
-    Fault(
-        "slow-replica-redis",
-        "All that goes between a replica and Redis takes its time, and nothing fails.",
-        (1.0, 3.0),
-        partial(_slowed, link="replica-redis"),
-    ),
-    Fault(
-        "cut-in-commit",
-        "Connections of a replica to PostgreSQL are cut before or while a COMMIT is done.",
-        (1.0, 2.0),
-        partial(_cut_at_commit, cuts=(Cut.BEFORE, Cut.IN_FLIGHT)),
-    ),
-    Fault(
-        "cut-after-commit",
-        "Connections of a replica to PostgreSQL are cut between a COMMIT and its answer.",
-        (1.0, 2.0),
-        partial(_cut_at_commit, cuts=(Cut.AFTER,)),
-    ),
-    Fault("flush-redis", "Redis loses everything.", (0.0, 1.0), _flushed),
-    Fault("evict-redis", "Redis has no memory and evicts.", (0.5, 3.0), _starved),
-    Fault("disk-full", "PostgreSQL has no room for what is written.", (0.5, 3.0), _disk_full),
-    Fault("slow-postgres", "The disk of PostgreSQL is slow to write.", (1.0, 3.0), _slow),
-    Fault(
-        "clock-jump", "The clock of a replica jumps by hours, and back.", (1.0, 3.0), _clock_jumped
-    ),
-    Fault(
-        "clock-jump-postgres",
-        "The clock of PostgreSQL jumps ahead by seconds, and back.",
-        (0.5, 1.5),
-        _database_clock_jumped,
-    ),
+    *(Fault(f"kill-{part}", (0.0, 3.0), partial(_killed, part=part)) for part in _PARTS),
+    *(Fault(f"hang-{part}", hold_s, partial(_hung, part=part)) for part, hold_s in _PARTS.items()),
+    *(Fault(f"cut-{link}", (0.2, 3.0), partial(_cut, link=link)) for link in _LINKS),
+    *(Fault(f"blackhole-{link}", (1.0, 5.0), partial(_black_hole, link=link)) for link in _LINKS),
+    Fault("slow-replica-redis", (1.0, 3.0), _slowed),
+    Fault("cut-in-commit", (1.0, 2.0), partial(_cut_at_commit, cuts=_CUTS_IN_COMMIT)),
+    Fault("cut-after-commit", (1.0, 2.0), partial(_cut_at_commit, cuts=(Cut.AFTER,))),
+    Fault("flush-redis", (0.0, 1.0), _flushed),
+    Fault("evict-redis", (0.5, 3.0), _starved),
+    Fault("disk-full", (0.5, 3.0), _disk_full),
+    Fault("slow-postgres", (1.0, 3.0), _slow),
+    Fault("clock-jump", (1.0, 3.0), _clock_jumped),
+    Fault("clock-jump-postgres", (0.5, 1.5), _database_clock_jumped),
 ]
 
 FAULTS: dict[str, Fault] = {
     fault.name: fault
     for fault in (
         *_SINGLE,
-        Fault(
-            "restart-replicas",
-            "SIGTERM to each replica in turn, the next one when it serves again.",
-            (0.0, 0.0),
-            _restarted,
-        ),
-        outage(10.0),
-        outage(60.0),
-        Fault("two-at-once", "Two other faults at the same time.", (1.0, 6.0), _two_at_once),
+        Fault("restart-replicas", (0.0, 0.0), _restarted),
+        Fault("outage-rabbitmq-10", (10.0, 10.0), partial(_killed, part="rabbitmq")),
+        Fault("outage-rabbitmq-60", (60.0, 60.0), partial(_killed, part="rabbitmq")),
+        Fault("two-at-once", (1.0, 6.0), _two_at_once),
     )
 }
-
-
-async def strike(planned: Planned, topology: ChaosTopology, report: Callable[[str], None]) -> None:
-    """Let a planned fault happen from beginning to end, now."""
-    async with planned.fault.strike(topology, Random(planned.seed)) as said:
-        report(f"{planned.fault.name}: {said}, for {planned.hold_s:.1f} s")
-        await asyncio.sleep(planned.hold_s)

@@ -1,27 +1,33 @@
-"""What keeps the promises, and which fault shows that each of it is needed."""
+"""The protections, and for each the fault that shows that it is needed."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _MANY_READS = {"reads": 0.5, "hold_s_max": 3.0}
-# So that the worker holds events that have not arrived; a new one takes half a second to begin.
+# The worker holds events that have not arrived; a new worker takes half a second to begin.
 _SLOW_RECEIVER = {"receiver_s": 0.05, "quiet_s": 1.5}
 
 
 @dataclass(frozen=True)
 class Protection:
-    """`removed` is what the service does without it; `layers` are names of `removals`.
+    """`removed` describes the service without it.
 
-    With all of them removed a round of `fault` leaves an violation of one of these `kinds`. `load`
-    is what has to be different in it: see `Pace`.
+    Without its layers a round of `fault` leaves a violation of one of the `kinds`. `load` changes
+    the `Pace` of that round.
     """
 
     name: str
     removed: str
-    layers: frozenset[str]
     fault: str
     kinds: frozenset[str]
+    # Empty if its only layer has its name.
+    named_layers: frozenset[str] = frozenset()
     load: Mapping[str, float] = field(default_factory=dict)
+
+    @property
+    def layers(self) -> frozenset[str]:
+        """The names of its layers in `removals`."""
+        return self.named_layers or frozenset({self.name})
 
 
 def _words(text: str) -> frozenset[str]:
@@ -33,119 +39,111 @@ PROTECTIONS: Mapping[str, Protection] = {
     for each in (
         Protection(
             "commit-before-answer",
-            "The answer leaves whatever became of the COMMIT.",
-            _words("commit-before-answer"),
+            "The answer is sent even if the COMMIT failed.",
             "cut-in-commit",
             _words("lost-transfer"),
         ),
         Protection(
             "synchronous-commit",
             "PostgreSQL confirms a COMMIT before it is on the disk.",
-            _words("synchronous-commit"),
             "kill-postgres",
             _words("lost-transfer"),
         ),
         Protection(
             "one-outcome",
-            "The outcome of a key is not looked up, and a key that has one already stops nobody.",
-            _words("look-up key-conflict"),
+            "The outcome of a key is not looked up, and a second outcome of a key is ignored.",
             "flush-redis",
             _words("doubled-transfer"),
+            _words("look-up key-conflict"),
         ),
         Protection(
             "outcome-with-money",
             "Outcomes are written a moment after the COMMIT of the money.",
-            _words("outcome-in-transaction"),
             "kill-replica",
             _words("lost-transfer doubled-transfer"),
+            _words("outcome-in-transaction"),
         ),
         Protection(
             "stored-replay",
-            "A repeated request is told the version and balance of now, not those stored.",
-            _words("replay-as-stored"),
+            "A repeated request gets the current version and balance, not those stored.",
             "flush-redis",
             _words("changed-replay"),
+            _words("replay-as-stored"),
         ),
         Protection(
             "one-writer",
-            "Wallets are read without a lock, and written whatever their version is by then.",
-            _words("row-locks version-check"),
+            "Wallets are read without a lock, and written without a check of their version.",
             "flush-redis",
             _words("version-gap wrong-balance"),
+            _words("row-locks version-check"),
         ),
         Protection(
             "funds",
-            "Neither `decide` nor the table asks whether the money is there.",
-            _words("funds-in-decide funds-in-table"),
+            "Neither `decide` nor the table checks the available money.",
             "flush-redis",
             _words("wrong-balance"),
+            _words("funds-in-decide funds-in-table"),
         ),
         Protection(
             "reversal-cap",
-            "What was given back of a transfer before is not read.",
-            _words("reversed-sums"),
+            "The sum of earlier reversals of a transfer is not read.",
             "flush-redis",
             _words("wrong-answer"),
+            _words("reversed-sums"),
         ),
         Protection(
             "event-with-money",
             "Events are written a moment after the COMMIT of the money.",
-            _words("event-in-transaction"),
             "kill-replica",
             _words("lost-event"),
+            _words("event-in-transaction"),
         ),
         Protection(
             "publish-before-delete",
             "The relay deletes events before they are published and have deliveries.",
-            _words("publish-before-delete"),
             "blackhole-worker-rabbitmq",
             _words("lost-event"),
         ),
         Protection(
             "deliver-before-record",
             "The notifier records a delivery as delivered before it makes the attempt.",
-            _words("deliver-before-record"),
             "kill-worker",
             _words("lost-event"),
-            _SLOW_RECEIVER,
+            load=_SLOW_RECEIVER,
         ),
         Protection(
             "min-version",
-            "A read takes any snapshot, whatever its `min_version` says.",
-            _words("min-version"),
+            "A read takes any snapshot and ignores its `min_version`.",
             "cut-replica-redis",
             _words("stale-read"),
-            _MANY_READS,
+            load=_MANY_READS,
         ),
         Protection(
             "settled-past",
-            "A reader of an instant waits for no writer.",
-            _words("wait-for-writers"),
+            "A reader of an instant does not wait for writers.",
             "flush-redis",
             _words("changed-past wrong-window"),
+            _words("wait-for-writers"),
         ),
         Protection(
             "never-decreasing-time",
-            "A group has the time of the clock, also if one of its wallets has a later one.",
-            _words("never-decreasing-time"),
+            "A group has the time of the clock, even if one of its wallets has a later time.",
             "clock-jump-postgres",
             _words("decreasing-time changed-past wrong-window"),
         ),
         Protection(
             "newer-snapshot",
-            "A snapshot replaces whatever Redis has, newer ones too.",
-            _words("newer-snapshot"),
+            "A snapshot replaces the one in Redis even if that is newer.",
             "slow-replica-redis",
             _words("old-read"),
-            _MANY_READS,
+            load=_MANY_READS,
         ),
         Protection(
             "refresh-before-answer",
             "Snapshots are refreshed a moment after the answer.",
-            _words("refresh-before-answer"),
             "slow-replica-redis",
             _words("old-read"),
-            _MANY_READS,
+            load=_MANY_READS,
         ),
     )
 }
@@ -153,9 +151,9 @@ PROTECTIONS: Mapping[str, Protection] = {
 
 @dataclass(frozen=True)
 class Alone:
-    """One layer of some protections is left; the others of `without` are removed.
+    """Some layers that remain while the others of their protections, `without`, are removed.
 
-    It still holds: no violation but of the `tolerated` kinds.
+    They are enough: the only violations are of the `tolerated` kinds.
     """
 
     layers: frozenset[str]
@@ -168,15 +166,15 @@ ALONE: Mapping[str, Alone] = {
         _words("row-locks look-up funds-in-decide"),
         _words("version-check version-keys key-conflict funds-in-table"),
     ),
-    # The conflict rolls the attempt back, and the next attempt looks the outcome up. A reader of
-    # the past waits for row locks and for nothing else, so without them its answers can change.
+    # A conflict rolls the attempt back, and the next attempt looks the outcome up. A reader of the
+    # past waits only for row locks, so without them its answers can change.
     "second layers": Alone(
         _words("version-check key-conflict"),
         _words("row-locks version-keys first-look-up"),
         _words("changed-past wrong-window"),
     ),
-    # The table can only refuse the whole, so what should be a 422 is a 500 that decides nothing.
-    # And it sees a wallet as a group leaves it: in between it may have been below its limit.
+    # The table can only refuse the whole group, so a 422 becomes a 500 without an outcome. It
+    # checks a wallet after the group; within the group it may have been below its limit.
     "table": Alone(
         _words("funds-in-table"),
         _words("funds-in-decide"),

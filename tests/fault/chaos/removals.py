@@ -1,8 +1,8 @@
-"""Protections of the service, taken out layer by layer before it starts.
+"""Removes protections of the service, layer by layer, before it starts.
 
-The service has no switch for this: attributes are replaced, and words in named queries and scripts.
-What is to be replaced has to be there, or the program does not start; and whoever removes a layer
-looks for its damage. So none of this can go stale unseen.
+The service has no switch for this: public functions are replaced, and words in named queries and
+scripts. A removal that no longer fits the code ends the program, and the test of each removal looks
+for its damage, so this file cannot become outdated unnoticed.
 """
 
 import asyncio
@@ -15,7 +15,6 @@ import asyncpg
 
 from transferd.cache.link import Link, Script
 from transferd.cache.wallets import Wallets
-from transferd.commit import transaction
 from transferd.domain.wallet import Wallet
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import LEDGERS
@@ -27,22 +26,23 @@ from transferd.notifications import notifier
 from transferd.web import past_schemas, rendering
 from transferd.web.calls import Call
 
-# Some groups; nobody would notice before something breaks.
+# The duration of some groups.
 _LATE_S = 0.2
-# Nobody else holds a task that nobody waits for.
+# The event loop holds only weak references to tasks.
 _tasks: set[asyncio.Task[Any]] = set()
 
 
 def replace(owner: object, name: str, make: Callable[[Any], Any]) -> None:
-    """Put what `make` makes of it in the place of something that a class or module defines."""
+    """Replace a public attribute of a class or module by the result of `make`."""
     found = vars(owner).get(name)
     assert found is not None, f"{owner} has no {name} of its own any more"
+    assert not name.startswith("_"), f"{name} of {owner} is private"
     setattr(owner, name, make(found))
 
 
 def reword(name: str, old: str, new: str) -> None:
-    """Change words of a named query; they have to be there once."""
-    # It is read once for the whole process, so this is the one that everybody uses.
+    """Change words of a named query, which must contain them exactly once."""
+    # Queries are read once for the whole process, so this changes the query of all callers.
     named = database.queries(LEDGERS[0])
     assert named[name].count(old) == 1, f"the query {name} does not say {old!r} any more"
     named[name] = named[name].replace(old, new)
@@ -51,7 +51,7 @@ def reword(name: str, old: str, new: str) -> None:
 def _answer_whatever_commit_says() -> None:
     def make(true: Any) -> Any:
         @asynccontextmanager
-        async def sent_only(*arguments: Any, **options: Any) -> AsyncIterator[Any]:
+        async def transaction(*arguments: Any, **options: Any) -> AsyncIterator[Any]:
             whole = true(*arguments, **options)
             inside = await whole.__aenter__()
             try:
@@ -62,7 +62,7 @@ def _answer_whatever_commit_says() -> None:
             with suppress(StoreError):
                 await whole.__aexit__(None, None, None)
 
-        return sent_only
+        return transaction
 
     replace(database.Database, "transaction", make)
 
@@ -85,35 +85,40 @@ def _no_look_up() -> None:
 
 
 def _no_first_look_up() -> None:
-    attempts = 0
+    """Only an attempt after one that failed looks outcomes up."""
+    has_failed = False
 
-    def make_commit(true: Any) -> Any:
-        async def commit(*arguments: Any, **options: Any) -> Any:
-            nonlocal attempts
-            attempts = 0
-            return await true(*arguments, **options)
+    def make_transaction(true: Any) -> Any:
+        @asynccontextmanager
+        async def transaction(*arguments: Any, **options: Any) -> AsyncIterator[Any]:
+            nonlocal has_failed
+            try:
+                async with true(*arguments, **options) as inside:
+                    yield inside
+            except BaseException:
+                has_failed = True
+                raise
+            has_failed = False
 
-        return commit
+        return transaction
 
     def make_look_up(true: Any) -> Any:
         async def look_up(*arguments: Any, **options: Any) -> group.Locked:
-            nonlocal attempts
-            attempts += 1
             locked: group.Locked = await true(*arguments, **options)
-            return locked if attempts > 1 else locked._replace(outcomes={})
+            return locked if has_failed else locked._replace(outcomes={})
 
         return look_up
 
-    replace(transaction.GroupTransaction, "commit", make_commit)
+    replace(database.Database, "transaction", make_transaction)
     replace(group, "lock_and_look_up", make_look_up)
 
 
-def _no_word_of_a_used_key() -> None:
+def _used_keys_count_as_new() -> None:
     reword("write_group", "(SELECT count(*) FROM kept)", "cardinality($20::text[])")
 
 
 def _written_late(part: str) -> Callable[[], None]:
-    """Some of what a group writes is left to a transaction of its own, soon after the COMMIT."""
+    """A part of the rows of a group is written in another transaction, soon after the COMMIT."""
 
     def apply() -> None:
         late: dict[database.Transaction, tuple[group.GroupResult, Mapping[str, int]]] = {}
@@ -132,22 +137,24 @@ def _written_late(part: str) -> Callable[[], None]:
 
         def make_transaction(true: Any) -> Any:
             @asynccontextmanager
-            async def then_late(self: Any, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
+            async def transaction(self: Any, *arguments: Any, **options: Any) -> AsyncIterator[Any]:
                 async with true(self, *arguments, **options) as inside:
-                    yield inside
+                    try:
+                        yield inside
+                    except BaseException:
+                        late.pop(inside, None)
+                        raise
                 if inside in late:
                     _let_run(write_late(true(self), *late.pop(inside)))
 
-            return then_late
+            return transaction
 
         true_write = group.write
 
-        async def write_late(
-            begin: Any, rest: group.GroupResult, bounds: Mapping[str, int]
-        ) -> None:
+        async def write_late(own: Any, rest: Any, bounds: Mapping[str, int]) -> None:
             await asyncio.sleep(_LATE_S)
-            async with begin as own:
-                await true_write(own, rest, **bounds)
+            async with own as inside:
+                await true_write(inside, rest, **bounds)
 
         replace(group, "write", make_write)
         replace(database.Database, "transaction", make_transaction)
@@ -276,7 +283,7 @@ def _time_of_the_clock_alone() -> None:
 def _old_over_new_snapshots() -> None:
     guarded, open_to_all = Script("refresh.lua"), Script("refresh.lua")
     guard = 'not stored or stored <= tonumber(string.match(snapshot, "^%d+"))'
-    assert guard in guarded.source, "snapshots are guarded by something else now"
+    assert guard in guarded.source, "refresh.lua no longer has this guard"
     open_to_all.source = guarded.source.replace(guard, "true")
     open_to_all.sha = hashlib.sha1(open_to_all.source.encode(), usedforsecurity=False).hexdigest()
 
@@ -305,7 +312,7 @@ def _refresh_late() -> None:
 
 
 def _let_run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Nobody waits for it, nor hears of its failure."""
+    """Run it in the background, and ignore its failure."""
 
     async def run() -> None:
         with suppress(Exception):
@@ -321,7 +328,7 @@ PATCHES: Mapping[str, Callable[[], None]] = {
     "synchronous-commit": _commit_to_memory,
     "look-up": _no_look_up,
     "first-look-up": _no_first_look_up,
-    "key-conflict": _no_word_of_a_used_key,
+    "key-conflict": _used_keys_count_as_new,
     "outcome-in-transaction": _written_late("outcomes"),
     "event-in-transaction": _written_late("events"),
     "row-locks": _no_row_locks,
@@ -338,7 +345,7 @@ PATCHES: Mapping[str, Callable[[], None]] = {
     "refresh-before-answer": _refresh_late,
 }
 
-# What the tables themselves refuse: taken out of the database.
+# The constraints of the tables.
 _TRANSFERS, _WALLETS = "ledger_00.transfers", "ledger_00.wallets"
 CONSTRAINTS: Mapping[str, Sequence[tuple[str, str]]] = {
     "version-keys": (
@@ -356,12 +363,10 @@ def remove(names: Iterable[str]) -> None:
             PATCHES[name]()
 
 
-async def remove_constraints(url: str, names: Iterable[str]) -> None:
-    """Take these layers out of the database."""
-    connection = await asyncpg.connect(url)
-    try:
-        for name in names:
-            for table, constraint in CONSTRAINTS.get(name, ()):
-                await connection.execute(f"ALTER TABLE {table} DROP CONSTRAINT {constraint}")
-    finally:
-        await connection.close()
+def drops_of(names: Iterable[str]) -> list[str]:
+    """The statements that take these layers out of the database."""
+    return [
+        f"ALTER TABLE {table} DROP CONSTRAINT {constraint}"
+        for name in names
+        for table, constraint in CONSTRAINTS.get(name, ())
+    ]

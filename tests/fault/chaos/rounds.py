@@ -1,23 +1,22 @@
 """A round: load, a fault in the middle of it, quiet, and the verdict of the checker."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from random import Random
-from typing import Any
 
 import aiohttp
 from aiohttp import web
 
 from loadtest.proof.check import check
+from loadtest.proof.record import WalletRow
 from loadtest.proof.violations import Violation
 from tests.fault.chaos.books import Books
 from tests.fault.chaos.client import READS, Client, is_open
-from tests.fault.chaos.faults import FAULTS, Planned
-from tests.fault.chaos.faults import strike as strike_of
+from tests.fault.chaos.faults import FAULTS
 from tests.fault.chaos.races import RACES
-from tests.fault.chaos.topology import ChaosTopology
+from tests.fault.chaos.topology import ChaosDeployment
 from tests.support.api import Api
 from tests.support.receivers import Answer, Receiver, receiving
 from transferd.devstack import StackError
@@ -25,19 +24,19 @@ from transferd.devstack import StackError
 _WALLETS = 20
 _BALANCE = 10_000
 _CACHE_FAILURES = "transferd_cache_failures_total"
-# Transfers that are acknowledged before a fault comes, however slow the machine is.
+# A fault waits for this many acknowledged transfers, however slow the machine is.
 _AT_STAKE = 50
 
 
 @dataclass(frozen=True)
 class Pace:
-    """How a round is played: times in seconds, most of them an upper bound of a wait.
+    """The times of a round in seconds; most of them are the upper bound of a wait.
 
-    Load for about `quiet_s`, the fault, and half as much load after it. `events_s` is how long no
-    event comes any more. `reads` is their share in the load, `pause_s` what each client rests after
-    an answer, and `receiver_s` what the receiver of events needs for each until the fault is over.
-    After it the service has to serve again within `serving_s`; `recovery_s` is how long that is
-    waited for, to say how long it took.
+    Load for about `quiet_s`, the fault, and half as much load after it. The wait for events ends
+    when none arrives for `events_s`. `reads` is the share of reads in the load, `pause_s` the mean
+    pause of a worker, and `receiver_s` the time that the receiver needs for an event until the
+    fault is over. Afterwards the service must serve again within `serving_s`; the round waits for
+    `recovery_s`, to measure how long it takes.
     """
 
     quiet_s: float = 1.5
@@ -56,68 +55,69 @@ _USUAL = Pace()
 
 @dataclass
 class Result:
-    """A round: what was done, how it went on, and what was wrong. Rates are 201s per second."""
+    """The course of a round and its violations. Rates are 201s per second."""
 
     fault: str
     seed: int
     what: str = ""
     operations: int = 0
     acknowledged: int = 0
-    # Operations of which a try got no answer, and those of which one got a 5xx.
+    # Answered questions about the past.
+    past: int = 0
+    # Operations with a try that got no answer, and those with a try that got a 5xx.
     unknown: int = 0
     failed: int = 0
     rate_before: float = 0.0
     rate_during: float = 0.0
     # From the end of the fault to the first new 201; None if there was none.
     recovery_s: float | None = None
-    # From the end of the fault until the broker had all events, and until they were delivered.
+    # From the end of the fault until all events were published, and until they were delivered.
     published_s: float = 0.0
     drained_s: float = 0.0
     events: int = 0
     violations: list[Violation] = field(default_factory=list)
 
-    @property
-    def passed(self) -> bool:
-        """Whether nothing was wrong."""
-        return not self.violations
 
-    def to_json(self) -> dict[str, Any]:
-        """For the report."""
-        return asdict(self)
-
-
-# What a round does; it returns when the last of it was over, on the clock of the loop.
+# The load of a round; returns the time of the loop at which its fault was over.
 Act = Callable[[Client, Result], Awaitable[float]]
 
 
 class Stage:
-    """A topology with a receiver of all its events, on which rounds are played."""
+    """A deployment with a receiver of all its events, on which rounds are played."""
 
-    def __init__(self, topology: ChaosTopology, receiver: Receiver, books: Books) -> None:
-        self.topology = topology
+    def __init__(self, deployment: ChaosDeployment, receiver: Receiver) -> None:
+        self.deployment = deployment
+        self.books = Books(deployment.postgres.url)
         self._receiver = receiver
-        self.books = books
         self._count = 0
+        self._clock = asyncio.get_running_loop().time
 
-    async def play(
-        self,
-        fault: str,
-        seed: int,
-        report: Callable[[str], None],
-        *,
-        pace: Pace = _USUAL,
-    ) -> Result:
+    async def play(self, fault: str, seed: int, *, pace: Pace = _USUAL) -> Result:
         """One round."""
-        # All that is chosen is chosen now: later the client and the fault would race for it.
+        # All choices are made now: later the client and the fault would compete for the Random.
         random = Random(seed)
         hold_s = min(random.uniform(*FAULTS[fault].hold_s), pace.hold_s_max)
         at_s = pace.quiet_s * random.uniform(0.7, 1.3)
-        planned = Planned(at_s, FAULTS[fault], hold_s, random.getrandbits(32))
+        choices = Random(random.getrandbits(32))
 
         async def act(client: Client, result: Result) -> float:
-            return await self._load(client, result, planned, pace, report)
+            self._receiver.answer = _after(pace.receiver_s) if pace.receiver_s else None
+            client.start()
+            began_s = self._clock()
+            await asyncio.sleep(at_s)
+            await client.until_count(_AT_STAKE, pace.recovery_s)
+            struck_s = self._clock()
+            result.rate_before = client.rate(began_s + 0.3, struck_s)
+            async with FAULTS[fault].strike(self.deployment, choices) as result.what:
+                await asyncio.sleep(hold_s)
+            healed_s = self._clock()
+            self._receiver.answer = None
+            result.rate_during = client.rate(struck_s, healed_s)
+            await self._recover(client, result, healed_s, pace)
+            return healed_s
 
-        # A worker or broker that is hit may deliver again, and retries overtake.
+        # Events may be delivered again after a fault of the worker or broker, and retries are
+        # overtaken.
         ordered = not any(part in fault for part in ("worker", "rabbitmq", "two"))
         return await self._round(fault, seed, act, pace, ordered=ordered)
 
@@ -125,29 +125,31 @@ class Stage:
         """One race, or a part of it: 0.1 is a tenth."""
 
         async def act(client: Client, result: Result) -> float:
-            clock = asyncio.get_running_loop().time
-            began_s = clock()
-            result.violations += await RACES[name].run(client, client.wallets, size)
-            ended_s = clock()
+            began_s = self._clock()
+            result.violations += await RACES[name](client, client.wallets, size)
+            ended_s = self._clock()
             tries = sum(len(each.tries) for each in client.history)
             result.what = f"{tries:,} requests in {ended_s - began_s:.1f} s"
             result.rate_before = result.rate_during = client.rate(began_s, ended_s)
             return ended_s
 
-        # More than an endpoint that falls behind gets in order (docs/notifications.md).
+        # An endpoint that falls behind gets too many events to keep their order
+        # (docs/notifications.md).
         return await self._round(name, seed, act, _USUAL, ordered=False)
 
     async def _round(self, name: str, seed: int, act: Act, pace: Pace, *, ordered: bool) -> Result:
         result = Result(name, seed)
-        # A round that is played again in the same ledger has keys of its own.
+        # A round that is played again on the same ledger has its own keys.
         self._count += 1
         run = f"chaos-{name}-{seed}-{self._count}"
-        wallets = await self._open_wallets()
+        async with self._api() as api:
+            # One by one, because a protection against concurrent requests may be missing.
+            wallets = [await api.wallet(_BALANCE) for _ in range(_WALLETS)]
         before = await self.books.wallets()
         arrived = len(self._receiver.received)
-        failures = await self.topology.counted(_CACHE_FAILURES)
+        failures = await self.deployment.counted(_CACHE_FAILURES)
         client = Client(
-            self.topology.url, run, wallets, Random(seed), reads=pace.reads, pause_s=pace.pause_s
+            self.deployment.url, run, wallets, Random(seed), reads=pace.reads, pause_s=pace.pause_s
         )
         try:
             healed_s = await act(client, result)
@@ -155,57 +157,34 @@ class Stage:
             await client.look_back()
         finally:
             await client.close()
-        result.operations = len(client.history)
-        result.acknowledged = len(client.acknowledged_s)
-        result.unknown = sum(any(one.status == 0 for one in each.tries) for each in client.history)
-        result.failed = sum(any(one.status >= 500 for one in each.tries) for each in client.history)
-        published_s = await self._until_delivered(before, arrived, pace.events_s)
-        result.published_s = published_s - healed_s
-        result.drained_s = asyncio.get_running_loop().time() - healed_s
+        tries = [[one.status for one in each.tries] for each in client.history]
+        result.operations = len(tries)
+        result.acknowledged = len(client.acknowledged)
+        result.past = sum(each.is_past and each.tries[0].status == 200 for each in client.history)
+        result.unknown = sum(0 in statuses for statuses in tries)
+        result.failed = sum(max(statuses) >= 500 for statuses in tries)
+        result.published_s = await self._until_delivered(before, arrived, pace) - healed_s
+        result.drained_s = self._clock() - healed_s
         ledger = await self.books.ledger(run, before, self._receiver.received[arrived:])
         result.events = len(ledger.deliveries)
         result.violations += check(
             client.history,
             ledger,
-            # If Redis was only slow, and never given up, no read takes back what was told.
+            # If Redis was only slow and no call failed, no read is older than an earlier answer.
             strict_reads=name.startswith("slow-")
-            and await self.topology.counted(_CACHE_FAILURES) == failures,
+            and await self.deployment.counted(_CACHE_FAILURES) == failures,
             events=True,
             ordered_events=ordered,
         )
         result.violations += [
-            Violation("unsettled", f"{each.key} is open after all")
+            Violation("unsettled", f"the outcome of {each.key} is still unknown")
             for each in client.history
             if is_open(each)
         ]
         return result
 
-    async def _load(
-        self,
-        client: Client,
-        result: Result,
-        planned: Planned,
-        pace: Pace,
-        report: Callable[[str], None],
-    ) -> float:
-        """When the fault was over."""
-        clock = asyncio.get_running_loop().time
-        self._receiver.answer = _after(pace.receiver_s) if pace.receiver_s else None
-        client.start()
-        began_s = clock()
-        await asyncio.sleep(planned.at_s)
-        await client.until_so_many(_AT_STAKE, pace.recovery_s)
-        struck_s = clock()
-        result.rate_before = client.rate(began_s + 0.3, struck_s)
-
-        def tell(text: str) -> None:
-            result.what = text
-            report(text)
-
-        await strike_of(planned, self.topology, tell)
-        healed_s = clock()
-        self._receiver.answer = None
-        result.rate_during = client.rate(struck_s, healed_s)
+    async def _recover(self, client: Client, result: Result, healed_s: float, pace: Pace) -> None:
+        """Wait until the service serves again, and for some load after that."""
         result.recovery_s = await client.until_acknowledged(healed_s, pace.recovery_s)
         if result.recovery_s is None:
             text = f"no transfer within {pace.recovery_s:g} s of the end of the fault"
@@ -216,70 +195,66 @@ class Stage:
         await asyncio.sleep(pace.quiet_s * 0.5)
         await client.stop()
         try:
-            await self.topology.until_ready(pace.recovery_s)
+            await self.deployment.until_ready(pace.recovery_s)
         except StackError as error:
             result.violations.append(Violation("not-recovered", str(error)))
-            await self.topology.heal()
-            await self.topology.until_ready()
-        return healed_s
+            await self.deployment.heal()
+            await self.deployment.until_ready()
 
-    async def _open_wallets(self) -> list[str]:
+    @asynccontextmanager
+    async def _api(self) -> AsyncIterator[Api]:
         async with aiohttp.ClientSession() as session:
-            api = Api(session, self.topology.url)
-            # One by one: two at once are too much for a service without one of its protections.
-            return [await api.wallet(_BALANCE) for _ in range(_WALLETS)]
+            yield Api(session, self.deployment.url)
 
     async def renew(self, without: Iterable[str] = ()) -> None:
         """An empty ledger, and a service without these layers of its protections."""
-        await self.topology.renew(without)
+        await self.deployment.renew(without)
         await self.listen()
 
     async def listen(self) -> None:
-        """Have all events of transfers delivered here."""
-        async with aiohttp.ClientSession() as session:
-            reply = await Api(session, self.topology.url).post(
-                "/webhooks",
-                {"url": self._receiver.url, "events": ["transfer.posted", "transfer.reversed"]},
-            )
+        """Register a webhook for all events of transfers."""
+        body = {"url": self._receiver.url, "events": ["transfer.posted", "transfer.reversed"]}
+        async with self._api() as api:
+            reply = await api.post("/webhooks", body)
             assert reply.status == 201, reply
 
-    async def _until_delivered(self, before: Any, arrived: int, events_s: float) -> float:
-        """Wait until all events of the round have come, or none does for so long.
+    async def _until_delivered(
+        self, before: Mapping[str, WalletRow], arrived: int, pace: Pace
+    ) -> float:
+        """Wait until all events of the round have arrived, or none arrives for `events_s`.
 
-        When the last of them had been published.
+        Returns the time at which the last of them was published.
         """
-        clock = asyncio.get_running_loop().time
-        published_s = clock()
-        deadline_s, last = published_s + events_s, (-1, -1)
+        published_s = self._clock()
+        deadline_s, last = published_s + pace.events_s, (-1, -1)
         came: set[str] = set()
-        looked_at = arrived
-        # Not asked for again and again: the receiver lives in this process and needs the time.
+        # Not read in each turn: the receiver lives in this process and needs the time.
         wanted = await self._posted(before)
-        while clock() < deadline_s:
+        while self._clock() < deadline_s:
             received = self._receiver.received
-            came.update(each.event_id for each in received[looked_at:])
-            looked_at = len(received)
+            came.update(each.event_id for each in received[arrived:])
+            arrived = len(received)
             waiting = await self.books.waiting_events()
             if waiting > 0:
-                published_s = clock()
+                published_s = self._clock()
             elif wanted <= came:
                 wanted = await self._posted(before)
                 if wanted <= came:
                     break
             if (len(came), waiting) != last:
-                deadline_s, last = clock() + events_s, (len(came), waiting)
+                deadline_s, last = self._clock() + pace.events_s, (len(came), waiting)
             await asyncio.sleep(0.09)
         return published_s
 
-    async def _posted(self, before: Any) -> set[str]:
+    async def _posted(self, before: Mapping[str, WalletRow]) -> set[str]:
         return {row.id for row in await self.books.transfers(before)}
 
 
 @asynccontextmanager
-async def stage(topology: ChaosTopology) -> AsyncIterator[Stage]:
+async def stage(deployment: ChaosDeployment) -> AsyncIterator[Stage]:
     """Ready for rounds."""
     async with receiving() as receiver:
-        stand = Stage(topology, receiver, Books(topology.postgres.url))
+        stand = Stage(deployment, receiver)
         await stand.listen()
         yield stand
 
@@ -294,21 +269,20 @@ def _after(seconds: float) -> Answer:
 
 def table(results: Sequence[Result]) -> list[str]:
     """A line for each fault."""
-    lines = []
+    head = f"{'fault':<28}{'rounds':>7}{'201s':>9}{'unknown':>9}{'5xx':>9}{'during':>9}"
+    lines = [f"{head}{'back in s':>10}{'published':>10}{'delivered':>10}{'violations':>11}"]
     for name in dict.fromkeys(result.fault for result in results):
         rounds = [result for result in results if result.fault == name]
         recoveries = [each.recovery_s for each in rounds if each.recovery_s is not None]
-        share = sum(each.rate_during for each in rounds) / max(
-            sum(each.rate_before for each in rounds), 0.001
-        )
+        before = sum(each.rate_before for each in rounds)
+        during = sum(each.rate_during for each in rounds) / max(before, 0.001)
         lines.append(
             f"{name:<28}{len(rounds):>7}{sum(each.acknowledged for each in rounds):>9,}"
             f"{sum(each.unknown for each in rounds):>9,}"
-            f"{sum(each.failed for each in rounds):>9,}{share:>9.2f}"
+            f"{sum(each.failed for each in rounds):>9,}{during:>9.2f}"
             f"{max(recoveries, default=float('nan')):>10.2f}"
             f"{max(each.published_s for each in rounds):>10.1f}"
             f"{max(each.drained_s for each in rounds):>10.1f}"
             f"{sum(len(each.violations) for each in rounds):>11}"
         )
-    head = f"{'fault':<28}{'rounds':>7}{'201s':>9}{'unknown':>9}{'5xx':>9}{'during':>9}"
-    return [f"{head}{'back in s':>10}{'published':>10}{'delivered':>10}{'violations':>11}", *lines]
+    return lines

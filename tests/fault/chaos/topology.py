@@ -1,52 +1,57 @@
-"""The topology of chaos: each part can be killed, and each link has a proxy of ours."""
+"""The deployment of chaos: each part can be killed, and each link has a proxy."""
 
 import asyncio
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from itertools import chain
 from pathlib import Path
 
-import aiohttp
 import asyncpg
 from redis.asyncio import Redis
 
-from loadtest.program import until_ready
-from loadtest.topology import Plan, Topology, migrated, topology
-from tests.fault.chaos import database_clock
-from tests.fault.chaos.removals import remove_constraints
-from tests.fault.chaos.skewed import write_offset
+from loadtest.topology import Deployment, Plan, deployed, migrated
+from tests.fault.chaos.launcher import write_offset
+from tests.fault.chaos.removals import drops_of
 from tests.support.project import ROOT
 from tests.support.proxy import Proxy
 from tests.support.waiting import patient_s
-from transferd.devstack import Server, StackError
+from transferd.devstack import StackError
 
-# Mostly it takes two seconds.
+# It usually takes two seconds.
 READY_S = patient_s(20.0)
 _ANSWER_S = patient_s(1.0)
-# Retries that come within a round, and enough of them: on a busy machine the receiver, which is in
-# this process, may not answer in time for a minute.
+# The retries take place within a round. There are many because the receiver, which runs in this
+# process, may not answer in time for a minute on a busy machine.
 _SETTINGS = {
     "TRANSFERD_NOTIFY_RETRY_DELAYS_S": "0.2,0.5,1,2,4,8,16",
     "TRANSFERD_WEBHOOK_ALLOW_HTTP": "true",
     "TRANSFERD_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
     "PYTHONPATH": str(ROOT),
 }
-# What Redis needs beside its data for the connections of the replicas; what is beyond is evicted.
+# Redis needs this much beside its data for the connections of the replicas; it evicts the rest.
 _STARVED_BYTES = 256 * 1024
+# The queries of the service call `clock_timestamp()` without a schema, and the path of its role has
+# the schema `chaos` first.
+_CLOCK_FIRST = """
+CREATE SCHEMA IF NOT EXISTS chaos;
+ALTER ROLE CURRENT_USER SET search_path = chaos, pg_catalog, public;"""
+_CLOCK = """
+CREATE OR REPLACE FUNCTION chaos.clock_timestamp() RETURNS timestamptz LANGUAGE sql
+AS 'SELECT pg_catalog.clock_timestamp() + make_interval(secs => {ahead_s})'"""
 
 
-class ChaosTopology:
-    """Made by `chaos_topology`.
+class ChaosDeployment:
+    """Made by `chaos_deployment`.
 
-    Parts are named replica-1, replica-2 and so on, worker, postgres, redis and rabbitmq. Links are
-    named by their ends: nginx-replica-1, replica-1-postgres, replica-1-redis, worker-postgres,
-    worker-rabbitmq. One thing is not as without proxies: a client that connects to a part that is
-    down is taken and then hung up on, instead of refused.
+    Links are named by their ends: nginx-replica-1, replica-1-postgres, replica-1-redis,
+    worker-postgres, worker-rabbitmq. One thing differs from a deployment without proxies: a
+    connection to a part that is down is accepted and closed instead of refused.
     """
 
     def __init__(
         self,
-        whole: Topology,
+        whole: Deployment,
         links: dict[str, Proxy],
         directory: Path,
         limits: str,
@@ -54,48 +59,35 @@ class ChaosTopology:
     ) -> None:
         self.programs = whole.programs
         self.replicas = whole.replicas
+        self.servers = whole.servers
         self.url = whole.url
+        self.part = whole.part
         self.links = links
+        self._whole = whole
         self._directory = directory
         self._limits = limits
-        # Layers of their protections that the programs do without from their next start on.
+        # The layers of protections that the programs lack from their next start on.
         self._without = without
         stack = whole.stack
         if stack.postgres is None or stack.redis is None or stack.rabbitmq is None:
             raise StackError("chaos needs RabbitMQ as well: apt install rabbitmq-server")
         self.postgres, self.redis = stack.postgres, stack.redis
-        self.servers: dict[str, Server] = {
-            "postgres": stack.postgres,
-            "redis": stack.redis,
-            "rabbitmq": stack.rabbitmq,
-        }
 
-    async def kill(self, name: str) -> None:
-        """SIGKILL to the part and all that it has started; it stays away until `restart`."""
-        await (self.programs.get(name) or self.servers[name]).kill()
+    async def until_ready(self, within_s: float = READY_S) -> float:
+        """Wait until all programs, asked without proxies, are ready. Raises StackError."""
+        return await self._whole.until_ready(within_s, answer_s=_ANSWER_S)
 
     async def restart(self, name: str) -> None:
-        """Start it on the same port; in order before that (SIGTERM) if it runs.
+        """Stop the part if it runs (SIGTERM), and start it on the same port.
 
-        A server answers when this returns. For the others there is `until_ready`.
+        A server answers when this returns; a program may not be ready yet.
         """
-        if name in self.programs:
-            await self.programs[name].stop()
-            self.programs[name].start()
-        else:
-            await self.servers[name].stop()
-            await self.servers[name].start()
-
-    def pause(self, name: str) -> None:
-        """SIGSTOP to the part and all that it has started."""
-        (self.programs.get(name) or self.servers[name]).pause()
-
-    def resume(self, name: str) -> None:
-        """SIGCONT: undo `pause`."""
-        (self.programs.get(name) or self.servers[name]).resume()
+        part = self.part(name)
+        await part.stop()
+        await part.start()
 
     def jump_clock(self, name: str, seconds: float) -> None:
-        """A replica or the worker sees the time of day so much ahead of the real one; 0 ends it."""
+        """Set the time of day of a replica or the worker this far ahead; 0 ends it."""
         write_offset(_clock(self._directory, name), seconds)
 
     async def flush_redis(self) -> None:
@@ -104,7 +96,7 @@ class ChaosTopology:
             await client.flushall()
 
     async def starve_redis(self) -> None:
-        """Redis evicts what it has, and hardly keeps anything new."""
+        """Redis evicts its data and keeps almost nothing new."""
         async with self._redis() as client:
             info = await client.info("memory")
             await client.config_set("maxmemory-policy", "allkeys-lru")
@@ -117,24 +109,27 @@ class ChaosTopology:
             await client.config_set("maxmemory-policy", "noeviction")
 
     async def slow_commits(self, seconds: float) -> None:
-        """Each COMMIT waits so long (0.1 s at most) before it writes to the disk; 0 ends it."""
-        connection = await asyncpg.connect(self.postgres.superuser_url)
-        try:
-            # Otherwise PostgreSQL waits only where other transactions are on their way.
-            await connection.execute("ALTER SYSTEM SET commit_siblings = 0")
-            await connection.execute(f"ALTER SYSTEM SET commit_delay = {round(seconds * 1e6)}")
-            await connection.execute("SELECT pg_reload_conf()")
-        finally:
-            await connection.close()
+        """Each COMMIT waits this long (0.1 s at most) before it writes to the disk; 0 ends it."""
+        await _execute(
+            self.postgres.superuser_url,
+            # By default PostgreSQL waits only while other transactions run.
+            "ALTER SYSTEM SET commit_siblings = 0",
+            f"ALTER SYSTEM SET commit_delay = {round(seconds * 1e6)}",
+            "SELECT pg_reload_conf()",
+        )
 
     async def jump_database_clock(self, seconds: float) -> None:
-        """The clock that the service reads in PostgreSQL is so much ahead; 0 ends it."""
-        await database_clock.set_ahead(self.postgres.url, seconds)
+        """The clock that the service reads in PostgreSQL is this far ahead; 0 ends it."""
+        await _execute(self.postgres.url, _CLOCK.format(ahead_s=float(seconds)))
+
+    async def heal_links(self, names: Iterable[str]) -> None:
+        """End the faults of these links."""
+        for name in names:
+            await self.links[name].heal()
 
     async def heal(self) -> None:
-        """Undo all trouble of links, pauses, clocks and memory, and start what is not running."""
-        for proxy in self.links.values():
-            await proxy.heal()
+        """End all faults of links, pauses, clocks and memory, and start all parts."""
+        await self.heal_links(self.links)
         for server in self.servers.values():
             server.resume()
             await server.start()
@@ -144,47 +139,32 @@ class ChaosTopology:
         for each in self.programs.values():
             self.jump_clock(each.name, 0.0)
             each.resume()
-            each.start()
+            await each.start()
 
     async def renew(self, without: Iterable[str] = ()) -> None:
-        """A new database, an empty Redis, and all programs new, without these layers.
+        """A new database, an empty Redis, and new programs without these layers.
 
-        What a broken service has done to its ledger would be found in every round after it.
+        The checker would find the damage to the old ledger in every later round.
         """
         for each in self.programs.values():
             await each.kill()
         self._without[:] = without
-        connection = await asyncpg.connect(self.postgres.superuser_url)
-        try:
-            await connection.execute("DROP DATABASE transferd WITH (FORCE)")
-            await connection.execute("CREATE DATABASE transferd OWNER transferd")
-        finally:
-            await connection.close()
+        await _execute(
+            self.postgres.superuser_url,
+            "DROP DATABASE transferd WITH (FORCE)",
+            "CREATE DATABASE transferd OWNER transferd",
+        )
         await _prepare(self.postgres.url, self._limits)
-        await remove_constraints(self.postgres.url, without)
+        await _execute(self.postgres.url, *drops_of(without))
         await self.flush_redis()
         for each in self.programs.values():
-            each.start()
+            await each.start()
         await self.until_ready()
-
-    async def until_ready(self, within_s: float = READY_S) -> float:
-        """Wait until all programs, asked past Nginx, are ready; how long that took in seconds.
-
-        Raises StackError with what the last ones said.
-        """
-        urls = {repr(each): each.url for each in self.programs.values()}
-        return await until_ready(urls, within_s, answer_s=_ANSWER_S)
 
     async def counted(self, metric: str) -> float:
         """The sum of a counter over all replicas and labels."""
-        count = 0.0
-        async with aiohttp.ClientSession() as session:
-            for name in self.replicas:
-                async with session.get(f"{self.programs[name].url}/metrics") as response:
-                    lines = (await response.text()).splitlines()
-                found = (line for line in lines if line.startswith((f"{metric} ", f"{metric}{{")))
-                count += sum(float(line.rpartition(" ")[2]) for line in found)
-        return count
+        samples = [await self.programs[name].metrics() for name in self.replicas]
+        return sum(each.value for each in chain(*samples) if each.name == metric)
 
     @asynccontextmanager
     async def _redis(self) -> AsyncIterator[Redis]:
@@ -199,19 +179,28 @@ def _clock(directory: Path, name: str) -> Path:
     return directory / f"{name}.clock"
 
 
+async def _execute(url: str, *statements: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
 async def _prepare(database_url: str, limits: str) -> None:
     await migrated(database_url, limits)
-    await database_clock.install(database_url)
+    await _execute(database_url, _CLOCK_FIRST, _CLOCK.format(ahead_s=0.0))
 
 
 @asynccontextmanager
-async def chaos_topology(
+async def chaos_deployment(
     directory: Path,
     *,
     replicas: int = 2,
     limits: str = "",
     report: Callable[[str], None] = print,
-) -> AsyncIterator[ChaosTopology]:
+) -> AsyncIterator[ChaosDeployment]:
     """Everything, ready. Logs go to the directory; `limits` are for TRANSFERD_LIMITS.
 
     Raises StackError.
@@ -233,8 +222,8 @@ async def chaos_topology(
         for name in (*(f"replica-{n + 1}" for n in range(replicas)), "worker"):
             write_offset(_clock(directory, name), 0.0)
         plan = Plan(replicas, limits, _SETTINGS, link, _prepare, command, READY_S)
-        whole = await exits.enter_async_context(topology(directory, directory, plan, report))
-        chaos = ChaosTopology(whole, links, directory, limits, without)
+        whole = await exits.enter_async_context(deployed(directory, plan, report))
+        chaos = ChaosDeployment(whole, links, directory, limits, without)
         took_s = asyncio.get_running_loop().time() - began_s
         report(f"{whole!r} behind {whole.url}: {took_s:.1f} s to start")
         yield chaos
