@@ -103,14 +103,7 @@ async def skipped_by_a_notifier(store: Store, event: dict[str, Any]) -> None:
         event_id=event["id"],
         endpoint_id=WEBHOOK,
         status=DeliveryStatus.SKIPPED,
-        attempts=0,
-        failures=1,
-        response_status=None,
         error="the endpoint is disabled",
-        response_excerpt=None,
-        dead_reason=None,
-        wait_s=None,
-        keeps_event=True,
     )
     async with store.transaction() as transaction:
         await record_deliveries(transaction, [record])

@@ -39,7 +39,6 @@ from transferd.ledger.store.deliveries import (
     DeliveryRecord,
     EventText,
     NewDelivery,
-    RetryKey,
     ask_again,
     count_waiting,
     insert_deliveries,
@@ -49,8 +48,7 @@ from transferd.ledger.store.deliveries import (
 from transferd.ledger.store.webhooks import read_webhook
 from transferd.notifications.broker import TransportFailure
 from transferd.notifications.dead_letters import redrive
-from transferd.notifications.rabbit import RabbitBroker
-from transferd.notifications.wakeup import WakeUp
+from transferd.notifications.rabbit import RabbitBroker, decode_wakeup, encode_wakeup
 from transferd.observability.facts import NotifierFailed
 
 
@@ -321,7 +319,7 @@ async def test_retries_wait_longer_each_time_and_end_as_a_dead_letter(scene: Sce
     await until(lambda: scene.results(webhook) == {"retrying": 3, "dead": 1})
 
 
-async def test_a_retry_waits_as_a_message_with_the_ids_of_its_row(scene: Scene) -> None:
+async def test_a_retry_waits_as_a_message_that_names_its_endpoint(scene: Scene) -> None:
     receiver, webhook = await scene.receiver()
     other, _ = await scene.receiver()
     receiver.answer = status(500)
@@ -337,8 +335,7 @@ async def test_a_retry_waits_as_a_message_with_the_ids_of_its_row(scene: Scene) 
     assert scene.settings is not None
     queue = topology_of(scene.settings).retry_queue(600.0)
     [message] = await take(scene.settings, queue, 1)
-    retry = RetryKey(event["id"], webhook, attempts=3)
-    assert WakeUp.decode(message.body) == WakeUp(retries=(retry,))
+    assert decode_wakeup(message.body) == [webhook]
     # An endpoint that has it does not get it again because another has not.
     assert other.event_ids() == [event["id"]]
 
@@ -355,22 +352,14 @@ async def test_a_surplus_message_does_nothing(scene: Scene) -> None:
     await scene.put(delivered)
     await scene.ends(webhook, delivered, DeliveryStatus.DELIVERED)
     assert scene.settings is not None
-    surplus = WakeUp(
-        endpoints=(webhook, new_id()),
-        retries=(
-            RetryKey(event["id"], webhook, attempts=0),
-            RetryKey(delivered["id"], webhook, attempts=1),
-            RetryKey(new_id(), webhook, attempts=1),
-        ),
-    )
-    await publish(scene.settings, topology_of(scene.settings).work, surplus.encode())
+    surplus = encode_wakeup([webhook, new_id()])
+    await publish(scene.settings, topology_of(scene.settings).work, surplus)
     await scene.put(wallet_event())
     await until(has_received(marker, 1))
     assert len(receiver.received) == 2
-    # The message of the attempt that was made does count.
-    due = WakeUp(retries=(RetryKey(event["id"], webhook, attempts=1),))
-    await publish(scene.settings, topology_of(scene.settings).work, due.encode())
-    await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    found = await delivery(scene.database, webhook, event["id"])
+    assert found is not None
+    assert (found.status, found.attempts) == (DeliveryStatus.RETRYING, 1)
 
 
 async def test_a_row_without_a_message_is_found(scene: Scene) -> None:
@@ -469,8 +458,8 @@ async def test_a_message_that_is_no_wake_up_is_kept_as_it_is(scene: Scene) -> No
         b"",
         b"\xffno json",
         b"{}",
-        b'{"endpoints": ["7"], "retries": []}',
-        orjson.dumps({"endpoints": [], "retries": [[event["id"], webhook, "3"]]}),
+        b'{"endpoints": ["7"]}',
+        orjson.dumps({"endpoints": [webhook, 3]}),
     }
     async with scene.working() as worker:
         assert scene.settings is not None
@@ -714,14 +703,8 @@ async def test_what_was_delivered_stays_so_when_a_slower_notifier_writes_a_failu
         event_id=event["id"],
         endpoint_id=webhook,
         status=DeliveryStatus.RETRYING,
-        attempts=1,
-        failures=1,
-        response_status=None,
         error="timeout after 10 s",
-        response_excerpt=None,
-        dead_reason=None,
         wait_s=5.0,
-        keeps_event=True,
     )
     async with (
         Store(scene.database.settings(), Limits(), 1) as store,

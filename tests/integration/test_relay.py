@@ -24,16 +24,16 @@ from transferd.ledger.ids import new_id
 from transferd.ledger.store import outbox
 from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.database import Transaction
+from transferd.ledger.store.deliveries import LOG
 from transferd.notifications.broker import TransportFailure
-from transferd.notifications.directory import LOG, Directory
-from transferd.notifications.rabbit import RabbitBroker
+from transferd.notifications.directory import Directory
+from transferd.notifications.rabbit import RabbitBroker, decode_wakeup
 from transferd.notifications.relay import Relay
-from transferd.notifications.wakeup import WakeUp
 from transferd.observability.facts import Fact, Facts, OutboxRelayed, RelayFailed
 
 LEASE = "SELECT 1 FROM transferd.relay_leases FOR UPDATE"
 # Nothing happens by itself within a test.
-PATIENT = replace(Limits(), relay_poll_s=60.0, relay_standby_s=60.0)
+PATIENT = replace(Limits(), relay_poll_s=60.0)
 
 
 @dataclass
@@ -113,11 +113,6 @@ async def relay_all(relay: Relay) -> None:
     """Publish until nothing is left."""
     while await relay.relay_once():
         pass
-
-
-def leading(*relays: Relay) -> list[bool]:
-    """Which of them lead."""
-    return [relay.leads for relay in relays]
 
 
 def full_queue(relays: Relays, key: str) -> AbstractAsyncContextManager[str]:
@@ -207,7 +202,7 @@ async def test_each_event_gets_a_delivery_for_each_endpoint_that_wants_it(
         (frozen["id"], disabled, -1, 0),
     ]
     [message] = await take(relays.settings, relays.topology.work, 1)
-    assert set(WakeUp.decode(message.body).endpoints) == {everything, of_ada}
+    assert set(decode_wakeup(message.body)) == {everything, of_ada}
     # A webhook that is newer than the relay's knowledge gets the next event.
     newer = await new_webhook(database, "https://d.example/", "user.created")
     user = transfer_event(type="user.created", data={"id": new_id(), "name": "Ada"})
@@ -373,7 +368,6 @@ async def test_a_broker_that_confirms_too_slowly_gets_smaller_batches(
     limits = replace(
         Limits(),
         relay_batch_events_max=16,
-        relay_standby_s=0.02,
         relay_wait_first_s=0.01,
         relay_wait_max_s=0.02,
     )
@@ -386,15 +380,14 @@ async def test_a_broker_that_confirms_too_slowly_gets_smaller_batches(
 async def test_a_relay_that_fails_says_why_and_goes_on_when_it_can(
     database: Database, relays: Relays
 ) -> None:
-    relay = await relays.run(replace(Limits(), relay_standby_s=0.05))
+    relay = await relays.run()
     async with full_queue(relays, "#"):
         await put(database, [transfer_event()])
         await until(lambda: relay.fault == "RabbitMQ refused it: a queue is full")
         assert repr(relay) == "<Relay RabbitMQ refused it: a queue is full>"
-        assert not relay.leads
     await until(is_empty(database))
     await until(lambda: relay.fault is None)
-    assert repr(relay) == "<Relay leads>"
+    assert repr(relay) == "<Relay running>"
     assert any(isinstance(fact, RelayFailed) for fact in relays.facts)
 
 
@@ -403,22 +396,19 @@ async def test_a_relay_that_fails_says_why_and_goes_on_when_it_can(
 
 async def test_a_signal_publishes_at_once(database: Database, relays: Relays) -> None:
     wakeup = asyncio.Event()
-    relay = await relays.run(PATIENT, wakeup)
+    await relays.run(PATIENT, wakeup)
     for _ in range(3):
         await put(database, [transfer_event()])
         wakeup.set()
         await until(is_empty(database))
-        assert relay.leads
     assert relays.batches == [1, 1, 1]
 
 
 async def test_without_a_signal_the_outbox_is_looked_at(database: Database, relays: Relays) -> None:
-    relay = await relays.run(replace(Limits(), relay_standby_s=0.2))
-    assert repr(relay) == "<Relay stands by>"
+    await relays.run()
     for _ in range(3):
         await put(database, [transfer_event()])
         await until(is_empty(database))
-        assert relay.leads
     assert relays.batches == [1, 1, 1]
 
 
@@ -432,17 +422,11 @@ async def test_a_relay_without_the_lease_publishes_nothing(
     await put(database, [transfer_event()])
     async with held(database, LEASE):
         assert await relay.relay_once() == 0
-        assert leading(relay) == [False]
         assert len(await left(database)) == 1
     assert await relay.relay_once() == 1
-    assert leading(relay) == [True]
-    await put(database, [transfer_event()])
-    async with held(database, LEASE):
-        assert await relay.relay_once() == 0
-        assert leading(relay) == [False]
 
 
-async def test_a_relay_that_comes_too_late_does_not_lead(
+async def test_a_relay_that_comes_too_late_publishes_nothing(
     database: Database, relays: Relays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late, quick = await relays.open(), await relays.open()
@@ -457,39 +441,7 @@ async def test_a_relay_that_comes_too_late_does_not_lead(
 
     monkeypatch.setattr(outbox, "take_lease", after_another)
     assert await late.relay_once() == 0
-    assert leading(late, quick) == [False, True]
     assert relays.batches == [1]
-
-
-async def test_of_several_relays_one_leads(database: Database, relays: Relays) -> None:
-    wakeup = asyncio.Event()
-    # Only the first is woken up, and the others would take over after a minute.
-    first = await relays.run(PATIENT, wakeup)
-    others = [await relays.run(PATIENT) for _ in range(2)]
-    assert leading(first, *others) == [False, False, False]
-    for _ in range(10):
-        await put(database, [transfer_event()])
-        wakeup.set()
-        await until(is_empty(database))
-        assert leading(first, *others) == [True, False, False]
-    assert sum(relays.batches) == 10
-    ids = [message.message_id for message in await relays.published(10)]
-    assert len(set(ids)) == 10
-
-
-async def test_a_relay_that_stands_by_takes_over_what_is_not_published(
-    database: Database, relays: Relays
-) -> None:
-    leader = await relays.open()
-    await put(database, [transfer_event()])
-    assert await leader.relay_once() == 1
-    # It does nothing from now on.
-    other = await relays.run(replace(Limits(), relay_standby_s=0.3))
-    started = time.monotonic()
-    await put(database, [transfer_event()])
-    await until(is_empty(database))
-    assert other.leads
-    assert time.monotonic() - started > 0.25
 
 
 async def test_relays_that_compete_neither_lose_nor_double_nor_mix_anything(

@@ -15,8 +15,8 @@ from transferd.ledger.store.dead_letters import (
     list_dead_letters,
     redrive_dead_letters,
 )
+from transferd.ledger.store.deliveries import LOG
 from transferd.ledger.store.outbox import insert_outbox
-from transferd.notifications.directory import LOG
 
 _PAGE = 200
 

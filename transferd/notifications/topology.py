@@ -1,4 +1,4 @@
-"""Exchange and queues, declared so that RabbitMQ 3.10 to 4.x agree and nothing gets lost.
+"""Exchange and queues, declared so that RabbitMQ 3.10 to 4.x agree and no message gets lost.
 
 Every queue is a quorum queue, and each that dead-letters does so at least once: with the default a
 message is lost if it expires while its target is full or has no leader. RabbitMQ asks for
@@ -27,7 +27,7 @@ class Topology:
         self.exchange = f"{prefix}transferd.events"
         self.work = f"{prefix}notify.wakeups"
         self.dead = f"{prefix}notify.dead"
-        # Where the version before has its events; consumed for as long as it exists.
+        # The work queue of the version before; consumed for as long as it exists.
         self.previous_work = f"{prefix}notify.work"
         self.delays_s = tuple(delays_s)
         self._prefix = prefix
@@ -60,33 +60,21 @@ class Topology:
 
         Raises ConfigurationError where the broker has something else under one of the names.
         """
+        seal = {self.seal: {"x-queue-type": "quorum", "x-expires": _HOUR_MS}}
+        name = self.exchange
+        remedy = "delete it and start again"
         try:
-            await channel.declare_exchange(
-                self.exchange,
-                ExchangeType.TOPIC,
-                durable=True,
-                timeout=self._limits.amqp_timeout_s,
-            )
+            await channel.declare_exchange(name, ExchangeType.TOPIC, durable=True)
+            for name, arguments in (self._queues() | seal).items():
+                remedy = (
+                    f"let it run empty, delete it (rabbitmqctl delete_queue {name}) and start again"
+                )
+                await channel.declare_queue(name, durable=True, arguments=arguments)
         except ChannelPreconditionFailed as error:
             raise ConfigurationError(
-                f"RabbitMQ has an exchange {self.exchange} of another kind ({error}): delete it and"
-                " start again, or set TRANSFERD_AMQP_PREFIX to begin with a new one"
+                f"RabbitMQ has {name} of another kind, or with other arguments ({error}): {remedy},"
+                " or set TRANSFERD_AMQP_PREFIX to begin with new ones"
             ) from error
-        seal = {self.seal: {"x-queue-type": "quorum", "x-expires": _HOUR_MS}}
-        for name, arguments in (self._queues() | seal).items():
-            try:
-                await channel.declare_queue(
-                    name,
-                    durable=True,
-                    arguments=arguments,
-                    timeout=self._limits.amqp_timeout_s,
-                )
-            except ChannelPreconditionFailed as error:
-                raise ConfigurationError(
-                    f"RabbitMQ has a queue {name} with other arguments ({error}): let it run empty,"
-                    f" delete it (rabbitmqctl delete_queue {name}) and start again, or set"
-                    " TRANSFERD_AMQP_PREFIX to begin with new queues"
-                ) from error
 
     def _queues(self) -> dict[str, dict[str, Any]]:
         safe = {
@@ -101,7 +89,7 @@ class Topology:
                 "x-delivery-limit": _RETURNS_WITHOUT_LIMIT,
             },
             # One consumer at a time, the others stand by: two would overtake each other, and events
-            # of a wallet would come out of order. It dead-letters what a consumer rejects.
+            # of a wallet would come out of order. Rejected messages are dead-lettered.
             self.work: {
                 **safe,
                 "x-dead-letter-routing-key": self.dead,

@@ -20,6 +20,11 @@ NUMBERS = {
 STATUSES = {number: status for status, number in NUMBERS.items()}
 
 
+# The log sink is an endpoint like any other, so that its events are counted, retried and recognized
+# as theirs are.
+LOG = "00000000-0000-0000-0000-000000000000"
+
+
 class NewDelivery(NamedTuple):
     """A delivery to write for the event at position `event_number`, counted from 1.
 
@@ -61,30 +66,16 @@ DeliveryKey = tuple[str, str]
 
 
 class DeliveryRecord(NamedTuple):
-    """The result of an attempt. `wait_s` until the next one; `dead_reason` if there is none.
-
-    `attempts` is 0 if it is skipped, else 1; `failures` is 1 if it failed.
-    """
+    """The result of an attempt. `wait_s` until the next one; `dead_reason` if there is none."""
 
     event_id: str
     endpoint_id: str
     status: DeliveryStatus
-    attempts: int
-    failures: int
-    response_status: int | None
-    error: str | None
-    response_excerpt: str | None
-    dead_reason: str | None
-    wait_s: float | None
-    keeps_event: bool
-
-
-class RetryKey(NamedTuple):
-    """A retry of a delivery, after so many attempts."""
-
-    event_id: str
-    endpoint_id: str
-    attempts: int
+    response_status: int | None = None
+    error: str | None = None
+    response_excerpt: str | None = None
+    dead_reason: str | None = None
+    wait_s: float | None = None
 
 
 class CarriedDelivery(NamedTuple):
@@ -163,18 +154,6 @@ async def endpoints_waiting(database: Database) -> list[str]:
     return [row["id"] for row in await database.fetch("endpoints_waiting")]
 
 
-async def make_due(database: Database, retries: Sequence[RetryKey]) -> None:
-    """The time of these retries has come; surplus ones change nothing."""
-    ordered = sorted(retries)
-    async with database.transaction() as transaction:
-        await transaction.fetch(
-            "make_due",
-            [r.event_id for r in ordered],
-            [r.endpoint_id for r in ordered],
-            [r.attempts for r in ordered],
-        )
-
-
 async def record_deliveries(transaction: Transaction, records: Sequence[DeliveryRecord]) -> None:
     """Write results; each (event, endpoint) at most once in `records`."""
     # In one order everywhere: two notifiers that meet at the same rows must not wait in a circle.
@@ -184,22 +163,12 @@ async def record_deliveries(transaction: Transaction, records: Sequence[Delivery
         [r.event_id for r in ordered],
         [r.endpoint_id for r in ordered],
         [NUMBERS[r.status] for r in ordered],
-        [r.attempts for r in ordered],
-        [r.failures for r in ordered],
         [r.response_status for r in ordered],
         [r.error for r in ordered],
         [r.response_excerpt for r in ordered],
         [r.dead_reason for r in ordered],
         [r.wait_s for r in ordered],
-        [r.keeps_event for r in ordered],
-    )
-
-
-async def delete_waiting(transaction: Transaction, keys: Sequence[DeliveryKey]) -> None:
-    """Remove deliveries that wait for a webhook that was deleted."""
-    ordered = sorted(keys)
-    await transaction.fetch(
-        "delete_waiting", [key[0] for key in ordered], [key[1] for key in ordered]
+        LOG,
     )
 
 

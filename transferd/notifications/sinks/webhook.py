@@ -5,6 +5,7 @@ https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-w
 
 import asyncio
 import base64
+import errno
 import hashlib
 import hmac
 import os
@@ -23,12 +24,7 @@ from transferd import __version__
 from transferd.commit.events import CLOUD_EVENT
 from transferd.config import Limits, Settings
 from transferd.domain.webhook import Webhook, url_fault
-from transferd.notifications.sinks.guard import (
-    AddressRefused,
-    Guard,
-    GuardedResolver,
-    ThreadsResolver,
-)
+from transferd.notifications.sinks.guard import AddressRefused, Guard, ThreadsResolver
 from transferd.notifications.sinks.result import SinkResult
 
 _SECRET_PREFIX = "whsec_"  # nosec B105
@@ -104,9 +100,7 @@ class WebhookSink:
         self._limits = limits
         self._clock = clock
         self._guard = Guard(self._networks)
-        self._resolver = GuardedResolver(
-            self._guard, resolver or ThreadsResolver(limits.webhook_lookups_max)
-        )
+        self._resolver = resolver or ThreadsResolver(limits.webhook_lookups_max)
         self._session: aiohttp.ClientSession | None = None
         self._under_way = 0
 
@@ -290,6 +284,8 @@ def _connect_fault(error: aiohttp.ClientConnectorError) -> str:
             return f"no TLS connection: {reason.lower().replace('_', ' ')}"
         case aiohttp.ClientConnectorError(os_error=AddressRefused()):
             return str(cause.strerror)
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=errno.EACCES)):
+            return "no address of the name is allowed"
         case aiohttp.ClientConnectorDNSError():
             return f"the name cannot be resolved: {cause.strerror}"
         case _:
