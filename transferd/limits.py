@@ -186,9 +186,10 @@ class Limits:
     # Each is a wake-up for a batch of the relay. Beyond it the broker refuses them: a notifier that
     # is away for so long begins by reading what is due anyway.
     work_queue_messages_max: int = 100_000
-    # Unacknowledged wake-ups in one notifier. It keeps the newest one only.
+    # Unacknowledged wake-ups in one notifier. It leaves only the newest one unacknowledged.
     notify_prefetch: int = 16
-    # How often a worker looks for due deliveries without a wake-up, and sends one.
+    # How often a worker looks for due deliveries without a wake-up, and sends one. Far shorter than
+    # RabbitMQ's consumer_timeout of half an hour.
     delivery_sweep_interval_s: float = 15.0
     # Endpoints read in one query.
     notify_endpoints_max: int = 256

@@ -667,12 +667,12 @@ FROM (
     SELECT id, endpoint_id, event_id, event_type, reason, detail, attempts, body, died_at
     FROM transferd.dead_letters
 ) letters
-WHERE ($1::uuid IS NULL OR id > $1)
-  AND ($2::uuid IS NULL OR endpoint_id = $2)
-  AND ($3::text IS NULL OR event_type = $3)
-  AND ($4::text IS NULL OR reason = $4)
-  AND ($5::timestamptz IS NULL OR died_at < $5)
-  AND ($6::uuid[] IS NULL OR id = ANY ($6))
+WHERE ($1::uuid IS NULL OR endpoint_id = $1)
+  AND ($2::text IS NULL OR event_type = $2)
+  AND ($3::text IS NULL OR reason = $3)
+  AND ($4::timestamptz IS NULL OR died_at < $4)
+  AND ($5::uuid[] IS NULL OR id = ANY ($5))
+  AND ($6::uuid IS NULL OR id > $6)
 ORDER BY letters.id
 LIMIT $7;
 

@@ -62,8 +62,33 @@ class Attempt:
 
     def record(self, delays_s: Sequence[float]) -> DeliveryRecord:
         """The new state of the delivery. `delays_s` is the back-off."""
-        assert self.result is not None, "the attempt has not ended"
-        return record_of(self.delivery, self.result, delays_s)
+        delivery, result = self.delivery, self.result
+        assert result is not None, "the attempt has not ended"
+        failures = delivery.failures + 1
+        status, dead_reason, wait_s = DeliveryStatus.DEAD, None, None
+        if result.error is None:
+            status = DeliveryStatus.DELIVERED
+        elif result.is_disabled and not delivery.attempts:
+            status = DeliveryStatus.SKIPPED
+        elif result.is_gone or result.is_disabled:
+            dead_reason = "endpoint gone"
+        elif result.is_unreadable:
+            dead_reason = "undeliverable"
+        elif failures > len(delays_s):
+            dead_reason = "attempts exhausted"
+        else:
+            status = DeliveryStatus.RETRYING
+            wait_s = _delay_s(failures, result.retry_after_s, delays_s)
+        return DeliveryRecord(
+            event_id=delivery.event_id,
+            endpoint_id=delivery.endpoint_id,
+            status=status,
+            response_status=result.response_status,
+            error=result.error,
+            response_excerpt=result.response_excerpt,
+            dead_reason=dead_reason,
+            wait_s=wait_s,
+        )
 
     def fact(self, record: DeliveryRecord) -> NotificationFinished:
         """For metrics, log and traces."""
@@ -83,37 +108,6 @@ class Attempt:
             about=about(self.event.json),
             sent=sent,
         )
-
-
-def record_of(
-    delivery: WaitingDelivery, result: SinkResult, delays_s: Sequence[float]
-) -> DeliveryRecord:
-    """The state of a delivery after a result."""
-    failures = delivery.failures + 1
-    status, dead_reason, wait_s = DeliveryStatus.DEAD, None, None
-    if result.error is None:
-        status = DeliveryStatus.DELIVERED
-    elif result.is_disabled and not delivery.attempts:
-        status = DeliveryStatus.SKIPPED
-    elif result.is_gone or result.is_disabled:
-        dead_reason = "endpoint gone"
-    elif result.is_unreadable:
-        dead_reason = "undeliverable"
-    elif failures > len(delays_s):
-        dead_reason = "attempts exhausted"
-    else:
-        status = DeliveryStatus.RETRYING
-        wait_s = _delay_s(failures, result.retry_after_s, delays_s)
-    return DeliveryRecord(
-        event_id=delivery.event_id,
-        endpoint_id=delivery.endpoint_id,
-        status=status,
-        response_status=result.response_status,
-        error=result.error,
-        response_excerpt=result.response_excerpt,
-        dead_reason=dead_reason,
-        wait_s=wait_s,
-    )
 
 
 def _delay_s(failures: int, retry_after_s: float | None, delays_s: Sequence[float]) -> float:

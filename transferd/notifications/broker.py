@@ -53,10 +53,6 @@ class Broker(Protocol):
         """
         ...
 
-    async def acknowledge(self) -> None:
-        """Acknowledge the newest wake-up too: the notifier has no work."""
-        ...
-
     async def wait_lost(self) -> None:
         """Return when the connection cannot be used any more."""
         ...

@@ -20,7 +20,7 @@ from transferd.ledger.store.deliveries import CarriedDelivery, EventText, carry_
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.webhooks import webhooks_version
 from transferd.notifications.directory import Directory
-from transferd.notifications.event import UNREADABLE, Event, why_unreadable
+from transferd.notifications.event import Event, Unreadable
 from transferd.observability.facts import DeadLettersKept, Facts, NotifierFailed
 
 ENDPOINT = "x-transferd-endpoint"
@@ -51,39 +51,42 @@ class Carryover:
     async def _take(self, body: bytes, headers: Mapping[str, Any]) -> list[str]:
         try:
             event = Event.read(body)
-        except UNREADABLE as error:
+        except Unreadable as error:
             async with self._database.transaction() as transaction:
-                await insert_dead_letters(transaction, {body: why_unreadable(error)})
+                await insert_dead_letters(transaction, {body: str(error)})
             self._facts.emit(DeadLettersKept(1))
             return []
         endpoint_id = _id(headers.get(ENDPOINT))
         attempts = _count(headers.get(ATTEMPTS))
         async with self._database.transaction() as transaction:
-            carried = await self._carried(transaction, event, body, endpoint_id)
-            carried = [each._replace(attempts=attempts) for each in carried]
-            await carry_deliveries(transaction, carried)
-        return [each.endpoint_id for each in carried]
+            return await self._carry(transaction, event, body, endpoint_id, attempts=attempts)
 
     async def letters(self) -> None:
         """Give each dead letter its delivery. Raises StoreError."""
         await fold_dead_letters(self._database)
         async with self._database.transaction() as transaction:
             for body, reason in await take_unaddressed_letters(transaction):
-                carried = await self._carried(transaction, Event.read(body), body, None)
-                dead = [each._replace(dead_reason=reason) for each in carried]
-                await carry_deliveries(transaction, dead)
-                if not dead:
+                if not await self._carry(transaction, Event.read(body), body, dead_reason=reason):
                     await insert_dead_letters(transaction, {body: "no webhook wants the event"})
 
-    async def _carried(
-        self, transaction: Transaction, event: Event, body: bytes, endpoint_id: str | None
-    ) -> list[CarriedDelivery]:
+    async def _carry(
+        self,
+        transaction: Transaction,
+        event: Event,
+        body: bytes,
+        endpoint_id: str | None = None,
+        **state: Any,
+    ) -> list[str]:
+        """Write deliveries in this state, to one endpoint or to all that want the event; to which
+        endpoints."""
         await self._directory.refresh(transaction, await webhooks_version(transaction))
         targets = self._directory.wanting(event.type, event.wallets)
         if endpoint_id is not None:
             targets = [endpoint_id] if self._directory.exists(endpoint_id) else []
         text = EventText(event.id, event.type, body.decode())
-        return [CarriedDelivery(text, target) for target in targets]
+        carried = [CarriedDelivery(text, target, **state) for target in targets]
+        await carry_deliveries(transaction, carried)
+        return targets
 
 
 def _id(value: object) -> str | None:

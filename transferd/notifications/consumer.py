@@ -20,8 +20,8 @@ from transferd.observability.facts import Facts, NotifierFailed
 class Consumer:
     """Consumes until cancelled; `carryover` takes the messages that are not wake-ups.
 
-    The newest wake-up stays unacknowledged while the notifier has work. If the worker dies, the
-    broker hands it to the worker that stands by, which begins with a sweep.
+    The newest wake-up is never acknowledged before the next one. If the worker dies, the broker
+    gives it to the worker that stands by, which begins with a sweep.
     """
 
     def __init__(
@@ -41,7 +41,6 @@ class Consumer:
         self._limits = limits
         self._facts = facts
         self._is_first = True
-        self._was_woken = asyncio.Event()
         self._sweep_now = asyncio.Event()
         self.fault: str | None = "not connected yet"
 
@@ -61,20 +60,15 @@ class Consumer:
                 self.fault = None
                 self._notifier.results.wake_later = broker.wake
                 async with asyncio.TaskGroup() as group:
-                    loops = [
-                        group.create_task(self._acknowledge(broker)),
-                        group.create_task(self._sweep(broker)),
-                    ]
+                    sweep = group.create_task(self._sweep(broker))
                     await broker.wait_lost()
-                    for loop in loops:
-                        loop.cancel()
+                    sweep.cancel()
             finally:
                 self._notifier.forget()
         raise TransportFailure(broker.reason)
 
     def _wake(self, endpoint_ids: Sequence[str]) -> None:
         self._notifier.wake(endpoint_ids)
-        self._was_woken.set()
         if self._is_first:
             # The worker that consumed this queue before may have left something.
             self._is_first = False
@@ -85,21 +79,16 @@ class Consumer:
         if endpoint_ids:
             await broker.wake(endpoint_ids)
 
-    async def _acknowledge(self, broker: Broker) -> None:
-        while True:
-            await self._was_woken.wait()
-            self._was_woken.clear()
-            await self._notifier.wait_idle()
-            await broker.acknowledge()
-
     async def _sweep(self, broker: Broker) -> None:
-        """Wake-ups for what is due, at once and then slowly: a message may have been lost."""
+        """Wake-ups for what is due, at once and then slowly: a message may have been lost.
+
+        A wake-up is sent even if nothing is due: RabbitMQ closes a channel whose newest message is
+        not acknowledged for half an hour.
+        """
         while True:
             try:
                 await self._carryover.letters()
-                endpoint_ids = await endpoints_waiting(self._database)
-                if endpoint_ids:
-                    await broker.wake(endpoint_ids)
+                await broker.wake(await endpoints_waiting(self._database))
                 wait_s = self._limits.delivery_sweep_interval_s
             except StoreError as error:
                 self._facts.emit(NotifierFailed(error))

@@ -43,9 +43,6 @@ class LocalBroker:
         """From now on; there are no other messages."""
         self._wake = wake
 
-    async def acknowledge(self) -> None:
-        """Nothing is kept."""
-
     async def wait_lost(self) -> None:
         """Never."""
         await asyncio.Event().wait()

@@ -15,7 +15,7 @@ from transferd.ledger.store.deliveries import LOG, WaitingDelivery, read_waiting
 from transferd.ledger.store.errors import StoreError
 from transferd.notifications.attempt import Attempt
 from transferd.notifications.directory import Directory
-from transferd.notifications.event import UNREADABLE, Event, why_unreadable
+from transferd.notifications.event import Event, Unreadable
 from transferd.notifications.lane import Lane
 from transferd.notifications.results import Results
 from transferd.notifications.retrying import fault_of, run_forever
@@ -48,7 +48,6 @@ class Notifier:
         self._lanes: dict[str, Lane] = {}
         self._hungry: dict[str, None] = {}
         self._something_to_read = asyncio.Event()
-        self._idle = asyncio.Event()
         self.results = Results(
             database=database, delays_s=delays_s, written=self._let_go, limits=limits, facts=facts
         )
@@ -66,7 +65,6 @@ class Notifier:
     def wake(self, endpoint_ids: Sequence[str]) -> None:
         """Look at these endpoints."""
         self._hungry.update(dict.fromkeys(endpoint_ids))
-        self._idle.clear()
         self._something_to_read.set()
 
     def forget(self) -> None:
@@ -75,10 +73,6 @@ class Notifier:
         for endpoint_id, lane in [*self._lanes.items()]:
             lane.stop()
             self._forget_if_idle(endpoint_id)
-
-    async def wait_idle(self) -> None:
-        """Return when nothing is known to be due or in flight."""
-        await self._idle.wait()
 
     async def drain(self) -> None:
         """Wait until what was begun is written, as long as that may take. `read` has ended."""
@@ -158,9 +152,9 @@ class Notifier:
         result: SinkResult | None = None
         try:
             event = Event.read(delivery.event)
-        except UNREADABLE as error:
+        except Unreadable as error:
             event = Event.unreadable(delivery.event_id)
-            result = SinkResult(why_unreadable(error), is_unreadable=True)
+            result = SinkResult(str(error), is_unreadable=True)
         else:
             if delivery.endpoint_id != LOG:
                 result = None if self._directory.active(delivery.endpoint_id) else DISABLED
@@ -205,8 +199,6 @@ class Notifier:
         lane = self._lanes.get(endpoint_id)
         if lane is not None and lane.is_idle and endpoint_id not in self._hungry:
             del self._lanes[endpoint_id]
-        if not self._lanes and not self._hungry:
-            self._idle.set()
 
     def _note(self, error: Exception | None) -> None:
         self.fault = fault_of(error)

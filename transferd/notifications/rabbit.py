@@ -94,21 +94,17 @@ class RabbitBroker:
         channel = self._confirming
         if channel is None or self._lost.is_set():
             raise TransportFailure(self.reason or "RabbitMQ is not connected")
-        # Each begins before the next one, so they are written in this order.
-        tasks = [asyncio.ensure_future(self._publish(channel, event)) for event in events]
         try:
-            _, late = await asyncio.wait(tasks, timeout=timeout_s)
-        except asyncio.CancelledError:
-            for task in tasks:
-                task.cancel()
-            raise
-        if late:
+            async with asyncio.timeout(timeout_s):
+                # Each begins before the next one, so they are written in this order.
+                results = await asyncio.gather(
+                    *(self._publish(channel, event) for event in events), return_exceptions=True
+                )
+        except TimeoutError as error:
             # Whether they arrive is unknown, and so is the order of messages after them.
             self._lose(f"RabbitMQ did not confirm within {timeout_s} s")
-            for task in late:
-                task.cancel()
-            await asyncio.wait(late)
-        return [_outcome(task) for task in tasks]
+            raise TransportFailure(self.reason) from error
+        return [_why_not(result) for result in results]
 
     async def wake(self, endpoint_ids: Sequence[str], delay_s: float = 0.0) -> None:
         """Into the work queue, or into the retry queue of this delay."""
@@ -153,12 +149,6 @@ class RabbitBroker:
             with suppress(ChannelNotFoundEntity):
                 await self._consume(self._topology.previous_work, take_other, 1)
         self._consumes = True
-
-    async def acknowledge(self) -> None:
-        """Acknowledge the newest wake-up too."""
-        newest, self._newest = self._newest, None
-        if newest is not None:
-            await self._settle(partial(newest.ack, multiple=True))
 
     async def wait_lost(self) -> None:
         """Until the connection is lost, or the broker has forgotten that we consume."""
@@ -296,10 +286,7 @@ def decode_wakeup(body: bytes) -> list[str]:
         raise ValueError(f"not a wake-up: {error}") from error
 
 
-def _outcome(task: asyncio.Future[None]) -> str | None:
-    if task.cancelled():
-        return "not confirmed"
-    error = task.exception()
+def _why_not(error: BaseException | None) -> str | None:
     if error is None:
         return None
     if isinstance(error, PublishError):
