@@ -735,6 +735,25 @@ async def test_the_log_is_an_endpoint_like_any_other(scene: Scene) -> None:
 # What waits
 
 
+async def test_a_backlog_does_not_hold_up_a_retry_whose_time_has_come(scene: Scene) -> None:
+    _, webhook = await scene.receiver()
+    events = [transfer_event() for _ in range(3)]
+    async with Store(scene.database.settings(), Limits(), 1) as store:
+        async with store.transaction() as transaction:
+            await insert_deliveries(
+                transaction,
+                [EventText(e["id"], e["type"], cloud_event(e).decode()) for e in events],
+                [NewDelivery(n, webhook, DeliveryStatus.PENDING) for n in range(1, 4)],
+            )
+        await scene.database.fetch(
+            "UPDATE transferd.deliveries SET status = 2, next_attempt_at = now()"
+            " WHERE event_id = $1",
+            events[2]["id"],
+        )
+        found, _ = await read_waiting(store, {webhook: 2}, [])
+    assert [each.event_id for each in found] == [events[2]["id"], events[0]["id"]]
+
+
 async def test_a_long_backlog_is_counted_up_to_a_limit(scene: Scene) -> None:
     _, webhook = await scene.receiver()
     events = [transfer_event() for _ in range(5)]

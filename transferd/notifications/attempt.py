@@ -14,7 +14,7 @@ from transferd.observability.facts import Begin, NotificationFinished, Sent
 class Attempt:
     """A delivery in the hands of the notifier, from the reading of its row to the writing.
 
-    `result` is that of a delivery which needs no request.
+    `result` is given if no request is needed.
     """
 
     __slots__ = ("_ended", "_spans", "_started", "delivery", "event", "result")
@@ -40,7 +40,7 @@ class Attempt:
 
     @property
     def key(self) -> DeliveryKey:
-        """What identifies the delivery."""
+        """The identity of the delivery."""
         return self.delivery.key
 
     @property

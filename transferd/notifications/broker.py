@@ -1,4 +1,4 @@
-"""What relay and consumer need of a message broker: RabbitMQ, or for one process its own memory."""
+"""The message broker of relay and consumer: RabbitMQ, or the memory of one process."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -37,12 +37,12 @@ class Broker(Protocol):
         ...
 
     async def take_over(self) -> None:
-        """A notifier of the version before gets no further events. For a relay, which writes a row
-        for each. Raises TransportFailure."""
+        """Send no further events to a notifier of the version before. For a relay, which writes a
+        row for each. Raises TransportFailure."""
         ...
 
     async def wake(self, endpoint_ids: Sequence[str], delay_s: float = 0.0) -> None:
-        """Wake the notifier up, after `delay_s`. Best effort: rows without a message are swept."""
+        """Wake the notifier up, after `delay_s`. Best effort: a sweep finds all due rows."""
         ...
 
     async def consume(self, *, wake: Wake, take: Take) -> None:

@@ -52,7 +52,7 @@ class Consumer:
         await run_forever(self._consume, self._limits, self._note)
 
     async def _consume(self) -> None:
-        """Connect and consume. Raises TransportFailure when the connection is lost."""
+        """Connect and consume until the connection is lost. Raises TransportFailure."""
         async with self._connect() as broker:
             self._is_first = True
             try:
@@ -70,7 +70,7 @@ class Consumer:
     def _wake(self, endpoint_ids: Sequence[str]) -> None:
         self._notifier.wake(endpoint_ids)
         if self._is_first:
-            # The worker that consumed this queue before may have left something.
+            # The worker that consumed this queue before may have left due deliveries.
             self._is_first = False
             self._sweep_now.set()
 
@@ -80,7 +80,7 @@ class Consumer:
             await broker.wake(endpoint_ids)
 
     async def _sweep(self, broker: Broker) -> None:
-        """Wake-ups for what is due, at once and then slowly: a message may have been lost.
+        """Send wake-ups for due deliveries, at once and then slowly: a message may get lost.
 
         A wake-up is sent even if nothing is due: RabbitMQ closes a channel whose newest message is
         not acknowledged for half an hour.

@@ -35,9 +35,9 @@ class Lane:
         self._failures_in_a_row = 0
         self._pauses_in_a_row = 0
         self._pause: asyncio.TimerHandle | None = None
-        # Nothing was put back since the reading began: what it finds would overtake that.
+        # False once something was put back: deliveries that the reading finds would overtake it.
         self.is_being_read = False
-        # The table may have more than what was read.
+        # The table may have more deliveries than were read.
         self.has_more = False
 
     def __repr__(self) -> str:
@@ -80,20 +80,20 @@ class Lane:
         self.read_if_more()
 
     def read_if_more(self) -> None:
-        """Ask for the table to be read if it may have more and half of what was held is done."""
+        """Ask for a reading of the table if it may have more and half of the held ones are done."""
         is_half_done = 2 * len(self.held) <= self._limits.endpoint_held_max
         if self.has_more and self._pause is None and is_half_done:
             self._read()
 
     def put_back(self) -> None:
-        """Let go of what has not begun, and of what is being read: it waits in the table."""
+        """Let go of all attempts that have not begun: they wait in the table."""
         waiting = {*self._ready}.union(*self._queues.values()) - self.running.keys()
         self.has_more = self.has_more or self.is_being_read or bool(waiting)
         self.is_being_read = False
         for attempt in waiting:
             del self.held[attempt.key]
         self._ready.clear()
-        # What runs is the first in each of its queues, and what is read later waits for it.
+        # A running attempt is the first in each of its queues, and later ones wait for it.
         self._queues = {
             wallet: deque([queue[0]])
             for wallet, queue in self._queues.items()
@@ -101,7 +101,7 @@ class Lane:
         }
 
     def stop(self) -> None:
-        """Begin nothing more, unless more is submitted; what runs comes to its end."""
+        """Begin nothing more, unless more is submitted. Running attempts come to their end."""
         self.put_back()
         self.has_more = False
         if self._pause is not None:
@@ -129,7 +129,7 @@ class Lane:
             self._start()
 
     def _leave(self, wallet: str) -> None:
-        """The first of a wallet's queue has ended; the next one may be the first in all of its."""
+        """The first of a wallet's queue has ended; the next may be the first in all its queues."""
         queue = self._queues[wallet]
         queue.popleft()
         if not queue:

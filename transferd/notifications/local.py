@@ -1,7 +1,7 @@
 """A broker in this process, for `transferd dev` where RabbitMQ is not installed.
 
 It keeps nothing when the process ends. Nothing is lost by that: the rows of deliveries are in
-PostgreSQL, and a notifier begins by reading what is due.
+PostgreSQL, and a notifier begins with a sweep.
 """
 
 import asyncio

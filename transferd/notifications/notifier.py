@@ -1,7 +1,7 @@
-"""The notifier: reads the deliveries that are due, makes the attempts and hands on their results.
+"""The notifier: reads deliveries that are due, makes the attempts and hands on their results.
 
-The row of a delivery decides what is done. A wake-up only names endpoints to look at, so a surplus
-one does nothing, and a row without one is found by a sweep.
+The row of a delivery decides. A wake-up only names endpoints to look at, so a surplus wake-up does
+nothing, and a sweep finds rows without one.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ from transferd.observability.facts import Facts, NotifierFailed
 
 
 class Notifier:
-    """Delivers what is due at the endpoints that `wake` names. `delays_s` is the back-off."""
+    """Makes the due deliveries of the endpoints that `wake` names. `delays_s` is the back-off."""
 
     def __init__(
         self,
@@ -75,7 +75,7 @@ class Notifier:
             self._forget_if_idle(endpoint_id)
 
     async def drain(self) -> None:
-        """Wait until what was begun is written, as long as that may take. `read` has ended."""
+        """Wait until running attempts are over and written, for a time. `read` has ended."""
         for lane in self._lanes.values():
             lane.put_back()
         running = [task for lane in self._lanes.values() for task in lane.running.values()]
@@ -96,7 +96,7 @@ class Notifier:
         """
         await self._something_to_read.wait()
         self._something_to_read.clear()
-        # Others may be about to come; one query reads them all.
+        # Further wake-ups may follow at once; one query reads for all of them.
         await asyncio.sleep(self._limits.notify_linger_s)
         lanes, room = self._next_lanes()
         found = await self._read(lanes, room) if room else []
@@ -111,7 +111,7 @@ class Notifier:
             lane.has_more = lane.has_more or left == 0
             lane.read_if_more()
             self._forget_if_idle(endpoint_id)
-        # Deliveries that need no waiting were all made just now; let others have the loop.
+        # Immediate deliveries were all made just now; other tasks get the event loop.
         await asyncio.sleep(0)
         return len(found)
 
@@ -127,7 +127,7 @@ class Notifier:
                 read = partial(self.wake, [endpoint_id])
                 lane = self._lanes[endpoint_id] = Lane(self._limits, self._deliver, read)
             count = lane.room(is_tight=is_tight)
-            # What comes while the table is read makes the endpoint hungry again.
+            # A wake-up while the table is read makes the endpoint hungry again.
             lane.has_more = count == 0
             if count:
                 lanes[endpoint_id], room[endpoint_id] = lane, count
@@ -173,7 +173,7 @@ class Notifier:
         try:
             result = await self._send(attempt)
         except Exception as error:
-            # A fault of ours; without a result the delivery would be held for ever.
+            # A fault of this program. Without a result the lane would hold the delivery for ever.
             self._facts.emit(NotifierFailed(error))
             result = SinkResult(f"could not be sent: {type(error).__name__}")
         attempt.end(self._clock(), result)

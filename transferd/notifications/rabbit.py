@@ -8,7 +8,6 @@ import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
-from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
 
@@ -73,7 +72,7 @@ class RabbitBroker:
                 channel = await self._connection.channel(publisher_confirms=True)
                 await self._topology.declare(channel)
                 self._confirming = await self._watched(channel)
-                # A wake-up that gets lost costs some seconds and no event: it needs no confirm.
+                # A wake-up that gets lost delays events by some seconds: it needs no confirm.
                 waking = await self._connection.channel(publisher_confirms=False)
                 self._waking = await self._watched(waking)
         except BaseException:
@@ -81,12 +80,7 @@ class RabbitBroker:
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._close()
 
     async def publish(self, events: Sequence[PublicEvent], *, timeout_s: float) -> list[str | None]:
@@ -166,8 +160,7 @@ class RabbitBroker:
                 except TransportFailure as error:
                     self._lose(str(error))
                     return
-                # With another worker's consumer at work ours is silent for good reason; connecting
-                # again then costs nothing.
+                # A consumer that stands by gets nothing either; it may as well connect again.
                 looks = looks + 1 if ready and before == self._received_count else 0
                 if consumers == 0 or looks >= _LOOKS_MAX:
                     self._lose("RabbitMQ has forgotten our consumer")
@@ -208,7 +201,7 @@ class RabbitBroker:
         await queue.consume(take_it)
 
     async def _settle(self, settle: Callable[[], Awaitable[None]]) -> None:
-        """Acknowledge or reject; what the broker does not get, it sends again."""
+        """Acknowledge or reject; if the broker does not learn of it, it sends the message again."""
         async with self._settling:
             try:
                 await settle()
@@ -245,7 +238,7 @@ class RabbitBroker:
         return self._connection
 
     async def _watched(self, channel: AbstractChannel) -> Channel:
-        """The channel below, whose end is the end of this connection for us."""
+        """The channel of aiormq. When it ends, this connection counts as lost."""
         below = await channel.get_underlay_channel()
         assert isinstance(below, Channel)
         below.closing.add_done_callback(self._on_closed)

@@ -80,8 +80,8 @@ class Relay:
     async def relay_once(self) -> int:
         """Publish one batch; how many events, 0 also if another relay has the lease.
 
-        Raises StoreError or TransportFailure. Events that were confirmed before that are not
-        published again, unless the transaction failed.
+        Raises StoreError or TransportFailure. If the broker refuses an event, the rows before it
+        are done; after other failures the whole batch is published again.
         """
         broker = await self._connected()
         if not await outbox.has_rows(self._database):
@@ -111,7 +111,7 @@ class Relay:
     async def _publish(
         self, broker: Broker, items: Sequence[_Item]
     ) -> tuple[Sequence[_Item], str | None]:
-        """The items of those rows that are confirmed in full, from the front; and what failed."""
+        """The items of the first rows, those confirmed in full; and why the next one is not."""
         # An event that is sent again to one endpoint was published when it happened.
         public = [item for item in items if item.endpoint_id is None]
         if not public:
@@ -142,7 +142,7 @@ class Relay:
             if targets:
                 events.append(EventText(event.id, event.type, event.body.decode()))
             for target in targets:
-                # One that is sent again was active when it was asked for; the notifier decides.
+                # The webhook was active when an event was requested again; the notifier decides.
                 if endpoint_id is None and self._directory.is_disabled(target):
                     status, error = DeliveryStatus.SKIPPED, DISABLED.error
                 else:

@@ -19,10 +19,10 @@ _Batch = Sequence[tuple[Attempt, DeliveryRecord]]
 
 
 class Results:
-    """Results that wait for a transaction. `delays_s` is the back-off.
+    """Results that wait for a transaction. `delays_s` is the back-off of deliveries.
 
     `written` gets each attempt whose result is in its row. `wake_later` sends a wake-up for
-    endpoints after a delay; the consumer sets it.
+    endpoints after a delay in seconds; the consumer sets it.
     """
 
     def __init__(

@@ -48,15 +48,15 @@ class Topology:
     def seal(self) -> str:
         """The queue that is declared last and never used.
 
-        RabbitMQ 3.10 that is killed within about a second of the last declaration forgets where
-        that quorum queue has its messages, for ever; each declaration writes down those before it.
-        Its library waits no longer since https://github.com/rabbitmq/ra/pull/443. The name follows
-        from the others: with a queue that is added later there is again one behind it.
+        RabbitMQ 3.10 that is killed within about a second of the last declaration loses the place
+        of that quorum queue's messages; each declaration stores the places of the queues before it.
+        Fixed by https://github.com/rabbitmq/ra/pull/443. The name follows from the others: if a
+        queue is added later, the last one is new again.
         """
         return f"{self._prefix}notify.seal.{crc32(' '.join(self._queues()).encode()):08x}"
 
     async def declare(self, channel: AbstractChannel) -> None:
-        """Declare all of it; what is there already and the same stays as it is.
+        """Declare all of it; an exchange or a queue that exists and is the same stays as it is.
 
         Raises ConfigurationError where the broker has something else under one of the names.
         """

@@ -8,8 +8,8 @@ from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Database, Row, Transaction
 
-# How a status is stored. -1, because that is the last of a list to the version before, which knows
-# the first four: so it takes a skipped delivery for a dead one, and neither stops nor sends it.
+# How a status is stored. The version before knows the first four and finds them by their place in a
+# list, so it reads -1 as dead: it shows a skipped delivery and does not send it.
 NUMBERS = {
     DeliveryStatus.PENDING: 0,
     DeliveryStatus.DELIVERED: 1,
@@ -88,7 +88,7 @@ class CarriedDelivery(NamedTuple):
 
 
 class WaitingCount(NamedTuple):
-    """What waits; the age of the oldest that is due in seconds, 0 if there is none."""
+    """Waiting deliveries; the age of the oldest that is due in seconds, 0 if there is none."""
 
     deliveries: int
     oldest_s: float
@@ -131,8 +131,8 @@ async def insert_deliveries(
 async def read_waiting(
     database: Database, room: Mapping[str, int], in_flight: Sequence[DeliveryKey]
 ) -> tuple[list[WaitingDelivery], int]:
-    """What is due at each endpoint of `room`, as much as it has room for, without `in_flight`;
-    and the version of the webhooks."""
+    """The due deliveries of each endpoint in `room`, up to its number, without `in_flight`; and the
+    version of the webhooks."""
     rows = await database.fetch(
         "read_waiting",
         list(room),
@@ -173,7 +173,7 @@ async def record_deliveries(transaction: Transaction, records: Sequence[Delivery
 
 
 async def carry_deliveries(transaction: Transaction, carried: Sequence[CarriedDelivery]) -> None:
-    """Write what messages and letters of the version before name; each delivery at most once."""
+    """Write deliveries of the version before, each at most once in `carried`."""
     ordered = sorted(carried, key=lambda each: (each.event.id, each.endpoint_id))
     await transaction.fetch(
         "carry_deliveries",
@@ -188,7 +188,7 @@ async def carry_deliveries(transaction: Transaction, carried: Sequence[CarriedDe
 
 
 async def count_waiting(database: Database, *, count_max: int) -> WaitingCount:
-    """How much waits for an attempt, retries among them, and for how long; `count_max` at most."""
+    """Count the deliveries that wait for an attempt, retries too; `count_max` at most."""
     [row] = await database.fetch("waiting_deliveries", count_max)
     return WaitingCount(row["deliveries"], row["oldest_s"] or 0.0)
 

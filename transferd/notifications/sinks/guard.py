@@ -1,4 +1,4 @@
-"""Which addresses the service connects to when a client chose the URL.
+"""The addresses that the service connects to when a client chose the URL.
 
 A URL is checked when it is given, but a name may lead elsewhere a second later. So each address is
 checked again where a socket is opened for it.
