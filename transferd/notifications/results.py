@@ -83,8 +83,9 @@ class Results:
         return len(batch)
 
     async def _next_batch(self) -> _Batch:
+        is_first = self._ended.empty()
         attempts = [await self._ended.get()]
-        if self._ended.qsize() < self._limits.notify_batch_max:
+        if is_first:
             # An attempt ends quickly; a transaction for each would be expensive.
             await asyncio.sleep(self._limits.notify_linger_s)
         while not self._ended.empty() and len(attempts) < self._limits.notify_batch_max:

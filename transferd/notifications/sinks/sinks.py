@@ -38,7 +38,8 @@ class Sinks:
         self, webhook: Webhook, event: Event, body: str, traceparent: str | None
     ) -> SinkResult:
         """Deliver to a webhook, within the limits of the sink."""
-        await asyncio.sleep(self._delay_s)
+        if self._delay_s:
+            await asyncio.sleep(self._delay_s)
         failure = self._simulated_failure()
         return failure or await self._webhooks.deliver(
             webhook, event.id, body.encode(), traceparent
