@@ -60,9 +60,10 @@ class Consumer:
                 self.fault = None
                 self._notifier.results.wake_later = broker.wake
                 async with asyncio.TaskGroup() as group:
-                    sweep = group.create_task(self._sweep(broker))
+                    group.create_task(self._sweep(broker))
                     await broker.wait_lost()
-                    sweep.cancel()
+                    # It ends by itself: aiormq may turn a cancellation into an error of its own.
+                    self._sweep_now.set()
             finally:
                 self._notifier.forget()
         raise TransportFailure(broker.reason)
@@ -93,6 +94,8 @@ class Consumer:
             except StoreError as error:
                 self._facts.emit(NotifierFailed(error))
                 wait_s = self._limits.relay_wait_max_s
+            if broker.reason:
+                return
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):
                     await self._sweep_now.wait()
