@@ -171,10 +171,8 @@ class Limits:
     # transaction that idles for idle_in_transaction_timeout_s.
     relay_batch_events_max: int = 500
     relay_publish_timeout_s: float = 1.5
-    # How often the relay looks for events without a wake-up. A standby relay looks less often, and
-    # takes over when events have waited for that long.
+    # How often a relay looks for events without a signal.
     relay_poll_s: float = 0.05
-    relay_standby_s: float = 0.5
     # How often the rows of the outbox are counted for the metrics.
     outbox_measure_s: float = 2.0
     # Waiting deliveries counted for the metrics: a backlog of millions must not be read that often.
@@ -188,12 +186,11 @@ class Limits:
     # Each is a wake-up for a batch of the relay. Beyond it the broker refuses them: a notifier that
     # is away for so long begins by reading what is due anyway.
     work_queue_messages_max: int = 100_000
-    # Unacknowledged wake-ups in one notifier. It keeps the newest one only.
+    # Unacknowledged wake-ups in one notifier. It leaves only the newest one unacknowledged.
     notify_prefetch: int = 16
-    # How often a worker looks for due deliveries without a wake-up, and sends one.
+    # How often a worker looks for due deliveries without a wake-up, and sends one. Far shorter than
+    # RabbitMQ's consumer_timeout of half an hour.
     delivery_sweep_interval_s: float = 15.0
-    # Wake-ups for retries that wait for the broker to come back; the sweep does without them.
-    retries_queued_max: int = 10_000
     # Endpoints read in one query.
     notify_endpoints_max: int = 256
     # Deliveries held in one notifier. One takes some 6 KiB, so this is 50 MiB; beyond it a lane

@@ -208,9 +208,6 @@ class _Parts:
         )
         await self.start("relay", relay.run(), lambda: relay.fault)
         measured = _BacklogGauges(self._database, self._limits, self._metrics)
-        self._metrics.gauge(
-            "transferd_relay_leads", "1 if this relay publishes.", lambda: float(relay.leads)
-        )
         await self.start("measuring", measured.run())
 
     async def notify(self, connect: Connect) -> None:
@@ -219,7 +216,7 @@ class _Parts:
         webhooks = await self._stack.enter_async_context(
             WebhookSink(settings, limits, lambda: datetime.now(UTC))
         )
-        carryover = Carryover(self._database, self._directory(), self._facts)
+        carryover = Carryover(self._database, self._directory(), limits, self._facts)
         notifier = Notifier(
             database=self._database,
             directory=self._directory(),
@@ -237,13 +234,14 @@ class _Parts:
             limits=limits,
             facts=self._facts,
         )
-        await self.start("writing", notifier.write(), lambda: notifier.fault)
-        await self.start("notifier", notifier.read(), lambda: notifier.fault)
+        # The stop is in reverse: nothing more is read, what runs comes to its end and is written.
+        await self.start("writing", notifier.results.run(), lambda: notifier.results.fault)
         await self.start("consumer", consumer.run(), lambda: consumer.fault)
+        self._stack.push_async_callback(notifier.drain)
+        await self.start("notifier", notifier.read(), lambda: notifier.fault)
         await self.start(
             "pruning", prune(self._database, limits, self._facts, settings.delivery_log_days)
         )
-        self._stack.push_async_callback(notifier.drain)
         self._metrics.gauge(
             "transferd_notifications_in_flight",
             "Deliveries begun and not recorded yet.",

@@ -26,8 +26,8 @@ from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.dead_letters import Filter
+from transferd.ledger.store.deliveries import LOG
 from transferd.notifications.dead_letters import redrive
-from transferd.notifications.directory import LOG
 from transferd.worker import open_worker
 
 # Reconnects at once, because the tests often cut the connection.

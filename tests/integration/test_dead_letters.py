@@ -27,10 +27,9 @@ from transferd.ledger.store.dead_letters import (
     insert_dead_letters,
     list_dead_letters,
 )
-from transferd.ledger.store.deliveries import read_waiting
+from transferd.ledger.store.deliveries import LOG, read_waiting
 from transferd.ledger.store.errors import StoreError
 from transferd.notifications.dead_letters import Redriven, purge, redrive
-from transferd.notifications.directory import LOG
 
 ADA, BOB = "019a0000-0000-7000-8000-00000000000a", "019a0000-0000-7000-8000-00000000000b"
 # A redriven delivery fails again at once, in its own row, and for each letter that is redriven or

@@ -7,8 +7,9 @@ from tests.support.endpoints import delete_webhook, new_webhook, update_webhook
 from transferd.domain.webhook import WebhookStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.deliveries import LOG
 from transferd.ledger.store.webhooks import webhooks_version
-from transferd.notifications.directory import LOG, Directory
+from transferd.notifications.directory import Directory
 
 URL = "https://receiver.example/"
 ADA, BOB, CY = (f"019a0000-0000-7000-8000-00000000000{letter}" for letter in "abc")

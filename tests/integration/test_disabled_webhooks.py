@@ -69,14 +69,7 @@ async def attempted(store: Store, event: dict[str, Any], result: DeliveryStatus)
         event_id=event["id"],
         endpoint_id=WEBHOOK,
         status=result,
-        attempts=0,
-        failures=1,
-        response_status=None,
         error="the endpoint is disabled",
-        response_excerpt=None,
-        dead_reason=None,
-        wait_s=None,
-        keeps_event=True,
     )
     async with store.transaction() as transaction:
         await record_deliveries(transaction, [record])

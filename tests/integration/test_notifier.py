@@ -33,7 +33,6 @@ from transferd.ledger.store.dead_letters import Filter
 from transferd.ledger.store.deliveries import (
     EventText,
     NewDelivery,
-    RetryKey,
     count_waiting,
     insert_deliveries,
     read_waiting,
@@ -41,8 +40,7 @@ from transferd.ledger.store.deliveries import (
 from transferd.ledger.store.webhooks import read_webhook
 from transferd.notifications.broker import TransportFailure
 from transferd.notifications.dead_letters import redrive
-from transferd.notifications.rabbit import RabbitBroker
-from transferd.notifications.wakeup import WakeUp
+from transferd.notifications.rabbit import RabbitBroker, decode_wakeup, encode_wakeup
 from transferd.observability.facts import NotifierFailed
 
 # Endpoints
@@ -286,7 +284,7 @@ async def test_retries_wait_longer_each_time_and_end_as_a_dead_letter(scene: Sce
     await until(lambda: scene.results(webhook) == {"retrying": 3, "dead": 1})
 
 
-async def test_a_retry_waits_as_a_message_with_the_ids_of_its_row(scene: Scene) -> None:
+async def test_a_retry_waits_as_a_message_that_names_its_endpoint(scene: Scene) -> None:
     receiver, webhook = await scene.receiver()
     other, _ = await scene.receiver()
     receiver.answer = status(500)
@@ -302,8 +300,7 @@ async def test_a_retry_waits_as_a_message_with_the_ids_of_its_row(scene: Scene) 
     assert scene.settings is not None
     queue = topology_of(scene.settings).retry_queue(600.0)
     [message] = await take(scene.settings, queue, 1)
-    retry = RetryKey(event["id"], webhook, attempts=3)
-    assert WakeUp.decode(message.body) == WakeUp(retries=(retry,))
+    assert decode_wakeup(message.body) == [webhook]
     # A retry is only for the endpoint that failed.
     assert other.event_ids() == [event["id"]]
 
@@ -320,22 +317,13 @@ async def test_a_surplus_message_does_nothing(scene: Scene) -> None:
     await scene.put(delivered)
     await scene.ends(webhook, delivered, DeliveryStatus.DELIVERED)
     assert scene.settings is not None
-    surplus = WakeUp(
-        endpoints=(webhook, new_id()),
-        retries=(
-            RetryKey(event["id"], webhook, attempts=0),
-            RetryKey(delivered["id"], webhook, attempts=1),
-            RetryKey(new_id(), webhook, attempts=1),
-        ),
-    )
-    await publish(scene.settings, topology_of(scene.settings).work, surplus.encode())
+    surplus = encode_wakeup([webhook, new_id()])
+    await publish(scene.settings, topology_of(scene.settings).work, surplus)
     await scene.put(wallet_event())
     await until(has_received(marker, 1))
     assert len(receiver.received) == 2
-    # A message with the number of the last attempt starts the next one.
-    due = WakeUp(retries=(RetryKey(event["id"], webhook, attempts=1),))
-    await publish(scene.settings, topology_of(scene.settings).work, due.encode())
-    await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
+    found = (await deliveries(scene.database, webhook))[event["id"]]
+    assert (found.status, found.attempts) == (DeliveryStatus.RETRYING, 1)
 
 
 async def test_a_sweep_finds_a_row_without_a_message(scene: Scene) -> None:
@@ -416,8 +404,8 @@ async def test_a_message_that_is_no_wake_up_is_kept_unchanged(scene: Scene) -> N
         b"",
         b"\xffno json",
         b"{}",
-        b'{"endpoints": ["7"], "retries": []}',
-        orjson.dumps({"endpoints": [], "retries": [[event["id"], webhook, "3"]]}),
+        b'{"endpoints": ["7"]}',
+        orjson.dumps({"endpoints": [webhook, 3]}),
     }
     async with scene.working() as worker:
         assert scene.settings is not None
@@ -572,6 +560,25 @@ async def test_the_log_sink_is_an_endpoint(scene: Scene) -> None:
     assert receiver.event_ids() == [event["id"]]
     found = (await deliveries(scene.database, log))[event["id"]]
     assert (found.event, found.response_status, found.attempts) == (None, None, 1)
+
+
+async def test_a_backlog_does_not_hold_up_a_retry_whose_time_has_come(
+    scene: Scene, store: Store
+) -> None:
+    _, webhook = await scene.receiver()
+    events = [transfer_event() for _ in range(3)]
+    async with store.transaction() as transaction:
+        await insert_deliveries(
+            transaction,
+            [EventText(e["id"], e["type"], cloud_event(e).decode()) for e in events],
+            [NewDelivery(n, webhook, DeliveryStatus.PENDING) for n in range(1, 4)],
+        )
+    await scene.database.fetch(
+        "UPDATE transferd.deliveries SET status = 2, next_attempt_at = now() WHERE event_id = $1",
+        events[2]["id"],
+    )
+    found, _ = await read_waiting(store, {webhook: 2}, [])
+    assert [each.event_id for each in found] == [events[2]["id"], events[0]["id"]]
 
 
 # Metrics

@@ -14,7 +14,7 @@ from transferd.config import Limits
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import id_at, new_id
 from transferd.ledger.store.database import Database as Store
-from transferd.notifications.directory import LOG
+from transferd.ledger.store.deliveries import LOG
 from transferd.notifications.prune import prune_once
 
 DAY_S = 24 * 3600.0

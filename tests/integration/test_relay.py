@@ -24,11 +24,11 @@ from transferd.ledger.ids import new_id
 from transferd.ledger.store import outbox
 from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.database import Transaction
+from transferd.ledger.store.deliveries import LOG
 from transferd.notifications.broker import TransportFailure
-from transferd.notifications.directory import LOG, Directory
-from transferd.notifications.rabbit import RabbitBroker
+from transferd.notifications.directory import Directory
+from transferd.notifications.rabbit import RabbitBroker, decode_wakeup
 from transferd.notifications.relay import Relay
-from transferd.notifications.wakeup import WakeUp
 from transferd.observability.facts import Fact, Facts, OutboxRelayed, RelayFailed
 
 LEASE = "SELECT 1 FROM transferd.relay_leases FOR UPDATE"
@@ -107,11 +107,6 @@ def is_empty(database: Database) -> Callable[[], Awaitable[bool]]:
     return holds
 
 
-def leading(*relays: Relay) -> list[bool]:
-    """For each relay, whether it leads."""
-    return [relay.leads for relay in relays]
-
-
 def full_queue(relays: Relays, key: str) -> AbstractAsyncContextManager[str]:
     """A queue of another program that refuses the events of a type until the block ends."""
     refusing: dict[str, Any] = {"x-max-length": 0, "x-overflow": "reject-publish"}
@@ -170,8 +165,8 @@ async def test_each_event_gets_a_delivery_for_each_matching_endpoint(
         (frozen["id"], disabled, -1, 0),
     ]
     [message] = await take(relays.settings, relays.topology.work, 1)
-    assert set(WakeUp.decode(message.body).endpoints) == {everything, of_ada}
-    # The relay reads the webhooks again, so a new webhook gets the next event.
+    assert set(decode_wakeup(message.body)) == {everything, of_ada}
+    # A webhook that is newer than the relay's knowledge gets the next event.
     newer = await new_webhook(database, "https://d.example/", "user.created")
     user = transfer_event(type="user.created", data={"id": new_id(), "name": "Ada"})
     await put(database, [user])
@@ -303,7 +298,6 @@ async def test_a_broker_that_confirms_too_slowly_gets_smaller_batches(
     limits = replace(
         Limits(),
         relay_batch_events_max=16,
-        relay_standby_s=0.02,
         relay_wait_first_s=0.01,
         relay_wait_max_s=0.02,
     )
@@ -316,15 +310,14 @@ async def test_a_broker_that_confirms_too_slowly_gets_smaller_batches(
 async def test_a_failing_relay_reports_the_reason_and_continues_when_it_can(
     database: Database, relays: Relays
 ) -> None:
-    relay = await relays.run(replace(Limits(), relay_standby_s=0.05))
+    relay = await relays.run()
     async with full_queue(relays, "#"):
         await put(database, [transfer_event()])
         await until(lambda: relay.fault == "RabbitMQ refused it: a queue is full")
         assert repr(relay) == "<Relay RabbitMQ refused it: a queue is full>"
-        assert not relay.leads
     await until(is_empty(database))
     await until(lambda: relay.fault is None)
-    assert repr(relay) == "<Relay leads>"
+    assert repr(relay) == "<Relay running>"
     assert any(isinstance(fact, RelayFailed) for fact in relays.facts)
 
 
@@ -338,17 +331,11 @@ async def test_a_relay_without_the_lease_publishes_nothing(
     await put(database, [transfer_event()])
     async with held(database, LEASE):
         assert await relay.relay_once() == 0
-        assert leading(relay) == [False]
         assert len(await left(database)) == 1
     assert await relay.relay_once() == 1
-    assert leading(relay) == [True]
-    await put(database, [transfer_event()])
-    async with held(database, LEASE):
-        assert await relay.relay_once() == 0
-        assert leading(relay) == [False]
 
 
-async def test_a_relay_that_finds_an_empty_outbox_does_not_lead(
+async def test_a_relay_that_comes_too_late_publishes_nothing(
     database: Database, relays: Relays, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late, quick = await relays.open(), await relays.open()
@@ -363,23 +350,7 @@ async def test_a_relay_that_finds_an_empty_outbox_does_not_lead(
 
     monkeypatch.setattr(outbox, "take_lease", after_another)
     assert await late.relay_once() == 0
-    assert leading(late, quick) == [False, True]
     assert relays.batches == [1]
-
-
-async def test_a_relay_that_stands_by_takes_over_unpublished_events(
-    database: Database, relays: Relays
-) -> None:
-    leader = await relays.open()
-    await put(database, [transfer_event()])
-    assert await leader.relay_once() == 1
-    # The leader does nothing from now on.
-    other = await relays.run(replace(Limits(), relay_standby_s=0.3))
-    started = time.monotonic()
-    await put(database, [transfer_event()])
-    await until(is_empty(database))
-    assert other.leads
-    assert time.monotonic() - started > 0.25
 
 
 async def test_concurrent_relays_lose_double_and_reorder_nothing(

@@ -21,7 +21,7 @@ from transferd.config import ConfigurationError, Limits
 from transferd.observability.facts import Fact, SpansLost
 from transferd.service import open_replica
 
-QUICK = replace(Limits(), trace_export_interval_s=0.05, trace_flush_s=0.5, relay_standby_s=0.05)
+QUICK = replace(Limits(), trace_export_interval_s=0.05, trace_flush_s=0.5)
 TRACE = "4b" * 16
 GIVEN = f"00-{TRACE}-{'0f' * 8}-01"
 UNSAMPLED = f"00-{TRACE}-{'0f' * 8}-00"

@@ -25,6 +25,7 @@ from transferd.ledger.migrate import Migration, MigrationError, migrate, migrati
 from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.dead_letters import Filter, fold_dead_letters, list_dead_letters
 from transferd.ledger.store.deliveries import (
+    LOG,
     EventText,
     NewDelivery,
     insert_deliveries,
@@ -33,7 +34,6 @@ from transferd.ledger.store.deliveries import (
 )
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.webhooks import lock_webhook
-from transferd.notifications.directory import LOG
 
 EVERYTHING = [migration.name for migration in migrations()]
 

@@ -4,7 +4,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 from tests.conftest import Database
@@ -18,8 +18,7 @@ from transferd.domain.webhook import DeliveryStatus
 from transferd.observability.facts import Fact, Facts, NotificationFinished
 from transferd.worker import Worker, open_worker
 
-# There is one relay, so none has to wait whether another one leads.
-QUICK = replace(Limits(), relay_standby_s=0.05)
+QUICK = Limits()
 DELAYS = "0.05,0.1,0.2"
 
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as some
 
 from tests.unit.samples import NOW, posted
 from transferd.commit.events import cloud_event, event_of_transfer
-from transferd.notifications.event import UNREADABLE, Event
+from transferd.notifications.event import Event, Unreadable
 from transferd.notifications.sinks.log import LogSink
 from transferd.notifications.sinks.result import SinkResult
 from transferd.observability.logging import Log
@@ -97,7 +97,7 @@ def test_a_time_may_have_any_offset_but_has_one() -> None:
     ids=lambda unreadable: unreadable[:60].decode(errors="replace"),
 )
 def test_an_unreadable_event_raises_the_documented_error(unreadable: bytes) -> None:
-    with pytest.raises(UNREADABLE):
+    with pytest.raises(Unreadable):
         Event.read(unreadable)
 
 
@@ -143,7 +143,7 @@ _JSON = some.recursive(
 def test_no_value_raises_an_undocumented_error(value: Any) -> None:
     try:
         event = Event.read(orjson.dumps(value))
-    except UNREADABLE:
+    except Unreadable:
         return
     assert event.id.isprintable()
 
@@ -154,6 +154,6 @@ def test_no_value_raises_an_undocumented_error(value: Any) -> None:
 def test_an_event_with_one_wrong_value_raises_no_undocumented_error(name: str, value: Any) -> None:
     try:
         event = Event.read(body(**{name: value}))
-    except UNREADABLE:
+    except Unreadable:
         return
     assert all(isinstance(wallet, str) for wallet in event.wallets)

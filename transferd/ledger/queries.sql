@@ -405,12 +405,6 @@ ORDER BY seq;
 -- A poll must be cheap while there is nothing to do.
 SELECT EXISTS (SELECT FROM {ledger}.outbox);
 
--- name: outbox_oldest
--- For a relay that stands by: an old row means that no other relay publishes.
-SELECT extract(epoch FROM clock_timestamp() - created_at)::float8 AS oldest_s
-FROM {ledger}.outbox
-ORDER BY seq LIMIT 1;
-
 -- name: outbox_size
 -- What waits to be published, and since when the oldest does. Read for the metrics.
 SELECT coalesce(sum(event_count), 0)::bigint AS events,
@@ -515,8 +509,8 @@ ON CONFLICT DO NOTHING;
 
 -- name: read_waiting
 -- What is due at some endpoints, up to $2 each, without the deliveries in $3 and $4, which are in flight; and in the
--- last row the version of the webhooks. Two index ranges: due at once in order, then due by the clock. A retry of the
--- log sink of the version before has its event in its message.
+-- last row the version of the webhooks. Two index ranges: retries whose time has come, then what is due at once, in
+-- order. A retry of the log sink of the version before has its event in its message.
 WITH in_flight (endpoint_id, event_id) AS MATERIALIZED (
     SELECT * FROM unnest($3::uuid[], $4::text[])
 )
@@ -524,13 +518,13 @@ SELECT w.endpoint_id::text, w.event_id, w.status, w.attempts, w.failures, w.even
 FROM unnest($1::uuid[], $2::integer[]) AS e (endpoint_id, room)
 CROSS JOIN LATERAL (
     (SELECT * FROM transferd.deliveries d
-     WHERE d.endpoint_id = e.endpoint_id AND d.status IN (0, 2) AND d.next_attempt_at IS NULL
+     WHERE d.endpoint_id = e.endpoint_id AND d.status IN (0, 2) AND d.next_attempt_at <= now()
        AND d.event IS NOT NULL
        AND (d.endpoint_id, d.event_id) NOT IN (SELECT endpoint_id, event_id FROM in_flight)
      ORDER BY d.next_attempt_at, d.number LIMIT e.room)
     UNION ALL
     (SELECT * FROM transferd.deliveries d
-     WHERE d.endpoint_id = e.endpoint_id AND d.status IN (0, 2) AND d.next_attempt_at <= now()
+     WHERE d.endpoint_id = e.endpoint_id AND d.status IN (0, 2) AND d.next_attempt_at IS NULL
        AND d.event IS NOT NULL
        AND (d.endpoint_id, d.event_id) NOT IN (SELECT endpoint_id, event_id FROM in_flight)
      ORDER BY d.next_attempt_at, d.number LIMIT e.room)
@@ -557,33 +551,17 @@ WHERE id IS NOT NULL
        WHERE endpoint_id = endpoints.id AND status IN (0, 2) AND next_attempt_at <= now() LIMIT 1),
       false);
 
--- name: delete_waiting
--- Deliveries to a webhook that was deleted after they were written.
-DELETE FROM transferd.deliveries d
-USING unnest($1::text[], $2::uuid[]) AS gone (event_id, endpoint_id)
-WHERE d.event_id = gone.event_id AND d.endpoint_id = gone.endpoint_id AND d.status IN (0, 2);
-
--- name: make_due
--- The messages of these retries have come. $3 are the attempts that were made before: a row with another number has
--- been attempted since, and the message is a surplus one.
-UPDATE transferd.deliveries d
-SET next_attempt_at = NULL
-FROM unnest($1::text[], $2::uuid[], $3::integer[]) AS due (event_id, endpoint_id, attempts)
-WHERE d.event_id = due.event_id AND d.endpoint_id = due.endpoint_id AND d.attempts = due.attempts
-  AND d.status = 2 AND d.next_attempt_at IS NOT NULL;
-
 -- name: record_deliveries
--- The result of an attempt each. Only what waits can get one: what was delivered stays delivered when a slower
--- notifier writes a failure. The log sink needs no event any more once it is delivered.
+-- The result of an attempt each; -1 is skipped, without an attempt. Only what waits can get a result: what was delivered
+-- stays delivered when a slower notifier writes a failure. The log sink ($9) needs no event any more once it is delivered.
 UPDATE transferd.deliveries d
-SET status = r.status, attempts = d.attempts + r.attempts, failures = d.failures + r.failures,
+SET status = r.status, attempts = d.attempts + (r.status <> -1)::integer,
+    failures = d.failures + (r.error IS NOT NULL)::integer,
     response_status = r.response_status, error = r.error, response_excerpt = r.excerpt,
     dead_reason = r.dead_reason, next_attempt_at = now() + make_interval(secs => r.wait_s),
-    event = CASE WHEN r.keeps_event THEN d.event END, updated_at = now()
-FROM unnest($1::text[], $2::uuid[], $3::smallint[], $4::integer[], $5::integer[], $6::smallint[], $7::text[],
-            $8::text[], $9::text[], $10::float8[], $11::boolean[])
-    AS r (event_id, endpoint_id, status, attempts, failures, response_status, error, excerpt, dead_reason, wait_s,
-          keeps_event)
+    event = CASE WHEN r.status <> 1 OR r.endpoint_id <> $9 THEN d.event END, updated_at = now()
+FROM unnest($1::text[], $2::uuid[], $3::smallint[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::float8[])
+    AS r (event_id, endpoint_id, status, response_status, error, excerpt, dead_reason, wait_s)
 WHERE d.event_id = r.event_id AND d.endpoint_id = r.endpoint_id AND d.status IN (0, 2);
 
 -- name: carry_deliveries
@@ -689,12 +667,12 @@ FROM (
     SELECT id, endpoint_id, event_id, event_type, reason, detail, attempts, body, died_at
     FROM transferd.dead_letters
 ) letters
-WHERE ($1::uuid IS NULL OR id > $1)
-  AND ($2::uuid IS NULL OR endpoint_id = $2)
-  AND ($3::text IS NULL OR event_type = $3)
-  AND ($4::text IS NULL OR reason = $4)
-  AND ($5::timestamptz IS NULL OR died_at < $5)
-  AND ($6::uuid[] IS NULL OR id = ANY ($6))
+WHERE ($1::uuid IS NULL OR endpoint_id = $1)
+  AND ($2::text IS NULL OR event_type = $2)
+  AND ($3::text IS NULL OR reason = $3)
+  AND ($4::timestamptz IS NULL OR died_at < $4)
+  AND ($5::uuid[] IS NULL OR id = ANY ($5))
+  AND ($6::uuid IS NULL OR id > $6)
 ORDER BY letters.id
 LIMIT $7;
 

@@ -1,1 +1,1 @@
-"""What leaves: the relay from the outbox to the broker, the notifier, and the sinks."""
+"""Notifications: the relay from the outbox to the broker, the notifier, and the sinks."""

@@ -1,14 +1,12 @@
-"""What relay and consumer need of a message broker: RabbitMQ, or for one process its own memory."""
+"""The message broker of relay and consumer: RabbitMQ, or the memory of one process."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
-from transferd.notifications.wakeup import WakeUp
-
 
 class TransportFailure(Exception):
-    """The broker did not take, or did not confirm, what it was given; the message says why."""
+    """The broker did not take, or did not confirm, a message; the message of the error says why."""
 
 
 class PublicEvent(NamedTuple):
@@ -20,33 +18,14 @@ class PublicEvent(NamedTuple):
     traceparent: str | None = None
 
 
-class Incoming(Protocol):
-    """A message that was received and is not acknowledged yet."""
-
-    @property
-    def body(self) -> bytes:
-        """What was published."""
-        ...
-
-    @property
-    def headers(self) -> Mapping[str, Any]:
-        """What was published with it."""
-        ...
-
-    async def ack(self, multiple: bool = False) -> None:
-        """The broker may forget it; with `multiple` also those before it."""
-        ...
-
-    async def reject(self) -> None:
-        """The broker dead-letters it."""
-        ...
-
-
-Receive = Callable[[Incoming], None]
+# Gets the ids of endpoints that have deliveries which are due.
+Wake = Callable[[Sequence[str]], None]
+# Gets body and headers of a message that is not a wake-up; when it returns, the message is done.
+Take = Callable[[bytes, Mapping[str, Any]], Awaitable[None]]
 
 
 class Broker(Protocol):
-    """One connection. It does not mend itself: its owner opens another one."""
+    """One connection. It does not reconnect: its owner opens another one."""
 
     @property
     def reason(self) -> str:
@@ -58,20 +37,24 @@ class Broker(Protocol):
         ...
 
     async def take_over(self) -> None:
-        """A notifier of the version before gets no further events. For a relay, which writes a row
-        for each. Raises TransportFailure."""
+        """Send no further events to a notifier of the version before. For a relay, which writes a
+        row for each. Raises TransportFailure."""
         ...
 
-    async def wake(self, wakeup: WakeUp, *, delay_s: float = 0.0) -> None:
-        """Wake the notifier up, after `delay_s`. Best effort: rows without a message are swept."""
+    async def wake(self, endpoint_ids: Sequence[str], delay_s: float = 0.0) -> None:
+        """Wake the notifier up, after `delay_s`. Best effort: a sweep finds all due rows."""
         ...
 
-    async def consume(self, *, wakeups: Receive, others: Receive) -> None:
-        """Receive wake-ups, and what else is in the queues. Raises TransportFailure."""
+    async def consume(self, *, wake: Wake, take: Take) -> None:
+        """Receive wake-ups, and the other messages in the queues. Raises TransportFailure.
+
+        The newest wake-up stays unacknowledged, so that the broker gives it to another consumer if
+        this one dies.
+        """
         ...
 
     async def wait_lost(self) -> None:
-        """Return when the connection is of no more use."""
+        """Return when the connection cannot be used any more."""
         ...
 
 

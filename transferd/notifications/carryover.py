@@ -1,11 +1,15 @@
-"""What the version before left in its queues and among the dead letters becomes rows of deliveries.
+"""Turns the messages and dead letters of the version before into rows of deliveries.
 
-That version sent each event through `notify.work` to its notifier, which kept a delivery's state in
-headers of messages, and what it gave up in a table beside the deliveries.
+That version sent each event through `notify.work` to its notifier, which kept the state of a
+delivery in headers of messages, and dead letters in a table beside the deliveries.
 """
 
+import asyncio
+from collections.abc import Mapping
+from typing import Any
 from uuid import UUID
 
+from transferd.config import Limits
 from transferd.ledger.store.database import Database, Transaction
 from transferd.ledger.store.dead_letters import (
     fold_dead_letters,
@@ -13,64 +17,76 @@ from transferd.ledger.store.dead_letters import (
     take_unaddressed_letters,
 )
 from transferd.ledger.store.deliveries import CarriedDelivery, EventText, carry_deliveries
+from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.webhooks import webhooks_version
-from transferd.notifications.broker import Broker, Incoming
 from transferd.notifications.directory import Directory
-from transferd.notifications.event import UNREADABLE, Event, why_unreadable
-from transferd.notifications.wakeup import WakeUp
-from transferd.observability.facts import DeadLettersKept, Facts
+from transferd.notifications.event import Event, Unreadable
+from transferd.observability.facts import DeadLettersKept, Facts, NotifierFailed
 
 ENDPOINT = "x-transferd-endpoint"
 ATTEMPTS = "x-transferd-attempts"
 
 
 class Carryover:
-    """Takes messages that are not wake-ups. What is no event becomes a dead letter as it is."""
+    """Takes messages that are not wake-ups. One that is not an event becomes a dead letter."""
 
-    def __init__(self, database: Database, directory: Directory, facts: Facts) -> None:
+    def __init__(
+        self, database: Database, directory: Directory, limits: Limits, facts: Facts
+    ) -> None:
         self._database = database
         self._directory = directory
+        self._limits = limits
         self._facts = facts
 
-    async def take(self, broker: Broker, message: Incoming) -> None:
-        """Write what the message names, and wake the notifier up. Raises StoreError."""
-        body = bytes(message.body)
+    async def take(self, body: bytes, headers: Mapping[str, Any]) -> list[str]:
+        """Write the deliveries that a message names, however long PostgreSQL is away; the ids of
+        their endpoints."""
+        while True:
+            try:
+                return await self._take(body, headers)
+            except StoreError as error:
+                self._facts.emit(NotifierFailed(error))
+                await asyncio.sleep(self._limits.relay_wait_max_s)
+
+    async def _take(self, body: bytes, headers: Mapping[str, Any]) -> list[str]:
         try:
             event = Event.read(body)
-        except UNREADABLE as error:
+        except Unreadable as error:
             async with self._database.transaction() as transaction:
-                await insert_dead_letters(transaction, {body: why_unreadable(error)})
+                await insert_dead_letters(transaction, {body: str(error)})
             self._facts.emit(DeadLettersKept(1))
-            return
-        endpoint_id = _id(message.headers.get(ENDPOINT))
-        attempts = _count(message.headers.get(ATTEMPTS))
+            return []
+        endpoint_id = _id(headers.get(ENDPOINT))
+        attempts = _count(headers.get(ATTEMPTS))
         async with self._database.transaction() as transaction:
-            carried = await self._carried(transaction, event, body, endpoint_id)
-            carried = [each._replace(attempts=attempts) for each in carried]
-            await carry_deliveries(transaction, carried)
-        if carried:
-            await broker.wake(WakeUp(endpoints=tuple(each.endpoint_id for each in carried)))
+            return await self._carry(transaction, event, body, endpoint_id, attempts=attempts)
 
     async def letters(self) -> None:
         """Give each dead letter its delivery. Raises StoreError."""
         await fold_dead_letters(self._database)
         async with self._database.transaction() as transaction:
             for body, reason in await take_unaddressed_letters(transaction):
-                carried = await self._carried(transaction, Event.read(body), body, None)
-                dead = [each._replace(dead_reason=reason) for each in carried]
-                await carry_deliveries(transaction, dead)
-                if not dead:
+                if not await self._carry(transaction, Event.read(body), body, dead_reason=reason):
                     await insert_dead_letters(transaction, {body: "no webhook wants the event"})
 
-    async def _carried(
-        self, transaction: Transaction, event: Event, body: bytes, endpoint_id: str | None
-    ) -> list[CarriedDelivery]:
+    async def _carry(
+        self,
+        transaction: Transaction,
+        event: Event,
+        body: bytes,
+        endpoint_id: str | None = None,
+        **state: Any,
+    ) -> list[str]:
+        """Write deliveries in this state, to one endpoint or to all that want the event; to which
+        endpoints."""
         await self._directory.refresh(transaction, await webhooks_version(transaction))
         targets = self._directory.wanting(event.type, event.wallets)
         if endpoint_id is not None:
             targets = [endpoint_id] if self._directory.exists(endpoint_id) else []
         text = EventText(event.id, event.type, body.decode())
-        return [CarriedDelivery(text, target) for target in targets]
+        carried = [CarriedDelivery(text, target, **state) for target in targets]
+        await carry_deliveries(transaction, carried)
+        return targets
 
 
 def _id(value: object) -> str | None:

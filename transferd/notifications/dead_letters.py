@@ -1,4 +1,4 @@
-"""What an operator does with dead letters: send them again, or delete them."""
+"""Dead letters that an operator sends again or deletes."""
 
 from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple
@@ -16,16 +16,15 @@ from transferd.ledger.store.dead_letters import (
     redrive_dead_letters,
 )
 from transferd.ledger.store.outbox import insert_outbox
-from transferd.notifications.directory import LOG
 
 _PAGE = 200
 
-# Called with how many of how many are done.
+# Called with the number of letters that are done, and of all.
 Progress = Callable[[int, int], None]
 
 
 class Redriven(NamedTuple):
-    """How many are sent again; how many stay, because they are no events or have no webhook."""
+    """How many are sent again; how many stay, because they are not events or have no webhook."""
 
     sent: int
     kept: int
@@ -43,7 +42,7 @@ async def redrive(database: Database, wanted: Filter, progress: Progress) -> Red
     async for page in _pages(database, wanted, total):
         async with database.transaction() as transaction:
             ids = [letter.id for letter in page]
-            taken = await redrive_dead_letters(transaction, ids, LOG)
+            taken = await redrive_dead_letters(transaction, ids)
             if taken:
                 items = [again(each.endpoint_id, each.event) for each in taken]
                 await insert_outbox(transaction, items)
@@ -74,8 +73,8 @@ def again(endpoint_id: str, event: str) -> bytes:
 
 
 async def _pages(database: Database, wanted: Filter, total: int) -> AsyncIterator[list[DeadLetter]]:
-    """So many letters, oldest first. Those that die meanwhile come behind them: else a redrive to
-    an endpoint that is still broken would never end."""
+    """So many letters, oldest first. Letters that are added meanwhile come behind them: otherwise a
+    redrive to an endpoint that is still broken would never end."""
     after_id: str | None = None
     while total > 0 and (
         page := await list_dead_letters(

@@ -1,26 +1,23 @@
-"""The webhooks, as of the last change that was seen, and which of them an event is for."""
+"""The webhooks, as of the last change that was seen, and the endpoints that an event is for."""
 
 from collections import defaultdict
 from collections.abc import Sequence
 
 from transferd.domain.webhook import EVENT_TYPES, Webhook, WebhookStatus
 from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.deliveries import LOG
 from transferd.ledger.store.webhooks import read_all_webhooks
-
-# The log sink is an endpoint like any other, so that its events are counted, retried and recognized
-# as theirs are.
-LOG = "00000000-0000-0000-0000-000000000000"
 
 
 class Directory:
-    """The endpoints. Read anew when the version of the webhooks has changed."""
+    """The endpoints. They are read again when the version of the webhooks has changed."""
 
     def __init__(self, *, with_log: bool) -> None:
         self._always = (LOG,) if with_log else ()
         self._version = -1
         self._webhooks: dict[str, Webhook] = {}
-        # By type of event, and there by wallet; None are the webhooks for every wallet. So an event
-        # costs what it has receivers, and not what there are webhooks.
+        # By type of event, and there by wallet; None are the webhooks for every wallet. So the cost
+        # of an event depends on the number of its receivers, and not on the number of webhooks.
         self._wanting: dict[str, dict[str | None, list[str]]] = {}
 
     def __repr__(self) -> str:
@@ -40,9 +37,9 @@ class Directory:
         # The rows may be newer than the version; then the next change reads them once more.
         self._version = version
 
-    def get(self, endpoint_id: str) -> Webhook | None:
-        """One webhook, or None if it was deleted."""
-        return self._webhooks.get(endpoint_id)
+    def active(self, endpoint_id: str) -> Webhook | None:
+        """One webhook; None if it was deleted or is disabled."""
+        return None if self.is_disabled(endpoint_id) else self._webhooks.get(endpoint_id)
 
     def exists(self, endpoint_id: str) -> bool:
         """Whether it is the log, or a webhook that was not deleted."""

@@ -11,6 +11,10 @@ _WALLETS_OF = {"transfer": ("source_wallet_id", "destination_wallet_id"), "walle
 _TEXT_MAX = 200
 
 
+class Unreadable(Exception):
+    """This is not an event; the message says why, in one line."""
+
+
 class Event(NamedTuple):
     """A CloudEvent. `wallets` are in the order of its members, each once."""
 
@@ -23,34 +27,31 @@ class Event(NamedTuple):
 
     @classmethod
     def read(cls, body: bytes | str) -> "Event":
-        """Raises ValueError, TypeError, KeyError or AttributeError for what is no event of ours."""
-        event = orjson.loads(body)
+        """From JSON. Raises Unreadable."""
+        try:
+            return cls._read(orjson.loads(body))
+        except (ValueError, TypeError, KeyError, AttributeError) as error:
+            raise Unreadable(f"not an event: {type(error).__name__}: {error}") from error
+
+    @classmethod
+    def _read(cls, event: dict[str, Any]) -> "Event":
         id, type, traceparent = event["id"], event["type"], event.get("traceparent")
         wallets = wallets_of(type, event["data"])
         time = datetime.fromisoformat(event["time"])
         for text in (id, type, *wallets, "" if traceparent is None else traceparent):
             if not isinstance(text, str) or len(text) > _TEXT_MAX or not text.isprintable():
-                raise ValueError("an id, a type or a wallet is no short printable text")
+                raise ValueError("an id, a type or a wallet is not short printable text")
         if time.tzinfo is None:
             raise ValueError("the time has no offset")
         return cls(id, type, time, wallets, traceparent, event)
 
     @classmethod
     def unreadable(cls, id: str) -> "Event":
-        """In place of one that cannot be read."""
+        """A substitute for an event that cannot be read."""
         return cls(id, "unreadable", datetime.now(UTC), (), None, {"id": id, "type": "unreadable"})
-
-
-# What `Event.read` raises.
-UNREADABLE = (ValueError, TypeError, KeyError, AttributeError)
 
 
 def wallets_of(event_type: str, data: Mapping[str, Any]) -> tuple[str, ...]:
     """The wallets that an event is about; an event of one wallet twice names it once."""
     names = _WALLETS_OF.get(event_type.partition(".")[0], ())
     return tuple(dict.fromkeys(data[name] for name in names))
-
-
-def why_unreadable(error: Exception) -> str:
-    """Why a message is no event, in one line."""
-    return f"not an event: {type(error).__name__}: {error}"

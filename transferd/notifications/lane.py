@@ -10,7 +10,7 @@ from transferd.notifications.attempt import Attempt
 
 
 class Lane:
-    """What is held of one endpoint's deliveries; the others wait in the table.
+    """The deliveries of one endpoint that are held; the others wait in the table.
 
     `deliver` makes an attempt and returns whether it succeeded. `read` asks for another reading of
     the table.
@@ -26,54 +26,41 @@ class Lane:
         self._deliver = deliver
         self._read = read
         # From the reading of the row to the writing of the result.
-        self._held: dict[DeliveryKey, Attempt] = {}
+        self.held: dict[DeliveryKey, Attempt] = {}
         # Per wallet, in order. An event of two wallets is in two of them; an attempt begins when it
         # is the first in each.
         self._queues: dict[str, deque[Attempt]] = {}
         self._ready: deque[Attempt] = deque()
-        self._waiting: set[Attempt] = set()
-        self._running: dict[Attempt, asyncio.Task[None]] = {}
+        self.running: dict[Attempt, asyncio.Task[None]] = {}
         self._failures_in_a_row = 0
         self._pauses_in_a_row = 0
         self._pause: asyncio.TimerHandle | None = None
+        # False once something was put back: deliveries that the reading finds would overtake it.
         self.is_being_read = False
-        # Something was put back since the reading began: what it finds would overtake that.
-        self.reading_is_stale = False
-        # The table may have more than what was read.
+        # The table may have more deliveries than were read.
         self.has_more = False
 
     def __repr__(self) -> str:
-        return f"<Lane {len(self._running)} of {len(self._held)} running>"
-
-    @property
-    def held(self) -> list[DeliveryKey]:
-        """The deliveries that must not be read again."""
-        return list(self._held)
-
-    @property
-    def running(self) -> int:
-        """Attempts that were begun and have not ended."""
-        return len(self._running)
+        return f"<Lane {len(self.running)} of {len(self.held)} running>"
 
     @property
     def is_idle(self) -> bool:
         """Whether nothing is held, and nothing is known to wait."""
-        return not (self._held or self.has_more or self.is_being_read or self._pause)
+        return not (self.held or self.has_more or self.is_being_read or self._pause)
 
     def room(self, *, is_tight: bool) -> int:
-        """How many more may be held: as many as run at a time, and more of an endpoint that is well
-        unless memory `is_tight`."""
+        """How many more may be held: as many as run at a time, and more of an endpoint that does
+        not fail, unless memory `is_tight`."""
         if self._pause is not None:
             return 0
         held_max = self._limits.endpoint_in_flight_max
         if not is_tight and not self._is_failing:
             held_max = self._limits.endpoint_held_max
-        return max(held_max - len(self._held), 0)
+        return max(held_max - len(self.held), 0)
 
     def submit(self, attempt: Attempt) -> None:
         """Take an attempt. It runs when those of its wallets that came before have ended."""
         self.hold(attempt)
-        self._waiting.add(attempt)
         is_first = True
         for wallet in attempt.event.wallets:
             queue = self._queues.setdefault(wallet, deque())
@@ -85,67 +72,64 @@ class Lane:
 
     def hold(self, attempt: Attempt) -> None:
         """Hold an attempt that needs no running."""
-        self._held[attempt.key] = attempt
+        self.held[attempt.key] = attempt
 
     def release(self, attempt: Attempt) -> None:
         """The result of the attempt is written."""
-        del self._held[attempt.key]
+        del self.held[attempt.key]
         self.read_if_more()
 
     def read_if_more(self) -> None:
-        """Ask for the table to be read if it may have more and half of what was held is done."""
-        is_half_done = 2 * len(self._held) <= self._limits.endpoint_held_max
+        """Ask for a reading of the table if it may have more and half of the held ones are done."""
+        is_half_done = 2 * len(self.held) <= self._limits.endpoint_held_max
         if self.has_more and self._pause is None and is_half_done:
             self._read()
 
     def put_back(self) -> None:
-        """Let go of what has not begun: it waits in the table."""
-        self.reading_is_stale = True
-        for attempt in self._waiting:
-            del self._held[attempt.key]
-            self.has_more = True
-        self._waiting.clear()
+        """Let go of all attempts that have not begun: they wait in the table."""
+        waiting = {*self._ready}.union(*self._queues.values()) - self.running.keys()
+        self.has_more = self.has_more or self.is_being_read or bool(waiting)
+        self.is_being_read = False
+        for attempt in waiting:
+            del self.held[attempt.key]
         self._ready.clear()
-        # What runs is the first in each of its queues, and what is read later waits for it.
+        # A running attempt is the first in each of its queues, and later ones wait for it.
         self._queues = {
             wallet: deque([queue[0]])
             for wallet, queue in self._queues.items()
-            if queue[0] in self._running
+            if queue[0] in self.running
         }
 
-    async def stop(self) -> None:
-        """Begin nothing more, and cancel what runs."""
+    def stop(self) -> None:
+        """Begin nothing more, unless more is submitted. Running attempts come to their end."""
         self.put_back()
+        self.has_more = False
         if self._pause is not None:
             self._pause.cancel()
-        tasks = list(self._running.values())
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+            self._pause = None
 
     @property
     def _is_failing(self) -> bool:
         return self._failures_in_a_row >= self._limits.endpoint_in_flight_max
 
     def _start(self) -> None:
-        while self._ready and len(self._running) < self._limits.endpoint_in_flight_max:
+        while self._ready and len(self.running) < self._limits.endpoint_in_flight_max:
             attempt = self._ready.popleft()
-            self._waiting.discard(attempt)
-            self._running[attempt] = asyncio.create_task(self._run(attempt))
+            self.running[attempt] = asyncio.create_task(self._run(attempt))
 
     async def _run(self, attempt: Attempt) -> None:
         succeeded = False
         try:
             succeeded = await self._deliver(attempt)
         finally:
-            del self._running[attempt]
+            del self.running[attempt]
             for wallet in attempt.event.wallets:
                 self._leave(wallet)
             self._note(succeeded)
             self._start()
 
     def _leave(self, wallet: str) -> None:
-        """The first of a wallet's queue has ended; the next one may be the first in all of its."""
+        """The first of a wallet's queue has ended; the next may be the first in all its queues."""
         queue = self._queues[wallet]
         queue.popleft()
         if not queue:

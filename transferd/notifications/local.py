@@ -1,31 +1,14 @@
-"""A broker in this process, for `transferd dev` where no RabbitMQ is installed.
+"""A broker in this process, for `transferd dev` where RabbitMQ is not installed.
 
 It keeps nothing when the process ends. Nothing is lost by that: the rows of deliveries are in
-PostgreSQL, and a notifier begins by reading what is due.
+PostgreSQL, and a notifier begins with a sweep.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
 
-from transferd.notifications.broker import Broker, PublicEvent, Receive
-from transferd.notifications.wakeup import WakeUp
-
-
-class _Message:
-    """A wake-up in memory; there is nothing to acknowledge."""
-
-    headers: Mapping[str, Any] = {}
-
-    def __init__(self, body: bytes) -> None:
-        self.body = body
-
-    async def ack(self, multiple: bool = False) -> None:
-        pass
-
-    async def reject(self) -> None:
-        pass
+from transferd.notifications.broker import Broker, PublicEvent, Take, Wake
 
 
 class LocalBroker:
@@ -34,7 +17,7 @@ class LocalBroker:
     reason = ""
 
     def __init__(self) -> None:
-        self._receive: Receive | None = None
+        self._wake: Wake | None = None
 
     def __repr__(self) -> str:
         return "<LocalBroker>"
@@ -49,17 +32,16 @@ class LocalBroker:
         return [None] * len(events)
 
     async def take_over(self) -> None:
-        """There was none before."""
+        """There is no version before."""
 
-    async def wake(self, wakeup: WakeUp, *, delay_s: float = 0.0) -> None:
+    async def wake(self, endpoint_ids: Sequence[str], delay_s: float = 0.0) -> None:
         """Through the event loop."""
-        if self._receive is not None:
-            message = _Message(wakeup.encode())
-            asyncio.get_running_loop().call_later(delay_s, self._receive, message)
+        if self._wake is not None:
+            asyncio.get_running_loop().call_later(delay_s, self._wake, endpoint_ids)
 
-    async def consume(self, *, wakeups: Receive, others: Receive) -> None:
-        """From now on."""
-        self._receive = wakeups
+    async def consume(self, *, wake: Wake, take: Take) -> None:
+        """From now on; there are no other messages."""
+        self._wake = wake
 
     async def wait_lost(self) -> None:
         """Never."""

@@ -1,4 +1,4 @@
-"""Forgets old deliveries. With them goes the memory of what was consumed: that is the window."""
+"""Removes old deliveries. Until then, a repeated event is recognized by its row."""
 
 import asyncio
 import time
@@ -14,7 +14,7 @@ _DAY_S = 24 * 3600
 
 
 async def prune(database: Database, limits: Limits, facts: Facts, days: int) -> None:
-    """Remove what is older than the window, again and again, until cancelled."""
+    """Remove deliveries that are older than the window, again and again, until cancelled."""
     while True:
         try:
             await prune_once(database, limits, older_than_s=days * _DAY_S)

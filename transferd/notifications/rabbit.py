@@ -1,16 +1,18 @@
 """A connection to RabbitMQ that ends with an error when anything on it ends.
 
 A robust connection waits silently while it reconnects, and a consumer that the broker has cancelled
-stays silent for ever; here the owner sees both, reports them and opens another connection.
+stays silent for ever. Here the owner sees both, reports them and opens another connection.
 """
 
 import asyncio
-from collections.abc import Callable, Coroutine, Sequence
-from contextlib import suppress
-from types import TracebackType
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from typing import Any, Self
+from uuid import UUID
 
 import aio_pika
+import orjson
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import (
     CONNECTION_EXCEPTIONS,
@@ -24,39 +26,14 @@ from yarl import URL
 
 from transferd.commit.events import CLOUD_EVENT
 from transferd.config import Limits
-from transferd.notifications.broker import PublicEvent, Receive, TransportFailure
+from transferd.notifications.broker import PublicEvent, Take, TransportFailure, Wake
 from transferd.notifications.topology import Topology
-from transferd.notifications.wakeup import WakeUp
 
 _FAILURES = (*CONNECTION_EXCEPTIONS, TimeoutError)
 _PERSISTENT = 2
 _HEARTBEAT_S = 10
-# After this many looks at a queue that has messages and gives us none, it has forgotten us.
+# After this many looks at a queue that has messages and sends us none, it has forgotten us.
 _LOOKS_MAX = 3
-
-
-class _Message:
-    """A message of RabbitMQ. What it is not told about it, it sends again."""
-
-    def __init__(self, message: AbstractIncomingMessage, lose: Callable[[str], None]) -> None:
-        self._message = message
-        self._lose = lose
-        self.body = message.body
-        self.headers = message.headers
-
-    async def ack(self, multiple: bool = False) -> None:
-        """Acknowledge it."""
-        await self._tell(self._message.ack(multiple=multiple))
-
-    async def reject(self) -> None:
-        """Let the broker dead-letter it."""
-        await self._tell(self._message.reject(requeue=False))
-
-    async def _tell(self, told: Coroutine[Any, Any, None]) -> None:
-        try:
-            await told
-        except _FAILURES as error:
-            self._lose(f"RabbitMQ takes no acknowledgements: {_words(error)}")
 
 
 class RabbitBroker:
@@ -78,6 +55,9 @@ class RabbitBroker:
         self._lost = asyncio.Event()
         self._consumes = False
         self._received_count = 0
+        # The newest wake-up; those before it are acknowledged, one acknowledgement after the other.
+        self._newest: AbstractIncomingMessage | None = None
+        self._settling = asyncio.Lock()
         self.reason = ""
 
     def __repr__(self) -> str:
@@ -85,29 +65,22 @@ class RabbitBroker:
 
     async def __aenter__(self) -> Self:
         try:
-            async with asyncio.timeout(self._limits.amqp_timeout_s):
+            async with self._in_time("RabbitMQ is out of reach"):
                 self._connection = await aio_pika.connect(
                     self._url, client_properties={"connection_name": self._name}
                 )
                 channel = await self._connection.channel(publisher_confirms=True)
                 await self._topology.declare(channel)
                 self._confirming = await self._watched(channel)
-                # A wake-up that gets lost costs some seconds and no event: it needs no confirm.
+                # A wake-up that gets lost delays events by some seconds: it needs no confirm.
                 waking = await self._connection.channel(publisher_confirms=False)
                 self._waking = await self._watched(waking)
-        except BaseException as error:
+        except BaseException:
             await self._close()
-            if isinstance(error, _FAILURES):
-                raise TransportFailure(f"RabbitMQ is out of reach: {_words(error)}") from error
             raise
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    async def __aexit__(self, *_: object) -> None:
         await self._close()
 
     async def publish(self, events: Sequence[PublicEvent], *, timeout_s: float) -> list[str | None]:
@@ -115,49 +88,60 @@ class RabbitBroker:
         channel = self._confirming
         if channel is None or self._lost.is_set():
             raise TransportFailure(self.reason or "RabbitMQ is not connected")
-        # Each begins before the next one, so they are written in this order.
-        tasks = [asyncio.ensure_future(self._publish(channel, event)) for event in events]
         try:
-            _, late = await asyncio.wait(tasks, timeout=timeout_s)
-        except asyncio.CancelledError:
-            for task in tasks:
-                task.cancel()
-            raise
-        if late:
+            async with asyncio.timeout(timeout_s):
+                # Each begins before the next one, so they are written in this order.
+                results = await asyncio.gather(
+                    *(self._publish(channel, event) for event in events), return_exceptions=True
+                )
+        except TimeoutError as error:
             # Whether they arrive is unknown, and so is the order of messages after them.
             self._lose(f"RabbitMQ did not confirm within {timeout_s} s")
-            for task in late:
-                task.cancel()
-            await asyncio.wait(late)
-        return [_outcome(task) for task in tasks]
+            raise TransportFailure(self.reason) from error
+        return [_why_not(result) for result in results]
 
-    async def wake(self, wakeup: WakeUp, *, delay_s: float = 0.0) -> None:
+    async def wake(self, endpoint_ids: Sequence[str], delay_s: float = 0.0) -> None:
         """Into the work queue, or into the retry queue of this delay."""
         if self._waking is None or self._lost.is_set():
             return
         queue = self._topology.retry_queue(delay_s) if delay_s else self._topology.work
         try:
-            async with asyncio.timeout(self._limits.amqp_timeout_s):
+            async with self._in_time("RabbitMQ takes no wake-ups"):
                 await self._waking.basic_publish(
-                    wakeup.encode(),
+                    encode_wakeup(endpoint_ids),
                     exchange="",
                     routing_key=queue,
                     properties=spec.Basic.Properties(delivery_mode=_PERSISTENT),
                 )
-        except _FAILURES as error:
-            self._lose(f"RabbitMQ takes no wake-ups: {_words(error)}")
+        except TransportFailure as error:
+            self._lose(str(error))
 
-    async def consume(self, *, wakeups: Receive, others: Receive) -> None:
-        """From the work queue; `others` from the dead-letter queue and the queue of the version
-        before, if there is one."""
-        try:
-            async with asyncio.timeout(self._limits.amqp_timeout_s):
-                await self._consume(self._topology.work, wakeups)
-                await self._consume(self._topology.dead, others)
-                with suppress(ChannelNotFoundEntity):
-                    await self._consume(self._topology.previous_work, others)
-        except _FAILURES as error:
-            raise TransportFailure(f"RabbitMQ does not let us consume: {_words(error)}") from error
+    async def consume(self, *, wake: Wake, take: Take) -> None:
+        """From the work queue; `take` gets those of the dead-letter queue and of the queue of the
+        version before, if there is one."""
+
+        async def take_wakeup(message: AbstractIncomingMessage) -> None:
+            try:
+                endpoint_ids = decode_wakeup(message.body)
+            except ValueError:
+                await self._settle(message.reject)
+                return
+            previous, self._newest = self._newest, message
+            wake(endpoint_ids)
+            if previous is not None:
+                await self._settle(partial(previous.ack, multiple=True))
+
+        async def take_other(message: AbstractIncomingMessage) -> None:
+            await take(bytes(message.body), message.headers)
+            await self._settle(message.ack)
+
+        prefetch = self._limits.notify_prefetch
+        async with self._in_time("RabbitMQ does not let us consume"):
+            await self._consume(self._topology.work, take_wakeup, prefetch)
+            # One at a time: they may be events in order.
+            await self._consume(self._topology.dead, take_other, 1)
+            with suppress(ChannelNotFoundEntity):
+                await self._consume(self._topology.previous_work, take_other, 1)
         self._consumes = True
 
     async def wait_lost(self) -> None:
@@ -171,48 +155,67 @@ class RabbitBroker:
             except TimeoutError:
                 if not self._consumes:
                     continue
-                ready, consumers = await self.look_at(self._topology.work)
-                # With another worker's consumer at work ours is silent for good reason; connecting
-                # anew then costs nothing.
+                try:
+                    ready, consumers = await self._look_at(self._topology.work)
+                except TransportFailure as error:
+                    self._lose(str(error))
+                    return
+                # A consumer that stands by gets nothing either; it may as well connect again.
                 looks = looks + 1 if ready and before == self._received_count else 0
                 if consumers == 0 or looks >= _LOOKS_MAX:
                     self._lose("RabbitMQ has forgotten our consumer")
 
-    async def look_at(self, queue: str) -> tuple[int, int]:
-        """How many messages are ready in a queue, and how many consumers it has."""
-        try:
-            async with asyncio.timeout(self._limits.amqp_timeout_s):
-                channel = await self._open().channel()
-                found = await channel.declare_queue(queue, passive=True)
-                result = found.declaration_result
-                await channel.close()
-        except _FAILURES as error:
-            raise TransportFailure(f"RabbitMQ does not answer: {_words(error)}") from error
-        return result.message_count or 0, result.consumer_count or 0
-
     async def take_over(self) -> None:
         """Unbind the queue of the version before, if there is one."""
         assert self._confirming is not None
-        try:
-            async with asyncio.timeout(self._limits.amqp_timeout_s):
-                await self._confirming.queue_unbind(
-                    self._topology.previous_work, self._topology.exchange, "#"
-                )
-        except _FAILURES as error:
-            raise TransportFailure(f"RabbitMQ does not answer: {_words(error)}") from error
+        async with self._in_time("RabbitMQ does not answer"):
+            await self._confirming.queue_unbind(
+                self._topology.previous_work, self._topology.exchange, "#"
+            )
 
-    async def _consume(self, name: str, receive: Receive) -> None:
+    async def _look_at(self, queue: str) -> tuple[int, int]:
+        """How many messages are ready in a queue, and how many consumers it has."""
+        async with self._in_time("RabbitMQ does not answer"):
+            channel = await self._open().channel()
+            found = await channel.declare_queue(queue, passive=True)
+            await channel.close()
+        result = found.declaration_result
+        return result.message_count or 0, result.consumer_count or 0
+
+    async def _consume(
+        self,
+        name: str,
+        take: Callable[[AbstractIncomingMessage], Awaitable[None]],
+        prefetch: int,
+    ) -> None:
         channel = await self._open().channel()
         queue = await channel.declare_queue(name, passive=True)
         await self._watched(channel)
-        await channel.set_qos(prefetch_count=self._limits.notify_prefetch)
+        await channel.set_qos(prefetch_count=prefetch)
 
-        async def take(message: AbstractIncomingMessage) -> None:
+        async def take_it(message: AbstractIncomingMessage) -> None:
             self._received_count += 1
             if not self._lost.is_set():
-                receive(_Message(message, self._lose))
+                await take(message)
 
-        await queue.consume(take)
+        await queue.consume(take_it)
+
+    async def _settle(self, settle: Callable[[], Awaitable[None]]) -> None:
+        """Acknowledge or reject; if the broker does not learn of it, it sends the message again."""
+        async with self._settling:
+            try:
+                await settle()
+            except _FAILURES as error:
+                self._lose(f"RabbitMQ takes no acknowledgements: {_words(error)}")
+
+    @asynccontextmanager
+    async def _in_time(self, complaint: str) -> AsyncIterator[None]:
+        """Raise TransportFailure, with this complaint, unless the block succeeds in time."""
+        try:
+            async with asyncio.timeout(self._limits.amqp_timeout_s):
+                yield
+        except _FAILURES as error:
+            raise TransportFailure(f"{complaint}: {_words(error)}") from error
 
     async def _publish(self, channel: Channel, event: PublicEvent) -> None:
         await channel.basic_publish(
@@ -235,7 +238,7 @@ class RabbitBroker:
         return self._connection
 
     async def _watched(self, channel: AbstractChannel) -> Channel:
-        """The channel below, whose end is the end of this connection for us."""
+        """The channel of aiormq. When it ends, this connection counts as lost."""
         below = await channel.get_underlay_channel()
         assert isinstance(below, Channel)
         below.closing.add_done_callback(self._on_closed)
@@ -263,10 +266,20 @@ class RabbitBroker:
                     await connection.close()
 
 
-def _outcome(task: asyncio.Future[None]) -> str | None:
-    if task.cancelled():
-        return "not confirmed"
-    error = task.exception()
+def encode_wakeup(endpoint_ids: Sequence[str]) -> bytes:
+    """The body of a message that names endpoints with due deliveries."""
+    return orjson.dumps({"endpoints": endpoint_ids})
+
+
+def decode_wakeup(body: bytes) -> list[str]:
+    """The ids of the endpoints. Raises ValueError for a message that is no wake-up."""
+    try:
+        return [str(UUID(id)) for id in orjson.loads(body)["endpoints"]]
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"not a wake-up: {error}") from error
+
+
+def _why_not(error: BaseException | None) -> str | None:
     if error is None:
         return None
     if isinstance(error, PublishError):

@@ -1,4 +1,4 @@
-"""Exchange and queues, declared so that RabbitMQ 3.10 to 4.x agree and nothing gets lost.
+"""Exchange and queues, declared so that RabbitMQ 3.10 to 4.x agree and no message gets lost.
 
 Every queue is a quorum queue, and each that dead-letters does so at least once: with the default a
 message is lost if it expires while its target is full or has no leader. RabbitMQ asks for
@@ -27,7 +27,7 @@ class Topology:
         self.exchange = f"{prefix}transferd.events"
         self.work = f"{prefix}notify.wakeups"
         self.dead = f"{prefix}notify.dead"
-        # Where the version before has its events; consumed for as long as it exists.
+        # The work queue of the version before; consumed for as long as it exists.
         self.previous_work = f"{prefix}notify.work"
         self.delays_s = tuple(delays_s)
         self._prefix = prefix
@@ -48,45 +48,33 @@ class Topology:
     def seal(self) -> str:
         """The queue that is declared last and never used.
 
-        RabbitMQ 3.10 that is killed within about a second of the last declaration forgets where
-        that quorum queue has its messages, for ever; each declaration writes down those before it.
-        Its library waits no longer since https://github.com/rabbitmq/ra/pull/443. The name follows
-        from the others: with a queue that is added later there is again one behind it.
+        RabbitMQ 3.10 that is killed within about a second of the last declaration loses the place
+        of that quorum queue's messages; each declaration stores the places of the queues before it.
+        Fixed by https://github.com/rabbitmq/ra/pull/443. The name follows from the others: if a
+        queue is added later, the last one is new again.
         """
         return f"{self._prefix}notify.seal.{crc32(' '.join(self._queues()).encode()):08x}"
 
     async def declare(self, channel: AbstractChannel) -> None:
-        """Declare all of it; what is there already and the same stays as it is.
+        """Declare all of it; an exchange or a queue that exists and is the same stays as it is.
 
         Raises ConfigurationError where the broker has something else under one of the names.
         """
+        seal = {self.seal: {"x-queue-type": "quorum", "x-expires": _HOUR_MS}}
+        name = self.exchange
+        remedy = "delete it and start again"
         try:
-            await channel.declare_exchange(
-                self.exchange,
-                ExchangeType.TOPIC,
-                durable=True,
-                timeout=self._limits.amqp_timeout_s,
-            )
+            await channel.declare_exchange(name, ExchangeType.TOPIC, durable=True)
+            for name, arguments in (self._queues() | seal).items():
+                remedy = (
+                    f"let it run empty, delete it (rabbitmqctl delete_queue {name}) and start again"
+                )
+                await channel.declare_queue(name, durable=True, arguments=arguments)
         except ChannelPreconditionFailed as error:
             raise ConfigurationError(
-                f"RabbitMQ has an exchange {self.exchange} of another kind ({error}): delete it and"
-                " start again, or set TRANSFERD_AMQP_PREFIX to begin with a new one"
+                f"RabbitMQ has {name} of another kind, or with other arguments ({error}): {remedy},"
+                " or set TRANSFERD_AMQP_PREFIX to begin with new ones"
             ) from error
-        seal = {self.seal: {"x-queue-type": "quorum", "x-expires": _HOUR_MS}}
-        for name, arguments in (self._queues() | seal).items():
-            try:
-                await channel.declare_queue(
-                    name,
-                    durable=True,
-                    arguments=arguments,
-                    timeout=self._limits.amqp_timeout_s,
-                )
-            except ChannelPreconditionFailed as error:
-                raise ConfigurationError(
-                    f"RabbitMQ has a queue {name} with other arguments ({error}): let it run empty,"
-                    f" delete it (rabbitmqctl delete_queue {name}) and start again, or set"
-                    " TRANSFERD_AMQP_PREFIX to begin with new queues"
-                ) from error
 
     def _queues(self) -> dict[str, dict[str, Any]]:
         safe = {
@@ -101,7 +89,7 @@ class Topology:
                 "x-delivery-limit": _RETURNS_WITHOUT_LIMIT,
             },
             # One consumer at a time, the others stand by: two would overtake each other, and events
-            # of a wallet would come out of order. It dead-letters what a consumer rejects.
+            # of a wallet would come out of order. Rejected messages are dead-lettered.
             self.work: {
                 **safe,
                 "x-dead-letter-routing-key": self.dead,

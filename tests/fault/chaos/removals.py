@@ -237,14 +237,7 @@ def _record_before_delivery() -> None:
                     event_id=each.event_id,
                     endpoint_id=each.endpoint_id,
                     status=DeliveryStatus.DELIVERED,
-                    attempts=1,
-                    failures=0,
                     response_status=200,
-                    error=None,
-                    response_excerpt=None,
-                    dead_reason=None,
-                    wait_s=None,
-                    keeps_event=True,
                 )
                 for each in found
             ]

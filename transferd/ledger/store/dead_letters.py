@@ -1,7 +1,7 @@
-"""Dead letters: deliveries that were given up, and messages that are no events.
+"""Dead letters: deliveries that were given up, and messages that are not events.
 
-A delivery that was given up is a row of `deliveries` with a reason. A message that is no event has
-a row in `dead_letters`. Both stay until an operator decides.
+A delivery that was given up is a row of `deliveries` with a reason. A message that is not an event
+has a row in `dead_letters`. Both stay until an operator decides.
 """
 
 from collections.abc import Mapping, Sequence
@@ -9,13 +9,14 @@ from datetime import datetime
 from typing import NamedTuple
 
 from transferd.ledger.ids import new_id
-from transferd.ledger.store.database import Database, Row, Transaction
+from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.deliveries import LOG
 
 _DETAIL_CHARS_MAX = 500
 
 
 class DeadLetter(NamedTuple):
-    """`body` is the event. Without endpoint and event it is a message that is no event."""
+    """`body` is the event. Without endpoint and event it is a message that is not an event."""
 
     id: str
     endpoint_id: str | None
@@ -43,11 +44,11 @@ class Filter(NamedTuple):
     event_type: str | None = None
     reason: str | None = None
     died_before: datetime | None = None
-    ids: Sequence[str] | None = None
+    ids: list[str] | None = None
 
 
 async def insert_dead_letters(transaction: Transaction, bodies: Mapping[bytes, str]) -> None:
-    """Keep messages that are no events, each with the reason why it is none; known ones stay."""
+    """Keep messages that are not events, each with the reason; known ones stay."""
     await transaction.fetch(
         "insert_dead_letters",
         [new_id() for _ in bodies],
@@ -72,44 +73,23 @@ async def list_dead_letters(
     database: Database, wanted: Filter, *, after_id: str | None, limit: int
 ) -> list[DeadLetter]:
     """Oldest first, those with an id above `after_id`."""
-    ids = None if wanted.ids is None else list(wanted.ids)
-    rows = await database.fetch(
-        "list_dead_letters",
-        after_id,
-        wanted.endpoint_id,
-        wanted.event_type,
-        wanted.reason,
-        wanted.died_before,
-        ids,
-        limit,
-    )
-    return [_letter_of(row) for row in rows]
+    rows = await database.fetch("list_dead_letters", *wanted, after_id, limit)
+    return [DeadLetter(**dict(row)) for row in rows]
 
 
 async def count_dead_letters(database: Database, wanted: Filter) -> int:
     """How many there are."""
-    ids = None if wanted.ids is None else list(wanted.ids)
-    [row] = await database.fetch(
-        "count_dead_letters",
-        wanted.endpoint_id,
-        wanted.event_type,
-        wanted.reason,
-        wanted.died_before,
-        ids,
-    )
+    [row] = await database.fetch("count_dead_letters", *wanted)
     count: int = row["count"]
     return count
 
 
-async def redrive_dead_letters(
-    transaction: Transaction, ids: Sequence[str], log_id: str
-) -> list[Redriven]:
+async def redrive_dead_letters(transaction: Transaction, ids: Sequence[str]) -> list[Redriven]:
     """Let deliveries that were given up wait again.
 
-    Messages that are no events, and deliveries to an endpoint that was deleted, stay dead. `log_id`
-    is the endpoint that is the log.
+    Messages that are not events, and deliveries to an endpoint that was deleted, stay dead.
     """
-    rows = await transaction.fetch("redrive_dead_letters", list(ids), log_id)
+    rows = await transaction.fetch("redrive_dead_letters", list(ids), LOG)
     return [Redriven(*row) for row in rows]
 
 
@@ -118,7 +98,3 @@ async def delete_dead_letters(transaction: Transaction, ids: Sequence[str]) -> i
     [row] = await transaction.fetch("delete_dead_letters", list(ids))
     count: int = row["count"]
     return count
-
-
-def _letter_of(row: Row) -> DeadLetter:
-    return DeadLetter(**dict(row))

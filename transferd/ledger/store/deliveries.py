@@ -8,8 +8,8 @@ from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Database, Row, Transaction
 
-# How a status is stored. -1, because that is the last of a list to the version before, which knows
-# the first four: so it takes a skipped delivery for a dead one, and neither stops nor sends it.
+# How a status is stored. The version before knows the first four and finds them by their place in a
+# list, so it reads -1 as dead: it shows a skipped delivery and does not send it.
 NUMBERS = {
     DeliveryStatus.PENDING: 0,
     DeliveryStatus.DELIVERED: 1,
@@ -18,6 +18,11 @@ NUMBERS = {
     DeliveryStatus.SKIPPED: -1,
 }
 STATUSES = {number: status for status, number in NUMBERS.items()}
+
+
+# The log sink is an endpoint like any other, so that its events are counted, retried and recognized
+# as theirs are.
+LOG = "00000000-0000-0000-0000-000000000000"
 
 
 class NewDelivery(NamedTuple):
@@ -61,30 +66,16 @@ DeliveryKey = tuple[str, str]
 
 
 class DeliveryRecord(NamedTuple):
-    """The result of an attempt. `wait_s` until the next one; `dead_reason` if there is none.
-
-    `attempts` is 0 if it is skipped, else 1; `failures` is 1 if it failed.
-    """
+    """The result of an attempt. `wait_s` until the next one; `dead_reason` if there is none."""
 
     event_id: str
     endpoint_id: str
     status: DeliveryStatus
-    attempts: int
-    failures: int
-    response_status: int | None
-    error: str | None
-    response_excerpt: str | None
-    dead_reason: str | None
-    wait_s: float | None
-    keeps_event: bool
-
-
-class RetryKey(NamedTuple):
-    """A retry of a delivery, after so many attempts."""
-
-    event_id: str
-    endpoint_id: str
-    attempts: int
+    response_status: int | None = None
+    error: str | None = None
+    response_excerpt: str | None = None
+    dead_reason: str | None = None
+    wait_s: float | None = None
 
 
 class CarriedDelivery(NamedTuple):
@@ -97,7 +88,7 @@ class CarriedDelivery(NamedTuple):
 
 
 class WaitingCount(NamedTuple):
-    """What waits; the age of the oldest that is due in seconds, 0 if there is none."""
+    """Waiting deliveries; the age of the oldest that is due in seconds, 0 if there is none."""
 
     deliveries: int
     oldest_s: float
@@ -140,8 +131,8 @@ async def insert_deliveries(
 async def read_waiting(
     database: Database, room: Mapping[str, int], in_flight: Sequence[DeliveryKey]
 ) -> tuple[list[WaitingDelivery], int]:
-    """What is due at each endpoint of `room`, as much as it has room for, without `in_flight`;
-    and the version of the webhooks."""
+    """The due deliveries of each endpoint in `room`, up to its number, without `in_flight`; and the
+    version of the webhooks."""
     rows = await database.fetch(
         "read_waiting",
         list(room),
@@ -163,18 +154,6 @@ async def endpoints_waiting(database: Database) -> list[str]:
     return [row["id"] for row in await database.fetch("endpoints_waiting")]
 
 
-async def make_due(database: Database, retries: Sequence[RetryKey]) -> None:
-    """The time of these retries has come; surplus ones change nothing."""
-    ordered = sorted(retries)
-    async with database.transaction() as transaction:
-        await transaction.fetch(
-            "make_due",
-            [r.event_id for r in ordered],
-            [r.endpoint_id for r in ordered],
-            [r.attempts for r in ordered],
-        )
-
-
 async def record_deliveries(transaction: Transaction, records: Sequence[DeliveryRecord]) -> None:
     """Write results; each (event, endpoint) at most once in `records`."""
     # In one order everywhere: two notifiers that meet at the same rows must not wait in a circle.
@@ -184,27 +163,17 @@ async def record_deliveries(transaction: Transaction, records: Sequence[Delivery
         [r.event_id for r in ordered],
         [r.endpoint_id for r in ordered],
         [NUMBERS[r.status] for r in ordered],
-        [r.attempts for r in ordered],
-        [r.failures for r in ordered],
         [r.response_status for r in ordered],
         [r.error for r in ordered],
         [r.response_excerpt for r in ordered],
         [r.dead_reason for r in ordered],
         [r.wait_s for r in ordered],
-        [r.keeps_event for r in ordered],
-    )
-
-
-async def delete_waiting(transaction: Transaction, keys: Sequence[DeliveryKey]) -> None:
-    """Remove deliveries that wait for a webhook that was deleted."""
-    ordered = sorted(keys)
-    await transaction.fetch(
-        "delete_waiting", [key[0] for key in ordered], [key[1] for key in ordered]
+        LOG,
     )
 
 
 async def carry_deliveries(transaction: Transaction, carried: Sequence[CarriedDelivery]) -> None:
-    """Write what messages and letters of the version before name; each delivery at most once."""
+    """Write deliveries of the version before, each at most once in `carried`."""
     ordered = sorted(carried, key=lambda each: (each.event.id, each.endpoint_id))
     await transaction.fetch(
         "carry_deliveries",
@@ -219,7 +188,7 @@ async def carry_deliveries(transaction: Transaction, carried: Sequence[CarriedDe
 
 
 async def count_waiting(database: Database, *, count_max: int) -> WaitingCount:
-    """How much waits for an attempt, retries among them, and for how long; `count_max` at most."""
+    """Count the deliveries that wait for an attempt, retries too; `count_max` at most."""
     [row] = await database.fetch("waiting_deliveries", count_max)
     return WaitingCount(row["deliveries"], row["oldest_s"] or 0.0)
 

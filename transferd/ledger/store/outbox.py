@@ -30,12 +30,6 @@ async def has_rows(database: Database, ledger: str = LEDGERS[0]) -> bool:
     return bool(row[0])
 
 
-async def oldest_s(database: Database, ledger: str = LEDGERS[0]) -> float:
-    """The age of the first row in seconds, 0 if there is none."""
-    rows = await database.fetch("outbox_oldest", ledger=ledger)
-    return float(rows[0]["oldest_s"]) if rows else 0.0
-
-
 async def size(database: Database, ledger: str = LEDGERS[0]) -> OutboxSize:
     """How much waits, and for how long."""
     [row] = await database.fetch("outbox_size", ledger=ledger)

@@ -1,4 +1,4 @@
-"""Webhook endpoints. Each change counts up a version, by which notifiers see that there was one."""
+"""Webhook endpoints. Each change counts up a version, so that notifiers notice it."""
 
 from collections.abc import Sequence
 from datetime import datetime

@@ -1,1 +1,1 @@
-"""Where events are delivered to: the log and webhooks."""
+"""The log and the webhooks, to which events are delivered."""

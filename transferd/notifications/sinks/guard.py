@@ -1,7 +1,7 @@
-"""Which addresses the service connects to when a client chose the URL.
+"""The addresses that the service connects to when a client chose the URL.
 
-A URL is checked when it is given, but a name may lead elsewhere a second later. What counts is the
-address that a socket is opened for, and that is where `Guard` stands.
+A URL is checked when it is given, but a name may lead elsewhere a second later. So each address is
+checked again where a socket is opened for it.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from transferd.domain.webhook import Network, is_allowed
 
 
 class AddressRefused(OSError):
-    """Nothing may be delivered to this address."""
+    """Connections to this address are not allowed."""
 
     def __init__(self, address: str) -> None:
         super().__init__(errno.EACCES, f"address {address} is not allowed")
@@ -35,7 +35,7 @@ class Guard:
         return f"<Guard, public and {len(self._allowed)} networks>"
 
     def lets_pass(self, address: str) -> bool:
-        """Whether this may be connected to; what is no literal address may not."""
+        """Whether connections to this are allowed; only literal addresses can be."""
         try:
             return is_allowed(ip_address(address), self._allowed)
         except ValueError:
@@ -44,7 +44,8 @@ class Guard:
     def open_socket(self, info: AddrInfoType) -> socket.socket:
         """A socket for this address and no other. Raises AddressRefused.
 
-        Every connection begins here, with the very address that it is then made to.
+        Every connection begins here, with the very address that it is then made to. If one address
+        of a name is refused, aiohttp tries the next one.
         """
         family, kind, protocol, _, address = info
         if not self.lets_pass(str(address[0])):
@@ -52,35 +53,11 @@ class Guard:
         return socket.socket(family, kind, protocol)
 
 
-class GuardedResolver(AbstractResolver):
-    """Leaves out what may not be connected to, so that the other addresses of a name are used."""
-
-    def __init__(self, guard: Guard, resolver: AbstractResolver) -> None:
-        self._guard = guard
-        self._resolver = resolver
-
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_INET
-    ) -> list[ResolveResult]:
-        """The addresses of a name, at least one. Raises AddressRefused, and OSError for none."""
-        found = await self._resolver.resolve(host, port, family)
-        passing = [each for each in found if self._guard.lets_pass(each["host"])]
-        if found and not passing:
-            raise AddressRefused(found[0]["host"])
-        if not passing:
-            raise socket.gaierror(socket.EAI_NONAME, "no address")
-        return passing
-
-    async def close(self) -> None:
-        """Close the resolver behind this one."""
-        await self._resolver.close()
-
-
 class ThreadsResolver(AbstractResolver):
     """The system's resolver, in threads of its own.
 
-    A name server that does not answer keeps a thread for many seconds, and anybody may name one
-    that does not. The loop's own threads are few, and others need them.
+    A name server that does not answer keeps a thread for many seconds, and any client may choose
+    such a name. The loop's own threads are few, and others need them.
     """
 
     def __init__(self, lookups_max: int) -> None:
@@ -113,5 +90,5 @@ class ThreadsResolver(AbstractResolver):
         ]
 
     async def close(self) -> None:
-        """Wait for no look-up: their answers are not wanted any more."""
+        """Do not wait for look-ups that run."""
         self._threads.shutdown(wait=False, cancel_futures=True)

@@ -9,7 +9,7 @@ from transferd.observability.logging import Log, ids_of
 
 
 def about(event: Mapping[str, Any]) -> About:
-    """Whose request a CloudEvent came from. The event of a transfer has the transfer's id."""
+    """The request that caused a CloudEvent. The event of a transfer has the transfer's id."""
     is_transfer = event["type"].startswith("transfer.")
     return About(
         event.get("requestid"), event.get("traceparent"), event["id"] if is_transfer else None
@@ -17,7 +17,7 @@ def about(event: Mapping[str, Any]) -> About:
 
 
 class LogSink:
-    """Writes which event there was, and whose request it came from; never what is in it."""
+    """Writes the ids of an event and of its request, never its content."""
 
     def __init__(self, log: Log) -> None:
         self._log = log

@@ -1,15 +1,16 @@
-"""What the sinks answer the notifier."""
+"""The answer of a sink to the notifier."""
 
 from typing import NamedTuple
 
 
 class SinkResult(NamedTuple):
-    """What became of one attempt.
+    """The result of one attempt.
 
     `error` is one line, and None if it was delivered. `response_excerpt` is the beginning of the
-    answer's body, in printable characters. `retry_after_s` is what the receiver asked for, and
-    `is_gone` tells that it wants nothing any more. Nothing was sent if `is_disabled`, because the
-    endpoint is, or `is_unreadable`, because the event cannot be read.
+    answer's body, in printable characters. `retry_after_s` is the wait that the receiver asked for;
+    `is_gone` means that it does not want any more events. Nothing was sent if `is_disabled`,
+    because the endpoint is disabled or deleted, or `is_unreadable`, because the event cannot be
+    read.
     """
 
     error: str | None = None
@@ -21,5 +22,4 @@ class SinkResult(NamedTuple):
     is_unreadable: bool = False
 
 
-DELETED = SinkResult("the webhook was deleted")
 DISABLED = SinkResult("the endpoint is disabled", is_disabled=True)

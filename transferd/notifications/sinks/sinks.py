@@ -1,18 +1,18 @@
-"""All sinks, with failures and slowness simulated where asked for."""
+"""All sinks, with the failures and delays that the settings simulate."""
 
 import asyncio
 import random
 
 from transferd.config import Settings
-from transferd.domain.webhook import Webhook, WebhookStatus
+from transferd.domain.webhook import Webhook
 from transferd.notifications.event import Event
 from transferd.notifications.sinks.log import LogSink
-from transferd.notifications.sinks.result import DISABLED, SinkResult
+from transferd.notifications.sinks.result import SinkResult
 from transferd.notifications.sinks.webhook import WebhookSink
 
 
 class Sinks:
-    """The log and the webhooks. Neither raises for what a receiver does."""
+    """The log and the webhooks. A failure of a receiver is a result, not an exception."""
 
     def __init__(self, settings: Settings, log: LogSink, webhooks: WebhookSink) -> None:
         self._fail_rate = settings.notify_fail_rate
@@ -40,11 +40,10 @@ class Sinks:
         """Deliver to a webhook, within the limits of the sink."""
         if self._delay_s:
             await asyncio.sleep(self._delay_s)
-        if (failure := self._simulated_failure()) is not None:
-            return failure
-        if webhook.status is not WebhookStatus.ACTIVE:
-            return DISABLED
-        return await self._webhooks.deliver(webhook, event.id, body.encode(), traceparent)
+        failure = self._simulated_failure()
+        return failure or await self._webhooks.deliver(
+            webhook, event.id, body.encode(), traceparent
+        )
 
     def _simulated_failure(self) -> SinkResult | None:
         if self._fail_rate and random.random() < self._fail_rate:

@@ -5,6 +5,7 @@ https://github.com/standard-webhooks/standard-webhooks/blob/main/spec/standard-w
 
 import asyncio
 import base64
+import errno
 import hashlib
 import hmac
 import os
@@ -23,12 +24,7 @@ from transferd import __version__
 from transferd.commit.events import CLOUD_EVENT
 from transferd.config import Limits, Settings
 from transferd.domain.webhook import Webhook, url_fault
-from transferd.notifications.sinks.guard import (
-    AddressRefused,
-    Guard,
-    GuardedResolver,
-    ThreadsResolver,
-)
+from transferd.notifications.sinks.guard import AddressRefused, Guard, ThreadsResolver
 from transferd.notifications.sinks.result import SinkResult
 
 _SECRET_PREFIX = "whsec_"  # nosec B105
@@ -65,7 +61,7 @@ def retry_after_s(value: str | None, now: datetime, longest_s: float) -> float |
 
 @dataclass(slots=True)
 class _Answer:
-    """As much of an answer as has come; filled in place, so that it is there if the rest is not.
+    """The part of an answer that has come; filled in place, so that it is there if the rest is not.
 
     `on_kept`: the request went into a connection that was kept open from an earlier one.
     """
@@ -86,10 +82,10 @@ class _Answer:
 class WebhookSink:
     """Delivers to webhooks. Opens with `async with`; `clock` gives UTC.
 
-    An attempt takes no longer than `webhook_timeout_s`, reads no more
-    than `webhook_response_bytes_max` of its answer, and connects to nothing that is not public or
-    inside the allowed networks. Neither redirects nor proxies of the environment are followed, and
-    no cookie is kept.
+    An attempt takes no longer than `webhook_timeout_s`, reads no more than
+    `webhook_response_bytes_max` of its answer, and connects only to addresses that are public or
+    inside the allowed networks. Redirects and proxies of the environment are not followed, and
+    cookies are not kept.
     """
 
     def __init__(
@@ -104,9 +100,7 @@ class WebhookSink:
         self._limits = limits
         self._clock = clock
         self._guard = Guard(self._networks)
-        self._resolver = GuardedResolver(
-            self._guard, resolver or ThreadsResolver(limits.webhook_lookups_max)
-        )
+        self._resolver = resolver or ThreadsResolver(limits.webhook_lookups_max)
         self._session: aiohttp.ClientSession | None = None
         self._under_way = 0
 
@@ -147,9 +141,9 @@ class WebhookSink:
     async def deliver(
         self, webhook: Webhook, event_id: str, body: bytes, traceparent: str | None
     ) -> SinkResult:
-        """Send an event once. An answer 2xx that came to its end is success, nothing else is.
+        """Send an event once. Only an answer 2xx that came to its end is success.
 
-        Raises nothing for what a receiver does; ValueError for a secret that cannot be one.
+        A failure of a receiver is a result. Raises ValueError for a secret that is not base64.
         """
         fault = url_fault(webhook.url, allow_http=self._allow_http, allowed=self._networks)
         if fault is not None:
@@ -162,7 +156,7 @@ class WebhookSink:
                 while not await self._post(webhook.url, headers, body, answer):
                     pass
         except (aiohttp.ClientError, OSError) as error:
-            fault = self._fault_of(error)
+            fault = _fault_of(error, self._limits)
         finally:
             self._under_way -= 1
         return self._result(answer, fault)
@@ -188,8 +182,8 @@ class WebhookSink:
     async def _post(self, url: str, headers: dict[str, str], body: bytes, answer: _Answer) -> bool:
         """One request; fills `answer`. Raises ClientError and OSError.
 
-        False: it went into a kept connection that the receiver had just closed, so it says nothing
-        about the receiver, and has to be sent again.
+        False: it went into a kept connection that the receiver had just closed. That is not a
+        failure of the receiver, and the request has to be sent again.
         """
         assert self._session is not None, "open the sink first"
         answer.on_kept = False
@@ -228,8 +222,8 @@ class WebhookSink:
         if status is None:
             return SinkResult(fault)
         excerpt = answer.excerpt(limits.webhook_excerpt_chars)
-        # Some frameworks send the status before the work is done. An answer that breaks off is no
-        # promise, and a receiver recognizes an event that comes twice by its id.
+        # Some frameworks send the status before the work is done, so an answer that breaks off does
+        # not count. A receiver recognizes an event that comes twice by its id.
         error = None if fault is None else f"{fault}, after an answer {status} had begun"
         if not 200 <= status < 300:
             error = f"answered {status}"
@@ -237,25 +231,6 @@ class WebhookSink:
             return SinkResult(None, status, excerpt)
         wait_s = retry_after_s(answer.retry_after, self._clock(), limits.webhook_retry_after_max_s)
         return SinkResult(error, status, excerpt, wait_s, status == _HTTP_GONE)
-
-    def _fault_of(self, error: Exception) -> str:
-        """What went wrong, in words of our own: the library's quote the URL and the answer."""
-        limits = self._limits
-        match error:
-            case aiohttp.ClientConnectorError():
-                return _connect_fault(error)
-            case aiohttp.ConnectionTimeoutError():
-                return f"no connection within {limits.webhook_connect_timeout_s:g} s"
-            case TimeoutError():
-                return f"timeout after {limits.webhook_timeout_s:g} s"
-            case aiohttp.ServerDisconnectedError():
-                return "the connection was closed without an answer"
-            case aiohttp.ClientResponseError():
-                return "the answer is not HTTP, or its head is too long"
-            case aiohttp.ClientPayloadError():
-                return "the answer broke off"
-            case _:
-                return "the connection broke"
 
 
 def _traces() -> aiohttp.TraceConfig:
@@ -279,6 +254,25 @@ def _cut_off(response: aiohttp.ClientResponse) -> None:
         connection.transport.abort()
 
 
+def _fault_of(error: Exception, limits: Limits) -> str:
+    """The failure in words of this program: the library's quote the URL and the answer."""
+    match error:
+        case aiohttp.ClientConnectorError():
+            return _connect_fault(error)
+        case aiohttp.ConnectionTimeoutError():
+            return f"no connection within {limits.webhook_connect_timeout_s:g} s"
+        case TimeoutError():
+            return f"timeout after {limits.webhook_timeout_s:g} s"
+        case aiohttp.ServerDisconnectedError():
+            return "the connection was closed without an answer"
+        case aiohttp.ClientResponseError():
+            return "the answer is not HTTP, or its head is too long"
+        case aiohttp.ClientPayloadError():
+            return "the answer broke off"
+        case _:
+            return "the connection broke"
+
+
 def _connect_fault(error: aiohttp.ClientConnectorError) -> str:
     cause = error.os_error
     match error:
@@ -290,6 +284,8 @@ def _connect_fault(error: aiohttp.ClientConnectorError) -> str:
             return f"no TLS connection: {reason.lower().replace('_', ' ')}"
         case aiohttp.ClientConnectorError(os_error=AddressRefused()):
             return str(cause.strerror)
+        case aiohttp.ClientConnectorError(os_error=OSError(errno=errno.EACCES)):
+            return "no address of the name is allowed"
         case aiohttp.ClientConnectorDNSError():
             return f"the name cannot be resolved: {cause.strerror}"
         case _:
