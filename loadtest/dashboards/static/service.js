@@ -4,11 +4,14 @@
 
   const WINDOW_S = 600;
   const ROWS_MAX = 900;
-  const CHART_HEIGHT = 190;
+  const CHART_HEIGHT = 165;
   const LINE_COLOURS = 6;
   // Of one figure: a line for each process. Of several: a line for each figure of the total.
   const CHARTS = [
-    ["Outcomes of all replicas", "done_per_s", "refused_per_s", "replayed_per_s", "turned_away_per_s"],
+    [
+      "Outcomes of all replicas",
+      ...["done_per_s", "refused_per_s", "replayed_per_s", "turned_away_per_s"],
+    ],
     ["Group size", "group_size_mean"],
     ["Mailbox wait", "wait_p95_ms"],
     ["Commit", "commit_p95_ms"],
@@ -78,9 +81,11 @@
   }
 
   function showTable() {
-    const headings = [["Process", ""], ...columns.map(({ title, unit }) => [title, unit]), ["State", ""]];
+    const headings = [{ title: "Process", unit: "" }, ...columns, { title: "State", unit: "" }];
     byId("headings").replaceChildren(
-      ...headings.map(([title, unit]) => made("th", { scope: "col" }, title, made("small", {}, unit))),
+      ...headings.map(({ title, unit }) =>
+        made("th", { scope: "col" }, title, made("small", {}, unit)),
+      ),
     );
     const total = { target: "total", role: "total", is_up: true };
     const hasTotal = rows.at(-1)?.figures.total;
@@ -108,7 +113,8 @@
     const box = made("figure", { ariaLabel: `${title}, ${column.unit}, over time` });
     box.append(made("figcaption", {}, `${title} `, made("small", {}, column.unit)));
     byId("charts").append(box);
-    const axis = { stroke: style("--faint"), grid: { stroke: style("--rule") }, ticks: { show: false } };
+    const grid = { stroke: style("--rule"), width: 1 };
+    const axis = { stroke: style("--faint"), grid, ticks: { show: false } };
     const time = (at) => new Date(at * 1000).toLocaleTimeString("en-GB");
     const most = (largest) => (column.unit === "%" ? 100 : largest > 0 ? largest * 1.1 : 1);
     const options = {
@@ -116,9 +122,12 @@
       height: CHART_HEIGHT,
       cursor: { sync: { key: "service" }, y: false, drag: { x: false } },
       scales: { y: { range: (_, __, largest) => [0, most(largest)] } },
-      axes: [{ ...axis, size: 22, values: (_, times) => times.map(time) }, { ...axis, size: 48 }],
+      axes: [
+        { ...axis, size: 22, space: 80, values: (_, times) => times.map(time) },
+        { ...axis, size: 48 },
+      ],
       series: [
-        { label: "", value: (_, at) => (at === null ? "" : time(at)) },
+        {},
         ...lines.map(({ label, index }) => ({
           label,
           value: (_, value) => shown(value, 1),
