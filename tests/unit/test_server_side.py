@@ -221,6 +221,16 @@ def test_a_process_has_a_state_and_figures_while_it_is_up(
     assert repr(server_side) == f"<ServerSide {int(is_up)} of 2 up>"
 
 
+def test_the_total_adds_up_rates_over_different_times() -> None:
+    always, later = [replica(groups) for groups in (1, 2, 3, 4)], [replica(1), "", "", replica(4)]
+    with answering(always) as first, answering(later) as second:
+        server_side = ServerSide([first, second], clock=clock())
+        for _ in range(4):
+            server_side.scrape_once()
+    rates = [each["done_per_s"] for each in server_side.rows[-1]["figures"].values()]
+    assert rates == [2.0, 2.0, 4.0]
+
+
 def test_a_summary_starts_with_the_run() -> None:
     # The process is down at the start of the second run, which starts with its next answer.
     texts = [replica(groups) for groups in (1, 3, 5, 9)]
