@@ -10,13 +10,15 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import gevent
+from gevent.pywsgi import WSGIServer
 from locust import LoadTestShape, User, events
 from locust.runners import WorkerRunner
+from prometheus_client import make_wsgi_app
 
 # Locust puts the folder of this file on the path, but the package needs its parent.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from loadtest.dashboards.exporter import add_route, serve
+from loadtest.dashboards.exporter import ClientSide, registry_of
 from loadtest.dashboards.server_side import ServerSide
 from loadtest.dashboards.tab import add_tab
 from loadtest.options import add_options, take_scenario_from_tags
@@ -54,10 +56,12 @@ def _begin(environment: Any, **_: Any) -> None:
     if is_worker(environment):
         return
     server_side.start()
-    add_tab(environment, server_side, run.status)
-    add_route(environment, violations=lambda: run.violations, info=run.info)
+    registry = registry_of(ClientSide(environment, lambda: run.violations, run.info))
+    if environment.web_ui is not None:
+        add_tab(environment.web_ui, server_side, run.status, registry)
     if options.metrics_port:
-        serve(environment, options.metrics_port, violations=lambda: run.violations, info=run.info)
+        # Without a log: a line for each scrape would hide Locust's own lines.
+        WSGIServer(("", options.metrics_port), make_wsgi_app(registry), log=None).start()
 
     def tell(**_: Any) -> None:
         if run.verdict is not None:

@@ -225,7 +225,7 @@ class Run:
         self._cpu = CpuTimes()
         self._began_s = time.monotonic()
         self.state = "running"
-        self.server_side.mark_start()
+        self.server_side.start_run()
 
     def _end_session(self) -> tuple[History, float] | None:
         if self.state != "running":

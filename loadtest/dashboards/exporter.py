@@ -1,84 +1,75 @@
-"""Prometheus can scrape Locust: in the web UI, or on a port of its own where there is no UI.
-
-Where the load comes from several processes, only the master knows the figures of all of them.
-"""
+"""Locust's statistics as metrics for Prometheus."""
 
 from collections.abc import Callable, Iterator, Mapping
+from typing import Any
 
-from flask import Response
-from gevent.pywsgi import WSGIServer
-from locust.env import Environment
-from locust.runners import MasterRunner
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, make_wsgi_app
-from prometheus_client.exposition import generate_latest
+from prometheus_client import CollectorRegistry, Metric
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
 from prometheus_client.registry import Collector
 
-from loadtest.dashboards.client_side import families
-from loadtest.dashboards.routes import add_routes
+# Seconds. Locust rounds times to two digits, so finer bounds would be useless.
+BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
+_PREFIX = "transferd_loadtest"
+_LABELS = ("method", "name")
 
-Violations = Callable[[], int]
-Info = Callable[[], Mapping[str, str]]
 
+class ClientSide(Collector):
+    """Reads Locust's statistics at each scrape; a master has the statistics of its workers.
 
-class ClientCollector(Collector):
-    """Reads Locust's statistics whenever metrics are asked for."""
+    `violations` returns the number of violations of this run, `info` the labels of the info metric.
+    """
 
-    def __init__(self, environment: Environment, violations: Violations, info: Info) -> None:
+    def __init__(
+        self, environment: Any, violations: Callable[[], int], info: Callable[[], Mapping[str, str]]
+    ) -> None:
         self._environment = environment
         self._violations = violations
         self._info = info
 
     def collect(self) -> Iterator[Metric]:
-        """All families, as of now."""
-        return families(
-            self._environment.stats.entries,
-            _users(self._environment),
-            violations=self._violations(),
-            info=self._info(),
+        """All metrics. Each run starts counting at 0, which Prometheus treats as a restart."""
+        requests = CounterMetricFamily(f"{_PREFIX}_requests", "Answers.", labels=_LABELS)
+        failures = CounterMetricFamily(f"{_PREFIX}_failures", "Wrong answers.", labels=_LABELS)
+        times = HistogramMetricFamily(
+            f"{_PREFIX}_response_seconds", "Response times, rounded to two digits.", labels=_LABELS
         )
+        for entry in self._environment.stats.entries.values():
+            labels = (entry.method or "", entry.name)
+            requests.add_metric(labels, entry.num_requests)
+            failures.add_metric(labels, entry.num_failures)
+            total_s = entry.total_response_time / 1_000
+            times.add_metric(labels, buckets(entry.response_times), sum_value=total_s)
+        active = GaugeMetricFamily(f"{_PREFIX}_users", "Running users.", labels=("user_class",))
+        for name, count in self._users().items():
+            active.add_metric((name,), count)
+        yield from (requests, failures, times, active)
+        yield CounterMetricFamily(
+            f"{_PREFIX}_violations", "Violations that were found.", value=self._violations()
+        )
+        yield InfoMetricFamily(_PREFIX, "Scenario and shape of the run.", value=dict(self._info()))
+
+    def _users(self) -> Mapping[str, int]:
+        runner = self._environment.runner
+        of_workers: Mapping[str, int] | None = getattr(runner, "reported_user_classes_count", None)
+        return runner.user_classes_count if of_workers is None else of_workers
 
 
-def registry_of(environment: Environment, violations: Violations, info: Info) -> CollectorRegistry:
-    """A registry with nothing but the client's figures in it.
-
-    `violations` counts what was found wrong in this run; `info` says what runs: version, scenario.
-    """
+def registry_of(collector: Collector) -> CollectorRegistry:
+    """A registry without the metrics of this process."""
     registry = CollectorRegistry()
-    registry.register(ClientCollector(environment, violations, info))
+    registry.register(collector)
     return registry
 
 
-def add_route(environment: Environment, *, violations: Violations, info: Info) -> None:
-    """GET /metrics in the web UI, if there is one; behind the login where there is a login."""
-    web_ui = environment.web_ui
-    if web_ui is None or web_ui.app is None:
-        return
-    registry = registry_of(environment, violations, info)
-
-    def metrics() -> Response:
-        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
-
-    add_routes(web_ui, web_ui.app, "transferd_metrics", {"/metrics": metrics})
-
-
-def serve(
-    environment: Environment, port: int, *, violations: Violations, info: Info, host: str = ""
-) -> WSGIServer:
-    """A server for runs without web UI; it has begun to serve and `stop()` ends it.
-
-    Port 0 takes a free one, `server_port` tells which. OSError if the port is taken.
-    """
-    app = make_wsgi_app(registry_of(environment, violations, info))
-    # A line for each scrape would drown what Locust has to say.
-    server = WSGIServer((host, port), app, log=None)
-    server.start()
-    return server
-
-
-def _users(environment: Environment) -> Mapping[str, int]:
-    runner = environment.runner
-    if runner is None:
-        return {}
-    if isinstance(runner, MasterRunner):
-        return runner.reported_user_classes_count
-    return runner.user_classes_count
+def buckets(response_times: Mapping[int, int]) -> list[tuple[str, float]]:
+    """How many requests took at most each of the bounds; `response_times` counts milliseconds."""
+    counts = [
+        (str(float(bound)), sum(n for ms, n in response_times.items() if ms <= bound * 1_000))
+        for bound in BOUNDS_S
+    ]
+    return [*counts, ("+Inf", sum(response_times.values()))]

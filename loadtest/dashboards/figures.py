@@ -1,178 +1,112 @@
-"""What was counted -> the figures that people look at."""
+"""The figures of the tab and of the verdict: a name, a formula, and how the tab shows it."""
 
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import inf
 
-from loadtest.dashboards.scrape import Change, Sample, in_turn, side_by_side
+from loadtest.dashboards.scrape import Change, has_replica
 
-RESULTS = ("done", "refused", "replayed")
-_MIB = 2**20
-# What the summary of a run tells of a `Point` over all of its time.
-_SUMMED_UP = (
-    "done_per_s",
-    "requests_per_s",
-    "group_size_mean",
-    "cache_hit_share",
-    "commit_mean_ms",
-    "commit_p95_ms",
-    "wait_mean_ms",
-    "wait_p95_ms",
-)
+# None: there is nothing to calculate with, such as the mean of no groups.
+Formula = Callable[[Change], float | None]
 
 
 @dataclass(frozen=True)
-class Point:
-    """The figures of one process, or of all, for the stretch of time that ended at `at_s`.
+class Figure:
+    """`title` is empty if the tab does not show the figure. A share has the unit %."""
 
-    None is what there is nothing to say about: a mean of no groups, the outbox of a replica.
+    name: str
+    formula: Formula
+    title: str = ""
+    unit: str = ""
+    digits: int = 1
+
+
+def quantile(share: float, cumulative: Mapping[float, float]) -> float | None:
+    """The quantile of a histogram, interpolated linearly within a bucket, as Prometheus does it.
+
+    `cumulative` maps the upper bound of each bucket to the number of values up to that bound. A
+    quantile above the last finite bound is that bound; without values it is None.
     """
-
-    at_s: float
-    done_per_s: float | None = None
-    refused_per_s: float | None = None
-    replayed_per_s: float | None = None
-    turned_away_per_s: float | None = None
-    requests_per_s: float | None = None
-    group_size_mean: float | None = None
-    commit_mean_ms: float | None = None
-    commit_p95_ms: float | None = None
-    wait_mean_ms: float | None = None
-    wait_p95_ms: float | None = None
-    cache_hit_share: float | None = None
-    outbox_waiting: float | None = None
-    outbox_oldest_s: float | None = None
-    cpu_share: float | None = None
-    rss_mib: float | None = None
-
-    def as_json(self) -> dict[str, object]:
-        """All figures by name."""
-        return asdict(self)
+    rank = share * max(cumulative.values(), default=0.0)
+    lower, below = 0.0, 0.0
+    for bound, count in sorted(cumulative.items()):
+        if count >= rank > 0:
+            inside = (rank - below) / (count - below)
+            return lower if bound == inf else lower + (bound - lower) * inside
+        lower, below = bound, count
+    return None
 
 
-def decided(change: Change, at_s: float) -> Point:
-    """The figures of whoever decides commands; nothing but the time if none has passed."""
-    seconds = change.seconds
-    if seconds <= 0:
-        return Point(at_s)
-    results = change.parts("transferd_outcomes_total")
-    codes = change.parts("transferd_failures_total")
-    reads = change.parts("transferd_wallet_reads_total")
-    wait, commit = "transferd_mailbox_wait_seconds", "transferd_group_commit_seconds"
-    return Point(
-        at_s,
-        done_per_s=results.get("done", 0.0) / seconds,
-        refused_per_s=results.get("refused", 0.0) / seconds,
-        replayed_per_s=results.get("replayed", 0.0) / seconds,
-        turned_away_per_s=sum(codes.values()) / seconds,
-        requests_per_s=change.one("http_server_request_duration_seconds_count") / seconds,
-        group_size_mean=change.mean("transferd_group_envelopes"),
-        commit_mean_ms=_ms(change.mean(commit)),
-        commit_p95_ms=_ms(change.quantile(0.95, commit)),
-        wait_mean_ms=_ms(change.mean(wait)),
-        wait_p95_ms=_ms(change.quantile(0.95, wait)),
-        cache_hit_share=_share(reads.get("hit", 0.0), sum(reads.values())),
+def _rate(counter: str, label: str | None = None) -> Formula:
+    # A worker executes no commands.
+    return lambda change: (
+        change.count(counter, label) / change.seconds if has_replica(change.gauges) else None
     )
 
 
-def point(after: Sample, change: Change) -> Point:
-    """The figures of one process for the stretch of time that ended with this sample."""
-    cpu_s = change.one("process_cpu_seconds_total")
-    return replace(
-        Point(after.at_s) if after.is_worker else decided(change, after.at_s),
-        outbox_waiting=after.gauges.get("transferd_outbox_waiting_events"),
-        outbox_oldest_s=after.gauges.get("transferd_outbox_oldest_seconds"),
-        cpu_share=_share(cpu_s, change.seconds),
-        rss_mib=_mib(after.gauges),
+def _share(counter: str, label: str) -> Formula:
+    return lambda change: _ratio(change.count(counter, label), change.count(counter))
+
+
+def _mean(histogram: str, factor: float = 1.0) -> Formula:
+    return lambda change: _ratio(
+        factor * change.count(f"{histogram}_sum"), change.count(f"{histogram}_count")
     )
 
 
-def total(at_s: float, points: Iterable[Point], changes: Iterable[Change]) -> Point:
-    """The figures of all processes together; the changes are those of replicas only."""
-    listed, decisions = list(points), list(changes)
-    return replace(
-        decided(side_by_side(decisions), at_s) if decisions else Point(at_s),
-        # Each worker tells of the one outbox that all of them share.
-        outbox_waiting=largest(each.outbox_waiting for each in listed),
-        outbox_oldest_s=largest(each.outbox_oldest_s for each in listed),
-        cpu_share=_add(each.cpu_share for each in listed),
-        rss_mib=_add(each.rss_mib for each in listed),
-    )
+def _p95_ms(histogram: str) -> Formula:
+    def formula(change: Change) -> float | None:
+        buckets = change.by_label(f"{histogram}_bucket")
+        value = quantile(0.95, {float(bound): count for bound, count in buckets.items()})
+        return None if value is None else 1_000 * value
+
+    return formula
 
 
-@dataclass
-class Account:
-    """What one process did since the users of a run started."""
-
-    change: Change = field(default_factory=Change)
-    outbox_waiting_max: float | None = None
-    outbox_oldest_max_s: float | None = None
-    rss_first_mib: float | None = None
-    rss_last_mib: float | None = None
-    is_worker: bool = False
-
-    def take(self, change: Change, sample: Sample) -> None:
-        """Add the stretch of time that ended with this sample."""
-        self.change = in_turn(self.change, change)
-        self.see(sample)
-
-    def see(self, sample: Sample) -> None:
-        """Look at what is not counted but measured."""
-        gauges = sample.gauges
-        self.is_worker = sample.is_worker
-        self.outbox_waiting_max = largest(
-            (self.outbox_waiting_max, gauges.get("transferd_outbox_waiting_events"))
-        )
-        self.outbox_oldest_max_s = largest(
-            (self.outbox_oldest_max_s, gauges.get("transferd_outbox_oldest_seconds"))
-        )
-        self.rss_last_mib = _mib(gauges)
-        if self.rss_first_mib is None:
-            self.rss_first_mib = self.rss_last_mib
-
-    def as_json(self) -> dict[str, object]:
-        """Totals, and means over all the time; no figures of commands for a worker."""
-        told: dict[str, object] = {
-            "seconds": self.change.seconds,
-            "cpu_s": self.change.one("process_cpu_seconds_total"),
-            "rss_first_mib": self.rss_first_mib,
-            "rss_last_mib": self.rss_last_mib,
-            "outbox_waiting_max": self.outbox_waiting_max,
-            "outbox_oldest_max_s": self.outbox_oldest_max_s,
-        }
-        return told if self.is_worker else told | totals(self.change)
+def _gauge(name: str, factor: float = 1.0) -> Formula:
+    return lambda change: factor * change.gauges[name] if name in change.gauges else None
 
 
-def totals(change: Change) -> dict[str, object]:
-    """How many commands there were by result, and how the groups of them did."""
-    means = decided(change, 0.0)
-    results = change.parts("transferd_outcomes_total")
-    return {
-        "results": {result: round(results.get(result, 0.0)) for result in RESULTS},
-        "turned_away": {
-            code: round(count) for code, count in change.parts("transferd_failures_total").items()
-        },
-        **{name: getattr(means, name) for name in _SUMMED_UP},
-    }
+def _cpu_share(change: Change) -> float:
+    return change.count("process_cpu_seconds_total") / change.seconds
 
 
-def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1_000
-
-
-def _share(part: float, whole: float) -> float | None:
+def _ratio(part: float, whole: float) -> float | None:
     return part / whole if whole else None
 
 
-def _mib(gauges: Mapping[str, float]) -> float | None:
-    size = gauges.get("process_resident_memory_bytes")
-    return None if size is None else size / _MIB
+_OUTCOMES, _FAILURES = "transferd_outcomes_total", "transferd_failures_total"
+_WAIT, _COMMIT = "transferd_mailbox_wait_seconds", "transferd_group_commit_seconds"
+# In the order of the tab's columns.
+FIGURES = (
+    Figure("done_per_s", _rate(_OUTCOMES, "done"), "Done", "/s"),
+    Figure("refused_per_s", _rate(_OUTCOMES, "refused"), "Refused", "/s"),
+    Figure("replayed_per_s", _rate(_OUTCOMES, "replayed"), "Replayed", "/s"),
+    Figure("turned_away_per_s", _rate(_FAILURES), "Turned away", "/s"),
+    Figure("group_size_mean", _mean("transferd_group_envelopes"), "Group size", "mean"),
+    Figure("wait_p95_ms", _p95_ms(_WAIT), "Mailbox wait", "p95 ms"),
+    Figure("commit_p95_ms", _p95_ms(_COMMIT), "Commit", "p95 ms"),
+    Figure("cache_hit_share", _share("transferd_wallet_reads_total", "hit"), "Cache hits", "%"),
+    Figure("outbox_waiting", _gauge("transferd_outbox_waiting_events"), "Outbox", "waiting", 0),
+    Figure("outbox_oldest_s", _gauge("transferd_outbox_oldest_seconds"), "Outbox", "oldest s"),
+    Figure("cpu_share", _cpu_share, "CPU", "%", 0),
+    Figure("rss_mib", _gauge("process_resident_memory_bytes", 2**-20), "Memory", "MiB", 0),
+    Figure("requests_per_s", _rate("http_server_request_duration_seconds_count")),
+    Figure("wait_mean_ms", _mean(_WAIT, 1_000)),
+    Figure("commit_mean_ms", _mean(_COMMIT, 1_000)),
+)
 
 
-def largest(values: Iterable[float | None]) -> float | None:
-    """The largest of those that are known; None if none is."""
-    return max((value for value in values if value is not None), default=None)
+def figures_of(change: Change) -> dict[str, float | None]:
+    """All figures by name; all None if no time has passed."""
+    return {each.name: each.formula(change) if change.seconds else None for each in FIGURES}
 
 
-def _add(values: Iterable[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return sum(known) if known else None
+def summary_of(run: Change) -> dict[str, object]:
+    """The figures of a run, with the number of commands by result, and of failures by code."""
+    return {
+        "seconds": run.seconds,
+        "results": run.by_label(_OUTCOMES),
+        "turned_away": run.by_label(_FAILURES),
+        **figures_of(run),
+    }

@@ -1,166 +1,117 @@
-"""The text of `/metrics` -> what was counted -> what was counted between two scrapes."""
+"""The text of `/metrics` -> counters and gauges -> what was counted between two scrapes."""
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from math import isfinite
+from operator import add
+from typing import TypeVar
 
 from prometheus_client.parser import text_string_to_metric_families
 
-# A sample's name and the value of the one label that matters, or "" where all are added up.
+Key = TypeVar("Key")
+# The name of a sample, and the value of the label that is kept; "" without such a label.
 Series = tuple[str, str]
-
-_HISTOGRAMS = (
-    "transferd_group_envelopes",
-    "transferd_group_commit_seconds",
-    "transferd_mailbox_wait_seconds",
-)
-# The label that tells a counter's parts apart; "" adds all of them up.
-_COUNTED = {
-    "transferd_outcomes_total": "result",
-    "transferd_failures_total": "code",
-    "transferd_wallet_reads_total": "cache",
-    "http_server_request_duration_seconds_count": "",
-    "process_cpu_seconds_total": "",
-    **{f"{name}_bucket": "le" for name in _HISTOGRAMS},
-    **{f"{name}_{part}": "" for name in _HISTOGRAMS for part in ("count", "sum")},
-}
-_GAUGES = frozenset(
-    {
-        "process_resident_memory_bytes",
-        "transferd_outbox_oldest_seconds",
-        "transferd_outbox_waiting_events",
-        "transferd_ready",
-        "transferd_worker_ready",
-    }
-)
+# Samples that differ only in other labels are added up.
+_KEPT_LABELS = ("result", "code", "cache", "le")
+# All workers export the state of the one outbox.
+_SHARED_GAUGES = frozenset({"transferd_outbox_oldest_seconds", "transferd_outbox_waiting_events"})
 
 
 @dataclass(frozen=True)
-class Sample:
-    """What one process told at one moment; `at_s` is seconds since 1970."""
+class Scrape:
+    """The metrics of one process; `at_s` is seconds since 1970."""
 
     at_s: float
-    counted: Mapping[Series, float]
+    counters: Mapping[Series, float]
     gauges: Mapping[str, float]
-
-    @property
-    def is_worker(self) -> bool:
-        """A worker decides no commands, so those figures say nothing of it."""
-        return "transferd_worker_ready" in self.gauges and "transferd_ready" not in self.gauges
 
 
 @dataclass(frozen=True)
 class Change:
-    """What was counted within `seconds`."""
+    """What one or several processes counted in `seconds`, and their gauges."""
 
     seconds: float = 0.0
-    counted: Mapping[Series, float] = field(default_factory=dict)
+    counters: Mapping[Series, float] = field(default_factory=dict)
+    gauges: Mapping[str, float] = field(default_factory=dict)
 
-    def parts(self, name: str) -> dict[str, float]:
-        """How much of a counter fell to each value of its label."""
-        return {label: count for (each, label), count in self.counted.items() if each == name}
+    def by_label(self, name: str) -> dict[str, float]:
+        """The counts of one counter by the value of its label."""
+        return {label: count for (each, label), count in self.counters.items() if each == name}
 
-    def one(self, name: str) -> float:
-        """How much a counter without parts went up."""
-        return self.counted.get((name, ""), 0.0)
+    def count(self, name: str, label: str | None = None) -> float:
+        """The count of one value of the label, or of all values."""
+        counts = self.by_label(name)
+        return sum(counts.values()) if label is None else counts.get(label, 0.0)
 
-    def mean(self, histogram: str) -> float | None:
-        """The mean of what a histogram observed; None if that was nothing."""
-        count = self.one(f"{histogram}_count")
-        return self.one(f"{histogram}_sum") / count if count else None
-
-    def quantile(self, share: float, histogram: str) -> float | None:
-        """Below which value this share of the observations lay; None if there were none."""
-        buckets = self.parts(f"{histogram}_bucket")
-        return quantile(share, {float(bound): count for bound, count in buckets.items()})
+    def per_second(self) -> "Change":
+        """The mean second of this change; `seconds` must be above 0."""
+        counters = {series: count / self.seconds for series, count in self.counters.items()}
+        return Change(1.0, counters, self.gauges)
 
 
-def parse(text: str, at_s: float) -> Sample:
-    """Read the Prometheus text format; ValueError if it is something else."""
-    counted: dict[Series, float] = defaultdict(float)
-    gauges: dict[str, float] = defaultdict(float)
+def has_replica(gauges: Mapping[str, float]) -> bool:
+    """Whether these are gauges of a replica, or of processes with a replica among them."""
+    return "transferd_ready" in gauges or "transferd_worker_ready" not in gauges
+
+
+def parse(text: str, at_s: float) -> Scrape:
+    """Read the Prometheus text format; ValueError if the text has another format."""
+    counters: dict[Series, float] = {}
+    gauges: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
         for sample in family.samples:
-            # A gauge whose measuring failed says NaN, which no JSON can say.
+            # A gauge that could not be measured is NaN, which JSON cannot express.
             if not isfinite(sample.value):
                 continue
-            if (label := _COUNTED.get(sample.name)) is not None:
-                counted[sample.name, sample.labels.get(label, "")] += sample.value
-            elif sample.name in _GAUGES:
-                gauges[sample.name] += sample.value
-    return Sample(at_s, dict(counted), dict(gauges))
+            if family.type == "gauge":
+                gauges[sample.name] = gauges.get(sample.name, 0.0) + sample.value
+            elif family.type in {"counter", "histogram"}:
+                kept = (sample.labels[each] for each in _KEPT_LABELS if each in sample.labels)
+                series = (sample.name, next(kept, ""))
+                counters[series] = counters.get(series, 0.0) + sample.value
+    return Scrape(at_s, counters, gauges)
 
 
-def change(before: Sample, after: Sample) -> Change:
+def difference(before: Scrape, after: Scrape) -> Change:
     """What was counted between two scrapes of one address.
 
-    If only a single counter went back or vanished, another process answers there now, and all that
-    it has counted is new. A rate is never negative, then.
+    If any counter decreased or is missing, a new process has started, and all its counts are new.
     """
-    is_another = any(after.counted.get(key, 0) < count for key, count in before.counted.items())
-    base = {} if is_another else before.counted
+    is_new = any(after.counters.get(key, 0) < count for key, count in before.counters.items())
+    base = {} if is_new else before.counters
     return Change(
         max(0.0, after.at_s - before.at_s),
-        {key: count - base.get(key, 0) for key, count in after.counted.items()},
+        {series: count - base.get(series, 0) for series, count in after.counters.items()},
+        after.gauges,
     )
 
 
-def in_turn(first: Change, second: Change) -> Change:
-    """Two stretches of time of one process as one."""
-    return Change(first.seconds + second.seconds, _sum([first.counted, second.counted]))
-
-
-def side_by_side(changes: Iterable[Change]) -> Change:
-    """What several processes counted in one second, on average over the stretch of each.
-
-    One that was away for a while has a longer stretch behind it than the others, so that only
-    rates can be added up.
-    """
+def in_sequence(first: Change, second: Change) -> Change:
+    """Two changes of one process, one after the other; of each gauge the larger value."""
     return Change(
-        1.0,
-        _sum(
-            {key: count / each.seconds for key, count in each.counted.items()}
-            for each in changes
-            if each.seconds > 0
-        ),
+        first.seconds + second.seconds,
+        _merged(add, [first.counters, second.counters]),
+        _merged(max, [first.gauges, second.gauges]),
     )
 
 
-def at_once(changes: Iterable[Change]) -> Change:
-    """What several processes counted in the same time, which is as long as the longest."""
-    listed = list(changes)
+def in_parallel(changes: Sequence[Change]) -> Change:
+    """Changes of several processes at the same time, as long as the longest of them."""
+    gauges = [each.gauges for each in changes]
+    largest = _merged(max, gauges)
+    shared = {name: largest[name] for name in _SHARED_GAUGES & largest.keys()}
     return Change(
-        max((each.seconds for each in listed), default=0.0),
-        _sum(each.counted for each in listed),
+        max((each.seconds for each in changes), default=0.0),
+        _merged(add, [each.counters for each in changes]),
+        _merged(add, gauges) | shared,
     )
 
 
-def quantile(share: float, cumulative: Mapping[float, float]) -> float | None:
-    """Interpolate linearly within a bucket, as Prometheus does.
-
-    `cumulative` maps each upper bound, the last of them infinite, to how many lay at or below it.
-    What lies beyond the last finite bound is told as that bound.
-    """
-    bounds = sorted(cumulative)
-    count = cumulative[bounds[-1]] if bounds else 0
-    if count <= 0:
-        return None
-    rank = share * count
-    lower, below = 0.0, 0.0
-    for bound in bounds:
-        if cumulative[bound] >= rank:
-            if bound == float("inf"):
-                return lower
-            inside = cumulative[bound] - below
-            return lower + (bound - lower) * ((rank - below) / inside if inside else 1.0)
-        lower, below = bound, cumulative[bound]
-    return lower
-
-
-def _sum(counts: Iterable[Mapping[Series, float]]) -> dict[Series, float]:
-    summed: dict[Series, float] = {}
-    for each in counts:
-        for key, count in each.items():
-            summed[key] = summed.get(key, 0.0) + count
-    return summed
+def _merged(
+    combine: Callable[[float, float], float], parts: Iterable[Mapping[Key, float]]
+) -> dict[Key, float]:
+    merged: dict[Key, float] = {}
+    for part in parts:
+        for key, value in part.items():
+            merged[key] = combine(merged[key], value) if key in merged else value
+    return merged

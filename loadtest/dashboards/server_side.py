@@ -1,4 +1,4 @@
-"""Looks at the service from inside while Locust looks at it from outside."""
+"""The metrics of the service's processes during a load test, now and over time."""
 
 import time
 from collections import deque
@@ -7,148 +7,99 @@ from contextlib import suppress
 from typing import Any
 
 import gevent
-from gevent.event import Event
 from gevent.lock import BoundedSemaphore
 
-from loadtest.dashboards.figures import Account, Point, total, totals
-from loadtest.dashboards.scrape import at_once, parse
-from loadtest.dashboards.targets import (
-    POINTS_MAX,
-    Address,
-    Target,
-    addresses,
-    fetch,
-    metrics_url,
-    replicas,
-)
+from loadtest.dashboards.figures import figures_of, summary_of
+from loadtest.dashboards.scrape import in_parallel
+from loadtest.dashboards.targets import TIMEOUT_S, Target, addresses, metrics_url
 
-# Often enough to watch a queue grow; a scrape costs a replica a millisecond and a question to
-# PostgreSQL.
+# Often enough to show a queue that grows. A scrape costs a replica about a millisecond of CPU and a
+# ping of PostgreSQL.
 EVERY_S = 2.0
-# Below EVERY_S, so that a process that hangs does not slow down the view on the others.
-TIMEOUT_S = 1.5
-# More lines than this nobody can tell apart, and names may resolve to ever new addresses.
+# Rates over a shorter time are noise: an extra round at the start or the end of a run counts, but
+# has no row.
+ROW_S_MIN = 0.5
+# Half an hour. The page shows ten minutes.
+ROWS_MAX = 900
+# A chart with more lines is not readable, and a name may resolve to ever new addresses.
 TARGETS_MAX = 32
 
 
 class ServerSide:
-    """Asks replicas and workers for their metrics, again and again; none at all is fine as well.
+    """Scrapes replicas and workers; times are seconds since 1970.
 
-    Times are seconds since 1970. Nothing that a process answers, or does not, raises an error.
+    Each of `rows` has its time `at_s` and the `figures` of each process that is up, by name, and of
+    all together as `total`.
     """
 
     def __init__(self, urls: Sequence[str], *, clock: Callable[[], float] = time.time) -> None:
-        self._clock = clock
-        self._urls = list(dict.fromkeys(metrics_url(url) for url in urls))
+        self.urls = list(dict.fromkeys(map(metrics_url, urls)))
+        self.rows: deque[dict[str, Any]] = deque(maxlen=ROWS_MAX)
         self._targets: dict[str, Target] = {}
-        self._totals: deque[Point] = deque(maxlen=POINTS_MAX)
-        self._greenlet: gevent.Greenlet[[], None] | None = None
-        self._wake = Event()
-        # Two rounds at once would put an older sample behind a newer one.
-        self._one_round = BoundedSemaphore(1)
-        self._is_marked = False
-        # Who asks for points in the middle of a round must not miss those that are still to come.
-        self._complete_until_s = 0.0
+        self._clock = clock
+        # Two concurrent rounds could store an older scrape after a newer one.
+        self._round = BoundedSemaphore(1)
 
     def __repr__(self) -> str:
         up = sum(target.trouble is None for target in self._targets.values())
         return f"<ServerSide {up} of {len(self._targets)} up>"
 
-    @property
-    def has_urls(self) -> bool:
-        """Whether there is anybody to ask."""
-        return bool(self._urls)
-
     def start(self) -> None:
-        """Begin to ask."""
-        if self._urls and self._greenlet is None:
-            self._greenlet = gevent.spawn(self._run)
+        """Scrape from now on."""
+        if self.urls:
+            gevent.spawn(self._run)
 
-    def stop(self) -> None:
-        """Ask no more; what was learnt stays."""
-        if self._greenlet is not None:
-            self._greenlet.kill()
-            self._greenlet = None
-
-    def mark_start(self) -> None:
-        """The users of a run start now: what was counted before is no part of the summary."""
-        self._is_marked = True
+    def start_run(self) -> None:
+        """The users of a run start now: the summary contains only what is counted from now on."""
+        self.scrape_once()
         for target in self._targets.values():
-            target.mark()
-        self._wake.set()
+            target.start_run()
 
-    def latest(self) -> list[dict[str, Any]]:
-        """One row for each process, then, if any answers, one for all of them together."""
-        rows = [target.as_json() for target in self._targets.values()]
-        if self._totals and any(row["point"] for row in rows):
-            together = {"target": "total", "role": "total", "is_up": True, "trouble": None}
-            rows.append({**together, "point": self._totals[-1].as_json()})
-        return rows
-
-    def points(self, since: float = 0.0) -> dict[str, list[dict[str, Any]]]:
-        """The figures after `since` by process, and of all of them as `total`, oldest first."""
-        until_s = self._complete_until_s
-        rings = {name: target.points for name, target in self._targets.items()}
-        return {
-            name: [each.as_json() for each in ring if since < each.at_s <= until_s]
-            for name, ring in (rings | {"total": self._totals}).items()
-        }
+    def states(self) -> list[dict[str, Any]]:
+        """For JSON: each process in the order of discovery, with its role, and whether it is up."""
+        return [target.state() for target in self._targets.values()]
 
     def summary(self) -> dict[str, Any]:
-        """How each process did since `mark_start`, after a last look at it; for JSON."""
-        self.poll_once()
-        known = {name: target.account or Account() for name, target in self._targets.items()}
-        decisions = [each.change for each in known.values() if not each.is_worker]
-        return {
-            "targets": [
-                {
-                    "target": name,
-                    "role": self._targets[name].role,
-                    "is_up": self._targets[name].trouble is None,
-                    **account.as_json(),
-                }
-                for name, account in known.items()
-            ],
-            "total": totals(at_once(decisions)),
-        }
+        """For JSON: the figures of each process since `start_run`, after a last scrape."""
+        self.scrape_once()
+        targets = self._targets.values()
+        total = summary_of(in_parallel([target.run for target in targets]))
+        return {"targets": [target.summary() for target in targets], "total": total}
 
-    def poll_once(self) -> int:
-        """Ask everybody at the same time; how many have answered."""
-        with self._one_round:
+    def scrape_once(self) -> int:
+        """Scrape all processes concurrently, and count those that are up."""
+        with self._round:
             at_s = self._clock()
-            gevent.joinall([gevent.spawn(self._find, url) for url in self._urls])
+            gevent.joinall([gevent.spawn(self._resolve, url) for url in self.urls])
             targets = list(self._targets.values())
-            gevent.joinall([gevent.spawn(self._ask, target, at_s) for target in targets])
-            points = [target.newest for target in targets if target.newest is not None]
-            if any(each.at_s == at_s for each in points):
-                self._totals.append(total(at_s, points, replicas(targets)))
-            self._complete_until_s = at_s
+            gevent.joinall([gevent.spawn(target.ask, at_s) for target in targets])
+            # The clock of the machine may have been set back.
+            if not self.rows or abs(at_s - self.rows[-1]["at_s"]) >= ROW_S_MIN:
+                self.rows.append({"at_s": at_s, "figures": self._figures()})
         return sum(target.trouble is None for target in targets)
+
+    def _figures(self) -> dict[str, Any]:
+        known = {
+            target.name: target.change.per_second()
+            for target in self._targets.values()
+            if target.change is not None and target.change.seconds
+        }
+        # Changes have different lengths if a process was down for a while, so rates are added up.
+        total = {"total": in_parallel(list(known.values()))} if known else {}
+        return {name: figures_of(change) for name, change in (known | total).items()}
 
     def _run(self) -> None:
         while True:
-            started = time.monotonic()
-            self._wake.clear()
-            self.poll_once()
-            self._wake.wait(max(0.0, started + EVERY_S - time.monotonic()))
+            self.scrape_once()
+            gevent.sleep(EVERY_S)
 
-    def _find(self, url: str) -> None:
-        """Learn who answers to a name; those that no longer do stay as away."""
-        found: list[Address] = []
+    def _resolve(self, url: str) -> None:
+        """Add a target for each new address. A target whose address disappears stays, as down."""
+        found: list[str] = []
         with suppress(OSError), gevent.Timeout(TIMEOUT_S, OSError("no name service")):
             found = addresses(url)
-        if not found and not any(url == each.address.origin for each in self._targets.values()):
-            found = [Address(url, url)]
+        if not found and all(each.given_url != url for each in self._targets.values()):
+            found = [url]
         for address in found:
-            if address.name not in self._targets and len(self._targets) < TARGETS_MAX:
-                target = self._targets[address.name] = Target(address)
-                if self._is_marked:
-                    target.mark()
-
-    def _ask(self, target: Target, at_s: float) -> None:
-        try:
-            with gevent.Timeout(TIMEOUT_S, OSError("no answer in time")):
-                target.answered(parse(fetch(target.address, TIMEOUT_S), at_s))
-        # Whatever answers at that address: a load test does not end because of who watches it.
-        except Exception as error:
-            target.was_away(str(error) or type(error).__name__)
+            if address not in self._targets and len(self._targets) < TARGETS_MAX:
+                self._targets[address] = Target(address, url)

@@ -1,34 +1,40 @@
-"""A tab "Service" in Locust's web UI, with a page of its own at /service."""
+"""Routes in Locust's web UI: the tab "Service" with its page /service, and /metrics."""
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from flask import Response, jsonify, request, send_from_directory
-from locust.env import Environment
+from flask import Blueprint, Response, jsonify, request, send_from_directory
+from locust.web import WebUI
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from loadtest.dashboards.routes import add_routes
+from loadtest.dashboards.figures import FIGURES
 from loadtest.dashboards.server_side import EVERY_S, ServerSide
 
 _STATIC = Path(__file__).with_name("static")
-# Relative, because a proxy may serve the UI below a path that Locust knows nothing of.
+# Relative, because a proxy may serve the UI below a path that Locust does not know.
 _SCRIPT = b'<script src="./service/static/frame.js" defer></script>'
+_COLUMNS = [
+    {"figure": each.name, "title": each.title, "unit": each.unit, "digits": each.digits}
+    for each in FIGURES
+    if each.title
+]
 
-Status = Callable[[], Mapping[str, Any]]
 
+def add_tab(
+    web_ui: WebUI,
+    server_side: ServerSide,
+    status: Callable[[], Mapping[str, Any]],
+    registry: CollectorRegistry,
+) -> None:
+    """Add the routes, before the UI serves its first request.
 
-def add_tab(environment: Environment, server_side: ServerSide, status: Status) -> None:
-    """Add the tab, if there is a web UI. Has to be done before the UI serves its first request.
-
-    `status` says how the run goes: `scenario` and `shape` (names), `state` (Locust's word for it),
-    `violations` (how many promises were found broken) and, at the end, `verdict` (its last line).
-    What is missing or None is not shown.
+    `status` returns `scenario`, `shape`, `state`, `violations` (their number) and `verdict` (a
+    line, or None before the end).
     """
-    web_ui = environment.web_ui
-    if web_ui is None or web_ui.app is None:
-        return
-    # Locust's page has room for a tab without content, into which the script puts ours.
+    app = web_ui.app
+    assert app is not None
+    # Locust shows a tab without content. The script fills it.
     tabs = web_ui.template_args.setdefault("extendedTabs", [])
     tabs.append({"title": "Service", "key": "service"})
 
@@ -36,22 +42,37 @@ def add_tab(environment: Environment, server_side: ServerSide, status: Status) -
         return send_from_directory(_STATIC, "service.html")
 
     def data() -> Response:
+        since_s = request.args.get("since", 0.0, type=float)
         return jsonify(
-            now_s=time.time(),
             every_s=EVERY_S,
-            has_urls=server_side.has_urls,
-            status=dict(status()),
-            rows=server_side.latest(),
-            points=server_side.points(request.args.get("since", 0.0, type=float)),
+            has_urls=bool(server_side.urls),
+            status=status(),
+            columns=_COLUMNS,
+            targets=server_side.states(),
+            rows=[row for row in server_side.rows if row["at_s"] > since_s],
         )
 
-    views = {"/service": page, "/service/data": data}
-    add_routes(web_ui, web_ui.app, "transferd_service", views, static=_STATIC)
-    web_ui.app.after_request(_with_script)
+    def metrics() -> Response:
+        return Response(generate_latest(registry), content_type=CONTENT_TYPE_LATEST)
+
+    # Below the path of the UI. Like Locust's own static files, these need no login.
+    blueprint = Blueprint(
+        "transferd",
+        __name__,
+        url_prefix=app.blueprints["locust"].url_prefix,
+        static_folder=_STATIC,
+        static_url_path="/service/static",
+    )
+    # Locust's function has no types.
+    guarded: Any = web_ui.auth_required_if_enabled
+    for path, view in {"/service": page, "/service/data": data, "/metrics": metrics}.items():
+        blueprint.add_url_rule(path, view_func=guarded(view))
+    app.register_blueprint(blueprint)
+    app.after_request(_with_script)
 
 
 def _with_script(response: Response) -> Response:
-    """Let Locust's own page, and no other, load the script that shows the tab."""
+    """Load the script in Locust's own page."""
     if request.endpoint == "locust.index" and response.mimetype == "text/html":
         response.set_data(response.get_data().replace(b"</body>", _SCRIPT + b"</body>", 1))
     return response

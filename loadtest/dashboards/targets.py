@@ -1,136 +1,115 @@
-"""The addresses that are scraped, and what each of them has told so far."""
+"""The processes that are scraped."""
 
 import socket
-from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from urllib.parse import urlsplit, urlunsplit
+from typing import Any
+from urllib.parse import urlsplit
 from urllib.request import ProxyHandler, Request, build_opener
 
-from loadtest.dashboards.figures import Account, Point, point
-from loadtest.dashboards.scrape import Change, Sample, change
+import gevent
 
-# Half an hour of a scrape every two seconds: longer than anybody looks back, and 100 bytes each.
-POINTS_MAX = 900
-# Rates over less than this are noise: an extra look, such as that at the start of a run, is added
-# to the account but makes no point.
-_POINT_S_MIN = 0.5
-# /metrics of a replica has some 20 kB; whatever is this large is something else.
+from loadtest.dashboards.figures import summary_of
+from loadtest.dashboards.scrape import Change, Scrape, difference, has_replica, in_sequence, parse
+
+# Below the time between two scrapes, so that a process that hangs delays the others only a little.
+TIMEOUT_S = 1.5
+# /metrics of a replica has about 20 kB.
 _BODY_BYTES_MAX = 4 * 2**20
-
-# Replicas are asked directly: a proxy for the way out does not know them.
+# Replicas are inside the network, so a proxy of the environment does not apply.
 _OPENER = build_opener(ProxyHandler({}))
 
 
-@dataclass(frozen=True)
-class Address:
-    """Where one process tells its metrics; `origin` is the URL that led there."""
-
-    url: str
-    origin: str
-
-    @property
-    def name(self) -> str:
-        """What people tell it apart by: host and port, and the path if it is an unusual one."""
-        parts = urlsplit(self.url)
-        place = parts.netloc.rpartition("@")[2]
-        return place if parts.path == "/metrics" else place + parts.path
-
-
 def metrics_url(url: str) -> str:
-    """The full URL of what may be no more than `host:port`; ValueError if it is none."""
+    """The full URL for a URL or `host:port`; ValueError if it is not an HTTP URL."""
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError(f"not an http URL: {url}")
-    path = parts.path if parts.path.strip("/") else "/metrics"
-    return urlunsplit((parts.scheme, parts.netloc, path, parts.query, ""))
+    return parts._replace(path=parts.path.rstrip("/") or "/metrics", fragment="").geturl()
 
 
-def addresses(url: str) -> list[Address]:
-    """One address for each process that answers to the name in the URL; OSError if there is none.
+def addresses(url: str) -> list[str]:
+    """One URL for each address of the host; OSError if the host is unknown.
 
-    In a compose network all replicas share one name, and who asks for it gets another one of them
-    each time, whose counters have nothing to do with each other.
+    In a compose network all replicas have one name, which leads to another replica at each request.
     """
     parts = urlsplit(url)
-    host = parts.hostname or ""
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)
-    numbers = sorted({str(each[4][0]) for each in found})
-    # A certificate is for the name.
+    port = parts.port or 80
+    found = socket.getaddrinfo(parts.hostname, port, socket.AF_INET, socket.SOCK_STREAM)
+    numbers = sorted({each[4][0] for each in found})
+    # A certificate is valid for the name only.
     if len(numbers) == 1 or parts.scheme == "https":
-        return [Address(url, url)]
-    return [
-        Address(urlunsplit(("http", f"{number}:{port}", parts.path, parts.query, "")), url)
-        for number in numbers
-    ]
-
-
-def fetch(address: Address, timeout_s: float) -> str:
-    """The text of its metrics; OSError or ValueError if it does not tell them."""
-    request = Request(address.url, headers={"Host": urlsplit(address.origin).netloc})
-    with _OPENER.open(request, timeout=timeout_s) as response:
-        body: bytes = response.read(_BODY_BYTES_MAX)
-    return body.decode()
+        return [url]
+    return [parts._replace(netloc=f"{number}:{port}").geturl() for number in numbers]
 
 
 @dataclass
 class Target:
-    """One process: what it told last, what follows from that, and how it did in this run."""
+    """One process, with the newest change of its metrics and the sum of all changes of the run.
 
-    address: Address
-    points: deque[Point] = field(default_factory=lambda: deque(maxlen=POINTS_MAX))
-    sample: Sample | None = None
-    # The newest stretch of time; None while the process is away or was asked only once.
-    change: Change | None = None
-    # Why it is away; None if it is not.
+    `given_url` is the URL that was resolved to `url`.
+    """
+
+    url: str
+    given_url: str
+    # Why it is down; None while it is up.
     trouble: str | None = "not asked yet"
-    account: Account | None = None
-    _is_to_be_marked: bool = False
+    # None while it is down or has been scraped only once.
+    change: Change | None = None
+    run: Change = field(default_factory=Change)
+    _scrape: Scrape | None = None
+    _first_of_run: Scrape | None = None
 
-    def answered(self, sample: Sample) -> None:
-        """Take what it told."""
-        before, self.sample, self.trouble = self.sample, sample, None
-        self.change = None if before is None else change(before, sample)
-        if self.change is not None and self.change.seconds >= _POINT_S_MIN:
-            self.points.append(point(sample, self.change))
-        if self._is_to_be_marked:
-            self.account, self._is_to_be_marked = Account(), False
-            self.account.see(sample)
-        elif self.account is not None and self.change is not None:
-            self.account.take(self.change, sample)
+    @property
+    def name(self) -> str:
+        """The URL without its scheme and without /metrics."""
+        return self.url.partition("://")[2].removesuffix("/metrics")
 
-    def was_away(self, trouble: str) -> None:
-        """It did not tell anything; what it counts meanwhile is in the next change."""
+    def ask(self, at_s: float) -> None:
+        """Scrape it once. Any error means that it is down, and never ends the load test."""
+        try:
+            with gevent.Timeout(TIMEOUT_S, OSError("no answer in time")):
+                host = urlsplit(self.given_url).netloc
+                with _OPENER.open(Request(self.url, headers={"Host": host})) as response:
+                    text = response.read(_BODY_BYTES_MAX).decode()
+            self.scraped(parse(text, at_s))
+        except Exception as error:
+            self.failed(str(error) or type(error).__name__)
+
+    def scraped(self, scrape: Scrape) -> None:
+        """It is up."""
+        before, self._scrape, self.trouble = self._scrape, scrape, None
+        self.change = difference(before, scrape) if before else None
+        self._first_of_run = self._first_of_run or scrape
+        if self.change:
+            self.run = in_sequence(self.run, self.change)
+
+    def failed(self, trouble: str) -> None:
+        """It is down. Its next change includes the time until it is up again."""
         self.change, self.trouble = None, trouble
 
-    def mark(self) -> None:
-        """Start a new account with what it tells next."""
-        self.account, self._is_to_be_marked = None, True
+    def start_run(self) -> None:
+        """Add up changes from the newest scrape on; of a process that is down, from the next."""
+        self.run = Change()
+        self._first_of_run = self._scrape = self._scrape if self.trouble is None else None
 
-    @property
-    def newest(self) -> Point | None:
-        """Its newest figures; None while it is away."""
-        return self.points[-1] if self.points and self.trouble is None else None
+    def state(self) -> dict[str, Any]:
+        """For JSON: what it is, and whether it is up."""
+        role = None
+        if self._scrape is not None:
+            role = "replica" if has_replica(self._scrape.gauges) else "worker"
+        is_up = self.trouble is None
+        return {"target": self.name, "role": role, "is_up": is_up, "trouble": self.trouble}
 
-    @property
-    def role(self) -> str | None:
-        """`replica` or `worker`, once that is known."""
-        if self.sample is None:
-            return None
-        return "worker" if self.sample.is_worker else "replica"
-
-    def as_json(self) -> dict[str, object]:
-        """Who it is, whether it answers, and its newest figures if it does."""
+    def summary(self) -> dict[str, Any]:
+        """For JSON: its state, and its figures for the whole run, with gauges at their largest."""
         return {
-            "target": self.address.name,
-            "role": self.role,
-            "is_up": self.trouble is None,
-            "trouble": self.trouble,
-            "point": self.newest.as_json() if self.newest else None,
+            **self.state(),
+            **summary_of(self.run),
+            "rss_first_mib": _rss_mib(self._first_of_run),
+            "rss_last_mib": _rss_mib(self._scrape),
         }
 
 
-def replicas(targets: Sequence[Target]) -> list[Change]:
-    """The newest changes of those that decide commands."""
-    return [each.change for each in targets if each.change is not None and each.role == "replica"]
+def _rss_mib(scrape: Scrape | None) -> float | None:
+    size = scrape.gauges.get("process_resident_memory_bytes") if scrape else None
+    return None if size is None else size / 2**20

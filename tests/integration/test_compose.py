@@ -212,7 +212,7 @@ async def load_tested(native: Native, host: str, replicas: list[str], worker: st
 
         async def shows_transfers() -> bool:
             found = await figures()
-            total = found["rows"][-1]["point"] or {}
+            total = found["rows"][-1]["figures"].get("total", {})
             # Workers report every three seconds.
             return found["status"]["seconds"] > 4 and (total.get("done_per_s") or 0) > 0
 
@@ -224,8 +224,8 @@ async def load_tested(native: Native, host: str, replicas: list[str], worker: st
         async with page.post("/stop") as response:
             assert response.status == 200
         found = await figures()
-        roles = sorted(row["role"] for row in found["rows"])
-        assert roles == ["replica", "replica", "total", "worker"]
+        roles = sorted(target["role"] for target in found["targets"])
+        assert roles == ["replica", "replica", "worker"]
         status = found["status"]
         assert status["scenario"] == "mixed"
         assert status["state"] == "finished"

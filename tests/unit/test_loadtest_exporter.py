@@ -1,30 +1,16 @@
-"""What Locust counted becomes metrics of Prometheus."""
+"""Locust's statistics become metrics of Prometheus."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from types import SimpleNamespace
 
 import pytest
-from prometheus_client import CollectorRegistry, Metric
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector
+from prometheus_client import generate_latest
 
-from loadtest.dashboards.client_side import BOUNDS_S, buckets, families
+from loadtest.dashboards.exporter import BOUNDS_S, ClientSide, buckets, registry_of
 from tests.support.locust_stats import RequestStats
 from tests.support.watching import promtool
 
 PAY = 'method="POST",name="/transfers"'
-
-
-class Told(Collector):
-    """A collector of these statistics, as an exporter has one."""
-
-    def __init__(
-        self, stats: RequestStats, users: Mapping[str, int], violations: int, info: dict[str, str]
-    ) -> None:
-        self._arguments = (stats, users, violations, info)
-
-    def collect(self) -> Iterator[Metric]:
-        stats, users, violations, info = self._arguments
-        return families(stats.entries, users, violations=violations, info=info)
 
 
 def text_of(
@@ -33,8 +19,9 @@ def text_of(
     violations: int = 0,
     info: dict[str, str] | None = None,
 ) -> str:
-    registry = CollectorRegistry()
-    registry.register(Told(stats, users or {}, violations, info or {}))
+    runner = SimpleNamespace(user_classes_count=users or {})
+    environment = SimpleNamespace(stats=stats, runner=runner)
+    registry = registry_of(ClientSide(environment, lambda: violations, lambda: info or {}))
     return generate_latest(registry).decode()
 
 
@@ -66,20 +53,20 @@ def busy() -> RequestStats:
         'transferd_loadtest_info{scenario="payday",version="0.1.0"} 1.0',
     ],
 )
-def test_what_locust_counted_is_told(line: str) -> None:
+def test_statistics_become_metrics(line: str) -> None:
     info = {"version": "0.1.0", "scenario": "payday"}
-    told = text_of(busy(), {"Shopper": 7}, 2, info).splitlines()
-    sorted_labels = {_sorted(each) for each in told}
-    assert _sorted(line) in sorted_labels, "\n".join(told)
+    lines = text_of(busy(), {"Shopper": 7}, 2, info).splitlines()
+    sorted_labels = {_sorted(each) for each in lines}
+    assert _sorted(line) in sorted_labels, "\n".join(lines)
 
 
-def test_prometheus_has_nothing_to_complain_of() -> None:
+def test_promtool_accepts_the_metrics() -> None:
     for text in (text_of(RequestStats()), text_of(busy(), {"Shopper": 7}, 2, {"version": "1"})):
         report = promtool("check", "metrics", told=text)
         assert (report.returncode, report.stdout + report.stderr) == (0, "")
 
 
-def test_a_new_run_begins_to_count_anew() -> None:
+def test_a_new_run_counts_from_zero() -> None:
     stats = busy()
     stats.clear_all()
     assert "transferd_loadtest_requests_total{" not in text_of(stats)
@@ -89,11 +76,11 @@ def test_a_new_run_begins_to_count_anew() -> None:
 
 def test_a_request_without_a_time_is_in_no_bucket() -> None:
     stats = RequestStats()
-    # Locust takes None for a request that has no time, though its types do not say so.
+    # Locust accepts None for a request without a time; its types do not.
     stats.log_request("SSE", "events", None, 0)  # type: ignore[arg-type]
-    told = text_of(stats)
-    assert 'transferd_loadtest_requests_total{method="SSE",name="events"} 1.0' in told
-    assert 'transferd_loadtest_response_seconds_count{method="SSE",name="events"} 0.0' in told
+    metrics = text_of(stats)
+    assert 'transferd_loadtest_requests_total{method="SSE",name="events"} 1.0' in metrics
+    assert 'transferd_loadtest_response_seconds_count{method="SSE",name="events"} 0.0' in metrics
 
 
 def test_buckets_are_cumulative() -> None:
@@ -104,7 +91,7 @@ def test_buckets_are_cumulative() -> None:
 
 
 def _sorted(line: str) -> str:
-    """The order of labels says nothing."""
+    """The line with its labels sorted; their order has no meaning."""
     name, _, rest = line.partition("{")
     labels, _, value = rest.rpartition("}")
     return f"{name}{sorted(labels.split(','))}{value}"

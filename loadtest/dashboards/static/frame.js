@@ -2,7 +2,7 @@
 (() => {
   "use strict";
 
-  // Locust tells nobody that the tab has changed, and its page is rebuilt between runs.
+  // Locust has no event for a change of the tab, and it builds its page again between runs.
   const CHECK_EVERY_MS = 150;
   let frame = null;
 
@@ -11,7 +11,7 @@
     element.id = "transferd-service";
     element.title = "Service: figures of replicas and workers";
     element.src = "./service";
-    // The page inside knows how high it is, and says so; until then it fills the window.
+    // The page inside sets the height to the height of its content.
     element.style.cssText =
       "display:block;border:0;width:100%;max-width:1536px;height:70vh;margin:0 auto;" +
       "box-sizing:border-box;padding:0 24px";
@@ -27,7 +27,7 @@
       return;
     }
     frame ??= made();
-    // Only when it has to: a frame that is moved loads again.
+    // Only if necessary: a frame that is moved loads again.
     if (main.lastElementChild !== frame) main.append(frame);
     frame.style.display = "block";
   }
