@@ -230,9 +230,3 @@ async def test_a_stream_ends_when_the_version_of_its_wallet_decreases(
         await database.fetch("DELETE FROM ledger_00.wallets WHERE id = $1::uuid", bob)
         assert await stream.rest() == []
     assert (await api.get(f"/wallets/{bob}/events")).code == "wallet-not-found"
-
-
-async def test_a_stream_of_an_unknown_wallet_is_not_found(api: Api) -> None:
-    for id in (NOBODY, "ada"):
-        reply = await api.get(f"/wallets/{id}/events")
-        assert (reply.status, reply.code) == (404, "wallet-not-found")

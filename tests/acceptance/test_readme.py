@@ -143,12 +143,6 @@ async def test_the_table_of_calls_is_complete(api: Api) -> None:
     assert told - operations <= served
 
 
-async def test_insufficient_funds_names_the_available_balance_and_the_shortfall(api: Api) -> None:
-    reply = await api.transfer(await api.wallet(100), await api.wallet(), 250)
-    assert reply.code == "insufficient-funds"
-    assert (reply.json["available"], reply.json["shortfall"]) == (100, 150)
-
-
 def test_the_limits_in_the_readme_are_those_of_the_code() -> None:
     limits = Limits()
     text = " ".join(readme().split())

@@ -115,16 +115,6 @@ async def test_another_spelling_of_equal_values_is_the_same_request(
     assert await footprint(database) == before
 
 
-async def test_equal_requests_that_run_at_once_pay_once(api: Api) -> None:
-    ada, bob = await api.wallet(1_000), await api.wallet()
-    body = transfer_body(ada, bob, 5, metadata=SENT)
-    replies = await asyncio.gather(
-        *(api.post("/transfers", each, key="rent") for each in [body, other_order(body)] * 5)
-    )
-    assert {(reply.status, reply.body) for reply in replies} == {(201, replies[0].body)}
-    assert await api.balance(ada) == 995
-
-
 async def test_the_problem_of_a_reused_key_warns_of_paying_twice(api: Api) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     await api.transfer(ada, bob, 5, key="rent")

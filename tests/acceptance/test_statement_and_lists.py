@@ -267,14 +267,6 @@ async def test_a_made_up_cursor_is_refused(api: Api, database: Database) -> None
             assert (refused.status, refused.code) == (400, "cursor-invalid"), (name, each)
 
 
-async def test_lists_of_an_unknown_wallet_are_not_found(api: Api) -> None:
-    assert (await api.get(f"/wallets/{NOBODY}/statement")).code == "wallet-not-found"
-    assert (await api.get(f"/transfers?wallet_id={NOBODY}")).code == "wallet-not-found"
-    missing = await api.get("/transfers")
-    assert missing.code == "invalid-request"
-    assert [error["pointer"] for error in missing.json["errors"]] == ["/wallet_id"]
-
-
 async def test_the_link_to_the_next_page_stays_on_the_service(api: Api) -> None:
     ada, _, _ = await history(api)
     page = await exactly(

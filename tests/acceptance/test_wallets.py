@@ -138,21 +138,6 @@ async def test_a_funding_wallet_has_no_limit(api: Api) -> None:
     assert (await api.patch(f"/wallets/{funding}", {"overdraft_limit": 5})).code == "forbidden"
 
 
-async def test_an_unknown_wallet_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
-    for id in (NOBODY, "ada", "%00"):
-        with subtests.test(id=id):
-            for method, rest, raw in (
-                ("GET", "", None),
-                ("GET", "/statement", None),
-                ("PATCH", "", b"{}"),
-                ("POST", "/freeze", None),
-                ("POST", "/unfreeze", None),
-                ("POST", "/close", None),
-            ):
-                reply = await api.call(method, f"/wallets/{id}{rest}", raw=raw)
-                assert (reply.status, reply.code) == (404, "wallet-not-found"), rest
-
-
 async def test_wallets_are_listed_by_owner_and_currency(api: Api) -> None:
     ada, bob = await api.user(), await api.user()
     made: dict[tuple[str, str], str] = {}

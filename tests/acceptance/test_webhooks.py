@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import Database, Replicas
-from tests.support.api import Api, Reply
+from tests.support.api import Api
 from tests.support.contract import (
     NOBODY,
     ApiWithKey,
     api_key,
     assert_invalid,
     assert_is_id,
-    exactly,
     time_of,
 )
 from tests.support.deliveries import logged_delivery
@@ -281,28 +280,3 @@ async def test_a_deleted_webhook_is_gone_with_its_log(api: Api, database: Databa
     assert row["endpoint_id"] == kept
     assert [each["id"] for each in (await api.get("/webhooks")).json["data"]] == [kept]
     assert (await api.get(f"/webhooks/{kept}")).status == 200
-
-
-async def replies_of_nobody(api: Api, id: str) -> list[Reply]:
-    """Every call about one webhook."""
-    path = f"/webhooks/{id}"
-    return [
-        await exactly(api, "GET", path),
-        await exactly(api, "DELETE", path),
-        await api.patch(path, {}),
-        await api.patch(path, {"events": ["*"]}),
-        await api.post(f"{path}/rotate", key="rotation"),
-        await exactly(api, "GET", f"{path}/deliveries"),
-        await api.post(f"{path}/deliveries/{NOBODY}/redeliver", key="again"),
-    ]
-
-
-async def test_an_unknown_webhook_is_not_found(
-    api: Api, database: Database, subtests: pytest.Subtests
-) -> None:
-    for id in (NOBODY, "hook", "%00", NOBODY.replace("-", "")):
-        with subtests.test(id=id):
-            for reply in await replies_of_nobody(api, id):
-                assert (reply.status, reply.code) == (404, "webhook-not-found")
-            assert await row_count(database, "transferd.outcomes") == 0
-            assert await row_count(database, "ledger_00.outbox") == 0
