@@ -115,27 +115,12 @@ async def test_a_webhook_leads_to_a_public_address_over_https(
     good = await webhook(api)
     before = await changes_of(database)
     for url, why in (
+        # All rules of URLs are in unit/test_webhook_domain.py.
         ("http://example.com/", "must be https"),
-        ("ftp://example.com/", "must be an absolute https URL"),
         ("example.com/hook", "must be an absolute https URL"),
-        ("https:///hook", "must be an absolute https URL"),
         ("https://127.0.0.1/", "private or local"),
-        ("https://10.1.2.3:8443/", "private or local"),
-        ("https://169.254.169.254/latest/meta-data/", "private or local"),
-        ("https://[::1]/", "private or local"),
-        ("https://[fd00::1]/", "private or local"),
-        ("https://[::ffff:127.0.0.1]/", "private or local"),
-        ("https://[::ffff:a00:1]/", "private or local"),
-        ("https://localhost/", "private or local"),
-        ("https://hook.LOCALHOST.:8443/", "private or local"),
-        ("https://user@example.com/", "user or a password"),
         ("https://user:pass@example.com/", "user or a password"),
-        ("https://example.com/#top", "fragment"),
-        ("https://example.com:99999/", "is not a URL"),
-        ("https://exa mple.com/", "must"),
         ("https://example.com/\u0000", "must"),
-        ("https://bücher.example/", "must"),
-        ("", "must"),
     ):
         with subtests.test(url=url):
             for refused in (
@@ -145,24 +130,16 @@ async def test_a_webhook_leads_to_a_public_address_over_https(
                 assert_invalid(refused, "/url")
                 assert why in refused.json["errors"][0]["message"]
                 # A URL may hold a password.
-                assert url not in refused.json["errors"][0]["message"] or url == ""
+                assert url not in refused.json["errors"][0]["message"]
             assert await changes_of(database) == before
             assert (await api.get("/idempotency-keys/hook")).code == "not-found"
 
 
 async def test_an_operator_may_allow_private_addresses(replicas: Replicas) -> None:
-    api = await replicas.start(
-        webhook_allow_http=True, webhook_allow_networks="10.1.0.0/16,127.0.0.1/32"
-    )
-    for url in (
-        "http://127.0.0.1:8080/",
-        "https://10.1.2.3/",
-        "http://example.com/",
-        "http://localhost:8080/",
-    ):
-        assert (await webhook(api, url=url))["url"] == url
-    for url in ("http://127.0.0.2/", "https://10.2.0.1/", "https://[::1]/"):
-        assert_invalid(await api.post("/webhooks", {"url": url, "events": ["*"]}), "/url")
+    api = await replicas.start(webhook_allow_http=True, webhook_allow_networks="127.0.0.1/32")
+    assert (await webhook(api, url="http://127.0.0.1:8080/"))["status"] == "active"
+    wrong = {"url": "http://127.0.0.2/", "events": ["*"]}
+    assert_invalid(await api.post("/webhooks", wrong), "/url")
 
 
 async def test_the_fields_of_a_webhook_have_their_shapes(api: Api) -> None:
@@ -189,7 +166,6 @@ async def test_the_fields_of_a_webhook_have_their_shapes(api: Api) -> None:
             await api.post("/webhooks", {"url": _URL, "events": ["*"]} | changes), pointer
         )
         assert_invalid(await api.patch(hook, changes), pointer)
-    assert_invalid(await api.post("/webhooks", {}), "/url", "/events")
     for name, value in (("wallet_id", "ada"), ("status", "disabled")):
         body = {"url": _URL, "events": ["*"], name: value}
         assert_invalid(await api.post("/webhooks", body), f"/{name}")
