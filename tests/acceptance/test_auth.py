@@ -19,12 +19,6 @@ _SCOPES = ("wallets:read", "wallets:write", "transfers:write", "webhooks:admin",
 assert _SCOPES == SCOPES
 
 
-@pytest.fixture
-async def locked(replicas: Replicas) -> Api:
-    """A client without a key of a replica that wants one."""
-    return await replicas.start(auth="on")
-
-
 def assert_unauthenticated(reply: Reply) -> None:
     """401, which does not say why."""
     assert (reply.status, reply.code) == (401, "unauthenticated")

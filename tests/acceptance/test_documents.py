@@ -32,12 +32,6 @@ _DOCUMENTS = {
 _STATUS_OF_CODE = {code: kind.status for code, kind in TYPES.items()}
 
 
-@pytest.fixture
-async def document(api: Api) -> Any:
-    """The OpenAPI document."""
-    return (await api.get("/openapi.json")).json
-
-
 def operations(document: Any) -> Iterator[tuple[str, str, Any]]:
     """Method, path and description of every operation."""
     for path, methods in document["paths"].items():

@@ -1,13 +1,13 @@
 """Idempotency keys of webhooks: what they promise elsewhere, where no group carries the change."""
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
+from tests.acceptance.test_idempotency_contract import Ask, assert_is_replay
 from tests.conftest import Database, Replicas
-from tests.support.api import Api, Reply
+from tests.support.api import Api
 from tests.support.contract import ApiWithKey, api_key, transfer_body
 from tests.support.deliveries import logged_delivery
 from tests.support.pressure import crowd, held, held_rows, statuses, until_sessions_wait
@@ -17,15 +17,6 @@ from transferd.ledger.audit import audit
 from transferd.ledger.store.database import Database as Store
 
 _HOOK = {"url": "https://example.com/", "events": ["transfer.*", "user.*"]}
-
-
-@dataclass(frozen=True)
-class Ask:
-    """A POST that takes a key, and the status that it gets."""
-
-    path: str
-    body: Any
-    status: int
 
 
 async def asks(api: Api, database: Database) -> dict[str, Ask]:
@@ -49,20 +40,6 @@ async def traces(database: Database) -> dict[str, Any]:
         " (SELECT version FROM transferd.webhooks_version)"
     )
     return dict(row)
-
-
-def assert_is_replay(again: Reply, first: Reply) -> None:
-    """The same status and bytes, and the header that says so."""
-    assert (again.status, again.body) == (first.status, first.body)
-    assert again.headers["Idempotent-Replayed"] == "true"
-    for name in ("Content-Type", "Location"):
-        assert again.headers.get(name) == first.headers.get(name)
-
-
-@pytest.fixture
-async def locked(replicas: Replicas) -> Api:
-    """A client without a key of a replica that wants one."""
-    return await replicas.start(auth="on")
 
 
 async def test_a_repeated_request_gets_the_same_bytes_and_changes_nothing(
@@ -140,9 +117,7 @@ async def test_keys_belong_to_the_client(locked: Api, database: Database) -> Non
 async def test_of_concurrent_creations_one_succeeds_and_all_get_its_answer(
     level: str, replicas: Replicas, database: Database
 ) -> None:
-    await database.fetch(
-        f"ALTER DATABASE {database.name} SET default_transaction_isolation = '{level}'"
-    )
+    await database.isolate(level)
     apis = [await replicas.start() for _ in range(2)]
     sent = await asks(apis[0], database)
     before = await traces(database)
