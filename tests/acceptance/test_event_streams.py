@@ -168,9 +168,9 @@ async def test_no_event_is_sent_past_a_missing_version(
 async def test_only_the_id_of_an_event_may_be_the_last_one(
     api: Api, subtests: pytest.Subtests
 ) -> None:
+    ada = await api.wallet()
     for last in ("", "x", "-1", "+1", "1.0", "01", "1 1", "٣", "0x1", str(2**63), "9" * 400):
         with subtests.test(last=last):
-            ada = await api.wallet()
             for wallet in (ada, NOBODY):
                 refused = await api.get(f"/wallets/{wallet}/events", {"Last-Event-ID": last})
                 assert_invalid(refused, "/Last-Event-ID")
@@ -184,25 +184,18 @@ async def test_two_lines_of_last_event_id_are_malformed(api: Api) -> None:
         assert (await response.json())["code"] == "malformed-request"
 
 
-async def test_a_last_event_id_ahead_of_the_wallet_is_refused(
-    api: Api, subtests: pytest.Subtests
-) -> None:
-    for ahead in (1, 48, 2**63 - 3):
-        with subtests.test(ahead=ahead):
-            ada, bob = await api.wallet(100), await api.wallet()
-            await api.transfer(ada, bob, 1)
-            for method in ("GET", "HEAD"):
-                headers = {"Last-Event-ID": str(2 + ahead)}
-                refused = await api.call(method, f"/wallets/{ada}/events", headers=headers)
-                assert refused.status == 412
-            refused = await api.get(f"/wallets/{ada}/events", {"Last-Event-ID": str(2 + ahead)})
-            assert (refused.code, refused.json["version"]) == ("version-not-reached", 2)
-            # Like a read with this `min_version`.
-            read = await api.get(f"/wallets/{ada}?min_version={2 + ahead}")
-            assert (read.status, read.code) == (refused.status, refused.code)
-            async with following(api, ada, last=2) as stream:
-                await api.transfer(ada, bob, 1)
-                assert (await stream.event()).version == 3
+async def test_a_last_event_id_ahead_of_the_wallet_is_refused(api: Api) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    await api.transfer(ada, bob, 1)
+    for last in (3, 50, 2**63 - 1):
+        headers = {"Last-Event-ID": str(last)}
+        assert (await api.call("HEAD", f"/wallets/{ada}/events", headers=headers)).status == 412
+        refused = await api.get(f"/wallets/{ada}/events", headers)
+        assert (refused.status, refused.code) == (412, "version-not-reached")
+        assert refused.json["version"] == 2
+    async with following(api, ada, last=2) as stream:
+        await api.transfer(ada, bob, 1)
+        assert (await stream.event()).version == 3
 
 
 async def test_a_stream_ends_when_the_version_of_its_wallet_decreases(

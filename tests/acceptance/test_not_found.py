@@ -8,7 +8,7 @@ from tests.support.contract import NOBODY, assert_invalid, exactly
 from tests.support.truth import row_count
 
 # Each operation about one thing, by the code of its 404: method, path, body.
-_OPERATIONS = {
+_OPERATIONS: dict[str, list[tuple[str, str, bytes | None]]] = {
     "user-not-found": [
         ("GET", "/users/{}", None),
         ("PATCH", "/users/{}", b'{"name":"Ada"}'),

@@ -1,6 +1,5 @@
 """Reversals: a transfer given back, all of it or in parts, and never more."""
 
-import asyncio
 from uuid import uuid4
 
 import orjson
@@ -145,26 +144,6 @@ async def test_a_frozen_wallet_receives_reversals_and_pays_none(api: Api) -> Non
     assert (await reverse(api, paid, 10)).status == 201
     await api.post(f"/wallets/{bob}/freeze")
     assert (await reverse(api, paid, 10)).code == "wallet-frozen"
-
-
-async def test_a_closed_wallet_takes_part_in_nothing(api: Api) -> None:
-    ada, bob, paid = await rent(api, balance=60)
-    assert (await api.post(f"/wallets/{ada}/close")).status == 200
-    assert (await reverse(api, paid)).code == "wallet-closed"
-    await api.transfer(bob, await api.wallet(), 60)
-    assert (await api.post(f"/wallets/{bob}/close")).status == 200
-    assert (await reverse(api, paid)).code == "wallet-closed"
-
-
-async def test_of_concurrent_whole_reversals_one_succeeds(api: Api) -> None:
-    ada, bob, paid = await rent(api)
-    await api.transfer(await api.wallet(1_000), bob, 1_000)
-    replies = await asyncio.gather(*(reverse(api, paid) for _ in range(10)))
-    won = [reply for reply in replies if reply.status == 201]
-    assert len(won) == 1
-    lost = [reply.code for reply in replies if reply.status != 201]
-    assert lost == ["reversal-exceeds-transfer"] * 9
-    assert (await api.balance(ada), await api.balance(bob)) == (100, 1_000)
 
 
 async def test_an_initial_balance_can_be_reversed(api: Api) -> None:
