@@ -1,4 +1,4 @@
-"""Batches, as clients see them: all or none, or each on its own; and once, under one key."""
+"""Batches: atomic and independent ones, and one key for the whole batch."""
 
 import asyncio
 import time
@@ -49,7 +49,7 @@ async def test_the_results_are_the_transfers_in_order(api: Api, mode: str) -> No
         mode,
         [
             transfer_body(ada, bob, 600, reference="first", metadata={"n": 1}),
-            # It spends the money that the first transfer brought.
+            # It spends money of the first transfer.
             transfer_body(bob, cy, 500, reference="second"),
             transfer_body(ada, cy, 400),
         ],

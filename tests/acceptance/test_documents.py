@@ -1,4 +1,4 @@
-"""What the service says of itself: health, OpenAPI, documentation, problems, request ids."""
+"""Health, the OpenAPI document, documentation, pages of problems, and request ids."""
 
 import re
 from collections.abc import Iterator
@@ -28,7 +28,7 @@ _DOCUMENTS = {
     "/problems/insufficient-funds": "text/html; charset=utf-8",
 }
 
-# That these are the contract's is a test of unit/test_problems.py.
+# unit/test_problems.py compares this table with the contract.
 _STATUS_OF_CODE = {code: kind.status for code, kind in TYPES.items()}
 
 

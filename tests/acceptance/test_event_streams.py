@@ -1,4 +1,4 @@
-"""Event streams: each event of a wallet once and in order, wherever its client resumes."""
+"""Event streams: each event of a wallet once and in order, also after the client resumes."""
 
 import asyncio
 from typing import Any
@@ -31,7 +31,7 @@ async def story(api: Api) -> tuple[str, str, list[str]]:
 
 
 async def outbox(database: Database) -> dict[str, Any]:
-    """The events that the group commit has left, as a relay would send them, by their ids."""
+    """The events of the outbox by their ids."""
     rows = await database.fetch("SELECT events::text FROM ledger_00.outbox ORDER BY seq")
     events = [event for row in rows for event in orjson.loads(row["events"])]
     return {event["id"]: event for event in events}
@@ -42,7 +42,7 @@ async def test_a_stream_sends_the_events_of_the_outbox(api: Api, database: Datab
     async with following(api, ada, last=0) as stream:
         assert stream.status == 200
         events = await stream.events(len(types))
-    told = await outbox(database)
+    stored = await outbox(database)
     for version, (event, type) in enumerate(zip(events, types, strict=True), start=1):
         assert [name for name, _ in event.fields] == ["id", "event", "data"]
         assert (event.version, event["event"]) == (version, type)
@@ -52,7 +52,7 @@ async def test_a_stream_sends_the_events_of_the_outbox(api: Api, database: Datab
         ]
         assert (cloud_event["specversion"], cloud_event["type"]) == ("1.0", type)
         time_of(cloud_event["time"])
-        sent = told[cloud_event["id"]]
+        sent = stored[cloud_event["id"]]
         assert {name: sent[name] for name in ("type", "time", "data")} == {
             name: cloud_event[name] for name in ("type", "time", "data")
         }
@@ -117,15 +117,15 @@ async def test_a_resumed_stream_loses_and_repeats_no_event(replicas: Replicas) -
 
     paying = asyncio.create_task(pay())
     seen: list[int] = []
-    told = 0
-    # A few events from one replica, then from the next; sometimes none in between.
+    last = 0
+    # Each replica in turn sends none to three events.
     for turn in range(24):
-        async with following(apis[turn % 2], ada, last=told) as stream:
-            assert stream.told == told
+        async with following(apis[turn % 2], ada, last=last) as stream:
+            assert stream.told == last
             seen += versions(await stream.events(turn % 4))
-        told = seen[-1] if seen else told
+        last = seen[-1] if seen else last
     await paying
-    async with following(apis[1], ada, last=told) as stream:
+    async with following(apis[1], ada, last=last) as stream:
         seen += versions(await stream.until_version(121))
     assert seen == list(range(1, 122))
 
@@ -146,7 +146,7 @@ async def test_no_event_is_sent_past_a_missing_version(
 ) -> None:
     api = await replicas.start(Limits(stream_poll_s=0.02, stream_heartbeat_s=0.1))
     ada, _, types = await story(api)
-    # As if one table was read before a commit and the other one after it.
+    # As if a commit came between the reads of the two tables.
     where = "WHERE wallet_id = $1::uuid AND version = 4"
     await database.fetch("CREATE TABLE unseen AS TABLE ledger_00.wallet_changes WITH NO DATA")
     await database.fetch(

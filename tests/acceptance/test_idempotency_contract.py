@@ -23,12 +23,12 @@ class Ask:
     status: int
 
     async def by(self, api: Api, key: str) -> Reply:
-        """The answer to it with this key."""
+        """Send the request with this key."""
         return await api.post(self.path, self.body, key=key)
 
 
 async def asks(api: Api) -> dict[str, Ask]:
-    """One of every kind of answer that is kept, by the key that it is sent with."""
+    """A request for each kind of stored answer, by its key."""
     user = await api.user()
     ada, bob, poor = await api.wallet(100), await api.wallet(), await api.wallet()
     frozen, closed, euro = await api.wallet(5), await api.wallet(), await api.wallet(currency="EUR")
@@ -42,8 +42,8 @@ async def asks(api: Api) -> dict[str, Ask]:
         "user": Ask("/users", {"name": "Eve"}, 201),
         "wallet": Ask("/wallets", wallet, 201),
         "full wallet": Ask("/wallets", wallet | {"initial_balance": 7}, 201),
-        "wallet of nobody": Ask("/wallets", lost, 404),
-        "full wallet of nobody": Ask("/wallets", lost | {"initial_balance": 7}, 404),
+        "wallet of an unknown user": Ask("/wallets", lost, 404),
+        "full wallet of an unknown user": Ask("/wallets", lost | {"initial_balance": 7}, 404),
         "transfer": Ask("/transfers", transfer_body(ada, bob, 5), 201),
         "unknown source": Ask("/transfers", transfer_body(NOBODY, bob), 404),
         "unknown destination": Ask("/transfers", transfer_body(ada, NOBODY), 404),
@@ -76,7 +76,7 @@ def assert_is_replay(again: Reply, first: Reply) -> None:
 async def test_every_outcome_is_replayed_byte_for_byte(
     replicas: Replicas, database: Database
 ) -> None:
-    # The second replica finds the outcome only in PostgreSQL.
+    # The second replica has no Redis, so it reads the outcome from PostgreSQL.
     api, bare = await replicas.start(), await replicas.start(cache=False)
     sent = await asks(api)
     first = {key: await ask.by(api, key) for key, ask in sent.items()}
@@ -84,7 +84,7 @@ async def test_every_outcome_is_replayed_byte_for_byte(
         key: ask.status for key, ask in sent.items()
     }
     assert not any("Idempotent-Replayed" in reply.headers for reply in first.values())
-    # The refused requests would be accepted by now: the wallets have enough.
+    # Now the wallets have enough money for the refused transfers.
     for ask in sent.values():
         if ask.path == "/transfers" and ask.status == 422:
             assert ask.body is not None
@@ -233,14 +233,14 @@ async def test_a_request_refused_before_execution_leaves_the_key_free(
     paid = (await api.transfer(ada, bob, 5)).json["id"]
     good = transfer_body(ada, bob, 1)
     before = await footprint(database)
-    turned_away: list[tuple[str, bytes, dict[str, str]]] = [
+    refused_early: list[tuple[str, bytes, dict[str, str]]] = [
         ("malformed-json", b"{", {}),
         ("unsupported-media-type", b"{}", {"Content-Type": "text/plain"}),
         ("body-too-large", b" " * 40_000 + b"{}", {}),
         ("invalid-request", b'{"amount": 0}', {}),
         ("unauthenticated", b"{}", {"Authorization": "Bearer td_nobody_" + "x" * 32}),
     ]
-    for code, raw, headers in turned_away:
+    for code, raw, headers in refused_early:
         for path in ("/transfers", f"/transfers/{paid}/reversal"):
             reply = await api.call("POST", path, raw=raw, key="rent", headers=headers)
             assert reply.code == code, path
@@ -296,7 +296,7 @@ async def test_a_key_is_pending_while_its_request_runs(
     async with held_rows(database, ada):
         running = asyncio.create_task(api.transfer(ada, bob, 5, key="rent"))
         await until_known(other, "rent")
-        # The executing replica and the others answer alike.
+        # Both replicas give the same answer.
         for replica in (api, other):
             known = await replica.get("/idempotency-keys/rent")
             assert known.json == {"state": "pending", "status": None, "answer": None}

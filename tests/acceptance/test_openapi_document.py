@@ -1,4 +1,4 @@
-"""What generators of clients and readers of examples rely on in the OpenAPI document."""
+"""Properties of the OpenAPI document that generators of clients and its readers need."""
 
 import re
 from collections.abc import Iterator

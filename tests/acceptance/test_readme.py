@@ -1,4 +1,4 @@
-"""What README.md promises is what a reader gets."""
+"""The commands, examples, limits and links of README.md are right."""
 
 import re
 import shlex
@@ -77,7 +77,7 @@ def test_every_documented_command_works(database: Database) -> None:
     assert ["keys", "list"] in documented
     for words in documented:
         if words[0] in ("dev", "serve", "worker"):
-            # They run until they are stopped; with --help they still refuse unknown options.
+            # These run until they are stopped. With --help they refuse unknown options too.
             assert CliRunner().invoke(main, [*words, "--help"]).exit_code == 0, words
             continue
         result = CliRunner().invoke(main, words, env=settings)
@@ -138,12 +138,12 @@ async def test_the_table_of_calls_is_complete(api: Api) -> None:
         (method.upper(), path) for path, methods in document["paths"].items() for method in methods
     }
     section = readme().partition("## The API\n")[2].partition("\n## ")[0]
-    told = set(_CALL.findall(section))
-    operations = {call for call in told if call[1].count("/") == 1 and call[0] == "GET"}
-    assert told >= served
+    named = set(_CALL.findall(section))
+    operations = {call for call in named if call[1].count("/") == 1 and call[0] == "GET"}
+    assert named >= served
     for _, path in operations - served:
         assert (await api.get(path)).status == 200, path
-    assert told - operations <= served
+    assert named - operations <= served
 
 
 def test_the_limits_in_the_readme_are_those_of_the_code() -> None:

@@ -1,4 +1,4 @@
-"""Reversals: a transfer given back, all of it or in parts, and never more."""
+"""Reversals return a transfer, whole or in parts, and never more than its amount."""
 
 from uuid import uuid4
 

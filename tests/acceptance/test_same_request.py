@@ -1,5 +1,4 @@
-"""Requests with equal values are the same request in every spelling, also for an earlier
-version that run beside the new ones."""
+"""Requests with equal values are the same request in every spelling, also in an earlier version."""
 
 import asyncio
 import json
@@ -58,7 +57,7 @@ def canonical(body: dict[str, Any]) -> Any:
 
 
 def assert_replays(first: Reply, *others: Reply) -> None:
-    """All of them have the bytes of the first."""
+    """Each has the bytes of the first, and is marked as a replay."""
     for other in others:
         assert (other.status, other.body) == (first.status, first.body)
         assert other.headers["Idempotent-Replayed"] == "true"
@@ -184,8 +183,8 @@ async def test_an_outcome_of_an_earlier_version_is_replayed(
     sent = await requests(upgrade.new, SENT)
     first = await all_of(upgrade.old, sent)
     before = await footprint(database)
-    # Once from Redis, once from PostgreSQL; and the old replica still understands the entries
-    # that the new one writes to Redis.
+    # Once from Redis, once from PostgreSQL. The old replica also reads the entries that the
+    # new one writes to Redis.
     for replica in (upgrade.new, upgrade.old, None, upgrade.new, upgrade.old):
         if replica is None:
             await forget_replays(database)
@@ -222,9 +221,9 @@ async def test_an_earlier_version_refuses_a_repetition_with_another_fingerprint(
     before = await footprint(database)
     for key, reply in (await all_of(upgrade.old, sent)).items():
         assert reply.code == "idempotency-key-reused", key
-    in_order = {key: (path, canonical(body)) for key, (path, body) in sent.items()}
+    sorted_members = {key: (path, canonical(body)) for key, (path, body) in sent.items()}
     for replica in (upgrade.old, upgrade.new):
-        for key, reply in (await all_of(replica, in_order)).items():
+        for key, reply in (await all_of(replica, sorted_members)).items():
             assert_replays(first[key], reply)
     assert await footprint(database) == before
 

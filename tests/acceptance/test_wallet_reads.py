@@ -1,4 +1,4 @@
-"""Reading one wallet: from the cache, only if it changed, not older than, and as it was."""
+"""Reads of one wallet: cached, conditional, with a minimal version, and at a time."""
 
 from datetime import timedelta
 from typing import Any

@@ -1,4 +1,4 @@
-"""Idempotency keys of webhooks: what they promise elsewhere, where no group carries the change."""
+"""Idempotency keys of webhooks, whose changes are not part of the group commit."""
 
 import asyncio
 from typing import Any
@@ -20,7 +20,7 @@ _HOOK = {"url": "https://example.com/", "events": ["transfer.*", "user.*"]}
 
 
 async def asks(api: Api, database: Database) -> dict[str, Ask]:
-    """One of each kind, by the key that it is sent with."""
+    """A request of each kind, by its key."""
     hook = (await api.post("/webhooks", _HOOK)).json["id"]
     sent = await logged_delivery(database, hook)
     return {
@@ -31,7 +31,7 @@ async def asks(api: Api, database: Database) -> dict[str, Ask]:
 
 
 async def traces(database: Database) -> dict[str, Any]:
-    """All that such a request may change."""
+    """Counts and checksums of everything that such a request may change."""
     [row] = await database.fetch(
         "SELECT (SELECT md5(string_agg(w::text, ';' ORDER BY id)) FROM transferd.webhooks w),"
         " (SELECT md5(string_agg(d::text, ';' ORDER BY id)) FROM transferd.deliveries d) AS log,"
@@ -151,9 +151,9 @@ async def test_a_request_that_waits_too_long_for_its_key_is_in_progress(
     )
     api = await replicas.start(short)
     async with held(database, "SELECT version FROM transferd.webhooks_version FOR UPDATE"):
-        kept = await api.post("/webhooks", _HOOK, key="hook")
-        assert (kept.status, kept.code) == (409, "request-in-progress")
-        assert kept.headers["Retry-After"] == "1"
+        waiting = await api.post("/webhooks", _HOOK, key="hook")
+        assert (waiting.status, waiting.code) == (409, "request-in-progress")
+        assert waiting.headers["Retry-After"] == "1"
         other = await api.post("/webhooks", _HOOK)
         assert (other.status, other.code) == (503, "overloaded")
     assert await row_count(database, "transferd.webhooks") == 0
