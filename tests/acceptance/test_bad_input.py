@@ -211,3 +211,11 @@ async def test_a_number_that_is_kept_comes_back_everywhere(api: Api) -> None:
         for path in (f"/transfers/{paid.json['id']}", f"/wallets/{ada}/statement"):
             shown = (await api.get(path)).body
             assert f'"metadata":{{"n":{number}}}'.encode() in shown.replace(b"e+300", b"e300")
+
+
+async def test_only_the_first_of_many_errors_are_listed(target: Target) -> None:
+    refused = await send(
+        target, "POST /transfers/batch", {"mode": "atomic", "transfers": [{}] * 5_000}
+    )
+    assert (refused.status, refused.code) == (422, "invalid-request")
+    assert len(refused.json["errors"]) == Limits().field_errors_max

@@ -176,14 +176,6 @@ async def test_only_the_id_of_an_event_may_be_the_last_one(
                 assert_invalid(refused, "/Last-Event-ID")
 
 
-async def test_two_lines_of_last_event_id_are_malformed(api: Api) -> None:
-    ada = await api.wallet()
-    headers = [("Last-Event-ID", "0"), ("Last-Event-ID", "0")]
-    async with api.session.get(f"{api.url}/wallets/{ada}/events", headers=headers) as response:
-        assert response.status == 400
-        assert (await response.json())["code"] == "malformed-request"
-
-
 async def test_a_last_event_id_ahead_of_the_wallet_is_refused(api: Api) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     await api.transfer(ada, bob, 1)

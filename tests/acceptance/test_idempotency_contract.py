@@ -165,15 +165,6 @@ async def test_a_key_is_1_to_255_printable_characters(
     assert await footprint(database) == before
 
 
-async def test_two_idempotency_keys_are_refused(api: Api) -> None:
-    ada, bob = await api.wallet(100), await api.wallet()
-    headers = [("Idempotency-Key", "rent"), ("Idempotency-Key", "rent")]
-    url = f"{api.url}/transfers"
-    async with api.session.post(url, json=transfer_body(ada, bob), headers=headers) as response:
-        assert response.status == 400
-        assert (await response.json(content_type=None))["code"] == "idempotency-key-invalid"
-
-
 async def test_quotes_around_a_key_do_not_belong_to_it(api: Api) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     longest = "x" * 255

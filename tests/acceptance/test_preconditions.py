@@ -1,4 +1,4 @@
-"""If-Match: a change is refused if the wallet has another version than the client has seen."""
+"""Conditions: If-Match refuses a change of a wallet that has another version."""
 
 import asyncio
 from collections import Counter
@@ -115,7 +115,7 @@ async def test_if_match_is_any_version_or_a_list_of_strong_tags(
     assert await footprint(database) == before
 
 
-async def test_several_lines_are_one_list(api: Api) -> None:
+async def test_several_lines_are_one_list_or_refused(api: Api, subtests: pytest.Subtests) -> None:
     ada = await api.wallet(1)
     for method, path, name, lines, status in (
         ("POST", "/unfreeze", "If-Match", ['"w7"', '"w1"'], 200),
@@ -125,11 +125,16 @@ async def test_several_lines_are_one_list(api: Api) -> None:
         ("GET", "", "If-None-Match", ['"w7"', 'W/"w1"'], 304),
         ("GET", "", "If-None-Match", ['"w7"', '"w8"'], 200),
         ("HEAD", "", "If-None-Match", ["*"], 304),
+        # These are no lists.
+        ("POST", "/unfreeze", "Idempotency-Key", ["rent", "rent"], 400),
+        ("GET", "/events", "Last-Event-ID", ["0", "0"], 400),
+        ("GET", "", "Authorization", ["Bearer x", "Bearer x"], 400),
     ):
-        headers = CIMultiDict((name, line) for line in lines)
-        url = f"{api.url}/wallets/{ada}{path}"
-        async with api.session.request(method, url, headers=headers) as response:
-            assert response.status == status, lines
+        with subtests.test(name, lines=lines):
+            headers = CIMultiDict((name, line) for line in lines)
+            url = f"{api.url}/wallets/{ada}{path}"
+            async with api.session.request(method, url, headers=headers) as response:
+                assert response.status == status
 
 
 async def test_checks_that_precede_the_version_are_answered_first(

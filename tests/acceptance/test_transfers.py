@@ -40,13 +40,6 @@ async def test_a_transfer_is_shown_as_it_is_read(api: Api) -> None:
     assert (await api.get(capitals)).body == made.body
 
 
-async def test_a_transfer_needs_neither_reference_nor_metadata(api: Api) -> None:
-    ada, bob = await api.wallet(1), await api.wallet()
-    transfer = (await api.transfer(ada, bob, 1)).json
-    assert (transfer["reference"], transfer["metadata"]) == (None, {})
-    assert (await api.balance(ada), await api.balance(bob)) == (0, 1)
-
-
 async def test_transfers_of_a_wallet_include_incoming_and_outgoing_ones(api: Api) -> None:
     ada, bob, eve = await api.wallet(10), await api.wallet(10), await api.wallet(10)
     there = await api.transfer(ada, bob, 1)

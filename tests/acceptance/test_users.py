@@ -20,11 +20,6 @@ async def test_a_new_user_is_shown_as_it_is_read(api: Api) -> None:
     assert (await api.get(created.headers["Location"])).body == created.body
 
 
-async def test_a_user_needs_neither_name_nor_metadata(api: Api) -> None:
-    created = await api.post("/users", {})
-    assert (created.status, created.json["name"], created.json["metadata"]) == (201, None, {})
-
-
 async def test_a_patch_changes_only_the_fields_that_it_names(api: Api) -> None:
     user = (await api.post("/users", {"name": "Ada", "metadata": {"a": 1}})).json
     for patch, name, metadata in (

@@ -52,15 +52,6 @@ async def test_a_new_wallet_is_shown_as_it_is_read(api: Api) -> None:
     assert (await api.get(created.headers["Location"])).body == created.body
 
 
-async def test_an_empty_wallet_needs_only_an_owner_and_a_currency(api: Api) -> None:
-    created = await api.post("/wallets", {"user_id": await api.user(), "currency": "JPY"})
-    assert created.status == 201
-    wallet = created.json
-    assert (wallet["balance"], wallet["overdraft_limit"], wallet["version"]) == (0, 0, 0)
-    assert wallet["metadata"] == {}
-    assert (await api.get(f"/wallets/{wallet['id']}")).body == created.body
-
-
 async def test_a_wallet_needs_a_user_that_exists(api: Api, database: Database) -> None:
     before = await footprint(database)
     body = {"user_id": NOBODY, "currency": "USD"}
