@@ -50,6 +50,9 @@ async def history(api: Api) -> tuple[str, str, list[str]]:
 async def test_a_statement_lists_every_change_newest_first(api: Api) -> None:
     ada, bob, (sent, back, rest) = await history(api)
     [entries] = await all_pages(api, f"/wallets/{ada}/statement")
+    for limit in (1, 3, 8):
+        found = await all_pages(api, f"/wallets/{ada}/statement?limit={limit}")
+        assert found == [entries[at : at + limit] for at in range(0, 8, limit)]
     deposit = entries[-1]["transfer_id"]
     funding = await api.funding_wallet()
     assert [list(entry.values())[:7] for entry in entries] == [
