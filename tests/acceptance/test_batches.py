@@ -1,4 +1,4 @@
-"""Batches, as clients see them: all or none, or each on its own; and once, under one key."""
+"""Batches: atomic and independent ones, and one key for the whole batch."""
 
 import asyncio
 import time
@@ -12,10 +12,7 @@ import pytest
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
 from tests.support.contract import (
-    AMOUNT_MAX,
     NOBODY,
-    ApiWithKey,
-    api_key,
     footprint,
     transfer_body,
 )
@@ -52,7 +49,7 @@ async def test_the_results_are_the_transfers_in_order(api: Api, mode: str) -> No
         mode,
         [
             transfer_body(ada, bob, 600, reference="first", metadata={"n": 1}),
-            # It spends the money that the first transfer brought.
+            # It spends money of the first transfer.
             transfer_body(bob, cy, 500, reference="second"),
             transfer_body(ada, cy, 400),
         ],
@@ -182,50 +179,7 @@ async def test_a_key_belongs_to_one_batch(api: Api) -> None:
     assert await api.balance(bob) == 3
 
 
-async def test_a_batch_needs_a_key(api: Api) -> None:
-    body = {"mode": "atomic", "transfers": [transfer_body(NOBODY, NOBODY, 1)]}
-    reply = await api.post("/transfers/batch", body)
-    assert (reply.status, reply.code) == (400, "idempotency-key-missing")
-
-
 # Invalid batches
-
-
-async def test_each_error_of_a_batch_has_its_pointer(
-    api: Api, database: Database, subtests: pytest.Subtests
-) -> None:
-    for body, pointer in (
-        ({"transfers": [{}]}, "/mode"),
-        ({"mode": "all", "transfers": [{}]}, "/mode"),
-        ({"mode": "atomic"}, "/transfers"),
-        ({"mode": "atomic", "transfers": []}, "/transfers"),
-        ({"mode": "atomic", "transfers": {}}, "/transfers"),
-        ({"mode": "atomic", "transfers": [transfer_body(NOBODY, NOBODY, 1), 7]}, "/transfers/1"),
-        ({"mode": "atomic", "transfers": [], "dry_run": True}, "/dry_run"),
-    ):
-        with subtests.test(body=body, pointer=pointer):
-            before = await footprint(database)
-            reply = await api.post("/transfers/batch", body, key="payday")
-            assert (reply.status, reply.code) == (422, "invalid-request")
-            assert pointer in [error["pointer"] for error in reply.json["errors"]]
-            assert await footprint(database) == before
-
-
-async def test_an_error_in_one_transfer_has_its_pointer(api: Api) -> None:
-    good = transfer_body(NOBODY, NOBODY, 1)
-    bad = [good | {"amount": 0}, good | {"amount": AMOUNT_MAX + 1}, good | {"note": "x"}]
-    reply = await post(api, "atomic", [good, *bad])
-    assert [error["pointer"] for error in reply.json["errors"]] == [
-        "/transfers/1/amount",
-        "/transfers/2/amount",
-        "/transfers/3/note",
-    ]
-
-
-async def test_only_the_first_of_many_errors_are_listed(api: Api) -> None:
-    reply = await post(api, "atomic", [{}] * 5_000)
-    assert (reply.status, reply.code) == (422, "invalid-request")
-    assert len(reply.json["errors"]) == Limits().field_errors_max
 
 
 async def test_a_batch_has_at_most_5000_transfers(api: Api, database: Database) -> None:
@@ -249,33 +203,9 @@ async def test_a_batch_has_a_larger_limit_for_its_body(api: Api) -> None:
     long = [transfer_body(ada, bob, 1, reference=text, metadata={"a": text})] * 1_000
     assert len(orjson.dumps(long)) > 10 * Limits().body_bytes_max
     assert (await post(api, "atomic", long)).status == 200
-    padded = await post(api, "atomic", [], padding="x" * Limits().batch_body_bytes_max)
-    assert (padded.status, padded.code) == (413, "body-too-large")
-
-
-async def test_other_bodies_have_the_small_limit(api: Api) -> None:
-    reply = await api.post("/transfers", {"padding": "x" * Limits().body_bytes_max}, key="k")
-    assert (reply.status, reply.code) == (413, "body-too-large")
 
 
 # Scopes and limits
-
-
-async def test_a_batch_from_a_funding_wallet_needs_the_scope_admin(
-    replicas: Replicas, database: Database
-) -> None:
-    api = await replicas.start(auth="on")
-    boss = ApiWithKey(api, await api_key(database, "boss", "admin"))
-    clerk = ApiWithKey(api, await api_key(database, "clerk", "transfers:write"))
-    ada, bob = await boss.wallet(100), await boss.wallet()
-    funding = await boss.funding_wallet()
-    transfers = [transfer_body(ada, bob, 1), transfer_body(funding, bob, 1)]
-    for mode in ("atomic", "independent"):
-        reply = await post(clerk, mode, transfers, key=mode)
-        assert (reply.status, reply.code) == (403, "forbidden")
-    assert await boss.balance(bob) == 0
-    assert (await post(clerk, "atomic", transfers[:1])).status == 200
-    assert (await post(boss, "atomic", transfers, key="boss")).status == 200
 
 
 async def test_batches_and_single_transfers_run_concurrently(api: Api, database: Database) -> None:

@@ -1,4 +1,4 @@
-"""Event streams as connections: how many, how long, and what ends them."""
+"""Event streams as connections: their number, their duration and their ends."""
 
 import asyncio
 import signal
@@ -80,11 +80,11 @@ async def test_a_disconnected_client_frees_its_stream(replicas: Replicas) -> Non
 async def test_the_stream_of_a_client_that_does_not_read_is_closed(replicas: Replicas) -> None:
     api = await replicas.start(Limits(stream_poll_s=0.02, stream_send_timeout_s=0.2))
     ada, bob = await api.wallet(10_000), await api.wallet()
-    heard: list[Event] = []
+    received: list[Event] = []
 
     async def read(stream: Stream) -> None:
         while True:
-            heard.append(await stream.event())
+            received.append(await stream.event())
 
     address = urlsplit(api.url)
     assert address.hostname is not None
@@ -107,9 +107,9 @@ async def test_the_stream_of_a_client_that_does_not_read_is_closed(replicas: Rep
             await until_streams(replicas, 1)
             # The client that reads has received every event.
             last = (await api.get(f"/wallets/{ada}")).json["version"]
-            await until(lambda: len(heard) >= last)
+            await until(lambda: len(received) >= last)
             reading.cancel()
-    assert versions(heard) == list(range(1, last + 1))
+    assert versions(received) == list(range(1, last + 1))
 
 
 async def test_a_drain_ends_streams_and_another_replica_resumes_them(
@@ -126,15 +126,15 @@ async def test_a_drain_ends_streams_and_another_replica_resumes_them(
         api = Api(other.session, leaving.url)
         async with following(api, ada) as stream, following(api, bob) as silent:
             await other.transfer(ada, bob, 1)
-            told = (await stream.event()).version
+            version = (await stream.event()).version
             assert (await silent.event()).version == 1
             async with asyncio.timeout(limits.drain_timeout_s / 2):
                 await exits.aclose()
             # The answer is complete.
             assert await stream.rest() == await silent.rest() == []
     await other.transfer(ada, bob, 1)
-    async with following(other, ada, last=told) as stream:
-        assert (await stream.event()).version == told + 1
+    async with following(other, ada, last=version) as stream:
+        assert (await stream.event()).version == version + 1
 
 
 async def test_serve_ends_its_streams_when_it_is_asked_to_stop(database: Database) -> None:
@@ -222,7 +222,7 @@ async def test_the_duration_of_a_stream_request_ends_at_the_first_byte(
 
 
 async def last_polls(database: Database) -> list[datetime]:
-    """When the service's sessions asked for versions, where that was the last that they asked."""
+    """The start times of queries for versions, of sessions whose last query that was."""
     poll = queries("ledger_00")["wallet_versions"]
     rows = await database.fetch(
         "SELECT query_start FROM pg_stat_activity"
@@ -233,7 +233,7 @@ async def last_polls(database: Database) -> list[datetime]:
 
 
 @pytest.mark.needs_configuration(
-    "connections of its own", why="what each connection has asked last is looked at"
+    "connections of its own", why="the test reads the last query of each connection"
 )
 async def test_the_database_is_polled_only_while_a_stream_is_open(
     replicas: Replicas, database: Database
@@ -243,23 +243,23 @@ async def test_the_database_is_polled_only_while_a_stream_is_open(
     before = await last_polls(database)
     assert before == []
 
-    async def asked_again() -> bool:
+    async def has_polled_again() -> bool:
         return await last_polls(database) != before
 
     async with following(api, ada):
         for _ in range(3):
             before = await last_polls(database)
-            await until(asked_again)
+            await until(has_polled_again)
     await until_streams(replicas, 0)
     streams = replicas.opened[0].context.streams
     assert repr(streams) == f"<Streams 0 of {_QUICK.streams_max}>"
 
-    async def asks_no_more() -> bool:
+    async def has_stopped_polling() -> bool:
         # For the time of four polls. One query may still be in flight.
         nonlocal before
         before = await last_polls(database)
         await asyncio.sleep(0.09)
-        return not await asked_again()
+        return not await has_polled_again()
 
-    await until(asks_no_more)
+    await until(has_stopped_polling)
     assert before != []

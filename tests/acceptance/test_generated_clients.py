@@ -1,6 +1,6 @@
-"""Clients that others generate from our OpenAPI document do the main job, in Python and TypeScript.
+"""Clients that common tools generate from the OpenAPI document do the main job.
 
-What they do stands in `tests/clients`; it is type-checked together with what was generated.
+The programs are in `tests/clients`. Each is type-checked together with the generated code.
 """
 
 import shutil
@@ -16,14 +16,14 @@ from tests.support.truth import faults_in
 
 @pytest.fixture
 async def document(api: Api, tmp_path: Path) -> Path:
-    """The document as it is served."""
+    """The served document."""
     file = tmp_path / "openapi.json"
     file.write_bytes((await api.get("/openapi.json")).body)
     return file
 
 
-def laid_out(folder: Path, *names: str) -> None:
-    """Copies of these files of `tests/clients`, beside which a client can be generated."""
+def copy_files(folder: Path, *names: str) -> None:
+    """Copy these files of `tests/clients` into the folder."""
     for name in names:
         shutil.copy(CLIENTS / name, folder)
 
@@ -31,37 +31,37 @@ def laid_out(folder: Path, *names: str) -> None:
 async def test_a_python_client_does_the_main_job(
     api: Api, document: Path, database: Database, tmp_path: Path
 ) -> None:
-    laid_out(tmp_path, "main_job.py", "mypy.ini")
+    copy_files(tmp_path, "main_job.py", "mypy.ini")
     client = tmp_path / "transferd_client"
-    code, said = await python_tool(
+    code, output = await python_tool(
         "openapi-python-client",
         *("generate", "--path", document, "--meta", "none", "--output-path", client),
         "--fail-on-warning",
     )
-    assert code == 0, said
+    assert code == 0, output
     program = tmp_path / "main_job.py"
-    code, said = await python_tool(
+    code, output = await python_tool(
         "mypy",
         *("--config-file", tmp_path / "mypy.ini", "--cache-dir", tmp_path / "cache"),
         *(program, client),
     )
-    assert code == 0, said
-    code, said = await python_tool("python", program, api.url)
-    assert (code, said) == (0, "The main job is done.\n")
+    assert code == 0, output
+    code, output = await python_tool("python", program, api.url)
+    assert (code, output) == (0, "The main job is done.\n")
     assert await faults_in(database) == []
 
 
 async def test_a_typescript_client_does_the_main_job(
     api: Api, document: Path, database: Database, tmp_path: Path
 ) -> None:
-    laid_out(tmp_path, "main_job.ts", "tsconfig.json", "package.json")
+    copy_files(tmp_path, "main_job.ts", "tsconfig.json", "package.json")
     (tmp_path / "node_modules").symlink_to(NODE_TOOLS)
-    code, said = await node_tool(
+    code, output = await node_tool(
         "openapi-typescript", document, "--output", tmp_path / "transferd.ts"
     )
-    assert code == 0, said
-    code, said = await node_tool("tsc", "--project", tmp_path)
-    assert code == 0, said
-    code, said = await node(tmp_path / "main_job.js", api.url)
-    assert (code, said) == (0, "The main job is done.\n")
+    assert code == 0, output
+    code, output = await node_tool("tsc", "--project", tmp_path)
+    assert code == 0, output
+    code, output = await node(tmp_path / "main_job.js", api.url)
+    assert (code, output) == (0, "The main job is done.\n")
     assert await faults_in(database) == []

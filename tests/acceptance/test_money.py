@@ -157,17 +157,3 @@ async def test_an_overdraft_never_leads_below_the_smallest_integer(
     back = await api.transfer(bob, ada, AMOUNT_MAX)
     assert (back.status, await api.balance(ada)) == (201, 0)
     assert await faults_in(database) == []
-
-
-async def test_concurrent_transfers_cannot_spend_the_same_money(
-    api: Api, database: Database
-) -> None:
-    ada = await api.wallet(100)
-    others = [await api.wallet() for _ in range(5)]
-    for other in others:
-        refused = await api.transfer(ada, other, 101)
-        assert refused.json["shortfall"] == 1
-    replies = [await api.transfer(ada, other, 40) for other in others]
-    assert [reply.status for reply in replies] == [201, 201, 422, 422, 422]
-    assert sum([await api.balance(other) for other in others]) == 80
-    assert await sums(database) == {"USD": 0}

@@ -1,4 +1,4 @@
-"""What generators of clients and readers of examples rely on in the OpenAPI document."""
+"""Properties of the OpenAPI document that generators of clients and its readers need."""
 
 import re
 from collections.abc import Iterator
@@ -6,7 +6,6 @@ from typing import Any
 
 import jsonschema_rs
 import orjson
-import pytest
 
 from tests.conftest import Database
 from tests.support.api import Api, Reply
@@ -20,12 +19,6 @@ _MONEY_OR_VERSION = re.compile(
     r"amount|available|balance|held|initial_balance|left|overdraft_limit|shortfall"
     r"|(.*_)?version|.*_balance_after|balance_after"
 )
-
-
-@pytest.fixture
-async def document(api: Api) -> Any:
-    """The document as it is served."""
-    return (await api.get("/openapi.json")).json
 
 
 def members(schema: Any) -> Iterator[tuple[str, Any]]:

@@ -1,4 +1,4 @@
-"""What linters that others use say of our OpenAPI document: nothing, though they can."""
+"""Common linters find no error in the OpenAPI document, and one in a broken copy."""
 
 import copy
 import re
@@ -13,7 +13,7 @@ from tests.support.openapi_tools import CLIENTS, node_tool, python_tool
 
 
 class Documents(NamedTuple):
-    """Ours as it is served, and with a name that two operations share."""
+    """The served document, and a copy in which two operations have one name."""
 
     ours: Path
     broken: Path
@@ -32,21 +32,21 @@ async def documents(api: Api, tmp_path: Path) -> Documents:
 
 
 async def test_openapi_spec_validator_finds_no_error(documents: Documents) -> None:
-    code, said = await python_tool("openapi-spec-validator", documents.ours)
-    assert code == 0, said
-    code, said = await python_tool("openapi-spec-validator", documents.broken)
+    code, output = await python_tool("openapi-spec-validator", documents.ours)
+    assert code == 0, output
+    code, output = await python_tool("openapi-spec-validator", documents.broken)
     assert code != 0
-    assert "create_user" in said
+    assert "create_user" in output
 
 
 async def test_spectral_finds_nothing(documents: Documents, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    _, said = await node_tool(
+    _, output = await node_tool(
         "spectral",
         *("lint", *documents, "--ruleset", CLIENTS / "spectral.json"),
         *("--format", "json", "--output", report),
     )
-    assert report.exists(), said
+    assert report.exists(), output
     found = {
         (Path(each["source"]).name, each["code"]) for each in orjson.loads(report.read_bytes())
     }
@@ -54,11 +54,11 @@ async def test_spectral_finds_nothing(documents: Documents, tmp_path: Path) -> N
 
 
 async def test_redocly_finds_nothing(documents: Documents) -> None:
-    _, said = await node_tool(
+    _, output = await node_tool(
         "redocly", "lint", *documents, "--extends", "recommended", "--format", "json"
     )
     # The output has one report per file, between other text.
-    assert said.count('"totals"') == 2, said
-    assert re.findall(r'"ruleId": "(.*)"', said) == ["operation-operationId-unique"]
-    [place] = re.findall(r'"ref": "(.*)"', said)
+    assert output.count('"totals"') == 2, output
+    assert re.findall(r'"ruleId": "(.*)"', output) == ["operation-operationId-unique"]
+    [place] = re.findall(r'"ref": "(.*)"', output)
     assert Path(place).name == "broken.json"

@@ -1,6 +1,8 @@
 """The order of the checks: a request that fails several is refused by the first of them."""
 
-from typing import Any
+from typing import Any, NamedTuple
+
+import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
@@ -30,11 +32,35 @@ async def closed(api: Api, wallet: str) -> str:
     return wallet
 
 
-async def test_the_checks_of_a_transfer(replicas: Replicas, database: Database) -> None:
-    admin = await replicas.start()
-    locked = await replicas.start(auth="on")
-    reader = ApiWithKey(locked, await api_key(database, "reader", "wallets:read"))
-    payer = ApiWithKey(locked, await api_key(database, "payer", "transfers:write"))
+class Callers(NamedTuple):
+    """Clients of two replicas: one without authentication, one that wants keys."""
+
+    admin: Api
+    locked: Api
+    reader: Api
+    payer: Api
+    writer: Api
+    boss: Api
+
+
+@pytest.fixture
+async def callers(replicas: Replicas, database: Database) -> Callers:
+    """Each with its own key, except the first two."""
+    admin, locked = await replicas.start(), await replicas.start(auth="on")
+    scopes = ("wallets:read", "transfers:write", "wallets:write", "admin")
+    names = ("reader", "payer", "writer", "boss")
+    return Callers(
+        admin,
+        locked,
+        *[
+            ApiWithKey(locked, await api_key(database, name, scope))
+            for name, scope in zip(names, scopes, strict=True)
+        ],
+    )
+
+
+async def test_the_checks_of_a_transfer(callers: Callers, database: Database) -> None:
+    admin, locked, reader, payer = callers.admin, callers.locked, callers.reader, callers.payer
     rich, poor, full = await admin.wallet(AMOUNT_MAX), await admin.wallet(), await admin.wallet()
     ice, iced_euro = await frozen(admin, await admin.wallet()), await admin.wallet(currency="EUR")
     await frozen(admin, iced_euro)
@@ -89,11 +115,8 @@ async def test_the_checks_of_a_transfer(replicas: Replicas, database: Database) 
     assert NOBODY in replies[13][1].json["detail"]
 
 
-async def test_the_checks_of_a_reversal(replicas: Replicas, database: Database) -> None:
-    admin = await replicas.start()
-    locked = await replicas.start(auth="on")
-    reader = ApiWithKey(locked, await api_key(database, "reader", "wallets:read"))
-    payer = ApiWithKey(locked, await api_key(database, "payer", "transfers:write"))
+async def test_the_checks_of_a_reversal(callers: Callers, database: Database) -> None:
+    admin, locked, reader, payer = callers.admin, callers.locked, callers.reader, callers.payer
     spender = await admin.wallet()
 
     async def paid(*, spent: bool) -> tuple[str, str, str]:
@@ -145,11 +168,8 @@ async def test_the_checks_of_a_reversal(replicas: Replicas, database: Database) 
     assert [reply.code for _, reply in replies] == [code for code, _ in replies]
 
 
-async def test_the_checks_of_freeze_and_close(replicas: Replicas, database: Database) -> None:
-    admin = await replicas.start()
-    locked = await replicas.start(auth="on")
-    reader = ApiWithKey(locked, await api_key(database, "reader", "wallets:read"))
-    writer = ApiWithKey(locked, await api_key(database, "writer", "wallets:write"))
+async def test_the_checks_of_freeze_and_close(callers: Callers, database: Database) -> None:
+    admin, locked, reader, writer = callers.admin, callers.locked, callers.reader, callers.writer
     full = await frozen(admin, await admin.wallet(5))
     gone = await closed(admin, await admin.wallet())
     funding = await admin.funding_wallet()
@@ -177,12 +197,9 @@ async def test_the_checks_of_freeze_and_close(replicas: Replicas, database: Data
     assert (await writer.post(f"/wallets/{full}/close")).code == "wallet-not-empty"
 
 
-async def test_the_checks_of_a_new_wallet(replicas: Replicas, database: Database) -> None:
-    admin = await replicas.start()
-    locked = await replicas.start(auth="on")
-    reader = ApiWithKey(locked, await api_key(database, "reader", "wallets:read"))
-    writer = ApiWithKey(locked, await api_key(database, "writer", "wallets:write"))
-    boss = ApiWithKey(locked, await api_key(database, "boss", "admin"))
+async def test_the_checks_of_a_new_wallet(callers: Callers, database: Database) -> None:
+    admin, locked, reader, writer = callers.admin, callers.locked, callers.reader, callers.writer
+    boss = callers.boss
     await boss.post("/users", {}, key="used")
     lost: dict[str, object] = {"user_id": NOBODY, "currency": "USD", "initial_balance": 5}
     wrong = lost | {"currency": "ZZZ"}

@@ -1,4 +1,4 @@
-"""Requests that a program makes up from the OpenAPI document, answered as the document says."""
+"""Requests that schemathesis generates from the OpenAPI document get documented answers."""
 
 import asyncio
 import os
@@ -21,14 +21,14 @@ _WITHIN_S = 60.0
 _WRAPPED = ("positive_data_acceptance", "negative_data_rejection", "missing_required_header")
 
 
-async def things_that_exist(api: Api, database: Database) -> dict[str, str | int]:
-    """Ids by where they go: a noun of a path, a field, or one operation."""
+async def existing_ids(api: Api, database: Database) -> dict[str, str | int]:
+    """Ids by their place: a noun of a path, a field, or one operation."""
     ada, bob = await api.wallet(100_000, overdraft_limit=5_000), await api.wallet(100)
     webhook = {"url": "https://example.com/hook", "events": ["*"]}
     webhooks = [(await api.post("/webhooks", webhook)).json["id"] for _ in range(2)]
     return {
         "users": await api.user(),
-        # Another one, because it will be frozen and closed.
+        # A wallet of its own, because requests freeze and close it.
         "wallets": await api.wallet(),
         "transfers": (await api.transfer(ada, bob, 9)).json["id"],
         "user_id": await api.user(),
@@ -62,12 +62,12 @@ async def schemathesis(api: Api, known: dict[str, str | int], report: Path) -> s
     return output.decode()
 
 
-async def test_generated_requests_are_answered_as_the_document_says(
+async def test_generated_requests_get_documented_answers(
     replicas: Replicas, database: Database, tmp_path: Path
 ) -> None:
     token = await api_key(database, "explorer", "admin")
     api = ApiWithKey(await replicas.start(auth="on"), token)
-    known = await things_that_exist(api, database)
+    known = await existing_ids(api, database)
     output = await schemathesis(api, known, tmp_path / "report.json")
     assert (tmp_path / "report.json").exists(), output
     report = orjson.loads((tmp_path / "report.json").read_bytes())

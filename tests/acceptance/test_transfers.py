@@ -1,9 +1,5 @@
 """Transfers, as clients see them."""
 
-import asyncio
-
-import pytest
-
 from tests.conftest import Database
 from tests.support.api import Api
 from tests.support.contract import (
@@ -42,26 +38,6 @@ async def test_a_transfer_is_shown_as_it_is_read(api: Api) -> None:
     assert (await api.get(made.headers["Location"])).body == made.body
     capitals = f"/transfers/{transfer['id'].upper()}"
     assert (await api.get(capitals)).body == made.body
-
-
-async def test_a_transfer_needs_neither_reference_nor_metadata(api: Api) -> None:
-    ada, bob = await api.wallet(1), await api.wallet()
-    transfer = (await api.transfer(ada, bob, 1)).json
-    assert (transfer["reference"], transfer["metadata"]) == (None, {})
-    assert (await api.balance(ada), await api.balance(bob)) == (0, 1)
-
-
-async def test_the_largest_amount_can_be_moved_in_one_transfer(api: Api) -> None:
-    ada, bob = await api.wallet(AMOUNT_MAX), await api.wallet()
-    transfer = await api.transfer(ada, bob, AMOUNT_MAX)
-    assert (transfer.status, transfer.json["amount"]) == (201, AMOUNT_MAX)
-    assert (await api.balance(ada), await api.balance(bob)) == (0, AMOUNT_MAX)
-
-
-async def test_an_unknown_transfer_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
-    for id in (NOBODY, "rent", "%00", "1"):
-        with subtests.test(id=id):
-            assert (await api.get(f"/transfers/{id}")).code == "transfer-not-found"
 
 
 async def test_transfers_of_a_wallet_include_incoming_and_outgoing_ones(api: Api) -> None:
@@ -110,23 +86,6 @@ async def test_a_refused_transfer_names_the_reason_and_moves_nothing(
     assert await footprint(database) == before | {"outcomes": before["outcomes"] + len(refusals)}
 
 
-async def test_insufficient_funds_names_the_shortfall(api: Api) -> None:
-    ada, bob = await api.wallet(100, overdraft_limit=20), await api.wallet()
-    refused = await api.transfer(ada, bob, 150)
-    facts = {name: refused.json[name] for name in ("available", "shortfall", "currency")}
-    assert facts == {"available": 120, "shortfall": 30, "currency": "USD"}
-    assert (await api.transfer(ada, bob, 120)).json["source_balance_after"] == -20
-
-
-async def test_an_id_in_capitals_names_the_same_wallet(api: Api) -> None:
-    ada, bob = await api.wallet(100), await api.wallet()
-    made = await api.transfer(ada.upper(), bob.upper(), 5, key="rent")
-    sides = (made.json["source_wallet_id"], made.json["destination_wallet_id"])
-    assert sides == (ada, bob)
-    # Another spelling of the id is the same request.
-    assert (await api.transfer(ada, bob, 5, key="rent")).body == made.body
-
-
 async def test_a_dry_run_decides_and_writes_nothing(api: Api, database: Database) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     before = await footprint(database)
@@ -157,26 +116,6 @@ async def test_a_dry_run_ignores_the_key(api: Api) -> None:
     assert (again.status, "Idempotent-Replayed" in again.headers) == (200, False)
     missing = await api.post("/transfers?dry_run=false", body)
     assert missing.code == "idempotency-key-missing"
-
-
-async def test_a_frozen_wallet_receives(api: Api) -> None:
-    ada, bob = await api.wallet(100), await api.wallet()
-    await api.post(f"/wallets/{bob}/freeze")
-    assert (await api.transfer(ada, bob, 5)).status == 201
-    assert await api.balance(bob) == 5
-
-
-async def test_concurrent_transfers_leave_versions_without_a_gap(
-    api: Api, database: Database
-) -> None:
-    ada, bob = await api.wallet(50), await api.wallet()
-    replies = await asyncio.gather(*(api.transfer(ada, bob, 1) for _ in range(60)))
-    posted = [reply.json for reply in replies if reply.status == 201]
-    assert [reply.code for reply in replies if reply.status != 201] == ["insufficient-funds"] * 10
-    assert sorted(each["source_version"] for each in posted) == list(range(2, 52))
-    after = {each["source_version"]: each["source_balance_after"] for each in posted}
-    assert [after[version] for version in sorted(after)] == list(range(49, -1, -1))
-    assert await api.balance(bob) == 50
 
 
 async def test_a_transfer_moves_exactly_its_amount_at_any_size(

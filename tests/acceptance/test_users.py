@@ -2,10 +2,8 @@
 
 from datetime import UTC, datetime, timedelta
 
-import pytest
-
 from tests.support.api import Api
-from tests.support.contract import NOBODY, assert_is_id, time_of
+from tests.support.contract import assert_is_id, time_of
 
 
 async def test_a_new_user_is_shown_as_it_is_read(api: Api) -> None:
@@ -22,11 +20,6 @@ async def test_a_new_user_is_shown_as_it_is_read(api: Api) -> None:
     assert (await api.get(created.headers["Location"])).body == created.body
 
 
-async def test_a_user_needs_neither_name_nor_metadata(api: Api) -> None:
-    created = await api.post("/users", {})
-    assert (created.status, created.json["name"], created.json["metadata"]) == (201, None, {})
-
-
 async def test_a_patch_changes_only_the_fields_that_it_names(api: Api) -> None:
     user = (await api.post("/users", {"name": "Ada", "metadata": {"a": 1}})).json
     for patch, name, metadata in (
@@ -39,19 +32,6 @@ async def test_a_patch_changes_only_the_fields_that_it_names(api: Api) -> None:
         assert changed.status == 200
         assert changed.json == user | {"name": name, "metadata": metadata}
         assert (await api.get(f"/users/{user['id']}")).body == changed.body
-
-
-async def test_an_id_may_be_written_in_capitals(api: Api) -> None:
-    user = await api.user()
-    assert (await api.get(f"/users/{user.upper()}")).json["id"] == user
-    assert (await api.patch(f"/users/{user.upper()}", {"name": "Ada"})).json["id"] == user
-
-
-async def test_an_unknown_user_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
-    for id in (NOBODY, "ada", "1", "%00", "x" * 300):
-        with subtests.test(id=id):
-            assert (await api.get(f"/users/{id}")).code == "user-not-found"
-            assert (await api.patch(f"/users/{id}", {"name": "Ada"})).code == "user-not-found"
 
 
 async def test_text_and_metadata_may_be_as_long_as_promised(api: Api) -> None:

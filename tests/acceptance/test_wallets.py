@@ -52,15 +52,6 @@ async def test_a_new_wallet_is_shown_as_it_is_read(api: Api) -> None:
     assert (await api.get(created.headers["Location"])).body == created.body
 
 
-async def test_an_empty_wallet_needs_only_an_owner_and_a_currency(api: Api) -> None:
-    created = await api.post("/wallets", {"user_id": await api.user(), "currency": "JPY"})
-    assert created.status == 201
-    wallet = created.json
-    assert (wallet["balance"], wallet["overdraft_limit"], wallet["version"]) == (0, 0, 0)
-    assert wallet["metadata"] == {}
-    assert (await api.get(f"/wallets/{wallet['id']}")).body == created.body
-
-
 async def test_a_wallet_needs_a_user_that_exists(api: Api, database: Database) -> None:
     before = await footprint(database)
     body = {"user_id": NOBODY, "currency": "USD"}
@@ -136,21 +127,6 @@ async def test_an_overdraft_limit_cannot_be_lowered_below_its_use(api: Api) -> N
 async def test_a_funding_wallet_has_no_limit(api: Api) -> None:
     funding = await api.funding_wallet()
     assert (await api.patch(f"/wallets/{funding}", {"overdraft_limit": 5})).code == "forbidden"
-
-
-async def test_an_unknown_wallet_is_not_found(api: Api, subtests: pytest.Subtests) -> None:
-    for id in (NOBODY, "ada", "%00"):
-        with subtests.test(id=id):
-            for method, rest, raw in (
-                ("GET", "", None),
-                ("GET", "/statement", None),
-                ("PATCH", "", b"{}"),
-                ("POST", "/freeze", None),
-                ("POST", "/unfreeze", None),
-                ("POST", "/close", None),
-            ):
-                reply = await api.call(method, f"/wallets/{id}{rest}", raw=raw)
-                assert (reply.status, reply.code) == (404, "wallet-not-found"), rest
 
 
 async def test_wallets_are_listed_by_owner_and_currency(api: Api) -> None:

@@ -1,4 +1,4 @@
-"""The delivery log of a webhook, and asking for a delivery once more."""
+"""The delivery log of a webhook, and redelivery."""
 
 import orjson
 import pytest

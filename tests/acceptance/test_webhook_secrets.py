@@ -1,4 +1,4 @@
-"""Secrets of a webhook: each signs as long as was said when it was replaced."""
+"""Secrets of a webhook: an old one signs until the time that its rotation announced."""
 
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -38,7 +38,7 @@ async def signing(database: Database, id: str, after_s: float = 0.0) -> list[str
 
 
 async def ended(database: Database, until: str) -> None:
-    """Let the time of the secrets that end then be over."""
+    """Move the end of the secrets that end at this time into the past."""
     await database.fetch(
         "UPDATE transferd.webhooks SET old_secrets_until ="
         " array_replace(old_secrets_until, $1::timestamptz, now() - interval '1 s')",

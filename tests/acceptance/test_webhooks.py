@@ -7,14 +7,13 @@ from typing import Any
 import pytest
 
 from tests.conftest import Database, Replicas
-from tests.support.api import Api, Reply
+from tests.support.api import Api
 from tests.support.contract import (
     NOBODY,
     ApiWithKey,
     api_key,
     assert_invalid,
     assert_is_id,
-    exactly,
     time_of,
 )
 from tests.support.deliveries import logged_delivery
@@ -116,27 +115,12 @@ async def test_a_webhook_leads_to_a_public_address_over_https(
     good = await webhook(api)
     before = await changes_of(database)
     for url, why in (
+        # All rules of URLs are in unit/test_webhook_domain.py.
         ("http://example.com/", "must be https"),
-        ("ftp://example.com/", "must be an absolute https URL"),
         ("example.com/hook", "must be an absolute https URL"),
-        ("https:///hook", "must be an absolute https URL"),
         ("https://127.0.0.1/", "private or local"),
-        ("https://10.1.2.3:8443/", "private or local"),
-        ("https://169.254.169.254/latest/meta-data/", "private or local"),
-        ("https://[::1]/", "private or local"),
-        ("https://[fd00::1]/", "private or local"),
-        ("https://[::ffff:127.0.0.1]/", "private or local"),
-        ("https://[::ffff:a00:1]/", "private or local"),
-        ("https://localhost/", "private or local"),
-        ("https://hook.LOCALHOST.:8443/", "private or local"),
-        ("https://user@example.com/", "user or a password"),
         ("https://user:pass@example.com/", "user or a password"),
-        ("https://example.com/#top", "fragment"),
-        ("https://example.com:99999/", "is not a URL"),
-        ("https://exa mple.com/", "must"),
         ("https://example.com/\u0000", "must"),
-        ("https://bücher.example/", "must"),
-        ("", "must"),
     ):
         with subtests.test(url=url):
             for refused in (
@@ -146,24 +130,16 @@ async def test_a_webhook_leads_to_a_public_address_over_https(
                 assert_invalid(refused, "/url")
                 assert why in refused.json["errors"][0]["message"]
                 # A URL may hold a password.
-                assert url not in refused.json["errors"][0]["message"] or url == ""
+                assert url not in refused.json["errors"][0]["message"]
             assert await changes_of(database) == before
             assert (await api.get("/idempotency-keys/hook")).code == "not-found"
 
 
 async def test_an_operator_may_allow_private_addresses(replicas: Replicas) -> None:
-    api = await replicas.start(
-        webhook_allow_http=True, webhook_allow_networks="10.1.0.0/16,127.0.0.1/32"
-    )
-    for url in (
-        "http://127.0.0.1:8080/",
-        "https://10.1.2.3/",
-        "http://example.com/",
-        "http://localhost:8080/",
-    ):
-        assert (await webhook(api, url=url))["url"] == url
-    for url in ("http://127.0.0.2/", "https://10.2.0.1/", "https://[::1]/"):
-        assert_invalid(await api.post("/webhooks", {"url": url, "events": ["*"]}), "/url")
+    api = await replicas.start(webhook_allow_http=True, webhook_allow_networks="127.0.0.1/32")
+    assert (await webhook(api, url="http://127.0.0.1:8080/"))["status"] == "active"
+    wrong = {"url": "http://127.0.0.2/", "events": ["*"]}
+    assert_invalid(await api.post("/webhooks", wrong), "/url")
 
 
 async def test_the_fields_of_a_webhook_have_their_shapes(api: Api) -> None:
@@ -190,7 +166,6 @@ async def test_the_fields_of_a_webhook_have_their_shapes(api: Api) -> None:
             await api.post("/webhooks", {"url": _URL, "events": ["*"]} | changes), pointer
         )
         assert_invalid(await api.patch(hook, changes), pointer)
-    assert_invalid(await api.post("/webhooks", {}), "/url", "/events")
     for name, value in (("wallet_id", "ada"), ("status", "disabled")):
         body = {"url": _URL, "events": ["*"], name: value}
         assert_invalid(await api.post("/webhooks", body), f"/{name}")
@@ -281,28 +256,3 @@ async def test_a_deleted_webhook_is_gone_with_its_log(api: Api, database: Databa
     assert row["endpoint_id"] == kept
     assert [each["id"] for each in (await api.get("/webhooks")).json["data"]] == [kept]
     assert (await api.get(f"/webhooks/{kept}")).status == 200
-
-
-async def replies_of_nobody(api: Api, id: str) -> list[Reply]:
-    """Every call about one webhook."""
-    path = f"/webhooks/{id}"
-    return [
-        await exactly(api, "GET", path),
-        await exactly(api, "DELETE", path),
-        await api.patch(path, {}),
-        await api.patch(path, {"events": ["*"]}),
-        await api.post(f"{path}/rotate", key="rotation"),
-        await exactly(api, "GET", f"{path}/deliveries"),
-        await api.post(f"{path}/deliveries/{NOBODY}/redeliver", key="again"),
-    ]
-
-
-async def test_an_unknown_webhook_is_not_found(
-    api: Api, database: Database, subtests: pytest.Subtests
-) -> None:
-    for id in (NOBODY, "hook", "%00", NOBODY.replace("-", "")):
-        with subtests.test(id=id):
-            for reply in await replies_of_nobody(api, id):
-                assert (reply.status, reply.code) == (404, "webhook-not-found")
-            assert await row_count(database, "transferd.outcomes") == 0
-            assert await row_count(database, "ledger_00.outbox") == 0

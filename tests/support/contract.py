@@ -8,7 +8,6 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
-import orjson
 from yarl import URL
 
 from tests.conftest import Database
@@ -128,17 +127,6 @@ class Target:
     def body(self, **changes: object) -> dict[str, object]:
         """The body of a good transfer, changed."""
         return transfer_body(self.ada, self.bob, 5) | changes
-
-    async def transfer(self, raw: bytes, **headers: str) -> Reply:
-        """POST /transfers with these bytes."""
-        named = {name.replace("_", "-"): value for name, value in headers.items()}
-        return await self.api.call("POST", "/transfers", raw=raw, key="bad", headers=named)
-
-    async def with_text(self, old: str, new: str) -> Reply:
-        """POST /transfers with a good body in which one piece of its text is replaced."""
-        good = orjson.dumps(self.body(reference="rent", metadata={"n": "m"})).decode()
-        assert good.count(old) == 1
-        return await self.transfer(good.replace(old, new).encode())
 
 
 def assert_invalid(reply: Reply, *pointers: str) -> None:
