@@ -24,7 +24,7 @@ from prometheus_client.samples import Sample
 from loadtest.bench.load import at_rate
 from loadtest.bench.measures import WALLETS, uniform_pairs
 from loadtest.bench.scene import SERVICE, WORKER, Scene, Side, scene
-from loadtest.dashboards.scrape import quantile
+from loadtest.dashboards.figures import quantile
 from transferd.config import Limits, Settings, load_settings
 from transferd.devstack import RabbitServer
 from transferd.ledger.ids import new_id
