@@ -7,7 +7,6 @@ import signal
 import socket
 from importlib.metadata import version
 from pathlib import Path
-from uuid import uuid4
 
 import aiohttp
 import pytest
@@ -91,7 +90,7 @@ def test_an_invalid_setting_is_one_line(
         *("worker", "worker --only relay", "worker --only notifier"),
         *("keys create --client shop --scope admin", "keys list", "keys revoke one"),
         *("dead-letters list", "dead-letters redrive --all", "dead-letters purge --all --yes"),
-        f"dead-letters show {uuid4()}",
+        "dead-letters show 00000000-0000-4000-8000-000000000001",
     ],
 )
 def test_a_command_without_its_database_prints_one_line(
