@@ -123,7 +123,8 @@ async def test_a_request_that_is_refused_early_gets_the_same_headers(
         (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n", 400),
         (b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\n\r\n", 400),
         (head("GET", "/users", Expect="a-miracle", Connection="close"), 400),
-        (post("/users", 40_000) + b" " * 40_000, 413),
+        # Refused unread: the body never arrives.
+        (post("/users", 40_000), 413),
         (head("GET", "/nothing", Connection="close"), 404),
     ):
         with subtests.test(sent=sent, status=status):

@@ -36,10 +36,7 @@ def find_redis() -> Path | None:
 
 
 class RedisServer(Server):
-    """A private Redis, in memory. With ``persistent`` an append-only file survives ``kill``.
-
-    Where only fakeredis is installed its data never survives, and ``origin`` says so.
-    """
+    """A private Redis, in memory; fakeredis if no Redis is installed, which ``origin`` shows."""
 
     name: ClassVar[str] = "Redis"
 
@@ -49,12 +46,10 @@ class RedisServer(Server):
         *,
         port: int | None = None,
         databases: int = 16,
-        persistent: bool = False,
         limits: Limits | None = None,
     ) -> None:
         super().__init__(directory, port=port, limits=limits)
         self._databases = databases
-        self._persistent = persistent
 
     @property
     def url(self) -> str:
@@ -74,7 +69,7 @@ class RedisServer(Server):
             [
                 *(program, "--port", str(self.port), "--bind", "127.0.0.1", "--daemonize", "no"),
                 *("--databases", str(self._databases), "--save", "", "--dir", self.directory),
-                *("--appendonly", "yes" if self._persistent else "no"),
+                *("--appendonly", "no"),
             ],
             environment=clean_environment("NOTIFY_SOCKET"),
         )
@@ -95,7 +90,7 @@ class RedisServer(Server):
         )
 
     async def _is_ready(self) -> bool:
-        """PONG to PING: while it loads its append-only file, Redis listens but answers LOADING."""
+        """PONG to PING."""
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(self._limits.server_answer_s):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
