@@ -3,23 +3,23 @@
 -- numbers may not fit a bigint. $1 and $2 of a check are the first and the last id of a chunk.
 
 -- name: row_counts
--- How far there is to go, and what the summary says; in the same snapshot as everything else.
+-- The numbers of rows, for the progress and the summary, from the same snapshot as everything else.
 SELECT (SELECT count(*) FROM {ledger}.currencies) AS currencies,
        (SELECT count(*) FROM {ledger}.wallets) AS wallets,
        (SELECT count(*) FROM {ledger}.transfers) AS transfers,
        (SELECT count(*) FROM transferd.outcomes) AS outcomes;
 
 -- name: wallets_page
--- One more than a chunk: the last row is where the next one starts.
+-- The ids of a chunk and one more: the last id is the start of the next chunk.
 SELECT id::text FROM {ledger}.wallets WHERE id >= $1 ORDER BY wallets.id LIMIT $2;
 
 -- name: transfers_page
--- As `wallets_page`; ids grow with time, so a chunk lies together on disk.
+-- As `wallets_page`. Ids grow with time, so the rows of a chunk are close to each other on disk.
 SELECT id::text FROM {ledger}.transfers WHERE id >= $1 ORDER BY transfers.id LIMIT $2;
 
 -- name: outcomes_page
--- The rows themselves: a body that is not JSON, or not even text, would end a statement, so bodies
--- are judged outside. Those of batches are long, and come one by one with `outcome_body`.
+-- Outcomes with their bodies. A body that is not JSON, or not even text, would end a statement of PostgreSQL,
+-- so Python checks bodies. Bodies of batches are long and are read one by one with `outcome_body`.
 SELECT o.client_id, o.key, o.status, o.render_version, length(o.fingerprint) AS fingerprint_bytes,
        o.transfer_id::text, o.body IS NOT NULL AS has_body,
        CASE WHEN o.render_version <> 2 THEN o.body END AS body, t.id IS NOT NULL AS is_stored
@@ -33,17 +33,18 @@ LEFT JOIN {ledger}.transfers t ON t.id = o.transfer_id
 ORDER BY o.client_id, o.key;
 
 -- name: outcome_body
--- What is kept of one batch.
+-- The stored body of one batch.
 SELECT body FROM transferd.outcomes WHERE client_id = $1 AND key = $2;
 
 -- name: missing_transfers
--- Those of a batch's transfers that are not there; a few are enough to know it.
+-- Ids of a batch without a transfer, up to a number.
 SELECT id::text FROM unnest($1::uuid[]) AS wanted (id)
 WHERE NOT EXISTS (SELECT FROM {ledger}.transfers t WHERE t.id = wanted.id)
 LIMIT $2;
 
 -- name: currency_sums
--- Money neither appears nor vanishes: what wallets hold came out of the currency's funding wallet.
+-- Money neither appears nor vanishes: the balances of a currency, its funding wallet included, add up to
+-- zero.
 SELECT 'currency-sum' AS "check", currency AS subject,
        format('all wallets together hold %s, not 0', sum(balance)) AS detail
 FROM {ledger}.wallets
@@ -52,7 +53,7 @@ HAVING sum(balance) <> 0
 LIMIT $1;
 
 -- name: funding_wallets
--- A wallet that may go below zero can create money: one wallet of each currency, and no other.
+-- A wallet without a limit can create money: each currency has exactly one such wallet.
 (SELECT 'funding-wallet' AS "check", c.code AS subject,
         CASE WHEN w.id IS NULL THEN format('its funding wallet %s is missing', c.funding_wallet_id)
              WHEN NOT w.funding THEN format('wallet %s is not marked as funding', w.id)
@@ -75,7 +76,7 @@ UNION ALL
  LIMIT $1);
 
 -- name: orphans
--- The walk over the wallets does not meet the history of a wallet that is gone.
+-- History whose wallet does not exist; the checks by wallet do not read it.
 SELECT 'orphan' AS "check", c.wallet_id::text AS subject,
        format('there is no such wallet, but %s rows of wallet_changes', count(*)) AS detail
 FROM {ledger}.wallet_changes c
@@ -84,8 +85,8 @@ GROUP BY c.wallet_id
 LIMIT $1;
 
 -- name: wallet_history
--- Every version once, each balance the one before plus the amount, time never backwards. Where a
--- version is missing or doubled, balances are not compared: that would be the same fault twice.
+-- Each version exists once, each balance is the one before plus the amount, and times do not decrease. Where
+-- a version is missing or double, balances are not compared, because that would report one fault twice.
 WITH history AS (
     SELECT source_wallet_id AS id, source_version AS version, -amount::numeric AS amount,
            source_balance_after::numeric AS balance_after, created_at
@@ -141,7 +142,7 @@ CROSS JOIN LATERAL (VALUES
 WHERE finding.is_wrong;
 
 -- name: wallet_states
--- What a wallet says of itself, beside its balance and version.
+-- Status and limits of each wallet, compared with its history and its balance.
 SELECT finding."check", w.id::text AS subject, finding.detail
 FROM {ledger}.wallets w
 LEFT JOIN LATERAL (
@@ -163,7 +164,8 @@ CROSS JOIN LATERAL (VALUES
 WHERE w.id BETWEEN $1 AND $2 AND finding.is_wrong;
 
 -- name: transfer_wallets
--- Nothing in the schema ties a transfer to its wallets: their rows are locked often.
+-- Both wallets of a transfer exist. The schema has no foreign keys for them, because wallets are locked
+-- often.
 SELECT CASE WHEN s.id IS NULL OR d.id IS NULL THEN 'transfer-wallets'
             ELSE 'transfer-currency' END AS "check",
        t.id::text AS subject,
@@ -178,7 +180,7 @@ WHERE t.id BETWEEN $1 AND $2
   AND (s.currency IS DISTINCT FROM t.currency OR d.currency IS DISTINCT FROM t.currency);
 
 -- name: reversals
--- A reversal gives money back where it came from, once: nobody reverses a reversal.
+-- A reversal moves money back between the wallets of its original, and is itself never reversed.
 SELECT finding."check", r.id::text AS subject, finding.detail
 FROM {ledger}.transfers r
 LEFT JOIN {ledger}.transfers o ON o.id = r.reverses_transfer_id
@@ -201,7 +203,7 @@ WHERE r.id BETWEEN $1 AND $2
   AND finding.is_wrong;
 
 -- name: reversal_sums
--- Never more is given back than was given.
+-- The reversals of a transfer do not exceed its amount.
 SELECT 'reversal-sum' AS "check", o.id::text AS subject,
        format('of %s %s %s was given back', o.amount, o.currency, sum(r.amount)) AS detail
 FROM {ledger}.transfers o

@@ -1,11 +1,12 @@
 -- Every query that the service runs. {ledger} is the schema that `ledger_of` names.
 
 -- name: lock_and_look_up
--- First statement of a group: everybody who wants these wallets waits here, in id order, so no
--- deadlock. Then, with the locks held, the outcomes that the keys have already, and the time, which
--- therefore does not run backwards for a wallet. The outcomes are as of the start of the statement: one
--- whose COMMIT was waited for is missing, and `write_group` runs into it. The branches run in this
--- order. {skip_locked} is empty, or SKIP LOCKED after a lock time-out, so that only contended turns wait.
+-- The first statement of a group. It locks the rows of the wallets in id order, so two groups cannot
+-- deadlock. With the locks held it reads the outcomes that the keys already have, and the clock; so the time
+-- of a wallet never goes back. The outcomes are as of the start of the statement: if it had to wait for a
+-- COMMIT, an outcome of that transaction is missing, and `write_group` reports the conflict. PostgreSQL runs
+-- the branches in this order. {skip_locked} is empty, or SKIP LOCKED after a lock timeout, so that only
+-- commands of locked wallets wait.
 WITH locked AS MATERIALIZED (
     SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding,
            version, metadata::text, created_at, updated_at
@@ -29,32 +30,33 @@ SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, N
        NULL, NULL, NULL, NULL, clock_timestamp();
 
 -- name: existing_wallets
--- Whether a wallet is locked by another transaction or does not exist.
+-- Distinguishes a wallet that another transaction has locked from a wallet that does not exist.
 SELECT id::text FROM {ledger}.wallets WHERE id = ANY ($1::uuid[]);
 
 -- name: outcomes
--- Whether keys that another replica has claimed are settled by now.
+-- The outcomes of keys that another replica has claimed.
 SELECT stored.client_id, stored.key, stored.fingerprint, stored.status AS outcome_status,
        stored.render_version, stored.transfer_id::text, stored.body
 FROM unnest($1::integer[], $2::text[]) AS wanted (client_id, key)
 JOIN transferd.outcomes stored USING (client_id, key);
 
 -- name: reversed_sums
--- How much of each transfer was given back; under the lock of the wallet that gives it back.
+-- The amount of each transfer that was already reversed, read under the lock of the wallet that pays it back.
 SELECT reverses_transfer_id::text AS id, sum(amount)::bigint AS amount
 FROM {ledger}.transfers
 WHERE reverses_transfer_id = ANY ($1::uuid[])
 GROUP BY reverses_transfer_id;
 
 -- name: existing_users
--- A wallet needs a user; users are never deleted, so no lock is needed.
+-- The users of new wallets. Users are never deleted, so they need no lock.
 SELECT id::text, created_at FROM transferd.users WHERE id = ANY ($1::uuid[]);
 
 -- name: write_group
--- The whole result of a group in one statement: transfers, balances, outcomes, events. Too low a
--- count means that a version had moved (a lost update), or that another replica has stored an outcome
--- for a key. Ids, numbers and currencies are array literals: PostgreSQL parses a text faster than the
--- driver encodes an array item by item. The parameters are the fields of `GroupParameters`.
+-- Writes the result of a group in one statement: transfers, balances, outcomes and events. A count below the
+-- expected one means that the version of a wallet has changed (a lost update), or that another replica has
+-- stored an outcome for a key. Ids, numbers and currencies are array literals, because PostgreSQL parses a
+-- text faster than the driver encodes an array item by item. The parameters are the fields of
+-- `GroupParameters`.
 WITH moved AS (
     INSERT INTO {ledger}.transfers (
         id, kind, source_wallet_id, destination_wallet_id, amount, currency, reference, metadata,
@@ -101,7 +103,7 @@ WITH moved AS (
 SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM kept) AS outcomes;
 
 -- name: insert_users
--- New users of a group. A row fewer tells that the COMMIT of an earlier attempt was done after all.
+-- Inserts the new users of a group. A missing row means that an earlier attempt of the group was committed.
 INSERT INTO transferd.users (id, name, metadata, created_at)
 SELECT id, name, metadata::json, $1
 FROM unnest($2::uuid[], $3::text[], $4::text[]) AS u (id, name, metadata)
@@ -109,8 +111,8 @@ ON CONFLICT DO NOTHING
 RETURNING 1;
 
 -- name: insert_wallets
--- New wallets of a group at version 0, before `write_group` moves their initial balance. Counted, as
--- new users are.
+-- Inserts the new wallets of a group at version 0; `write_group` then moves their initial balance. A missing
+-- row means that an earlier attempt of the group was committed.
 INSERT INTO {ledger}.wallets (
     id, user_id, currency, balance, held, overdraft_limit, status, funding, version, metadata,
     created_at, updated_at)
@@ -122,8 +124,8 @@ ON CONFLICT DO NOTHING
 RETURNING 1;
 
 -- name: set_wallets
--- Wallets that were frozen, closed or updated, with all else that the group did to them: balance and
--- limit must change together, or the checks of the table would meet one without the other.
+-- Updates wallets that were frozen, closed or changed, together with their balance: the checks of the table
+-- compare balance and limit, so both must change in one statement.
 UPDATE {ledger}.wallets w
 SET balance = c.balance, version = c.version, updated_at = $1, status = c.status,
     overdraft_limit = c.overdraft_limit, metadata = c.metadata::json
@@ -134,7 +136,7 @@ WHERE w.id = c.id AND w.version = c.version_read
 RETURNING 1;
 
 -- name: insert_wallet_changes
--- The history of everything that is not a transfer.
+-- Inserts the changes of wallets that are not transfers.
 INSERT INTO {ledger}.wallet_changes (
     wallet_id, version, kind, status, balance_after, overdraft_limit, created_at)
 SELECT wallet_id, version, kind, status, balance, overdraft_limit, $1
@@ -142,14 +144,14 @@ FROM unnest($2::uuid[], $3::bigint[], $4::smallint[], $5::smallint[], $6::bigint
     AS c (wallet_id, version, kind, status, balance, overdraft_limit);
 
 -- name: read_wallets
--- Snapshots for reads and dry runs; no lock.
+-- Wallets for reads and dry runs, without a lock.
 SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding, version,
        metadata::text, created_at, updated_at
 FROM {ledger}.wallets
 WHERE id = ANY ($1::uuid[]);
 
 -- name: list_wallets
--- Newest first by id (UUIDv7 grows with time); a null filter admits everything.
+-- A page of wallets, newest first by id (UUIDv7 grows with time). A filter that is null does not filter.
 SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding, version,
        metadata::text, created_at, updated_at
 FROM {ledger}.wallets
@@ -160,28 +162,27 @@ ORDER BY wallets.id DESC
 LIMIT $4;
 
 -- name: read_wallet_and_clock
--- A wallet beside the time: what an instant is compared with before anything is said of it.
+-- A wallet and the database's time, which is compared with an instant before an answer about it is given.
 SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding, version,
        metadata::text, created_at, updated_at, clock_timestamp() AS now
 FROM {ledger}.wallets
 WHERE id = $1;
 
 -- name: lock_shared
--- Ends when each transaction has ended that had locked the wallet, or at once with {skip_locked}, and
--- then without the row if there is one. A group draws its time with the lock held, so later ones have
--- later times. One message to the server, so one transaction that ends by itself: the lock is never
--- held while the service or the network is slow, nor for a flush of the log, since nothing is lost
--- with it. READ COMMITTED, since at a stricter level the wait would end in a conflict. {id} is a UUID;
--- such a message takes no parameters.
+-- Waits until the transactions that have locked the wallet have ended; with {skip_locked} it does not wait
+-- and then returns no row if the wallet is locked. Later groups draw their time after this lock was released,
+-- so their times are later. The lock is taken in a single message that is a transaction of its own: it is
+-- never held during a round trip, nor during a flush of the log. The level is READ COMMITTED, because at a
+-- stricter level the wait would end in a conflict. {id} is a UUID; such a message cannot have parameters.
 SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
 SET LOCAL synchronous_commit = off;
 SELECT FROM {ledger}.wallets WHERE id = '{id}' FOR SHARE {skip_locked};
 
 -- name: version_before
--- The last version of a wallet with a time before an instant, by bisection: versions have no gaps and
--- times do not decrease with them, so a wallet of ten million changes needs 24 probes of an index.
--- Changes of one group have equal times, and are before the instant together or not at all. Null for
--- an instant that is not after its creation.
+-- The last version of a wallet with a time before an instant, by bisection: versions have no gaps and times
+-- do not decrease with them, so a wallet with ten million changes needs 24 lookups in an index. Changes of
+-- one group have equal times, so either all of them are before the instant or none. Null if the wallet did
+-- not exist before the instant.
 WITH RECURSIVE search (low, high) AS (
     SELECT 0::bigint, version FROM {ledger}.wallets WHERE id = $1 AND created_at < $2
     UNION ALL
@@ -204,7 +205,7 @@ WITH RECURSIVE search (low, high) AS (
 SELECT low AS version FROM search WHERE low = high;
 
 -- name: state_at_version
--- Balance, status and limit as they were right after a version.
+-- Balance, status and limit of a wallet right after a version.
 SELECT entry.balance_after, entry.created_at, settings.status, settings.overdraft_limit
 FROM (
     SELECT source_balance_after AS balance_after, created_at FROM {ledger}.transfers
@@ -223,8 +224,8 @@ CROSS JOIN LATERAL (
 ) settings;
 
 -- name: statement
--- A wallet's entries between two versions, newest first: three index scans, merged. An entry has the
--- kind of a transfer or the kind of a change.
+-- A wallet's entries between two versions, newest first: three index scans, merged. An entry has the kind of
+-- a transfer or the kind of a change.
 SELECT * FROM (
     (SELECT id::text AS transfer_id, kind AS transfer_kind, NULL::smallint AS change_kind,
             -amount AS amount, source_balance_after AS balance_after, source_version AS version,
@@ -257,7 +258,7 @@ FROM {ledger}.transfers
 WHERE id = ANY ($1::uuid[]);
 
 -- name: list_transfers
--- A wallet's transfers on either side, newest version first.
+-- A page of the transfers in which a wallet is source or destination, newest version first.
 SELECT * FROM (
     (SELECT id::text, kind, source_wallet_id::text, destination_wallet_id::text, amount, currency,
             reference, metadata::text, source_version, source_balance_after, destination_version,
@@ -279,7 +280,7 @@ ORDER BY wallet_version DESC
 LIMIT $3;
 
 -- name: read_currencies
--- Read once at start: currencies change only by migration.
+-- All currencies. They are read once at start, because only a migration changes them.
 SELECT code, name, exponent, funding_wallet_id::text FROM {ledger}.currencies ORDER BY code;
 
 -- name: read_user
@@ -295,7 +296,7 @@ ORDER BY users.id DESC
 LIMIT $2;
 
 -- name: update_user
--- A user's name and metadata are not money: no version, the last write wins.
+-- Updates name and metadata of a user. A user has no version: the last write wins.
 UPDATE transferd.users
 SET name = CASE WHEN $2 THEN $3 ELSE name END,
     metadata = CASE WHEN $4 THEN $5::json ELSE metadata END
@@ -303,34 +304,35 @@ WHERE id = $1
 RETURNING id::text, name, metadata::text, created_at;
 
 -- name: read_api_key
--- Whose key this is; the secret is compared outside, in constant time. Infinity is no datetime: an end
--- there, which an earlier version has stored for the largest time that there is, is none.
+-- An API key with its client. The caller compares the secret, in constant time. An expiry of infinity, which
+-- an earlier version stored for the largest possible time, counts as no expiry, because Python has no such
+-- time.
 SELECT client_id, secret_sha256, scopes, revoked_at,
     CASE WHEN expires_at < '10000-01-01+00' THEN greatest(expires_at, '0001-01-02+00') END AS expires_at
 FROM transferd.api_keys
 WHERE id = $1;
 
 -- name: lock_clients
--- Transactions that may create a client take turns, so that each sees the names of those before it.
--- Requests to replicas read no clients and do not wait here.
+-- Transactions that may create a client run one after the other, so that each sees the names of all clients
+-- before it. Requests to replicas do not read this table and do not wait.
 LOCK TABLE transferd.clients IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: client_names
--- All of them, oldest first: operators create them, so there are few.
+-- All clients, oldest first. Operators create them, so there are few.
 SELECT name FROM transferd.clients ORDER BY id;
 
 -- name: insert_client
--- A client is there from its first key on; under the lock of `lock_clients`.
+-- Inserts a client together with its first key, under the lock of `lock_clients`.
 INSERT INTO transferd.clients (name) VALUES ($1);
 
 -- name: insert_api_key
--- A new key, and what may be shown of it.
+-- Inserts a key and returns the columns that may be shown.
 INSERT INTO transferd.api_keys (id, client_id, secret_sha256, scopes, expires_at)
 SELECT $1, clients.id, $3, $4, $5 FROM transferd.clients WHERE name = $2
 RETURNING id, $2::text AS client, scopes, created_at, expires_at, last_used_at, revoked_at;
 
 -- name: list_api_keys
--- What an operator may see of keys, oldest first; never a secret, nor its digest.
+-- Keys for operators, oldest first, without the secret and its digest.
 SELECT api_keys.id, clients.name, scopes, api_keys.created_at,
     CASE WHEN expires_at < '10000-01-01+00' THEN greatest(expires_at, '0001-01-02+00') END AS expires_at,
     last_used_at, revoked_at
@@ -340,14 +342,16 @@ WHERE $1::text IS NULL OR clients.name = $1
 ORDER BY api_keys.created_at, api_keys.id;
 
 -- name: has_usable_api_key
--- Without a usable key no client could call: the replica does not start.
+-- Whether any key is neither revoked nor expired. Without one no client can call, so the replica does not
+-- start.
 SELECT EXISTS (
     SELECT FROM transferd.api_keys
     WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
 ) AS found;
 
 -- name: revoke_api_keys
--- The first revocation keeps its time. Locked in id order, as by `record_key_uses`: no deadlock.
+-- Revokes keys; a key that is already revoked keeps its time. Rows are locked in id order, as in
+-- `record_key_uses`, so the two cannot deadlock.
 WITH locked AS MATERIALIZED (
     SELECT id FROM transferd.api_keys WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE
 )
@@ -357,7 +361,8 @@ WHERE api_keys.id = locked.id
 RETURNING api_keys.id;
 
 -- name: record_key_uses
--- When keys were used last: one statement for all, and a clock that runs ahead counts as now.
+-- Writes the times of the last uses of keys in one statement. A time after the database's clock is replaced
+-- by that clock.
 WITH locked AS MATERIALIZED (
     SELECT id FROM transferd.api_keys WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE
 )
@@ -367,16 +372,16 @@ JOIN unnest($1::text[], $2::timestamptz[]) AS used (id, at) USING (id)
 WHERE api_keys.id = locked.id;
 
 -- name: applied_migrations
--- Whether a process finds the tables that it was written for.
+-- The applied migrations: a process starts only if the database has the tables of its version.
 SELECT name FROM transferd.schema_migrations;
 
 -- name: ping
--- Whether PostgreSQL answers.
+-- Checks that PostgreSQL answers.
 SELECT 1;
 
 -- name: insert_outcome
--- The outcome of a key whose request moves no money, beside what the request changed. A row fewer
--- tells that another request with the key was faster.
+-- Inserts the outcome of a key whose request moves no money, in the transaction of the change. No row means
+-- that another request has stored an outcome for the key.
 INSERT INTO transferd.outcomes (
     client_id, key, fingerprint, status, render_version, transfer_id, body, created_at)
 VALUES ($1, $2, $3, $4, $5, NULL, $6, now())
@@ -384,12 +389,13 @@ ON CONFLICT DO NOTHING
 RETURNING 1;
 
 -- name: take_lease
--- The relay that locks this row publishes until its transaction ends; the others do not wait.
+-- The relay that has locked this row publishes until its transaction ends. Other relays do not wait for it.
 SELECT ledger FROM transferd.relay_leases WHERE ledger = $1 FOR UPDATE SKIP LOCKED;
 
 -- name: read_outbox
--- The oldest rows, up to $1 events. Never "behind the last one": sequence numbers commit out of order, though for one
--- wallet in order. With the version of the webhooks in the same snapshot: it counts those that an event may be for.
+-- The oldest rows, with up to $1 events. The query never asks for rows after the last one that was read,
+-- because sequence numbers are not committed in order; for one wallet they are. The version of the webhooks
+-- comes from the same snapshot: it includes each webhook that may get an event of these rows.
 SELECT seq, created_at, events::text, (SELECT version FROM transferd.webhooks_version) AS webhooks_version
 FROM (
     SELECT seq, created_at, events, sum(event_count) OVER (ORDER BY seq) - event_count AS before
@@ -402,26 +408,26 @@ WHERE before < $1
 ORDER BY seq;
 
 -- name: outbox_has_rows
--- A poll must be cheap while there is nothing to do.
+-- Whether the outbox has rows: a cheap query for a poll that mostly finds nothing.
 SELECT EXISTS (SELECT FROM {ledger}.outbox);
 
 -- name: outbox_size
--- What waits to be published, and since when the oldest does. Read for the metrics.
+-- The number of events that wait to be published and the age of the oldest, for the metrics.
 SELECT coalesce(sum(event_count), 0)::bigint AS events,
        extract(epoch FROM clock_timestamp() - min(created_at))::float8 AS oldest_s
 FROM {ledger}.outbox;
 
 -- name: delete_outbox
--- Published, and written as deliveries in the same transaction.
+-- Deletes published rows in the transaction that inserts their deliveries.
 DELETE FROM {ledger}.outbox WHERE seq = ANY ($1::bigint[]);
 
 -- name: insert_outbox
--- Events that are to be sent once more: they leave the way they came.
+-- Inserts events that are published once more.
 INSERT INTO {ledger}.outbox (created_at, event_count, events)
 VALUES (clock_timestamp(), $1, $2::json);
 
 -- name: insert_webhook
--- A new endpoint.
+-- Inserts an endpoint.
 INSERT INTO transferd.webhooks (
     id, client_id, url, events, wallet_id, secret, status, created_at, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, 0, now(), now())
@@ -429,7 +435,7 @@ RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secre
           previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at;
 
 -- name: read_webhooks
--- One endpoint, or all of them for a notifier.
+-- One endpoint, or all endpoints for a notifier.
 SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
        previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at
 FROM transferd.webhooks
@@ -445,7 +451,8 @@ ORDER BY webhooks.id DESC
 LIMIT $2;
 
 -- name: update_webhook
--- What is null stays; an endpoint that is set active again forgets why it was not.
+-- Updates the columns whose parameter is not null. An endpoint that becomes active loses its reason of
+-- disabling.
 UPDATE transferd.webhooks
 SET url = coalesce($2, url), events = coalesce($3, events), status = coalesce($4, status),
     disabled_reason = CASE $4::smallint WHEN 0 THEN NULL WHEN 1 THEN $5::text
@@ -456,7 +463,8 @@ RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secre
           previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at;
 
 -- name: lock_webhook
--- One endpoint, and the time: two rotations take turns, and each keeps the secrets of those before it.
+-- One endpoint, locked, and the time. Two rotations of its secret run one after the other, so each keeps the
+-- secrets of the one before.
 SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
        previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at, now() AS now
 FROM transferd.webhooks
@@ -464,7 +472,8 @@ WHERE id = $1
 FOR NO KEY UPDATE;
 
 -- name: rotate_webhook
--- A new secret. The one before it signs until $3 seconds from now, those in $4 until the times in $5.
+-- Stores a new secret. The secret before it signs until $3 seconds from now, the secrets in $4 until the
+-- times in $5.
 UPDATE transferd.webhooks
 SET previous_secret = secret, previous_secret_until = now() + make_interval(secs => $3),
     old_secrets = array_prepend(secret, $4::text[]),
@@ -475,7 +484,7 @@ RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secre
           previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at;
 
 -- name: delete_webhook
--- Its delivery log goes with it, except what was given up: an operator decides about that.
+-- Deletes an endpoint and its delivery log. Dead deliveries stay, because an operator decides about them.
 WITH log AS (
     DELETE FROM transferd.deliveries
     WHERE endpoint_id = $1 AND NOT (status = 3 AND dead_reason IS NOT NULL)
@@ -483,16 +492,16 @@ WITH log AS (
 DELETE FROM transferd.webhooks WHERE id = $1 RETURNING 1;
 
 -- name: count_webhook_change
--- In the transaction of the change.
+-- Increments the version of the webhooks in the transaction of a change.
 UPDATE transferd.webhooks_version SET version = version + 1;
 
 -- name: webhooks_version
--- Whether the webhooks that a worker knows are still the right ones.
+-- The version of the webhooks: a worker reads them again when it has changed.
 SELECT version FROM transferd.webhooks_version;
 
 -- name: insert_deliveries
--- New deliveries of the events $5-$7, in order; $2 says which event each is of, counted from 1. A row that is there
--- stays as it is: its event was published before.
+-- Inserts deliveries of the events in $5 to $7, in order; $2 is the position of each delivery's event,
+-- counted from 1. A row that exists stays as it is: its event was published before.
 INSERT INTO transferd.deliveries (
     id, number, event_id, endpoint_id, event_type, status, attempts, error, event, created_at, updated_at)
 SELECT id, nextval('transferd.delivery_numbers'), event_id, endpoint_id, event_type, status, 0, error,
@@ -508,9 +517,10 @@ FROM (
 ON CONFLICT DO NOTHING;
 
 -- name: read_waiting
--- What is due at some endpoints, up to $2 each, without the deliveries in $3 and $4, which are in flight; and in the
--- last row the version of the webhooks. Two index ranges: retries whose time has come, then what is due at once, in
--- order. A retry of the log sink of the version before has its event in its message.
+-- The due deliveries of some endpoints, up to $2 for each, without the ones in $3 and $4, which are in
+-- flight; the last row has the version of the webhooks. Two index ranges: first retries whose time has come,
+-- then deliveries without a time, in order. A retry of the log sink that the version before has left has its
+-- event in its message.
 WITH in_flight (endpoint_id, event_id) AS MATERIALIZED (
     SELECT * FROM unnest($3::uuid[], $4::text[])
 )
@@ -534,7 +544,7 @@ UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, version FROM transferd.webhooks_version;
 
 -- name: endpoints_waiting
--- The endpoints that have something due, by jumping from one to the next in the index.
+-- The endpoints that have due deliveries. The query jumps in the index from one endpoint to the next.
 WITH RECURSIVE endpoints (id) AS (
     (SELECT endpoint_id FROM transferd.deliveries WHERE status IN (0, 2) ORDER BY endpoint_id LIMIT 1)
     UNION ALL
@@ -552,8 +562,9 @@ WHERE id IS NOT NULL
       false);
 
 -- name: record_deliveries
--- The result of an attempt each; -1 is skipped, without an attempt. Only what waits can get a result: what was delivered
--- stays delivered when a slower notifier writes a failure. The log sink ($9) needs no event any more once it is delivered.
+-- Writes the results of attempts; -1 means skipped, without an attempt. Only a waiting row gets a result: a
+-- row that is delivered stays delivered when a slower notifier writes a failure. A delivered row of the log
+-- sink ($9) drops its event.
 UPDATE transferd.deliveries d
 SET status = r.status, attempts = d.attempts + (r.status <> -1)::integer,
     failures = d.failures + (r.error IS NOT NULL)::integer,
@@ -565,8 +576,9 @@ FROM unnest($1::text[], $2::uuid[], $3::smallint[], $4::smallint[], $5::text[], 
 WHERE d.event_id = r.event_id AND d.endpoint_id = r.endpoint_id AND d.status IN (0, 2);
 
 -- name: carry_deliveries
--- What the version before left: messages, which had the event and the number of attempts with them, and dead letters
--- without an endpoint. A retry whose message has come is due; else a row that is there stays as it is.
+-- Takes over what the version before has left: messages that contain the event and the number of attempts,
+-- and dead letters without an endpoint. A retry whose message has arrived becomes due; any other existing row
+-- stays as it is.
 INSERT INTO transferd.deliveries AS d (
     id, number, event_id, endpoint_id, event_type, status, attempts, failures, event, dead_reason, created_at, updated_at)
 SELECT id, nextval('transferd.delivery_numbers'), event_id, endpoint_id, event_type,
@@ -579,15 +591,15 @@ SET next_attempt_at = NULL, failures = excluded.failures, event = coalesce(d.eve
 WHERE d.status = 2 AND excluded.status = 2;
 
 -- name: waiting_deliveries
--- How many deliveries wait, up to $1, and the age of the oldest of these that is due. Read for the metrics every few
--- seconds, so a long backlog is not counted to its end.
+-- The number of waiting deliveries, at most $1, and the age of the oldest of these that is due. The metrics
+-- read it every few seconds, so a long backlog is not counted to its end.
 SELECT count(*) AS deliveries,
        extract(epoch FROM clock_timestamp() - min(created_at) FILTER (
            WHERE next_attempt_at IS NULL))::float8 AS oldest_s
 FROM (SELECT created_at, next_attempt_at FROM transferd.deliveries WHERE status IN (0, 2) LIMIT $1) waiting;
 
 -- name: list_deliveries
--- The log of an endpoint, newest first.
+-- A page of an endpoint's delivery log, newest first.
 SELECT id::text, event_id, event_type, status, attempts, response_status, error, response_excerpt,
        next_attempt_at, created_at, updated_at, event::text
 FROM transferd.deliveries
@@ -598,7 +610,7 @@ ORDER BY deliveries.id DESC
 LIMIT $4;
 
 -- name: ask_again
--- Waits for an attempt once more, with as many failures as a new delivery may have.
+-- Makes a delivery wait for another attempt, with as many retries as a new delivery has.
 UPDATE transferd.deliveries
 SET status = 0, failures = 0, dead_reason = NULL, next_attempt_at = NULL, updated_at = now()
 WHERE endpoint_id = $1 AND id = $2 AND event IS NOT NULL
@@ -606,7 +618,7 @@ RETURNING id::text, event_id, event_type, status, attempts, response_status, err
           response_excerpt, next_attempt_at, created_at, updated_at, event::text;
 
 -- name: endpoints_with_deliveries
--- Who has a log, by jumping from one endpoint to the next in the index.
+-- The endpoints that have a delivery log. The query jumps in the index from one endpoint to the next.
 WITH RECURSIVE endpoints (id) AS (
     (SELECT endpoint_id FROM transferd.deliveries ORDER BY endpoint_id LIMIT 1)
     UNION ALL
@@ -617,8 +629,8 @@ WITH RECURSIVE endpoints (id) AS (
 SELECT id::text FROM endpoints WHERE id IS NOT NULL;
 
 -- name: prune_deliveries
--- The oldest of an endpoint that are behind the window, some at a time; $2 is an id (UUIDv7) of its
--- time. What waits for an attempt, or was given up, stays.
+-- Deletes the oldest deliveries of an endpoint that are older than the window, up to a number of rows; $2 is
+-- an id (UUIDv7) with the time of the window. Waiting and dead deliveries stay.
 DELETE FROM transferd.deliveries
 WHERE ctid = ANY (ARRAY(
     SELECT ctid FROM transferd.deliveries
@@ -628,12 +640,13 @@ WHERE ctid = ANY (ARRAY(
 RETURNING 1;
 
 -- name: take_unaddressed_letters
--- Dead letters of the version before that name an event and no endpoint: each endpoint gets its own.
+-- Takes the dead letters of the version before that name an event and no endpoint: each endpoint gets a
+-- delivery of its own.
 DELETE FROM transferd.dead_letters WHERE event_id IS NOT NULL AND endpoint_id IS NULL
 RETURNING body, reason;
 
 -- name: insert_dead_letters
--- Messages that are no events. One that comes again is there already.
+-- Inserts messages that are not events. A message that arrives again exists already.
 INSERT INTO transferd.dead_letters (
     id, endpoint_id, event_id, event_type, reason, detail, attempts, body, died_at)
 SELECT id, NULL, NULL, NULL, 'undeliverable', detail, 0, body, now()
@@ -641,7 +654,8 @@ FROM unnest($1::uuid[], $2::text[], $3::bytea[]) AS l (id, detail, body)
 ON CONFLICT DO NOTHING;
 
 -- name: fold_dead_letters
--- A worker of the version before keeps what it gave up as a letter beside the row. The row takes it over.
+-- A worker of the version before stores a dead delivery as a letter beside the row. The row takes its
+-- content, and the letter is deleted.
 WITH letters AS (
     DELETE FROM transferd.dead_letters
     WHERE endpoint_id IS NOT NULL AND event_id IS NOT NULL
@@ -657,7 +671,7 @@ SET dead_reason = excluded.dead_reason, event = excluded.event
 WHERE d.status = 3;
 
 -- name: list_dead_letters
--- Deliveries that were given up and messages that are no events, oldest first; a null filter admits everything.
+-- Dead deliveries and messages that are not events, oldest first. A filter that is null does not filter.
 SELECT id::text, endpoint_id::text, event_id, event_type, reason, detail, attempts, body, died_at
 FROM (
     SELECT id, endpoint_id, event_id, event_type, dead_reason AS reason, coalesce(error, '') AS detail, attempts,
@@ -677,7 +691,7 @@ ORDER BY letters.id
 LIMIT $7;
 
 -- name: count_dead_letters
--- How many pass the same filters.
+-- The number of dead letters that pass the same filters.
 SELECT count(*) AS count
 FROM (
     SELECT id, endpoint_id, event_type, dead_reason AS reason, updated_at AS died_at
@@ -692,7 +706,7 @@ WHERE ($1::uuid IS NULL OR endpoint_id = $1)
   AND ($5::uuid[] IS NULL OR id = ANY ($5));
 
 -- name: redrive_dead_letters
--- Deliveries that were given up wait for an attempt again, if their endpoint is still there or is the log sink.
+-- Makes dead deliveries wait for an attempt again, if their endpoint exists or is the log sink.
 UPDATE transferd.deliveries d
 SET status = 0, failures = 0, dead_reason = NULL, next_attempt_at = NULL, updated_at = now()
 WHERE id = ANY ($1::uuid[]) AND status = 3 AND dead_reason IS NOT NULL AND event IS NOT NULL
@@ -700,7 +714,7 @@ WHERE id = ANY ($1::uuid[]) AND status = 3 AND dead_reason IS NOT NULL AND event
 RETURNING id::text, endpoint_id::text, event::text;
 
 -- name: delete_dead_letters
--- Those of these that are still there, and how many there were.
+-- Deletes dead letters, and returns how many existed.
 WITH rows AS (
     DELETE FROM transferd.deliveries
     WHERE id = ANY ($1::uuid[]) AND status = 3 AND dead_reason IS NOT NULL RETURNING 1
@@ -710,11 +724,11 @@ WITH rows AS (
 SELECT (SELECT count(*) FROM rows) + (SELECT count(*) FROM letters) AS count;
 
 -- name: wallet_versions
--- Which of the watched wallets have moved; one question for all event streams of a replica.
+-- The versions of the watched wallets, in one query for all event streams of a replica.
 SELECT id::text, version FROM {ledger}.wallets WHERE id = ANY ($1::uuid[]);
 
 -- name: changes_after
--- Changes of a wallet that are not transfers, oldest first, for its event stream.
+-- The changes of a wallet that are not transfers, oldest first, for its event stream.
 SELECT c.wallet_id::text, c.version, c.kind, c.status, c.balance_after, c.overdraft_limit,
        c.created_at, w.user_id::text, w.currency
 FROM {ledger}.wallet_changes c
@@ -724,7 +738,8 @@ ORDER BY c.version
 LIMIT $3;
 
 -- name: transfers_after
--- A wallet's transfers on either side after a version, oldest first, for its event stream.
+-- The transfers in which a wallet is source or destination, after a version, oldest first, for its event
+-- stream.
 SELECT * FROM (
     (SELECT id::text, kind, source_wallet_id::text, destination_wallet_id::text, amount, currency,
             reference, metadata::text, source_version, source_balance_after, destination_version,
