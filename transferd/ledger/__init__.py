@@ -1,1 +1,1 @@
-"""What is true: the schema, the queries, migrations and the audit, all in PostgreSQL."""
+"""The ledger in PostgreSQL: schema, migrations, queries and audit."""

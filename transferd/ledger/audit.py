@@ -1,4 +1,4 @@
-"""The audit: proves that every balance follows from its history, and says where it does not."""
+"""The audit: checks that every balance follows from its history, and lists each deviation."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -15,14 +15,14 @@ from transferd.ledger.store.errors import Rejected
 from transferd.ledger.store.outcomes import RENDER_BATCH, RENDER_VERSION_MAX
 
 # The statuses that the edge stores with outcomes. The audit has its own list, because it must not
-# believe the code that it audits.
+# trust the code that it audits.
 _POSTED = 201
 _SUCCESSES = frozenset({200, 201, 202})
 _REFUSALS = range(400, 500)
 
 
 class Check(StrEnum):
-    """What is checked; the comments in `audit.sql` say why."""
+    """The checks; the comments in `audit.sql` give the reasons."""
 
     CURRENCY_SUM = "currency-sum"
     FUNDING_WALLET = "funding-wallet"
@@ -47,25 +47,25 @@ class Check(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """Something that does not fit: the check, what it is about (an id, a code), and what is so."""
+    """A deviation: the check, its subject (an id or a code), and a sentence about it."""
 
     check: Check
     subject: str
     detail: str
 
 
-# Told the step, how many rows of it are done and how many there are.
+# Called with the step, the number of its rows that are done, and the number of all its rows.
 Progress = Callable[[str, int, int], None]
 
 _WHOLE_LEDGER = ("currency_sums", "funding_wallets", "orphans")
 _OF_WALLETS = ("wallet_history", "wallet_states")
 _OF_TRANSFERS = ("transfer_wallets", "reversals", "reversal_sums")
 
-# Where the walks start: nothing sorts before these.
+# The walks start here: these sort before every id and key.
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
 _FIRST_KEY = (-(2**31), "")
 
-# SQLSTATE of a schema and of a table that is not there.
+# SQLSTATE of a missing schema and of a missing table.
 _NO_LEDGER = ("3F000", "42P01")
 _SUBJECT_OF_MORE = "more"
 
@@ -73,10 +73,10 @@ _SUBJECT_OF_MORE = "more"
 async def audit(
     database: Database, report_progress: Progress, limits: Limits | None = None
 ) -> list[Finding]:
-    """Check every ledger, each as it was at one moment; nothing that runs beside it is disturbed.
+    """Check every ledger in one snapshot each, without a lock.
 
-    PostgreSQL cannot remove old row versions while it runs, so a large ledger is better audited at
-    a quiet hour or on a standby. Raises ConfigurationError without a schema, and StoreError.
+    PostgreSQL cannot remove old row versions while the audit runs, so audit a large ledger in a
+    quiet hour or on a standby. Raises ConfigurationError without a schema, and StoreError.
     """
     run = _Audit(report_progress, limits or Limits())
     try:
@@ -95,7 +95,7 @@ async def audit(
 
 
 class _Audit:
-    """What one run has found so far, and how far it has come."""
+    """The findings and the progress of one run."""
 
     def __init__(self, report_progress: Progress, limits: Limits) -> None:
         self.limits = limits
@@ -105,7 +105,7 @@ class _Audit:
         self._total: defaultdict[str, int] = defaultdict(int)
 
     def findings(self) -> list[Finding]:
-        """Everything found, by check; a check that found too much says so at its end."""
+        """All findings, by check; a check with too many has a last finding that says so."""
         return [finding for found in self._found.values() for finding in found]
 
     async def check(self, view: Transaction, ledger: str) -> None:
@@ -115,7 +115,7 @@ class _Audit:
             self._total[step] += count
             self._advance(step, 0)
         for query in _WHOLE_LEDGER:
-            # One more than is listed, to learn whether there are more.
+            # One more than the list may have: then there are more.
             self._take_rows(await view.fetch(query, self.limits.audit_findings_per_check_max + 1))
         self._advance("currencies", counts["currencies"])
         await self._walk(view, "wallets", _OF_WALLETS)
@@ -140,7 +140,7 @@ class _Audit:
         while following is not None:
             page = await view.fetch("outcomes_page", *following, chunk_rows + 1)
             for row in page[:chunk_rows]:
-                # Another ledger's transfer is looked for there.
+                # A transfer of another ledger is read there.
                 if ledger_of(row["transfer_id"] or _FIRST_ID) == ledger:
                     self._take(_judge_outcome(row))
                     if row["render_version"] == RENDER_BATCH and row["has_body"]:
@@ -185,7 +185,7 @@ class _Audit:
 
 
 def _judge_outcome(row: Row) -> Iterator[Finding]:
-    """Whether what a key leads to can be answered again."""
+    """Findings about the outcome of a key: whether it can be answered again."""
     subject = _subject_of(row)
     if not 1 <= row["render_version"] <= RENDER_VERSION_MAX:
         detail = f"no renderer has version {row['render_version']}"
@@ -214,7 +214,7 @@ def _subject_of(row: Row) -> str:
 
 
 def _transfers_of(body: bytes) -> list[str] | None:
-    """The ids in what is kept of a batch; None if it is nothing of the kind."""
+    """The ids in the stored body of a batch; None if it is not the body of a batch."""
     try:
         items = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -229,14 +229,14 @@ def _transfers_of(body: bytes) -> list[str] | None:
 
 
 def _complaint_about(body: bytes, status: int) -> str | None:
-    """Why a stored body cannot be the answer with this status; None if it can."""
+    """The reason why a stored body does not fit this status; None if it fits."""
     try:
         answer = orjson.loads(body)
     except orjson.JSONDecodeError:
         return "its body is not JSON"
     if not isinstance(answer, dict | list):
         return "its body is neither an object nor a list"
-    # A problem repeats its HTTP status; a wallet has a status too, but in words.
+    # The body of a problem contains its HTTP status; the status of a wallet is a word.
     repeated = answer.get("status") if isinstance(answer, dict) else None
     if status in _REFUSALS:
         fits = repeated == status

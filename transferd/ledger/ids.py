@@ -3,14 +3,14 @@
 import random
 import time
 
-# One ledger today. Further ones are schemas of their own; an id says where its row lives.
+# One ledger today. Each further ledger is a schema of its own; an id contains its number.
 LEDGERS = ("ledger_00",)
 
 
 def new_id(ledger: int = 0) -> str:
     """A new id in canonical lower-case form, growing with time to the millisecond."""
     milliseconds = time.time_ns() // 1_000_000
-    # Seeded by the operating system in each process; an id must be unique, it is no secret.
+    # The operating system seeds it in each process. An id has to be unique, not secret.
     tail = 0x8000_0000_0000_0000 | random.getrandbits(62)
     digits = f"{(milliseconds << 16 | 0x7000 | ledger) << 64 | tail:032x}"
     return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
@@ -25,7 +25,7 @@ def id_at(time_s: float) -> str:
 def ledger_of(id: str) -> str:
     """The schema that holds the wallet or transfer `id`.
 
-    An id that no ledger of ours has made belongs nowhere; it is looked for, in vain, in the first.
+    An id without the number of a ledger has no row; a query for it goes to the first ledger.
     """
     number = int(id[15:18], 16)
     return LEDGERS[number] if id[14] == "7" and number < len(LEDGERS) else LEDGERS[0]

@@ -18,7 +18,7 @@ from transferd.ledger.store.errors import Rejected, translated
 from transferd.ledger.store.migrations import applied_migrations
 from transferd.ledger.store.numbers import CHANGE_KIND_NUMBERS, WALLET_STATUS_NUMBERS
 
-# Any number, as long as every release uses the same: two that start at once take turns.
+# Any number that is the same in every release: concurrent migrations run one after the other.
 _LOCK = 7_310_423_085
 
 
@@ -49,7 +49,7 @@ def migrations() -> list[Migration]:
 async def migrate(
     settings: Settings, limits: Limits, available: Sequence[Migration] | None = None
 ) -> list[str]:
-    """Bring the database up to date; the names of what was applied now.
+    """Apply the missing migrations; returns their names.
 
     Safe when several start at once. Raises MigrationError, and StoreError if PostgreSQL does not
     do what it is asked; then nothing of it is kept.
@@ -64,9 +64,9 @@ async def migrate(
             statement_cache_size=0,
         )
         try:
-            # A process that has waited for the lock must see what was done meanwhile.
+            # Another process may have applied migrations while this one waited for the lock.
             async with connection.transaction(isolation="read_committed"):
-                # The limits of the role are for short transactions; this one may take its time.
+                # The timeouts of the role are for short transactions; a migration may take longer.
                 await connection.execute(
                     "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s';"
                     "SET LOCAL idle_in_transaction_session_timeout = 0"
@@ -134,7 +134,7 @@ async def _apply(
 async def _add_currencies(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Every ISO 4217 currency that has minor units, with its funding wallet at version 0."""
     for ledger in LEDGERS:
-        # Until the end of the transaction, so that no name is put together into a statement.
+        # SET LOCAL by function, so that no name is concatenated into a statement.
         await connection.execute("SELECT set_config('search_path', $1, true)", ledger)
         rows = await connection.fetch("SELECT code FROM currencies")
         present = {row["code"] for row in rows}

@@ -1,19 +1,19 @@
-"""The past of wallets: what is said of it is never different later.
+"""The past of wallets: an answer about it is final.
 
-A change gets its time while its group holds the wallet's row, and is seen some milliseconds later,
-when the group has committed. So a reader that asks for everything before an instant, near now, can
-miss a change with an earlier time. Three facts make its answer final:
+A change gets its time while its group holds the lock of the wallet's row, and becomes visible some
+milliseconds later, when the group has committed. So a reader that asks for all changes before an
+instant close to now can miss a change with an earlier time. Three facts make its answer final:
 
-- The times of one wallet never decrease: the time of a group is the greater one of the database's
+- The times of one wallet never decrease: the time of a group is the later one of the database's
   clock, read with the locks held, and the latest time of its wallets (`lock_and_look_up`).
 - If the wallet has changed at the instant or later, every change before the instant is committed.
 - Otherwise, if the clock has reached the instant, each change before it is committed, or its group
-  holds the row now. Then the group in hand has to end: it has when the row is free, and when the
-  wallet has a change of a later time than now.
+  holds the lock now. Then the reader waits until that group has ended: the row is not locked, or
+  the wallet has a change with a time after the start of the wait.
 
-The length of a transaction has no bound, so no pause would be long enough instead. If the clock of
-the database is set back, times of wallets stand still until it has caught up. But an instant that
-was settled by that clock alone can get changes again: no row remembers that it was read.
+A transaction may take any time, so no fixed pause is long enough. If the clock of the database is
+set back, the times of wallets stand still until it has caught up. An instant that only that clock
+has settled can then get changes again, because no row stores that it was read.
 """
 
 import asyncio
@@ -49,7 +49,7 @@ class Past:
     async def wallet_before(self, wallet_id: str, instant: datetime) -> Wallet | None:
         """The wallet with everything before the instant; None if it was not created before it.
 
-        Its metadata are those of now, since they have no history. Raises as `settle` does.
+        The metadata are the present ones, because they have no history. Raises as `settle` does.
         """
         wallet = await self.settle(wallet_id, instant)
         if wallet is None:
@@ -62,9 +62,9 @@ class Past:
     async def settle(self, wallet_id: str, instant: datetime) -> Wallet | None:
         """Return when each change of the wallet before the instant is committed; None: unknown id.
 
-        What a statement that begins now sees before the instant is final. The wallet itself may be
-        older than that. Raises InstantNotReached, Overloaded if the row stays locked for as long as
-        a request may take, or StoreError.
+        A statement that begins after the return reads a final past before the instant. The returned
+        wallet may be older. Raises InstantNotReached, Overloaded if the row stays locked for as
+        long as a request may take, or StoreError.
         """
         try:
             async with asyncio.timeout(self._limits.request_deadline_s):
@@ -87,17 +87,17 @@ class Past:
 class SharedWaits:
     """Waits for the writers of wallets: one wait for a wallet at a time, shared by its readers.
 
-    A reader may share a wait only if it has asked before the wait begins; those that come later
-    share the next one, which begins when the one before has ended. With two shared locks of a row
-    at once, each taken before the other is given back, writers would never get it: PostgreSQL lets
-    a reader share a lock that others hold, past a writer that waits for it.
+    A reader shares a wait only if it asks before the wait begins. Later readers share the next
+    wait, which begins when this one has ended. If shared locks of a row overlapped all the time, a
+    writer would never get the row: PostgreSQL grants a shared lock that other readers hold, even
+    while a writer waits for the row.
     """
 
     def __init__(self, database: Database, limits: Limits) -> None:
         self._database = database
         self._limits = limits
         self._turns = asyncio.Semaphore(limits.settling_locks_max)
-        # By wallet. Every reader joins the one that is not begun.
+        # By wallet. A reader joins the wait that has not begun.
         self._begun: dict[str, asyncio.Task[bool]] = {}
         self._next: dict[str, asyncio.Task[bool]] = {}
 
@@ -112,7 +112,7 @@ class SharedWaits:
         wait = self._next.get(wallet_id)
         if wait is None:
             wait = asyncio.create_task(self._run(wallet_id, self._begun.get(wallet_id)))
-            # Its readers may all have given up when it fails.
+            # If it fails after all its readers have timed out, asyncio must not log the error.
             wait.add_done_callback(lambda done: done.cancelled() or done.exception())
             self._next[wallet_id] = wait
         return await asyncio.shield(wait)
@@ -127,11 +127,11 @@ class SharedWaits:
             del self._begun[wallet_id]
 
     async def _look_on(self, wallet_id: str) -> bool:
-        """Whether the writers have ended by themselves, within some of their groups.
+        """Whether the writers have ended while this reader polled, for the time of some groups.
 
-        A reader that waits in PostgreSQL stands before the next writer, and gets the lock by a
-        change of processes for which that one has to wait. So it only looks, now and then: in the
-        pauses between groups the row is free, and a busy wallet soon has a later change.
+        A reader that waits for the lock in PostgreSQL is served before the next writer, which then
+        waits for a switch of processes. So the reader polls first: between two groups the row is
+        not locked, and a busy wallet soon has a later change.
         """
         if await store.is_unlocked(self._database, wallet_id):
             return True

@@ -1,4 +1,4 @@
-"""API keys, and the clients whom idempotency keys belong to."""
+"""API keys, and the clients that own idempotency keys."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from transferd.ledger.store.database import Database
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A stored API key; of its secret only the SHA-256 is known."""
+    """A stored API key, with the SHA-256 of its secret."""
 
     client_id: int
     secret_sha256: bytes
@@ -21,7 +21,7 @@ class ApiKey:
 
 
 class ListedKey(NamedTuple):
-    """What may be shown of a key. `last_used_at` is up to a minute late."""
+    """The columns of a key that may be shown. `last_used_at` is up to a minute late."""
 
     id: str
     client: str
@@ -90,19 +90,19 @@ async def list_api_keys(database: Database, *, client: str | None) -> list[Liste
 
 
 async def has_usable_api_key(database: Database) -> bool:
-    """Whether anybody could call: a key is there that is neither revoked nor expired."""
+    """Whether any key is neither revoked nor expired."""
     [row] = await database.fetch("has_usable_api_key")
     return bool(row["found"])
 
 
 async def revoke_api_keys(database: Database, ids: Sequence[str]) -> set[str]:
-    """Revoke keys, again without effect; those of the ids that are keys."""
+    """Revoke keys; returns the ids that exist. A revoked key keeps its first time."""
     async with database.transaction() as transaction:
         rows = await transaction.fetch("revoke_api_keys", list(ids))
     return {row["id"] for row in rows}
 
 
 async def record_key_uses(database: Database, used_at: Mapping[str, datetime]) -> None:
-    """Write down when keys were used last. An earlier time changes nothing."""
+    """Store the times of the last uses of keys. An earlier time changes nothing."""
     async with database.transaction() as transaction:
         await transaction.fetch("record_key_uses", list(used_at), list(used_at.values()))

@@ -32,14 +32,14 @@ class GroupResult:
     transfers: list[PostedTransfer] = field(default_factory=list)
     created_wallets: list[Wallet] = field(default_factory=list)
     changes: list[WalletChange] = field(default_factory=list)
-    # Ids of those of which more than balance and version has changed.
+    # Ids of wallets in which more than balance and version has changed.
     set_wallets: set[str] = field(default_factory=set)
     users: list[User] = field(default_factory=list)
     outcomes: list[tuple[Key, StoredOutcome]] = field(default_factory=list)
     events: list[bytes] = field(default_factory=list)
 
     def changed_wallets(self) -> list[Wallet]:
-        """Those whose version moved (a new wallet's version 0 is a move as well)."""
+        """The wallets whose version has changed; a new wallet at version 0 is one of them."""
         return [
             wallet
             for wallet in self.wallets.values()
@@ -51,7 +51,7 @@ class GroupResult:
 
 
 class Locked(NamedTuple):
-    """What is known once the locks are held.
+    """The result of `lock_and_look_up`.
 
     `contended` are ids that another transaction has locked (only with `skip_locked`), `outcomes`
     are the outcomes that the keys already have, `at` is the time in UTC.
@@ -90,22 +90,22 @@ async def lock_and_look_up(
 
 
 def time_of_group(now: datetime, wallets: Iterable[Wallet]) -> datetime:
-    """The time of all that a group changes: the database's, but never before its wallets' own.
+    """The time of a group: the database's clock, but never before the times of its wallets.
 
-    The clock of the database may have been set back. What is said of the past of a wallet rests on
-    its times, which never decrease.
+    The clock of the database may have been set back. Answers about the past of a wallet rely on
+    times that never decrease.
     """
     return max([now, *(wallet.updated_at for wallet in wallets)])
 
 
 async def reversed_sums(transaction: Transaction, ids: Sequence[str]) -> dict[str, int]:
-    """Minor units already given back of each of these transfers; 0 is left out."""
+    """The sum of the reversals of each transfer, in minor units; a sum of 0 is missing."""
     rows = await transaction.fetch("reversed_sums", ids)
     return {row["id"]: row["amount"] for row in rows}
 
 
 async def existing_users(transaction: Transaction, ids: Sequence[str]) -> dict[str, datetime]:
-    """Those of these users that exist, with the time of their creation."""
+    """The existing ones of these users, with the time of their creation."""
     rows = await transaction.fetch("existing_users", ids)
     return {row["id"]: row["created_at"] for row in rows}
 
@@ -113,7 +113,7 @@ async def existing_users(transaction: Transaction, ids: Sequence[str]) -> dict[s
 async def write(
     transaction: Transaction, result: GroupResult, *, outbox_row_events_max: int
 ) -> None:
-    """Write it all. Raises SerializationFailure if another replica was faster with anything."""
+    """Write the result. Raises SerializationFailure if it conflicts with another transaction."""
     if result.users:
         await _insert_users(transaction, result)
     if result.created_wallets:
@@ -225,12 +225,12 @@ def _literal(items: Iterable[str]) -> str:
 
 
 def _sparse(items: list[str | None]) -> list[str | None]:
-    """None of them where all are null: `unnest` gives what a shorter array lacks as null."""
+    """An empty list if all items are null: `unnest` fills a shorter array with nulls."""
     return items if any(item is not None for item in items) else []
 
 
 async def _insert_users(transaction: Transaction, result: GroupResult) -> None:
-    # Those that an earlier attempt has stored were read with the time of that attempt.
+    # A user that an earlier attempt has stored has the time of that attempt.
     users = [user for user in result.users if user.created_at == result.at]
     rows = await transaction.fetch(
         "insert_users",

@@ -18,26 +18,26 @@ class OutboxRow(NamedTuple):
 
 
 class OutboxSize(NamedTuple):
-    """What waits; the age of the oldest in seconds, 0 if there is none."""
+    """The number of events, and the age of the oldest in seconds, 0 if there is none."""
 
     events: int
     oldest_s: float
 
 
 async def has_rows(database: Database, ledger: str = LEDGERS[0]) -> bool:
-    """Whether anything waits."""
+    """Whether the outbox has rows."""
     [row] = await database.fetch("outbox_has_rows", ledger=ledger)
     return bool(row[0])
 
 
 async def size(database: Database, ledger: str = LEDGERS[0]) -> OutboxSize:
-    """How much waits, and for how long."""
+    """The size of the outbox."""
     [row] = await database.fetch("outbox_size", ledger=ledger)
     return OutboxSize(row["events"], row["oldest_s"] or 0.0)
 
 
 async def take_lease(transaction: Transaction, ledger: str = LEDGERS[0]) -> bool:
-    """Whether this transaction is the one that may publish; it is until it ends."""
+    """Whether this transaction has the lease: it may publish until it ends."""
     return bool(await transaction.fetch("take_lease", ledger))
 
 
@@ -56,5 +56,5 @@ async def delete_outbox(transaction: Transaction, rows: Sequence[int]) -> None:
 
 
 async def insert_outbox(transaction: Transaction, events: Sequence[bytes]) -> None:
-    """A row of events that are JSON each, to be published like any others."""
+    """Add a row of events, each as JSON, which are published like all others."""
     await transaction.fetch("insert_outbox", len(events), "[" + b",".join(events).decode() + "]")

@@ -1,4 +1,4 @@
-"""Outcomes of idempotency keys, as PostgreSQL keeps them for ever."""
+"""Outcomes of idempotency keys. They are never deleted."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -6,8 +6,8 @@ from typing import NamedTuple
 from transferd.domain.key import Key
 from transferd.ledger.store.database import Database, Row, Transaction
 
-# How what is stored becomes an answer: as the transfer with `transfer_id` or the bytes of `body`;
-# or as a batch, whose transfers `body` names. A new way gets a new number beside the old ones.
+# How a stored answer is rendered: 1 is the transfer `transfer_id` or the bytes of `body`, 2 is a
+# batch whose transfers `body` names. A new way gets a new number; the old ones stay.
 RENDER_SINGLE = 1
 RENDER_BATCH = 2
 RENDER_VERSION_MAX = 2
@@ -39,7 +39,7 @@ def outcome_of(row: Row) -> tuple[Key, StoredOutcome]:
 async def read_outcomes(
     source: Database | Transaction, keys: Sequence[Key]
 ) -> dict[Key, StoredOutcome]:
-    """The outcomes of those keys that have one."""
+    """The outcomes of keys; keys without one are missing."""
     rows = await source.fetch("outcomes", [client for client, _ in keys], [k for _, k in keys])
     return dict(map(outcome_of, rows))
 
@@ -47,7 +47,7 @@ async def read_outcomes(
 async def insert_outcome(
     transaction: Transaction, key: Key, *, fingerprint: bytes, status: int, body: bytes
 ) -> bool:
-    """Keep the outcome of a key whose request moves no money; False if the key has one by now."""
+    """Store the outcome of a key whose request moves no money; False if the key has one already."""
     client_id, text = key
     rows = await transaction.fetch(
         "insert_outcome", client_id, text, fingerprint, status, RENDER_SINGLE, body

@@ -20,9 +20,9 @@ async def list_users(database: Database, *, before_id: str | None, limit: int) -
 async def update_user(
     database: Database, id: str, *, name: tuple[str | None] | None, metadata: str | None
 ) -> User | None:
-    """Change what is given (`name` wrapped in a tuple, since a name may be set to null).
+    """Change the given values (`name` in a tuple, because a name may be set to null).
 
-    Raises StoreError, or DeadlineExceeded if it is not known whether it has happened.
+    Raises StoreError, or DeadlineExceeded if the outcome of the COMMIT is unknown.
     """
     try:
         async with database.transaction() as transaction:

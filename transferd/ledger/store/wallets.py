@@ -64,7 +64,7 @@ async def list_wallets(
 async def read_wallet_and_clock(
     database: Database, wallet_id: str
 ) -> tuple[Wallet, datetime] | None:
-    """The committed wallet, and the database's time after that; None for an unknown id."""
+    """The committed wallet and the database's time, which is read later; None: unknown id."""
     rows = await database.fetch("read_wallet_and_clock", wallet_id, ledger=ledger_of(wallet_id))
     return (wallet_of(rows[0][:12]), rows[0]["now"]) if rows else None
 
@@ -93,7 +93,7 @@ async def version_before(database: Database, wallet_id: str, instant: datetime) 
 
 
 async def wallet_at_version(database: Database, wallet: Wallet, version: int) -> Wallet:
-    """The wallet as it was right after a version of its past; its metadata as in `wallet`."""
+    """The wallet right after an earlier version, with the metadata of `wallet`."""
     [row] = await database.fetch(
         "state_at_version", wallet.id, version, ledger=ledger_of(wallet.id)
     )
@@ -109,5 +109,5 @@ async def wallet_at_version(database: Database, wallet: Wallet, version: int) ->
 
 
 async def wallet_versions(database: Database, ids: Sequence[str]) -> dict[str, int]:
-    """The versions that wallets have now; unknown ids are missing."""
+    """The present versions of wallets; unknown ids are missing."""
     return {row["id"]: row["version"] for row in await database.fetch("wallet_versions", ids)}
