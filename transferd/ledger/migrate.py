@@ -134,7 +134,7 @@ async def _apply(
 async def _add_currencies(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Every ISO 4217 currency that has minor units, with its funding wallet at version 0."""
     for ledger in LEDGERS:
-        # SET LOCAL by function, so that no name is concatenated into a statement.
+        # As SET LOCAL, but with the name as a parameter.
         await connection.execute("SELECT set_config('search_path', $1, true)", ledger)
         rows = await connection.fetch("SELECT code FROM currencies")
         present = {row["code"] for row in rows}

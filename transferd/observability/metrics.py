@@ -39,7 +39,7 @@ from transferd.observability.traceparent import is_sampled
 
 _SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 _SECONDS = (0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1, 2, 5, 10)
-# The last attempt to deliver comes more than an hour after the first.
+# The last attempt of a delivery is more than an hour after the first.
 _LAGS = (*_SECONDS, 30, 60, 300, 1800, 7200)
 
 

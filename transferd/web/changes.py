@@ -54,7 +54,7 @@ async def change_once(
             in_doubt = in_doubt or error.in_doubt
             failure = DatabaseUnavailable()
         else:
-            # After a cut COMMIT the stored outcome is that of this request, not a replay.
+            # After a lost COMMIT the stored outcome is the one of this request, not a replay.
             return answer._replace(replayed=answer.replayed and not in_doubt)
         if clock() + wait_s + limits.command_timeout_s > deadline:
             raise DeadlineExceeded() if in_doubt else failure

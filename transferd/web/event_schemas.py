@@ -147,7 +147,7 @@ _ANSWERS = {
 
 
 def deliveries() -> dict[str, Any]:
-    """What is sent to webhooks: one request for each type of event."""
+    """The requests to webhooks, one for each type of event."""
     return {type_: {"post": _delivery(type_, model)} for type_, model in EVENTS.items()}
 
 

@@ -26,7 +26,7 @@ BY_ID = (
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What clients may call. `refusals` are the codes beyond those that every operation has.
+    """A route with its description. `refusals` are the codes beyond those that every operation has.
 
     `answer` is None without a body, or with one that is not JSON: see `media_type`.
     """
@@ -48,7 +48,7 @@ class Operation:
     key: Literal["required", "optional", "none"] = "none"
     # Whether If-Match is compared with the wallet's version.
     has_if_match: bool = False
-    # Whether it goes through an actor and a group commit; reads do not.
+    # Whether an actor and a group commit execute it; for reads this is false.
     is_command: bool = True
     refusals: Sequence[str] = field(default_factory=tuple)
     # What a caller has to know beyond the summary.
@@ -56,7 +56,7 @@ class Operation:
 
 
 def answered(answer: Answer, *, location: str | None = None) -> web.Response:
-    """The response to a command; on a replay it says so."""
+    """The response to a command; a replay has the header Idempotent-Replayed."""
     is_success = answer.status < 400
     headers = {
         "Content-Type": "application/json" if is_success else "application/problem+json",

@@ -138,7 +138,7 @@ RefusalCode = TypeAliasType(
 
 
 class Refusal(BaseModel):
-    """Why a transfer of a batch was refused, where the code says it all."""
+    """The reason why a transfer of a batch was refused, if it has no facts beside the code."""
 
     code: RefusalCode
     detail: str
@@ -183,12 +183,12 @@ ProblemCode = TypeAliasType(
 
 
 class Problem(_Problem):
-    """A problem whose code says it all; those with facts have schemas of their own."""
+    """A problem without facts; a problem with facts has a schema of its own."""
 
     code: ProblemCode
 
 
 def shapes_of(codes: Sequence[str]) -> list[type[BaseModel]]:
-    """The shapes of problems with these codes: those with facts first, as they are narrower."""
+    """The schemas of problems with these codes, the narrower ones with facts first."""
     shapes = [WITH_FACTS[code] for code in codes if code in WITH_FACTS]
     return [*shapes, Problem] if len(shapes) < len(codes) else shapes

@@ -205,7 +205,7 @@ class Problem(Exception):
         headers = {}
         if TYPES[code].status in _WITH_RETRY_AFTER:
             headers["Retry-After"] = str(error.retry_after_s)
-        # The text of the type, never that of the driver: no SQL, no address.
+        # The text of the problem type. The driver's text may contain SQL or an address.
         return cls(code, TYPES[code].meaning, headers=headers)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A client connection: its limits, and the answer to what is not HTTP."""
+"""A client connection: its limits, and the answer to bytes that are not HTTP."""
 
 import asyncio
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ class ConnectionCount:
 
 
 class Protocol(web.RequestHandler):
-    """aiohttp's connection handler with answers of ours in place of those that it makes by itself.
+    """aiohttp's connection handler with problems in place of aiohttp's own error pages.
 
     It adds two limits that aiohttp does not have: the number of connections, and the time that the
     head of a request may take.

@@ -29,7 +29,7 @@ def only_line(headers: Headers, name: str) -> str | None:
 
 
 def items_of(headers: Headers, name: str) -> list[str]:
-    """The elements of a header that is a list; those that are empty are left out."""
+    """The elements of a header that is a list, without the empty ones."""
     items = [item.strip(" \t") for line in headers.getall(name, ()) for item in line.split(",")]
     return [item for item in items if item]
 

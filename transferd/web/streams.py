@@ -21,7 +21,7 @@ EVENT_STREAM = "text/event-stream"
 
 
 class Frame(NamedTuple):
-    """An event as it goes over the wire, and the version that the wallet has with it."""
+    """An event as bytes, and the version of the wallet after it."""
 
     version: int
     data: bytes

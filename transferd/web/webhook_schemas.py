@@ -67,7 +67,7 @@ class NewWebhook(Body):
 
 
 class WebhookPatch(Patch):
-    """PATCH /webhooks/{id}: what is left out stays."""
+    """PATCH /webhooks/{id}: a missing member stays as it is."""
 
     model_config = example(events=["transfer.posted", "wallet.*"])
 
@@ -85,8 +85,8 @@ class DeliveriesQuery(ListQuery):
 
 
 class Webhook(BaseModel):
-    """An endpoint. After a rotation the secret before it signs as well until
-    `previous_secret_until`, and those before that until the time that was said of them."""
+    """An endpoint. After a rotation the previous secret also signs until `previous_secret_until`,
+    and each older secret until the time that its own rotation announced."""
 
     id: Id
     url: Url

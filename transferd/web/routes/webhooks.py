@@ -27,7 +27,7 @@ from transferd.web.rendering import delivery_view, rfc3339, webhook_view
 _LIST = "webhooks"
 _DELIVERIES = "deliveries"
 _SECRET_BYTES = 32
-# Why an endpoint is disabled; else a notifier says why.
+# The reason if a client disables an endpoint; a notifier gives its own reasons.
 _BY_A_CLIENT = "a client asked for it"
 
 
@@ -126,7 +126,7 @@ async def rotate(call: Call) -> web.Response:
             raise _not_found(call)
         webhook, now = locked
         promised = webhook.promised(now)
-        # With the secret that signs now and the one that comes.
+        # Counted with the secret that signs now and the new one.
         if len(promised) + 2 > call.context.limits.webhook_secrets_max:
             free_at = min(old.until for old in promised)
             raise Problem("too-many-secrets", facts={"free_at": rfc3339(free_at)})
