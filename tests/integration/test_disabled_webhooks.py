@@ -219,6 +219,7 @@ async def test_relays_replace_no_row_and_notifiers_write_only_waiting_ones(
         await writes(store, event, later)
         found = (await deliveries(database, WEBHOOK))[event["id"]]
         if writes is attempted and known in (DeliveryStatus.PENDING, DeliveryStatus.RETRYING):
-            assert (found.status, found.attempts) == (later, 0)
+            attempts = 0 if later is DeliveryStatus.SKIPPED else 1
+            assert (found.status, found.attempts) == (later, attempts)
         else:
             assert found == before

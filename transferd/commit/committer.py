@@ -10,8 +10,9 @@ from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
 from transferd.commit.fair_share import FairShare
 from transferd.commit.renderer import Renderer
+from transferd.commit.report import Report
 from transferd.commit.trail import Trail
-from transferd.commit.transaction import GroupTransaction, Report
+from transferd.commit.transaction import GroupTransaction
 from transferd.commit.turn import TurnSource
 from transferd.commit.waiting_room import WaitingRoom
 from transferd.config import Limits

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
 from transferd.commit.events import events_of
 from transferd.commit.renderer import Renderer
+from transferd.commit.report import Report
 from transferd.commit.trail import Trail
 from transferd.config import Limits
 from transferd.domain.book import (
@@ -31,7 +31,7 @@ from transferd.domain.errors import (
 from transferd.domain.refusals import key_reused
 from transferd.domain.transfer import PostedTransfer, Reversal, Transfer
 from transferd.domain.user import CreateUser
-from transferd.domain.wallet import CreateWallet, Wallet
+from transferd.domain.wallet import CreateWallet
 from transferd.ledger.store import group as store
 from transferd.ledger.store.database import Database, Transaction
 from transferd.ledger.store.errors import (
@@ -42,35 +42,6 @@ from transferd.ledger.store.errors import (
 )
 from transferd.ledger.store.outcomes import StoredOutcome, read_outcomes
 from transferd.observability.facts import About, CommandPoisoned, Facts, GroupRetried
-
-
-@dataclass(slots=True)
-class Report:
-    """The result of a group. Each envelope is in exactly one of the first three lists.
-
-    Envelopes in `aside` wait for a locked wallet. The counts count each transfer of a batch.
-    """
-
-    answers: list[tuple[Envelope, Answer]] = field(default_factory=list)
-    failures: list[tuple[Envelope, TransferdError]] = field(default_factory=list)
-    aside: list[Envelope] = field(default_factory=list)
-    wallets: dict[str, Wallet] = field(default_factory=dict)
-    posted: int = 0
-    refused: int = 0
-    replayed: int = 0
-    # One entry per posted transfer; filled only if a hook wants per-request facts.
-    posted_abouts: list[About] = field(default_factory=list)
-
-    def add(self, other: "Report") -> None:
-        """Add the result of a later transaction of the same group."""
-        self.answers += other.answers
-        self.failures += other.failures
-        self.aside += other.aside
-        self.wallets |= other.wallets
-        self.posted += other.posted
-        self.refused += other.refused
-        self.replayed += other.replayed
-        self.posted_abouts += other.posted_abouts
 
 
 class GroupTransaction:
