@@ -93,6 +93,7 @@ class Consumer:
                 wait_s = self._limits.delivery_sweep_interval_s
             except StoreError as error:
                 self._facts.emit(NotifierFailed(error))
+                await broker.wake([])
                 wait_s = self._limits.relay_wait_max_s
             if broker.reason:
                 return

@@ -79,7 +79,12 @@ class Results:
                 self._ended.task_done()
             return 0
         self._batches.popleft()
-        await self._finish(batch)
+        try:
+            await self._finish(batch)
+        finally:
+            # Only now: a worker that stops waits for this, and then closes the broker's connection.
+            for _ in batch:
+                self._ended.task_done()
         return len(batch)
 
     async def _next_batch(self) -> _Batch:
@@ -112,7 +117,6 @@ class Results:
             if record.wait_s is not None:
                 retries[record.wait_s].add(attempt.endpoint_id)
             self._written(attempt)
-            self._ended.task_done()
         if dead := sum(record.dead_reason is not None for _, record in batch):
             self._facts.emit(DeadLettersKept(dead))
         for delay_s, endpoint_ids in retries.items():
