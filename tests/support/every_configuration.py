@@ -14,7 +14,7 @@ SUITE = (
     *(
         f"tests/fault/test_{name}.py"
         for name in (
-            *("broker_outage", "commit_cuts", "kill_postgres", "kill_replica", "redis_faults"),
+            *("broker_outage", "commit_cuts", "kill_postgres", "redis_faults"),
             *("replicas_behind_nginx", "server_trouble", "worker_faults"),
         )
     ),
