@@ -28,6 +28,7 @@ pool_mode = transaction
 default_pool_size = {servers}
 max_client_conn = 1000
 server_login_retry = 1
+query_timeout = 20
 """
 
 
