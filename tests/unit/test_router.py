@@ -196,6 +196,20 @@ async def test_a_full_mailbox_refuses_all_with_that_key_and_frees_it() -> None:
     await assert_nothing_left(home)
 
 
+async def test_a_key_that_is_used_again_before_its_first_caller_wakes_is_freed_once() -> None:
+    home = house(mailbox_envelopes_max=1)
+    first = envelope(key=KEY)
+    [asking] = await home.ask(first)
+    first.settle(OK)
+    # Refused without a pause: the first envelope is still in the mailbox.
+    with pytest.raises(MailboxFull):
+        await home.router.ask(envelope(key=KEY))
+    assert await asking == OK
+    home.committer.commit()
+    await assert_nothing_left(home)
+    assert await home.router.drain()
+
+
 async def test_a_storm_of_refusals_leaves_no_work_for_the_garbage_collector() -> None:
     home = house(mailbox_envelopes_max=1)
     [inside] = await home.ask(envelope())

@@ -139,7 +139,7 @@ class Router:
     def _leave(self, envelope: Envelope) -> None:
         if weight := self._in_flight.pop(envelope):
             self._gate.leave(weight)
-        if envelope.key is not None and self._by_key[envelope.key] is envelope:
+        if envelope.key is not None and self._by_key.get(envelope.key) is envelope:
             del self._by_key[envelope.key]
         if not self._in_flight:
             self._nothing_in_flight.set()
