@@ -30,12 +30,12 @@ settings.load_profile("patient")
 
 
 def pytest_report_header() -> str:
-    """What all deadlines of this run hang on."""
-    return f"slowness: {SLOWNESS:g} (deadlines are as much longer)"
+    """Print the factor by which all deadlines of this run are multiplied."""
+    return f"slowness: {SLOWNESS:g} (all deadlines are multiplied by it)"
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A test is given up after the time of its own, or the usual one, on this machine."""
+    """Scale the timeout of each test, its own or the default, to the speed of this machine."""
     for item in items:
         own = item.get_closest_marker("timeout")
         seconds = float(own.args[0] if own else config.getini("timeout"))
@@ -43,7 +43,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """One more than there are cores: half of the time a test waits for a server or a clock."""
+    """One process more than cores: tests spend half of their time waiting."""
     return (os.cpu_count() or 1) + 1
 
 
@@ -54,7 +54,7 @@ def servers(
     """PostgreSQL and Redis for the whole run."""
     directory = tmp_path_factory.mktemp("servers")
     if os.geteuid() == 0:
-        # PostgreSQL does not run as root; its user must be able to pass through to its directory.
+        # PostgreSQL does not run as root; its user needs access to its directory.
         for parent in (directory, *directory.parents):
             if parent.owner() == "root" and parent.name.startswith("pytest-"):
                 parent.chmod(0o711)
@@ -67,7 +67,7 @@ def servers(
 
 @pytest.fixture(scope="session")
 def rabbitmq(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RabbitServer]:
-    """A broker for the whole run; each test has a prefix for its queues."""
+    """A broker for the whole run; the queues of each test have a prefix of their own."""
     server = RabbitServer(tmp_path_factory.mktemp("rabbitmq"))
     asyncio.run(server.start())
     try:
@@ -85,11 +85,11 @@ class Database:
     servers: Servers
 
     def settings(self, **changes: object) -> Settings:
-        """Settings of a replica on it."""
+        """Settings of a replica that uses it."""
         return self.servers.settings(self.name, self.redis_number, **changes)
 
     def variables(self, **changes: str) -> dict[str, str]:
-        """The same as variables, for a replica in a process of its own."""
+        """The same as environment variables, for a replica in a process of its own."""
         settings = self.settings()
         values = {
             "TRANSFERD_DATABASE_URL": settings.required("database_url"),
@@ -100,11 +100,11 @@ class Database:
         return values | self.servers.configuration.variables() | changes
 
     def limits(self, limits: Limits | None = None) -> Limits:
-        """Limits of a replica on it."""
+        """The limits of a replica in this run's configuration."""
         return self.servers.configuration.limits_with(limits or Limits())
 
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
-        """Run one statement as superuser: tests may look, and damage, where the service may not."""
+        """Run one statement as superuser, who may do more than the role of the service."""
         connection = await asyncpg.connect(self.servers.database_url(self.name, superuser=True))
         try:
             rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
@@ -113,30 +113,30 @@ class Database:
             await connection.close()
 
     async def end_lock_waits(self, after_s: float) -> None:
-        """From now on new connections of the service wait so long for a row, on this machine."""
+        """Set `lock_timeout` for new connections of the service, scaled to this machine."""
         await self.fetch(
             f"ALTER ROLE transferd IN DATABASE {self.name}"
             f" SET lock_timeout = '{after_s * SLOWNESS:.3f}s'"
         )
 
     async def isolate(self, level: str) -> None:
-        """From now on the transactions of new connections are so isolated, if they do not say."""
+        """Set the default isolation level of new connections."""
         await self.fetch(
             f"ALTER DATABASE {self.name} SET default_transaction_isolation = '{level}'"
         )
 
-    async def add_the_key_of_nobody(self) -> None:
-        """Add a key with an unknown secret, without which a replica with keys does not start."""
+    async def add_key_with_unknown_secret(self) -> None:
+        """Add a key with an unknown secret: a replica with `auth=on` requires one to start."""
         await self.fetch(
             "INSERT INTO transferd.api_keys (id, client_id, secret_sha256, scopes)"
-            " VALUES ('nobodys', 1, $1, '{}') ON CONFLICT DO NOTHING",
+            " VALUES ('unknown-secret', 1, $1, '{}') ON CONFLICT DO NOTHING",
             bytes(32),
         )
 
 
 @pytest.fixture
 async def database(servers: Servers) -> AsyncIterator[Database]:
-    """A migrated database of this test's own."""
+    """A migrated database for this test."""
     name, redis_number = await servers.new_database()
     yield Database(name, redis_number, servers)
     await servers.drop_database(name)
@@ -144,7 +144,7 @@ async def database(servers: Servers) -> AsyncIterator[Database]:
 
 @pytest.fixture
 def empty_database(servers: Servers) -> Iterator[str]:
-    """The address of a database without migrations."""
+    """The URL of a database without migrations."""
     name, number = asyncio.run(servers.new_database(template="template1"))
     yield servers.settings(name, number).required("database_url")
     asyncio.run(servers.drop_database(name))
@@ -159,9 +159,9 @@ class Replicas:
         self.opened: list[Replica] = []
 
     async def start(self, limits: Limits | None = None, **settings: object) -> Api:
-        """One more replica; a client of it."""
+        """Start one more replica; return a client of it."""
         if settings.get("auth") == "on":
-            await self._database.add_the_key_of_nobody()
+            await self._database.add_key_with_unknown_secret()
         replica = await self._exits.enter_async_context(
             open_replica(
                 self._database.settings(**settings),
@@ -194,7 +194,7 @@ class Workers:
         self._made: list[Settings] = []
 
     def settings(self, **changes: object) -> Settings:
-        """Settings of a worker that may reach receivers of the test."""
+        """Settings of a worker that may connect to receivers on loopback."""
         values: dict[str, object] = {
             "amqp_url": self.amqp_url,
             "amqp_prefix": self.prefix,
@@ -206,13 +206,13 @@ class Workers:
         return self._made[-1]
 
     async def remove_queues(self) -> None:
-        """Remove what workers with these settings have declared."""
+        """Remove the queues and exchanges that workers with these settings have declared."""
         await remove_queues(self.amqp_url, self._made)
 
     async def start(
         self, limits: Limits | None = None, *, only: Only | None = None, **settings: object
     ) -> Worker:
-        """One more worker."""
+        """Start one more worker."""
         return await self._exits.enter_async_context(
             open_worker(self.settings(**settings), self.database.limits(limits), only=only)
         )
@@ -229,5 +229,5 @@ async def workers(database: Database, rabbitmq: RabbitServer) -> AsyncIterator[W
 
 @pytest.fixture
 async def api(replicas: Replicas) -> Api:
-    """A client of one replica with everything on."""
+    """A client of a replica with the default settings."""
     return await replicas.start()

@@ -12,13 +12,13 @@ from tests.support.contract import Target, footprint
 
 @pytest.fixture
 async def target(api: Api, database: Database) -> AsyncIterator[Target]:
-    """Wallets and a transfer for invalid requests; the end of the test checks for changes."""
+    """Wallets and a transfer for invalid requests; checks after the test that nothing changed."""
     user, ada, bob = await api.user(), await api.wallet(100), await api.wallet()
     paid = (await api.transfer(ada, bob, 5)).json["id"]
     target = Target(api, database, user, ada, bob, paid, await footprint(database))
     yield target
     assert await footprint(database) == target.before
-    # The key is free, and the service works.
+    # The key of the invalid requests is still free, and the service works.
     made = await api.post("/transfers", target.body(), key="bad")
     assert (made.status, "Idempotent-Replayed" in made.headers) == (201, False)
 
@@ -31,5 +31,5 @@ async def document(api: Api) -> Any:
 
 @pytest.fixture
 async def locked(replicas: Replicas) -> Api:
-    """A client without a key of a replica that wants one."""
+    """A client without an API key, of a replica that requires one."""
     return await replicas.start(auth="on")

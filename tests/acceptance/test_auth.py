@@ -218,7 +218,7 @@ async def test_following_a_wallet_needs_the_scope_to_read_it(
     for held, holder in holders.items():
         if held in {"wallets:read", "admin"}:
             async with following(holder, ada) as stream:
-                assert (stream.status, stream.told) == (200, 0)
+                assert (stream.status, stream.start_version) == (200, 0)
         else:
             assert (await holder.get(f"/wallets/{ada}/events")).code == "forbidden"
     assert_unauthenticated(await locked.get(f"/wallets/{ada}/events"))

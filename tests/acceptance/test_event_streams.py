@@ -96,7 +96,7 @@ async def test_events_come_in_order_while_transfers_run(
                 await replica.post(f"/wallets/{destination}/unfreeze")
 
     async with following(api, ada) as here, following(other, ada) as there:
-        assert here.told == there.told == 1
+        assert here.start_version == there.start_version == 1
         await asyncio.gather(
             *(pay(api, ada, bob) for _ in range(3)), *(pay(other, bob, ada) for _ in range(3))
         )
@@ -121,7 +121,7 @@ async def test_a_resumed_stream_loses_and_repeats_no_event(replicas: Replicas) -
     # Each replica in turn sends none to three events.
     for turn in range(24):
         async with following(apis[turn % 2], ada, last=last) as stream:
-            assert stream.told == last
+            assert stream.start_version == last
             seen += versions(await stream.events(turn % 4))
         last = seen[-1] if seen else last
     await paying
@@ -135,7 +135,7 @@ async def test_a_stream_cut_before_its_first_event_resumes_at_its_beginning(
 ) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
     async with following(api, ada) as stream:
-        began = stream.told
+        began = stream.start_version
     await api.transfer(ada, bob, 1)
     async with following(api, ada, last=began) as stream:
         assert (await stream.event()).version == began + 1
@@ -198,13 +198,15 @@ async def test_a_stream_ends_when_the_version_of_its_wallet_decreases(
     for _ in range(4):
         await api.transfer(ada, bob, 1)
     async with following(api, ada) as stream, following(api, bob, last=0) as other:
-        assert stream.told == 5
+        assert stream.start_version == 5
         await other.events(4)
         # As after a restore to an earlier time.
         await database.fetch("UPDATE ledger_00.wallets SET version = 3 WHERE id = $1::uuid", ada)
         assert await stream.rest() == []
         # Its client resumes at its last version and is refused: it is ahead of the wallet.
-        again = await api.get(f"/wallets/{ada}/events", {"Last-Event-ID": str(stream.told)})
+        again = await api.get(
+            f"/wallets/{ada}/events", {"Last-Event-ID": str(stream.start_version)}
+        )
         assert (again.code, again.json["version"]) == ("version-not-reached", 3)
         # Other streams continue.
         await api.transfer(await api.wallet(5), bob, 1)

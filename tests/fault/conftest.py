@@ -1,4 +1,4 @@
-"""Fixtures and limits of several tests of faults."""
+"""Fixtures and limits that several tests of faults use."""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,7 +11,7 @@ from tests.fault.chaos.topology import chaos_deployment
 from transferd.config import Limits
 from transferd.devstack import RedisServer
 
-# Short deadlines, so that a test reaches them soon; long enough for an attempt on a busy machine.
+# Short timeouts, so that a test reaches them soon, but long enough for an attempt under load.
 IMPATIENT = Limits(
     request_deadline_s=3.0,
     mailbox_wait_s=0.4,
@@ -36,7 +36,7 @@ async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage
 
 @pytest.fixture
 async def redis(tmp_path: Path) -> AsyncIterator[RedisServer]:
-    """A Redis that only this test uses, and may break."""
+    """A Redis that only this test uses."""
     server = RedisServer(tmp_path / "redis")
     await server.start()
     yield server

@@ -15,7 +15,7 @@ from transferd.ledger.store.database import Database as Store
 
 @pytest.fixture
 async def store(database: Database) -> AsyncIterator[Store]:
-    """The test's database, as the service uses it."""
+    """The service's store on the test's database."""
     async with Store(database.settings(), Limits(), 1) as opened:
         yield opened
 

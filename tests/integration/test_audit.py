@@ -83,7 +83,7 @@ async def test_a_check_that_finds_too_much_says_so(ledger: Database) -> None:
 
 
 async def test_a_check_that_finds_exactly_the_limit_says_nothing_of_more(ledger: Database) -> None:
-    await ledger.fetch(DAMAGES["time running backwards"].harm)
+    await ledger.fetch(DAMAGES["a transfer that is older than the previous version"].harm)
     findings = await faults_in(ledger, Limits(audit_findings_per_check_max=2))
     assert len(findings) == 2
     assert "more" not in {finding.subject for finding in findings}

@@ -73,7 +73,7 @@ async def test_a_use_is_stored_a_moment_later(database: Database, replicas: Repl
     assert before <= await until_used(database, "refused") <= await until_used(database, "used")
     assert (await last_uses(database))["used"] < datetime.now(UTC)  # type: ignore[operator]
     stored = await last_uses(database)
-    assert (stored["idle"], stored["revoked"], stored["nobodys"]) == (None, None, None)
+    assert (stored["idle"], stored["revoked"], stored["unknown-secret"]) == (None, None, None)
 
 
 async def test_many_uses_of_many_keys_are_one_statement(database: Database, store: Store) -> None:

@@ -55,7 +55,7 @@ async def run_against(opened: list[FaultyFront], scenario: str, *arguments: str)
             "mixed",
             {
                 Fault.STALE_READ: "stale-read",
-                Fault.CRASHING_ON_NONSENSE: "server-error-on-bad-request",
+                Fault.FAILING_ON_MALFORMED: "server-error-on-bad-request",
             },
         ),
     ],

@@ -230,7 +230,7 @@ async def test_prometheus_scrapes_the_page_or_a_port_of_its_own(api: Api, prefix
             assert 'transferd_loadtest_info{scenario="uniform",shape="constant"} 1.0' in metrics
             assert 'transferd_loadtest_users{user_class="Shopper"} 10.0' in metrics
             assert "transferd_loadtest_requests_total{" in metrics
-            assert promtool("check", "metrics", told=metrics).returncode == 0
+            assert promtool("check", "metrics", stdin=metrics).returncode == 0
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -145,7 +145,7 @@ async def test_prometheus_gets_openmetrics_with_the_traces_of_a_replica_and_a_wo
 
         await until(is_delivered)
         for text in (await metrics_of(api), await metrics_of_worker(worker)):
-            report = promtool("check", "metrics", told=text)
+            report = promtool("check", "metrics", stdin=text)
             assert (report.returncode, report.stdout + report.stderr) == (0, "")
             assert TRACE not in text
 

@@ -14,7 +14,7 @@ from loadtest.front import Nginx, running_nginx
 from tests.conftest import Replicas
 from tests.support.api import Api
 from tests.support.pressure import counted
-from tests.support.raw_http import Ending, cut, deaf, head, post, until_ended
+from tests.support.raw_http import Ending, cut, head, open_without_reading, post, until_ended
 from tests.support.waiting import SLOWNESS, patient_s, until
 from transferd.config import Limits
 
@@ -131,7 +131,10 @@ async def test_a_replica_does_not_wait_for_a_client_that_does_not_read(replicas:
     payer = Payer(api, ada, bob)
     # More pipelined answers than all buffers hold.
     asked = head("GET", "/docs/swagger-ui-bundle.js") * 20
-    with closing(deaf(port_of(api), asked)), closing(deaf(port_of(api), asked)):
+    with (
+        closing(open_without_reading(port_of(api), asked)),
+        closing(open_without_reading(port_of(api), asked)),
+    ):
         await until(lambda: connections(replicas) >= 3)
         started = time.monotonic()
         await until(lambda: connections(replicas) <= 1)
@@ -236,7 +239,7 @@ async def test_nginx_ends_each_slow_client_in_its_time(replicas: Replicas) -> No
             "half a batch": (post("/transfers/batch", _BODY) + b"{", b"", [400]),
         }
         asked = head("GET", "/docs/swagger-ui-bundle.js") * 20
-        with closing(deaf(nginx.port, asked)):
+        with closing(open_without_reading(nginx.port, asked)):
             endings: list[Ending] = await asyncio.gather(
                 *(until_ended(nginx.port, sent, drip=drip) for sent, drip, _ in probes.values())
             )

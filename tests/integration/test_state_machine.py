@@ -228,7 +228,7 @@ class LedgerMachine(RuleBasedStateMachine):
     def repeat(self, data: st.DataObject, redis_forgets: bool) -> None:
         before = data.draw(st.sampled_from(self.sent))
         if redis_forgets:
-            self.live.forget()
+            self.live.flush_redis()
         again = self.live.run(self.api.post(before.path, before.body, key=before.key))
         assert (again.status, again.body) == (before.reply.status, before.reply.body)
         assert again.headers["Idempotent-Replayed"] == "true"

@@ -1,11 +1,11 @@
-"""Helpers that tests share, one noun a file. A helper of one test file belongs into that file.
+"""Helpers that several test files use. A helper of one test file belongs in that file.
 
 Running a test
     servers: PostgreSQL and Redis of a run; a database for each test.
     pgbouncer: a PgBouncer in transaction mode before PostgreSQL.
     memory: a directory in memory for servers; the resident memory of processes.
     waiting: waiting for conditions; how long deadlines are on this machine.
-    configurations: the configurations that an operator may choose.
+    configurations: the configurations in which the tests run.
     configuration_option: the option `--configuration` of pytest.
     every_configuration: `make test-configurations`.
     failures: a plugin of pytest that names all failures at the end.
@@ -23,10 +23,10 @@ The service
     request_reader: the reader of request bodies, without a connection.
     json_spellings: other spellings of the same JSON values.
     ledger_model: a model of a ledger to compare the service with.
-    load: payments with a record of acknowledged and unknown ones.
-    past: questions about the past and rules for their answers.
-    truth: checks of the money in PostgreSQL.
-    damage: traffic for a ledger, and every kind of damage to it.
+    load: payments, with a record of the acknowledged and the unknown outcomes.
+    past: reads of past balances and statements; a change that is not committed yet.
+    truth: checks of the ledger in PostgreSQL, without the service.
+    damage: requests that fill a ledger, and every kind of damage to it.
 
 Notifications
     outbox, deliveries, endpoints: rows as replicas and notifiers write them.

@@ -1,4 +1,4 @@
-"""A small client of the HTTP API, for tests that read as sentences."""
+"""A client of the HTTP API."""
 
 import io
 from collections.abc import Mapping
@@ -22,12 +22,11 @@ class Reply:
 
     @property
     def json(self) -> Any:
-        """The decoded body."""
         return orjson.loads(self.body)
 
     @property
     def code(self) -> str:
-        """The slug of a problem; its media type and status are checked on the way."""
+        """The code of a problem. AssertionError if its media type or its `status` is wrong."""
         assert self.headers["Content-Type"] == "application/problem+json", self
         assert self.json["status"] == self.status, self
         code: str = self.json["code"]
@@ -70,7 +69,6 @@ class Api:
             return Reply(response.status, response.headers, await response.read())
 
     async def get(self, path: str, headers: Mapping[str, str] | None = None) -> Reply:
-        """GET."""
         return await self.call("GET", path, headers=headers)
 
     async def post(
@@ -85,7 +83,6 @@ class Api:
         return await self.call("POST", path, body, key=key, headers=headers)
 
     async def patch(self, path: str, body: object) -> Reply:
-        """PATCH."""
         return await self.call("PATCH", path, body)
 
     async def user(self, name: str = "Ada") -> str:
@@ -129,7 +126,7 @@ class Api:
         return await self.post("/transfers", body, key=key or str(uuid4()))
 
     async def balance(self, wallet: str) -> int:
-        """The balance of a wallet, by the API."""
+        """The balance of a wallet, read through the API."""
         reply = await self.get(f"/wallets/{wallet}")
         assert reply.status == 200, reply
         balance: int = reply.json["balance"]

@@ -1,4 +1,4 @@
-"""`transferd` and other programs as processes: running ones, and ones that end by themselves."""
+"""Runs `transferd` and other programs as processes, until a block ends or until they exit."""
 
 import asyncio
 import os
@@ -39,12 +39,10 @@ class Command:
 
     @property
     def pid(self) -> int:
-        """Its process id."""
         return self._process.pid
 
     @property
     def is_running(self) -> bool:
-        """Whether it has not ended yet."""
         return self._process.returncode is None
 
     @property
@@ -55,13 +53,13 @@ class Command:
         return match.group()
 
     def pid_of(self, server: str) -> int:
-        """The process id of one of its private servers, as it was reported."""
+        """The process id of one of its private servers, from the output."""
         match = re.search(rf"^{server} .* process (\d+)", self.output, re.MULTILINE)
         assert match is not None, self.output
         return int(match.group(1))
 
     def lines_with(self, text: str) -> list[str]:
-        """The lines that it has printed with this text in them."""
+        """The printed lines that contain this text."""
         return [line for line in self.output.splitlines() if text in line]
 
     def processes(self) -> list[Process]:
@@ -78,7 +76,7 @@ class Command:
         self._process.send_signal(number)
 
     async def end(self) -> int:
-        """Wait for its end and for the rest of its output; the exit code."""
+        """Wait until it exits and its output is read; return the exit code."""
         code = await asyncio.wait_for(self._process.wait(), patient_s(WITHIN_S))
         await self._reading
         return code
@@ -100,7 +98,7 @@ class Command:
 async def running(
     *arguments: str, settings: Mapping[str, str], program: Sequence[str | Path] = (TRANSFERD,)
 ) -> AsyncIterator[Command]:
-    """`transferd` with these arguments and no other settings; it has ended when the block has."""
+    """Run `transferd` with these arguments and no other settings; kill it when the block ends."""
     process = await asyncio.create_subprocess_exec(
         *program,
         *arguments,
@@ -123,7 +121,7 @@ async def run(*arguments: str, settings: Mapping[str, str]) -> tuple[int, str]:
 
 
 def alive(processes: Sequence[Process]) -> list[Process]:
-    """The processes that still run (not later ones with the same pid)."""
+    """The processes that still run; a later process with the same pid does not count."""
     table = process_table()
     return [
         process
@@ -140,7 +138,7 @@ def working_in(directory: Path) -> list[int]:
     for process in process_table().values():
         try:
             arguments = Path("/proc", str(process.pid), "cmdline").read_bytes()
-        except OSError:  # ended while we were looking
+        except OSError:  # it ended after the table was read
             continue
         if process.alive and str(directory).encode() in arguments:
             found.append(process.pid)
@@ -157,7 +155,7 @@ class Finished:
 
     @property
     def complaint(self) -> str:
-        """The one line that a command prints which could not run."""
+        """The error in the one line that a failed command prints."""
         assert self.code == 1, self
         assert self.out == "", self
         [line] = self.err.splitlines()
@@ -166,7 +164,7 @@ class Finished:
 
 
 async def transferd(*arguments: str, **settings: str) -> Finished:
-    """Run a command of `transferd` that ends, in a thread: `port="1"` is TRANSFERD_PORT."""
+    """Run a command of `transferd` to its end, in a thread. `port="1"` sets TRANSFERD_PORT."""
     variables: dict[str, str | None] = {
         name: None for name in os.environ if name.startswith(_PREFIX)
     }
@@ -176,7 +174,7 @@ async def transferd(*arguments: str, **settings: str) -> Finished:
 
 
 async def ran(*command: str | Path, **variables: str) -> tuple[int, str]:
-    """Run any command to its end, with these variables added: its exit code and its output."""
+    """Run any command to its end, with these variables added; return exit code and output."""
     process = await asyncio.create_subprocess_exec(
         *command,
         env=os.environ | variables,

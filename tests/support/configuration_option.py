@@ -11,17 +11,16 @@ _DESELECTED = pytest.StashKey[dict[str, int]]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add the option."""
     parser.addoption(
         "--configuration",
         choices=list(CONFIGURATIONS),
         default="plain",
-        help="set the servers and the service of the tests up like this",
+        help="the configuration of the servers and the service in the tests",
     )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the marker known."""
+    """Register the marker."""
     config.stash[_DESELECTED] = {}
     config.addinivalue_line(
         "markers",
@@ -37,7 +36,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     for item in items:
         for marker in item.iter_markers("needs_configuration"):
             if marker.args[0] not in NEEDS:
-                raise pytest.UsageError(f"{item.nodeid} needs {marker.args[0]!r}: what is that?")
+                raise pytest.UsageError(f"{item.nodeid} needs {marker.args[0]!r}, which is unknown")
             if marker.args[0] in lacks:
                 reasons[f"{marker.args[0]}: {marker.kwargs['why']}"] += 1
                 out.append(item)
@@ -53,7 +52,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    """Every process of pytest-xdist deselects the same tests; the printing one deselects none."""
+    """Take the counts from a process of pytest-xdist: all deselect the same tests.
+
+    The process that prints the summary collects no tests, so it has no counts.
+    """
     if "deselected" in getattr(node, "workeroutput", {}):
         node.config.stash[_DESELECTED] = node.workeroutput["deselected"]
 

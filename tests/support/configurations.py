@@ -1,4 +1,4 @@
-"""The configurations that an operator may choose."""
+"""The configurations in which the tests run: all that an operator may choose."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -9,9 +9,8 @@ import pytest
 from tests.support.waiting import SLOWNESS, patient_s
 from transferd.config import Limits
 
-# Waits of the service that end an attempt, a request or a call. A test that needs one of them to
-# end chooses it, and gets it as much longer as this machine is slower. The others are so long that
-# no load ends them.
+# Timeouts of the service that end an attempt, a request or a call. A timeout that a test sets is
+# multiplied by the slowness of this machine. The others are so long that no load reaches them.
 _WAITS = (
     *("client_timeout_s", "nginx_timeout_s", "request_deadline_s", "mailbox_wait_s"),
     *("statement_timeout_s", "idle_in_transaction_timeout_s", "lock_timeout_s"),
@@ -24,12 +23,12 @@ _WAITS = (
 class Configuration:
     """How servers, replicas and workers of the tests are set up."""
 
-    # Of the service, beside those that a test chooses itself.
+    # Of the service. Settings that a test makes itself take precedence.
     settings: Mapping[str, object] = field(default_factory=dict)
     limits: Mapping[str, int] = field(default_factory=dict)
     # Of PostgreSQL.
     postgres: Mapping[str, str] = field(default_factory=dict)
-    # Whether the service reaches PostgreSQL by way of a PgBouncer.
+    # Whether the service reaches PostgreSQL through PgBouncer.
     pooled: bool = False
     # Requirements of tests that this configuration does not meet.
     lacks: frozenset[str] = frozenset()
@@ -45,7 +44,7 @@ class Configuration:
         return replace(limits, **changed)
 
     def variables(self) -> dict[str, str]:
-        """The same for a process of its own."""
+        """The same as environment variables, for a replica in a process of its own."""
         variables = {f"TRANSFERD_{name.upper()}": str(v) for name, v in self.settings.items()}
         limits = self.limits_with(Limits())
         changed = [f"{name}={getattr(limits, name)}" for name in (*_WAITS, *self.limits)]
@@ -60,7 +59,7 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
         postgres={"default_transaction_isolation": "serializable"},
         lacks=frozenset({"no other configuration", "read committed"}),
     ),
-    # 1.18, as Debian has it, knows no prepared statements.
+    # PgBouncer 1.18, the version of Debian, does not support prepared statements.
     "pgbouncer": Configuration(
         settings={"prepared_statements": False},
         pooled=True,

@@ -1,4 +1,4 @@
-"""Shared by tests of the HTTP contract: API keys, raw requests, footprints, invalid requests."""
+"""Helpers for the HTTP contract: API keys, raw requests, footprints, invalid requests."""
 
 import hashlib
 import re
@@ -13,7 +13,7 @@ from yarl import URL
 from tests.conftest import Database
 from tests.support.api import Api, Reply
 
-# A well-formed id of nothing.
+# A valid id that no row has.
 NOBODY = "01900000-0000-7000-8000-000000000000"
 AMOUNT_MAX = 2**53 - 1
 BALANCE_MAX = 2**63 - 1
@@ -37,7 +37,7 @@ async def footprint(database: Database) -> dict[str, Any]:
 
 
 async def set_balance(database: Database, wallet: str, balance_minor: int) -> None:
-    """Set a balance in the database, past the service."""
+    """Set a balance directly in the database."""
     await database.fetch(
         "UPDATE ledger_00.wallets SET balance = $2 WHERE id = $1::uuid", wallet, balance_minor
     )
@@ -46,7 +46,7 @@ async def set_balance(database: Database, wallet: str, balance_minor: int) -> No
 async def exactly(
     api: Api, method: str, path: str, *, headers: Mapping[str, str] | None = None
 ) -> Reply:
-    """A request whose path and query are sent as they are, escapes and all."""
+    """Send a request whose path and query are not escaped or normalized."""
     url = URL(api.url + path, encoded=True)
     async with api.session.request(method, url, headers=headers) as response:
         return Reply(response.status, response.headers, await response.read())
@@ -60,7 +60,7 @@ async def api_key(
     expires_at: datetime | None = None,
     revoked_at: datetime | None = None,
 ) -> str:
-    """The token of a new key with these scopes, of a client of its own unless one is named."""
+    """The token of a new key with these scopes, for `client` or for a new client `name`."""
     token = f"td_{name}_{uuid4().hex}"
     await database.fetch(
         "INSERT INTO transferd.clients (name) VALUES ($1) ON CONFLICT DO NOTHING", client or name
@@ -101,13 +101,13 @@ def transfer_body(
 
 
 def assert_is_id(text: str) -> None:
-    """A UUIDv7 in its canonical form."""
+    """AssertionError unless the text is a UUIDv7 in canonical form."""
     assert str(UUID(text)) == text
     assert UUID(text).version == 7
 
 
 def time_of(text: str) -> datetime:
-    """A time of an answer, which has to be RFC 3339 in UTC with microseconds."""
+    """The time. AssertionError unless it is RFC 3339 in UTC with microseconds."""
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{6}Z", text), text
     return datetime.fromisoformat(text)
 
@@ -125,12 +125,12 @@ class Target:
     before: dict[str, Any]
 
     def body(self, **changes: object) -> dict[str, object]:
-        """The body of a good transfer, changed."""
+        """The body of a valid transfer, with these changes."""
         return transfer_body(self.ada, self.bob, 5) | changes
 
 
 def assert_invalid(reply: Reply, *pointers: str) -> None:
-    """422 `invalid-request` that names exactly these places."""
+    """AssertionError unless the reply is 422 `invalid-request` with exactly these pointers."""
     assert (reply.status, reply.code) == (422, "invalid-request"), reply
     assert [error["pointer"] for error in reply.json["errors"]] == list(pointers), reply.json
     for error in reply.json["errors"]:

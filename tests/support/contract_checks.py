@@ -1,7 +1,7 @@
-"""Checks of schemathesis for cases in which the document alone does not decide the answer.
+"""Checks for schemathesis that allow answers which the OpenAPI document cannot express.
 
-Each check calls one of schemathesis and allows one case of the contract; all other cases are as
-strict as before. `schemathesis.toml` beside the tests uses these instead.
+Each check calls a check of schemathesis and ignores its failure in the cases named here.
+`schemathesis.toml` loads this file, and test_schemathesis.py excludes the original checks.
 """
 
 import json
@@ -45,7 +45,7 @@ _BEYOND_SCHEMAS = frozenset(
         ("/url", "url_invalid"),
     }
 )
-# Existing ids, which generated requests cannot contain.
+# Existing ids: schemathesis cannot generate them.
 _KNOWN: dict[str, str] = json.loads(os.environ.get("KNOWN_TO_SCHEMATHESIS", "{}"))
 _sent: Counter[str] = Counter()
 
@@ -69,10 +69,10 @@ def before_call(ctx: HookContext, case: Case[Any], kwargs: dict[str, Any]) -> No
 
 
 @schemathesis.check
-def what_is_valid_is_accepted(
+def valid_requests_are_accepted(
     ctx: CheckContext, response: Response, case: Case[Any]
 ) -> bool | None:
-    """`positive_data_acceptance`, but for refusals that depend on more than the request."""
+    """`positive_data_acceptance`, except for refusals that depend on more than the request."""
     try:
         return checks.positive_data_acceptance(ctx, response, case)
     except RejectedPositiveData:
@@ -84,7 +84,7 @@ def what_is_valid_is_accepted(
         headers: Mapping[str, str] = case.headers or {}
         tags = headers.get("If-Match")
         if problem["code"] == "malformed-request" and tags is not None and '"' not in tags:
-            # It generates headers of letters and digits only, which do not match the pattern.
+            # schemathesis generates letters and digits only, which do not match the pattern.
             return None
         errors = problem.get("errors", ())
         if errors and all(_is_beyond_schemas(error, case.body) for error in errors):
@@ -93,7 +93,7 @@ def what_is_valid_is_accepted(
 
 
 @schemathesis.check
-def a_required_header_is_missed(
+def missing_headers_are_refused(
     ctx: CheckContext, response: Response, case: Case[Any]
 ) -> bool | None:
     """`missing_required_header`, except for the key of a dry run, which is not required."""
@@ -101,7 +101,7 @@ def a_required_header_is_missed(
 
 
 @schemathesis.check
-def what_is_invalid_is_rejected(
+def invalid_requests_are_refused(
     ctx: CheckContext, response: Response, case: Case[Any]
 ) -> bool | None:
     """`negative_data_rejection`, except for the key of a dry run, which is ignored."""
@@ -121,7 +121,8 @@ def _is_dry_run(case: Case[Any]) -> bool:
 def _is_beyond_schemas(error: dict[str, str], body: Any) -> bool:
     place = error["pointer"]
     if error["code"] == "int_type":
-        # A JSON schema accepts 5.0 as an integer; the service does not: others read a float.
+        # A JSON schema accepts 5.0 as an integer. The service refuses it, because other parsers
+        # read a float.
         for part in place.split("/")[1:]:
             body = body[int(part) if isinstance(body, list) else part]
         return isinstance(body, float)
@@ -133,6 +134,6 @@ def _is_beyond_schemas(error: dict[str, str], body: Any) -> bool:
 
 
 def _makes_money(case: Case[Any]) -> bool:
-    # A wallet needs a key only if it begins with a balance.
+    # Creating a wallet requires a key only with an initial balance.
     body: Any = case.body
     return case.operation.label == "POST /wallets" and bool(body["initial_balance"] > 0)

@@ -1,4 +1,4 @@
-"""Traffic of every kind for a ledger, and every kind of damage to it."""
+"""Requests that fill a ledger, and every kind of damage to it."""
 
 from dataclasses import dataclass
 from uuid import uuid4
@@ -9,7 +9,7 @@ from transferd.ledger.audit import Check
 
 
 async def make_traffic(api: Api) -> None:
-    """A few calls of every kind that changes a ledger."""
+    """Send every kind of request that changes a ledger."""
     ada = await api.wallet(10_000, metadata={"name": "ada"})
     bob = await api.wallet(metadata={"name": "bob"}, overdraft_limit=200)
     carl = await api.wallet(metadata={"name": "carl"})
@@ -31,9 +31,10 @@ async def make_traffic(api: Api) -> None:
 
 @dataclass(frozen=True)
 class Damage:
-    """A change of a sound ledger as superuser; `harm` returns the subject of the finding.
+    """A change of a correct ledger that the audit must find.
 
-    `unguarded` is the constraint that prevents it; `also` are checks that fail as well.
+    `harm` is the statement; it runs as superuser and returns the subject of the finding. `also`
+    are other checks that fail. `unguarded` is the constraint to drop first, as (table, name).
     """
 
     check: Check
@@ -89,10 +90,10 @@ STRANGER = str(uuid4())
 SUM, CHAIN, SETTINGS = Check.CURRENCY_SUM, Check.BALANCE_CHAIN, Check.WALLET_SETTINGS
 
 DAMAGES = {
-    "money from nowhere": damage(
+    "a balance that is too high": damage(
         SUM, set_wallet("bob", "balance = balance + 1").replace("id::text", "currency"), CHAIN
     ),
-    "a currency without its wallet": damage(
+    "a currency without a funding wallet": damage(
         Check.FUNDING_WALLET,
         f"UPDATE ledger_00.currencies SET funding_wallet_id = '{STRANGER}' WHERE code = 'JPY'"
         " RETURNING code",
@@ -106,7 +107,7 @@ DAMAGES = {
     "a frozen funding wallet": damage(
         Check.FUNDING_WALLET, set_funding("JPY", "status = 1"), SETTINGS
     ),
-    "a wallet that may make money": damage(
+    "an ordinary wallet that is marked as funding": damage(
         Check.FUNDING_WALLET, set_wallet("bob", "funding = true, user_id = NULL")
     ),
     "an unknown currency": damage(
@@ -132,7 +133,7 @@ DAMAGES = {
         f" {wallet_named('ada')} RETURNING wallet_id::text",
         SETTINGS,
     ),
-    "a version that is there twice": damage(
+    "a duplicate version": damage(
         Check.VERSIONS,
         "INSERT INTO ledger_00.wallet_changes SELECT source_wallet_id, source_version, created_at,"
         " source_balance_after, 0, 4, 0 FROM ledger_00.transfers WHERE reference = 'dinner'"
@@ -148,18 +149,18 @@ DAMAGES = {
         CHAIN,
         set_transfer("lunch", "destination_balance_after = 2^62", "destination_wallet_id::text"),
     ),
-    "a wallet that did not start at nothing": damage(
+    "a first balance that is not zero": damage(
         CHAIN,
         f"UPDATE ledger_00.wallet_changes SET balance_after = 5 WHERE version = 0 AND wallet_id ="
         f" {wallet_named('ada')} RETURNING wallet_id::text",
     ),
-    "time running backwards": damage(
+    "a transfer that is older than the previous version": damage(
         Check.TIMES,
         set_transfer(
             "dinner", "created_at = created_at - interval '1 day'", "source_wallet_id::text"
         ),
     ),
-    "a wallet with a time of its own": damage(
+    "an updated_at without a change": damage(
         Check.TIMES, set_wallet("dave", "updated_at = updated_at + interval '1 second'")
     ),
     "a wallet below its limit": damage(
@@ -167,7 +168,7 @@ DAMAGES = {
         set_wallet("ada", "held = 20000"),
         unguarded="ledger_00.wallets wallets_check1",
     ),
-    "less than nothing held": damage(
+    "a negative amount held": damage(
         Check.WALLET_LIMIT,
         set_wallet("ada", "held = -1"),
         unguarded="ledger_00.wallets wallets_held_check",
@@ -216,7 +217,7 @@ DAMAGES = {
     "a reversal in another currency": damage(
         Check.REVERSAL_CURRENCY, set_reversal(500, "currency = 'EUR'"), Check.TRANSFER_CURRENCY
     ),
-    "more given back than given": damage(
+    "reversals above the original amount": damage(
         Check.REVERSAL_SUM, set_transfer("lunch", "amount = 1499"), CHAIN
     ),
     "a success without its transfer": damage(
@@ -225,16 +226,16 @@ DAMAGES = {
     "a transfer that was refused": damage(
         Check.OUTCOME_TRANSFER, set_outcome("lunch", "status = 422")
     ),
-    "a body of nonsense": damage(Check.OUTCOME_BODY, set_outcome("house", r"body = '\xff00'")),
+    "a body that is not text": damage(Check.OUTCOME_BODY, set_outcome("house", r"body = '\xff00'")),
     "a body of one number": damage(Check.OUTCOME_BODY, set_outcome("house", "body = '422'")),
     "a body of another status": damage(Check.OUTCOME_BODY, set_outcome("house", "status = 409")),
-    "a failure that was kept": damage(
+    "a failure that was stored": damage(
         Check.OUTCOME_BODY, set_outcome("house", "status = 503, body = '{\"status\": 503}'")
     ),
-    "a refusal that calls itself a success": damage(
+    "a refusal with the status of a success": damage(
         Check.OUTCOME_BODY, set_outcome("house", "status = 201")
     ),
-    "nothing to answer": damage(
+    "an outcome without an answer": damage(
         Check.OUTCOME_BODY,
         set_outcome("house", "body = NULL"),
         unguarded="transferd.outcomes outcomes_check",
@@ -243,10 +244,14 @@ DAMAGES = {
         Check.OUTCOME_TRANSFER,
         set_outcome("payday", f"body = convert_to('[\"{STRANGER}\"]', 'UTF8')"),
     ),
-    "a batch of nonsense": damage(Check.OUTCOME_BODY, set_outcome("payday", r"body = '\xff00'")),
-    "a batch that is no list": damage(Check.OUTCOME_BODY, set_outcome("payday", "body = '{}'")),
-    "a batch of no ids": damage(Check.OUTCOME_BODY, set_outcome("payday", "body = '[\"x\"]'")),
-    "an unknown rendering": damage(
+    "a batch that is not text": damage(
+        Check.OUTCOME_BODY, set_outcome("payday", r"body = '\xff00'")
+    ),
+    "a batch that is not a list": damage(Check.OUTCOME_BODY, set_outcome("payday", "body = '{}'")),
+    "a batch with invalid ids": damage(
+        Check.OUTCOME_BODY, set_outcome("payday", "body = '[\"x\"]'")
+    ),
+    "an unknown version of the renderer": damage(
         Check.OUTCOME_RENDER_VERSION, set_outcome("lunch", "render_version = 99")
     ),
     "a short fingerprint": damage(

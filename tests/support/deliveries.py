@@ -11,7 +11,7 @@ from transferd.ledger.ids import id_at, new_id
 from transferd.ledger.store.deliveries import NUMBERS
 
 _DAY_S = 24 * 3600.0
-# What a notifier keeps of a delivery that has just failed for the first time.
+# The row of a delivery whose first attempt has failed.
 _FAILED: dict[str, Any] = {
     "event_type": "transfer.posted",
     "status": "retrying",
@@ -25,7 +25,7 @@ _FAILED: dict[str, Any] = {
 
 
 def sent_event(id: str, type: str = "transfer.posted") -> dict[str, Any]:
-    """A CloudEvent as it was sent, with numbers that suffer where they are not read exactly."""
+    """A CloudEvent as it was sent, with numbers that an inexact parser changes."""
     return {
         "specversion": "1.0",
         "id": id,
@@ -36,11 +36,10 @@ def sent_event(id: str, type: str = "transfer.posted") -> dict[str, Any]:
 
 
 async def logged_delivery(database: Database, webhook: str, **changes: object) -> str:
-    """The id of a new row; `changes` are columns, and `days` its age. `event` None leaves out the
-    event."""
+    """The id of a new row. `changes` are columns; `days` is its age; `event=None` stores none."""
     own = new_id()
     values = _FAILED | {"event_id": own, "event": sent_event(own)} | changes
-    # The first digits of an id are its time; the others make it unique.
+    # The first digits of a UUIDv7 are its time; the others make it unique.
     id = id_at(time.time() - values["days"] * _DAY_S)[:19] + own[19:] if values["days"] else own
     event = values["event"]
     await database.fetch(

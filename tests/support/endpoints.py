@@ -20,7 +20,7 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 async def new_webhook(
     database: Database, url: str, *events: str, wallet: str | None = None, secret: str = SECRET
 ) -> str:
-    """The id of a new webhook, for all events unless some are named."""
+    """The id of a new webhook, for these events or for all."""
     async with (
         Store(database.settings(), Limits(), 1) as store,
         store.transaction() as transaction,
@@ -38,7 +38,7 @@ async def new_webhook(
 
 
 async def update_webhook(database: Database, id: str, **changes: Any) -> None:
-    """Change a webhook as its owner might."""
+    """Change columns of a webhook."""
     async with (
         Store(database.settings(), Limits(), 1) as store,
         store.transaction() as transaction,
@@ -47,7 +47,7 @@ async def update_webhook(database: Database, id: str, **changes: Any) -> None:
 
 
 async def rotate_webhook(database: Database, id: str, secret: str) -> None:
-    """Replace the secret of a webhook; the one before it signs for a minute more."""
+    """Replace the secret of a webhook; the previous secret signs for one more minute."""
     async with (
         Store(database.settings(), Limits(), 1) as store,
         store.transaction() as transaction,
@@ -61,7 +61,7 @@ async def rotate_webhook(database: Database, id: str, secret: str) -> None:
 
 
 async def delete_webhook(database: Database, id: str) -> None:
-    """Remove a webhook and its log."""
+    """Delete a webhook and its delivery log."""
     async with (
         Store(database.settings(), Limits(), 1) as store,
         store.transaction() as transaction,
@@ -86,7 +86,7 @@ class Delivery:
 
     @property
     def wait_s(self) -> float | None:
-        """How long it was to wait for its next attempt."""
+        """The time from the last change of the row to the next attempt."""
         if self.next_attempt_at is None:
             return None
         return (self.next_attempt_at - self.updated_at).total_seconds()

@@ -1,4 +1,4 @@
-"""A client of event streams that accepts only exact syntax."""
+"""A client of event streams that accepts only the exact syntax of the service."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -30,7 +30,7 @@ class Event:
 
     @property
     def version(self) -> int:
-        """The id."""
+        """The version of the wallet, which is the id of the event."""
         return int(self["id"])
 
     @property
@@ -40,17 +40,17 @@ class Event:
 
 
 class Stream:
-    """An open event stream. Its first block names the version `told`, after which it begins."""
+    """An open event stream. It begins after `start_version`, the id of its first block."""
 
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response = response
         self.status = response.status
         self.headers = response.headers
-        self.told = -1
+        self.start_version = -1
         self.opening = Event([], [])
 
     async def block(self) -> Event | None:
-        """The next lines up to an empty one, within some seconds; None at the end of the stream."""
+        """The next block, which ends with an empty line; None at the end of the stream."""
         fields: list[tuple[str, str]] = []
         comments: list[str] = []
         async with asyncio.timeout(patient_s(WITHIN_S)):
@@ -72,10 +72,10 @@ class Stream:
         opening = await self.block()
         assert opening is not None
         self.opening = opening
-        self.told = opening.version
+        self.start_version = opening.version
 
     async def event(self) -> Event:
-        """The next event; heartbeats are passed over."""
+        """The next event; heartbeats are skipped."""
         while True:
             block = await self.block()
             assert block is not None, "the stream has ended"
@@ -87,7 +87,7 @@ class Stream:
         return [await self.event() for _ in range(count)]
 
     async def until_version(self, version: int) -> list[Event]:
-        """All events up to the one that led to this version."""
+        """All events up to the one with this version."""
         found = [await self.event()]
         while found[-1].version < version:
             found.append(await self.event())
@@ -103,7 +103,7 @@ class Stream:
 
 @asynccontextmanager
 async def following(api: Api, wallet: str, last: int | None = None) -> AsyncIterator[Stream]:
-    """Follow a wallet, from `last` on if that is given, until the block ends."""
+    """Follow a wallet until the block ends; `last` is the Last-Event-ID."""
     headers = dict(api.headers)
     if last is not None:
         headers["Last-Event-ID"] = str(last)
@@ -114,15 +114,14 @@ async def following(api: Api, wallet: str, last: int | None = None) -> AsyncIter
                 await stream.open()
             yield stream
         finally:
-            # Only the client ends a stream.
+            # The service does not end the stream, so reading on would not finish.
             response.close()
 
 
 def versions(events: list[Event]) -> list[int]:
-    """The versions of the events."""
     return [event.version for event in events]
 
 
 async def until_streams(replicas: Replicas, count: int) -> None:
-    """Wait until the first replica has this number of streams."""
+    """Wait until the first replica has this many open streams."""
     await until(lambda: counted(replicas, "transferd_event_streams") == count)

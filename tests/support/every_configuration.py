@@ -6,8 +6,8 @@ import time
 
 from tests.support.configurations import CONFIGURATIONS
 
-# Tests that check money through the service and the fixtures. The others are about
-# tools, pages and processes, which do not depend on the configuration.
+# Tests that check money through the service and the fixtures. The other tests check tools, pages
+# and processes, which do not depend on the configuration.
 SUITE = (
     "tests/acceptance",
     "tests/migration",
@@ -30,13 +30,13 @@ SUITE = (
 
 
 def main(*arguments: str) -> int:
-    """A line for each configuration; 1 if one of them failed."""
+    """Print a line for each configuration; return 1 if one of them failed."""
     lines, passed = [], True
     for name in CONFIGURATIONS:
         started = time.monotonic()
         command = [sys.executable, "-m", "pytest", "--configuration", name, *SUITE, *arguments]
         code = subprocess.run(command, check=False).returncode
-        # 5: no test was selected, which `-k` may cause in one configuration only.
+        # 5: no test was selected. With `-k` that can happen in some configurations only.
         is_good = code in (0, 5)
         took_s = time.monotonic() - started
         lines.append(f"{name:14}{'passed' if is_good else 'FAILED'} in {took_s:.0f} s")

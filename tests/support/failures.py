@@ -1,4 +1,4 @@
-"""A plugin of pytest: a failure ends no other test, and all failures are named at the end."""
+"""A plugin of pytest: a failing test does not stop the run; a summary lists all failures."""
 
 from collections.abc import Generator
 from traceback import walk_tb
@@ -11,16 +11,15 @@ _FRAMES = 20
 _REASON_CHARS = 500
 
 
-# The innermost wrapper, so that the wrappers of other plugins get a report as usual.
+# `trylast` makes this the innermost wrapper: the wrappers of other plugins get its report.
 @pytest.hookimpl(wrapper=True, trylast=True)
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Report a failure plainly where pytest fails to show it.
+    """Write a simple report if pytest raises while it makes one.
 
-    It parses the source of each frame, and the parser may raise as well: RecursionError where the
-    source is deep, SystemError in CPython 3.11. That would be an internal error, and the end of
-    the run.
+    pytest parses the source of each frame. The parser can raise RecursionError on deeply nested
+    source, and SystemError in CPython 3.11. That would be an internal error and end the run.
     """
     try:
         return (yield)
@@ -42,10 +41,10 @@ def pytest_runtest_makereport(
 
 
 class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
-    """The scheduler of `--dist loadfile`, without repeating a test that ends its process."""
+    """The scheduler of `--dist loadfile`, but a test that ends its process is not repeated."""
 
     def remove_node(self, node: Any) -> Any:
-        """The test that ran when the process ended; only the others are left to run."""
+        """Return the test that ran when the process ended, and mark it as done."""
         for file in self.assigned_work[node].values():
             for test, is_over in file.items():
                 if not is_over:
@@ -57,12 +56,12 @@ class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> FileScheduling | None:
-    """Replace the scheduler of `--dist loadfile` only."""
+    """Replace the scheduler of `--dist loadfile`; keep those of other modes."""
     return FileScheduling(config, log) if config.getoption("dist") == "loadfile" else None
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    """A line for each test that failed and for each error beside a test: its name and why."""
+    """Print a line with name and reason for each failed test and each error outside of a test."""
     for kind, name in (("failed", "FAILED"), ("error", "ERROR")):
         for report in terminalreporter.getreports(kind):
             terminalreporter.write_line(f"{name} {report.nodeid} - {_reason(report)}")

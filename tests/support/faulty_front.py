@@ -1,4 +1,4 @@
-"""A reverse proxy that does one thing wrong now and then, for checks that have to find it."""
+"""A reverse proxy that injects one kind of fault, to test that the checks find it."""
 
 import asyncio
 import re
@@ -26,28 +26,29 @@ from transferd.web.rendering import rfc3339
 
 
 class Fault(Enum):
-    """The fault; "a payment" is a POST /transfers that is no dry run."""
+    """The faults. A payment is a POST /transfers that is not a dry run."""
 
-    LOST = "a payment is acknowledged with a made-up transfer and never reaches the service"
-    DOUBLED = "an acknowledged payment is made once more under another key"
-    DOUBLE_CREDIT = "an acknowledged payment is credited once more, in the database only"
+    LOST = "a payment is acknowledged with an invented transfer and never reaches the service"
+    DOUBLED = "an acknowledged payment is executed again, under another key"
+    DOUBLE_CREDIT = "an acknowledged payment is credited again, in the database only"
     CHANGED_REPLAY = "a replayed answer differs from the first in one value"
     NEW_ON_REPLAY = "a repeated payment is executed again, under another key"
-    STALE_READ = "every read of a wallet gets the first answer about it"
+    STALE_READ = "every read of a wallet gets the answer to its first read"
     WRONG_AMOUNT = "a payment is acknowledged with another amount than the requested one"
     SLOW = "a payment is answered late"
     FAILING = "a payment is answered by 500 and never reaches the service"
-    BUSY = "a payment is answered by 429 `mailbox-full`: this is back-pressure and no fault"
-    CRASHING_ON_NONSENSE = "a malformed request is answered by 500 instead of 400"
+    BUSY = "a payment is answered by 429 `mailbox-full`, which is back-pressure and not a fault"
+    FAILING_ON_MALFORMED = "a malformed request is answered by 500 instead of 400"
 
 
-# Faults are rare among many good answers, but a test of back-pressure needs much of it. Where the
-# requests are rare, or the wrong answer is the same each time, every one is answered wrongly.
+# One of this many candidates gets a wrong answer: few, as in practice, except for back-pressure.
+# Faults that do not use `_is_due` change every candidate: candidates are rare, or the wrong answer
+# is the same each time.
 _EVERY = 50
 _EVERY_BUSY = 2
 _LATE_S = 1.5
 _WALLET_PATH = re.compile(r"/wallets/([0-9a-f-]{36})")
-# Headers of one connection, and the length, which a fault may change.
+# Hop-by-hop headers, and the length, which a fault may change.
 _HOP = ("Connection", "Content-Length", "Keep-Alive", "Transfer-Encoding")
 # Headers that the client library would add.
 _UNASKED = ("Accept", "Accept-Encoding", "Content-Type", "User-Agent")
@@ -57,14 +58,14 @@ Damage = Callable[[str, int], Awaitable[None]]
 
 @dataclass(frozen=True)
 class Message:
-    """What a request and an answer have in common."""
+    """A request or an answer."""
 
     headers: CIMultiDict[str]
     body: bytes
 
     @property
     def json(self) -> dict[str, Any]:
-        """The members of the body; none unless it is a JSON object."""
+        """The members of the body; empty if it is not a JSON object."""
         try:
             value = orjson.loads(self.body)
         except orjson.JSONDecodeError:
@@ -83,13 +84,13 @@ class Answer(Message):
         return "Idempotent-Replayed" in self.headers
 
     def with_value(self, name: str, value: object) -> "Answer":
-        """The same answer with one other value, in its place."""
+        """The same answer with another value for this member."""
         return replace(self, body=orjson.dumps(self.json | {name: value}))
 
 
 @dataclass(frozen=True)
 class Ask(Message):
-    """A request; `path` is as it was sent, with the query."""
+    """A request. `path` includes the query and is not decoded."""
 
     method: str
     path: str
@@ -101,7 +102,7 @@ class Ask(Message):
 
     @property
     def wallet_read(self) -> str | None:
-        """The id of the wallet that it reads."""
+        """The id of the wallet that it reads; None for other requests."""
         match = _WALLET_PATH.fullmatch(self.path.partition("?")[0])
         return match[1] if match and self.method == "GET" else None
 
@@ -123,7 +124,7 @@ class Ask(Message):
 
 @dataclass
 class FaultyFront:
-    """`url` is its address; `planted` counts the faults."""
+    """The proxy. `url` is its address; `planted` counts the injected faults."""
 
     target: str
     fault: Fault | None
@@ -132,10 +133,10 @@ class FaultyFront:
     damage: Damage | None
     url: str = ""
     planted: int = 0
-    # By key: payments that were sent, and the keys of those that were acknowledged.
+    # The body of each sent payment by key, and the keys of the acknowledged ones.
     sent: dict[str, bytes] = field(default_factory=dict)
     paid: set[str] = field(default_factory=set)
-    # The first answer about each wallet.
+    # The answer to the first read of each wallet.
     first_reads: dict[str, Answer] = field(default_factory=dict)
     _candidates: int = 0
 
@@ -153,14 +154,14 @@ class FaultyFront:
         return web.Response(status=answer.status, headers=answer.headers, body=answer.body)
 
     async def forward(self, ask: Ask) -> Answer:
-        """The answer of the target."""
+        """Send the request to the target and return its answer."""
         if ask.pays:
             self.sent.setdefault(ask.key, ask.body)
         async with self.session.request(
             ask.method,
             URL(self.target + ask.path, encoded=True),
             headers=ask.headers,
-            # aiohttp warns of large bodies that are bytes.
+            # aiohttp warns about large bodies that are bytes.
             data=BytesIO(ask.body) if ask.body else None,
             allow_redirects=False,
         ) as response:
@@ -172,9 +173,9 @@ class FaultyFront:
         return answer
 
     async def _instead(self, ask: Ask) -> Answer | None:
-        """The wrong answer without the target; None if the target has to answer."""
+        """The wrong answer of a fault that bypasses the target; None: ask the target."""
         match self.fault:
-            # A made-up answer to a repetition would be another fault: a changed replay.
+            # An invented answer to a repetition would be another fault: a changed replay.
             case Fault.LOST if ask.pays and ask.key and ask.key not in self.paid and self._is_due():
                 return await self._made_up(ask)
             case Fault.NEW_ON_REPLAY if ask.pays and self.sent.get(ask.key) == ask.body:
@@ -188,7 +189,7 @@ class FaultyFront:
         return None
 
     async def _changed(self, ask: Ask, answer: Answer) -> Answer | None:
-        """The wrong answer after the target has answered; None if its answer stays."""
+        """The wrong answer in place of the target's; None: keep the target's answer."""
         is_new = ask.pays and answer.status == 201 and not answer.is_replay
         match self.fault:
             case Fault.DOUBLED if is_new and self._is_due():
@@ -205,7 +206,7 @@ class FaultyFront:
             case Fault.SLOW if ask.pays and self._is_due():
                 await asyncio.sleep(_LATE_S)
                 return answer
-            case Fault.CRASHING_ON_NONSENSE if answer.status == 400:
+            case Fault.FAILING_ON_MALFORMED if answer.status == 400:
                 return ask.failed(InternalFailure())
         return None
 
@@ -214,7 +215,7 @@ class FaultyFront:
         return self._candidates % self.every == 0
 
     async def _made_up(self, ask: Ask) -> Answer | None:
-        """An answer like that to a payment; None if the service would not have paid."""
+        """An invented 201 to a payment; None if the service would refuse the payment."""
         wanted = ask.json
         amount, path = wanted.get("amount"), f"/wallets/{wanted.get('source_wallet_id')}"
         known = {"source_wallet_id", "destination_wallet_id", "amount", "currency"}
@@ -248,11 +249,11 @@ def _end_to_end(message: web.Request | aiohttp.ClientResponse) -> CIMultiDict[st
 async def faulty_front(
     target_url: str, fault: Fault | None, *, every: int | None = None, damage: Damage | None = None
 ) -> AsyncIterator[FaultyFront]:
-    """A proxy before `target_url`, until the block ends.
+    """A proxy in front of `target_url`, until the block ends.
 
-    Of the payments that a fault may hit, every `every`-th is answered wrongly. DOUBLE_CREDIT
-    calls `damage` with the id of a wallet and an amount in minor units, to credit it in the
-    database. An answer is read to its end before it is passed on, so event streams do not work.
+    One of `every` payments that the fault applies to is answered wrongly. DOUBLE_CREDIT calls
+    `damage` with the id of a wallet and an amount in minor units, to credit it in the database.
+    The proxy reads each answer completely before it sends it, so event streams do not work.
     """
     async with aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(limit=0),

@@ -1,14 +1,14 @@
-"""A full disk of PostgreSQL, simulated in a proxy that recognizes the inserts of a client.
+"""A full disk of PostgreSQL, simulated by a proxy that recognizes inserts and COMMITs.
 
-The proxy replaces the write by a statement that raises the error in the server. So the transaction
-has failed on both sides.
+The proxy replaces the write by a statement that raises the error in the server, so the transaction
+fails for the server as well.
 """
 
 import re
 from collections.abc import Iterator
 from enum import Enum
 
-# Type and length come before every message but the first one of a connection.
+# Each message begins with its type and length, except for the first one of a connection.
 _HEAD_BYTES = 5
 _COMMIT = b"COMMIT\0"
 
@@ -38,7 +38,7 @@ class Statements:
         self._inserting: set[bytes] = set()
 
     def note(self, data: bytes) -> None:
-        """Record the statements that are prepared here."""
+        """Record the inserts that these messages prepare."""
         if b"INSERT" not in data:
             return
         for kind, body in _messages(data):
@@ -48,11 +48,11 @@ class Statements:
                     self._inserting.add(name)
 
     def failing(self, data: bytes, step: Full) -> bytes | None:
-        """The replacement if these are the whole messages of such a step; otherwise None."""
+        """The replacement if these are the complete messages of this step; otherwise None."""
         for kind, body in _messages(data):
             if step is Full.COMMIT and kind == b"Q" and body == _COMMIT:
                 return _FAIL
-            # The portal's name comes first, and then the statement's.
+            # A Bind message contains the name of the portal, then the name of the statement.
             if step is Full.INSERT and kind == b"B" and body.split(b"\0", 2)[1] in self._inserting:
                 return _FAIL
         return None

@@ -12,8 +12,11 @@ _ID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @st.composite
 def spelled(draw: st.DrawFn, value: Any, *, in_metadata: bool = False) -> str:
-    """JSON that means the value to the service: members in any order, blanks, escapes, upper-case
-    ids and, in metadata, numbers in other notations."""
+    """JSON that the service reads as this value.
+
+    Members are in any order, with blanks and escapes; ids may be upper-case, and numbers in
+    metadata may have another notation.
+    """
     match value:
         case dict():
             members = [
@@ -51,7 +54,7 @@ def _text(draw: st.DrawFn, text: str) -> str:
 def _number(draw: st.DrawFn, number: float) -> str:
     written = [repr(number)]
     if number == int(number) and abs(number) < 2**53:
-        # Negative zero is no integer in JSON that readers agree on.
+        # No other notations of zero: parsers read a negative zero differently.
         whole = int(number)
         written += [f"{whole}", f"{whole}.0", f"{whole}e0", f"{whole}.00E+00"]
         written += [f"{whole}0e-1"] if whole else []

@@ -1,4 +1,4 @@
-"""A small model of a ledger in dictionaries, to compare the service with."""
+"""A model of a ledger in memory, to compare the service with."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +8,7 @@ from tests.support.api import Reply
 
 @dataclass(frozen=True)
 class Refusal:
-    """A refusal by the contract: `facts` are members of the problem."""
+    """A refusal that the contract demands; `facts` are members of the problem."""
 
     status: int
     code: str
@@ -33,7 +33,7 @@ class Entry:
 
     @classmethod
     def of(cls, view: dict[str, Any]) -> "Entry":
-        """An entry as the API shows it."""
+        """The entry in an answer of the API."""
         return cls(
             view["version"],
             view["kind"],
@@ -46,7 +46,7 @@ class Entry:
 
 @dataclass
 class Wallet:
-    """A wallet; a funding one has no limit."""
+    """A wallet. A funding wallet has no limit."""
 
     id: str
     currency: str
@@ -62,7 +62,7 @@ class Wallet:
         return 2**53 if self.funding else self.balance + self.limit
 
     def move(self, kind: str, amount: int, other: str | None = None, id: str | None = None) -> None:
-        """Take the next version, with its entry."""
+        """Change the balance under the next version, and add the entry."""
         self.version += 1
         self.balance += amount
         self.entries.append(Entry(self.version, kind, amount, self.balance, other, id))
@@ -70,7 +70,7 @@ class Wallet:
 
 @dataclass
 class Transfer:
-    """A posted transfer and its reversed amount."""
+    """A posted transfer; `given_back` is the sum of its reversals."""
 
     id: str
     source: str
@@ -92,9 +92,9 @@ _CLOSED = Refusal(422, "wallet-closed")
 
 @dataclass
 class Model:
-    """Each `refuse_*` gives the refusal of the contract or None; other methods apply a change.
+    """Each `refuse_*` returns the refusal or None; the other methods apply a change.
 
-    The order of the checks is the contract's.
+    The checks are in the order of the contract.
     """
 
     wallets: dict[str, Wallet] = field(default_factory=dict)
@@ -107,7 +107,7 @@ class Model:
     def refuse_transfer(
         self, source_id: str, destination_id: str, amount: int, currency: str
     ) -> Refusal | None:
-        """Why this transfer cannot be made."""
+        """The refusal of this transfer, if any."""
         if source_id == destination_id:
             return Refusal(422, "same-wallet")
         source, destination = self.wallets.get(source_id), self.wallets.get(destination_id)
@@ -122,7 +122,7 @@ class Model:
         return _refuse_funds(source.available, amount)
 
     def transfer(self, transfer: Transfer) -> None:
-        """It was posted."""
+        """Apply a posted transfer or reversal."""
         kind = "reversal" if transfer.is_reversal else "transfer"
         source, destination = self.wallets[transfer.source], self.wallets[transfer.destination]
         source.move(kind, -transfer.amount, destination.id, transfer.id)
@@ -130,7 +130,7 @@ class Model:
         self.transfers[transfer.id] = transfer
 
     def refuse_reversal(self, original: Transfer, amount: int | None) -> Refusal | None:
-        """The refusal of a reversal of this amount (None: the rest), if any."""
+        """The refusal of a reversal of this amount, if any. None reverses the rest."""
         if original.is_reversal:
             return Refusal(409, "not-reversible")
         wanted = original.left if amount is None else amount
@@ -141,7 +141,7 @@ class Model:
         )
 
     def refuse_status(self, wallet_id: str, verb: str) -> Refusal | None:
-        """Why the wallet cannot be frozen, unfrozen or closed."""
+        """The refusal to freeze, unfreeze or close the wallet, if any."""
         wallet = self.wallets.get(wallet_id)
         if wallet is None:
             return _WALLET_NOT_FOUND
@@ -154,14 +154,14 @@ class Model:
         return None
 
     def set_status(self, wallet_id: str, verb: str) -> None:
-        """It was frozen, unfrozen or closed; without a change it takes no version."""
+        """Freeze, unfreeze or close the wallet. The same status again adds no version."""
         wallet = self.wallets[wallet_id]
         if wallet.status != STATUS_AFTER[verb]:
             wallet.status = STATUS_AFTER[verb]
             wallet.move(verb, 0)
 
     def refuse_limit(self, wallet_id: str, limit: int) -> Refusal | None:
-        """Why the wallet cannot have this overdraft limit."""
+        """The refusal of this overdraft limit, if any."""
         wallet = self.wallets.get(wallet_id)
         if wallet is None:
             return _WALLET_NOT_FOUND
@@ -174,7 +174,7 @@ class Model:
         return None
 
     def set_limit(self, wallet_id: str, limit: int) -> None:
-        """It has the limit now; without a change it takes no version."""
+        """Set the overdraft limit. The same limit again adds no version."""
         wallet = self.wallets[wallet_id]
         if wallet.limit != limit:
             wallet.limit = limit

@@ -1,4 +1,4 @@
-"""The connections of the TCP proxy, with the faults that it can cause."""
+"""The connections of the TCP proxy, and the faults that it can cause."""
 
 import asyncio
 from collections import deque
@@ -8,25 +8,25 @@ from urllib.parse import SplitResult
 
 from tests.support.full_disk import Full, Statements
 
-# How the driver sends it: a simple query message, which ends with a zero byte.
+# The driver sends COMMIT as a simple query message, which ends with a zero byte.
 COMMIT = b"COMMIT\0"
 
 
 class Cut(Enum):
-    """When a connection is cut; the client never gets the answer."""
+    """When a connection is cut, relative to a request. The client never gets the answer."""
 
-    BEFORE = "before the server saw it"
-    IN_FLIGHT = "while the server works on it"
-    AFTER = "after the server did it"
+    BEFORE = "before the server receives it"
+    IN_FLIGHT = "while the server executes it"
+    AFTER = "after the server has executed it"
 
 
 class Flow(Enum):
     """How data and new connections are treated."""
 
     OPEN = "flowing"
-    # The data arrives at the end of the fault, as on a network that recovers.
+    # Data arrive when the fault ends, as on a network that recovers.
     STALLED = "stalled"
-    # The data is lost, and connections that lost data are cut at the end of the fault.
+    # Data are lost, and connections that lost data are cut when the fault ends.
     SWALLOWED = "swallowing"
     REFUSED = "refusing"
 
@@ -39,7 +39,8 @@ class Troubles:
         self.flow = Flow.OPEN
         # Delay of all data in both directions.
         self.delay_s = 0.0
-        # How many connections were cut at the marker, and writes that found the disk full.
+        # The number of connections that were cut at the marker, and of writes that failed with
+        # disk full.
         self.cuts = 0
         self.failed_writes = 0
         self.links: set[Link] = set()
@@ -49,8 +50,8 @@ class Troubles:
         self.full = Full.COMMIT
         self.failures_left = 0
 
-    def reworded(self, link: "Link", data: bytes) -> bytes:
-        """The data to send to the server; a fault may replace it."""
+    def replaced(self, link: "Link", data: bytes) -> bytes:
+        """The data to send to the server; a full disk replaces them."""
         if self.failures_left:
             failing = link.statements.failing(data, self.full)
             if failing is not None:
@@ -60,7 +61,7 @@ class Troubles:
         return data
 
     def cut_at(self, data: bytes) -> Cut | None:
-        """How to cut this connection now, if at all."""
+        """The cut that these data trigger; None if they trigger none."""
         if not self.cuts_left or self.marker not in data:
             return None
         self.cuts_left -= 1
@@ -79,7 +80,7 @@ class Side(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.is_full = False
         self.is_lost = False
-        # Not written yet: the connection does not exist, or the delay is not over.
+        # Data to be written when the connection is open, the delay is over or the stall ends.
         self._waiting: deque[bytes] = deque()
 
     @property
@@ -93,7 +94,7 @@ class Side(asyncio.Protocol):
 
     @property
     def is_gone(self) -> bool:
-        """Whether it has ended or was never opened."""
+        """Whether it is closed or was never opened."""
         return self.transport is None or self.is_lost
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -121,17 +122,20 @@ class Side(asyncio.Protocol):
         self.peer.update_reading()
 
     def update_reading(self) -> None:
-        """Read only as fast as data is passed on; a muted connection ends at the next data."""
+        """Pause reading while the network stalls or the peer's buffer is full.
+
+        The server's side of a muted connection is read even then, because its next data end it.
+        """
         if self.transport is None or self.transport.is_closing():
             return
-        is_last_word = self is self.link.server and self.link.is_muted
-        if (self.link.troubles.flow is Flow.STALLED and not is_last_word) or self.peer.is_full:
+        is_muted = self is self.link.server and self.link.is_muted
+        if (self.link.troubles.flow is Flow.STALLED and not is_muted) or self.peer.is_full:
             self.transport.pause_reading()
         else:
             self.transport.resume_reading()
 
     def send(self, data: bytes) -> None:
-        """Write, or keep for later; in order in any case."""
+        """Write now or later, always in order."""
         delay_s = self.link.troubles.delay_s
         if self.transport is None or self.link.troubles.flow is Flow.STALLED:
             self._waiting.append(data)
@@ -142,7 +146,7 @@ class Side(asyncio.Protocol):
             self.transport.write(data)
 
     def flush(self) -> None:
-        """Write all that waits, now."""
+        """Write all waiting data now."""
         while self._waiting and self.is_open:
             self._write_one()
 
@@ -164,14 +168,14 @@ class Side(asyncio.Protocol):
 
 
 class Link:
-    """A client's connection and the one to the server that belongs to it."""
+    """A connection of a client and the corresponding connection to the server."""
 
     def __init__(self, troubles: Troubles) -> None:
         self.troubles = troubles
         self.client = Side(self)
         self.server = Side(self)
         self.statements = Statements()
-        # The next data of the server is dropped and ends the connection.
+        # Whether the next data of the server are dropped and the connection is cut.
         self.is_muted = False
         self.has_lost_data = False
         self._connecting: asyncio.Task[None] | None = None
@@ -183,7 +187,7 @@ class Link:
             if self.troubles.flow is Flow.SWALLOWED:
                 self.has_lost_data = True
             elif self.troubles.flow is Flow.REFUSED:
-                # The listener had taken it just before it closed.
+                # The listener accepted it just before it closed.
                 self.cut()
             else:
                 self._connecting = asyncio.get_running_loop().create_task(self._connect())
@@ -200,9 +204,9 @@ class Link:
         if cut is Cut.BEFORE:
             self.cut()
         else:
-            # The next data of the server shows that the commit is done.
+            # The next data of the server show that the COMMIT is done.
             self.is_muted = self.is_muted or cut is Cut.AFTER
-            self.server.send(troubles.reworded(self, data))
+            self.server.send(troubles.replaced(self, data))
         if cut is Cut.IN_FLIGHT:
             self.client.abort()
             self.server.finish()
@@ -219,7 +223,7 @@ class Link:
             self.client.send(data)
 
     def lost(self, side: Side) -> None:
-        """One end has closed: close the other, unless the fault hides it."""
+        """One end has closed: close the other, except in a black hole."""
         if self.troubles.flow is Flow.SWALLOWED:
             self.has_lost_data = True
         else:
@@ -248,7 +252,7 @@ class Link:
                 lambda: self.server, target.hostname, target.port
             )
         except OSError:
-            # The server is unreachable: the client's connection is closed.
+            # The server is unreachable.
             self.client.abort()
         else:
             if not self.client.is_open and self.troubles.flow is not Flow.SWALLOWED:

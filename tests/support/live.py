@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Sent:
-    """A request with a key, and what it was answered."""
+    """A request with a key, and its answer."""
 
     path: str
     body: dict[str, Any] | None
@@ -27,7 +27,7 @@ class Sent:
     reply: Reply
 
     def changed(self) -> tuple[str, dict[str, Any] | None]:
-        """Path and body of another request, to be sent with the same key."""
+        """Path and body of a different request, to be sent with the same key."""
         if self.path.endswith("/reversal"):
             return self.path, {"amount": 1_234_567}
         if self.body is None:
@@ -48,15 +48,15 @@ class Live:
         self.funding = {code: self.run(api.funding_wallet(code)) for code in ("USD", "EUR")}
 
     def run(self, asking: Coroutine[Any, Any, Result]) -> Result:
-        """The answer."""
+        """Run the coroutine and return its result."""
         return self._runner.run(asking)
 
     def audit(self) -> list[Finding]:
-        """What does not fit in the ledger of all examples so far."""
+        """The findings of the audit, for the ledger of all examples so far."""
         return self.run(faults_in(self._database))
 
-    def forget(self) -> None:
-        """Redis loses everything."""
+    def flush_redis(self) -> None:
+        """Delete all data in Redis."""
         with Redis.from_url(self._database.settings().required("redis_url")) as redis:
             redis.flushdb()
 

@@ -12,13 +12,13 @@ from tests.support.pressure import crowd
 from tests.support.truth import transfers_of
 from tests.support.waiting import until
 
-# After each answer: some hundred transfers per second are enough to be hit by every fault, and the
-# service has half of a small machine for itself.
+# Pause after each answer. Some hundred transfers per second are enough for every fault to affect
+# some, and leave half of a small machine to the service.
 _PAUSE_S = 0.05
 
 
 class Load:
-    """Workers that pay 1 again and again, each time under a new key, until `stop`."""
+    """Workers that each pay 1 repeatedly, with a new key for each payment, until `stop`."""
 
     def __init__(
         self,
@@ -42,11 +42,11 @@ class Load:
         self._is_over = False
 
     def start(self, workers: int = 8) -> None:
-        """Begin."""
+        """Start the workers."""
         self._workers = [asyncio.create_task(self._work()) for _ in range(workers)]
 
     async def until_acknowledged(self, more: int) -> None:
-        """Wait until that many more were acknowledged."""
+        """Wait until this many more transfers are acknowledged."""
         wanted = len(self.acknowledged) + more
         await until(lambda: len(self.acknowledged) >= wanted)
 
@@ -56,11 +56,11 @@ class Load:
         await asyncio.gather(*self._workers)
 
     async def settle(self, api: Api) -> None:
-        """Repeat transfers with an unknown outcome with their key: after that each is posted."""
+        """Repeat transfers with an unknown outcome under their keys, so that each is posted."""
         await crowd((self._pay(api, name) for name in sorted(self.unknown)), at_once=20)
 
     async def assert_each_once(self, database: Database) -> None:
-        """Each acknowledged transfer is in the ledger once, each unknown one at most once."""
+        """Check that acknowledged transfers are in the ledger once, unknown ones at most once."""
         names = self.acknowledged | self.unknown
         posted = await transfers_of(database, *names)
         assert set(posted.values()) <= {1}

@@ -14,18 +14,18 @@ from tests.support.project import ROOT
 from tests.support.waiting import SLOWNESS, patient_s
 from transferd.devstack.process import clean_environment, launch
 
-# Service levels that every machine keeps, for runs that do not test latencies.
+# Service levels that every machine meets, for runs that do not test latencies.
 LEVELS = ("--p95", "60000", "--p99", "120000")
 _LOCUST = (sys.executable, "-m", "locust", "--locustfile", ROOT / "loadtest" / "locustfile.py")
 
 
 def run_s(seconds: float) -> float:
-    """The seconds of a run, more on a slower machine."""
+    """The duration of a run, longer on a slower machine."""
     return round(seconds * min(SLOWNESS, 2.0))
 
 
 def run_time(seconds: float) -> tuple[str, str]:
-    """The option for that."""
+    """The option that sets this duration."""
     return "--run-time", f"{run_s(seconds):.0f}s"
 
 
@@ -64,7 +64,7 @@ async def locust(*arguments: str, host: str, within_s: float = 40.0) -> LoadTest
             environment=clean_environment("LOCUST_"),
         )
         try:
-            # The exit code shows whether it was in time.
+            # The exit code shows whether it was killed.
             with suppress(TimeoutError):
                 async with timeout(patient_s(within_s)):
                     await child.wait()

@@ -1,4 +1,4 @@
-"""Memory: how much processes use, and a directory in it for the files of servers."""
+"""The memory that processes use, and a directory in memory for the files of servers."""
 
 import os
 import shutil
@@ -20,11 +20,11 @@ def resident_bytes(*pids: int) -> int:
 
 @contextmanager
 def memory_directory(otherwise: Path) -> Iterator[Path]:
-    """A new directory in memory, or `otherwise` where there is no room for one.
+    """A new directory in memory, or `otherwise` if memory has too little space.
 
-    A test's database is three hundred small files. On ext4 one costs some 100 ms of the kernel's
-    time: it does not use an inode again that was freed within the last minutes, and looks for
-    another among the thousands that are.
+    The database of a test is three hundred small files. On ext4, creating one database takes about
+    100 ms in the kernel: ext4 does not reuse an inode that was freed within the last minutes, and
+    searches past the thousands of such inodes.
     """
     if not _MEMORY.is_dir() or shutil.disk_usage(_MEMORY).free < _ROOM_BYTES:
         yield otherwise
@@ -40,7 +40,7 @@ def memory_directory(otherwise: Path) -> Iterator[Path]:
 
 
 def _remove_orphans() -> None:
-    """What a run that was killed has left would use memory until the machine restarts."""
+    """Remove directories of killed runs, which would use memory until the machine restarts."""
     for left in _MEMORY.glob(f"{_PREFIX}*"):
         pid = int(left.name.removeprefix(_PREFIX).partition("-")[0])
         if left.stat().st_uid == os.geteuid() and not Path(f"/proc/{pid}").exists():

@@ -24,10 +24,10 @@ DELAYS = "0.05,0.1,0.2"
 
 @dataclass
 class Scene:
-    """What a test of notifications is played on. Everything stops with the test."""
+    """A database, workers and receivers for a test. All of them stop when the test ends."""
 
     database: Database
-    # Makes the settings of a worker from those that differ.
+    # Makes the settings of a worker; arguments replace the defaults.
     settings_with: Callable[..., Settings]
     exits: AsyncExitStack
     facts: list[Fact] = field(default_factory=list)
@@ -37,13 +37,13 @@ class Scene:
     wakeup: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def receiver(self, *events: str, wallet: str | None = None) -> tuple[Receiver, str]:
-        """A receiver, and the id of the webhook that leads to it."""
+        """Start a receiver and create its webhook; return both, the webhook as its id."""
         receiver = await self.exits.enter_async_context(receiving())
         webhook = await new_webhook(self.database, receiver.url, *events, wallet=wallet)
         return receiver, webhook
 
     async def start(self, limits: Limits = QUICK, **settings: Any) -> Worker:
-        """A worker that relays and notifies, without a log sink and with short delays."""
+        """Start a worker that relays and notifies, without a log sink and with short delays."""
         return await self.exits.enter_async_context(self.working(limits, **settings))
 
     @asynccontextmanager
@@ -57,7 +57,7 @@ class Scene:
             yield worker
 
     async def put(self, *events: dict[str, Any]) -> None:
-        """Events for the outbox, as one row."""
+        """Put events into the outbox, as one row."""
         await put(self.database, list(events))
 
     async def relayed(self, *, within_s: float = 10.0) -> None:
@@ -69,7 +69,7 @@ class Scene:
         await until(is_empty, within_s=within_s)
 
     async def ends(self, webhook: str, event: dict[str, Any], status: DeliveryStatus) -> None:
-        """Wait until that has become of the event at the webhook."""
+        """Wait until the delivery of the event to the webhook has this status."""
 
         async def has() -> bool:
             return await status_of(self.database, webhook, event["id"]) is status
@@ -77,7 +77,7 @@ class Scene:
         await until(has)
 
     async def has_letters(self, count: int) -> None:
-        """Wait until there are so many dead letters."""
+        """Wait until there are this many dead letters."""
 
         async def has() -> bool:
             return len(await letters(self.database)) == count
@@ -85,20 +85,20 @@ class Scene:
         await until(has)
 
     async def waiting(self, delay_s: float) -> int:
-        """How many messages wait in the queue of this delay."""
+        """The number of messages in the retry queue of this delay."""
         assert self.settings is not None
         queue = topology_of(self.settings).retry_queue(delay_s)
         return await message_count(self.settings, queue)
 
     async def unfinished(self) -> int:
-        """How many deliveries wait for an attempt."""
+        """The number of deliveries that wait for an attempt."""
         [row] = await self.database.fetch(
             "SELECT count(*) FROM transferd.deliveries WHERE status IN (0, 2)"
         )
         return int(row[0])
 
     def results(self, webhook: str) -> Counter[str]:
-        """How attempts at this endpoint have ended."""
+        """The number of attempts at this endpoint by result."""
         return Counter(
             fact.result
             for fact in self.facts
@@ -107,5 +107,5 @@ class Scene:
 
 
 def has_received(receiver: Receiver, count: int) -> Callable[[], bool]:
-    """Whether so many requests have come."""
+    """A condition for `until`: the receiver has at least this many requests."""
     return lambda: len(receiver.received) >= count

@@ -1,4 +1,4 @@
-"""Events as a replica leaves them in the outbox, without a replica."""
+"""Rows of the outbox as a replica writes them, without a replica."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 def transfer_event(
     source: str | None = None, destination: str | None = None, **changes: object
 ) -> dict[str, Any]:
-    """A transfer of 123,456 minor units, between wallets of its own unless they are given."""
+    """A transfer of 123,456 minor units; without arguments, between two invented wallets."""
     id = new_id()
     data = {
         "id": id,
@@ -44,7 +44,7 @@ def transfer_event(
 def wallet_event(
     wallet: str | None = None, type: str = "wallet.frozen", version: int = 7
 ) -> dict[str, Any]:
-    """A change of a wallet, which has a new version by it."""
+    """A change that gave a wallet this version."""
     wallet = wallet or new_id()
     return transfer_event() | {
         "id": f"{wallet}:{version}",
@@ -54,12 +54,12 @@ def wallet_event(
 
 
 def again(event: dict[str, Any], endpoint: str | None) -> dict[str, Any]:
-    """The same event, wanted once more by one endpoint, or by all."""
+    """The same event, to be sent again to one endpoint, or to all."""
     return {"endpoint": endpoint, "event": orjson.loads(cloud_event(event))}
 
 
 async def put(database: Database, *rows: list[dict[str, Any]]) -> None:
-    """Rows of the outbox, each with the events of one group."""
+    """Insert rows into the outbox, each with the events of one group."""
     for events in rows:
         await database.fetch(
             "INSERT INTO ledger_00.outbox (created_at, event_count, events)"
@@ -70,7 +70,7 @@ async def put(database: Database, *rows: list[dict[str, Any]]) -> None:
 
 
 async def left(database: Database) -> list[list[str]]:
-    """The ids of the events that are still there, row by row."""
+    """The ids of the events in the outbox, row by row."""
     rows = await database.fetch("SELECT events::text FROM ledger_00.outbox ORDER BY seq")
     return [
         [(item.get("event") or item)["id"] for item in orjson.loads(row["events"])] for row in rows

@@ -1,4 +1,4 @@
-"""Questions about the past of a wallet."""
+"""Reads of past balances and statements, and a change that is not committed yet."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -17,7 +17,7 @@ def text_of(instant: datetime) -> str:
 
 
 async def clock_of(database: Database) -> datetime:
-    """The time of the database now."""
+    """The current time of the database."""
     [row] = await database.fetch("SELECT clock_timestamp() AS now")
     now: datetime = row["now"]
     return now
@@ -44,9 +44,9 @@ async def entries(api: Api, wallet: str, query: str = "") -> list[dict[str, Any]
 
 @asynccontextmanager
 async def unfinished_change(database: Database, wallet: str) -> AsyncIterator[datetime]:
-    """A writer that has drawn the time of its change and commits at the end of the block.
+    """A change whose time is fixed, and which commits when the block ends.
 
-    Gives a later time of the database than the change has.
+    Yields a time of the database after that of the change.
     """
     connection = await asyncpg.connect(database.servers.database_url(database.name, superuser=True))
     try:

@@ -1,4 +1,4 @@
-"""A PgBouncer in transaction mode, as operators put it in front of PostgreSQL."""
+"""A PgBouncer in transaction mode, in front of PostgreSQL."""
 
 import asyncio
 import os
@@ -11,7 +11,7 @@ from transferd.devstack import PostgresServer, Server, StackError
 from transferd.devstack.account import account_for
 from transferd.devstack.process import clean_environment, output_of
 
-# Fewer than the connections of one replica and a worker, so that clients do share them.
+# Server connections: fewer than one replica and a worker open, so that clients share them.
 _SERVERS = 8
 
 _SETTINGS = """\
@@ -33,7 +33,7 @@ query_timeout = 20
 
 
 class PgBouncer(Server):
-    """Between the service and a PostgreSQL, for every database."""
+    """A pooler between the service and PostgreSQL, for all databases."""
 
     name: ClassVar[str] = "PgBouncer"
 
@@ -48,7 +48,7 @@ class PgBouncer(Server):
         return self._postgres.url.replace(f":{self._postgres.port}/", f":{self.port}/")
 
     async def _prepare(self) -> None:
-        # Server programs live outside of most people's PATH.
+        # Server programs are often not in the PATH of a user.
         found = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
         if found is None:
             raise StackError("PgBouncer is not installed: apt install pgbouncer")
@@ -66,7 +66,7 @@ class PgBouncer(Server):
         self._spawn(
             [self._program, settings],
             environment=clean_environment("PG", "NOTIFY_SOCKET"),
-            # It refuses to run as root, like PostgreSQL.
+            # Like PostgreSQL, PgBouncer refuses to run as root.
             account=account_for(settings, self._program.parent),
         )
 

@@ -18,17 +18,17 @@ T = TypeVar("T")
 
 async def crowd(calls: Iterable[Awaitable[T]], *, at_once: int = 200) -> list[T]:
     """The results of all calls, in their order; at most `at_once` run at the same time."""
-    turnstile = asyncio.Semaphore(at_once)
+    semaphore = asyncio.Semaphore(at_once)
 
-    async def through(call: Awaitable[T]) -> T:
-        async with turnstile:
+    async def limited(call: Awaitable[T]) -> T:
+        async with semaphore:
             return await call
 
-    return await asyncio.gather(*map(through, calls))
+    return await asyncio.gather(*map(limited, calls))
 
 
 async def best_s(call: Callable[[], Awaitable[object]], times: int = 60) -> float:
-    """The shortest time that the call takes: other load on the machine hardly changes it."""
+    """The shortest time that the call takes, which other load on the machine hardly changes."""
     took_s = []
     for _ in range(times):
         started = time.monotonic()
@@ -38,13 +38,13 @@ async def best_s(call: Callable[[], Awaitable[object]], times: int = 60) -> floa
 
 
 def statuses(replies: Iterable[Reply]) -> dict[int, int]:
-    """How many replies had each status."""
+    """The number of replies by status."""
     return dict(Counter(reply.status for reply in replies))
 
 
 @asynccontextmanager
 async def held(database: Database, sql: str, *arguments: object) -> AsyncIterator[None]:
-    """Another session holds the locks that this statement takes until the block ends."""
+    """Hold the locks that this statement takes, in another session, until the block ends."""
     connection = await asyncpg.connect(database.servers.database_url(database.name, superuser=True))
     try:
         async with connection.transaction():
@@ -56,31 +56,31 @@ async def held(database: Database, sql: str, *arguments: object) -> AsyncIterato
 
 @asynccontextmanager
 async def held_rows(database: Database, *wallets: str) -> AsyncIterator[None]:
-    """Another session holds the rows of these wallets until the block ends."""
+    """Hold the row locks of these wallets, in another session, until the block ends."""
     sql = "SELECT 1 FROM ledger_00.wallets WHERE id = ANY ($1::uuid[]) ORDER BY id FOR UPDATE"
     async with held(database, sql, list(wallets)):
         yield
 
 
 async def until_sessions_wait(database: Database, count: int) -> None:
-    """Wait until that many sessions of the service wait for a lock in the test's database."""
+    """Wait until this many sessions of the service wait for a lock in the test's database."""
 
-    async def they_do() -> bool:
+    async def they_wait() -> bool:
         [row] = await database.fetch(
             "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
             " AND application_name = 'transferd' AND wait_event_type = 'Lock'"
         )
         return bool(row[0] == count)
 
-    await until(they_do)
+    await until(they_wait)
 
 
 @asynccontextmanager
 async def busy_committers(database: Database, *apis: Api) -> AsyncIterator[None]:
-    """The group in flight of each replica waits for a row until the block ends.
+    """Make the group in flight of each replica wait for a row lock until the block ends.
 
-    All requests inside the block become one group. The block has to end within lock_timeout, which
-    is long in tests.
+    All requests that are sent inside the block become one group. The block must end within
+    `lock_timeout_s`, which is long in tests.
     """
     pairs = [(api, await api.wallet(1), await api.wallet()) for api in apis]
     async with held_rows(database, *(source for _, source, _ in pairs)):
@@ -94,12 +94,12 @@ async def busy_committers(database: Database, *apis: Api) -> AsyncIterator[None]
 
 
 async def arrived(replicas: Replicas, backlog: int, *, replica: int = 0) -> None:
-    """Wait until that many commands are in flight in a replica."""
+    """Wait until this many commands are in flight in a replica."""
     router = replicas.opened[replica].context.router
     await until(lambda: router.backlog == backlog)
 
 
 def counted(replicas: Replicas, sample: str, *, replica: int = 0, **labels: str) -> float:
-    """The value of a metric; 0 if it was never touched."""
+    """The value of a metric; 0 if it has no sample yet."""
     registry = replicas.opened[replica].context.metrics.registry
     return registry.get_sample_value(sample, labels) or 0.0

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 import promql_parser
 from prometheus_client.parser import text_string_to_metric_families
 
-# Series of Prometheus and of exporters, which no process of transferd exports.
+# Series of Prometheus and of exporters. transferd does not export them.
 FOREIGN = re.compile(r"up|ALERTS|(?:pg|redis|rabbitmq|nginx)_\w+")
 # Labels that Prometheus adds, and `le` of a histogram's buckets.
 ADDED_LABELS = frozenset({"job", "instance", "le", "alertname", "alertstate", "severity"})
@@ -36,7 +36,7 @@ def names_and_labels(expression: str) -> tuple[set[str], set[str]]:
             matching = node.modifier.matching
             labels.update(matching.labels if matching else (), node.modifier.group_labels or ())
 
-    # Grafana replaces its variables for durations before it sends the expression.
+    # Grafana replaces its duration variables before it sends the expression.
     sent = re.sub(r"\$__\w+", "5m", expression)
     promql_parser.walk(promql_parser.parse(sent), visit)
     return names, labels
@@ -48,7 +48,7 @@ def names_in(expression: str) -> set[str]:
 
 
 def exported(*texts: str) -> Exported:
-    """Series name -> its labels, from the texts of several /metrics."""
+    """The labels of each series in these answers of /metrics."""
     found: dict[str, set[str]] = defaultdict(set)
     for text in texts:
         for family in text_string_to_metric_families(text):
@@ -60,7 +60,10 @@ def exported(*texts: str) -> Exported:
 
 
 def faults(expressions: Iterable[str], known: Exported) -> list[str]:
-    """Metrics and labels that are used and not exported. A series without samples has no labels."""
+    """The metrics and labels that are used but not exported.
+
+    Labels are checked only if transferd exports all metrics of the expression, with samples.
+    """
     wrong = []
     for expression in expressions:
         selected, used = names_and_labels(expression)

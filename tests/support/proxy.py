@@ -1,4 +1,4 @@
-"""A TCP proxy that cuts, delays or swallows data, also exactly at a COMMIT."""
+"""A TCP proxy that cuts connections and delays or drops data, also exactly at a COMMIT."""
 
 import asyncio
 from urllib.parse import urlsplit
@@ -9,17 +9,17 @@ from transferd.devstack.ports import free_port
 
 __all__ = ["COMMIT", "Cut", "Flow", "Full", "Proxy"]
 
-# As many as the servers behind it let wait.
+# The same number of unaccepted connections as the servers behind the proxy.
 _BACKLOG = 1024
-# Another program may take a port between choice and use; three times is an error.
+# Another program may take a free port before the proxy listens on it.
 _PORT_ATTEMPTS = 3
 
 
 class Proxy(Troubles):
-    """Stands between a client and the server at `url`. Opens with `async with`.
+    """A proxy in front of the server at `url`; it listens inside `async with`.
 
-    Connections are protocols and no streams: under uvloop a round trip costs 18 us instead of 30,
-    and thousands of requests a second go through several proxies of one process.
+    Connections are asyncio protocols and not streams: under uvloop a round trip costs 18 us instead
+    of 30, and thousands of requests a second go through several proxies in one process.
     """
 
     def __init__(self, url: str) -> None:
@@ -51,25 +51,28 @@ class Proxy(Troubles):
 
     @property
     def url(self) -> str:
-        """The address of the server, by way of this proxy."""
+        """The URL of the server through this proxy."""
         login, at, _ = self.target.netloc.rpartition("@")
         return self.target._replace(netloc=f"{login}{at}{self.address}").geturl()
 
     @property
     def address(self) -> str:
-        """Where it listens, `host:port`."""
+        """The address on which it listens, `host:port`."""
         assert self._port, "it is not open"
         return f"127.0.0.1:{self._port}"
 
     def arm(
         self, cut: Cut, *, marker: bytes = COMMIT, times: int = 1, then_stall: bool = False
     ) -> None:
-        """Cut the next `times` connections on which the client sends `marker`, and stall then."""
+        """Cut the next `times` connections on which the client sends `marker`.
+
+        With `then_stall` the proxy stalls after the last of these cuts.
+        """
         self.cut, self.marker, self.cuts_left = cut, marker, times
         self._stalls_at_last = then_stall
 
     def fill_disk(self, step: Full, *, times: int) -> None:
-        """PostgreSQL: the next `times` such steps fail with 53100, disk_full."""
+        """The next `times` such steps fail in PostgreSQL with 53100, disk_full."""
         self.full, self.failures_left = step, times
 
     def cut_all(self) -> None:
@@ -78,11 +81,11 @@ class Proxy(Troubles):
             link.cut()
 
     def stall(self) -> None:
-        """Pass no data on, as on a network that is down."""
+        """Forward no data until `resume`, as on a network that is down."""
         self._becomes(Flow.STALLED)
 
     def swallow(self) -> None:
-        """A black hole: connections are accepted and stay open, and their data is lost."""
+        """A black hole: connections are accepted and stay open, and their data are lost."""
         self._becomes(Flow.SWALLOWED)
 
     def resume(self) -> None:
@@ -106,7 +109,7 @@ class Proxy(Troubles):
         self.resume()
 
     def has_cut(self) -> None:
-        """The last one may be followed by silence."""
+        """Stall after the last cut, if `arm` demands it."""
         if not self.cuts_left and self._stalls_at_last:
             self.stall()
 

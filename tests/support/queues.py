@@ -1,4 +1,4 @@
-"""What a test may know of the broker: its queues, from outside."""
+"""The queues of the broker, through connections of their own."""
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
@@ -14,7 +14,7 @@ from transferd.notifications.topology import Topology
 
 
 def topology_of(settings: Settings, limits: Limits | None = None) -> Topology:
-    """The names that a worker with these settings uses."""
+    """The names of queues and exchanges of a worker with these settings."""
     return Topology(settings.amqp_prefix, settings.retry_delays_s, limits or Limits())
 
 
@@ -27,7 +27,7 @@ def queue_names(settings: Settings) -> list[str]:
 
 @asynccontextmanager
 async def bound_queue(settings: Settings, key: str = "#", **arguments: Any) -> AsyncIterator[str]:
-    """A queue of another program for public events, until the block ends; its name."""
+    """A queue that is bound to the public exchange until the block ends; yields its name."""
     async with await aio_pika.connect(settings.required("amqp_url")) as connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange(
@@ -40,7 +40,7 @@ async def bound_queue(settings: Settings, key: str = "#", **arguments: Any) -> A
 
 
 async def message_count(settings: Settings, queue: str) -> int:
-    """How many messages are ready in a queue."""
+    """The number of ready messages in a queue."""
     connection = await aio_pika.connect(settings.required("amqp_url"))
     async with connection:
         channel = await connection.channel()
@@ -49,7 +49,7 @@ async def message_count(settings: Settings, queue: str) -> int:
 
 
 async def take(settings: Settings, queue: str, count: int) -> list[AbstractIncomingMessage]:
-    """Consume so many messages of a queue, as if they were done; in the order of their arrival."""
+    """Consume and acknowledge this many messages of a queue, in the order of their arrival."""
     connection = await aio_pika.connect(settings.required("amqp_url"))
     async with connection, asyncio.timeout(patient_s(10.0)):
         channel = await connection.channel()
@@ -66,7 +66,7 @@ async def take(settings: Settings, queue: str, count: int) -> list[AbstractIncom
 
 
 async def publish(settings: Settings, queue: str, body: bytes, **headers: str | int) -> None:
-    """Put a message into a queue, as another program might."""
+    """Put a persistent message into a queue."""
     connection = await aio_pika.connect(settings.required("amqp_url"))
     async with connection:
         channel = await connection.channel()
@@ -77,7 +77,7 @@ async def publish(settings: Settings, queue: str, body: bytes, **headers: str | 
 
 
 async def remove_queues(url: str, several: Sequence[Settings]) -> None:
-    """Remove the queues and the exchanges of these settings, also where some are missing."""
+    """Delete the queues and exchanges of these settings; missing ones are ignored."""
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         for name in {name for settings in several for name in queue_names(settings)}:

@@ -21,13 +21,13 @@ class Ending:
 
     @property
     def statuses(self) -> list[int]:
-        """Of each answer, in order."""
+        """The status of each answer, in order."""
         found = re.findall(rb"^HTTP/1\.[01] (\d{3}) ", self.answer, re.MULTILINE)
         return [int(status) for status in found]
 
     @property
     def code(self) -> str:
-        """The slug of the problem in the last answer."""
+        """The code of the problem in the last answer."""
         head, _, body = self.answer.rpartition(b"\r\n\r\n")
         assert b"application/problem+json" in head, self.answer
         code: str = orjson.loads(body)["code"]
@@ -50,9 +50,9 @@ def post(path: str, length: int, **headers: str | int) -> bytes:
 async def until_ended(
     port: int, sent: bytes, *, drip: bytes = b"", then_end: bool = False
 ) -> Ending:
-    """Send it, then `drip` byte by byte, and read until the other side ends the connection.
+    """Send the bytes, then `drip` byte by byte, and read until the other side ends the connection.
 
-    `then_end` ends this side of it once all is sent.
+    With `then_end` this side is closed for writing after the last byte.
     """
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     started = time.monotonic()
@@ -80,14 +80,14 @@ async def until_ended(
 
 
 async def cut(writer: asyncio.StreamWriter) -> None:
-    """End the connection at once, from this side."""
+    """Abort the connection."""
     writer.transport.abort()
     with suppress(ConnectionError):
         await writer.wait_closed()
 
 
-def deaf(port: int, sent: bytes) -> socket.socket:
-    """A connection that sends this and reads nothing of the answer."""
+def open_without_reading(port: int, sent: bytes) -> socket.socket:
+    """A connection that sends these bytes and does not read the answer."""
     connection = socket.socket()
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
     connection.connect(("127.0.0.1", port))

@@ -1,4 +1,4 @@
-"""The walk through the API that README.md shows and that `transferd dev` prints."""
+"""The example commands that README.md shows and that `transferd dev` prints (the walk)."""
 
 import asyncio
 import json
@@ -13,7 +13,7 @@ _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
 def walk_in_readme() -> str:
-    """The one block of shell that calls the API."""
+    """The one shell block of README.md that calls the API."""
     [walk] = [
         block for block in _BLOCK.findall(README.read_text(encoding="utf-8")) if "curl" in block
     ]
@@ -22,7 +22,7 @@ def walk_in_readme() -> str:
 
 
 def printed_walk(output: str) -> str:
-    """The walk in what `transferd dev` has printed."""
+    """The walk in the output of `transferd dev`."""
     _, _, rest = output.partition("another terminal):\n")
     walk, end, _ = rest.partition("Ctrl-C")
     assert end, output
@@ -30,7 +30,7 @@ def printed_walk(output: str) -> str:
 
 
 async def take(walk: str) -> list[Any]:
-    """Run the walk with bash, every command of which has to work; the JSON it prints, by line."""
+    """Run the walk with bash, without a failing command; return the JSON of each printed line."""
     process = await asyncio.create_subprocess_exec(
         *("bash", "-euo", "pipefail", "-c", walk),
         stdout=asyncio.subprocess.PIPE,
@@ -42,7 +42,7 @@ async def take(walk: str) -> list[Any]:
 
 
 async def walk_moves_money(walk: str) -> str:
-    """Take the walk and check each thing it shows; the id of the wallet that received."""
+    """Run the walk and check its output; return the id of the receiving wallet."""
     transfer, receiver, statement = await take(walk)
     assert (transfer["status"], transfer["amount"]) == ("posted", 2500)
     assert transfer["source_balance_after"] == 7500

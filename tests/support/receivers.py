@@ -1,4 +1,4 @@
-"""A receiver of webhooks that records its requests and answers as a test demands."""
+"""A receiver of webhooks that records its requests and gives the answers that a test sets."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -20,7 +20,7 @@ class Received:
 
     headers: dict[str, str]
     body: bytes
-    # On the clock of the loop.
+    # By the clock of the event loop.
     at_s: float
 
     @property
@@ -30,7 +30,7 @@ class Received:
 
     @property
     def event_id(self) -> str:
-        """The id by which a receiver recognizes repetitions."""
+        """The id of the event, the same in each repetition."""
         return self.headers["webhook-id"]
 
 
@@ -45,11 +45,11 @@ class Receiver:
     answer: Answer | None = None
 
     def event_ids(self) -> list[str]:
-        """The ids of all events that came, repetitions included."""
+        """The ids of all received events, repetitions included."""
         return [request.event_id for request in self.received]
 
     async def take(self, request: web.Request) -> web.StreamResponse:
-        """Remember the request, then answer it."""
+        """Record the request, then answer it."""
         self.in_progress += 1
         self.most_in_progress = max(self.most_in_progress, self.in_progress)
         try:
@@ -64,7 +64,7 @@ class Receiver:
 
 
 def status(code: int, **headers: str) -> Answer:
-    """Always this status."""
+    """Answer every request with this status."""
 
     async def answer(_: web.Request) -> web.StreamResponse:
         return web.Response(status=code, headers=headers, text=f"answer {code}")
@@ -73,7 +73,7 @@ def status(code: int, **headers: str) -> Answer:
 
 
 def after(wait: asyncio.Event, then: Answer | None = None) -> Answer:
-    """Hang until the event is set."""
+    """Wait until the event is set, then answer with `then` or 204."""
 
     async def answer(request: web.Request) -> web.StreamResponse:
         await wait.wait()
@@ -83,7 +83,7 @@ def after(wait: asyncio.Event, then: Answer | None = None) -> Answer:
 
 
 def in_turn(*answers: Answer) -> Answer:
-    """One answer after the other, the last one for ever."""
+    """Answer one request with each answer, and all further requests with the last one."""
     left = list(answers)
 
     async def answer(request: web.Request) -> web.StreamResponse:

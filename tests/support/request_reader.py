@@ -27,21 +27,21 @@ JSON = ("Content-Type", "application/json")
 def request_of(
     path: str = "/", headers: Iterable[tuple[str, str]] = (), payload: Any = None
 ) -> web.Request:
-    """A POST with these headers, which may repeat."""
+    """A POST with these headers; a name may occur more than once."""
     request = make_mocked_request("POST", path, payload=payload)
-    # As the parser would, which reads bytes that are no UTF-8 as well; the mock does not.
+    # The mock rejects bytes that are not UTF-8; the parser of the service accepts them.
     request._headers = CIMultiDictProxy(CIMultiDict(headers))
     return request
 
 
 def call_of(request: web.Request) -> Call:
-    """The request on its way through a route that needs no part but the limits."""
+    """The call of a route that uses only the limits of its context."""
     context = cast(AppContext, SimpleNamespace(limits=Limits()))
     return Call(context, request, ORIGIN, Principal(1, frozenset({ADMIN})))
 
 
 class Reader:
-    """Reads bodies as the service does, all of them on one loop."""
+    """Reads bodies with the service's code, on one event loop."""
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner

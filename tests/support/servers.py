@@ -1,4 +1,4 @@
-"""The servers of a test run: started once, private, never the ones on the standard ports."""
+"""The private servers of a test run, which start once and use free ports."""
 
 import asyncio
 from collections.abc import Iterator
@@ -16,7 +16,7 @@ from transferd.devstack import PostgresServer, RedisServer
 from transferd.ledger.migrate import migrate
 
 _TEMPLATE = "template_of_tests"
-# Every test takes the next one, so that no test sees the cache of another.
+# Each test takes the next database of Redis, so that it does not see the cache of another test.
 _REDIS_DATABASES = 4096
 
 
@@ -43,16 +43,16 @@ class Servers:
         return Settings(**(values | {**self.configuration.settings} | changes))  # type: ignore[arg-type]
 
     def database_url(self, database: str, *, superuser: bool = False) -> str:
-        """The address of a database for the service, or for the superuser."""
+        """The URL of a database for the role of the service, or for the superuser."""
         url = self.postgres.superuser_url if superuser else (self.pooler or self.postgres).url
         return f"{url.rsplit('/', 1)[0]}/{database}"
 
     async def new_database(self, *, template: str = _TEMPLATE) -> tuple[str, int]:
-        """A database of its own for one test, and the number of a Redis database to go with it."""
+        """Create a database for one test; return its name and the number of a Redis database."""
         number = next(self._numbers)
         name = f"test_{number}"
         if self.pooler is not None:
-            # It keeps idle connections, and PostgreSQL does not clone a database with connections.
+            # PgBouncer keeps idle connections, and PostgreSQL cannot clone a database that has any.
             await self.as_superuser(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 f" WHERE datname = '{template}'"
@@ -74,11 +74,11 @@ class Servers:
             await self.pooler.stop()
 
     async def drop_database(self, name: str) -> None:
-        """Remove it, and end its connections."""
+        """Drop the database and end its connections."""
         await self.as_superuser(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
 
     async def as_superuser(self, sql: str, *, database: str = "postgres") -> None:
-        """Run statements that the service's own role may not."""
+        """Run statements that the role of the service may not run."""
         connection = await asyncpg.connect(self.database_url(database, superuser=True))
         try:
             await connection.execute(sql)
@@ -89,11 +89,10 @@ class Servers:
 @contextmanager
 def running_servers(directory: Path, configuration: Configuration = PLAIN) -> Iterator[Servers]:
     """Start the servers and prepare the template; stop them at the end."""
-    # PostgreSQL may run as another user, who must be able to reach its directory.
     postgres = PostgresServer(
         directory / "postgresql",
         durable=False,
-        # Its directory may be in memory.
+        # The directory may be in memory, so the WAL must be small.
         settings={"max_wal_size": "512MB", **configuration.postgres},
     )
     redis = RedisServer(directory / "redis", databases=_REDIS_DATABASES)
@@ -105,14 +104,14 @@ def running_servers(directory: Path, configuration: Configuration = PLAIN) -> It
         settings = servers.settings(_TEMPLATE, 0)
         limits = configuration.limits_with(Limits())
         await migrate(settings, limits)
-        # A clone does not inherit the settings of the role for its template.
+        # A clone does not inherit the role's settings for the template database.
         await servers.as_superuser(
             f"ALTER ROLE transferd SET statement_timeout = '{limits.statement_timeout_s}s';"
             f"ALTER ROLE transferd SET lock_timeout = '{limits.lock_timeout_s}s';"
             "ALTER ROLE transferd SET idle_in_transaction_session_timeout"
             f" = '{limits.idle_in_transaction_timeout_s}s'"
         )
-        # Not before: a template of which it holds connections cannot be cloned.
+        # Last, because PgBouncer would keep connections to the template, which prevent cloning.
         await servers.start_pooler(directory)
 
     async def stop() -> None:

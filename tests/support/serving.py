@@ -1,4 +1,4 @@
-"""A web application of a test's own, on a free port of loopback."""
+"""Serves a web application of a test on a free port of loopback."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -9,9 +9,9 @@ from aiohttp import web
 
 @asynccontextmanager
 async def serving(application: web.Application, **options: Any) -> AsyncIterator[str]:
-    """Its URL, until the block ends; `options` go to the runner.
+    """Serve the application until the block ends; yields its URL. `options` go to the runner.
 
-    Open requests are cut off then: some handlers hang on purpose.
+    Open requests are then cut off, because some handlers hang on purpose.
     """
     runner = web.AppRunner(application, access_log=None, shutdown_timeout=0.1, **options)
     await runner.setup()

@@ -25,9 +25,9 @@ def configuration_table(settings: type[BaseSettings] = Settings) -> str:
 
 
 def with_table(markdown: str, table: str) -> str:
-    """The text with `table` between the two markers. ValueError unless each is there once."""
+    """The text with `table` between the two markers. ValueError unless each occurs once."""
     if markdown.count(BEGIN) != 1 or markdown.count(END) != 1:
-        raise ValueError(f"the text must hold {BEGIN} and {END}, each once")
+        raise ValueError(f"the text must contain {BEGIN} and {END}, each once")
     between = re.compile(f"(?<={re.escape(BEGIN)}).*(?={re.escape(END)})", re.DOTALL)
     return between.sub(lambda _: f"\n\n{table}\n\n", markdown)
 

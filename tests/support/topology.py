@@ -16,7 +16,7 @@ from transferd.devstack.ports import free_ports
 
 
 def settings_of(database: Database, port: int) -> dict[str, str]:
-    """The environment of `transferd serve` on the database of this test."""
+    """The environment of `transferd serve` with the database of this test."""
     return database.variables(TRANSFERD_PORT=str(port))
 
 
@@ -31,7 +31,7 @@ async def admin_token(database: Database) -> str:
 
 
 class SupervisedReplicas:
-    """The replicas of one `supervisor`; `api` sends its requests through `nginx`."""
+    """The replicas of one supervisor; `api` sends requests through Nginx."""
 
     def __init__(
         self, first_port: int, processes: int, supervisor: Command, nginx: Nginx, api: Api
@@ -60,7 +60,7 @@ async def topology(
     limits: str = "",
     auth: str = "off",
 ) -> AsyncIterator[SupervisedReplicas]:
-    """Start the replicas; Nginx knows all of them, or those whose numbers are in `behind`."""
+    """Start the replicas. Nginx uses all of them, or those whose numbers are in `behind`."""
     first = free_ports(processes)
     settings = settings_of(database, first) | {"TRANSFERD_AUTH": auth}
     if limits:

@@ -1,4 +1,4 @@
-"""A collector of traces: OTLP over HTTP, with the received spans in a form to compare."""
+"""A collector of traces (OTLP over HTTP) that records the received spans."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -16,7 +16,7 @@ from tests.support.waiting import until
 
 @dataclass(frozen=True)
 class Span:
-    """One span; ids in hex, `links` as (trace, span)."""
+    """One span. Ids are in hex; `links` are pairs of trace id and span id."""
 
     service: str
     name: str
@@ -32,13 +32,13 @@ class Span:
 
     @property
     def traceparent(self) -> str:
-        """The (trace, span) of a link to it."""
+        """The `traceparent` of this span, sampled."""
         return f"00-{self.trace}-{self.id}-01"
 
 
 @dataclass
 class Collector:
-    """`spans` are in the order in which they came."""
+    """`spans` are in the order of arrival; `text` is all received messages."""
 
     url: str = ""
     spans: list[Span] = field(default_factory=list)
@@ -49,7 +49,7 @@ class Collector:
         return [span for span in self.spans if span.name == name]
 
     async def span(self, name: str, **attributes: object) -> Span:
-        """The one span with this name and these attributes (`_` for a dot), once it is there."""
+        """Wait for the one span with this name and these attributes (`__` stands for a dot)."""
         wanted = {key.replace("__", "."): value for key, value in attributes.items()}
 
         def found() -> list[Span]:
@@ -60,7 +60,7 @@ class Collector:
         return span
 
     async def take(self, request: web.Request) -> web.Response:
-        """An export."""
+        """Handle an export of spans."""
         assert request.headers["Content-Type"] == "application/x-protobuf"
         message = ExportTraceServiceRequest.FromString(await request.read())
         self.text += str(message)

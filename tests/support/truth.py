@@ -1,4 +1,4 @@
-"""Checks of the money in PostgreSQL, without the service."""
+"""Checks of the ledger in PostgreSQL, without the service."""
 
 from tests.conftest import Database
 from transferd.config import Limits
@@ -9,13 +9,13 @@ from transferd.ledger.store.database import Database as Store
 async def faults_in(
     database: Database, limits: Limits | None = None, progress: Progress = lambda *_: None
 ) -> list[Finding]:
-    """The findings of the audit as the service's own role; empty if all is well."""
+    """The findings of the audit, run with the role of the service; empty if there are none."""
     async with Store(database.settings(), Limits(), connections=1) as store:
         return await audit(store, progress, limits)
 
 
 async def transfers_of(database: Database, *references: str) -> dict[str, int]:
-    """How many transfers carry each of these references; those with none are missing."""
+    """The number of transfers by reference; references without a transfer are left out."""
     rows = await database.fetch(
         "SELECT reference, count(*) AS count FROM ledger_00.transfers"
         " WHERE reference = ANY ($1::text[]) GROUP BY reference",
@@ -25,7 +25,7 @@ async def transfers_of(database: Database, *references: str) -> dict[str, int]:
 
 
 async def row_count(database: Database, table: str) -> int:
-    """How many rows a table has."""
+    """The number of rows of a table."""
     [row] = await database.fetch(f"SELECT count(*) FROM {table}")
     count: int = row[0]
     return count

@@ -1,7 +1,7 @@
-"""Waiting for conditions instead of sleeping; the only place that decides how long tests wait.
+"""Waits for conditions, and the scale of all deadlines in tests.
 
-A time in a test is meant for the machine that the tests were written on, while nothing else runs.
-`SLOWNESS` is the factor by which this run is slower, and every deadline is longer by it.
+Times in tests are for the reference machine, on which the tests were written, without other load.
+`SLOWNESS` is the factor by which this machine is slower; every deadline is multiplied by it.
 """
 
 import asyncio
@@ -12,17 +12,17 @@ import time
 from collections.abc import Awaitable, Callable
 
 _POLL_S = 0.01
-# Other load may begin after the speed was measured, and the tests of other processes are load too.
-# A deadline that is too long costs time only in a test that fails.
-_ROOM = 4.0
-# The time of one piece of work there: JSON, and exchanges between two tasks over a socket.
+# A further factor for deadlines: load may begin after the measurement, and other processes run
+# tests too. A deadline that is too long costs time only in a test that fails.
+_MARGIN = 4.0
+# The time of `_piece` on the reference machine.
 _PIECE_S = 0.070
 _PIECES = 3
 _VARIABLE = "SLOWNESS_OF_TESTS"
 
 
 async def _piece() -> None:
-    """Work that is typical of tests."""
+    """Work that is typical of tests: JSON, and round trips between two tasks over a socket."""
     for number in range(20_000):
         json.dumps({"number": number, "text": "x" * 20})
 
@@ -42,29 +42,29 @@ async def _piece() -> None:
 
 
 def measured_slowness() -> float:
-    """How many times longer this machine takes than the one that the tests were written on."""
+    """The time that this machine takes, divided by that of the reference machine; at least 1."""
     started = time.perf_counter()
     for _ in range(_PIECES):
         asyncio.run(_piece())
     return max(1.0, (time.perf_counter() - started) / (_PIECES * _PIECE_S))
 
 
-# Measured once in a run: the processes of pytest-xdist inherit the variable from their parent.
+# Measured once per run: the processes of pytest-xdist inherit the variable.
 if _VARIABLE not in os.environ:
     os.environ[_VARIABLE] = f"{measured_slowness():.2f}"
 SLOWNESS = float(os.environ[_VARIABLE])
 
 
 def patient_s(seconds: float) -> float:
-    """A deadline that a test reaches only if something is broken, on this machine."""
-    return seconds * SLOWNESS * _ROOM
+    """The deadline on this machine; a test reaches it only if something is broken."""
+    return seconds * SLOWNESS * _MARGIN
 
 
 async def until(condition: Callable[[], Awaitable[bool] | bool], *, within_s: float = 10.0) -> None:
     """Return as soon as the condition holds; AssertionError if it does not in time.
 
-    The time is counted in polls. Each takes longer where this process, or the server that it asks,
-    has to wait for a core, so load that begins in the middle of a run extends the deadline.
+    The deadline is a number of polls. Polls take longer while this process, or the server that it
+    polls, waits for a core, so load that begins during a run extends the deadline.
     """
     for _ in range(math.ceil(patient_s(within_s) / _POLL_S)):
         holds = condition()

@@ -1,4 +1,4 @@
-"""The files of deploy/observability, and the tool that checks them."""
+"""The files of deploy/observability, and promtool, which checks them."""
 
 import json
 import re
@@ -19,16 +19,16 @@ SITUATIONS = "rules/tests/alerts.yml"
 
 
 def promtool(
-    *arguments: str, folder: Path = FOLDER, told: str = ""
+    *arguments: str, folder: Path = FOLDER, stdin: str = ""
 ) -> subprocess.CompletedProcess[str]:
-    """Run it on files of the folder, or on the text `told`."""
+    """Run promtool in the folder, with the text `stdin` as its input."""
     program = shutil.which("promtool")
     if program is None:
         pytest.fail("promtool is missing: .ci/services installs it as root", pytrace=False)
     return subprocess.run(
         [program, *arguments],
         cwd=folder,
-        input=told,
+        input=stdin,
         capture_output=True,
         text=True,
         check=False,
@@ -36,12 +36,12 @@ def promtool(
 
 
 def read(file: Path) -> Any:
-    """The value in a YAML or JSON file."""
+    """The content of a YAML or JSON file."""
     return yaml.safe_load(file.read_text(encoding="utf-8"))
 
 
 def write(file: Path, content: Any) -> None:
-    """Write a value to a YAML file."""
+    """Write the content of a YAML file."""
     file.write_text(yaml.safe_dump(content), encoding="utf-8")
 
 
@@ -52,7 +52,7 @@ def rules(folder: Path = FOLDER) -> list[dict[str, Any]]:
 
 
 def alerts() -> dict[str, dict[str, Any]]:
-    """Name -> rule of every alert."""
+    """The rule of each alert, by name."""
     return {rule["alert"]: rule for rule in rules() if "alert" in rule}
 
 
@@ -66,7 +66,7 @@ class Situation:
 
 
 def situations() -> list[Situation]:
-    """All of them, in their order."""
+    """All situations, in their order."""
     found = []
     for case in read(FOLDER / SITUATIONS)["tests"]:
         [asked] = case["promql_expr_test"]
@@ -77,7 +77,7 @@ def situations() -> list[Situation]:
 
 
 def dashboards() -> dict[str, dict[str, Any]]:
-    """File name -> dashboard."""
+    """The dashboards, by file name."""
     files = (FOLDER / "grafana" / "dashboards").glob("*.json")
     return {file.name: json.loads(file.read_text(encoding="utf-8")) for file in sorted(files)}
 
@@ -89,5 +89,5 @@ def queries(dashboard: dict[str, Any]) -> Iterator[str]:
     yield from (each["expr"] for each in dashboard["annotations"]["list"])
     for variable in dashboard["templating"]["list"]:
         if variable["type"] == "query":
-            # label_values(metric, label) is Grafana's own; Prometheus gets only the metric.
+            # `label_values(metric, label)` is a function of Grafana; Prometheus gets the metric.
             yield variable["definition"].partition("(")[2].partition(",")[0]

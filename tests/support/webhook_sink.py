@@ -1,4 +1,4 @@
-"""A webhook sink, and receivers that answer with raw bytes, which may be no HTTP."""
+"""A webhook sink, and receivers that answer with raw bytes, valid HTTP or not."""
 
 import asyncio
 import socket
@@ -22,7 +22,7 @@ OLD_SECRET = "whsec_" + "b2xk" * 8
 BODY = '{"reference":"für 🎂"}'.encode()
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 HUSH = "hush-this-is-a-token"
-# For answers that never come or never end.
+# Short timeouts, for answers that do not arrive or do not end.
 QUICK = replace(
     Limits(), webhook_timeout_s=round(0.5 * SLOWNESS, 1), webhook_connect_timeout_s=0.4 * SLOWNESS
 )
@@ -51,7 +51,7 @@ class Receiver:
     port: int
     accepted: int = 0
     requests: list[Request] = field(default_factory=list)
-    # Bytes that were written, and connections that the client ended.
+    # The number of written bytes, and of connections that the client ended.
     sent: int = 0
     hung_up: int = 0
 
@@ -96,7 +96,7 @@ async def receiving(
     port: int = 0,
     tls: ssl.SSLContext | None = None,
 ) -> AsyncIterator[Receiver]:
-    """A receiver that answers each request in this way, until its answer is False."""
+    """A receiver that answers each request with `answer`; False closes the connection."""
     links: dict[asyncio.Task[None], None] = {}
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -148,7 +148,7 @@ def dripping(head: bytes, drop: bytes) -> Answer:
 
 
 class Names(AbstractResolver):
-    """Name servers of our own."""
+    """A resolver with these addresses, by host name."""
 
     def __init__(self, addresses: Mapping[str, list[str]]) -> None:
         self._addresses = addresses
@@ -196,7 +196,7 @@ def endpoint(url: str, *old_secrets: OldSecret) -> Webhook:
 
 
 async def deliver(sink: WebhookSink, url: str) -> SinkResult:
-    """One attempt. An error is one line without a secret."""
+    """Make one attempt. AssertionError if its error is not one line or contains a secret."""
     result = await sink.deliver(endpoint(url), "event-1", BODY, TRACEPARENT)
     if result.error is not None:
         assert result.error.isprintable()

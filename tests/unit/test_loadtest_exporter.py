@@ -62,7 +62,7 @@ def test_statistics_become_metrics(line: str) -> None:
 
 def test_promtool_accepts_the_metrics() -> None:
     for text in (text_of(RequestStats()), text_of(busy(), {"Shopper": 7}, 2, {"version": "1"})):
-        report = promtool("check", "metrics", told=text)
+        report = promtool("check", "metrics", stdin=text)
         assert (report.returncode, report.stdout + report.stderr) == (0, "")
 
 
