@@ -328,20 +328,34 @@ async def freeze_if_new(api: Api, wallet: str, key: str | None = None) -> Reply:
     return await api.post(f"/wallets/{wallet}/freeze", key=key, headers={"If-Match": '"w0"'})
 
 
-@pytest.mark.parametrize("cut", Cut, ids=[cut.name for cut in Cut])
-async def test_a_conditional_change_with_a_key_is_made_once_and_replayed(
-    cut: Cut, replicas: Replicas, database: Database, proxy: Proxy
-) -> None:
+async def freeze_with_cut(
+    cut: Cut, replicas: Replicas, database: Database, proxy: Proxy, key: str | None = None
+) -> tuple[Api, str, Reply]:
+    """Freeze a new wallet while the COMMIT is cut, and check that one change is stored.
+
+    Returns the client, the id of the wallet and the answer.
+    """
     api = await replicas.start(database_url=proxy.url)
     ada = await api.wallet()
     before = await row_count(database, _CHANGES)
     proxy.arm(cut)
-    done = await freeze_if_new(api, ada, key="stop")
-    assert (proxy.cuts, done.status, done.json["version"]) == (1, 200, 1)
+    reply = await freeze_if_new(api, ada, key)
+    assert proxy.cuts == 1
+    assert await row_count(database, _CHANGES) == before + 1
+    return api, ada, reply
+
+
+@pytest.mark.parametrize("cut", Cut, ids=[cut.name for cut in Cut])
+async def test_a_conditional_change_with_a_key_is_made_once_and_replayed(
+    cut: Cut, replicas: Replicas, database: Database, proxy: Proxy
+) -> None:
+    api, ada, done = await freeze_with_cut(cut, replicas, database, proxy, key="stop")
+    assert (done.status, done.json["version"]) == (200, 1)
     assert "Idempotent-Replayed" not in done.headers
+    changes = await row_count(database, _CHANGES)
     again = await freeze_if_new(api, ada, key="stop")
     assert (again.body, again.headers["Idempotent-Replayed"]) == (done.body, "true")
-    assert await row_count(database, _CHANGES) == before + 1
+    assert await row_count(database, _CHANGES) == changes
     assert await faults_in(database) == []
 
 
@@ -349,13 +363,7 @@ async def test_a_conditional_change_with_a_key_is_made_once_and_replayed(
 async def test_a_conditional_change_in_doubt_without_a_key_is_a_504_and_never_a_412(
     cut: Cut, replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:
-    api = await replicas.start(database_url=proxy.url)
-    ada = await api.wallet()
-    before = await row_count(database, _CHANGES)
-    proxy.arm(cut)
-    reply = await freeze_if_new(api, ada)
-    assert proxy.cuts == 1
-    assert await row_count(database, _CHANGES) == before + 1
+    api, ada, reply = await freeze_with_cut(cut, replicas, database, proxy)
     if reply.status == 200:
         # The first attempt was rolled back, and the second one made the change.
         assert (reply.json["status"], reply.json["version"]) == ("frozen", 1)
