@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.fault.chaos.rounds import Stage, stage
+from tests.fault.chaos.rounds import ChaosRunner, chaos_runner
 from tests.fault.chaos.topology import chaos_deployment
 from transferd.config import Limits
 from transferd.devstack import RedisServer
@@ -25,13 +25,13 @@ IMPATIENT = Limits(
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def stand(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Stage]:
+async def runner(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ChaosRunner]:
     """One deployment for the rounds of a file."""
     async with (
         chaos_deployment(tmp_path_factory.mktemp("chaos"), report=lambda _: None) as deployment,
-        stage(deployment) as stand,
+        chaos_runner(deployment) as runner,
     ):
-        yield stand
+        yield runner
 
 
 @pytest.fixture

@@ -1,14 +1,14 @@
-"""Some rounds of chaos with a fixed seed; `make chaos` plays all of them, and more often."""
+"""Some rounds of chaos with a fixed seed; `make chaos` runs all faults."""
 
 import pytest
 
 from tests.fault.chaos.races import RACES
-from tests.fault.chaos.rounds import Pace, Stage
+from tests.fault.chaos.rounds import ChaosRunner, RoundOptions
 from tests.support.waiting import patient_s
 
-# Most kinds of faults once, in a minute: kills, a hang, cuts around COMMIT, an empty Redis, a full
+# One fault of most kinds, in a minute: kills, a hang, cuts around COMMIT, an empty Redis, a full
 # disk and a clock that jumps.
-_PLAYED = (
+_FAULTS = (
     "kill-replica",
     "kill-postgres",
     "kill-redis",
@@ -25,8 +25,8 @@ _PLAYED = (
 _SEED = 20
 # Of the races: 100 keys with 50 clients each, 100 reversals of one transfer, 1,000 each way.
 _TENTH = 0.1
-# Hundreds of operations in each, and CPU time is left for other tests.
-_PACE = Pace(
+# Hundreds of operations in each round, with CPU time left for other tests.
+_OPTIONS = RoundOptions(
     quiet_s=1.0,
     hold_s_max=1.5,
     pause_s=0.08,
@@ -39,16 +39,18 @@ _PACE = Pace(
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
 
 
-async def test_no_fault_loses_doubles_or_invents_a_transfer(stand: Stage) -> None:
-    results = [await stand.play(fault, _SEED, pace=_PACE) for fault in _PLAYED]
+async def test_no_fault_loses_doubles_or_invents_a_transfer(runner: ChaosRunner) -> None:
+    results = [await runner.run_fault(fault, _SEED, options=_OPTIONS) for fault in _FAULTS]
     assert [(each.fault, each.violations) for each in results if each.violations] == []
-    # Each round had transfers to lose, and asked about the past.
+    # Each round had transfers to lose, and reads of the past.
     assert all(each.acknowledged >= 50 and each.past >= 5 for each in results), results
     assert all(each.events >= each.acknowledged for each in results)
 
 
-async def test_concurrent_requests_for_the_same_thing_are_executed_once(stand: Stage) -> None:
-    results = [await stand.race(name, _SEED, size=_TENTH) for name in RACES]
+async def test_concurrent_requests_for_the_same_thing_are_executed_once(
+    runner: ChaosRunner,
+) -> None:
+    results = [await runner.run_race(name, _SEED, size=_TENTH) for name in RACES]
     assert [(each.fault, each.violations) for each in results if each.violations] == []
     acknowledged = {each.fault: each.acknowledged for each in results}
     assert acknowledged["race-keys"] == 100

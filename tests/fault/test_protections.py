@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from tests.fault.chaos.protections import ALONE, PROTECTIONS
-from tests.fault.chaos.rounds import Pace, Result, Stage
+from tests.fault.chaos.rounds import ChaosRunner, Result, RoundOptions
 from tests.support.waiting import SLOWNESS, patient_s
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]
@@ -16,7 +16,7 @@ pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)
 # Usually the first round does the damage: with the first seed all data on the link, or in the
 # COMMIT, are lost.
 _SEEDS = range(6, 11)
-_PACE = Pace(
+_OPTIONS = RoundOptions(
     quiet_s=0.7,
     hold_s_max=1.0,
     serving_s=patient_s(5.0),
@@ -28,17 +28,19 @@ _PACE = Pace(
 _PATIENT = {name: patient_s(10.0) for name in ("recovery_s", "settle_s", "events_s")}
 
 
-async def play(stand: Stage, fault: str, seed: int, **load: float) -> Result:
-    return await stand.play(fault, seed, pace=replace(_PACE, **load))
+async def run_fault(runner: ChaosRunner, fault: str, seed: int, **load: float) -> Result:
+    return await runner.run_fault(fault, seed, options=replace(_OPTIONS, **load))
 
 
 @pytest.mark.parametrize("name", PROTECTIONS)
-async def test_without_a_protection_the_checker_finds_the_damage(stand: Stage, name: str) -> None:
+async def test_without_a_protection_the_checker_finds_the_damage(
+    runner: ChaosRunner, name: str
+) -> None:
     protection = PROTECTIONS[name]
-    await stand.renew(protection.layers)
+    await runner.recreate(protection.layers)
     found: set[str] = set()
     for seed in _SEEDS:
-        result = await play(stand, protection.fault, seed, **protection.load)
+        result = await run_fault(runner, protection.fault, seed, **protection.load)
         found |= {violation.kind for violation in result.violations}
         if found & protection.kinds:
             break
@@ -46,15 +48,15 @@ async def test_without_a_protection_the_checker_finds_the_damage(stand: Stage, n
 
 
 @pytest.mark.parametrize("name", ALONE)
-async def test_one_layer_alone_is_enough(stand: Stage, name: str) -> None:
+async def test_one_layer_alone_is_enough(runner: ChaosRunner, name: str) -> None:
     alone = ALONE[name]
-    await stand.renew(alone.without)
-    result = await play(stand, "flush-redis", _SEEDS[0], **_PATIENT)
+    await runner.recreate(alone.without)
+    result = await run_fault(runner, "flush-redis", _SEEDS[0], **_PATIENT)
     assert [each for each in result.violations if each.kind not in alone.tolerated] == []
     assert result.acknowledged >= 50
     if "version-check" in alone.layers:
-        assert await stand.deployment.counted("transferd_group_retries_total") > 0
+        assert await runner.deployment.counted("transferd_group_retries_total") > 0
     if "funds-in-table" in alone.layers:
-        wallets = (await stand.books.wallets()).values()
+        wallets = (await runner.ledger_reader.wallets()).values()
         assert sum(wallet.balance for wallet in wallets) == 0
         assert min(wallet.balance for wallet in wallets if not wallet.funding) >= 0

@@ -218,7 +218,7 @@ async def test_a_fault_begins_and_ends(scene: Scene, name: str) -> None:
         *scene.topology.servers.values(),
     ]
     before = {(part.pid, part.port) for part in processes}
-    async with FAULTS[name].strike(scene.topology, Random(name)) as said:
+    async with FAULTS[name].inject(scene.topology, Random(name)) as said:
         link = scene.topology.links.get(said.partition(" ")[0])
         is_outage = name.startswith("blackhole") or "refuses" in said
         assert link is None or await _is_cut_off(link) is is_outage

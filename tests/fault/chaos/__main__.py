@@ -1,4 +1,7 @@
-"""`make chaos`: rounds of faults under load, each checked; python -m tests.fault.chaos --help."""
+"""`make chaos`: rounds with a fault under load, and a check after each round.
+
+`python -m tests.fault.chaos --help` lists the options.
+"""
 
 import asyncio
 import sys
@@ -14,11 +17,11 @@ import orjson
 from tests.fault.chaos.faults import FAULTS
 from tests.fault.chaos.protections import PROTECTIONS, Protection
 from tests.fault.chaos.races import RACES
-from tests.fault.chaos.rounds import Pace, Result, stage, table
+from tests.fault.chaos.rounds import Result, RoundOptions, chaos_runner, table
 from tests.fault.chaos.topology import chaos_deployment
 from transferd.devstack import StackError
 
-# Takes more than a minute, so only --fault chooses it.
+# Takes more than a minute, so it runs only with --fault.
 _LONG = "outage-rabbitmq-60"
 
 
@@ -30,28 +33,28 @@ _LONG = "outage-rabbitmq-60"
     "faults",
     multiple=True,
     type=click.Choice([*FAULTS, *RACES]),
-    help="The fault; may be repeated. Without it: all but the longest outage.",
+    help="The fault or race; may be repeated. Without it: all except the longest outage.",
 )
 @click.option(
     "--without",
     type=click.Choice(list(PROTECTIONS)),
-    help="Remove this protection, and play the fault that shows what the protection is for.",
+    help="Remove this protection, and run the fault that causes damage without it.",
 )
 @click.option("--report", "file", default="reports/chaos/chaos.json", show_default=True)
 @click.option("--limits", default="", help="For TRANSFERD_LIMITS, such as group_envelopes_max=1.")
 def main(
     *, rounds: int, seed: int, faults: Sequence[str], without: str | None, file: str, limits: str
 ) -> None:
-    """Cause faults under load: is any acknowledged transfer lost, doubled or invented?
+    """Cause faults under load, and check that no transfer is lost, executed twice or invented.
 
-    The exit code is 1 if there was a violation; the seed of its round plays it again.
+    The exit code is 1 if there was a violation. The output has the command that repeats its round.
     """
     removed = PROTECTIONS[without] if without else None
     usual = [removed.fault] if removed else [*(each for each in FAULTS if each != _LONG), *RACES]
     report = Path(file)
     report.parent.mkdir(parents=True, exist_ok=True)
     try:
-        results = asyncio.run(_play(list(faults) or usual, rounds, seed, limits, removed, report))
+        results = asyncio.run(_run(list(faults) or usual, rounds, seed, limits, removed, report))
     except StackError as error:
         raise click.ClickException(str(error)) from None
     click.echo("\n" + "\n".join(table(results)))
@@ -64,12 +67,12 @@ def main(
     for result in wrong:
         again = f"--fault {result.fault} --seed {result.seed} --rounds 1"
         again += f" --without {without}" if without else ""
-        click.echo(f'once more: make chaos ARGS="{again}"')
+        click.echo(f'to repeat: make chaos ARGS="{again}"')
     click.echo(f"{len(results)} rounds, {len(wrong)} with violations; {file}")
     sys.exit(bool(wrong))
 
 
-async def _play(  # noqa: PLR0917 one caller
+async def _run(  # noqa: PLR0917 one caller
     names: Sequence[str],
     rounds: int,
     seed: int,
@@ -77,26 +80,26 @@ async def _play(  # noqa: PLR0917 one caller
     removed: Protection | None,
     report: Path,
 ) -> list[Result]:
-    """All rounds; the report is written after each, so an interrupted run keeps its results."""
+    """Run all rounds. The report is written after each, so an interrupted run has its results."""
     results = []
-    pace = Pace()
+    options = RoundOptions()
     if removed is not None:
         click.echo(f"without {removed.name}: {removed.removed}")
-        # A broken service does not recover, so the waits are short.
-        pace = replace(pace, settle_s=5.0, events_s=5.0, **removed.load)
+        # A service without a protection may not recover, so the waits are short.
+        options = replace(options, settle_s=5.0, events_s=5.0, **removed.load)
     with tempfile.TemporaryDirectory(prefix="transferd-chaos-") as name:
         async with (
             chaos_deployment(Path(name), limits=limits, report=click.echo) as deployment,
-            stage(deployment) as stand,
+            chaos_runner(deployment) as runner,
         ):
             for fault, number in ((each, n) for n in range(rounds) for each in names):
                 if removed is not None:
-                    await stand.renew(removed.layers)
+                    await runner.recreate(removed.layers)
                 began_s = time.monotonic()
                 if fault in RACES:
-                    result = await stand.race(fault, seed + number)
+                    result = await runner.run_race(fault, seed + number)
                 else:
-                    result = await stand.play(fault, seed + number, pace=pace)
+                    result = await runner.run_fault(fault, seed + number, options=options)
                 results.append(result)
                 _print(result, time.monotonic() - began_s)
                 _save(results, report)

@@ -1,4 +1,4 @@
-"""A client that pays, reverses, reads, asks about the past and repeats, and records everything."""
+"""The load of chaos: payments, reversals, reads and repetitions, with a record of all answers."""
 
 import asyncio
 import time
@@ -14,25 +14,25 @@ from loadtest.proof.answers import code_of, is_final
 from loadtest.proof.record import Kind, Operation, Try
 from tests.support.api import Api, Reply
 
-# Each worker waits for an answer before its next request.
+# Workers of a client. Each sends its next request after the answer to the previous one.
 _WORKERS = 16
-# Below the 15 s of the contract: an early timeout leaves more requests to settle.
+# Below the 15 s of the contract, so that more requests end without an answer.
 _TIMEOUT_S = 8.0
 _TRIES = 4
 # The default share of reads.
 READS = 0.15
 _REPETITIONS = 0.10
 _REVERSALS = 0.08
-# The share of questions about the past: half about an instant, half about a window.
+# The share of reads of the past: half of an instant, half of a window.
 _PAST = 0.08
 _SMALL = (1, 50)
 _TOO_MUCH = 10**9
 _RECENT = 200
-_LOOKED_BACK = 40
+_PAST_REPEATED = 40
 
 
 def _now_us() -> int:
-    """Microseconds since 1970, by the clock that the database uses too."""
+    """Microseconds since 1970, by the clock of this machine, which the database uses too."""
     return time.time_ns() // 1_000
 
 
@@ -42,21 +42,21 @@ def _text_of(instant_us: int) -> str:
 
 
 def is_open(operation: Operation) -> bool:
-    """Whether it may have been executed, and the last answer does not say."""
+    """Whether its outcome is unknown: it may have been executed, and has no final answer."""
     if not operation.moves_money:
         return False
     last = max(operation.tries, key=lambda one: one.ended_s)
-    # A 429 and a 503 both say that nothing was executed; the client repeats only after a 503.
+    # After a 429 and after a 503 nothing was executed. The client repeats only after a 503.
     return not is_final(last.status, last.code) and any(
         one.status != 429 for one in operation.tries
     )
 
 
 class Client:
-    """`history` is what it requested, with all answers; `acknowledged` are the first 201s.
+    """A client with several workers.
 
-    `reads` is the share of reads in its requests, and `pause_s` the mean pause of a worker after an
-    answer.
+    `history` is all operations with their answers, `acknowledged` the 201s that are not replays.
+    `reads` is the share of reads, and `pause_s` the mean pause of a worker between requests.
     """
 
     def __init__(
@@ -77,12 +77,13 @@ class Client:
         self._reads = reads
         self._pause_s = pause_s
         self._versions: dict[str, int] = {}
-        # The begin of the next window of each wallet. The first one begins with this client.
+        # The end of the latest window of each wallet, at which the next one begins. The first
+        # window begins when the client is created.
         self._began_us = _now_us()
         self._window_ends: dict[str, int] = {}
         self._posted: list[tuple[Operation, str]] = []
         self._keys = count()
-        # Transfers with a requested reversal.
+        # Transfers for which a reversal was requested.
         self._reversed: list[tuple[Operation, str]] = []
         self._tasks: list[asyncio.Task[None]] = []
         self._is_over = False
@@ -123,15 +124,15 @@ class Client:
             Kind.REVERSAL, self._key(), paid.destination, paid.source, amount, original=transfer
         )
 
-    async def ask(self, operation: Operation, copies: int = 1) -> None:
-        """Send a new operation this many times at once; each is repeated until its final answer."""
+    async def send(self, operation: Operation, copies: int = 1) -> None:
+        """Send a new operation this many times at once; repeat each until it has a final answer."""
         self.history.append(operation)
         await asyncio.gather(*(self._until_final(operation) for _ in range(copies)))
 
-    async def look_back(self) -> None:
-        """Repeat some of the questions about the past."""
-        asked = [each for each in self.history if each.is_past]
-        for operation in self._random.sample(asked, min(len(asked), _LOOKED_BACK)):
+    async def repeat_past_reads(self) -> None:
+        """Repeat some of the reads of the past."""
+        reads = [each for each in self.history if each.is_past]
+        for operation in self._random.sample(reads, min(len(reads), _PAST_REPEATED)):
             await self._try(operation)
 
     async def _until_final(self, operation: Operation) -> None:
@@ -146,7 +147,10 @@ class Client:
         await self._session.close()
 
     async def until_acknowledged(self, since_s: float, within_s: float) -> float | None:
-        """Wait for a 201 to a request that was sent after `since_s`; seconds until its answer."""
+        """Wait for a 201 to a request that was sent after `since_s`.
+
+        Returns the seconds from `since_s` to the answer; None after `within_s`.
+        """
         while self._clock() < since_s + within_s:
             for one in reversed(self.acknowledged):
                 if one.ended_s < since_s:
@@ -157,13 +161,13 @@ class Client:
         return None
 
     async def until_count(self, acknowledged: int, within_s: float) -> None:
-        """Wait until this many transfers are acknowledged, or for this long."""
+        """Wait until this many transfers are acknowledged, at most `within_s`."""
         until_s = self._clock() + within_s
         while len(self.acknowledged) < acknowledged and self._clock() < until_s:
             await asyncio.sleep(0.02)
 
     def rate(self, from_s: float, to_s: float) -> float:
-        """Acknowledged transfers per second in between."""
+        """Acknowledged transfers per second between two times."""
         count = sum(from_s <= one.ended_s < to_s for one in self.acknowledged)
         return count / max(to_s - from_s, 0.001)
 
@@ -172,13 +176,13 @@ class Client:
             await asyncio.sleep(self._pause_s * self._random.uniform(0.5, 1.5))
             chance = self._random.random() - _REPETITIONS
             if chance < 0 and self.history:
-                # Repeat a request, whether or not it has its answer.
+                # Repeat a recent request, with or without an answer.
                 await self._try(self._random.choice(self.history[-_RECENT:]))
                 continue
             if chance < self._reads:
                 operation = self._a_read()
             elif chance < self._reads + _PAST:
-                operation = self._a_look_back()
+                operation = self._a_past_read()
             elif chance < self._reads + _PAST + _REVERSALS and self._posted:
                 operation = self._a_reversal()
             else:
@@ -187,7 +191,7 @@ class Client:
             await self._until_known(operation)
 
     async def _until_known(self, operation: Operation) -> None:
-        # Some are sent twice at once.
+        # Some requests are sent twice at once.
         copies = 2 if operation.key and self._random.random() < 0.05 else 1
         await asyncio.gather(*(self._try(operation) for _ in range(copies)))
         for attempt in range(1, _TRIES):
@@ -211,7 +215,7 @@ class Client:
         return self.transfer(source, destination, amount)
 
     def _a_reversal(self) -> Operation:
-        # Half of them are further reversals of a transfer, so their sum may be too large.
+        # Half are further reversals of the same transfers, so their sum may exceed the amount.
         if self._reversed and self._random.random() < 0.5:
             paid, transfer = self._random.choice(self._reversed[-_RECENT:])
         else:
@@ -220,7 +224,7 @@ class Client:
         return self.reversal(paid, transfer, self._random.randint(1, paid.amount))
 
     def _wallet(self, hot: float) -> str:
-        """The hot wallet with this probability, otherwise any."""
+        """The hot wallet with this probability, otherwise a random wallet."""
         is_hot = self._random.random() < hot
         return self.wallets[0] if is_hot else self._random.choice(self.wallets)
 
@@ -230,12 +234,12 @@ class Client:
         min_version = known if self._random.random() < 0.7 else None
         return Operation(Kind.READ, wallet=wallet, min_version=min_version)
 
-    def _a_look_back(self) -> Operation:
-        """A question about the time until now: the service must wait for uncommitted changes."""
+    def _a_past_read(self) -> Operation:
+        """A read of the time until now, so that the service must wait for uncommitted changes."""
         wallet = self._wallet(hot=0.6)
         until_us = _now_us()
         if self._random.random() < 0.5:
-            # Now, or the end of a window of this wallet, so that the sums can be compared.
+            # Now, or the end of a window of this wallet, so that both answers can be compared.
             if self._random.random() < 0.5:
                 until_us = self._window_ends.get(wallet, until_us)
             return Operation(Kind.INSTANT, wallet=wallet, until_us=until_us)
@@ -258,30 +262,32 @@ class Client:
             one = Try(began_s, self._clock(), reply.status, code, reply.body, replayed)
         operation.tries.append(one)
         if one.status in (200, 201) and not operation.is_past:
-            self._learn(operation, one)
+            self._record(operation, one)
         return one
 
-    async def _reply(self, asked: Operation) -> Reply:
-        wallet = f"/wallets/{asked.wallet}"
-        match asked.kind:
+    async def _reply(self, operation: Operation) -> Reply:
+        wallet = f"/wallets/{operation.wallet}"
+        match operation.kind:
             case Kind.TRANSFER:
                 return await self._api.transfer(
-                    asked.source, asked.destination, asked.amount, key=asked.key
+                    operation.source, operation.destination, operation.amount, key=operation.key
                 )
             case Kind.REVERSAL:
-                path = f"/transfers/{asked.original}/reversal"
-                return await self._api.post(path, {"amount": asked.amount}, key=asked.key)
+                path = f"/transfers/{operation.original}/reversal"
+                return await self._api.post(path, {"amount": operation.amount}, key=operation.key)
             case Kind.READ:
-                query = "" if asked.min_version is None else f"?min_version={asked.min_version}"
+                query = (
+                    "" if operation.min_version is None else f"?min_version={operation.min_version}"
+                )
                 return await self._api.get(f"{wallet}{query}")
             case Kind.INSTANT:
-                return await self._api.get(f"{wallet}?at={_text_of(asked.until_us)}")
+                return await self._api.get(f"{wallet}?at={_text_of(operation.until_us)}")
             case Kind.WINDOW:
-                since, until = _text_of(asked.since_us), _text_of(asked.until_us)
+                since, until = _text_of(operation.since_us), _text_of(operation.until_us)
                 return await self._pages(f"{wallet}/statement?limit=200&from={since}&to={until}")
 
     async def _pages(self, path: str) -> Reply:
-        """All pages of a window as one answer, or the first answer that is no page."""
+        """All pages of a window as one answer, or the first answer that is not 200."""
         data: list[object] = []
         cursor = ""
         while True:
@@ -293,16 +299,16 @@ class Client:
                 return Reply(200, reply.headers, orjson.dumps({"data": data}))
             cursor = f"&cursor={reply.json['next_cursor']}"
 
-    def _learn(self, operation: Operation, one: Try) -> None:
+    def _record(self, operation: Operation, one: Try) -> None:
         answer = orjson.loads(one.body)
         if operation.kind is Kind.READ:
-            self._know(operation.wallet, answer["version"])
+            self._record_version(operation.wallet, answer["version"])
             return
-        self._know(operation.source, answer["source_version"])
+        self._record_version(operation.source, answer["source_version"])
         if not one.replayed:
             self.acknowledged.append(one)
         if operation.kind is Kind.TRANSFER:
             self._posted.append((operation, answer["id"]))
 
-    def _know(self, wallet: str, version: int) -> None:
+    def _record_version(self, wallet: str, version: int) -> None:
         self._versions[wallet] = max(version, self._versions.get(wallet, -1))

@@ -12,18 +12,19 @@ from tests.support.proxy import Cut
 
 # Ends a fault.
 Heal = Callable[[], Awaitable[None] | None]
-# Begins a fault; the Random makes the choices. Returns a sentence about the victim, and the end.
+# Begins a fault, with random choices. Returns a sentence that describes it, and the function that
+# ends it.
 Begin = Callable[[ChaosDeployment, Random], Awaitable[tuple[str, Heal]]]
 
 _HOUR_S = 3600.0
 _ALWAYS = 1_000_000
-# There and back well below the 0.25 s after which a call to Redis fails.
+# Both directions together are well below the 0.25 s after which a call to Redis fails.
 _DELAY_S = 0.04
 
 
 @dataclass(frozen=True)
 class Fault:
-    """`hold_s` is the shortest and the longest time that it lasts."""
+    """A fault. `hold_s` is its shortest and its longest duration."""
 
     name: str
     hold_s: tuple[float, float]
@@ -31,14 +32,14 @@ class Fault:
 
     @property
     def victim(self) -> str:
-        """The last word of the name: the part that is out of reach, or another subject."""
+        """The last word of the name: the part that the fault affects."""
         return self.name.rpartition("-")[2]
 
     @asynccontextmanager
-    async def strike(self, deployment: ChaosDeployment, random: Random) -> AsyncIterator[str]:
-        """The fault begins on entry and ends on exit, which does not wait for readiness.
+    async def inject(self, deployment: ChaosDeployment, random: Random) -> AsyncIterator[str]:
+        """Begin the fault on entry and end it on exit, without waiting for readiness.
 
-        Gives a sentence about the victim.
+        Yields a sentence that describes the fault.
         """
         sentence, heal = await self.begin(deployment, random)
         try:
@@ -68,7 +69,7 @@ async def _cut(deployment: ChaosDeployment, random: Random, link: str) -> tuple[
 
 async def _black_hole(deployment: ChaosDeployment, random: Random, link: str) -> tuple[str, Heal]:
     name = _link_of(deployment, random, link)
-    # The effect of a lost network depends on whether it comes back before TCP gives up.
+    # A real network may recover before or after TCP gives up: data arrive late, or are lost.
     loses = random.random() < 0.5
     proxy = deployment.links[name]
     (proxy.swallow if loses else proxy.stall)()
@@ -104,9 +105,9 @@ async def _flushed(deployment: ChaosDeployment, _: Random) -> tuple[str, Heal]:
     return "redis is empty", lambda: None
 
 
-async def _starved(deployment: ChaosDeployment, _: Random) -> tuple[str, Heal]:
-    await deployment.starve_redis()
-    return "redis evicts almost all data", deployment.feed_redis
+async def _evicting(deployment: ChaosDeployment, _: Random) -> tuple[str, Heal]:
+    await deployment.limit_redis_memory()
+    return "redis evicts almost all data", deployment.unlimit_redis_memory
 
 
 async def _slow(deployment: ChaosDeployment, random: Random) -> tuple[str, Heal]:
@@ -125,7 +126,7 @@ async def _clock_jumped(deployment: ChaosDeployment, random: Random) -> tuple[st
 
 
 async def _database_clock_jumped(deployment: ChaosDeployment, random: Random) -> tuple[str, Heal]:
-    # It jumps ahead: a jump back would make the past of a reader the future of the database.
+    # Only ahead: after a jump back, an instant that was in the past would be in the future.
     seconds = random.uniform(2.0, 4.0)
     await deployment.jump_database_clock(seconds)
     sentence = f"the clock of postgres jumps ahead by {seconds:.1f} s"
@@ -136,18 +137,18 @@ async def _restarted(deployment: ChaosDeployment, random: Random) -> tuple[str, 
     names = random.sample(deployment.replicas, len(deployment.replicas))
     for name in names:
         await deployment.restart(name)
-        # The next one follows when this one serves again, as in any rolling restart.
+        # As in a rolling restart, the next one waits until this one is ready.
         await deployment.until_ready()
     return f"{' and '.join(names)} were restarted in turn", lambda: None
 
 
 async def _two_at_once(deployment: ChaosDeployment, random: Random) -> tuple[str, Heal]:
     first = random.choice(_SINGLE)
-    # The parts differ: a Redis that hangs cannot be flushed.
+    # Two different parts: a Redis that hangs cannot be flushed, for example.
     second = random.choice([fault for fault in _SINGLE if fault.victim != first.victim])
     async with AsyncExitStack() as exits:
-        strikes = [each.strike(deployment, random) for each in (first, second)]
-        sentences = [await exits.enter_async_context(strike) for strike in strikes]
+        injections = [each.inject(deployment, random) for each in (first, second)]
+        sentences = [await exits.enter_async_context(each) for each in injections]
         return " and ".join(sentences), exits.pop_all().aclose
 
 
@@ -180,7 +181,7 @@ _LINKS = (
 _CUTS_IN_COMMIT = (Cut.BEFORE, Cut.IN_FLIGHT)
 
 
-# The pairs of two-at-once: short faults, and not two-at-once itself.
+# The faults that two-at-once combines: those that are short.
 _SINGLE: list[Fault] = [
     *(Fault(f"kill-{part}", (0.0, 3.0), partial(_killed, part=part)) for part in _PARTS),
     *(Fault(f"hang-{part}", hold_s, partial(_hung, part=part)) for part, hold_s in _PARTS.items()),
@@ -190,7 +191,7 @@ _SINGLE: list[Fault] = [
     Fault("cut-in-commit", (1.0, 2.0), partial(_cut_at_commit, cuts=_CUTS_IN_COMMIT)),
     Fault("cut-after-commit", (1.0, 2.0), partial(_cut_at_commit, cuts=(Cut.AFTER,))),
     Fault("flush-redis", (0.0, 1.0), _flushed),
-    Fault("evict-redis", (0.5, 3.0), _starved),
+    Fault("evict-redis", (0.5, 3.0), _evicting),
     Fault("disk-full", (0.5, 3.0), _disk_full),
     Fault("slow-postgres", (1.0, 3.0), _slow),
     Fault("clock-jump", (1.0, 3.0), _clock_jumped),

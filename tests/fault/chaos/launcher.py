@@ -1,15 +1,15 @@
-"""`transferd` as chaos runs it: `python -m tests.fault.chaos.launcher FILE LAYERS serve`.
+"""Starts `transferd` for chaos: `python -m tests.fault.chaos.launcher FILE LAYERS serve`.
 
-FILE moves the clock of the process. LAYERS, separated by commas, are the layers of protections that
-it lacks; usually the list is empty.
+FILE sets the clock of the process. LAYERS are the layers of protections to remove, separated by
+commas; the list is usually empty.
 
-The whole process sees the jump of the time of day, libraries as well: `time.time`, `time.time_ns`
-and the `now`s of `datetime`. The monotonic clocks continue unchanged, as when an administrator or
-NTP sets the clock of a machine; waits and deadlines use those. libfaketime would move the event
-loop too.
+The time of day jumps in the whole process, libraries included: `time.time`, `time.time_ns` and
+`now` and `utcnow` of `datetime`. The monotonic clocks, which waits and deadlines use, do not
+change, as when an administrator or NTP sets the clock of a machine. libfaketime would move them
+too, and with them the event loop.
 
-FILE contains the offset in seconds as a double. It is mapped into memory: a write moves the clock
-at once, and reading the clock needs no system call.
+FILE contains the offset in seconds as a double. It is mapped into memory, so a write moves the
+clock at once, and reading the clock needs no system call.
 """
 
 import datetime
@@ -21,7 +21,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-# The driver compares types in C with the `datetime` that it finds at its import: the real one.
+# Imported first: the driver compares types in C with the `datetime` of the time of its import,
+# which must be the real one.
 import asyncpg  # noqa: F401
 
 OFFSET = struct.Struct("d")
@@ -29,8 +30,8 @@ _NS = 1_000_000_000
 
 
 def write_offset(file: Path, seconds: float) -> None:
-    """Set the clocks that read this file this far ahead, or behind if negative."""
-    # `Path.write_bytes` truncates first, and SIGBUS kills a process that reads at that moment.
+    """Set the clocks of processes that map this file ahead, or back if `seconds` is negative."""
+    # `Path.write_bytes` would truncate first, and SIGBUS kills a process that reads then.
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
     try:
         os.pwrite(descriptor, OFFSET.pack(seconds), 0)
@@ -39,7 +40,7 @@ def write_offset(file: Path, seconds: float) -> None:
 
 
 def skew(file: Path) -> None:
-    """From now on this process sees the time with the offset in the file."""
+    """Add the offset in the file to the time of day in this process."""
     with file.open("rb") as opened:
         mapped = mmap.mmap(opened.fileno(), OFFSET.size, access=mmap.ACCESS_READ)
 
@@ -50,7 +51,7 @@ def skew(file: Path) -> None:
     true_time, true_time_ns, true_datetime = time.time, time.time_ns, datetime.datetime
 
     class IsDatetime(type):
-        """Accepts the real instances, which drivers and parsers make."""
+        """`isinstance` accepts real instances, which drivers and parsers create."""
 
         def __instancecheck__(cls, instance: object) -> bool:
             return isinstance(instance, true_datetime)
@@ -59,7 +60,7 @@ def skew(file: Path) -> None:
             return issubclass(subclass, true_datetime)
 
     class Skewed(true_datetime, metaclass=IsDatetime):  # type: ignore[valid-type,misc]
-        """Makes real instances, because serializers require the exact type."""
+        """Creates real instances, because serializers require the exact type."""
 
         def __new__(cls, *arguments: Any, **options: Any) -> Any:
             return true_datetime(*arguments, **options)
@@ -79,7 +80,7 @@ def skew(file: Path) -> None:
 
 
 def main() -> None:
-    """Skew, and import the service afterwards: its modules take `datetime` at their import."""
+    """Skew the clock, then import the service, whose modules import `datetime` by name."""
     skew(Path(sys.argv.pop(1)))
     layers = sys.argv.pop(1)
     if layers:

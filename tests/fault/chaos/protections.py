@@ -1,26 +1,26 @@
-"""The protections, and for each the fault that shows that it is needed."""
+"""The protections, each with the fault that causes damage without it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 _MANY_READS = {"reads": 0.5, "hold_s_max": 3.0}
-# The worker holds events that have not arrived; a new worker takes half a second to begin.
+# The worker must hold undelivered events when it is killed. A new worker needs half a second.
 _SLOW_RECEIVER = {"receiver_s": 0.05, "quiet_s": 1.5}
 
 
 @dataclass(frozen=True)
 class Protection:
-    """`removed` describes the service without it.
+    """A protection; `removed` describes the service without it.
 
-    Without its layers a round of `fault` leaves a violation of one of the `kinds`. `load` changes
-    the `Pace` of that round.
+    Without its layers a round with `fault` has a violation of one of the `kinds`. `load` changes
+    the `RoundOptions` of that round.
     """
 
     name: str
     removed: str
     fault: str
     kinds: frozenset[str]
-    # Empty if its only layer has its name.
+    # Empty if it has one layer, with the name of the protection.
     named_layers: frozenset[str] = frozenset()
     load: Mapping[str, float] = field(default_factory=dict)
 
@@ -151,9 +151,9 @@ PROTECTIONS: Mapping[str, Protection] = {
 
 @dataclass(frozen=True)
 class Alone:
-    """Some layers that remain while the others of their protections, `without`, are removed.
+    """`layers` that are enough while the other layers of their protections are removed.
 
-    They are enough: the only violations are of the `tolerated` kinds.
+    `without` are the removed layers. The only violations are of the `tolerated` kinds.
     """
 
     layers: frozenset[str]
@@ -173,8 +173,8 @@ ALONE: Mapping[str, Alone] = {
         _words("row-locks version-keys first-look-up"),
         _words("changed-past wrong-window"),
     ),
-    # The table can only refuse the whole group, so a 422 becomes a 500 without an outcome. It
-    # checks a wallet after the group; within the group it may have been below its limit.
+    # The check of the table refuses the whole group, so a 422 becomes a 500 without an outcome. It
+    # checks the balance after the group; within the group the balance may be below the limit.
     "table": Alone(
         _words("funds-in-table"),
         _words("funds-in-decide"),

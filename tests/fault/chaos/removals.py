@@ -1,8 +1,8 @@
-"""Removes protections of the service, layer by layer, before it starts.
+"""Removes layers of protections from the service before it starts.
 
-The service has no switch for this: public functions are replaced, and words in named queries and
-scripts. A removal that no longer fits the code ends the program, and the test of each removal looks
-for its damage, so this file cannot become outdated unnoticed.
+The service has no switch for this, so these functions replace public functions, and words in named
+queries and scripts. A removal that does not match the code ends the program, and the test of each
+removal requires its damage, so an outdated removal fails a test.
 """
 
 import asyncio
@@ -26,29 +26,29 @@ from transferd.notifications import notifier
 from transferd.web import past_schemas, rendering
 from transferd.web.calls import Call
 
-# The duration of some groups.
+# How late a late write is: the duration of some groups.
 _LATE_S = 0.2
 # The event loop holds only weak references to tasks.
 _tasks: set[asyncio.Task[Any]] = set()
 
 
 def replace(owner: object, name: str, make: Callable[[Any], Any]) -> None:
-    """Replace a public attribute of a class or module by the result of `make`."""
+    """Replace a public attribute of a class or module by `make` of the original."""
     found = vars(owner).get(name)
-    assert found is not None, f"{owner} has no {name} of its own any more"
+    assert found is not None, f"{owner} no longer defines {name}"
     assert not name.startswith("_"), f"{name} of {owner} is private"
     setattr(owner, name, make(found))
 
 
 def reword(name: str, old: str, new: str) -> None:
-    """Change words of a named query, which must contain them exactly once."""
-    # Queries are read once for the whole process, so this changes the query of all callers.
+    """Replace words of a named query, which must contain them exactly once."""
+    # The process reads queries once, so this changes the query for all callers.
     named = database.queries(LEDGERS[0])
-    assert named[name].count(old) == 1, f"the query {name} does not say {old!r} any more"
+    assert named[name].count(old) == 1, f"the query {name} no longer contains {old!r}"
     named[name] = named[name].replace(old, new)
 
 
-def _answer_whatever_commit_says() -> None:
+def _ignore_failed_commits() -> None:
     def make(true: Any) -> Any:
         @asynccontextmanager
         async def transaction(*arguments: Any, **options: Any) -> AsyncIterator[Any]:
@@ -85,7 +85,7 @@ def _no_look_up() -> None:
 
 
 def _no_first_look_up() -> None:
-    """Only an attempt after one that failed looks outcomes up."""
+    """Look outcomes up only in an attempt that follows a failed attempt."""
     has_failed = False
 
     def make_transaction(true: Any) -> Any:
@@ -118,7 +118,7 @@ def _used_keys_count_as_new() -> None:
 
 
 def _written_late(part: str) -> Callable[[], None]:
-    """A part of the rows of a group is written in another transaction, soon after the COMMIT."""
+    """Write one kind of row of a group in another transaction, soon after the COMMIT."""
 
     def apply() -> None:
         late: dict[database.Transaction, tuple[group.GroupResult, Mapping[str, int]]] = {}
@@ -305,7 +305,7 @@ def _refresh_late() -> None:
 
 
 def _let_run(coroutine: Coroutine[Any, Any, None]) -> None:
-    """Run it in the background, and ignore its failure."""
+    """Run the coroutine in the background and ignore its failure."""
 
     async def run() -> None:
         with suppress(Exception):
@@ -317,7 +317,7 @@ def _let_run(coroutine: Coroutine[Any, Any, None]) -> None:
 
 
 PATCHES: Mapping[str, Callable[[], None]] = {
-    "commit-before-answer": _answer_whatever_commit_says,
+    "commit-before-answer": _ignore_failed_commits,
     "synchronous-commit": _commit_to_memory,
     "look-up": _no_look_up,
     "first-look-up": _no_first_look_up,
@@ -338,7 +338,7 @@ PATCHES: Mapping[str, Callable[[], None]] = {
     "refresh-before-answer": _refresh_late,
 }
 
-# The constraints of the tables.
+# Layers that are constraints of tables.
 _TRANSFERS, _WALLETS = "ledger_00.transfers", "ledger_00.wallets"
 CONSTRAINTS: Mapping[str, Sequence[tuple[str, str]]] = {
     "version-keys": (
@@ -350,14 +350,14 @@ CONSTRAINTS: Mapping[str, Sequence[tuple[str, str]]] = {
 
 
 def remove(names: Iterable[str]) -> None:
-    """Take these layers out of this process."""
+    """Remove these layers from this process."""
     for name in names:
         if name not in CONSTRAINTS:
             PATCHES[name]()
 
 
 def drops_of(names: Iterable[str]) -> list[str]:
-    """The statements that take these layers out of the database."""
+    """The statements that remove these layers from the database."""
     return [
         f"ALTER TABLE {table} DROP CONSTRAINT {constraint}"
         for name in names

@@ -1,4 +1,4 @@
-"""A round: load, a fault in the middle of it, quiet, and the verdict of the checker."""
+"""A round: load, a fault during the load, and a check of the results at the end."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
@@ -12,9 +12,9 @@ from aiohttp import web
 from loadtest.proof.check import check
 from loadtest.proof.record import WalletRow
 from loadtest.proof.violations import Violation
-from tests.fault.chaos.books import Books
 from tests.fault.chaos.client import READS, Client, is_open
 from tests.fault.chaos.faults import FAULTS
+from tests.fault.chaos.ledger_reader import LedgerReader
 from tests.fault.chaos.races import RACES
 from tests.fault.chaos.topology import ChaosDeployment
 from tests.support.api import Api
@@ -24,19 +24,20 @@ from transferd.devstack import StackError
 _WALLETS = 20
 _BALANCE = 10_000
 _CACHE_FAILURES = "transferd_cache_failures_total"
-# A fault waits for this many acknowledged transfers, however slow the machine is.
-_AT_STAKE = 50
+# A fault begins after this many acknowledged transfers, so that there are some to lose.
+_ACKNOWLEDGED_MIN = 50
 
 
 @dataclass(frozen=True)
-class Pace:
-    """The times of a round in seconds; most of them are the upper bound of a wait.
+class RoundOptions:
+    """The load and the timeouts of a round.
 
-    Load for about `quiet_s`, the fault, and half as much load after it. The wait for events ends
-    when none arrives for `events_s`. `reads` is the share of reads in the load, `pause_s` the mean
-    pause of a worker, and `receiver_s` the time that the receiver needs for an event until the
-    fault is over. Afterwards the service must serve again within `serving_s`; the round waits for
-    `recovery_s`, to measure how long it takes.
+    Load runs for about `quiet_s` before the fault and half as long after it. The fault lasts at
+    most `hold_s_max`. After it the service must serve again within `serving_s`; the round waits up
+    to `recovery_s`, to measure the time. `settle_s` is the timeout for unknown outcomes. The wait
+    for events ends when none arrives for `events_s`. `reads` is the share of reads in the load,
+    `pause_s` the mean pause of a worker, and `receiver_s` the time that the receiver takes for an
+    event until the fault is over.
     """
 
     quiet_s: float = 1.5
@@ -50,21 +51,21 @@ class Pace:
     receiver_s: float = 0.0
 
 
-_USUAL = Pace()
+_DEFAULT = RoundOptions()
 
 
 @dataclass
 class Result:
-    """The course of a round and its violations. Rates are 201s per second."""
+    """The figures and the violations of a round. Rates are 201s per second."""
 
     fault: str
     seed: int
     what: str = ""
     operations: int = 0
     acknowledged: int = 0
-    # Answered questions about the past.
+    # Answered reads of the past.
     past: int = 0
-    # Operations with a try that got no answer, and those with a try that got a 5xx.
+    # Operations with a try without an answer, and operations with a try that got a 5xx.
     unknown: int = 0
     failed: int = 0
     rate_before: float = 0.0
@@ -78,51 +79,51 @@ class Result:
     violations: list[Violation] = field(default_factory=list)
 
 
-# The load of a round; returns the time of the loop at which its fault was over.
+# Runs the load of a round; returns the time, by the clock of the loop, when the fault was over.
 Act = Callable[[Client, Result], Awaitable[float]]
 
 
-class Stage:
-    """A deployment with a receiver of all its events, on which rounds are played."""
+class ChaosRunner:
+    """Runs rounds on a deployment, with a receiver of all its events."""
 
     def __init__(self, deployment: ChaosDeployment, receiver: Receiver) -> None:
         self.deployment = deployment
-        self.books = Books(deployment.postgres.url)
+        self.ledger_reader = LedgerReader(deployment.postgres.url)
         self._receiver = receiver
         self._count = 0
         self._clock = asyncio.get_running_loop().time
 
-    async def play(self, fault: str, seed: int, *, pace: Pace = _USUAL) -> Result:
-        """One round."""
-        # All choices are made now: later the client and the fault would compete for the Random.
+    async def run_fault(self, fault: str, seed: int, *, options: RoundOptions = _DEFAULT) -> Result:
+        """Run one round with this fault."""
+        # Separate generators, because client and fault draw from them in an order that varies.
         random = Random(seed)
-        hold_s = min(random.uniform(*FAULTS[fault].hold_s), pace.hold_s_max)
-        at_s = pace.quiet_s * random.uniform(0.7, 1.3)
+        hold_s = min(random.uniform(*FAULTS[fault].hold_s), options.hold_s_max)
+        at_s = options.quiet_s * random.uniform(0.7, 1.3)
         choices = Random(random.getrandbits(32))
 
         async def act(client: Client, result: Result) -> float:
-            self._receiver.answer = _after(pace.receiver_s) if pace.receiver_s else None
+            self._receiver.answer = _after(options.receiver_s) if options.receiver_s else None
             client.start()
             began_s = self._clock()
             await asyncio.sleep(at_s)
-            await client.until_count(_AT_STAKE, pace.recovery_s)
-            struck_s = self._clock()
-            result.rate_before = client.rate(began_s + 0.3, struck_s)
-            async with FAULTS[fault].strike(self.deployment, choices) as result.what:
+            await client.until_count(_ACKNOWLEDGED_MIN, options.recovery_s)
+            injected_s = self._clock()
+            result.rate_before = client.rate(began_s + 0.3, injected_s)
+            async with FAULTS[fault].inject(self.deployment, choices) as result.what:
                 await asyncio.sleep(hold_s)
             healed_s = self._clock()
             self._receiver.answer = None
-            result.rate_during = client.rate(struck_s, healed_s)
-            await self._recover(client, result, healed_s, pace)
+            result.rate_during = client.rate(injected_s, healed_s)
+            await self._recover(client, result, healed_s, options)
             return healed_s
 
-        # Events may be delivered again after a fault of the worker or broker, and retries are
-        # overtaken.
+        # After a fault of the worker or the broker events may be delivered again, and later events
+        # may overtake retries.
         ordered = not any(part in fault for part in ("worker", "rabbitmq", "two"))
-        return await self._round(fault, seed, act, pace, ordered=ordered)
+        return await self._round(fault, seed, act, options, ordered=ordered)
 
-    async def race(self, name: str, seed: int, *, size: float = 1.0) -> Result:
-        """One race, or a part of it: 0.1 is a tenth."""
+    async def run_race(self, name: str, seed: int, *, size: float = 1.0) -> Result:
+        """Run one race, or a part of it: `size` 0.1 is a tenth."""
 
         async def act(client: Client, result: Result) -> float:
             began_s = self._clock()
@@ -133,28 +134,35 @@ class Stage:
             result.rate_before = result.rate_during = client.rate(began_s, ended_s)
             return ended_s
 
-        # An endpoint that falls behind gets too many events to keep their order
-        # (docs/notifications.md).
-        return await self._round(name, seed, act, _USUAL, ordered=False)
+        # No check of the order of events: under so many events the receiver may not answer in time,
+        # and later events may overtake retries.
+        return await self._round(name, seed, act, _DEFAULT, ordered=False)
 
-    async def _round(self, name: str, seed: int, act: Act, pace: Pace, *, ordered: bool) -> Result:
+    async def _round(
+        self, name: str, seed: int, act: Act, options: RoundOptions, *, ordered: bool
+    ) -> Result:
         result = Result(name, seed)
-        # A round that is played again on the same ledger has its own keys.
+        # The number gives a repeated round on the same ledger keys of its own.
         self._count += 1
         run = f"chaos-{name}-{seed}-{self._count}"
         async with self._api() as api:
-            # One by one, because a protection against concurrent requests may be missing.
+            # One after the other, because a protection against concurrent requests may be removed.
             wallets = [await api.wallet(_BALANCE) for _ in range(_WALLETS)]
-        before = await self.books.wallets()
+        before = await self.ledger_reader.wallets()
         arrived = len(self._receiver.received)
         failures = await self.deployment.counted(_CACHE_FAILURES)
         client = Client(
-            self.deployment.url, run, wallets, Random(seed), reads=pace.reads, pause_s=pace.pause_s
+            self.deployment.url,
+            run,
+            wallets,
+            Random(seed),
+            reads=options.reads,
+            pause_s=options.pause_s,
         )
         try:
             healed_s = await act(client, result)
-            await client.settle(pace.settle_s)
-            await client.look_back()
+            await client.settle(options.settle_s)
+            await client.repeat_past_reads()
         finally:
             await client.close()
         tries = [[one.status for one in each.tries] for each in client.history]
@@ -163,14 +171,14 @@ class Stage:
         result.past = sum(each.is_past and each.tries[0].status == 200 for each in client.history)
         result.unknown = sum(0 in statuses for statuses in tries)
         result.failed = sum(max(statuses) >= 500 for statuses in tries)
-        result.published_s = await self._until_delivered(before, arrived, pace) - healed_s
+        result.published_s = await self._until_delivered(before, arrived, options) - healed_s
         result.drained_s = self._clock() - healed_s
-        ledger = await self.books.ledger(run, before, self._receiver.received[arrived:])
+        ledger = await self.ledger_reader.ledger(run, before, self._receiver.received[arrived:])
         result.events = len(ledger.deliveries)
         result.violations += check(
             client.history,
             ledger,
-            # If Redis was only slow and no call failed, no read is older than an earlier answer.
+            # If Redis was slow but no call failed, no read may be older than an earlier answer.
             strict_reads=name.startswith("slow-")
             and await self.deployment.counted(_CACHE_FAILURES) == failures,
             events=True,
@@ -183,19 +191,21 @@ class Stage:
         ]
         return result
 
-    async def _recover(self, client: Client, result: Result, healed_s: float, pace: Pace) -> None:
+    async def _recover(
+        self, client: Client, result: Result, healed_s: float, options: RoundOptions
+    ) -> None:
         """Wait until the service serves again, and for some load after that."""
-        result.recovery_s = await client.until_acknowledged(healed_s, pace.recovery_s)
+        result.recovery_s = await client.until_acknowledged(healed_s, options.recovery_s)
         if result.recovery_s is None:
-            text = f"no transfer within {pace.recovery_s:g} s of the end of the fault"
+            text = f"no transfer within {options.recovery_s:g} s of the end of the fault"
             result.violations.append(Violation("not-recovered", text))
-        elif result.recovery_s > pace.serving_s:
+        elif result.recovery_s > options.serving_s:
             text = f"the first transfer came {result.recovery_s:.1f} s after the end of the fault"
             result.violations.append(Violation("slow-recovery", text))
-        await asyncio.sleep(pace.quiet_s * 0.5)
+        await asyncio.sleep(options.quiet_s * 0.5)
         await client.stop()
         try:
-            await self.deployment.until_ready(pace.recovery_s)
+            await self.deployment.until_ready(options.recovery_s)
         except StackError as error:
             result.violations.append(Violation("not-recovered", str(error)))
             await self.deployment.heal()
@@ -206,9 +216,9 @@ class Stage:
         async with aiohttp.ClientSession() as session:
             yield Api(session, self.deployment.url)
 
-    async def renew(self, without: Iterable[str] = ()) -> None:
-        """An empty ledger, and a service without these layers of its protections."""
-        await self.deployment.renew(without)
+    async def recreate(self, without: Iterable[str] = ()) -> None:
+        """Start with an empty ledger, and remove these layers from the service."""
+        await self.deployment.recreate(without)
         await self.listen()
 
     async def listen(self) -> None:
@@ -219,22 +229,22 @@ class Stage:
             assert reply.status == 201, reply
 
     async def _until_delivered(
-        self, before: Mapping[str, WalletRow], arrived: int, pace: Pace
+        self, before: Mapping[str, WalletRow], arrived: int, options: RoundOptions
     ) -> float:
-        """Wait until all events of the round have arrived, or none arrives for `events_s`.
+        """Wait until all events of the round have arrived, or none has arrived for `events_s`.
 
-        Returns the time at which the last of them was published.
+        Returns the time when the last event was published.
         """
         published_s = self._clock()
-        deadline_s, last = published_s + pace.events_s, (-1, -1)
+        deadline_s, last = published_s + options.events_s, (-1, -1)
         came: set[str] = set()
-        # Not read in each turn: the receiver lives in this process and needs the time.
+        # Not read in each iteration: the receiver runs in this process and needs CPU time.
         wanted = await self._posted(before)
         while self._clock() < deadline_s:
             received = self._receiver.received
             came.update(each.event_id for each in received[arrived:])
             arrived = len(received)
-            waiting = await self.books.waiting_events()
+            waiting = await self.ledger_reader.waiting_events()
             if waiting > 0:
                 published_s = self._clock()
             elif wanted <= came:
@@ -242,21 +252,21 @@ class Stage:
                 if wanted <= came:
                     break
             if (len(came), waiting) != last:
-                deadline_s, last = self._clock() + pace.events_s, (len(came), waiting)
+                deadline_s, last = self._clock() + options.events_s, (len(came), waiting)
             await asyncio.sleep(0.09)
         return published_s
 
     async def _posted(self, before: Mapping[str, WalletRow]) -> set[str]:
-        return {row.id for row in await self.books.transfers(before)}
+        return {row.id for row in await self.ledger_reader.transfers(before)}
 
 
 @asynccontextmanager
-async def stage(deployment: ChaosDeployment) -> AsyncIterator[Stage]:
-    """Ready for rounds."""
+async def chaos_runner(deployment: ChaosDeployment) -> AsyncIterator[ChaosRunner]:
+    """A receiver and its webhook on the deployment, ready for rounds."""
     async with receiving() as receiver:
-        stand = Stage(deployment, receiver)
-        await stand.listen()
-        yield stand
+        runner = ChaosRunner(deployment, receiver)
+        await runner.listen()
+        yield runner
 
 
 def _after(seconds: float) -> Answer:
@@ -268,7 +278,7 @@ def _after(seconds: float) -> Answer:
 
 
 def table(results: Sequence[Result]) -> list[str]:
-    """A line for each fault."""
+    """The results as a table, with a line for each fault."""
     head = f"{'fault':<28}{'rounds':>7}{'201s':>9}{'unknown':>9}{'5xx':>9}{'during':>9}"
     lines = [f"{head}{'back in s':>10}{'published':>10}{'delivered':>10}{'violations':>11}"]
     for name in dict.fromkeys(result.fault for result in results):

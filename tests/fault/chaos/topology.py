@@ -1,4 +1,4 @@
-"""The deployment of chaos: each part can be killed, and each link has a proxy."""
+"""The deployment for chaos: every part can be killed, and every connection goes through a proxy."""
 
 import asyncio
 import sys
@@ -21,18 +21,18 @@ from transferd.devstack import StackError
 # It usually takes two seconds.
 READY_S = patient_s(20.0)
 _ANSWER_S = patient_s(1.0)
-# The retries take place within a round. There are many because the receiver, which runs in this
-# process, may not answer in time for a minute on a busy machine.
+# Short delays, so that retries happen within a round, but many of them: on a busy machine the
+# receiver, which runs in this process, may not answer in time for a minute.
 _SETTINGS = {
     "TRANSFERD_NOTIFY_RETRY_DELAYS_S": "0.2,0.5,1,2,4,8,16",
     "TRANSFERD_WEBHOOK_ALLOW_HTTP": "true",
     "TRANSFERD_WEBHOOK_ALLOW_NETWORKS": "127.0.0.0/8",
     "PYTHONPATH": str(ROOT),
 }
-# Redis needs this much beside its data for the connections of the replicas; it evicts the rest.
+# Redis needs this much for the connections of the replicas, so it evicts almost all data.
 _STARVED_BYTES = 256 * 1024
-# The queries of the service call `clock_timestamp()` without a schema, and the path of its role has
-# the schema `chaos` first.
+# The queries of the service call `clock_timestamp()` without a schema, so PostgreSQL finds the
+# function in `chaos`, the first schema in the search path of the role.
 _CLOCK_FIRST = """
 CREATE SCHEMA IF NOT EXISTS chaos;
 ALTER ROLE CURRENT_USER SET search_path = chaos, pg_catalog, public;"""
@@ -42,11 +42,11 @@ AS 'SELECT pg_catalog.clock_timestamp() + make_interval(secs => {ahead_s})'"""
 
 
 class ChaosDeployment:
-    """Made by `chaos_deployment`.
+    """The running deployment; `chaos_deployment` creates it.
 
-    Links are named by their ends: nginx-replica-1, replica-1-postgres, replica-1-redis,
-    worker-postgres, worker-rabbitmq. One thing differs from a deployment without proxies: a
-    connection to a part that is down is accepted and closed instead of refused.
+    Links have the names of their ends: nginx-replica-1, replica-1-postgres, replica-1-redis,
+    worker-postgres, worker-rabbitmq. It differs in one way from a deployment without proxies: a
+    connection to a part that is down is accepted and closed, not refused.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class ChaosDeployment:
         self._whole = whole
         self._directory = directory
         self._limits = limits
-        # The layers of protections that the programs lack from their next start on.
+        # The layers of protections that the programs remove when they start.
         self._without = without
         stack = whole.stack
         if stack.postgres is None or stack.redis is None or stack.rabbitmq is None:
@@ -74,52 +74,52 @@ class ChaosDeployment:
         self.postgres, self.redis = stack.postgres, stack.redis
 
     async def until_ready(self, within_s: float = READY_S) -> float:
-        """Wait until all programs, asked without proxies, are ready. Raises StackError."""
+        """Wait until all programs are ready, asked directly. Raises StackError."""
         return await self._whole.until_ready(within_s, answer_s=_ANSWER_S)
 
     async def restart(self, name: str) -> None:
-        """Stop the part if it runs (SIGTERM), and start it on the same port.
+        """Stop the part with SIGTERM if it runs, and start it on the same port.
 
-        A server answers when this returns; a program may not be ready yet.
+        On return a server answers, but a program may not be ready yet.
         """
         part = self.part(name)
         await part.stop()
         await part.start()
 
     def jump_clock(self, name: str, seconds: float) -> None:
-        """Set the time of day of a replica or the worker this far ahead; 0 ends it."""
+        """Set the time of day of a replica or the worker ahead by `seconds`; 0 ends the jump."""
         write_offset(_clock(self._directory, name), seconds)
 
     async def flush_redis(self) -> None:
-        """Redis loses everything."""
+        """Delete all data in Redis."""
         async with self._redis() as client:
             await client.flushall()
 
-    async def starve_redis(self) -> None:
-        """Redis evicts its data and keeps almost nothing new."""
+    async def limit_redis_memory(self) -> None:
+        """Make Redis evict almost all old and new data."""
         async with self._redis() as client:
             info = await client.info("memory")
             await client.config_set("maxmemory-policy", "allkeys-lru")
             await client.config_set("maxmemory", info["used_memory_startup"] + _STARVED_BYTES)
 
-    async def feed_redis(self) -> None:
-        """Undo `starve_redis`."""
+    async def unlimit_redis_memory(self) -> None:
+        """Undo `limit_redis_memory`."""
         async with self._redis() as client:
             await client.config_set("maxmemory", 0)
             await client.config_set("maxmemory-policy", "noeviction")
 
     async def slow_commits(self, seconds: float) -> None:
-        """Each COMMIT waits this long (0.1 s at most) before it writes to the disk; 0 ends it."""
+        """Delay each COMMIT by `seconds`, 0.1 at most, before it writes to the disk; 0 ends it."""
         await _execute(
             self.postgres.superuser_url,
-            # By default PostgreSQL waits only while other transactions run.
+            # By default PostgreSQL delays a COMMIT only while other transactions run.
             "ALTER SYSTEM SET commit_siblings = 0",
             f"ALTER SYSTEM SET commit_delay = {round(seconds * 1e6)}",
             "SELECT pg_reload_conf()",
         )
 
     async def jump_database_clock(self, seconds: float) -> None:
-        """The clock that the service reads in PostgreSQL is this far ahead; 0 ends it."""
+        """Set the clock that the service reads in PostgreSQL ahead; 0 ends the jump."""
         await _execute(self.postgres.url, _CLOCK.format(ahead_s=float(seconds)))
 
     async def heal_links(self, names: Iterable[str]) -> None:
@@ -133,7 +133,7 @@ class ChaosDeployment:
         for server in self.servers.values():
             server.resume()
             await server.start()
-        await self.feed_redis()
+        await self.unlimit_redis_memory()
         await self.slow_commits(0.0)
         await self.jump_database_clock(0.0)
         for each in self.programs.values():
@@ -141,10 +141,10 @@ class ChaosDeployment:
             each.resume()
             await each.start()
 
-    async def renew(self, without: Iterable[str] = ()) -> None:
-        """A new database, an empty Redis, and new programs without these layers.
+    async def recreate(self, without: Iterable[str] = ()) -> None:
+        """Create the database anew, flush Redis, and start the programs without these layers.
 
-        The checker would find the damage to the old ledger in every later round.
+        In the old database the checker would find earlier damage in every later round.
         """
         for each in self.programs.values():
             await each.kill()
@@ -201,9 +201,9 @@ async def chaos_deployment(
     limits: str = "",
     report: Callable[[str], None] = print,
 ) -> AsyncIterator[ChaosDeployment]:
-    """Everything, ready. Logs go to the directory; `limits` are for TRANSFERD_LIMITS.
+    """Start everything and wait until it is ready. Stop it when the block ends.
 
-    Raises StackError.
+    Logs go to the directory; `limits` is the value of TRANSFERD_LIMITS. Raises StackError.
     """
     began_s = asyncio.get_running_loop().time()
     links: dict[str, Proxy] = {}

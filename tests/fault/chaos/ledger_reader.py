@@ -1,4 +1,4 @@
-"""The contents of the ledger after a round, read from PostgreSQL, and the deliveries."""
+"""Reads the ledger from PostgreSQL after a round, and combines it with the deliveries."""
 
 from collections.abc import Mapping, Sequence
 from uuid import UUID
@@ -24,8 +24,8 @@ WHERE starts_with(key, $1)"""
 _WAITING = "SELECT coalesce(sum(event_count), 0)::bigint AS events FROM ledger_00.outbox"
 
 
-class Books:
-    """Reads without proxies, each time on a new connection, because PostgreSQL may be killed."""
+class LedgerReader:
+    """Reads PostgreSQL directly, on a new connection each time, because it may be killed."""
 
     def __init__(self, url: str) -> None:
         self._url = url
@@ -44,12 +44,12 @@ class Books:
         return {row["id"]: WalletRow(**dict(row)) for row in await self._fetch(_WALLETS)}
 
     async def waiting_events(self) -> int:
-        """The number of events that are not published yet."""
+        """The number of events in the outbox."""
         [row] = await self._fetch(_WAITING)
         return int(row["events"])
 
     async def transfers(self, before: Mapping[str, WalletRow]) -> list[TransferRow]:
-        """The transfers from these wallets after `before`."""
+        """The transfers from these wallets that are newer than the versions in `before`."""
         wallets = [UUID(each) for each in before]
         rows = await self._fetch(_TRANSFERS, wallets, [each.version for each in before.values()])
         return [TransferRow(**dict(row)) for row in rows]
@@ -57,13 +57,13 @@ class Books:
     async def ledger(
         self, run: str, before: Mapping[str, WalletRow], received: Sequence[Received]
     ) -> Ledger:
-        """Everything that belongs to a round."""
+        """The contents of the ledger, with the transfers, outcomes and deliveries of a round."""
         transfers = await self.transfers(before)
         outcomes = await self._fetch(_OUTCOMES, f"{run}-")
         ours = {row.id for row in transfers}
 
         def is_of_the_round(delivery: Delivery) -> bool:
-            # An event of a transfer that does not exist counts if it names a later version.
+            # An event of an unknown transfer belongs to the round if it has a newer version.
             return delivery.transfer in ours or any(
                 wallet in before and version > before[wallet].version
                 for wallet, version in delivery.versions.items()
