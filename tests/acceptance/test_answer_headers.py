@@ -12,7 +12,7 @@ from playwright.async_api import expect
 from tests.conftest import Workers
 from tests.support.api import Api, Reply
 from tests.support.browser import open_page
-from tests.support.contract import NOBODY
+from tests.support.contract import UNKNOWN_ID
 from tests.support.events import following
 from tests.support.raw_http import head, post, until_ended
 from transferd.config import Limits
@@ -66,14 +66,14 @@ async def answers(api: Api) -> Iterable[tuple[str, Reply]]:
         ("GET", path, {})
         for path in (
             *("/", "/healthz", "/readyz", "/metrics", "/users", "/currencies", "/wallets"),
-            *(f"/wallets/{ada}", f"/wallets/{ada}/statement", f"/wallets/{NOBODY}"),
+            *(f"/wallets/{ada}", f"/wallets/{ada}/statement", f"/wallets/{UNKNOWN_ID}"),
             *(f"/transfers/{paid.json['id']}", "/idempotency-keys/rent", "/webhooks"),
             *("/nothing", "/users?limit=0", "/users/ä"),
             *_DOCUMENTS,
         )
     ]
     calls += [("HEAD", path, {}) for _, path, _ in calls if path != "/metrics"]
-    calls += [("HEAD", f"/wallets/{ada}/events", {}), ("GET", f"/wallets/{NOBODY}/events", {})]
+    calls += [("HEAD", f"/wallets/{ada}/events", {}), ("GET", f"/wallets/{UNKNOWN_ID}/events", {})]
     calls += [("POST", "/users", {"body": {}}), ("POST", "/users", {"raw": b"{"})]
     calls += [("POST", "/users", {"raw": b" " * 40_000}), ("PUT", "/users", {})]
     calls += [("POST", f"/wallets/{ada}/freeze", {}), ("PATCH", f"/wallets/{ada}", {"body": {}})]

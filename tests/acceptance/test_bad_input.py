@@ -7,12 +7,12 @@ import orjson
 import pytest
 
 from tests.support.api import Api
-from tests.support.contract import NOBODY, Target, assert_invalid, transfer_body
+from tests.support.contract import UNKNOWN_ID, Target, assert_invalid, transfer_body
 from transferd.config import Limits
 
 # Method and path of every operation with a body, and a valid body.
-_TRANSFER = transfer_body(NOBODY, NOBODY)
-_WALLET = {"user_id": NOBODY, "currency": "USD"}
+_TRANSFER = transfer_body(UNKNOWN_ID, UNKNOWN_ID)
+_WALLET = {"user_id": UNKNOWN_ID, "currency": "USD"}
 _HOOK = {"url": "https://example.com/", "events": ["*"]}
 _WRITES: dict[str, dict[str, Any]] = {
     "POST /users": {},
@@ -26,9 +26,9 @@ _WRITES: dict[str, dict[str, Any]] = {
     "POST /transfers/batch": {"mode": "atomic", "transfers": [_TRANSFER]},
     "POST /transfers/{paid}/reversal": {},
     "POST /webhooks": _HOOK,
-    f"PATCH /webhooks/{NOBODY}": {},
-    f"POST /webhooks/{NOBODY}/rotate": {},
-    f"POST /webhooks/{NOBODY}/deliveries/{NOBODY}/redeliver": {},
+    f"PATCH /webhooks/{UNKNOWN_ID}": {},
+    f"POST /webhooks/{UNKNOWN_ID}/rotate": {},
+    f"POST /webhooks/{UNKNOWN_ID}/deliveries/{UNKNOWN_ID}/redeliver": {},
 }
 _TEXT = {"Content-Type": "text/plain"}
 
@@ -106,9 +106,24 @@ _NO_METADATA = [
 _NO_TEXT = ['"' + "x" * 141 + '"', '"' + "🂡" * 141 + '"', '"\\u0000"', '"a\\u0000b"']
 _NO_TEXT += ["5", "true", '["a"]', '{"a": 1}']
 _NO_ID = [
-    *("", "ada", NOBODY[:-1], f"{NOBODY}0", f" {NOBODY}", f"{NOBODY}\n", NOBODY.replace("-", "")),
-    *(None, 5, f"{{{NOBODY}}}", f"urn:uuid:{NOBODY}", NOBODY[:-1] + "٣", NOBODY[:-1] + "g"),
-    *([NOBODY], "\x00"),
+    *(
+        "",
+        "ada",
+        UNKNOWN_ID[:-1],
+        f"{UNKNOWN_ID}0",
+        f" {UNKNOWN_ID}",
+        f"{UNKNOWN_ID}\n",
+        UNKNOWN_ID.replace("-", ""),
+    ),
+    *(
+        None,
+        5,
+        f"{{{UNKNOWN_ID}}}",
+        f"urn:uuid:{UNKNOWN_ID}",
+        UNKNOWN_ID[:-1] + "٣",
+        UNKNOWN_ID[:-1] + "g",
+    ),
+    *([UNKNOWN_ID], "\x00"),
 ]
 _NO_CURRENCY = ["", "usd", "USDX", "US", "U$D", "USD\n", "ÜSD", None, 840, ["USD"], "\x00\x00\x00"]
 # The operations and fields of the kind.

@@ -7,7 +7,7 @@ import orjson
 import pytest
 
 from tests.support.api import Api
-from tests.support.contract import NOBODY, Target, assert_invalid, exactly
+from tests.support.contract import UNKNOWN_ID, Target, assert_invalid, exactly
 
 _TIME = "2024-01-01T00:00:00Z"
 # The last parameter of the query is at fault, with each of the values.
@@ -33,9 +33,9 @@ _QUERIES = {
     "GET /wallets/{ada}/statement?from_=": [_TIME],
     "GET /wallets/{ada}/events?from=": ["1"],
     "GET /webhooks?wallet_id=": ["{ada}"],
-    f"GET /webhooks/{NOBODY}?x=": ["1"],
-    f"GET /webhooks/{NOBODY}/deliveries?status=": ["gone"],
-    f"GET /webhooks/{NOBODY}/deliveries?limit=": ["0"],
+    f"GET /webhooks/{UNKNOWN_ID}?x=": ["1"],
+    f"GET /webhooks/{UNKNOWN_ID}/deliveries?status=": ["gone"],
+    f"GET /webhooks/{UNKNOWN_ID}/deliveries?limit=": ["0"],
     "POST /users?x=": ["1"],
     "PATCH /users/{user}?x=": ["1"],
     "POST /wallets?x=": ["1"],
@@ -47,7 +47,7 @@ _QUERIES = {
     ],
     "POST /transfers/{paid}/reversal?dry_run=": ["true"],
     "POST /webhooks?x=": ["1"],
-    f"DELETE /webhooks/{NOBODY}?x=": ["1"],
+    f"DELETE /webhooks/{UNKNOWN_ID}?x=": ["1"],
 }
 
 
@@ -116,7 +116,7 @@ async def test_a_wrong_method_is_refused_with_the_allowed_ones(
             allowed.add("HEAD")
         for method in {"GET", "POST", "PATCH", "PUT", "DELETE", "OPTIONS", "TRACE"} - allowed:
             with subtests.test(method, path=path):
-                refused = await target.api.call(method, re.sub(r"{\w+}", NOBODY, path))
+                refused = await target.api.call(method, re.sub(r"{\w+}", UNKNOWN_ID, path))
                 assert (refused.status, refused.code) == (405, "method-not-allowed")
                 assert refused.headers["Allow"] == ",".join(sorted(allowed))
 
@@ -128,9 +128,9 @@ async def test_an_unknown_path_is_not_found(api: Api, subtests: pytest.Subtests)
         "/users/",
         "//users",
         "/users//",
-        f"/users/{NOBODY}/wallets",
-        f"/wallets/{NOBODY}/thaw",
-        f"/wallets/{NOBODY}/freeze/",
+        f"/users/{UNKNOWN_ID}/wallets",
+        f"/wallets/{UNKNOWN_ID}/thaw",
+        f"/wallets/{UNKNOWN_ID}/freeze/",
         "/wallets/a%2Fstatement/b",
         "/users/../users/x/y",
         "/idempotency-keys",

@@ -12,7 +12,7 @@ import pytest
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
 from tests.support.contract import (
-    NOBODY,
+    UNKNOWN_ID,
     footprint,
     transfer_body,
 )
@@ -95,7 +95,7 @@ async def test_in_an_independent_batch_each_is_decided_on_its_own(api: Api) -> N
             transfer_body(ada, bob, 900),
             transfer_body(ada, bob, 200),
             transfer_body(ada, ada, 1),
-            transfer_body(ada, NOBODY, 1),
+            transfer_body(ada, UNKNOWN_ID, 1),
             transfer_body(ada, yen, 1),
             transfer_body(ada, bob, 100),
         ],

@@ -7,7 +7,7 @@ import pytest
 from tests.acceptance.test_statement_and_lists import history
 from tests.conftest import Database
 from tests.support.api import Api
-from tests.support.contract import NOBODY, exactly
+from tests.support.contract import UNKNOWN_ID, exactly
 from tests.support.deliveries import logged_delivery
 
 
@@ -54,7 +54,7 @@ async def test_a_cursor_of_another_list_and_a_made_up_one_are_refused(
             *("", "abc", "%00", "%ff", "=", "*", "x" * 3_000, right + "=", right[:-1]),
             *(made_up(f"{scope}:{position}") for position in ("", "-1", "x", "٣", 2**63, "1:1")),
             # As created by an earlier version.
-            *(made_up(f"{path.split('?')[0][1:]}:{position}") for position in (NOBODY, "1")),
+            *(made_up(f"{path.split('?')[0][1:]}:{position}") for position in (UNKNOWN_ID, "1")),
         ]
         with subtests.test(path):
             for each in wrong:

@@ -10,7 +10,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.api import Api, Reply
-from tests.support.contract import NOBODY, transfer_body
+from tests.support.contract import UNKNOWN_ID, transfer_body
 from tests.support.deliveries import logged_delivery
 from transferd.web.problems import TYPES
 
@@ -63,7 +63,7 @@ async def test_head_is_get_without_the_body(api: Api) -> None:
     paths += ["/users", f"/users/{user}", "/currencies", "/wallets?limit=1", f"/wallets/{ada}"]
     paths += [f"/wallets/{ada}/statement", f"/transfers?wallet_id={ada}&limit=1"]
     paths += [f"/transfers/{paid['id']}", "/idempotency-keys/rent", "/nothing", "/webhooks"]
-    paths += [f"/wallets/{NOBODY}", "/users?limit=0"]
+    paths += [f"/wallets/{UNKNOWN_ID}", "/users?limit=0"]
     own = {"date", "x-request-id", "traceparent"}
     for path in paths:
         headers = {"X-Request-Id": "x"}
@@ -108,7 +108,7 @@ async def test_the_document_lists_the_optional_fields(api: Api, document: Any) -
     user, ada = await api.user(), await api.wallet(5)
     [paid] = (await api.get(f"/transfers?wallet_id={ada}")).json["data"]
     ids = {"/users/{id}": user, "/wallets/{id}": ada, "/transfers/{id}/reversal": paid["id"]}
-    ids["/webhooks/{id}"] = NOBODY
+    ids["/webhooks/{id}"] = UNKNOWN_ID
     for method, path, operation in operations(document):
         if "requestBody" in operation:
             address = path.replace("{id}", ids.get(path, ""))
@@ -117,7 +117,7 @@ async def test_the_document_lists_the_optional_fields(api: Api, document: Any) -
             assert without.status == expected, path
         for parameter in operation["parameters"]:
             if parameter["name"] == "Idempotency-Key" and parameter["required"]:
-                one = transfer_body(ada, NOBODY)
+                one = transfer_body(ada, UNKNOWN_ID)
                 bodies = {
                     "/transfers": one,
                     "/transfers/batch": {"mode": "atomic", "transfers": [one]},
@@ -188,7 +188,7 @@ async def test_every_answer_is_as_documented(api: Api, document: Any, database: 
     body = transfer_body(ada, bob, 20, reference="rent", metadata={"n": True})
     await ask("POST", "/transfers", body, "?dry_run=true")
     paid = (await ask("POST", "/transfers", body))["id"]
-    transfers = [transfer_body(ada, bob, 1), transfer_body(ada, NOBODY, 1)]
+    transfers = [transfer_body(ada, bob, 1), transfer_body(ada, UNKNOWN_ID, 1)]
     for mode in ("independent", "atomic"):
         await ask("POST", "/transfers/batch", {"mode": mode, "transfers": transfers})
     back = (await ask("POST", "/transfers/{id}/reversal", {"amount": 5}, id=paid))["id"]
@@ -272,13 +272,13 @@ async def test_every_problem_has_a_page(api: Api) -> None:
 
 
 async def test_a_problem_has_its_type_its_path_and_its_request_id(api: Api) -> None:
-    reply = await api.get(f"/wallets/{NOBODY}?min_version=1", {"X-Request-Id": "mine"})
+    reply = await api.get(f"/wallets/{UNKNOWN_ID}?min_version=1", {"X-Request-Id": "mine"})
     assert list(reply.json.items()) == [
         ("type", "/problems/wallet-not-found"),
         ("title", "Wallet not found"),
         ("status", 404),
-        ("detail", f"There is no wallet {NOBODY}."),
-        ("instance", f"/wallets/{NOBODY}"),
+        ("detail", f"There is no wallet {UNKNOWN_ID}."),
+        ("instance", f"/wallets/{UNKNOWN_ID}"),
         ("code", "wallet-not-found"),
         ("request_id", "mine"),
     ]

@@ -8,7 +8,7 @@ import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api
-from tests.support.contract import NOBODY, assert_invalid, time_of
+from tests.support.contract import UNKNOWN_ID, assert_invalid, time_of
 from tests.support.events import following, versions
 from transferd.config import Limits
 
@@ -171,7 +171,7 @@ async def test_only_the_id_of_an_event_may_be_the_last_one(
     ada = await api.wallet()
     for last in ("", "x", "-1", "+1", "1.0", "01", "1 1", "٣", "0x1", str(2**63), "9" * 400):
         with subtests.test(last=last):
-            for wallet in (ada, NOBODY):
+            for wallet in (ada, UNKNOWN_ID):
                 refused = await api.get(f"/wallets/{wallet}/events", {"Last-Event-ID": last})
                 assert_invalid(refused, "/Last-Event-ID")
 

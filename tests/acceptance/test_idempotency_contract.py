@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
-from tests.support.contract import NOBODY, exactly, footprint, transfer_body
+from tests.support.contract import UNKNOWN_ID, exactly, footprint, transfer_body
 from tests.support.pressure import held_rows
 from tests.support.waiting import until
 
@@ -37,7 +37,7 @@ async def asks(api: Api) -> dict[str, Ask]:
     paid = (await api.transfer(ada, bob, 50)).json["id"]
     back = (await api.post(f"/transfers/{paid}/reversal", {"amount": 10}, key="back")).json["id"]
     wallet = {"user_id": user, "currency": "USD"}
-    lost = {"user_id": NOBODY, "currency": "USD"}
+    lost = {"user_id": UNKNOWN_ID, "currency": "USD"}
     return {
         "user": Ask("/users", {"name": "Eve"}, 201),
         "wallet": Ask("/wallets", wallet, 201),
@@ -45,21 +45,21 @@ async def asks(api: Api) -> dict[str, Ask]:
         "wallet of an unknown user": Ask("/wallets", lost, 404),
         "full wallet of an unknown user": Ask("/wallets", lost | {"initial_balance": 7}, 404),
         "transfer": Ask("/transfers", transfer_body(ada, bob, 5), 201),
-        "unknown source": Ask("/transfers", transfer_body(NOBODY, bob), 404),
-        "unknown destination": Ask("/transfers", transfer_body(ada, NOBODY), 404),
+        "unknown source": Ask("/transfers", transfer_body(UNKNOWN_ID, bob), 404),
+        "unknown destination": Ask("/transfers", transfer_body(ada, UNKNOWN_ID), 404),
         "no funds": Ask("/transfers", transfer_body(poor, bob, 5), 422),
         "same wallet": Ask("/transfers", transfer_body(ada, ada), 422),
         "currency": Ask("/transfers", transfer_body(ada, euro), 422),
         "frozen": Ask("/transfers", transfer_body(frozen, bob), 422),
         "closed": Ask("/transfers", transfer_body(ada, closed), 422),
         "reversal": Ask(f"/transfers/{paid}/reversal", {"amount": 10}, 201),
-        "reversal of nothing": Ask(f"/transfers/{NOBODY}/reversal", None, 404),
+        "reversal of nothing": Ask(f"/transfers/{UNKNOWN_ID}/reversal", None, 404),
         "reversal of a reversal": Ask(f"/transfers/{back}/reversal", None, 409),
         "reversal of too much": Ask(f"/transfers/{paid}/reversal", {"amount": 51}, 409),
         "freeze": Ask(f"/wallets/{euro}/freeze", None, 200),
         "unfreeze": Ask(f"/wallets/{euro}/unfreeze", None, 200),
         "close": Ask(f"/wallets/{euro}/close", None, 200),
-        "close of nothing": Ask(f"/wallets/{NOBODY}/close", None, 404),
+        "close of nothing": Ask(f"/wallets/{UNKNOWN_ID}/close", None, 404),
         "freeze of a closed one": Ask(f"/wallets/{closed}/freeze", None, 422),
         "close of a full one": Ask(f"/wallets/{frozen}/close", None, 409),
     }
@@ -149,13 +149,13 @@ async def test_a_key_is_1_to_255_printable_characters(
         (path, body, "x" * 256)
         for path, body in (
             ("/users", {}),
-            ("/wallets", {"user_id": NOBODY, "currency": "USD"}),
+            ("/wallets", {"user_id": UNKNOWN_ID, "currency": "USD"}),
             (f"/wallets/{ada}/freeze", None),
             ("/transfers/batch", {"mode": "atomic", "transfers": [transfer]}),
             (f"/transfers/{paid}/reversal", None),
             ("/webhooks", {"url": "https://example.com/", "events": ["*"]}),
-            (f"/webhooks/{NOBODY}/rotate", None),
-            (f"/webhooks/{NOBODY}/deliveries/{NOBODY}/redeliver", None),
+            (f"/webhooks/{UNKNOWN_ID}/rotate", None),
+            (f"/webhooks/{UNKNOWN_ID}/deliveries/{UNKNOWN_ID}/redeliver", None),
         )
     ]
     for path, body, key in asks:
@@ -190,7 +190,7 @@ async def test_a_key_for_another_request_is_refused_and_keeps_its_outcome(
     changes: list[dict[str, Any]] = [
         {"amount": 6},
         {"source_wallet_id": bob, "destination_wallet_id": ada},
-        {"destination_wallet_id": NOBODY},
+        {"destination_wallet_id": UNKNOWN_ID},
         {"currency": "EUR"},
         {"reference": "Rent"},
         {"reference": None},
@@ -203,7 +203,7 @@ async def test_a_key_for_another_request_is_refused_and_keeps_its_outcome(
     others: list[tuple[str, dict[str, Any] | None]] = [
         *(("/transfers", body | change) for change in changes),
         (f"/transfers/{first.json['id']}/reversal", None),
-        (f"/transfers/{NOBODY}/reversal", None),
+        (f"/transfers/{UNKNOWN_ID}/reversal", None),
         ("/users", {}),
         ("/wallets", {"user_id": user, "currency": "USD"}),
         (f"/wallets/{ada}/freeze", None),

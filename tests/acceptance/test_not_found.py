@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.api import Api
-from tests.support.contract import NOBODY, assert_invalid, exactly
+from tests.support.contract import UNKNOWN_ID, assert_invalid, exactly
 from tests.support.truth import row_count
 
 # Each operation about one thing, by the code of its 404: method, path, body.
@@ -33,10 +33,10 @@ _OPERATIONS: dict[str, list[tuple[str, str, bytes | None]]] = {
         ("PATCH", "/webhooks/{}", b'{"events":["*"]}'),
         ("POST", "/webhooks/{}/rotate", None),
         ("GET", "/webhooks/{}/deliveries", None),
-        ("POST", f"/webhooks/{{}}/deliveries/{NOBODY}/redeliver", None),
+        ("POST", f"/webhooks/{{}}/deliveries/{UNKNOWN_ID}/redeliver", None),
     ],
 }
-_IDS = [NOBODY, "ada", "1", "%00", "x" * 300, NOBODY.replace("-", "")]
+_IDS = [UNKNOWN_ID, "ada", "1", "%00", "x" * 300, UNKNOWN_ID.replace("-", "")]
 
 
 @pytest.mark.parametrize("code", _OPERATIONS)
@@ -56,7 +56,7 @@ async def test_an_unknown_id_is_not_found(
 
 
 async def test_transfers_are_listed_only_of_a_known_wallet(api: Api) -> None:
-    assert (await api.get(f"/transfers?wallet_id={NOBODY}")).code == "wallet-not-found"
+    assert (await api.get(f"/transfers?wallet_id={UNKNOWN_ID}")).code == "wallet-not-found"
     assert_invalid(await api.get("/transfers"), "/wallet_id")
 
 

@@ -9,7 +9,7 @@ from tests.support.api import Api, Reply
 from tests.support.contract import (
     AMOUNT_MAX,
     BALANCE_MAX,
-    NOBODY,
+    UNKNOWN_ID,
     ApiWithKey,
     api_key,
     set_balance,
@@ -73,8 +73,8 @@ async def test_the_checks_of_a_transfer(callers: Callers, database: Database) ->
     await payer.transfer(poor, rich, 1)
 
     funding = await admin.funding_wallet()
-    shapeless: dict[str, object] = transfer_body(NOBODY, NOBODY, 0)
-    same = transfer_body(NOBODY, NOBODY, 9, currency="EUR")
+    shapeless: dict[str, object] = transfer_body(UNKNOWN_ID, UNKNOWN_ID, 0)
+    same = transfer_body(UNKNOWN_ID, UNKNOWN_ID, 9, currency="EUR")
 
     async def sent(by: Api, body: dict[str, object], **headers: str) -> Reply:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -87,7 +87,10 @@ async def test_the_checks_of_a_transfer(callers: Callers, database: Database) ->
         # Only the body shows that the source is a funding wallet, which needs the scope admin.
         ("invalid-request", await payer.post("/transfers", transfer_body(funding, funding, 0))),
         ("forbidden", await payer.post("/transfers", transfer_body(funding, funding))),
-        ("forbidden", await sent(payer, transfer_body(NOBODY, funding), Idempotency_Key="used")),
+        (
+            "forbidden",
+            await sent(payer, transfer_body(UNKNOWN_ID, funding), Idempotency_Key="used"),
+        ),
         ("invalid-request", await payer.post("/transfers", shapeless)),
         ("invalid-request", await payer.post("/transfers", shapeless, headers=_NO_KEY)),
         ("invalid-request", await sent(payer, shapeless, Idempotency_Key="used")),
@@ -97,8 +100,8 @@ async def test_the_checks_of_a_transfer(callers: Callers, database: Database) ->
     ]
     ladder = [
         ("same-wallet", same),
-        ("wallet-not-found", transfer_body(NOBODY, NOBODY[:-1] + "1", 9, currency="EUR")),
-        ("wallet-not-found", transfer_body(ice, NOBODY, 9, currency="EUR")),
+        ("wallet-not-found", transfer_body(UNKNOWN_ID, UNKNOWN_ID[:-1] + "1", 9, currency="EUR")),
+        ("wallet-not-found", transfer_body(ice, UNKNOWN_ID, 9, currency="EUR")),
         ("currency-mismatch", transfer_body(ice, gone_euro, 9)),
         ("currency-mismatch", transfer_body(iced_euro, gone, 9)),
         ("currency-mismatch", transfer_body(ice, gone, 9, currency="EUR")),
@@ -112,7 +115,7 @@ async def test_the_checks_of_a_transfer(callers: Callers, database: Database) ->
         replies.append((code, await payer.post("/transfers", body, key=f"step {number}")))
     assert [reply.code for _, reply in replies] == [code for code, _ in replies]
     # The source is looked up first, so the problem names the source.
-    assert NOBODY in replies[13][1].json["detail"]
+    assert UNKNOWN_ID in replies[13][1].json["detail"]
 
 
 async def test_the_checks_of_a_reversal(callers: Callers, database: Database) -> None:
@@ -127,7 +130,7 @@ async def test_the_checks_of_a_reversal(callers: Callers, database: Database) ->
             await admin.transfer(destination, spender, 60)
         return source, destination, made.json["id"]
 
-    nothing = f"/transfers/{NOBODY}/reversal"
+    nothing = f"/transfers/{UNKNOWN_ID}/reversal"
     used: dict[str, Any] = {"key": "used"}
     assert (await payer.post(nothing, {"amount": 7}, **used)).code == "transfer-not-found"
     replies = [
@@ -175,7 +178,7 @@ async def test_the_checks_of_freeze_and_close(callers: Callers, database: Databa
     funding = await admin.funding_wallet()
     await writer.post("/users", {}, key="used")
     for verb in ("freeze", "close"):
-        nothing = f"/wallets/{NOBODY}/{verb}"
+        nothing = f"/wallets/{UNKNOWN_ID}/{verb}"
         wrong = {"amount": 1}
         replies = [
             ("unauthenticated", await locked.post(nothing, wrong, headers=_BAD_TOKEN)),
@@ -201,7 +204,7 @@ async def test_the_checks_of_a_new_wallet(callers: Callers, database: Database) 
     admin, locked, reader, writer = callers.admin, callers.locked, callers.reader, callers.writer
     boss = callers.boss
     await boss.post("/users", {}, key="used")
-    lost: dict[str, object] = {"user_id": NOBODY, "currency": "USD", "initial_balance": 5}
+    lost: dict[str, object] = {"user_id": UNKNOWN_ID, "currency": "USD", "initial_balance": 5}
     wrong = lost | {"currency": "ZZZ"}
     funding = await admin.funding_wallet()
     await set_balance(database, funding, -(2**63))

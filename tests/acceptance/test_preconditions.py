@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
-from tests.support.contract import NOBODY, footprint
+from tests.support.contract import UNKNOWN_ID, footprint
 from tests.support.pressure import arrived, held_rows, until_sessions_wait
 from tests.support.waiting import until
 from transferd.commit import transaction
@@ -142,8 +142,8 @@ async def test_checks_that_precede_the_version_are_answered_first(
 ) -> None:
     funding = await api.funding_wallet()
     for change in _CHANGES:
-        assert (await changed(api, NOBODY, change, '"w9"')).code == "wallet-not-found"
-        assert (await changed(api, NOBODY, change, "*")).code == "wallet-not-found"
+        assert (await changed(api, UNKNOWN_ID, change, '"w9"')).code == "wallet-not-found"
+        assert (await changed(api, UNKNOWN_ID, change, "*")).code == "wallet-not-found"
     for change in _CHANGES[1:]:
         assert (await changed(api, funding, change, '"w99"')).code == "forbidden"
 

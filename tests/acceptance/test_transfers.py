@@ -4,7 +4,7 @@ from tests.conftest import Database
 from tests.support.api import Api
 from tests.support.contract import (
     AMOUNT_MAX,
-    NOBODY,
+    UNKNOWN_ID,
     assert_is_id,
     footprint,
     set_balance,
@@ -66,8 +66,8 @@ async def test_a_refused_transfer_names_the_reason_and_moves_nothing(
         (transfer_body(ada, euro), 422, "currency-mismatch"),
         (transfer_body(ada, bob, currency="EUR"), 422, "currency-mismatch"),
         (transfer_body(ada, bob, currency="ZZZ"), 422, "currency-mismatch"),
-        (transfer_body(NOBODY, bob), 404, "wallet-not-found"),
-        (transfer_body(ada, NOBODY), 404, "wallet-not-found"),
+        (transfer_body(UNKNOWN_ID, bob), 404, "wallet-not-found"),
+        (transfer_body(ada, UNKNOWN_ID), 404, "wallet-not-found"),
         (transfer_body(frozen, bob), 422, "wallet-frozen"),
         (transfer_body(closed, bob), 422, "wallet-closed"),
         (transfer_body(ada, closed), 422, "wallet-closed"),

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api
-from tests.support.contract import NOBODY, exactly, time_of
+from tests.support.contract import UNKNOWN_ID, exactly, time_of
 
 
 async def test_a_known_version_is_answered_with_304(replicas: Replicas) -> None:
@@ -69,7 +69,7 @@ async def test_a_version_that_does_not_exist_yet_is_not_reached(
         refused = await api.get(f"/wallets/{ada}?min_version={version}", {"If-None-Match": '"w1"'})
         assert (refused.status, refused.code) == (412, "version-not-reached")
         assert refused.json["version"] == 1
-    assert (await api.get(f"/wallets/{NOBODY}?min_version=1")).code == "wallet-not-found"
+    assert (await api.get(f"/wallets/{UNKNOWN_ID}?min_version=1")).code == "wallet-not-found"
     known = await api.get(f"/wallets/{ada}?min_version=1", {"If-None-Match": '"w1"'})
     assert known.status == 304
 

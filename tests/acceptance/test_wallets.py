@@ -4,7 +4,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.api import Api
-from tests.support.contract import NOBODY, assert_is_id, footprint, time_of
+from tests.support.contract import UNKNOWN_ID, assert_is_id, footprint, time_of
 
 _FIELDS = [
     "id",
@@ -54,7 +54,7 @@ async def test_a_new_wallet_is_shown_as_it_is_read(api: Api) -> None:
 
 async def test_a_wallet_needs_a_user_that_exists(api: Api, database: Database) -> None:
     before = await footprint(database)
-    body = {"user_id": NOBODY, "currency": "USD"}
+    body = {"user_id": UNKNOWN_ID, "currency": "USD"}
     assert (await api.post("/wallets", body)).code == "user-not-found"
     # With a key only the refusal is stored.
     paid = await api.post("/wallets", body | {"initial_balance": 5}, key="wallet")
@@ -144,7 +144,7 @@ async def test_wallets_are_listed_by_owner_and_currency(api: Api) -> None:
     assert await listed(f"user_id={ada}") == {made[ada, "USD"], made[ada, "EUR"]}
     assert await listed(f"user_id={bob.upper()}") == {made[bob, "EUR"]}
     assert await listed(f"user_id={ada}&currency=EUR") == {made[ada, "EUR"]}
-    assert await listed(f"user_id={NOBODY}") == set()
+    assert await listed(f"user_id={UNKNOWN_ID}") == set()
     euros = await listed("currency=EUR")
     # The third wallet in euros is the funding wallet.
     assert euros - {made[ada, "EUR"], made[bob, "EUR"]} == {await api.funding_wallet("EUR")}

@@ -5,7 +5,7 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.api import Api
-from tests.support.contract import NOBODY, footprint, time_of
+from tests.support.contract import UNKNOWN_ID, footprint, time_of
 from tests.support.deliveries import logged_delivery, sent_event
 from tests.support.pressure import crowd, statuses
 from transferd.domain.webhook import DeliveryStatus
@@ -147,7 +147,7 @@ async def test_a_delivery_that_is_not_in_the_log_cannot_be_redelivered(
     of_other = await logged_delivery(database, other["id"], status="dead")
     unkept = await logged_delivery(database, hook, status="delivered", event=None)
     before = await footprint(database)
-    for id in (NOBODY, "delivery", of_other, unkept):
+    for id in (UNKNOWN_ID, "delivery", of_other, unkept):
         refused = await api.post(f"/webhooks/{hook}/deliveries/{id}/redeliver", key="again")
         assert (refused.status, refused.code) == (404, "delivery-not-found"), id
     assert await footprint(database) == before

@@ -9,7 +9,7 @@ import pytest
 from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.contract import (
-    NOBODY,
+    UNKNOWN_ID,
     ApiWithKey,
     api_key,
     assert_invalid,
@@ -169,15 +169,15 @@ async def test_the_fields_of_a_webhook_have_their_shapes(api: Api) -> None:
     for name, value in (("wallet_id", "ada"), ("status", "disabled")):
         body = {"url": _URL, "events": ["*"], name: value}
         assert_invalid(await api.post("/webhooks", body), f"/{name}")
-    for name, changed in (("status", "paused"), ("status", None), ("wallet_id", NOBODY)):
+    for name, changed in (("status", "paused"), ("status", None), ("wallet_id", UNKNOWN_ID)):
         assert_invalid(await api.patch(hook, {name: changed}), f"/{name}")
 
 
 async def test_a_webhook_of_one_wallet_needs_one_that_exists(api: Api, database: Database) -> None:
-    body = {"url": _URL, "events": ["*"], "wallet_id": NOBODY}
+    body = {"url": _URL, "events": ["*"], "wallet_id": UNKNOWN_ID}
     refused = await api.post("/webhooks", body, key="hook")
     assert (refused.status, refused.code) == (404, "wallet-not-found")
-    assert NOBODY in refused.json["detail"]
+    assert UNKNOWN_ID in refused.json["detail"]
     # It has no effect, and the key stays free.
     assert (await api.get("/idempotency-keys/hook")).code == "not-found"
     assert await row_count(database, "transferd.webhooks") == 0

@@ -14,7 +14,7 @@ from tests.conftest import Database
 from tests.support.api import Api, Reply
 
 # A valid id that no row has.
-NOBODY = "01900000-0000-7000-8000-000000000000"
+UNKNOWN_ID = "01900000-0000-7000-8000-000000000000"
 AMOUNT_MAX = 2**53 - 1
 BALANCE_MAX = 2**63 - 1
 BALANCE_MIN = -(2**63)
