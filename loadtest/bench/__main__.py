@@ -19,7 +19,7 @@ import uvloop
 
 from loadtest.bench.measures import Options, prepare
 from loadtest.bench.rows import ROWS, Row
-from loadtest.bench.scene import Scene, scene
+from loadtest.bench.setup import Setup, bench_setup
 
 _SETTINGS = ("server_version", "fsync", "synchronous_commit", "shared_buffers", "max_wal_size")
 
@@ -79,28 +79,28 @@ def _chosen(only: Iterable[str]) -> list[Row]:
 async def _measure(rows: list[Row], rounds: int, options: Options) -> tuple[Found, dict[str, str]]:
     found: Found = {row.name: {} for row in rows}
     steps = sum(1 if row.once else rounds for row in rows)
-    async with scene() as place:
+    async with bench_setup() as setup:
         with click.progressbar(length=steps, label="starting", show_eta=True) as bar:
-            await prepare(place)
+            await prepare(setup)
             for number in range(rounds):
                 for row in rows:
                     if row.once and number:
                         continue
                     bar.label = f"round {number + 1}: {row.name:<13}"
                     bar.render_progress()
-                    for column, value in (await row.measure(place, options)).items():
+                    for column, value in (await row.measure(setup, options)).items():
                         found[row.name].setdefault(column, []).append(value)
                     if row.name == "uniform":
                         options = options._replace(
                             rate=statistics.median(found["uniform"]["transferd"])
                         )
                     bar.update(1)
-        return found, await _settings(place)
+        return found, await _settings(setup)
 
 
-async def _settings(place: Scene) -> dict[str, str]:
+async def _settings(setup: Setup) -> dict[str, str]:
     """The machine and the settings, for comparisons."""
-    connection = await asyncpg.connect(place.postgres.superuser_url)
+    connection = await asyncpg.connect(setup.postgres.superuser_url)
     values = {name: await connection.fetchval(f"SHOW {name}") for name in _SETTINGS}
     await connection.close()
     return {
@@ -111,7 +111,7 @@ async def _settings(place: Scene) -> dict[str, str]:
         "system": platform.platform(terse=True),
         "Python": platform.python_version(),
         **{f"PostgreSQL {name}": value for name, value in values.items()},
-        "servers": f"{place.postgres.origin}; {place.redis.origin}",
+        "servers": f"{setup.postgres.origin}; {setup.redis.origin}",
     }
 
 

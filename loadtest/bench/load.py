@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import click
 
-from loadtest.bench.scene import Side
+from loadtest.bench.setup import Side
 
 _HERE = Path(__file__).parent
 

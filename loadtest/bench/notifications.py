@@ -23,7 +23,7 @@ from prometheus_client.samples import Sample
 
 from loadtest.bench.load import at_rate
 from loadtest.bench.measures import WALLETS, uniform_pairs
-from loadtest.bench.scene import SERVICE, WORKER, Scene, Side, scene
+from loadtest.bench.setup import SERVICE, WORKER, Setup, Side, bench_setup
 from loadtest.dashboards.figures import quantile
 from transferd.config import Limits, Settings, load_settings
 from transferd.devstack import RabbitServer
@@ -51,12 +51,12 @@ def main(rounds: int, events: int, backlog: int, rate: int, seconds: int) -> Non
 
 
 async def _measure(rounds: int, events: int, backlog: int, rate: int, seconds: int) -> None:
-    async with scene() as place:
-        rabbitmq = RabbitServer(place.directory / "rabbitmq")
-        place.exits.push_async_callback(rabbitmq.stop)
+    async with bench_setup() as setup:
+        rabbitmq = RabbitServer(setup.directory / "rabbitmq")
+        setup.exits.push_async_callback(rabbitmq.stop)
         await rabbitmq.start()
-        place.amqp_url = rabbitmq.url
-        side = await place.add(Side("transferd", SERVICE), wallets=WALLETS)
+        setup.amqp_url = rabbitmq.url
+        side = await setup.add(Side("transferd", SERVICE), wallets=WALLETS)
         settings = load_settings(
             database_url=side.database_url,
             redis_url=side.redis_url,
@@ -66,9 +66,9 @@ async def _measure(rounds: int, events: int, backlog: int, rate: int, seconds: i
         await _compare_relay(settings, rounds, events)
         worker = replace(side, name="worker", command=WORKER)
         await _fill_outbox(settings, backlog)
-        await place.start(worker)
+        await setup.start(worker)
         await _drain_backlog(worker, backlog)
-        await _measure_lag(worker, place, rate, seconds)
+        await _measure_lag(worker, setup, rate, seconds)
 
 
 def _event(number: int) -> dict[str, object]:
@@ -203,9 +203,9 @@ async def _drain_backlog(worker: Side, count: int) -> None:
     )
 
 
-async def _measure_lag(worker: Side, place: Scene, rate: int, seconds: int) -> None:
+async def _measure_lag(worker: Side, setup: Setup, rate: int, seconds: int) -> None:
     before = await _settled(worker)
-    found = await at_rate(place["transferd"], uniform_pairs(place), rate, seconds)
+    found = await at_rate(setup["transferd"], uniform_pairs(setup), rate, seconds)
     await asyncio.sleep(2.0)
     lags = {
         bound: count - _lags(before)[bound]

@@ -15,7 +15,7 @@ import uvloop
 
 from loadtest.bench import load
 from loadtest.bench.measures import WALLETS, uniform_pairs
-from loadtest.bench.scene import SERVICE, Scene, Side, scene
+from loadtest.bench.setup import SERVICE, Setup, Side, bench_setup
 
 _SAMPLES_PER_S = 200
 # The load begins earlier than the samples, and ends later.
@@ -93,33 +93,33 @@ def main(seconds: float, connections: int) -> None:
 
 
 async def _profile(seconds: float, connections: int) -> None:
-    async with scene() as place:
-        side = await place.add(Side("transferd", SERVICE), wallets=WALLETS)
-        rate, cpu_us = await _cost(place, side, seconds, connections)
-        found = await _sampled(place, side, seconds, connections)
+    async with bench_setup() as setup:
+        side = await setup.add(Side("transferd", SERVICE), wallets=WALLETS)
+        rate, cpu_us = await _cost(setup, side, seconds, connections)
+        found = await _sampled(setup, side, seconds, connections)
     click.echo(f"{rate:,.0f} transfers/s, {cpu_us:.0f} us of CPU in the service for each:\n")
     for name, share in found.items():
         click.echo(f"  {name:<34}{share * cpu_us:6.1f} us  {share:5.0%}")
 
 
-async def _cost(place: Scene, side: Side, seconds: float, connections: int) -> tuple[float, float]:
+async def _cost(setup: Setup, side: Side, seconds: float, connections: int) -> tuple[float, float]:
     """Transfers per second, and microseconds of CPU for each, without py-spy."""
     before, cpu_s = await side.committed(), side.running.cpu_s
-    rate = await _load(place, side, seconds, connections)
+    rate = await _load(setup, side, seconds, connections)
     transfers = await side.committed() - before
     return rate, (side.running.cpu_s - cpu_s) / max(1, transfers) * 1e6
 
 
-async def _load(place: Scene, side: Side, seconds: float, connections: int) -> float:
+async def _load(setup: Setup, side: Side, seconds: float, connections: int) -> float:
     return await load.transfers_per_s(
-        side, "transfers.lua", uniform_pairs(place), seconds=seconds, connections=connections
+        side, "transfers.lua", uniform_pairs(setup), seconds=seconds, connections=connections
     )
 
 
-async def _sampled(place: Scene, side: Side, seconds: float, connections: int) -> dict[str, float]:
-    samples = place.directory / "samples"
+async def _sampled(setup: Setup, side: Side, seconds: float, connections: int) -> dict[str, float]:
+    samples = setup.directory / "samples"
     # py-spy stops the service for every sample of C code, so the load must last longer.
-    loading = asyncio.create_task(_load(place, side, seconds + 2 * _MARGIN_S, connections))
+    loading = asyncio.create_task(_load(setup, side, seconds + 2 * _MARGIN_S, connections))
     await asyncio.sleep(_MARGIN_S)
     await load.output_of(
         *("py-spy", "record", "--native", "--pid", str(side.running.pid)),

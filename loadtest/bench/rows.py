@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from loadtest.bench import measures
 from loadtest.bench.measures import Options
-from loadtest.bench.scene import Scene
+from loadtest.bench.setup import Setup
 
 Medians = Mapping[str, Mapping[str, float]]
-Measure = Callable[[Scene, Options], Awaitable[dict[str, float]]]
+Measure = Callable[[Setup, Options], Awaitable[dict[str, float]]]
 
 
 class Figure(NamedTuple):

@@ -64,7 +64,7 @@ class Side:
 
 
 @dataclass
-class Scene:
+class Setup:
     """Servers, sides by name, and files for load generators."""
 
     directory: Path
@@ -94,7 +94,7 @@ class Scene:
 
     async def grow(self, side: Side, wallets: int) -> None:
         """Add wallets, up to this number."""
-        connection = await patient(side)
+        connection = await connect_without_timeouts(side)
         await connection.execute(
             _INSERT_WALLETS, _BALANCE_MINOR, side.wallets + 1, wallets, timeout=600.0
         )
@@ -153,7 +153,7 @@ BASELINE = ("-m", "loadtest.bench.baseline")
 CEILING = ("-m", "loadtest.bench.ceiling")
 
 
-async def patient(side: Side) -> "asyncpg.Connection[asyncpg.Record]":
+async def connect_without_timeouts(side: Side) -> "asyncpg.Connection[asyncpg.Record]":
     """A connection without the timeouts of the service, to fill the ledger."""
     settings = {"statement_timeout": "0", "lock_timeout": "0"}
     return await asyncpg.connect(side.database_url, server_settings=settings)
@@ -176,7 +176,7 @@ def by_zipf(wallets: int, count: int) -> list[int]:
 
 
 @asynccontextmanager
-async def scene() -> AsyncIterator[Scene]:
+async def bench_setup() -> AsyncIterator[Setup]:
     """PostgreSQL with fsync and Redis, both private."""
     packages = {"wrk": "wrk", "pgbench": "postgresql-contrib"}
     missing = [name for name in packages if shutil.which(name) is None]
@@ -190,4 +190,4 @@ async def scene() -> AsyncIterator[Scene]:
             for server in (postgres, redis):
                 exits.push_async_callback(server.stop)
                 await server.start()
-            yield Scene(directory, postgres, redis, exits)
+            yield Setup(directory, postgres, redis, exits)
