@@ -27,18 +27,18 @@ _PAIRS = 100_000
 _BATCH = 1_000
 _BATCHES_AT_ONCE = 4
 _PGBENCH_CONNECTIONS = 32
-# More callers than a mailbox holds.
+# More connections than a mailbox has places.
 _STORM = 1_024
 _QUIET_SHARE = 0.2
 _READERS = 200
-# 40 questions per second in all: a few per cent of two cores, because the writers need the rest.
+# 40 reads per second in total: a few percent of two cores, because the writers need the rest.
 _READER_PAUSE_S = 5.0
-# Rounds of a row that is measured once.
+# A row that is measured once repeats its measurements this often.
 _REPETITIONS = 3
 
 
 class Options(NamedTuple):
-    """The command line; `rate` is the measured uniform rate of one replica."""
+    """The options of the command line. `rate`: the measured uniform rate of one replica."""
 
     seconds: float
     connections: int
@@ -48,7 +48,7 @@ class Options(NamedTuple):
 
 
 async def prepare(setup: Setup) -> None:
-    """All sides, each with its own wallets."""
+    """Start the sides that most rows share, each with its own wallets."""
     await setup.add(Side("transferd", SERVICE), wallets=_ZIPF_WALLETS)
     await setup.add(Side("baseline", BASELINE), wallets=WALLETS)
     await setup.add(Side("pgbench", ()), wallets=WALLETS)
@@ -62,7 +62,7 @@ def uniform_pairs(setup: Setup, wallets: int = WALLETS) -> Path:
 
 
 def _others() -> list[int]:
-    """Any wallets but the first one."""
+    """Random wallets, never the first one."""
     return [n + 1 for n in evenly(WALLETS - 1, _PAIRS)]
 
 
@@ -83,7 +83,7 @@ async def _requests(side: Side, script: str, pairs: Path, options: Options) -> f
 
 
 async def uniform(setup: Setup, options: Options) -> dict[str, float]:
-    """Any wallet to any other, with all that it is compared with."""
+    """Transfers between any two wallets, on all sides."""
     pairs = uniform_pairs(setup)
     return {
         "transferd": await _posts(setup["transferd"], pairs, options),
@@ -96,19 +96,19 @@ async def uniform(setup: Setup, options: Options) -> dict[str, float]:
 
 
 async def to_one(setup: Setup, options: Options) -> dict[str, float]:
-    """All to one wallet."""
+    """All transfers go to one wallet."""
     pairs = setup.pairs("to-one", _others(), [1] * _PAIRS)
     return {name: await _posts(setup[name], pairs, options) for name in ("transferd", "baseline")}
 
 
 async def from_one(setup: Setup, options: Options) -> dict[str, float]:
-    """All from one wallet."""
+    """All transfers come from one wallet."""
     pairs = _pairs_from_one(setup)
     return {name: await _posts(setup[name], pairs, options) for name in ("transferd", "baseline")}
 
 
 async def zipf(setup: Setup, options: Options) -> dict[str, float]:
-    """Few wallets in most transfers, compared with the uniform rate in the same round."""
+    """A few wallets are in most transfers; compared with the uniform rate of the same round."""
     pairs = setup.pairs("zipf", by_zipf(_ZIPF_WALLETS, _PAIRS), by_zipf(_ZIPF_WALLETS, _PAIRS))
     return {
         "transferd": await _posts(setup["transferd"], pairs, options),
@@ -117,7 +117,7 @@ async def zipf(setup: Setup, options: Options) -> dict[str, float]:
 
 
 async def single(setup: Setup, options: Options) -> dict[str, float]:
-    """Milliseconds of a transfer without other load."""
+    """Milliseconds per transfer on one connection, without other load."""
     pairs = uniform_pairs(setup)
     alone = options._replace(connections=1)
     return {
@@ -169,20 +169,20 @@ async def reads(setup: Setup, options: Options) -> dict[str, float]:
     }
 
 
-# A wallet of the bench begins at version 1 without the row of its creation.
-_BEGINNINGS = """
+# Setup.grow inserts wallets without the row of their creation, which reads of the past need.
+_CREATIONS = """
 INSERT INTO ledger_00.wallet_changes (
     wallet_id, version, created_at, balance_after, overdraft_limit, kind, status)
 SELECT id, version, created_at, balance, 0, 0, 0 FROM ledger_00.wallets WHERE NOT funding"""
 
 
 async def past_reads(setup: Setup, options: Options) -> dict[str, float]:
-    """Transfers from a hot wallet beside readers, half of that wallet and half of others."""
+    """Transfers from a hot wallet beside readers. Half of the reads are of that wallet."""
     side = setup.sides.get("past") or await setup.add(Side("past", SERVICE))
     if not side.wallets:
         await setup.grow(side, WALLETS)
         connection = await connect_without_timeouts(side)
-        await connection.execute(_BEGINNINGS)
+        await connection.execute(_CREATIONS)
         await connection.close()
     pairs = _pairs_from_one(setup)
     rates = {"no readers": await _posts(side, pairs, options)}
@@ -204,12 +204,12 @@ async def past_reads(setup: Setup, options: Options) -> dict[str, float]:
     return rates
 
 
-# An Nginx without the routing by wallet, to measure the cost of that.
+# Removed from the configuration to measure the cost of routing by wallet.
 _PLAIN_HASH = ("hash $shard consistent;", "")
 
 
 async def behind_nginx(setup: Setup, options: Options) -> dict[str, float]:
-    """Two replicas behind Nginx, and one of them directly; all on the same cores."""
+    """Two replicas behind Nginx, and one of them without Nginx, on the same cores."""
     first = await setup.add(Side("replica 1", SERVICE), wallets=WALLETS)
     second = replace(first, name="replica 2")
     await setup.start(second)
@@ -235,7 +235,7 @@ async def _medians(setup: Setup, sides: dict[str, Side], options: Options) -> di
     return {name: statistics.median(found) for name, found in rates.items()}
 
 
-# Ids that grow with time and different versions, as the service writes them.
+# Ids increase with time, and no two transfers have the same version, as in a real ledger.
 _FILL = """
 INSERT INTO ledger_00.transfers (
     id, kind, source_wallet_id, destination_wallet_id, amount, currency, source_version,
@@ -266,7 +266,7 @@ async def growth(setup: Setup, options: Options) -> dict[str, float]:
 
 
 async def resources(setup: Setup, options: Options) -> dict[str, float]:
-    """Start, memory and disk of one replica."""
+    """Start time, memory and disk space of one replica."""
     side = await setup.add(Side("fresh", SERVICE), wallets=WALLETS)
     await setup.stop(side)
     start_s = await setup.start(side)

@@ -1,8 +1,8 @@
 """CPU time of a transfer by stage: `python -m loadtest.bench.profile`.
 
-py-spy samples the service under load 200 times per second, including its C code. Each sample
-belongs to a stage of a transfer. The cost of a stage is its share of the samples times the CPU time
-of the service per committed transfer.
+py-spy samples the stack of the service under load 200 times per second, including C code. Each
+sample counts for one stage. The cost of a stage is its share of the samples times the CPU time of
+the service per committed transfer.
 """
 
 import asyncio
@@ -18,11 +18,11 @@ from loadtest.bench.measures import WALLETS, uniform_pairs
 from loadtest.bench.setup import SERVICE, Setup, Side, bench_setup
 
 _SAMPLES_PER_S = 200
-# The load begins earlier than the samples, and ends later.
+# The load begins this much earlier than the sampling, and ends this much later.
 _MARGIN_S = 1.5
 
-# The innermost frame that matches decides the stage of a sample. The stages are in the order of a
-# request, from the socket to the commit and back.
+# The innermost frame that matches a stage decides. The stages are in the order of a request, from
+# the socket to the commit and back.
 STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "HTTP parse and route",
@@ -50,7 +50,8 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("metrics", ("Facts.emit",)),
 )
-# For samples without a stage: answers of servers arrive outside of the calls that wait for them.
+# For samples without a stage: the event loop reads the answers of servers outside of the calls that
+# wait for them.
 _LIBRARIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("read answers of PostgreSQL", ("asyncpg", "BaseProtocol", "protocol.c", "recordobj")),
     ("read answers of Redis", ("redis/", "hiredis")),
@@ -83,10 +84,10 @@ def shares(samples: Path) -> dict[str, float]:
 
 
 @click.command()
-@click.option("--seconds", default=10.0, show_default=True, help="The duration of the samples.")
+@click.option("--seconds", default=10.0, show_default=True, help="The duration of the sampling.")
 @click.option("--connections", default=128, show_default=True, type=click.IntRange(1))
 def main(seconds: float, connections: int) -> None:
-    """Print the microseconds of a transfer by stage."""
+    """Print the CPU time of a transfer by stage, in microseconds."""
     if shutil.which("py-spy") is None:
         raise click.ClickException("py-spy is missing: pip install 'transferd[bench]'")
     uvloop.run(_profile(seconds, connections))

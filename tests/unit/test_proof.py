@@ -180,7 +180,7 @@ def test_windows_add_up_from_answers_alone() -> None:
     evidence = evidence_of(done.history, done.ledger)
     answer(done.asked["closing"], balance=66)
     [violation] = past.uneven_window(evidence)
-    assert "70 and -5 are not 66" in violation.text
+    assert "70 plus -5 is not 66" in violation.text
 
 
 def test_a_question_without_an_answer_proves_nothing() -> None:
