@@ -6,8 +6,8 @@
   const ROWS_MAX = 900;
   const CHART_HEIGHT = 165;
   const LINE_COLOURS = 6;
-  // A chart of one figure has a line for each process; a chart of several has a line for each figure
-  // of the total.
+  // A chart of one figure has a line for each process; a chart of several has a line for each
+  // figure of the total.
   const CHARTS = [
     [
       "Outcomes of all replicas",
