@@ -51,7 +51,6 @@ class Api:
         return self._repeated("POST", path, body, {"Idempotency-Key": key})
 
     def close(self) -> None:
-        """Close the connections."""
         self._client.close()
 
     def _repeated(

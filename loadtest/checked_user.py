@@ -54,7 +54,6 @@ class CheckedUser(FastHttpUser):
 
     @property
     def world(self) -> World:
-        """The wallets of the run."""
         return self.session.world
 
     @property
@@ -66,7 +65,7 @@ class CheckedUser(FastHttpUser):
         """Seconds to the next task: uniformly distributed from 0 to twice the mean."""
         return random.uniform(0, 2 * self.session.options.think_s * self.pauses)
 
-    def ask(
+    def send(
         self,
         method: str,
         path: str,
@@ -125,7 +124,7 @@ class CheckedUser(FastHttpUser):
         for attempt in range(_TRIES):
             if attempt:
                 gevent.sleep(_RETRY_S * 2**attempt)
-            answer = self.ask(
+            answer = self.send(
                 "POST",
                 request.path,
                 self._judged(name, judge, refusals),
@@ -158,7 +157,7 @@ class CheckedUser(FastHttpUser):
             )
             return "(replayed)", self.complain(found.kind, found.text) if found else None
 
-        self.ask(
+        self.send(
             "POST",
             request.path,
             self._judged(request.path, judge),
@@ -216,7 +215,7 @@ class CheckedUser(FastHttpUser):
 
         return judge
 
-    def copies(self, body: JsonObject, number: int) -> None:
+    def send_copies(self, body: JsonObject, number: int) -> None:
         """Send the same request several times at once: it must be executed once."""
         request = Request("/transfers", self.session.new_key(), orjson.dumps(body))
         answers: list[Answer] = []
@@ -230,7 +229,7 @@ class CheckedUser(FastHttpUser):
             return name, complaint
 
         def send() -> None:
-            answer = self.ask(
+            answer = self.send(
                 "POST",
                 "/transfers",
                 self._judged("/transfers", judge),

@@ -14,7 +14,6 @@ class CpuTimes:
 
     @property
     def own_s(self) -> float:
-        """CPU seconds of this process."""
         return time.process_time() - self._own_at_start
 
     def shares(self, others_s: float) -> dict[str, float]:

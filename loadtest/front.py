@@ -52,7 +52,6 @@ class Nginx:
 
     @property
     def url(self) -> str:
-        """The URL for clients."""
         return f"http://127.0.0.1:{self.port}"
 
     def render(self, replicas: Sequence[str]) -> None:
@@ -101,7 +100,6 @@ class Nginx:
         return [orjson.loads(line) for line in text.splitlines()]
 
     def log_of_errors(self) -> str:
-        """The text of its error log."""
         return (self.directory / "error.log").read_text()
 
     async def _listens(self) -> bool:

@@ -40,7 +40,6 @@ class Shopper(ReadingUser):
     weight = 10
 
     def on_start(self) -> None:
-        """Start without payments."""
         self._answered: deque[tuple[Request, int, bytes]] = deque(maxlen=_ANSWERED_KEPT)
 
     @tag("pay")
@@ -50,7 +49,7 @@ class Shopper(ReadingUser):
         source, destination = self.world.payment()
         body = self.world.transfer_body(source, destination, random.randint(1, _SMALL_MINOR))
         if self.world.copies > 1:
-            self.copies(body, self.world.copies)
+            self.send_copies(body, self.world.copies)
             return
         request = Request("/transfers", self.session.new_key(), orjson.dumps(body))
         answer = self.transfer(body, request.key)
@@ -104,7 +103,6 @@ class Merchant(ReadingUser):
     @tag("read")
     @task(2)
     def read_balance(self) -> None:
-        """The balance of its wallet."""
         self.read_wallet(self.world.merchant(), min_version=True)
 
     @tag("pay")
@@ -127,7 +125,6 @@ class Payroll(CheckedUser):
     @tag("batch")
     @task
     def pay_day(self) -> None:
-        """One batch."""
         atomic = random.random() < 0.5
         source = random.choice(self.world.employers)
         transfers = [
@@ -220,7 +217,6 @@ class Reader(ReadingUser):
     weight = 4
 
     def on_start(self) -> None:
-        """Start without ETags."""
         self._etags: dict[str, str] = {}
 
     @tag("read")
@@ -233,7 +229,6 @@ class Reader(ReadingUser):
     @tag("read")
     @task(6)
     def read_any(self) -> None:
-        """Any wallet."""
         self.read_wallet(random.choice(self.world.shoppers))
 
     @tag("read")
@@ -259,7 +254,7 @@ class Reader(ReadingUser):
                 return name, self.complain(WRONG_ANSWER, text)
             return name, None if answer.status == 200 else self.unexpected(answer)
 
-        self.ask("GET", f"/transfers/{expected['id']}", judge)
+        self.send("GET", f"/transfers/{expected['id']}", judge)
 
 
 class Attacker(CheckedUser):
@@ -297,7 +292,9 @@ class Attacker(CheckedUser):
         key = self.session.new_key() if attack.key is None else attack.key
         if key:
             headers["Idempotency-Key"] = key
-        self.ask(attack.method, attack.path, self._judge(attack), body=attack.body, headers=headers)
+        self.send(
+            attack.method, attack.path, self._judge(attack), body=attack.body, headers=headers
+        )
 
     def _judge(self, attack: Attack) -> Judge:
         def judge(answer: Answer) -> tuple[str, str | None]:

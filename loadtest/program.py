@@ -77,7 +77,6 @@ class Program:
 
     @property
     def url(self) -> str:
-        """Its URL."""
         return f"http://{self.address}"
 
     @property
@@ -88,7 +87,6 @@ class Program:
 
     @property
     def resident_mib(self) -> float:
-        """Memory of the process."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 

@@ -43,7 +43,7 @@ class ReadingUser(CheckedUser):
             self.history.saw(wallet_id, version)
             return name, None
 
-        answer = self.ask("GET", path, judge, headers={"If-None-Match": etag} if etag else None)
+        answer = self.send("GET", path, judge, headers={"If-None-Match": etag} if etag else None)
         return answer.headers.get("etag", "")
 
     def read_statement(self, wallet_id: str, limit: int = 50) -> None:
@@ -65,4 +65,4 @@ class ReadingUser(CheckedUser):
             self.history.saw(wallet_id, newest)
             return name, None
 
-        self.ask("GET", f"/wallets/{wallet_id}/statement?limit={limit}", judge)
+        self.send("GET", f"/wallets/{wallet_id}/statement?limit={limit}", judge)

@@ -82,7 +82,6 @@ class LimitSeeker:
 
     @property
     def line(self) -> str:
-        """The result so far."""
         held = self._held or "no step held"
         return f"{held}; {self._broken}" if self._broken else f"{held}; no level broke"
 

@@ -68,12 +68,10 @@ class Deployment:
 
     @property
     def replicas(self) -> list[str]:
-        """The names of the replicas."""
         return [name for name in self.programs if name != "worker"]
 
     @property
     def servers(self) -> dict[str, Server]:
-        """The servers by name."""
         stack = self.stack
         named = {"postgres": stack.postgres, "redis": stack.redis, "rabbitmq": stack.rabbitmq}
         return {name: server for name, server in named.items() if server is not None}
@@ -84,7 +82,6 @@ class Deployment:
         return self.nginx.url if self.nginx is not None else self.programs["replica-1"].url
 
     def part(self, name: str) -> Program | Server:
-        """A program or a server."""
         return self.programs.get(name) or self.servers[name]
 
     async def until_ready(self, within_s: float, *, answer_s: float = 1.0) -> float:

@@ -81,7 +81,6 @@ class Verdict:
 
     @property
     def code(self) -> int:
-        """The exit code."""
         if self.violations.total:
             return VIOLATED
         if self._undone:
@@ -90,7 +89,6 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        """The result in one line."""
         counted = f"{self.requests:,} requests, {self.failures:,} failed"
         if self.violations.total:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.violations.counts.items())

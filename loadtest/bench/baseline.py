@@ -50,7 +50,6 @@ class Baseline:
         self._redis = redis
 
     async def transfer(self, request: web.Request) -> web.Response:
-        """POST /transfers."""
         raw = await request.read()
         body = NewTransfer.model_validate_json(raw)
         key = request.headers["Idempotency-Key"]

@@ -21,7 +21,6 @@ async def serve(application: web.Application) -> None:
 
 
 async def main() -> None:
-    """Serve the ceiling."""
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", _answer)
     await serve(application)

@@ -60,7 +60,6 @@ def within(row: str, column: str, other: str) -> Callable[[Medians], float]:
 
 
 def value(row: str, column: str) -> Callable[[Medians], float]:
-    """A median."""
     return lambda medians: medians[row][column]
 
 

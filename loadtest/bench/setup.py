@@ -44,7 +44,6 @@ class Side:
 
     @property
     def url(self) -> str:
-        """Its URL."""
         return f"http://127.0.0.1:{self.port}"
 
     async def committed(self) -> int:
@@ -58,7 +57,6 @@ class Side:
 
     @property
     def running(self) -> Program:
-        """Its process."""
         assert self.program is not None
         return self.program
 

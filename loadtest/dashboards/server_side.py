@@ -72,7 +72,7 @@ class ServerSide:
             at_s = self._clock()
             gevent.joinall([gevent.spawn(self._resolve, url) for url in self.urls])
             targets = list(self._targets.values())
-            gevent.joinall([gevent.spawn(target.ask, at_s) for target in targets])
+            gevent.joinall([gevent.spawn(target.scrape, at_s) for target in targets])
             # The clock of the machine may have been set back.
             if not self.rows or abs(at_s - self.rows[-1]["at_s"]) >= ROW_S_MIN:
                 self.rows.append({"at_s": at_s, "figures": self._figures()})
@@ -96,7 +96,7 @@ class ServerSide:
     def _resolve(self, url: str) -> None:
         """Add a target for each new address. Targets whose address disappears stay, as down."""
         found: list[str] = []
-        with suppress(OSError), gevent.Timeout(TIMEOUT_S, OSError("no name service")):
+        with suppress(OSError), gevent.Timeout(TIMEOUT_S, OSError("no answer from DNS")):
             found = addresses(url)
         if not found and all(each.given_url != url for each in self._targets.values()):
             found = [url]

@@ -53,7 +53,7 @@ class Target:
     url: str
     given_url: str
     # Why it is down; None while it is up.
-    trouble: str | None = "not asked yet"
+    trouble: str | None = "not scraped yet"
     # None while it is down or has been scraped only once.
     change: Change | None = None
     run: Change = field(default_factory=Change)
@@ -65,7 +65,7 @@ class Target:
         """The URL without its scheme and without /metrics."""
         return self.url.partition("://")[2].removesuffix("/metrics")
 
-    def ask(self, at_s: float) -> None:
+    def scrape(self, at_s: float) -> None:
         """Scrape it once. After any error it is down; an error never ends the load test."""
         try:
             with gevent.Timeout(TIMEOUT_S, OSError("no answer in time")):

@@ -25,7 +25,6 @@ class Case:
 
     @cached_property
     def meanings(self) -> Sequence[Meaning]:
-        """The meaning of each try."""
         return [each.meaning for each in self.tries]
 
     @cached_property
@@ -40,12 +39,10 @@ class Case:
 
     @cached_property
     def success(self) -> Try | None:
-        """The first success."""
         return self._first(Meaning.APPLIED)
 
     @cached_property
     def refusal(self) -> Try | None:
-        """The first refusal."""
         return self._first(Meaning.REFUSED)
 
     @property

@@ -104,7 +104,6 @@ class WalletRow:
 
     @property
     def state(self) -> State:
-        """Its balance and version."""
         return State(self.balance, self.version)
 
 

@@ -63,7 +63,6 @@ class Violations:
 
     @property
     def total(self) -> int:
-        """The number of violations of all kinds."""
         return self.counts.total()
 
     def to_message(self) -> dict[str, Any]:
