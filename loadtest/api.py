@@ -16,7 +16,7 @@ _REPEATED = frozenset({409, 429, 500, 502, 503, 504})
 
 
 def traceparent(*, sampled: bool) -> str:
-    """A new trace id in the format of https://www.w3.org/TR/trace-context/."""
+    """The header of a new trace: https://www.w3.org/TR/trace-context/."""
     return f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-0{sampled:d}"
 
 

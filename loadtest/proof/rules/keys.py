@@ -18,7 +18,7 @@ from loadtest.proof.violations import (
 
 
 def lost_outcome(evidence: Evidence) -> Iterator[Violation]:
-    """Each final answer is stored. A refusal that is not stored could become a transfer later."""
+    """Each success and decided refusal is stored; otherwise a repetition could be executed."""
     for key, case in evidence.cases.items():
         if key in evidence.ledger.outcomes:
             continue
@@ -33,7 +33,7 @@ def lost_outcome(evidence: Evidence) -> Iterator[Violation]:
 
 
 def doubled(evidence: Evidence) -> Iterator[Violation]:
-    """A key has one transfer, a transfer has one key, and no other transfer has the same values."""
+    """A key has one transfer, a transfer one key, and none without a key is a copy of another."""
     for key, ids in evidence.owned.items():
         if len(ids) > 1:
             yield Violation(DOUBLED_TRANSFER, f"key {key} has the transfers {', '.join(ids)}")
