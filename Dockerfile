@@ -1,4 +1,4 @@
-# The image of replicas, workers and migrations, and the target `loadtest`. docker-compose.yml has the commands.
+# The image of replicas, workers and migrations, and the target `loadtest`. The commands are in docker-compose.yml.
 FROM python:3.12.8-slim-bookworm AS build
 WORKDIR /src
 RUN python -m venv /venv

@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 CODE := $(wildcard transferd loadtest tests)
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
-# Each install is repeated only when pyproject.toml or constraints.txt is newer than its stamp.
+# An install runs again only when pyproject.toml or constraints.txt is newer than its stamp.
 RUN_STAMP := $(VENV)/.installed-to-run
 DEVELOP_STAMP := $(VENV)/.installed-to-develop
 # npm packages that lint the OpenAPI document and generate clients from it.
@@ -23,18 +23,18 @@ export PYTHON ENV_FILE
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
 
-# With exec the terminal sends Ctrl-C to transferd directly, so it can stop in order.
+# With exec transferd replaces the shell, so it gets Ctrl-C directly and stops its servers.
 run: $(RUN_STAMP) ## Start the service with private servers
 	@exec $(BIN)/transferd dev $(ARGS)
 
 # Each pytest process starts its own servers and runs whole files. In alphabetical order the long files
-# come first and the unit tests last, so all processes end at about the same time. A process that dies
-# is replaced every time: tests/support/failures.py.
+# run first and the unit tests last, so all processes end at about the same time. A process that dies is
+# replaced: tests/support/failures.py.
 test: services $(DEVELOP_STAMP) $(NODE_STAMP) ## Run the whole test suite
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 1000 \
 		--dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-configurations: services $(DEVELOP_STAMP) ## Run the tests of correctness in every configuration
+test-configurations: services $(DEVELOP_STAMP) ## Run the correctness tests in every configuration
 	@$(BIN)/python -m tests.support.every_configuration \
 		--numprocesses auto --maxprocesses 4 --max-worker-restart 1000 --dist loadfile $(ARGS)
 
@@ -45,10 +45,10 @@ loadtest: $(DEVELOP_STAMP) ## Load-test with Locust: SCENARIO=mixed SHAPE=steps 
 	@exec $(BIN)/python -m loadtest $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SHAPE),--shape $(SHAPE)) \
 		$(if $(HOST),--host $(HOST)) $(if $(UI),--ui) $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(USERS),--users $(USERS)) $(ARGS)
 
-chaos: services $(DEVELOP_STAMP) ## Break things under load and check the ledger: ARGS="--rounds 20 --seed 7 --fault kill-postgres"
+chaos: services $(DEVELOP_STAMP) ## Inject faults under load and check the ledger: ARGS="--rounds 20 --seed 7 --fault kill-postgres"
 	@exec $(BIN)/python -m tests.fault.chaos $(ARGS)
 
-check: lint audit test ## Run everything that must pass: linters, known vulnerabilities, tests
+check: lint audit test ## Run all checks: linters, known vulnerabilities, tests
 
 lint: $(DEVELOP_STAMP) ## Check format, style, types, imports and insecure code
 	@$(BIN)/ruff format --quiet --check $(CODE)
@@ -94,7 +94,7 @@ $(DEVELOP_STAMP): pyproject.toml constraints.txt
 	@$(INSTALL) -e '.[dev-stack,tracing,test,check,bench]'
 	@touch $@ $(RUN_STAMP)
 
-# After the install into .venv, which may remove $(VENV)/node.
+# After the install into .venv, because making .venv anew removes $(VENV)/node.
 $(NODE_STAMP): tests/clients/package.json | services $(DEVELOP_STAMP)
 	@echo 'Installing the tools of npm into $(@D) ...'
 	@.ci/node-tools $(@D)

@@ -1,1 +1,1 @@
-"""Load tests and benchmarks: the service measured from outside."""
+"""Load tests and benchmarks of the service."""

@@ -1,4 +1,4 @@
-"""`make loadtest`: the load test on a running service, or on private servers.
+"""`make loadtest`: load-test a running service, or a private one that it starts.
 
 python -m loadtest --scenario mixed --shape steps
 """
@@ -15,19 +15,21 @@ import click
 
 from loadtest.scenarios import SCENARIOS
 from loadtest.shapes import SHAPES
-from loadtest.topology import own_deployment
+from loadtest.topology import private_deployment
 from transferd.devstack import StackError
 
 _LOCUSTFILE = Path(__file__).with_name("locustfile.py")
-# The default number of users: two cores can serve it.
+# Two cores can serve this many users.
 _USERS = 50
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.option("--scenario", type=click.Choice(list(SCENARIOS)), default="mixed", show_default=True)
 @click.option("--shape", type=click.Choice(list(SHAPES)), default="constant", show_default=True)
-@click.option("--host", default="", help="The URL of a running service; without it one is started.")
-@click.option("--replicas", default=2, show_default=True, help="The replicas of a private service.")
+@click.option(
+    "--host", default="", help="The URL of a running service; default: start a private one."
+)
+@click.option("--replicas", default=2, show_default=True, help="Replicas of the private service.")
 @click.option(
     "--users", default=_USERS, show_default=True, help="The largest number of users at a time."
 )
@@ -58,7 +60,7 @@ def main(
     folder = Path(reports, name)
     folder.mkdir(parents=True, exist_ok=True)
     arguments = ["--scenario", scenario, "--shape", shape, "--users", str(users)]
-    # By default only this machine reaches the page, because it can start load on any host.
+    # The page can start load on any host, so by default only this machine can open it.
     arguments += ["--web-host", "127.0.0.1"] if ui else []
     arguments += ["--verdict", str(folder / "verdict.json"), *more]
     if not ui:
@@ -75,7 +77,7 @@ def main(
 
 
 def _list_options(context: click.Context) -> None:
-    # The import of Locust takes a second, and changes sockets and time of this process.
+    # The import of Locust takes a second, and gevent patches `socket` and `time` in this process.
     from locust.argument_parser import LocustArgumentParser
 
     from loadtest.options import add_options
@@ -99,18 +101,18 @@ async def _run(host: str, replicas: int, folder: Path, arguments: list[str]) -> 
     async with AsyncExitStack() as exits:
         metrics: list[str] = []
         if not host:
-            whole = await exits.enter_async_context(
-                own_deployment(replicas, folder, lambda line: click.echo(line, err=True))
+            deployment = await exits.enter_async_context(
+                private_deployment(replicas, folder, lambda line: click.echo(line, err=True))
             )
-            host = whole.url
-            for program in whole.programs.values():
+            host = deployment.url
+            for program in deployment.programs.values():
                 metrics += ["--metrics-url", program.address]
         locust = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "locust", "--locustfile", str(_LOCUSTFILE)),
             *("--host", host, *metrics, *arguments),
             env=environment,
         )
-        # Locust gets the Ctrl-C as well, and judges the run up to then; we wait for it.
+        # Ctrl-C reaches Locust as well, which ends the run with its verdict. Wait for that.
         loop.add_signal_handler(signal.SIGINT, lambda: None)
         loop.add_signal_handler(signal.SIGTERM, locust.terminate)
         return await locust.wait()

@@ -9,19 +9,19 @@ from geventhttpclient.response import HTTPConnectionClosed, HTTPParseError
 from loadtest.progress import CONCURRENCY
 from loadtest.proof.answers import IN_PROGRESS, Answer
 
-# Repetitions of a request that was turned away or not answered, and the longest wait before one.
+# Tries of a request that gets back-pressure, a 5xx or no answer; the longest wait between two.
 _TRIES_MAX = 20
 _WAIT_MAX_S = 2.0
 _REPEATED = frozenset({409, 429, 500, 502, 503, 504})
 
 
 def traceparent(*, sampled: bool) -> str:
-    """A new trace, as https://www.w3.org/TR/trace-context/ writes it."""
+    """The header of a new trace: https://www.w3.org/TR/trace-context/."""
     return f"00-{random.getrandbits(128):032x}-{random.getrandbits(64):016x}-0{sampled:d}"
 
 
 class ServiceError(Exception):
-    """The service is out of reach, or refused a request of the suite; the message is one line."""
+    """The service is unreachable, or refused a request of the suite; the message is one line."""
 
 
 class Api:
@@ -47,11 +47,10 @@ class Api:
         return self._repeated("GET", path, None, {})
 
     def post(self, path: str, body: bytes, key: str) -> Answer:
-        """POST with an Idempotency-Key, repeated likewise. Raises ServiceError."""
+        """POST with an Idempotency-Key, repeated like `get`. Raises ServiceError."""
         return self._repeated("POST", path, body, {"Idempotency-Key": key})
 
     def close(self) -> None:
-        """Close the connections."""
         self._client.close()
 
     def _repeated(
@@ -65,8 +64,8 @@ class Api:
                 answer = self._once(method, path, body, headers)
             except ConnectionRefusedError:
                 raise ServiceError(
-                    f"nothing answers at {self._host}: start the service (make run), or say"
-                    " --host where it is"
+                    f"nothing answers at {self._host}: start the service (make run), or pass"
+                    " its URL as --host"
                 ) from None
             except (OSError, HTTPConnectionClosed, HTTPParseError) as error:
                 complaint = str(error) or type(error).__name__

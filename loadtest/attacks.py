@@ -1,4 +1,4 @@
-"""Invalid requests of many kinds, and the answers of the contract to them."""
+"""Invalid requests of many kinds, and the answers that the contract requires."""
 
 import random
 from collections.abc import Callable, Mapping
@@ -21,14 +21,14 @@ JSON: Final = "application/json"
 
 @dataclass(frozen=True)
 class Attack:
-    """A request, and the allowed codes of its answer by status."""
+    """A request; `expected` maps each allowed status to the code of the problem."""
 
     name: str
     expected: Mapping[int, str]
     method: str = "POST"
     path: str = "/transfers"
     body: bytes | None = None
-    # None: a new key. An empty text: no key.
+    # None: a new Idempotency-Key. An empty text: none.
     key: str | None = None
     headers: Mapping[str, str] = field(default_factory=dict)
 
@@ -56,7 +56,7 @@ def _same_wallet(world: World) -> Attack:
 
 
 def _unknown_wallet(world: World) -> Attack:
-    # A UUID of version 7 that no wallet has.
+    # A valid UUID of version 7 that belongs to no wallet.
     wallet = "01900000-0000-7000-8000-" + uuid4().hex[:12]
     body = _transfer(world, source_wallet_id=wallet)
     return Attack("unknown wallet", {404: "wallet-not-found"}, body=body)
@@ -68,7 +68,7 @@ def _other_currency(world: World) -> Attack:
     return Attack("other currency", {422: "currency-mismatch"}, body=body)
 
 
-def _funding(world: World) -> Attack:
+def _invalid_cursor(world: World) -> Attack:
     path = f"/wallets/{random.choice(world.shoppers)}/statement?cursor=nonsense"
     return Attack("cursor", {400: "cursor-invalid"}, method="GET", path=path, key="")
 
@@ -113,13 +113,13 @@ ATTACKS: tuple[Callable[[World], Attack], ...] = (
     _same_wallet,
     _unknown_wallet,
     _other_currency,
-    _funding,
+    _invalid_cursor,
 )
 
 WRONG_KEYS: tuple[tuple[str, Mapping[str, str]], ...] = (
     ("no API key", {"Authorization": ""}),
     ("no token", {"Authorization": "Basic dXNlcjpwYXNz"}),
-    ("unknown token", {"Authorization": "Bearer td_nobody_" + "0" * 43}),
+    ("unknown token", {"Authorization": "Bearer td_unknown_" + "0" * 43}),
 )
 
 
@@ -130,7 +130,7 @@ def wrong_key(world: World) -> Attack:
 
 
 def complaint_about(attack: Attack, answer: Answer) -> tuple[str, str] | None:
-    """The kind of violation and a sentence, if the answer is not an allowed one."""
+    """The kind of violation and a sentence, if the answer is not allowed."""
     what = f"{attack.name}: {answer.status} {answer.code}"
     if answer.status < 300:
         return BAD_REQUEST_TAKEN, what

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 
 from loadtest.api import Api, ServiceError
-from loadtest.progress import side_by_side
+from loadtest.progress import concurrently
 from loadtest.proof.answers import REFUSALS, REPLAYED, Answer, JsonObject
 from loadtest.proof.bounded import StatementCheck, replay_violation
 from loadtest.proof.complaints import batch_complaint, transfer_complaint
@@ -23,7 +23,7 @@ _PAGE = 200
 
 @dataclass
 class Audit:
-    """The extent of an audit. `complete` is false if the history was too long to be kept."""
+    """The counts of an audit. `complete`: every transfer was compared, not only the sums."""
 
     wallets: int = 0
     entries: int = 0
@@ -35,7 +35,7 @@ class Audit:
     violations: list[Violation] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        """Everything but the violations, which are in the verdict."""
+        """Without the violations, which the verdict contains."""
         return {name: value for name, value in asdict(self).items() if name != "violations"}
 
 
@@ -59,13 +59,13 @@ def read_states(api: Api, wallets: list[str]) -> dict[str, State]:
     """The current balance and version of each wallet. Raises ServiceError."""
 
     def read(wallet_id: str) -> tuple[str, State]:
-        # A statement comes from PostgreSQL, so its version makes a read skip an old cache.
+        # A statement comes from PostgreSQL, so `min_version` makes the read skip an older snapshot.
         entries = expect(api.get(f"/wallets/{wallet_id}/statement?limit=1"), 200)["data"]
         version = entries[0]["version"] if entries else 0
         wallet = expect(api.get(f"/wallets/{wallet_id}?min_version={version}"), 200)
         return wallet_id, State(wallet["balance"], wallet["version"])
 
-    return dict(side_by_side("reading wallets", read, wallets))
+    return dict(concurrently("reading wallets", read, wallets))
 
 
 def expect(answer: Answer, status: int) -> JsonObject:
@@ -77,12 +77,12 @@ def expect(answer: Answer, status: int) -> JsonObject:
 
 
 def _settle(api: Api, history: History, found: Audit) -> None:
-    """Repeat the requests without an answer: their keys settle their outcomes."""
+    """Repeat the requests without a final answer, with their keys, to get their outcomes."""
 
     def repeat(request: Request) -> tuple[Request, Answer]:
         return request, api.post(request.path, request.body, request.key)
 
-    answers = side_by_side("repeating open requests", repeat, list(history.open.values()))
+    answers = concurrently("repeating open requests", repeat, list(history.open.values()))
     for request, answer in answers:
         history.settled(request, answer.status, answer.content)
         found.settled += 1
@@ -90,11 +90,11 @@ def _settle(api: Api, history: History, found: Audit) -> None:
             text = f"{request.path} with key {request.key}: {answer.status} {answer.code}"
             found.violations.append(Violation(WRONG_ANSWER, text))
         else:
-            found.violations += _told(history, request, answer)
+            found.violations += _record(history, request, answer)
 
 
-def _told(history: History, request: Request, answer: Answer) -> list[Violation]:
-    """Record the transfers of an answer, if they are the requested ones."""
+def _record(history: History, request: Request, answer: Answer) -> list[Violation]:
+    """Record the transfers of an answer; a violation if they are not the requested ones."""
     complaint = None
     try:
         asked = orjson.loads(request.body)
@@ -122,7 +122,7 @@ def _repeat(api: Api, samples: list[Answered], found: Audit) -> None:
         replayed = answer.headers.get(REPLAYED, "")
         return replay_violation(sample, answer.status, answer.content, replayed)
 
-    found.violations += filter(None, side_by_side("repeating requests", repeat, samples))
+    found.violations += filter(None, concurrently("repeating requests", repeat, samples))
     found.replays += len(samples)
 
 
@@ -138,7 +138,7 @@ def _compare(
         check.wallet(wallet_id, start, now, entries[::-1])
         return len(entries)
 
-    found.entries = sum(side_by_side("reading statements", read, world.wallets))
+    found.entries = sum(concurrently("reading statements", read, world.wallets))
     executed = _executed(api, history) if check.has_unknown else set()
     found.violations += check.finish(executed)
 
@@ -163,8 +163,8 @@ def _entries(api: Api, wallet_id: str, since: int) -> list[Entry]:
 def _executed(api: Api, history: History) -> set[str]:
     """The transfers under keys that were turned away.
 
-    A replica may execute a request and die before it answers. Nginx then asks another replica, and
-    the client gets only the answer of that one.
+    A replica may execute a request and die before it answers. Nginx then sends the request to
+    another replica, and the client gets only the answer of the second one.
     """
 
     def look_up(key: str) -> str:
@@ -172,4 +172,4 @@ def _executed(api: Api, history: History) -> set[str]:
         stored = answer.body.get("answer") if answer.status == 200 else None
         return str(stored.get("id", "")) if isinstance(stored, dict) else ""
 
-    return set(side_by_side("reading outcomes of keys", look_up, list(history.turned_away)))
+    return set(concurrently("reading outcomes of keys", look_up, list(history.turned_away)))

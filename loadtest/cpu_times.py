@@ -1,4 +1,4 @@
-"""The processor time of the load test."""
+"""The CPU time of the load test."""
 
 import time
 
@@ -6,7 +6,7 @@ import psutil
 
 
 class CpuTimes:
-    """Seconds of processor time since its creation."""
+    """CPU seconds since the object was created."""
 
     def __init__(self) -> None:
         self._own_at_start = time.process_time()
@@ -14,11 +14,10 @@ class CpuTimes:
 
     @property
     def own_s(self) -> float:
-        """The time of this process."""
         return time.process_time() - self._own_at_start
 
     def shares(self, others_s: float) -> dict[str, float]:
-        """The time of Locust (others are its workers) and of all processes of this machine."""
+        """CPU time of Locust and of the machine; `others_s` is the time of Locust's workers."""
         locust, machine = self.own_s + others_s, _machine_s() - self._machine_at_start
         return {
             "locust_cpu_s": round(locust, 2),

@@ -1,4 +1,4 @@
-"""The real Nginx with the configuration that the repository ships, on a free port."""
+"""Nginx with the configuration of the repository, on a free port."""
 
 import asyncio
 import os
@@ -19,7 +19,7 @@ from transferd.devstack.process import Child, launch
 
 FOLDER = Path(__file__).parents[1] / "nginx"
 _START_S = 10.0
-# Server programs are often not in the PATH of a user.
+# Server programs are often in folders that are not on the PATH of a user.
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin", "/sbin"])
 
 
@@ -52,7 +52,6 @@ class Nginx:
 
     @property
     def url(self) -> str:
-        """The URL for clients."""
         return f"http://127.0.0.1:{self.port}"
 
     def render(self, replicas: Sequence[str]) -> None:
@@ -96,12 +95,11 @@ class Nginx:
             await self.process.wait()
 
     def access_log(self) -> list[dict[str, Any]]:
-        """A row for each request so far."""
+        """The lines of its access log, decoded."""
         text = (self.directory / "access.log").read_text()
         return [orjson.loads(line) for line in text.splitlines()]
 
     def log_of_errors(self) -> str:
-        """The text of its error log."""
         return (self.directory / "error.log").read_text()
 
     async def _listens(self) -> bool:
@@ -123,9 +121,9 @@ async def running_nginx(
     *,
     changed: tuple[str, str] | None = None,
 ) -> AsyncIterator[Nginx]:
-    """Nginx before these replicas until the block ends. Raises StackError.
+    """Nginx in front of these replicas until the block ends. Raises StackError.
 
-    changed: a text of the configuration and its replacement, for comparisons.
+    changed: a text of the configuration and its replacement.
     """
     with server_directory("nginx") as directory:
         nginx = Nginx(directory, environment or {}, changed)

@@ -17,10 +17,10 @@ _WORLD = "transferd-world"
 _COLLECT = "transferd-collect"
 _CHUNK = "transferd-chunk"
 _DONE = "transferd-done"
-# A field of the report that Locust's workers send every few seconds; the page shows it.
+# A field of the report that Locust's workers send every few seconds; the page shows the sum.
 _VIOLATIONS = "transferd-violations"
-# How long the master waits for reports, in addition to the stop timeout of the users.
-_PATIENCE_S = 60.0
+# The master waits this long for the histories, after the stop timeout of the users.
+_REPORTS_TIMEOUT_S = 60.0
 
 
 class WorkerSide:
@@ -46,7 +46,7 @@ class WorkerSide:
         runner.register_message(_COLLECT, self._stop)
 
     def start(self) -> None:
-        """A spawn message arrived, with the master's options; the world arrived before it."""
+        """Begin a run: Locust's spawn message has arrived, and the world before it."""
         if self._world is not None:
             self._begin(self._world)
 
@@ -56,7 +56,7 @@ class WorkerSide:
             return
         run, self._world = self._world.run, None
         history, cpu_s = self._end() or (History({}), 0.0)
-        # The verdict needs the statistics since the last report before the next one is due.
+        # The verdict needs the statistics since the last report, before the next one is due.
         data: dict[str, Any] = {}
         events: Any = self._runner.environment.events
         events.report_to_master.fire(client_id=self._runner.client_id, data=data)
@@ -65,7 +65,7 @@ class WorkerSide:
             self._runner.send_message(_CHUNK, {"run": run, "acknowledged": chunk})
         done = {"run": run, "history": history.to_message(), "cpu_s": cpu_s}
         self._runner.send_message(_DONE, done)
-        # The users have stopped, so Locust need not wait before the worker can begin again.
+        # The users have stopped, so Locust need not wait before the next run.
         self._runner.environment.stop_timeout = 0.0
 
     def _take_world(self, msg: Any, **_: Any) -> None:
@@ -75,10 +75,10 @@ class WorkerSide:
 
     def _stop(self, **_: Any) -> None:
         # Locust does not stop users that are being started. It reports them when they have started,
-        # and a master that gets this after the end of the run tells the worker to quit.
+        # and a master that receives this report after the run makes the worker quit.
         if self._runner.spawning_greenlet is not None:
             self._runner.spawning_greenlet.join()
-        # This fires the event that sends the report, unless the worker has no users.
+        # `stop` fires the event that calls `report`, unless the worker has no users.
         self._runner.stop()
         self.report()
 
@@ -101,7 +101,7 @@ class MasterSide:
         events.worker_report.add_listener(self._take_report)
 
     def begin(self, world: World, history: History) -> None:
-        """A run begins: each worker gets the world before its users."""
+        """Send the world to each worker before Locust starts the users there."""
         self._world, self._history, self.cpu_s = world, history, 0.0
         self._violations.clear()
         self._all_done.clear()
@@ -113,13 +113,14 @@ class MasterSide:
         """Stop the users and collect all histories; returns the workers that did not report."""
         # In the state "running" Locust moves the users of a worker that quits to other workers.
         self._runner.update_state(STATE_STOPPING)
-        # As Locust does after this event: no message that starts users follows the collect message.
+        # Locust kills the shape after this event. Kill it now, so that no message that starts users
+        # follows the collect message.
         shape = self._runner.shape_greenlet
         if shape is not None and shape is not getcurrent():
             shape.kill(block=True)
-            # Its last messages are in greenlets of their own, which run before this one does.
+            # Its last messages are sent by other greenlets, which run during this pause.
             sleep(0.001)
-        deadline_s = time.monotonic() + stop_timeout_s + _PATIENCE_S
+        deadline_s = time.monotonic() + stop_timeout_s + _REPORTS_TIMEOUT_S
         if self._waiting_for:
             self._runner.send_message(_COLLECT)
         while self._waiting_for and time.monotonic() < deadline_s:

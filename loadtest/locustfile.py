@@ -1,4 +1,4 @@
-"""Locust: users of the service, a check of each answer, and an audit of the ledger.
+"""The locustfile: users that check each answer, and an audit of the ledger at the end.
 
 locust --locustfile loadtest/locustfile.py --host http://localhost --scenario mixed
 """
@@ -15,7 +15,7 @@ from locust import LoadTestShape, User, events
 from locust.runners import WorkerRunner
 from prometheus_client import make_wsgi_app
 
-# Locust puts the folder of this file on the path, but the package needs its parent.
+# Locust adds the folder of this file to the path, but the imports need its parent folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from loadtest.dashboards.exporter import ClientSide, registry_of
@@ -36,13 +36,13 @@ __all__ = ["Attacker", "Load", "Merchant", "Payroll", "Reader", "Shopper", "Trea
 
 
 class Load(LoadTestShape):
-    """The shape of the option --shape, with the usual options for users and run time."""
+    """The shape that --shape names. --users and --run-time apply to it."""
 
     use_common_options: ClassVar[bool] = True
     run: ClassVar[Run | None] = None
 
     def tick(self) -> tuple[int, float, list[type[User]] | None] | None:
-        """Asked by Locust each second."""
+        """Locust calls it each second."""
         assert self.run is not None
         return self.run.tick()
 
@@ -60,31 +60,31 @@ def _begin(environment: Any, **_: Any) -> None:
     if environment.web_ui is not None:
         add_tab(environment.web_ui, server_side, run.status, registry)
     if options.metrics_port:
-        # Without a log: a line for each scrape would hide Locust's own lines.
+        # No log: a line for each scrape would hide Locust's own lines.
         WSGIServer(("", options.metrics_port), make_wsgi_app(registry), log=None).start()
 
-    def tell(**_: Any) -> None:
+    def print_verdict(**_: Any) -> None:
         if run.verdict is not None:
             print(f"transferd load test: {run.verdict.line}", file=sys.stderr)
 
     if options.headless:
-        _end_in_order_on_sigterm(run)
+        _handle_sigterm(run)
     # After Locust's own tables, so that it is the last line.
-    environment.events.quit.add_listener(tell)
+    environment.events.quit.add_listener(print_verdict)
 
 
 def _handle_ctrl_c() -> None:
     """Raise KeyboardInterrupt in the main greenlet.
 
-    Python raises it in the greenlet that runs at the moment. If that is a user or writes a table,
-    only that greenlet may end, and the run continues.
+    By default Python raises it in the greenlet that is running. If that greenlet is a user or
+    writes a table, only it ends, and the run continues.
     """
     interrupt = _interrupt_of(gevent.getcurrent())
     gevent.signal_handler(signal.SIGINT, interrupt)
 
 
-def _end_in_order_on_sigterm(run: Run) -> None:
-    """Handle SIGTERM like Ctrl-C: Locust itself handles it only after a run with a shape."""
+def _handle_sigterm(run: Run) -> None:
+    """Handle SIGTERM like Ctrl-C. Locust handles it only after a run with a shape has ended."""
     interrupt = _interrupt_of(gevent.getcurrent())
 
     def end() -> None:
@@ -100,7 +100,7 @@ def _interrupt_of(main: Any) -> Callable[[], object]:
 
 
 def is_worker(environment: Any) -> bool:
-    """Whether this process belongs to a master."""
+    """Whether this process is a Locust worker."""
     return isinstance(environment.runner, WorkerRunner)
 
 

@@ -1,4 +1,4 @@
-"""The options of the suite, in addition to Locust's own: `python -m loadtest --options`."""
+"""The options that the suite adds to Locust's: `python -m loadtest --options` lists them."""
 
 from argparse import ArgumentParser
 from dataclasses import dataclass
@@ -7,17 +7,18 @@ from typing import Any, Literal
 from loadtest.scenarios import SCENARIOS
 from loadtest.shapes import SHAPES
 
-# Locust's own defaults are one user that is stopped in the middle of a request.
+# Locust's own default is one user.
 _USERS = 50
 # The limit of the contract.
 _BATCH_MAX = 5_000
-# Longer than the timeout of a client, so every request has its answer when the audit begins.
+# By default Locust stops users in the middle of a request. This time is longer than the timeout of
+# a client, so every request has ended when the audit begins.
 _STOP_TIMEOUT_S = 30
 
 
 @dataclass(frozen=True)
 class Options:
-    """The options of a run. Time-outs and waits in seconds, levels in milliseconds and percent."""
+    """The options of a run. Timeouts and pauses in seconds, levels in milliseconds and percent."""
 
     host: str
     scenario: str
@@ -73,7 +74,7 @@ class Options:
 
 
 def add_options(parser: ArgumentParser) -> None:
-    """Add them to Locust's options."""
+    """Add the options of the suite to Locust's."""
     add: Any = parser.add_argument
     add("--scenario", choices=list(SCENARIOS), default="uniform", help=_listed(SCENARIOS))
     add("--shape", choices=list(SHAPES), default="constant", help=_listed(SHAPES))
@@ -98,19 +99,19 @@ def add_options(parser: ArgumentParser) -> None:
         type=int,
         default=0,
         include_in_web_ui=False,
-        help="Show the client's own figures to Prometheus on this port (the web page has them at"
+        help="Serve the client's metrics for Prometheus on this port (the web page serves them at"
         " /metrics).",
     )
     add("--wallets", type=int, default=1000, help="Wallets of shoppers.")
     add("--merchants", type=int, default=10, help="Wallets of merchants; the first is the hot one.")
-    add("--currency", default="USD", help="Of all wallets.")
+    add("--currency", default="USD", help="The currency of all wallets.")
     add(
         "--seed-name",
         default="loadtest",
-        help="Wallets are created once under this name and used again by later runs. Concurrent"
+        help="Wallets are created once under this name, and later runs use them again. Concurrent"
         " runs need different names.",
     )
-    add("--think", type=float, default=0.5, help="Mean seconds a user waits between two tasks.")
+    add("--think", type=float, default=0.5, help="Mean pause of a user between tasks, in seconds.")
     add("--batch-size", type=int, default=100, help="Transfers of a batch.")
     add("--client-timeout", type=float, default=15.0, help="Timeout of a client in seconds.")
     add(
@@ -126,20 +127,20 @@ def add_options(parser: ArgumentParser) -> None:
 
 def _add_levels(add: Any) -> None:
     """The options of the verdict."""
-    add("--p95", type=float, default=500.0, help="Level: 95 of 100 answers within this many ms.")
-    add("--p99", type=float, default=1000.0, help="Level: 99 of 100 answers within this many ms.")
-    add("--error-rate", type=float, default=0.1, help="Level: failures, percent of requests.")
+    add("--p95", type=float, default=500.0, help="Level: p95 of latency, in ms.")
+    add("--p99", type=float, default=1000.0, help="Level: p99 of latency, in ms.")
+    add("--error-rate", type=float, default=0.1, help="Level: failed requests, in percent.")
     add(
         "--allow-stale",
         action="store_true",
-        help="Plain reads may be older than earlier ones, as for a moment when Redis fails. Reads"
-        " with min_version may not.",
+        help="Allow plain reads that are older than earlier ones: they can be stale while Redis"
+        " fails. Reads with min_version are still checked.",
     )
     add(
         "--audit",
         choices=["full", "sums", "off"],
         default="full",
-        help="After the run: check every transfer on both sides, only the sums, or nothing.",
+        help="After the run: check every transfer in both wallets, only the sums, or nothing.",
     )
     add("--verdict", default="", include_in_web_ui=False, help="Write the verdict as JSON here.")
 
@@ -149,7 +150,7 @@ def _listed(table: Any) -> str:
 
 
 def take_scenario_from_tags(parsed: Any) -> None:
-    """`--tags hot-wallet` also names a scenario; other tags choose tasks, as in Locust."""
+    """A tag that is the name of a scenario chooses it; other tags choose tasks, as in Locust."""
     tags = parsed.tags or []
     for name in tags:
         if name in SCENARIOS:

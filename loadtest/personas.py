@@ -1,4 +1,4 @@
-"""The people and programs of a load test; a scenario gives their weights."""
+"""The user classes of a load test; a scenario sets their weights."""
 
 import random
 from collections import deque
@@ -8,7 +8,7 @@ import orjson
 from locust import tag, task
 
 from loadtest.attacks import ATTACKS, Attack, complaint_about, wrong_key
-from loadtest.looker import Looker
+from loadtest.checked_user import CheckedUser, Judge, at_once, failure_of
 from loadtest.proof.answers import (
     REFUSALS_OF_BATCHES,
     REFUSALS_OF_REVERSALS,
@@ -22,35 +22,34 @@ from loadtest.proof.complaints import (
 )
 from loadtest.proof.history import Request
 from loadtest.proof.violations import WRONG_ANSWER
-from loadtest.teller import Judge, Teller, at_once, failure_of
+from loadtest.reading_user import ReadingUser
 
 _SMALL_MINOR = 5_000
 _LARGE_MINOR = 50_000_000
 # More than the balance of any shopper.
 _TOO_MUCH_MINOR = 10**15
 _ANSWERED_KEPT = 20
-# A purse has about 1,000 on average.
+# A purse has about 1,000 on average, so it can pay one or two of these payments.
 _RACERS = 3
 _RACE_MINOR = 400
 
 
-class Shopper(Looker):
+class Shopper(ReadingUser):
     """Pays small amounts, reads balances, and repeats unanswered requests with their keys."""
 
     weight = 10
 
     def on_start(self) -> None:
-        """Start without payments."""
         self._answered: deque[tuple[Request, int, bytes]] = deque(maxlen=_ANSWERED_KEPT)
 
     @tag("pay")
     @task(12)
     def pay(self) -> None:
-        """A payment; in a storm several times at once, with one key."""
+        """A payment; in idempotency-storm several copies at once with one key."""
         source, destination = self.world.payment()
         body = self.world.transfer_body(source, destination, random.randint(1, _SMALL_MINOR))
         if self.world.copies > 1:
-            self.copies(body, self.world.copies)
+            self.send_copies(body, self.world.copies)
             return
         request = Request("/transfers", self.session.new_key(), orjson.dumps(body))
         answer = self.transfer(body, request.key)
@@ -60,17 +59,17 @@ class Shopper(Looker):
     @tag("pay")
     @task(1)
     def pay_too_much(self) -> None:
-        """A payment that has to be refused."""
+        """A payment that must be refused."""
         source, destination = self.world.payment()
         answer = self.transfer(self.world.transfer_body(source, destination, _TOO_MUCH_MINOR))
         if answer.status == 201:
-            self.complain(WRONG_ANSWER, f"{source} paid {_TOO_MUCH_MINOR}, which it has not")
+            self.complain(WRONG_ANSWER, f"{source} paid {_TOO_MUCH_MINOR}, which it does not have")
 
     @tag("pay")
     @task(1)
     def race_for_funds(self) -> None:
-        """Several payments at once from a wallet that can pay one or two of them."""
-        if self.world.payees != "anybody" or self.world.copies > 1:
+        """Several payments at once from a purse, which cannot pay all of them."""
+        if self.world.payees != "any" or self.world.copies > 1:
             return
         source, *others = random.sample(self.world.purses, 1 + _RACERS)
         bodies = [self.world.transfer_body(source, other, _RACE_MINOR) for other in others]
@@ -79,18 +78,18 @@ class Shopper(Looker):
     @tag("replay")
     @task(1)
     def pay_again(self) -> None:
-        """Repeat a payment with its key: nothing is executed."""
+        """Repeat an answered payment with its key: it must be replayed."""
         if self._answered:
             self.repeat(*random.choice(self._answered))
 
     @tag("read")
     @task(2)
-    def look_at_balance(self) -> None:
-        """A wallet."""
-        self.look(self.world.payment()[0])
+    def read_balance(self) -> None:
+        """The wallet of a shopper."""
+        self.read_wallet(self.world.payment()[0])
 
 
-class Merchant(Looker):
+class Merchant(ReadingUser):
     """Receives payments, reads its statement, and pays some of the money back."""
 
     weight = 2
@@ -103,14 +102,13 @@ class Merchant(Looker):
 
     @tag("read")
     @task(2)
-    def look_at_balance(self) -> None:
-        """The balance of its wallet."""
-        self.look(self.world.merchant(), min_version=True)
+    def read_balance(self) -> None:
+        self.read_wallet(self.world.merchant(), min_version=True)
 
     @tag("pay")
     @task(3)
     def pay_back(self) -> None:
-        """A payment to a customer, so that shoppers keep some money."""
+        """A payment to a shopper, so that shoppers do not run out of money."""
         payee, amount_minor = (
             random.choice(self.world.shoppers),
             random.randint(1, 2 * _SMALL_MINOR),
@@ -118,7 +116,7 @@ class Merchant(Looker):
         self.transfer(self.world.transfer_body(self.world.merchant(), payee, amount_minor))
 
 
-class Payroll(Teller):
+class Payroll(CheckedUser):
     """Pays batches, half of them atomic."""
 
     weight = 1
@@ -127,7 +125,6 @@ class Payroll(Teller):
     @tag("batch")
     @task
     def pay_day(self) -> None:
-        """One batch."""
         atomic = random.random() < 0.5
         source = random.choice(self.world.employers)
         transfers = [
@@ -153,7 +150,7 @@ class Payroll(Teller):
         self.settle(request, "/transfers/batch", judge, REFUSALS_OF_BATCHES)
 
 
-class Treasurer(Looker):
+class Treasurer(ReadingUser):
     """Moves large amounts, reverses some of them, and checks both statements."""
 
     weight = 1
@@ -162,7 +159,7 @@ class Treasurer(Looker):
     @tag("reverse")
     @task(3)
     def move_and_take_back(self) -> None:
-        """A large transfer; a reversal of half of it, of the rest, and of too much."""
+        """A large transfer; reversals of half of it, of the rest, and of more than is left."""
         source, destination = self.world.two_treasuries()
         amount = random.randint(2, _LARGE_MINOR)
         body = self.world.transfer_body(source, destination, amount)
@@ -171,11 +168,11 @@ class Treasurer(Looker):
             return
         half = self._reverse(answer.body, amount // 2)
         if half.status != 201:
-            # Without this reversal the amount of the rest is unknown.
+            # The amount of the rest is known only after this reversal.
             return
         rest = self._reverse(answer.body, None, left=amount - amount // 2)
         if rest.status == 201 and self._reverse(answer.body, 1).status == 201:
-            text = f"{answer.body['id']}: more was reversed than the {amount} that it moved"
+            text = f"{answer.body['id']}: more was reversed than its amount {amount}"
             self.complain(WRONG_ANSWER, text)
         if self._reverse(half.body, None).status == 201:
             self.complain(WRONG_ANSWER, f"the reversal {half.body['id']} was reversed")
@@ -183,10 +180,10 @@ class Treasurer(Looker):
     @tag("read")
     @task(2)
     def check_statements(self) -> None:
-        """Both sides."""
+        """Statements and balances of two treasuries."""
         for wallet_id in self.world.two_treasuries():
             self.read_statement(wallet_id, 200)
-            self.look(wallet_id, min_version=True)
+            self.read_wallet(wallet_id, min_version=True)
 
     def _reverse(
         self, original: JsonObject, amount_minor: int | None, *, left: int | None = None
@@ -214,57 +211,53 @@ class Treasurer(Looker):
         return self.settle(request, "/transfers/{id}/reversal", judge, REFUSALS_OF_REVERSALS)
 
 
-class Reader(Looker):
+class Reader(ReadingUser):
     """Reads wallets repeatedly with their ETags, and transfers that were just made."""
 
     weight = 4
 
     def on_start(self) -> None:
-        """Start without ETags."""
         self._etags: dict[str, str] = {}
 
     @tag("read")
     @task(6)
-    def look_again(self) -> None:
-        """One of a few wallets, with its last ETag."""
+    def read_again(self) -> None:
+        """One of a few wallets, with the ETag of its last answer."""
         wallet_id = self.world.shoppers[id(self) % 7 + random.randrange(10)]
-        self._etags[wallet_id] = self.look(wallet_id, etag=self._etags.get(wallet_id, ""))
+        self._etags[wallet_id] = self.read_wallet(wallet_id, etag=self._etags.get(wallet_id, ""))
 
     @tag("read")
     @task(6)
-    def look_somewhere(self) -> None:
-        """Any wallet."""
-        self.look(random.choice(self.world.shoppers))
+    def read_any(self) -> None:
+        self.read_wallet(random.choice(self.world.shoppers))
 
     @tag("read")
     @task(3)
-    def look_not_back(self) -> None:
-        """A wallet with its latest known version."""
+    def read_with_min_version(self) -> None:
+        """A wallet, with the latest version in an answer as min_version."""
         recent = self.history.recent
         wallet = random.choice(recent)["source_wallet_id"] if recent else self.world.shoppers[0]
-        self.look(wallet, min_version=True)
+        self.read_wallet(wallet, min_version=True)
 
     @tag("read")
     @task(3)
     def read_a_transfer(self) -> None:
-        """A transfer that was just acknowledged: the answer is the same."""
+        """A transfer that was just acknowledged; the answer must be the same."""
         if not self.history.recent:
             return
-        told = random.choice(self.history.recent)
+        expected = random.choice(self.history.recent)
 
         def judge(answer: Answer) -> tuple[str, str | None]:
             name = "/transfers/{id}"
-            if answer.status == 200 and answer.body != told:
-                text = (
-                    f"transfer {told['id']}: answered as {told}, read {answer.status} {answer.body}"
-                )
+            if answer.status == 200 and answer.body != expected:
+                text = f"transfer {expected['id']}: answered as {expected}, read as {answer.body}"
                 return name, self.complain(WRONG_ANSWER, text)
             return name, None if answer.status == 200 else self.unexpected(answer)
 
-        self.ask("GET", f"/transfers/{told['id']}", judge)
+        self.send("GET", f"/transfers/{expected['id']}", judge)
 
 
-class Attacker(Teller):
+class Attacker(CheckedUser):
     """Sends invalid requests, each of which must get its 4xx."""
 
     weight = 2
@@ -272,7 +265,7 @@ class Attacker(Teller):
     @tag("attack")
     @task(8)
     def attack(self) -> None:
-        """An attack of the table."""
+        """One of ATTACKS."""
         self._send(random.choice(ATTACKS)(self.world))
 
     @tag("attack")
@@ -299,7 +292,9 @@ class Attacker(Teller):
         key = self.session.new_key() if attack.key is None else attack.key
         if key:
             headers["Idempotency-Key"] = key
-        self.ask(attack.method, attack.path, self._judge(attack), body=attack.body, headers=headers)
+        self.send(
+            attack.method, attack.path, self._judge(attack), body=attack.body, headers=headers
+        )
 
     def _judge(self, attack: Attack) -> Judge:
         def judge(answer: Answer) -> tuple[str, str | None]:

@@ -26,16 +26,17 @@ _POLL_S = 0.01
 
 @contextmanager
 def server_directory(purpose: str) -> Iterator[Path]:
-    """A temporary directory for servers: when we are root they run as another user."""
+    """A temporary directory that servers can enter: under root they run as another user."""
     with tempfile.TemporaryDirectory(prefix=f"transferd-{purpose}-") as name:
         os.chmod(name, 0o711)  # nosec B103
         yield Path(name)
 
 
 class Program:
-    """`command` is called at each start. `async with` kills it at the end and does not start it.
+    """A process; `command` returns its command line at each start.
 
-    A process that ends by itself is restarted, as an init system does; `crashes` counts that.
+    `async with` does not start it, and kills it at the end. A process that ends by itself is
+    restarted; `crashes` counts that.
     """
 
     def __init__(
@@ -66,7 +67,7 @@ class Program:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        # A drain would have no request to answer.
+        # No request is in flight, so a drain is not needed.
         await self.kill()
 
     @property
@@ -76,7 +77,6 @@ class Program:
 
     @property
     def url(self) -> str:
-        """Its URL."""
         return f"http://{self.address}"
 
     @property
@@ -87,13 +87,12 @@ class Program:
 
     @property
     def resident_mib(self) -> float:
-        """Memory of the process."""
         pages = int(Path(f"/proc/{self.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
 
     @property
     def cpu_s(self) -> float:
-        """Processor time of the process, user and system."""
+        """CPU seconds of the process, user and system."""
         fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
@@ -104,13 +103,13 @@ class Program:
         return [sample for family in families for sample in family.samples]
 
     async def start(self) -> None:
-        """Start it, and restart it when it ends by itself; it is not ready yet."""
+        """Start it, and restart it when it ends by itself. Does not wait until it is ready."""
         if self._watch is None:
             self._launch()
             self._watch = asyncio.create_task(self._restart())
 
     async def stop(self) -> None:
-        """SIGTERM, and wait for the end."""
+        """Send SIGTERM and wait for the end; SIGKILL after 30 s."""
         await self._end_watch()
         child = self._child
         if child is not None:
@@ -121,14 +120,14 @@ class Program:
         await self.kill()
 
     async def kill(self) -> None:
-        """SIGKILL; it stays down until `start`."""
+        """Send SIGKILL. It stays down until `start`."""
         await self._end_watch()
         if self._child is not None:
             await self._child.kill()
             self._child = None
 
     def pause(self) -> None:
-        """SIGSTOP: its connections stay open and nothing answers."""
+        """Send SIGSTOP: its connections stay open, and it does not answer."""
         if self._child is not None:
             self._child.pause()
 
@@ -160,9 +159,9 @@ class Program:
 async def until_ready(
     urls: Mapping[str, str], within_s: float, *, answer_s: float = 1.0, path: str = "/readyz"
 ) -> float:
-    """Wait until each URL (by a name) answers that it is ready; the seconds that it took.
+    """Wait until each URL answers 200; returns the seconds. The keys of `urls` are names.
 
-    Raises StackError with the last answers of those that are not.
+    Raises StackError with the last answers of the URLs that are not ready.
     """
     clock = asyncio.get_running_loop().time
     began_s = clock()

@@ -1,4 +1,4 @@
-"""Work on many items at once, with a line of progress on the terminal or in the log."""
+"""Concurrent work on many items, with its progress on the terminal or in the log."""
 
 import logging
 import sys
@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from gevent.pool import Pool
 
-# Enough for large groups, and few enough to leave room in the mailboxes of a server.
+# Enough for large groups, and too few to fill a mailbox.
 CONCURRENCY = 32
 _LINES_S = 1.0
 _log = logging.getLogger(__name__)
@@ -17,24 +17,24 @@ _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
-def side_by_side(what: str, work: Callable[[_T], _R], items: Collection[_T]) -> list[_R]:
-    """Do the work for each item, several at a time; `what` names it in the line of progress.
+def concurrently(what: str, work: Callable[[_T], _R], items: Collection[_T]) -> list[_R]:
+    """Do the work for each item, several at a time; `what` is its name in the progress line.
 
-    The results are in the order of the items. Raises the first error, and stops the rest.
+    The results are in the order of the items. Raises the first error and cancels the rest.
     """
     pool = Pool(CONCURRENCY)
-    coming = pool.imap(work, items, maxsize=CONCURRENCY * 4)
+    pending = pool.imap(work, items, maxsize=CONCURRENCY * 4)
     results: list[_R] = []
     shown_s = 0.0
     try:
-        for result in coming:
+        for result in pending:
             results.append(result)
             pause_s = 0.1 if sys.stderr.isatty() else _LINES_S
             if len(results) == len(items) or time.monotonic() > shown_s + pause_s:
                 shown_s = time.monotonic()
                 _show(what, len(results), len(items))
     finally:
-        coming.kill()
+        pending.kill()
         pool.kill()
     return results
 

@@ -1,4 +1,4 @@
-"""A run as JSON, and the counts of Locust for the verdict."""
+"""The report of a run as JSON, and Locust's counts for the verdict."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from loadtest.verdict import Calls, Verdict, latencies, to_json
 
 @dataclass(frozen=True)
 class Report:
-    """The results of a run. `seconds` is the time with users."""
+    """The results of a run. `seconds`: how long users ran."""
 
     options: Options
     verdict: Verdict
@@ -26,7 +26,7 @@ class Report:
     server: dict[str, Any]
 
     def to_json(self) -> dict[str, Any]:
-        """For the file of --verdict."""
+        """The content of the file of --verdict."""
         requests = self.verdict.requests
         return {
             "scenario": self.options.scenario,
@@ -47,12 +47,12 @@ class Report:
             "server": self.server,
         }
 
-    def _counted(self, aside: str) -> int:
-        return sum(each.requests for each in self.calls if f"({aside})" in each.name)
+    def _counted(self, suffix: str) -> int:
+        return sum(each.requests for each in self.calls if f"({suffix})" in each.name)
 
 
 def calls_of(stats: Any) -> list[Calls]:
-    """The counts of Locust by name."""
+    """Locust's counts for each name and method."""
     return [
         Calls(method, name, entry.num_requests, entry.num_failures, dict(entry.response_times))
         for (name, method), entry in stats.entries.items()

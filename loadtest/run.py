@@ -15,6 +15,7 @@ from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
 from loadtest.api import Api, ServiceError
 from loadtest.audit import Audit, audit
+from loadtest.checked_user import CheckedUser
 from loadtest.cpu_times import CpuTimes
 from loadtest.dashboards.server_side import ServerSide
 from loadtest.gathering import MasterSide, WorkerSide
@@ -26,7 +27,6 @@ from loadtest.scenarios import SCENARIOS, has_tasks
 from loadtest.seeding import Seeding
 from loadtest.session import Session
 from loadtest.shapes import SHAPES, LimitSeeker, users_at
-from loadtest.teller import Teller
 from loadtest.verdict import ANSWERS_MIN, NOT_RUN, Calls, Level, Verdict, levels_of
 from loadtest.world import World
 
@@ -36,13 +36,14 @@ Phase = Literal["ready", "seeding", "running", "auditing", "finished"]
 
 
 class Run:
-    """One per process, for all its runs. Locust's events drive it."""
+    """One object per process, for all its runs. Locust's events call its listeners."""
 
     def __init__(self, environment: Any, server_side: ServerSide) -> None:
         self.environment = environment
         self.server_side = server_side
         self.state: Phase = "ready"
-        # A request to the page must not send the API key to another host, or write files.
+        # The API key and the file of the verdict stay fixed: a request to the page must not send
+        # the key to another host or write to another file.
         self._fixed = Options.of(environment)
         self.options = self._fixed
         self.history = History({})
@@ -76,7 +77,7 @@ class Run:
 
     @property
     def violations(self) -> int:
-        """Number of violations so far; the audit at the end can add more."""
+        """Number of violations so far; the audit can add more."""
         if self._master is not None and self.state == "running":
             return self._master.violations
         return self.history.violations.total
@@ -102,13 +103,13 @@ class Run:
         return time.monotonic() - self._began_s if self.state == "running" else 0.0
 
     def tick(self) -> tuple[int, float, list[type[User]] | None] | None:
-        """Locust calls it each second: users, spawn rate and personas, or None at the end."""
+        """Locust calls it each second. Users, spawn rate and personas; None at the end."""
         if self.state in ("ready", "finished"):
             # The first tick of a run precedes its test_start event.
             self.state, self._seeker = "ready", None
             self.options = self._options()
             if self._master is not None and not self._runner.worker_count:
-                _log.error("there is no worker yet: start again when one has connected")
+                _log.error("no worker is connected: start the run again when one is")
                 return None
         if self.state == "auditing":
             return None
@@ -126,7 +127,7 @@ class Run:
         return users, self.options.spawn_rate, self._personas()
 
     def _personas(self) -> list[type[User]] | None:
-        """Personas of the scenario with their weights; None if the user classes were chosen."""
+        """Personas of the scenario with their weights; None if the user chose the classes."""
         parsed = self.environment.parsed_options
         if parsed.user_classes:
             return None
@@ -159,7 +160,7 @@ class Run:
             self.state = "ready"
             raise
         except Exception as error:
-            # Locust only logs other exceptions of a listener and continues.
+            # Locust only logs other exceptions of a listener, and continues.
             self._trouble = _sentence(error)
             self._judge(Audit())
             raise StopTest(self._trouble) from None
@@ -177,7 +178,7 @@ class Run:
             if missing:
                 self._trouble = (
                     f"{len(missing)} of the workers ended without a report, so their answers are"
-                    " not known"
+                    " unknown"
                 )
 
     def _on_stop(self, **_: Any) -> None:
@@ -199,7 +200,7 @@ class Run:
     # The steps
 
     def _options(self) -> Options:
-        """The current options of the page, with the API key and file of the command line."""
+        """The options of the page; API key and file of the verdict from the command line."""
         options = Options.of(self.environment)
         if self._worker is not None:
             return options
@@ -216,12 +217,12 @@ class Run:
             )
 
     def _begin_session(self, world: World) -> None:
-        """Runs in each process before its users start."""
+        """Called in each process before its users start."""
         self.options = self._options()
         self._world = world
         self.history = History({name: number for number, name in enumerate(world.wallets)})
         process = str(getattr(self._runner, "worker_index", "m"))
-        Teller.session = Session(self.options, world, self.history, _tell, process)
+        CheckedUser.session = Session(self.options, world, self.history, _log_violation, process)
         self._cpu = CpuTimes()
         self._began_s = time.monotonic()
         self.state = "running"
@@ -231,14 +232,14 @@ class Run:
         if self.state != "running":
             return None
         self.state = "finished"
-        Teller.session.is_over = True
+        CheckedUser.session.is_over = True
         return self.history, self._cpu.own_s
 
     def _finish(self) -> None:
         seconds = self.elapsed_s
         self.state = "auditing"
         found = Audit()
-        # Taken before the audit, whose requests would be counted.
+        # Before the audit, because its requests would be counted.
         server = self.server_side.summary()
         cpu = self._cpu.shares(self._master.cpu_s if self._master is not None else 0.0)
         exceptions = self.environment.runner.exceptions
@@ -269,16 +270,16 @@ class Run:
         violations = self.history.violations
         for violation in found.violations:
             if violations.add(violation):
-                _tell(violation)
+                _log_violation(violation)
         calls = calls_of(self.environment.stats)
-        levels, untold = self._levels(calls)
+        levels, unchecked = self._levels(calls)
         asked = sum(each.requests for each in calls if each.group == "transfers")
         if asked > ANSWERS_MIN and not self.history.acknowledged_total and not self._trouble:
             self._trouble = f"not one of {asked:,} transfers was acknowledged"
         if not found.complete:
-            untold.append("only sums and statements were audited, not every transfer")
+            unchecked.append("only sums and statements were audited, not every transfer")
         elif self.options.audit == "off":
-            untold.append("the ledger was not audited")
+            unchecked.append("the ledger was not audited")
         self.verdict = Verdict(
             violations,
             levels,
@@ -286,7 +287,7 @@ class Run:
             failures=sum(each.failures for each in calls),
             trouble=self._trouble,
             limit=self._seeker.line if self._seeker is not None and self._seeker.held else "",
-            untold=untold,
+            unchecked=unchecked,
         )
         self.state = "finished"
         self.environment.process_exit_code = self.verdict.code
@@ -320,7 +321,7 @@ class Run:
         )
 
 
-def _tell(violation: Violation) -> None:
+def _log_violation(violation: Violation) -> None:
     _log.error(f"{violation.kind}: {violation.text}")
 
 

@@ -7,15 +7,15 @@ from typing import Any, Literal
 
 @dataclass(frozen=True)
 class Scenario:
-    """`weights` by the name of the persona; 20 users of a mix include each persona."""
+    """`weights` by the name of the persona. 20 users of `mixed` include each."""
 
     question: str
     weights: dict[str, int]
-    payees: Literal["anybody", "hot", "ring"] = "anybody"
+    payees: Literal["any", "hot", "ring"] = "any"
     copies: int = 1
 
 
-_EVERYBODY = {
+_ALL_PERSONAS = {
     "Shopper": 10,
     "Reader": 4,
     "Merchant": 2,
@@ -42,15 +42,15 @@ SCENARIOS = {
     "read-mostly": Scenario(
         "are reads fast, and never older than before?", {"Reader": 17, "Shopper": 3}
     ),
-    "mixed": Scenario("does everything work at the same time?", _EVERYBODY),
-    "soak": Scenario("does anything grow or become slower over hours?", _EVERYBODY),
+    "mixed": Scenario("does everything work at the same time?", _ALL_PERSONAS),
+    "soak": Scenario("does anything grow or become slower over hours?", _ALL_PERSONAS),
 }
 
 
 def has_tasks(
     tasks: Iterable[Any], tags: Iterable[str] | None, exclude_tags: Iterable[str] | None
 ) -> bool:
-    """Whether --tags and --exclude-tags leave a persona a task: Locust cannot start one without."""
+    """Whether a persona has a task that the tags allow. Locust cannot start one without a task."""
     wanted, unwanted = set(tags or ()), set(exclude_tags or ())
     found: list[set[str]] = [getattr(task, "locust_tag_set", set()) for task in tasks]
     return any((not wanted or wanted & each) and not unwanted & each for each in found)

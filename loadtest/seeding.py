@@ -1,4 +1,4 @@
-"""The wallets of a load test: created once, found again by their keys, filled up, and read."""
+"""The wallets of a load test: created once, found again by their keys, and refilled."""
 
 import random
 from typing import Any
@@ -7,12 +7,12 @@ import orjson
 
 from loadtest.api import Api, ServiceError
 from loadtest.audit import expect, read_states
-from loadtest.progress import side_by_side
+from loadtest.progress import concurrently
 from loadtest.proof.answers import Answer
 from loadtest.scenarios import Scenario
 from loadtest.world import World
 
-# The initial balances in minor units: a shopper can make some hundred payments.
+# The initial balances in minor units. A shopper can make some hundred payments.
 _SHOPPER_MINOR = 1_000_000
 _MERCHANT_MINOR = 1_000_000
 _RICH_MINOR = 1_000_000_000_000
@@ -23,10 +23,10 @@ _PURSE_MINOR = 1_000
 
 
 class Seeding:
-    """Creates or finds the wallets of a name.
+    """Creates or finds the wallets of a --seed-name.
 
-    The keys of their creation depend only on the name, so a second run gets the wallets of the
-    first one as replays, without a file.
+    The idempotency keys depend only on the name, currency, kind and balance, so a second run gets
+    the wallets of the first one as replays.
     """
 
     def __init__(self, api: Api, name: str, currency: str) -> None:
@@ -57,7 +57,7 @@ class Seeding:
             return part, self._created("/wallets", body, key)
 
         ids: dict[str, list[str]] = {part: [] for part in parts}
-        for part, wallet_id in side_by_side("seeding wallets", create, plan):
+        for part, wallet_id in concurrently("seeding wallets", create, plan):
             ids[part].append(wallet_id)
         world = World(
             run=run,
@@ -76,13 +76,13 @@ class Seeding:
         return world
 
     def _created(self, path: str, body: dict[str, Any], key: str) -> str:
-        """The id of the user or wallet with this key."""
+        """The id of the user or wallet that is created with this key."""
         answer = self._api.post(path, orjson.dumps(body), key)
         _expect_permission(answer)
         return str(expect(answer, 201)["id"])
 
     def _fill_up(self, world: World, wanted: dict[str, int]) -> None:
-        """Fill up each wallet that has less than half of its initial balance."""
+        """Refill each wallet that has less than half of its initial balance."""
         poor = [
             each for each in world.wallets if world.start[each].balance_minor * 2 < wanted[each]
         ]
@@ -105,7 +105,7 @@ class Seeding:
                 )
             expect(answer, 201)
 
-        side_by_side("filling up wallets", fill, poor)
+        concurrently("refilling wallets", fill, poor)
         world.start = read_states(self._api, world.wallets)
 
 

@@ -1,4 +1,4 @@
-"""The state that the users of one process share during a run."""
+"""The state of a run in one process."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,7 +21,8 @@ class Session:
     log: Callable[[Violation], None]
     # Part of each key, so that keys of different processes differ.
     process: str
-    # The worker has sent its history: the audit would not know of a later request.
+    # True when the worker has sent its history. No request may follow, because the audit would not
+    # know of it.
     is_over: bool = False
     _keys: Any = field(default_factory=count)
 
@@ -30,7 +31,7 @@ class Session:
         return f"{self.world.run}-{self.process}-{next(self._keys)}"
 
     def violated(self, kind: str, text: str) -> None:
-        """Record that the service broke an invariant; log it if it is new."""
+        """Record a violation. The first ones of each kind are logged."""
         violation = Violation(kind, text)
         if self.history.violations.add(violation):
             self.log(violation)

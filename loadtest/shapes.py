@@ -8,21 +8,21 @@ from dataclasses import dataclass, replace
 
 from loadtest.verdict import Calls, Level
 
-# Steps of the ramp: small enough to name a rate, long enough to measure p95 in each.
+# Small steps find the limit more exactly; each step must be long enough to measure p95.
 RAMP_STEPS = 20
-# A service that turns away more than this share is at its limit.
+# A service that turns away a larger share of requests is at its limit.
 TURNED_AWAY_MAX = 0.01
 TURNED_AWAY = "(turned away)"
 
 
 @dataclass(frozen=True)
 class Shape:
-    """`users_at` gives the users at a share of the run (0 to 1), as a share of the most users."""
+    """`users_at`: share of the run (0 to 1) -> share of the largest number of users."""
 
     question: str
     seconds: float
     users_at: Callable[[float], float]
-    # Ends early, at the step at which a level breaks.
+    # The run ends at the first step that misses a level.
     seeks_limit: bool = False
 
 
@@ -48,10 +48,10 @@ def _smoke(_: float) -> float:
 
 SHAPES = {
     "constant": Shape("all users from the start", 60, _constant),
-    "smoke": Shape("a tenth of the users for a moment: does it work at all?", 30, _smoke),
-    "steps": Shape("five even steps: how does latency follow load?", 150, _steps),
+    "smoke": Shape("a tenth of the users for half a minute: does it work at all?", 30, _smoke),
+    "steps": Shape("five equal steps: how does latency follow load?", 150, _steps),
     "spike": Shape("a fifth, then all at once, then a fifth: does it recover?", 90, _spike),
-    "ramp": Shape("more and more until a level breaks: where is its limit?", 200, _ramp, True),
+    "ramp": Shape("twenty steps, until a level is missed: where is the limit?", 200, _ramp, True),
     "soak": Shape("all users for an hour", 3600, _constant),
 }
 
@@ -64,7 +64,7 @@ def users_at(shape: Shape, elapsed_s: float, most: int, seconds: float) -> int |
 
 
 class LimitSeeker:
-    """Watches each step of a ramp, and finds the one at which a level breaks."""
+    """Finds the first step of a ramp that misses a level."""
 
     def __init__(self, judge: Callable[[Sequence[Calls]], Sequence[Level]]) -> None:
         self._judge = judge
@@ -77,17 +77,19 @@ class LimitSeeker:
 
     @property
     def held(self) -> bool:
-        """Whether any step held: a service that breaks at the first one has no known limit."""
+        """Whether any step met all levels; otherwise the limit is below the first step."""
         return bool(self._held)
 
     @property
     def line(self) -> str:
-        """The result so far."""
         held = self._held or "no step held"
         return f"{held}; {self._broken}" if self._broken else f"{held}; no level broke"
 
     def broke(self, at: float, users: int, calls: Sequence[Calls]) -> bool:
-        """Called each second with the share of the run: whether an ended step broke a level."""
+        """Whether the step that has just ended missed a level. Called each second.
+
+        at: the share of the run, 0 to 1. calls: the counts since the start of the run.
+        """
         step = math.floor(at * RAMP_STEPS)
         if step == self._step:
             self._users = users

@@ -17,11 +17,11 @@ from transferd.ledger.migrate import migrate
 
 _SETTINGS = {
     "TRANSFERD_AUTH": "off",
-    # A line for each event would fill the disk.
+    # One log line for each event would fill the disk.
     "TRANSFERD_NOTIFY_LOG": "false",
 }
 
-# The two ends of a link and the address of the second one -> the address that the first one uses.
+# (client, server, URL of the server) -> the URL that the client uses.
 LinkUrl = Callable[[str, str, str], Awaitable[str]]
 
 
@@ -37,8 +37,11 @@ async def migrated(database_url: str, limits: str) -> None:
 
 @dataclass
 class Plan:
-    """What to start. `command` makes the command line of a program from its name and arguments;
-    `prepare` creates the ledger before the first program starts."""
+    """What `deployed` starts.
+
+    `link` can put a proxy between two parts. `prepare` creates the ledger before the first program
+    starts. `command` makes the command line of a program from its name and arguments.
+    """
 
     replicas: int = 2
     limits: str = ""
@@ -65,29 +68,26 @@ class Deployment:
 
     @property
     def replicas(self) -> list[str]:
-        """The names of the replicas."""
         return [name for name in self.programs if name != "worker"]
 
     @property
     def servers(self) -> dict[str, Server]:
-        """The servers by name."""
         stack = self.stack
         named = {"postgres": stack.postgres, "redis": stack.redis, "rabbitmq": stack.rabbitmq}
         return {name: server for name, server in named.items() if server is not None}
 
     @property
     def url(self) -> str:
-        """The address for clients: Nginx, or the only replica."""
+        """The URL for clients: of Nginx, or of the only replica."""
         return self.nginx.url if self.nginx is not None else self.programs["replica-1"].url
 
     def part(self, name: str) -> Program | Server:
-        """A program or a server."""
         return self.programs.get(name) or self.servers[name]
 
     async def until_ready(self, within_s: float, *, answer_s: float = 1.0) -> float:
-        """Wait until all programs are ready, asked without Nginx; the seconds that it took.
+        """Wait until all programs are ready, without Nginx; returns the seconds.
 
-        Raises StackError with the last answers of those that are not.
+        Raises StackError with the last answers of the programs that are not ready.
         """
         urls = {repr(each): each.url for each in self.programs.values()}
         return await until_ready(urls, within_s, answer_s=answer_s)
@@ -97,33 +97,35 @@ class Deployment:
 async def deployed(
     logs: Path, plan: Plan, report: Callable[[str], None]
 ) -> AsyncIterator[Deployment]:
-    """Everything, ready; with Nginx if there are several replicas. Raises StackError."""
+    """A deployment that is ready; with Nginx if there are several replicas. Raises StackError."""
     async with AsyncExitStack() as exits:
         directory = exits.enter_context(server_directory("stack"))
         stack = await exits.enter_async_context(DevStack(directory / "stack", report=report))
-        whole = Deployment(stack)
+        deployment = Deployment(stack)
         await plan.prepare(stack.database_url, plan.limits)
         names = [f"replica-{n + 1}" for n in range(plan.replicas)]
         # Without RabbitMQ there is no worker, and events stay in the outbox.
         for name in names if stack.amqp_url is None else [*names, "worker"]:
-            program = await _program(whole, name, logs, plan, report)
-            whole.programs[name] = await exits.enter_async_context(program)
+            program = await _program(deployment, name, logs, plan, report)
+            deployment.programs[name] = await exits.enter_async_context(program)
             await program.start()
         if plan.replicas > 1:
             addresses = [
-                (await plan.link("nginx", name, whole.programs[name].url)).removeprefix("http://")
-                for name in whole.replicas
+                (await plan.link("nginx", name, deployment.programs[name].url)).removeprefix(
+                    "http://"
+                )
+                for name in deployment.replicas
             ]
-            whole.nginx = await exits.enter_async_context(running_nginx(addresses))
-        await whole.until_ready(plan.ready_s)
-        yield whole
+            deployment.nginx = await exits.enter_async_context(running_nginx(addresses))
+        await deployment.until_ready(plan.ready_s)
+        yield deployment
 
 
 async def _program(
-    whole: Deployment, name: str, logs: Path, plan: Plan, report: Callable[[str], None]
+    deployment: Deployment, name: str, logs: Path, plan: Plan, report: Callable[[str], None]
 ) -> Program:
     """A replica or the worker, with a link to each server that it uses."""
-    stack, port = whole.stack, free_port()
+    stack, port = deployment.stack, free_port()
     variables = {
         "TRANSFERD_DATABASE_URL": await plan.link(name, "postgres", stack.database_url),
         "TRANSFERD_LIMITS": plan.limits,
@@ -146,13 +148,13 @@ async def _program(
 
 
 @asynccontextmanager
-async def own_deployment(
+async def private_deployment(
     replicas: int, logs: Path, report: Callable[[str], None]
 ) -> AsyncIterator[Deployment]:
-    """A deployment for one load test; it is stopped in order. Raises StackError."""
-    async with deployed(logs, Plan(replicas=replicas), report) as whole:
-        report(f"{', '.join(whole.programs)}: ready at {whole.url} (logs: {logs})")
+    """A deployment for one load test. At the end its programs drain. Raises StackError."""
+    async with deployed(logs, Plan(replicas=replicas), report) as deployment:
+        report(f"{', '.join(deployment.programs)}: ready at {deployment.url} (logs: {logs})")
         try:
-            yield whole
+            yield deployment
         finally:
-            await asyncio.gather(*(each.stop() for each in whole.programs.values()))
+            await asyncio.gather(*(each.stop() for each in deployment.programs.values()))

@@ -1,4 +1,4 @@
-"""Whether a run passed: no violation, and every service level kept; in one line."""
+"""Whether a run passed: no violation was found, and every service level was met."""
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,18 +8,18 @@ from typing import Any
 from loadtest.proof.violations import Violations
 
 PASSED = 0
-# The test itself failed, so it has no result.
+# The run or its audit failed, so there is no result.
 NOT_RUN = 1
 VIOLATED = 3
 LEVEL_BROKEN = 4
 
-# A percentile needs more answers than this.
+# With fewer answers percentiles are meaningless.
 ANSWERS_MIN = 50
 
 
 @dataclass(frozen=True)
 class Calls:
-    """The calls of one name. `times_ms` counts answers by their rounded milliseconds."""
+    """Locust's counts for one name and method. `times_ms`: rounded milliseconds -> answers."""
 
     method: str
     name: str
@@ -29,7 +29,7 @@ class Calls:
 
     @property
     def group(self) -> str | None:
-        """The service level that it counts for; batches and back-pressure have none."""
+        """The service levels to which it counts. Batches, attacks and back-pressure have none."""
         if "(turned away)" in self.name or "batch" in self.name or self.name.startswith("attack"):
             return None
         return "reads" if self.method == "GET" else "transfers"
@@ -46,7 +46,7 @@ class Level:
 
     @property
     def held(self) -> bool:
-        """Whether it was kept."""
+        """Whether it was met."""
         return self.found <= self.limit
 
     def __str__(self) -> str:
@@ -62,26 +62,25 @@ class Verdict:
     levels: list[Level]
     requests: int
     failures: int
-    # Why the run or its audit could not be done.
+    # Why the run or its audit failed.
     trouble: str = ""
-    # The result of a ramp, which breaks a level on purpose.
+    # The result of a ramp, which misses a level on purpose.
     limit: str = ""
-    # What could not be checked.
-    untold: Sequence[str] = ()
+    # A sentence for each check that was not made.
+    unchecked: Sequence[str] = ()
 
     @property
     def broken(self) -> list[Level]:
-        """The levels that were not kept."""
+        """The levels that were missed. A ramp has none."""
         return [] if self.limit else [level for level in self.levels if not level.held]
 
     @property
     def _undone(self) -> str:
-        """Why there is no result; a run without a request has none either."""
+        """Why there is no result. A run without a request has none."""
         return self.trouble or ("" if self.requests else "not one request was made")
 
     @property
     def code(self) -> int:
-        """The exit code."""
         if self.violations.total:
             return VIOLATED
         if self._undone:
@@ -90,11 +89,10 @@ class Verdict:
 
     @property
     def line(self) -> str:
-        """The result in one line."""
         counted = f"{self.requests:,} requests, {self.failures:,} failed"
         if self.violations.total:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.violations.counts.items())
-            first = self.violations.told[0]
+            first = self.violations.reported[0]
             return f"FAILED, money or answers are wrong: {kinds}; first {first.kind}: {first.text}"
         if self._undone:
             return f"FAILED, could not be done: {self._undone}"
@@ -102,15 +100,15 @@ class Verdict:
             return f"FAILED, too slow or failing: {'; '.join(map(str, self.broken))} ({counted})"
         if self.limit:
             return f"passed, {self.limit} ({counted})"
-        return "; ".join([f"passed: {counted}", *map(str, self.levels), *self.untold])
+        return "; ".join([f"passed: {counted}", *map(str, self.levels), *self.unchecked])
 
 
 def levels_of(
     calls: Iterable[Calls], p95_ms: float, p99_ms: float, error_percent: float
 ) -> tuple[list[Level], list[str]]:
-    """The service levels of a run, and those for which there were too few answers."""
+    """The service levels of a run, and a sentence for each group with too few answers."""
     calls = list(calls)
-    untold = []
+    unchecked = []
     groups: dict[str, Counter[int]] = {}
     for each in calls:
         if each.group is not None:
@@ -119,14 +117,14 @@ def levels_of(
     for group in sorted(groups, reverse=True):
         times_ms = groups[group]
         if times_ms.total() < ANSWERS_MIN:
-            untold.append(f"{times_ms.total()} {group} are too few for p95 and p99")
+            unchecked.append(f"{times_ms.total()} {group} are too few for p95 and p99")
             continue
         for name, share, limit_ms in (("p95", 0.95, p95_ms), ("p99", 0.99, p99_ms)):
             levels.append(Level(f"{name} of {group}", limit_ms, percentile(times_ms, share), "ms"))
     if requests := sum(each.requests for each in calls):
         failed = round(100 * sum(each.failures for each in calls) / requests, 3)
         levels.append(Level("error rate", error_percent, failed, "%"))
-    return levels, untold
+    return levels, unchecked
 
 
 def percentile(times_ms: Mapping[int, int], share: float) -> float:
@@ -156,7 +154,7 @@ def latencies(calls: Iterable[Calls]) -> dict[str, dict[str, float]]:
 
 
 def to_json(verdict: Verdict) -> dict[str, Any]:
-    """The part of the verdict in the file."""
+    """The verdict in the file of --verdict."""
     return {
         "exit_code": verdict.code,
         "line": verdict.line,
@@ -166,7 +164,9 @@ def to_json(verdict: Verdict) -> dict[str, Any]:
             {"name": each.name, "limit": each.limit, "found": each.found, "held": each.held}
             for each in verdict.levels
         ],
-        "violations": [{"kind": each.kind, "text": each.text} for each in verdict.violations.told],
+        "violations": [
+            {"kind": each.kind, "text": each.text} for each in verdict.violations.reported
+        ],
         "violations_by_kind": dict(verdict.violations.counts),
         "trouble": verdict.trouble,
         "limit": verdict.limit,

@@ -1,4 +1,4 @@
-"""The wallets of a run by their part, and the payments of a scenario."""
+"""The wallets of a run by their role, and the payments of a scenario."""
 
 import random
 from dataclasses import dataclass, field
@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from loadtest.proof.answers import JsonObject
 from loadtest.proof.record import State
 
-# In a ring of this size each wallet of a group pays and is paid.
+# So small that in a group almost every wallet pays and is paid.
 RING_WALLETS = 16
 # The share of payments to the hot wallet, in a scenario that has one.
 HOT_SHARE = 0.8
@@ -14,10 +14,10 @@ HOT_SHARE = 0.8
 
 @dataclass
 class World:
-    """Wallet ids by part, and the state of each wallet before the first user starts.
+    """Wallet ids by role, and the state of each wallet before the first user starts.
 
-    `payees` are the payees of a shopper: anybody, usually the first merchant (hot), or a neighbour
-    in a small ring. `copies` of each payment are sent at once, with one key.
+    `payees` of a shopper: any merchant or shopper, usually the first merchant (hot), or a neighbour
+    in a small ring. `copies`: how many copies of each payment are sent at once, with one key.
     """
 
     run: str
@@ -28,13 +28,13 @@ class World:
     treasuries: list[str]
     # Wallets with little money, for which concurrent payments race.
     purses: list[str]
-    payees: str = "anybody"
+    payees: str = "any"
     copies: int = 1
     start: dict[str, State] = field(default_factory=dict)
 
     @property
     def wallets(self) -> list[str]:
-        """All of them; a wallet's number is its place here."""
+        """All wallets. The number of a wallet is its index in this list."""
         return [
             *self.shoppers,
             *self.merchants,
@@ -48,7 +48,7 @@ class World:
         if self.payees == "ring":
             ring = self.shoppers[:RING_WALLETS]
             place = random.randrange(len(ring))
-            # In both directions, so that neighbours pay each other at the same time.
+            # In both directions, so that two neighbours pay each other at the same time.
             return ring[place], ring[(place + random.choice((1, -1))) % len(ring)]
         source = random.choice(self.shoppers)
         if self.payees == "hot" and random.random() < HOT_SHARE:
@@ -71,7 +71,7 @@ class World:
         return self.merchants[0] if self.payees == "hot" else random.choice(self.merchants)
 
     def two_treasuries(self) -> tuple[str, str]:
-        """Two different ones."""
+        """Two different treasuries."""
         first, second = random.sample(self.treasuries, 2)
         return first, second
 

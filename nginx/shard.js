@@ -1,5 +1,5 @@
-// The key by which Nginx chooses a replica. It is only a hint: every replica can answer every request, but a
-// wallet's requests are fastest on the replica that has its actor.
+// The key by which Nginx chooses a replica. Every replica can answer every request, but a wallet's requests are
+// fastest on the replica that has its actor.
 
 const SOURCE = /"source_wallet_id"\s*:\s*"([0-9a-fA-F-]{36})"/;
 const PATH = /^\/wallets\/([0-9a-fA-F-]{36})(?:\/|$)/;
@@ -20,8 +20,8 @@ function of(r) {
                 return inBody[1].toLowerCase();
             }
         }
-        // A batch has many wallets, and a reversal names none. A repetition goes to the same replica,
-        // where it joins the first request.
+        // A batch has many wallets, and a reversal names none. By its key a repetition reaches the same replica,
+        // where it joins the request in flight.
         const key = r.headersIn['Idempotency-Key'];
         if (key) {
             // "abc" and abc are the same key.

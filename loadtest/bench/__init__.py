@@ -1,1 +1,1 @@
-"""Side-by-side benchmark: the service and a row-locking handler with the same duties."""
+"""Benchmark of the service against a row-locking handler that does the same work."""

@@ -1,7 +1,7 @@
-"""`make bench`: every speed figure, and the figure that it is compared with.
+"""`make bench`: throughput and latency of the service beside those of other programs.
 
-Each row of each round measures all its columns one after the other, and the table has medians.
-Everything runs on private servers on this machine, durably (fsync on).
+Each round measures all columns of each row one after the other. The table contains medians. All
+servers are private and run on this machine, with fsync on.
 """
 
 import json
@@ -19,7 +19,7 @@ import uvloop
 
 from loadtest.bench.measures import Options, prepare
 from loadtest.bench.rows import ROWS, Row
-from loadtest.bench.scene import Scene, scene
+from loadtest.bench.setup import Setup, bench_setup
 
 _SETTINGS = ("server_version", "fsync", "synchronous_commit", "shared_buffers", "max_wal_size")
 
@@ -28,16 +28,19 @@ Found = dict[str, dict[str, list[float]]]
 
 @click.command()
 @click.option(
-    "--only", multiple=True, type=click.Choice([row.name for row in ROWS]), help="Repeatable."
+    "--only",
+    multiple=True,
+    type=click.Choice([row.name for row in ROWS]),
+    help="A row to measure; repeatable.",
 )
 @click.option("--rounds", default=3, show_default=True, type=click.IntRange(1))
 @click.option("--seconds", default=4.0, show_default=True, help="The duration of each measurement.")
 @click.option("--connections", default=128, show_default=True, type=click.IntRange(1))
 @click.option(
-    "--wallets", default=1_000_000, show_default=True, help="The size of the large ledger."
+    "--wallets", default=1_000_000, show_default=True, help="Wallets of the large ledger."
 )
 @click.option(
-    "--transfers", default=10_000_000, show_default=True, help="The size of the large ledger."
+    "--transfers", default=10_000_000, show_default=True, help="Transfers of the large ledger."
 )
 @click.option(
     "--out",
@@ -68,7 +71,7 @@ def main(  # noqa: PLR0917 click passes them by name
 
 
 def _chosen(only: Iterable[str]) -> list[Row]:
-    """The chosen rows, and those whose medians they need."""
+    """The chosen rows, and the rows whose medians they need."""
     wanted = set(only) or {row.name for row in ROWS}
     for row in ROWS:
         if row.name in wanted:
@@ -79,28 +82,28 @@ def _chosen(only: Iterable[str]) -> list[Row]:
 async def _measure(rows: list[Row], rounds: int, options: Options) -> tuple[Found, dict[str, str]]:
     found: Found = {row.name: {} for row in rows}
     steps = sum(1 if row.once else rounds for row in rows)
-    async with scene() as place:
+    async with bench_setup() as setup:
         with click.progressbar(length=steps, label="starting", show_eta=True) as bar:
-            await prepare(place)
+            await prepare(setup)
             for number in range(rounds):
                 for row in rows:
                     if row.once and number:
                         continue
                     bar.label = f"round {number + 1}: {row.name:<13}"
                     bar.render_progress()
-                    for column, value in (await row.measure(place, options)).items():
+                    for column, value in (await row.measure(setup, options)).items():
                         found[row.name].setdefault(column, []).append(value)
                     if row.name == "uniform":
                         options = options._replace(
                             rate=statistics.median(found["uniform"]["transferd"])
                         )
                     bar.update(1)
-        return found, await _settings(place)
+        return found, await _settings(setup)
 
 
-async def _settings(place: Scene) -> dict[str, str]:
-    """The machine and the settings, for comparisons."""
-    connection = await asyncpg.connect(place.postgres.superuser_url)
+async def _settings(setup: Setup) -> dict[str, str]:
+    """The machine, and the settings that affect the figures."""
+    connection = await asyncpg.connect(setup.postgres.superuser_url)
     values = {name: await connection.fetchval(f"SHOW {name}") for name in _SETTINGS}
     await connection.close()
     return {
@@ -111,7 +114,7 @@ async def _settings(place: Scene) -> dict[str, str]:
         "system": platform.platform(terse=True),
         "Python": platform.python_version(),
         **{f"PostgreSQL {name}": value for name, value in values.items()},
-        "servers": f"{place.postgres.origin}; {place.redis.origin}",
+        "servers": f"{setup.postgres.origin}; {setup.redis.origin}",
     }
 
 
@@ -191,7 +194,7 @@ def _short(value: float) -> str:
 
 
 def _plot(report: dict[str, Any], path: Path) -> None:
-    """Bars of all rows that are rates, a group for each row."""
+    """Write an SVG with a group of bars for each row that is a rate."""
     # The import takes a second, and only this function needs it.
     from matplotlib.figure import Figure
 

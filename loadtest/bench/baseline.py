@@ -1,8 +1,8 @@
 """The baseline: one row-locking transaction per request.
 
-It does the same work on the same tables and indexes: claim and replay in Redis, durable outcome,
-balances and versions, transfer, outbox, deleted snapshot of the wallets.
-It reads TRANSFERD_PORT, TRANSFERD_DATABASE_URL and TRANSFERD_REDIS_URL, as the service does.
+It does the same work as the service on the same tables and indexes: claim and replay in Redis, a
+durable outcome, balances with versions, the transfer, the outbox, and deleted snapshots of both
+wallets. Like the service it reads TRANSFERD_PORT, TRANSFERD_DATABASE_URL and TRANSFERD_REDIS_URL.
 """
 
 import hashlib
@@ -19,11 +19,11 @@ from loadtest.bench.ceiling import serve
 from transferd.ledger.ids import new_id
 from transferd.web.schemas import NewTransfer
 
-# On two cores more connections only wait for each other.
+# On two cores more connections do not raise the throughput.
 _CONNECTIONS = 20
 _CLIENT = 1
-# A request that waits for PostgreSQL holds no connection to Redis, but many may use Redis at once.
-_CALLERS_MAX = 1024
+# Connections to Redis. All requests in flight may use Redis at the same time.
+_REDIS_CONNECTIONS_MAX = 1024
 
 _KEEP = """
 INSERT INTO transferd.outcomes
@@ -43,14 +43,13 @@ _SEND = "INSERT INTO ledger_00.outbox (created_at, event_count, events) VALUES (
 
 
 class Baseline:
-    """The handler and its two connections."""
+    """The handler with its connections to PostgreSQL and Redis."""
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]", redis: Redis) -> None:
         self._pool = pool
         self._redis = redis
 
     async def transfer(self, request: web.Request) -> web.Response:
-        """POST /transfers."""
         raw = await request.read()
         body = NewTransfer.model_validate_json(raw)
         key = request.headers["Idempotency-Key"]
@@ -123,7 +122,8 @@ async def main() -> None:
     url = os.environ["TRANSFERD_DATABASE_URL"]
     pool = await asyncpg.create_pool(url, min_size=_CONNECTIONS, max_size=_CONNECTIONS)
     baseline = Baseline(
-        pool, Redis.from_url(os.environ["TRANSFERD_REDIS_URL"], max_connections=_CALLERS_MAX)
+        pool,
+        Redis.from_url(os.environ["TRANSFERD_REDIS_URL"], max_connections=_REDIS_CONNECTIONS_MAX),
     )
     application = web.Application()
     application.router.add_post("/transfers", baseline.transfer)

@@ -1,5 +1,5 @@
--- wrk: POST /transfers/batch. Arguments after --: a file of "source destination" lines, a word that
--- makes the keys of this run its own, and how many transfers each batch has.
+-- wrk: POST /transfers/batch. Arguments after --: a file of "source destination" lines, the prefix
+-- of this run's keys, and the number of transfers in each batch.
 local pairs, run, size, count = {}, "", 0, 0
 
 function init(args)

@@ -1,4 +1,4 @@
-"""The ceiling: aiohttp and uvloop that read a request and answer `{}`. Port: TRANSFERD_PORT."""
+"""The ceiling: an aiohttp server that reads a request and answers `{}`, on TRANSFERD_PORT."""
 
 import asyncio
 import os
@@ -21,7 +21,6 @@ async def serve(application: web.Application) -> None:
 
 
 async def main() -> None:
-    """Serve the ceiling."""
     application = web.Application()
     application.router.add_route("*", "/{path:.*}", _answer)
     await serve(application)

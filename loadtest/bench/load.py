@@ -1,4 +1,4 @@
-"""Load on a side, and its result. Transfers are counted in the ledger, not in the answers."""
+"""Load on a side, and its rate. Transfers are counted in the ledger, not in the answers."""
 
 import asyncio
 import json
@@ -11,7 +11,7 @@ from uuid import uuid4
 
 import click
 
-from loadtest.bench.scene import Side
+from loadtest.bench.setup import Side
 
 _HERE = Path(__file__).parent
 
@@ -29,7 +29,7 @@ async def output_of(*command: str) -> str:
 async def requests_per_s(
     side: Side, script: str, pairs: Path, *more: str, seconds: float, connections: int
 ) -> float:
-    """The rate of wrk with one of its scripts; a warning if any answer was no success."""
+    """The rate that wrk reaches with a script. Prints a warning if an answer is not a success."""
     output = await output_of(
         *("wrk", "-t1", f"-c{connections}", f"-d{max(1, round(seconds))}s"),
         *("-s", str(_HERE / script), side.url, "--", str(pairs), uuid4().hex[:12], *more),
@@ -42,7 +42,7 @@ async def requests_per_s(
 async def transfers_per_s(
     side: Side, script: str, pairs: Path, *more: str, seconds: float, connections: int
 ) -> float:
-    """Committed transfers per second under POST requests."""
+    """Committed transfers per second while wrk runs the script."""
     before, started = await side.committed(), time.monotonic()
     await requests_per_s(side, script, pairs, *more, seconds=seconds, connections=connections)
     elapsed_s = time.monotonic() - started
@@ -50,7 +50,7 @@ async def transfers_per_s(
 
 
 async def pgbench_per_s(side: Side, *, seconds: float, connections: int) -> float:
-    """Transactions per second of the same statements without HTTP."""
+    """Transactions per second of the SQL of a transfer, without HTTP."""
     output = await output_of(
         *("pgbench", "-n", "-M", "prepared", "-f", str(_HERE / "same_statements.sql")),
         *("-D", f"wallets={side.wallets}", "-c", str(connections)),
@@ -68,7 +68,7 @@ async def at_rate(
     kind: str = "transfers",
     connections: int = 128,
 ) -> dict[str, Any]:
-    """Latencies in an open loop: p50_ms, p99_ms, statuses, unanswered."""
+    """Latencies at a fixed rate (open loop): p50_ms, p99_ms, statuses, unanswered."""
     output = await output_of(
         *(sys.executable, "-m", "loadtest.bench.openloop", str(side.port), str(pairs)),
         *(f"{rate:.1f}", f"{seconds:.1f}", kind, str(connections)),

@@ -9,7 +9,16 @@ from typing import NamedTuple
 import asyncpg
 
 from loadtest.bench import load
-from loadtest.bench.scene import BASELINE, CEILING, SERVICE, Scene, Side, by_zipf, evenly, patient
+from loadtest.bench.setup import (
+    BASELINE,
+    CEILING,
+    SERVICE,
+    Setup,
+    Side,
+    by_zipf,
+    connect_without_timeouts,
+    evenly,
+)
 from loadtest.front import running_nginx
 
 WALLETS = 1_000
@@ -18,18 +27,18 @@ _PAIRS = 100_000
 _BATCH = 1_000
 _BATCHES_AT_ONCE = 4
 _PGBENCH_CONNECTIONS = 32
-# More callers than a mailbox holds.
+# More connections than a mailbox has places.
 _STORM = 1_024
 _QUIET_SHARE = 0.2
 _READERS = 200
-# 40 questions per second in all: a few per cent of two cores, because the writers need the rest.
+# 40 reads per second in total: a few percent of two cores, because the writers need the rest.
 _READER_PAUSE_S = 5.0
-# Rounds of a row that is measured once.
+# A row that is measured once repeats its measurements this often.
 _REPETITIONS = 3
 
 
 class Options(NamedTuple):
-    """The command line; `rate` is the measured uniform rate of one replica."""
+    """The options of the command line. `rate`: the measured uniform rate of one replica."""
 
     seconds: float
     connections: int
@@ -38,27 +47,27 @@ class Options(NamedTuple):
     rate: float
 
 
-async def prepare(scene: Scene) -> None:
-    """All sides, each with its own wallets."""
-    await scene.add(Side("transferd", SERVICE), wallets=_ZIPF_WALLETS)
-    await scene.add(Side("baseline", BASELINE), wallets=WALLETS)
-    await scene.add(Side("pgbench", ()), wallets=WALLETS)
-    await scene.add(Side("aiohttp", CEILING))
+async def prepare(setup: Setup) -> None:
+    """Start the sides that most rows share, each with its own wallets."""
+    await setup.add(Side("transferd", SERVICE), wallets=_ZIPF_WALLETS)
+    await setup.add(Side("baseline", BASELINE), wallets=WALLETS)
+    await setup.add(Side("pgbench", ()), wallets=WALLETS)
+    await setup.add(Side("aiohttp", CEILING))
 
 
-def uniform_pairs(scene: Scene, wallets: int = WALLETS) -> Path:
+def uniform_pairs(setup: Setup, wallets: int = WALLETS) -> Path:
     """Transfers between any two of these wallets."""
     pairs = evenly(wallets, _PAIRS), evenly(wallets, _PAIRS)
-    return scene.pairs(f"uniform-{wallets}", *pairs)
+    return setup.pairs(f"uniform-{wallets}", *pairs)
 
 
 def _others() -> list[int]:
-    """Any wallets but the first one."""
+    """Random wallets, never the first one."""
     return [n + 1 for n in evenly(WALLETS - 1, _PAIRS)]
 
 
-def _pairs_from_one(scene: Scene) -> Path:
-    return scene.pairs("from-one", [1] * _PAIRS, _others())
+def _pairs_from_one(setup: Setup) -> Path:
+    return setup.pairs("from-one", [1] * _PAIRS, _others())
 
 
 async def _posts(side: Side, pairs: Path, options: Options) -> float:
@@ -73,77 +82,77 @@ async def _requests(side: Side, script: str, pairs: Path, options: Options) -> f
     )
 
 
-async def uniform(scene: Scene, options: Options) -> dict[str, float]:
-    """Any wallet to any other, with all that it is compared with."""
-    pairs = uniform_pairs(scene)
+async def uniform(setup: Setup, options: Options) -> dict[str, float]:
+    """Transfers between any two wallets, on all sides."""
+    pairs = uniform_pairs(setup)
     return {
-        "transferd": await _posts(scene["transferd"], pairs, options),
-        "baseline": await _posts(scene["baseline"], pairs, options),
+        "transferd": await _posts(setup["transferd"], pairs, options),
+        "baseline": await _posts(setup["baseline"], pairs, options),
         "pgbench": await load.pgbench_per_s(
-            scene["pgbench"], seconds=options.seconds, connections=_PGBENCH_CONNECTIONS
+            setup["pgbench"], seconds=options.seconds, connections=_PGBENCH_CONNECTIONS
         ),
-        "aiohttp": await _requests(scene["aiohttp"], "transfers.lua", pairs, options),
+        "aiohttp": await _requests(setup["aiohttp"], "transfers.lua", pairs, options),
     }
 
 
-async def to_one(scene: Scene, options: Options) -> dict[str, float]:
-    """All to one wallet."""
-    pairs = scene.pairs("to-one", _others(), [1] * _PAIRS)
-    return {name: await _posts(scene[name], pairs, options) for name in ("transferd", "baseline")}
+async def to_one(setup: Setup, options: Options) -> dict[str, float]:
+    """All transfers go to one wallet."""
+    pairs = setup.pairs("to-one", _others(), [1] * _PAIRS)
+    return {name: await _posts(setup[name], pairs, options) for name in ("transferd", "baseline")}
 
 
-async def from_one(scene: Scene, options: Options) -> dict[str, float]:
-    """All from one wallet."""
-    pairs = _pairs_from_one(scene)
-    return {name: await _posts(scene[name], pairs, options) for name in ("transferd", "baseline")}
+async def from_one(setup: Setup, options: Options) -> dict[str, float]:
+    """All transfers come from one wallet."""
+    pairs = _pairs_from_one(setup)
+    return {name: await _posts(setup[name], pairs, options) for name in ("transferd", "baseline")}
 
 
-async def zipf(scene: Scene, options: Options) -> dict[str, float]:
-    """Few wallets in most transfers, compared with the uniform rate in the same round."""
-    pairs = scene.pairs("zipf", by_zipf(_ZIPF_WALLETS, _PAIRS), by_zipf(_ZIPF_WALLETS, _PAIRS))
+async def zipf(setup: Setup, options: Options) -> dict[str, float]:
+    """A few wallets are in most transfers; compared with the uniform rate of the same round."""
+    pairs = setup.pairs("zipf", by_zipf(_ZIPF_WALLETS, _PAIRS), by_zipf(_ZIPF_WALLETS, _PAIRS))
     return {
-        "transferd": await _posts(scene["transferd"], pairs, options),
-        "uniform": await _posts(scene["transferd"], uniform_pairs(scene), options),
+        "transferd": await _posts(setup["transferd"], pairs, options),
+        "uniform": await _posts(setup["transferd"], uniform_pairs(setup), options),
     }
 
 
-async def single(scene: Scene, options: Options) -> dict[str, float]:
-    """Milliseconds of a transfer without other load."""
-    pairs = uniform_pairs(scene)
+async def single(setup: Setup, options: Options) -> dict[str, float]:
+    """Milliseconds per transfer on one connection, without other load."""
+    pairs = uniform_pairs(setup)
     alone = options._replace(connections=1)
     return {
-        name: 1000 / await _posts(scene[name], pairs, alone) for name in ("transferd", "baseline")
+        name: 1000 / await _posts(setup[name], pairs, alone) for name in ("transferd", "baseline")
     }
 
 
-async def half_of_peak(scene: Scene, options: Options) -> dict[str, float]:
+async def half_of_peak(setup: Setup, options: Options) -> dict[str, float]:
     """Latencies at half of the measured rate of one replica."""
     found = await load.at_rate(
-        scene["transferd"], uniform_pairs(scene), options.rate / 2, options.seconds
+        setup["transferd"], uniform_pairs(setup), options.rate / 2, options.seconds
     )
     return {"p50": found["p50_ms"], "p99": found["p99_ms"]}
 
 
-async def storm(scene: Scene, options: Options) -> dict[str, float]:
+async def storm(setup: Setup, options: Options) -> dict[str, float]:
     """Latencies of other wallets while one wallet gets more requests than its mailbox holds."""
-    side, rate = scene["transferd"], options.rate * _QUIET_SHARE
+    side, rate = setup["transferd"], options.rate * _QUIET_SHARE
     others = _others()
-    pairs = scene.pairs("others", others, others[::-1])
+    pairs = setup.pairs("others", others, others[::-1])
     quiet = await load.at_rate(side, pairs, rate, options.seconds)
     longer = options._replace(seconds=options.seconds + 1, connections=_STORM)
-    task = asyncio.create_task(_requests(side, "transfers.lua", _pairs_from_one(scene), longer))
+    task = asyncio.create_task(_requests(side, "transfers.lua", _pairs_from_one(setup), longer))
     await asyncio.sleep(0.5)
     beside = await load.at_rate(side, pairs, rate, options.seconds)
     await task
     return {"quiet p99": quiet["p99_ms"], "stormed p99": beside["p99_ms"]}
 
 
-async def batches(scene: Scene, options: Options) -> dict[str, float]:
+async def batches(setup: Setup, options: Options) -> dict[str, float]:
     """Atomic batches, a few at a time."""
     rate = await load.transfers_per_s(
-        scene["transferd"],
+        setup["transferd"],
         "batches.lua",
-        uniform_pairs(scene),
+        uniform_pairs(setup),
         str(_BATCH),
         seconds=options.seconds,
         connections=_BATCHES_AT_ONCE,
@@ -151,31 +160,31 @@ async def batches(scene: Scene, options: Options) -> dict[str, float]:
     return {"transferd": rate}
 
 
-async def reads(scene: Scene, options: Options) -> dict[str, float]:
+async def reads(setup: Setup, options: Options) -> dict[str, float]:
     """GET of wallets that are in the cache."""
-    pairs = uniform_pairs(scene)
+    pairs = uniform_pairs(setup)
     return {
-        name: await _requests(scene[name], "reads.lua", pairs, options)
+        name: await _requests(setup[name], "reads.lua", pairs, options)
         for name in ("transferd", "aiohttp")
     }
 
 
-# A wallet of the bench begins at version 1 without the row of its creation.
-_BEGINNINGS = """
+# Setup.grow inserts wallets without the row of their creation, which reads of the past need.
+_CREATIONS = """
 INSERT INTO ledger_00.wallet_changes (
     wallet_id, version, created_at, balance_after, overdraft_limit, kind, status)
 SELECT id, version, created_at, balance, 0, 0, 0 FROM ledger_00.wallets WHERE NOT funding"""
 
 
-async def past_reads(scene: Scene, options: Options) -> dict[str, float]:
-    """Transfers from a hot wallet beside readers, half of that wallet and half of others."""
-    side = scene.sides.get("past") or await scene.add(Side("past", SERVICE))
+async def past_reads(setup: Setup, options: Options) -> dict[str, float]:
+    """Transfers from a hot wallet beside readers. Half of the reads are of that wallet."""
+    side = setup.sides.get("past") or await setup.add(Side("past", SERVICE))
     if not side.wallets:
-        await scene.grow(side, WALLETS)
-        connection = await patient(side)
-        await connection.execute(_BEGINNINGS)
+        await setup.grow(side, WALLETS)
+        connection = await connect_without_timeouts(side)
+        await connection.execute(_CREATIONS)
         await connection.close()
-    pairs = _pairs_from_one(scene)
+    pairs = _pairs_from_one(setup)
     rates = {"no readers": await _posts(side, pairs, options)}
     for kind in ("plain", "settled", "now"):
         reading = load.at_rate(
@@ -195,15 +204,15 @@ async def past_reads(scene: Scene, options: Options) -> dict[str, float]:
     return rates
 
 
-# An Nginx without the routing by wallet, to measure the cost of that.
+# Removed from the configuration to measure the cost of routing by wallet.
 _PLAIN_HASH = ("hash $shard consistent;", "")
 
 
-async def behind_nginx(scene: Scene, options: Options) -> dict[str, float]:
-    """Two replicas behind Nginx, and one of them directly; all on the same cores."""
-    first = await scene.add(Side("replica 1", SERVICE), wallets=WALLETS)
+async def behind_nginx(setup: Setup, options: Options) -> dict[str, float]:
+    """Two replicas behind Nginx, and one of them without Nginx, on the same cores."""
+    first = await setup.add(Side("replica 1", SERVICE), wallets=WALLETS)
     second = replace(first, name="replica 2")
-    await scene.start(second)
+    await setup.start(second)
     addresses = [side.running.address for side in (first, second)]
     async with (
         running_nginx(addresses) as front,
@@ -211,22 +220,22 @@ async def behind_nginx(scene: Scene, options: Options) -> dict[str, float]:
     ):
         ports = {"direct": first.port, "two behind nginx": front.port, "plain proxying": plain.port}
         sides = {name: replace(first, port=port) for name, port in ports.items()}
-        rates = await _medians(scene, sides, options)
+        rates = await _medians(setup, sides, options)
     for side in (first, second):
-        await scene.stop(side)
+        await setup.stop(side)
     return rates
 
 
-async def _medians(scene: Scene, sides: dict[str, Side], options: Options) -> dict[str, float]:
+async def _medians(setup: Setup, sides: dict[str, Side], options: Options) -> dict[str, float]:
     """The uniform rates of these sides, measured in turn."""
     rates: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(_REPETITIONS):
         for name, side in sides.items():
-            rates[name].append(await _posts(side, uniform_pairs(scene, side.wallets), options))
+            rates[name].append(await _posts(side, uniform_pairs(setup, side.wallets), options))
     return {name: statistics.median(found) for name, found in rates.items()}
 
 
-# Ids that grow with time and different versions, as the service writes them.
+# Ids increase with time, and no two transfers have the same version, as in a real ledger.
 _FILL = """
 INSERT INTO ledger_00.transfers (
     id, kind, source_wallet_id, destination_wallet_id, amount, currency, source_version,
@@ -240,29 +249,29 @@ FROM generate_series($1::bigint, $2::bigint) AS n"""
 _FILL_AT_ONCE = 500_000
 
 
-async def growth(scene: Scene, options: Options) -> dict[str, float]:
+async def growth(setup: Setup, options: Options) -> dict[str, float]:
     """A large ledger and a small one, measured in turn under the same conditions."""
-    small = await scene.add(Side("small ledger", SERVICE), wallets=WALLETS)
-    large = await scene.add(Side("large ledger", SERVICE), wallets=options.wallets)
-    connection = await patient(large)
+    small = await setup.add(Side("small ledger", SERVICE), wallets=WALLETS)
+    large = await setup.add(Side("large ledger", SERVICE), wallets=options.wallets)
+    connection = await connect_without_timeouts(large)
     for first in range(1, options.transfers + 1, _FILL_AT_ONCE):
         last = min(first + _FILL_AT_ONCE - 1, options.transfers)
         await connection.execute(_FILL, first, last, options.wallets, timeout=600.0)
     await connection.execute("VACUUM ANALYZE ledger_00.transfers", timeout=600.0)
     await connection.close()
-    rates = await _medians(scene, {"small": small, "large": large}, options)
+    rates = await _medians(setup, {"small": small, "large": large}, options)
     for side in (small, large):
-        await scene.stop(side)
+        await setup.stop(side)
     return rates
 
 
-async def resources(scene: Scene, options: Options) -> dict[str, float]:
-    """Start, memory and disk of one replica."""
-    side = await scene.add(Side("fresh", SERVICE), wallets=WALLETS)
-    await scene.stop(side)
-    start_s = await scene.start(side)
+async def resources(setup: Setup, options: Options) -> dict[str, float]:
+    """Start time, memory and disk space of one replica."""
+    side = await setup.add(Side("fresh", SERVICE), wallets=WALLETS)
+    await setup.stop(side)
+    start_s = await setup.start(side)
     idle_mib = side.running.resident_mib
-    await _posts(side, uniform_pairs(scene), options)
+    await _posts(side, uniform_pairs(setup), options)
     connection = await asyncpg.connect(side.database_url)
     [row] = await connection.fetch(
         "SELECT count(*) AS transfers, pg_total_relation_size('transferd.outcomes')"
@@ -270,7 +279,7 @@ async def resources(scene: Scene, options: Options) -> dict[str, float]:
     )
     await connection.close()
     used_mib = side.running.resident_mib
-    await scene.stop(side)
+    await setup.stop(side)
     return {
         "start s": start_s,
         "idle MiB": idle_mib,

@@ -1,7 +1,8 @@
-"""`python -m loadtest.bench.notifications`: relay and deliveries, measured on private servers.
+"""`python -m loadtest.bench.notifications`: measure relay and deliveries on private servers.
 
-- The rate of the relay and of a bare aio-pika loop with 200 confirmed publishes in flight, in turn.
-- A backlog of events: the rate of its deliveries, and the memory of the worker meanwhile.
+- The rate of the relay, alternating with a bare aio-pika loop that has 200 confirmed publishes in
+  flight.
+- The rate at which a backlog of events is delivered, and the memory of the worker meanwhile.
 - The lag from commit to sink at a steady rate of transfers.
 """
 
@@ -23,7 +24,7 @@ from prometheus_client.samples import Sample
 
 from loadtest.bench.load import at_rate
 from loadtest.bench.measures import WALLETS, uniform_pairs
-from loadtest.bench.scene import SERVICE, WORKER, Scene, Side, scene
+from loadtest.bench.setup import SERVICE, WORKER, Setup, Side, bench_setup
 from loadtest.dashboards.figures import quantile
 from transferd.config import Limits, Settings, load_settings
 from transferd.devstack import RabbitServer
@@ -42,7 +43,7 @@ _GROUP_EVENTS = 50
 @click.command()
 @click.option("--rounds", default=3, show_default=True)
 @click.option("--events", default=10_000, show_default=True, help="Events per round of the relay.")
-@click.option("--backlog", default=100_000, show_default=True)
+@click.option("--backlog", default=100_000, show_default=True, help="Events in the backlog.")
 @click.option("--rate", default=2_000, show_default=True, help="Transfers per second.")
 @click.option("--seconds", default=15, show_default=True)
 def main(rounds: int, events: int, backlog: int, rate: int, seconds: int) -> None:
@@ -51,12 +52,12 @@ def main(rounds: int, events: int, backlog: int, rate: int, seconds: int) -> Non
 
 
 async def _measure(rounds: int, events: int, backlog: int, rate: int, seconds: int) -> None:
-    async with scene() as place:
-        rabbitmq = RabbitServer(place.directory / "rabbitmq")
-        place.exits.push_async_callback(rabbitmq.stop)
+    async with bench_setup() as setup:
+        rabbitmq = RabbitServer(setup.directory / "rabbitmq")
+        setup.exits.push_async_callback(rabbitmq.stop)
         await rabbitmq.start()
-        place.amqp_url = rabbitmq.url
-        side = await place.add(Side("transferd", SERVICE), wallets=WALLETS)
+        setup.amqp_url = rabbitmq.url
+        side = await setup.add(Side("transferd", SERVICE), wallets=WALLETS)
         settings = load_settings(
             database_url=side.database_url,
             redis_url=side.redis_url,
@@ -66,9 +67,9 @@ async def _measure(rounds: int, events: int, backlog: int, rate: int, seconds: i
         await _compare_relay(settings, rounds, events)
         worker = replace(side, name="worker", command=WORKER)
         await _fill_outbox(settings, backlog)
-        await place.start(worker)
+        await setup.start(worker)
         await _drain_backlog(worker, backlog)
-        await _measure_lag(worker, place, rate, seconds)
+        await _measure_lag(worker, setup, rate, seconds)
 
 
 def _event(number: int) -> dict[str, object]:
@@ -109,7 +110,7 @@ async def _fill_outbox(settings: Settings, count: int) -> None:
 
 
 async def _delete_deliveries(settings: Settings) -> None:
-    """Delete the rows that the relay has written."""
+    """Delete the deliveries that the relay has written."""
     connection = await asyncpg.connect(settings.required("database_url"))
     await connection.execute("DELETE FROM transferd.deliveries")
     await connection.close()
@@ -174,7 +175,7 @@ async def _publish_bare(settings: Settings, topology: Topology, count: int) -> f
 
 @asynccontextmanager
 async def _subscriber(settings: Settings, topology: Topology) -> AsyncIterator[AbstractQueue]:
-    """A quorum queue of a subscriber to all events."""
+    """A quorum queue that receives all events."""
     async with await aio_pika.connect(settings.required("amqp_url")) as connection:
         channel = await connection.channel()
         exchange = await channel.declare_exchange(
@@ -203,9 +204,9 @@ async def _drain_backlog(worker: Side, count: int) -> None:
     )
 
 
-async def _measure_lag(worker: Side, place: Scene, rate: int, seconds: int) -> None:
+async def _measure_lag(worker: Side, setup: Setup, rate: int, seconds: int) -> None:
     before = await _settled(worker)
-    found = await at_rate(place["transferd"], uniform_pairs(place), rate, seconds)
+    found = await at_rate(setup["transferd"], uniform_pairs(setup), rate, seconds)
     await asyncio.sleep(2.0)
     lags = {
         bound: count - _lags(before)[bound]
@@ -220,7 +221,7 @@ async def _measure_lag(worker: Side, place: Scene, rate: int, seconds: int) -> N
 
 
 async def _settled(worker: Side) -> list[Sample]:
-    """The metrics after all earlier events, such as those of new wallets, are delivered."""
+    """The metrics when the number of deliveries has stopped growing."""
     last = -1.0
     while (count := _delivered(samples := await worker.running.metrics())) != last:
         last = count
@@ -233,7 +234,7 @@ def _delivered(samples: Iterable[Sample]) -> float:
 
 
 def _lags(samples: Iterable[Sample]) -> dict[float, float]:
-    """Upper bound in seconds -> the deliveries of the log sink up to it."""
+    """Upper bound in seconds -> deliveries of the log sink with at most this lag."""
     name = "transferd_notification_lag_seconds_bucket"
     return {
         float(each.labels["le"]): each.value

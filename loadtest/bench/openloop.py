@@ -1,8 +1,8 @@
-"""A load generator that keeps its rate even if the service stalls (an open loop).
+"""A load generator that keeps its rate even while the service stalls (an open loop).
 
 The latency of a request counts from the time at which it was due, not from the time at which a
-connection was free for it. Otherwise the generator would send fewer requests during a stall of the
-service and measure it too rarely (coordinated omission,
+connection was free for it. Otherwise the generator would send fewer requests during a stall and
+measure the stall too rarely (coordinated omission,
 https://www.scylladb.com/2021/04/22/on-coordinated-omission/).
 """
 
@@ -21,8 +21,8 @@ from uuid import uuid4
 import uvloop
 
 _LAST_ANSWERS_S = 5.0
-# Requests that are due within a tick are sent together. uvloop's timers count milliseconds, so a
-# shorter tick would keep a core busy.
+# Requests that are due within a tick are sent together. uvloop's timers have a resolution of 1 ms:
+# with a shorter tick the loop would never sleep.
 _TICK_S = 0.001
 _GET = "GET /wallets/{wallet}{query} HTTP/1.1\r\nHost: bench\r\n\r\n"
 _POST = (
@@ -44,7 +44,7 @@ class _Connection(asyncio.Protocol):
         self._due_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        # uvloop's transport has the methods of asyncio's, and is not a subclass.
+        # uvloop's transport has the methods of asyncio's, but is not a subclass.
         self._transport = cast(asyncio.Transport, transport)
         self._generator.free(self)
 
@@ -82,7 +82,7 @@ class _Generator:
         self.statuses: Counter[int] = Counter()
 
     def free(self, connection: _Connection) -> None:
-        """This connection can send; overdue requests come first."""
+        """The connection is idle; send an overdue request if there is one."""
         self._idle.append(connection)
         self._send_due()
 
@@ -98,7 +98,7 @@ class _Generator:
             self._count += 1
 
     async def run(self, rate: float, seconds: float) -> None:
-        """Send evenly at that rate for that long, then wait for the last answers."""
+        """Send at this rate for this time, then wait up to 5 s for the last answers."""
         started = time.perf_counter()
         number, self._total = 0, int(rate * seconds)
         while number < self._total:
@@ -116,7 +116,8 @@ class _Generator:
 def _request_of(kind: str, pairs: list[list[str]]) -> MakeRequest:
     """Transfers between the pairs, or reads of both wallets of each pair.
 
-    The reads are `plain`, or of an instant: `settled` is the start of the run, `now` is now.
+    kind: `transfers`, `plain` reads, or reads of an instant: `settled` is the start of the run,
+    `now` the time of the request.
     """
     run, started = uuid4().hex[:12], datetime.now(UTC)
 
@@ -150,7 +151,7 @@ async def main(
     for _ in range(connections):
         await loop.create_connection(lambda: _Connection(generator), "127.0.0.1", port)
     await generator.run(rate, seconds)
-    # Without the first half second, in which caches and connections are cold.
+    # Leave out the first half second, in which caches and connections are cold.
     latencies = sorted(generator.latencies_s[int(rate * 0.5) :]) or [0.0]
     found = {
         "p50_ms": latencies[len(latencies) // 2] * 1000,

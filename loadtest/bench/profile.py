@@ -1,8 +1,8 @@
 """CPU time of a transfer by stage: `python -m loadtest.bench.profile`.
 
-py-spy samples the service under load 200 times per second, including its C code. Each sample
-belongs to a stage of a transfer. The cost of a stage is its share of the samples times the CPU time
-of the service per committed transfer.
+py-spy samples the stack of the service under load 200 times per second, including C code. Each
+sample counts for one stage. The cost of a stage is its share of the samples times the CPU time of
+the service per committed transfer.
 """
 
 import asyncio
@@ -15,14 +15,14 @@ import uvloop
 
 from loadtest.bench import load
 from loadtest.bench.measures import WALLETS, uniform_pairs
-from loadtest.bench.scene import SERVICE, Scene, Side, scene
+from loadtest.bench.setup import SERVICE, Setup, Side, bench_setup
 
 _SAMPLES_PER_S = 200
-# The load begins earlier than the samples, and ends later.
+# The load begins this much earlier than the sampling, and ends this much later.
 _MARGIN_S = 1.5
 
-# The innermost frame that matches decides the stage of a sample. The stages are in the order of a
-# request, from the socket to the commit and back.
+# The innermost frame that matches a stage decides. The stages are in the order of a request, from
+# the socket to the commit and back.
 STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "HTTP parse and route",
@@ -50,7 +50,8 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
     ("metrics", ("Facts.emit",)),
 )
-# For samples without a stage: answers of servers arrive outside of the calls that wait for them.
+# For samples without a stage: the event loop reads the answers of servers outside of the calls that
+# wait for them.
 _LIBRARIES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("read answers of PostgreSQL", ("asyncpg", "BaseProtocol", "protocol.c", "recordobj")),
     ("read answers of Redis", ("redis/", "hiredis")),
@@ -83,43 +84,43 @@ def shares(samples: Path) -> dict[str, float]:
 
 
 @click.command()
-@click.option("--seconds", default=10.0, show_default=True, help="The duration of the samples.")
+@click.option("--seconds", default=10.0, show_default=True, help="The duration of the sampling.")
 @click.option("--connections", default=128, show_default=True, type=click.IntRange(1))
 def main(seconds: float, connections: int) -> None:
-    """Print the microseconds of a transfer by stage."""
+    """Print the CPU time of a transfer by stage, in microseconds."""
     if shutil.which("py-spy") is None:
         raise click.ClickException("py-spy is missing: pip install 'transferd[bench]'")
     uvloop.run(_profile(seconds, connections))
 
 
 async def _profile(seconds: float, connections: int) -> None:
-    async with scene() as place:
-        side = await place.add(Side("transferd", SERVICE), wallets=WALLETS)
-        rate, cpu_us = await _cost(place, side, seconds, connections)
-        found = await _sampled(place, side, seconds, connections)
+    async with bench_setup() as setup:
+        side = await setup.add(Side("transferd", SERVICE), wallets=WALLETS)
+        rate, cpu_us = await _cost(setup, side, seconds, connections)
+        found = await _sampled(setup, side, seconds, connections)
     click.echo(f"{rate:,.0f} transfers/s, {cpu_us:.0f} us of CPU in the service for each:\n")
     for name, share in found.items():
         click.echo(f"  {name:<34}{share * cpu_us:6.1f} us  {share:5.0%}")
 
 
-async def _cost(place: Scene, side: Side, seconds: float, connections: int) -> tuple[float, float]:
+async def _cost(setup: Setup, side: Side, seconds: float, connections: int) -> tuple[float, float]:
     """Transfers per second, and microseconds of CPU for each, without py-spy."""
     before, cpu_s = await side.committed(), side.running.cpu_s
-    rate = await _load(place, side, seconds, connections)
+    rate = await _load(setup, side, seconds, connections)
     transfers = await side.committed() - before
     return rate, (side.running.cpu_s - cpu_s) / max(1, transfers) * 1e6
 
 
-async def _load(place: Scene, side: Side, seconds: float, connections: int) -> float:
+async def _load(setup: Setup, side: Side, seconds: float, connections: int) -> float:
     return await load.transfers_per_s(
-        side, "transfers.lua", uniform_pairs(place), seconds=seconds, connections=connections
+        side, "transfers.lua", uniform_pairs(setup), seconds=seconds, connections=connections
     )
 
 
-async def _sampled(place: Scene, side: Side, seconds: float, connections: int) -> dict[str, float]:
-    samples = place.directory / "samples"
+async def _sampled(setup: Setup, side: Side, seconds: float, connections: int) -> dict[str, float]:
+    samples = setup.directory / "samples"
     # py-spy stops the service for every sample of C code, so the load must last longer.
-    loading = asyncio.create_task(_load(place, side, seconds + 2 * _MARGIN_S, connections))
+    loading = asyncio.create_task(_load(setup, side, seconds + 2 * _MARGIN_S, connections))
     await asyncio.sleep(_MARGIN_S)
     await load.output_of(
         *("py-spy", "record", "--native", "--pid", str(side.running.pid)),

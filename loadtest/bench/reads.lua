@@ -1,4 +1,5 @@
--- wrk: GET /wallets/{id}. Argument after --: a file of "source destination" lines; sources are read.
+-- wrk: GET /wallets/{id}. Argument after --: a file of "source destination" lines, of which
+-- it reads the sources.
 local paths, count = {}, 0
 
 function init(args)

@@ -1,4 +1,4 @@
-"""The rows of the table, with their measures, figures and bounds."""
+"""The rows of the table: what each measures, its figures and their bounds."""
 
 import math
 from collections.abc import Awaitable, Callable, Mapping
@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 from loadtest.bench import measures
 from loadtest.bench.measures import Options
-from loadtest.bench.scene import Scene
+from loadtest.bench.setup import Setup
 
 Medians = Mapping[str, Mapping[str, float]]
-Measure = Callable[[Scene, Options], Awaitable[dict[str, float]]]
+Measure = Callable[[Setup, Options], Awaitable[dict[str, float]]]
 
 
 class Figure(NamedTuple):
@@ -23,7 +23,7 @@ class Figure(NamedTuple):
     unit: str = "x"
 
     def is_reached(self, value: float) -> bool:
-        """Whether the value keeps the bound."""
+        """Whether the value is within the bound."""
         return (self.at_least is None or value >= self.at_least) and (
             self.at_most is None or value <= self.at_most
         )
@@ -38,14 +38,14 @@ class Row:
     unit: str
     measure: Measure
     figures: tuple[Figure, ...]
-    # Rows whose medians the figures need as well.
+    # Other rows whose medians the figures need.
     needs: tuple[str, ...] = ()
-    # Measured once, because it takes long or has no noise.
+    # Measured in the first round only, because it takes long or varies little.
     once: bool = False
 
 
 def ratio(row: str, column: str, other_row: str, other_column: str) -> Callable[[Medians], float]:
-    """One median divided by another; not a number if the other one is 0."""
+    """One median divided by another; NaN if the divisor is 0."""
 
     def divided(medians: Medians) -> float:
         divisor = medians[other_row][other_column]
@@ -55,12 +55,11 @@ def ratio(row: str, column: str, other_row: str, other_column: str) -> Callable[
 
 
 def within(row: str, column: str, other: str) -> Callable[[Medians], float]:
-    """One median of a row divided by another one of the same row."""
+    """One median of a row divided by another median of the row."""
     return ratio(row, column, row, other)
 
 
 def value(row: str, column: str) -> Callable[[Medians], float]:
-    """A median itself."""
     return lambda medians: medians[row][column]
 
 
@@ -84,7 +83,7 @@ _BEHIND, _BYTES = "two behind nginx", "bytes per transfer"
 
 
 def _hot(name: str, what: str, measure: Measure) -> Row:
-    """A row in which one wallet is on one side of every transfer."""
+    """A row in which one wallet is the source or the destination of every transfer."""
     return _transfers(
         name,
         what,

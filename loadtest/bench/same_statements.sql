@@ -1,5 +1,5 @@
--- pgbench: the SQL of a transfer, in one transaction with row locks: its key, both balances, the
--- transfer and its event. Wallets are numbered from 1 to :wallets.
+-- pgbench: a transfer as one SQL transaction: its outcome, row locks, both balances, the transfer and
+-- its event. Wallets are numbered from 1 to :wallets.
 \set a random(1, :wallets)
 \set b 1 + (:a + random(0, :wallets - 2)) % :wallets
 BEGIN;

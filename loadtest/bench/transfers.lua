@@ -1,5 +1,5 @@
--- wrk: POST /transfers. Arguments after --: a file of "source destination" lines that is walked
--- through, and a word that makes the keys of this run its own.
+-- wrk: POST /transfers. Arguments after --: a file of "source destination" lines, which are used in
+-- order, and the prefix of this run's keys.
 local pairs, run, count = {}, "", 0
 
 function init(args)

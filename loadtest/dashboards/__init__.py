@@ -1,1 +1,1 @@
-"""What a load test shows of both sides: the service's own figures, and those of its clients."""
+"""The metrics of a load test: of the service and of its clients."""

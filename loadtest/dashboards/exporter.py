@@ -12,14 +12,14 @@ from prometheus_client.core import (
 )
 from prometheus_client.registry import Collector
 
-# Seconds. Locust rounds times to two digits, so finer bounds would be useless.
+# Seconds. Locust rounds times to two digits, so finer bounds would add nothing.
 BOUNDS_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
 _PREFIX = "transferd_loadtest"
 _LABELS = ("method", "name")
 
 
 class ClientSide(Collector):
-    """Reads Locust's statistics at each scrape; a master has the statistics of its workers.
+    """Reads Locust's statistics at each scrape; a master includes those of its workers.
 
     `violations` returns the number of violations of this run, `info` the labels of the info metric.
     """
@@ -32,7 +32,7 @@ class ClientSide(Collector):
         self._info = info
 
     def collect(self) -> Iterator[Metric]:
-        """All metrics. Each run starts counting at 0, which Prometheus treats as a restart."""
+        """All metrics. Each run counts from 0, which Prometheus treats as a restart."""
         requests = CounterMetricFamily(f"{_PREFIX}_requests", "Answers.", labels=_LABELS)
         failures = CounterMetricFamily(f"{_PREFIX}_failures", "Wrong answers.", labels=_LABELS)
         times = HistogramMetricFamily(
@@ -49,7 +49,7 @@ class ClientSide(Collector):
             active.add_metric((name,), count)
         yield from (requests, failures, times, active)
         yield CounterMetricFamily(
-            f"{_PREFIX}_violations", "Violations that were found.", value=self._violations()
+            f"{_PREFIX}_violations", "Violations found.", value=self._violations()
         )
         yield InfoMetricFamily(_PREFIX, "Scenario and shape of the run.", value=dict(self._info()))
 
@@ -67,7 +67,7 @@ def registry_of(collector: Collector) -> CollectorRegistry:
 
 
 def buckets(response_times: Mapping[int, int]) -> list[tuple[str, float]]:
-    """How many requests took at most each of the bounds; `response_times` counts milliseconds."""
+    """Cumulative buckets. `response_times`: milliseconds -> number of requests."""
     counts = [
         (str(float(bound)), sum(n for ms, n in response_times.items() if ms <= bound * 1_000))
         for bound in BOUNDS_S

@@ -1,4 +1,4 @@
-"""The figures of the tab and of the verdict: a name, a formula, and how the tab shows it."""
+"""The figures of the tab and of the verdict: name, formula and format."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from math import inf
 
 from loadtest.dashboards.scrape import Change, has_replica
 
-# None: there is nothing to calculate with, such as the mean of no groups.
+# None: the figure is undefined, such as the mean of no groups.
 Formula = Callable[[Change], float | None]
 
 

@@ -1,4 +1,4 @@
-"""The text of `/metrics` -> counters and gauges -> what was counted between two scrapes."""
+"""Parse `/metrics` into counters and gauges, and compute the change between two scrapes."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,7 +28,7 @@ class Scrape:
 
 @dataclass(frozen=True)
 class Change:
-    """What one or several processes counted in `seconds`, and their gauges."""
+    """The increase of the counters of one or several processes in `seconds`, and their gauges."""
 
     seconds: float = 0.0
     counters: Mapping[Series, float] = field(default_factory=dict)
@@ -44,18 +44,18 @@ class Change:
         return sum(counts.values()) if label is None else counts.get(label, 0.0)
 
     def per_second(self) -> "Change":
-        """The mean second of this change; `seconds` must be above 0."""
+        """The change per second; `seconds` must be above 0."""
         counters = {series: count / self.seconds for series, count in self.counters.items()}
         return Change(1.0, counters, self.gauges)
 
 
 def has_replica(gauges: Mapping[str, float]) -> bool:
-    """Whether these are gauges of a replica, or of processes with a replica among them."""
+    """Whether at least one of the processes with these gauges is a replica."""
     return "transferd_ready" in gauges or "transferd_worker_ready" not in gauges
 
 
 def parse(text: str, at_s: float) -> Scrape:
-    """Read the Prometheus text format; ValueError if the text has another format."""
+    """Parse the Prometheus text format. Raises ValueError."""
     counters: dict[Series, float] = {}
     gauges: dict[str, float] = {}
     for family in text_string_to_metric_families(text):
@@ -73,9 +73,9 @@ def parse(text: str, at_s: float) -> Scrape:
 
 
 def difference(before: Scrape, after: Scrape) -> Change:
-    """What was counted between two scrapes of one address.
+    """The change between two scrapes of one address.
 
-    If any counter decreased or is missing, a new process has started, and all its counts are new.
+    If a counter decreased or is missing, a new process has started, and its counts start at 0.
     """
     is_new = any(after.counters.get(key, 0) < count for key, count in before.counters.items())
     base = {} if is_new else before.counters
@@ -87,7 +87,7 @@ def difference(before: Scrape, after: Scrape) -> Change:
 
 
 def in_sequence(first: Change, second: Change) -> Change:
-    """Two changes of one process, one after the other; of each gauge the larger value."""
+    """The sum of two successive changes of one process, with the larger value of each gauge."""
     return Change(
         first.seconds + second.seconds,
         _merged(add, [first.counters, second.counters]),
@@ -96,7 +96,7 @@ def in_sequence(first: Change, second: Change) -> Change:
 
 
 def in_parallel(changes: Sequence[Change]) -> Change:
-    """Changes of several processes at the same time, as long as the longest of them."""
+    """The sum of concurrent changes of several processes. `seconds` is the longest of them."""
     gauges = [each.gauges for each in changes]
     largest = _merged(max, gauges)
     shared = {name: largest[name] for name in _SHARED_GAUGES & largest.keys()}

@@ -13,23 +13,23 @@ from loadtest.dashboards.figures import figures_of, summary_of
 from loadtest.dashboards.scrape import in_parallel
 from loadtest.dashboards.targets import TIMEOUT_S, Target, addresses, metrics_url
 
-# Often enough to show a queue that grows. A scrape costs a replica about a millisecond of CPU and a
+# Short enough to show how a queue grows. A scrape costs a replica about a millisecond of CPU and a
 # ping of PostgreSQL.
 EVERY_S = 2.0
-# Rates over a shorter time are noise: an extra round at the start or the end of a run counts, but
-# has no row.
+# Rates over a shorter time are noise. The extra scrapes at the start and end of a run count for the
+# summary, but add no row.
 ROW_S_MIN = 0.5
 # Half an hour. The page shows ten minutes.
 ROWS_MAX = 900
-# A chart with more lines is not readable, and a name may resolve to ever new addresses.
+# More lines make a chart unreadable. Without a limit, replaced containers would add targets.
 TARGETS_MAX = 32
 
 
 class ServerSide:
     """Scrapes replicas and workers; times are seconds since 1970.
 
-    Each of `rows` has its time `at_s` and the `figures` of each process that is up, by name, and of
-    all together as `total`.
+    Each of `rows` has its time `at_s`, and by name the `figures` of each process that is up and of
+    `total`.
     """
 
     def __init__(self, urls: Sequence[str], *, clock: Callable[[], float] = time.time) -> None:
@@ -50,13 +50,13 @@ class ServerSide:
             gevent.spawn(self._run)
 
     def start_run(self) -> None:
-        """The users of a run start now: the summary contains only what is counted from now on."""
+        """The users of a run start now: the summary counts from now on."""
         self.scrape_once()
         for target in self._targets.values():
             target.start_run()
 
     def states(self) -> list[dict[str, Any]]:
-        """For JSON: each process in the order of discovery, with its role, and whether it is up."""
+        """For JSON: the state of each process, in the order of discovery."""
         return [target.state() for target in self._targets.values()]
 
     def summary(self) -> dict[str, Any]:
@@ -67,12 +67,12 @@ class ServerSide:
         return {"targets": [target.summary() for target in targets], "total": total}
 
     def scrape_once(self) -> int:
-        """Scrape all processes concurrently, and count those that are up."""
+        """Scrape all processes concurrently; returns the number that are up."""
         with self._round:
             at_s = self._clock()
             gevent.joinall([gevent.spawn(self._resolve, url) for url in self.urls])
             targets = list(self._targets.values())
-            gevent.joinall([gevent.spawn(target.ask, at_s) for target in targets])
+            gevent.joinall([gevent.spawn(target.scrape, at_s) for target in targets])
             # The clock of the machine may have been set back.
             if not self.rows or abs(at_s - self.rows[-1]["at_s"]) >= ROW_S_MIN:
                 self.rows.append({"at_s": at_s, "figures": self._figures()})
@@ -84,7 +84,7 @@ class ServerSide:
             for target in self._targets.values()
             if target.change is not None and target.change.seconds
         }
-        # Changes have different lengths if a process was down for a while, so rates are added up.
+        # After a process was down its change is longer than those of the others, so add up rates.
         total = {"total": in_parallel(list(known.values()))} if known else {}
         return {name: figures_of(change) for name, change in (known | total).items()}
 
@@ -94,9 +94,9 @@ class ServerSide:
             gevent.sleep(EVERY_S)
 
     def _resolve(self, url: str) -> None:
-        """Add a target for each new address. A target whose address disappears stays, as down."""
+        """Add a target for each new address. Targets whose address disappears stay, as down."""
         found: list[str] = []
-        with suppress(OSError), gevent.Timeout(TIMEOUT_S, OSError("no name service")):
+        with suppress(OSError), gevent.Timeout(TIMEOUT_S, OSError("no answer from DNS")):
             found = addresses(url)
         if not found and all(each.given_url != url for each in self._targets.values()):
             found = [url]

@@ -1,4 +1,4 @@
-"""Routes in Locust's web UI: the tab "Service" with its page /service, and /metrics."""
+"""The routes that are added to Locust's web UI: the tab "Service", and /metrics."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +34,7 @@ def add_tab(
     """
     app = web_ui.app
     assert app is not None
-    # Locust shows a tab without content. The script fills it.
+    # Locust shows an empty tab. The script fills it.
     tabs = web_ui.template_args.setdefault("extendedTabs", [])
     tabs.append({"title": "Service", "key": "service"})
 
@@ -72,7 +72,7 @@ def add_tab(
 
 
 def _with_script(response: Response) -> Response:
-    """Load the script in Locust's own page."""
+    """Add the script to Locust's own page."""
     if request.endpoint == "locust.index" and response.mimetype == "text/html":
         response.set_data(response.get_data().replace(b"</body>", _SCRIPT + b"</body>", 1))
     return response

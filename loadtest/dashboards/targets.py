@@ -11,7 +11,8 @@ import gevent
 from loadtest.dashboards.figures import summary_of
 from loadtest.dashboards.scrape import Change, Scrape, difference, has_replica, in_sequence, parse
 
-# Below the time between two scrapes, so that a process that hangs delays the others only a little.
+# Shorter than the time between two scrapes, so that a process that hangs delays the next
+# scrape only a little.
 TIMEOUT_S = 1.5
 # /metrics of a replica has about 20 kB.
 _BODY_BYTES_MAX = 4 * 2**20
@@ -28,9 +29,9 @@ def metrics_url(url: str) -> str:
 
 
 def addresses(url: str) -> list[str]:
-    """One URL for each address of the host; OSError if the host is unknown.
+    """One URL for each address of the host. Raises OSError if the host is unknown.
 
-    In a compose network all replicas have one name, which leads to another replica at each request.
+    In a compose network all replicas share one name, and each request may reach another replica.
     """
     parts = urlsplit(url)
     port = parts.port or 80
@@ -52,7 +53,7 @@ class Target:
     url: str
     given_url: str
     # Why it is down; None while it is up.
-    trouble: str | None = "not asked yet"
+    trouble: str | None = "not scraped yet"
     # None while it is down or has been scraped only once.
     change: Change | None = None
     run: Change = field(default_factory=Change)
@@ -64,8 +65,8 @@ class Target:
         """The URL without its scheme and without /metrics."""
         return self.url.partition("://")[2].removesuffix("/metrics")
 
-    def ask(self, at_s: float) -> None:
-        """Scrape it once. Any error means that it is down, and never ends the load test."""
+    def scrape(self, at_s: float) -> None:
+        """Scrape it once. After any error it is down; an error never ends the load test."""
         try:
             with gevent.Timeout(TIMEOUT_S, OSError("no answer in time")):
                 host = urlsplit(self.given_url).netloc
@@ -76,7 +77,7 @@ class Target:
             self.failed(str(error) or type(error).__name__)
 
     def scraped(self, scrape: Scrape) -> None:
-        """It is up."""
+        """Record a scrape: it is up."""
         before, self._scrape, self.trouble = self._scrape, scrape, None
         self.change = difference(before, scrape) if before else None
         self._first_of_run = self._first_of_run or scrape
@@ -84,16 +85,16 @@ class Target:
             self.run = in_sequence(self.run, self.change)
 
     def failed(self, trouble: str) -> None:
-        """It is down. Its next change includes the time until it is up again."""
+        """Record a failed scrape: it is down. Its next change includes this time."""
         self.change, self.trouble = None, trouble
 
     def start_run(self) -> None:
-        """Add up changes from the newest scrape on; of a process that is down, from the next."""
+        """Sum up changes from the newest scrape on, or from the next one if it is down."""
         self.run = Change()
         self._first_of_run = self._scrape = self._scrape if self.trouble is None else None
 
     def state(self) -> dict[str, Any]:
-        """For JSON: what it is, and whether it is up."""
+        """For JSON: its role, and whether it is up."""
         role = None
         if self._scrape is not None:
             role = "replica" if has_replica(self._scrape.gauges) else "worker"
@@ -101,7 +102,7 @@ class Target:
         return {"target": self.name, "role": role, "is_up": is_up, "trouble": self.trouble}
 
     def summary(self) -> dict[str, Any]:
-        """For JSON: its state, and its figures for the whole run, with gauges at their largest."""
+        """For JSON: its state, its figures for the run, and the largest value of each gauge."""
         return {
             **self.state(),
             **summary_of(self.run),

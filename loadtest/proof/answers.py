@@ -12,7 +12,7 @@ JsonObject = dict[str, Any]
 # The header that marks a replay, in lower case.
 REPLAYED = "idempotent-replayed"
 
-# Refusals of transfers, reversals and batches between active wallets.
+# The codes of refusals between active wallets.
 REFUSALS_OF_TRANSFERS = frozenset({"insufficient-funds"})
 REFUSALS_OF_REVERSALS = frozenset(
     {"insufficient-funds", "reversal-exceeds-transfer", "not-reversible"}
@@ -27,14 +27,14 @@ DECIDED = REFUSALS | {
 # Back-pressure: nothing happened, and the key is still free.
 BACK_PRESSURE = frozenset({"mailbox-full", "rate-limited"})
 IN_PROGRESS = "request-in-progress"
-# These answers come before the execution, so the key stays free: a later try may still be applied,
-# and an earlier one without an answer may have been applied.
+# These answers are given before the request is executed, so the key stays free. A later try can be
+# applied, and an earlier try without an answer may have been applied.
 TURNED_AWAY_STATUSES = frozenset({400, 401, 403, 413, 415, 429})
 TURNED_AWAY_CODES = frozenset({"database-unavailable", "draining", "invalid-request", "overloaded"})
 
 
-class Word(Enum):
-    """The meaning of one answer for the request with its key."""
+class Meaning(Enum):
+    """The meaning of an answer for the key of its request."""
 
     APPLIED = "applied"
     REFUSED = "refused"
@@ -42,29 +42,29 @@ class Word(Enum):
     OPEN = "open"
 
 
-def word_of(status: int, code: str) -> Word:
-    """The contract's table of answers; status 0 is no answer at all."""
+def meaning_of(status: int, code: str) -> Meaning:
+    """The meaning that the contract gives to an answer. Status 0: no answer."""
     if 200 <= status < 300:
-        return Word.APPLIED
+        return Meaning.APPLIED
     if status in TURNED_AWAY_STATUSES or code in TURNED_AWAY_CODES:
-        return Word.TURNED_AWAY
+        return Meaning.TURNED_AWAY
     if 400 <= status < 500 and code != IN_PROGRESS:
-        return Word.REFUSED
-    return Word.OPEN
+        return Meaning.REFUSED
+    return Meaning.OPEN
 
 
 def is_final(status: int, code: str) -> bool:
     """Whether this answer decides the request."""
-    return word_of(status, code) in {Word.APPLIED, Word.REFUSED}
+    return meaning_of(status, code) in {Meaning.APPLIED, Meaning.REFUSED}
 
 
 def is_stored(status: int, code: str) -> bool:
-    """Whether this answer is kept under the key, for every repetition."""
-    return word_of(status, code) is Word.APPLIED or code in DECIDED
+    """Whether this answer is stored under the key, so that every repetition gets it."""
+    return meaning_of(status, code) is Meaning.APPLIED or code in DECIDED
 
 
 def json_object(body: bytes) -> JsonObject | None:
-    """The object in a body, if there is one."""
+    """The body as a JSON object; None if it is none."""
     try:
         document = orjson.loads(body)
     except orjson.JSONDecodeError:
@@ -79,7 +79,7 @@ def code_of(body: bytes) -> str:
 
 @dataclass(frozen=True)
 class Answer:
-    """An HTTP response; status 0 means that there was none. `body` is empty if it is no object."""
+    """An HTTP response. Status 0: no response. `body` is empty if it is no JSON object."""
 
     status: int
     headers: Mapping[str, str]
@@ -98,7 +98,7 @@ class Answer:
 
     @property
     def is_final(self) -> bool:
-        """Whether the key has its outcome, so that every repetition gets this answer."""
+        """Whether this answer is the stored outcome of the key."""
         return is_stored(self.status, self.code)
 
     @property
@@ -111,7 +111,7 @@ NO_ANSWER = Answer(0, {}, b"", {})
 
 
 def change_of(first: tuple[int, bytes], second: tuple[int, bytes]) -> str | None:
-    """How two answers to one key differ, each a status and a body; None if they do not."""
+    """How two answers to one key (status and body) differ; None if they are equal."""
     if first[0] != second[0]:
         return f"{first[0]} became {second[0]}"
     return None if first[1] == second[1] else f"{_difference(first[1], second[1])} when repeated"

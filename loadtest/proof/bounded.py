@@ -1,4 +1,4 @@
-"""The checks of a bounded history: of samples, and of single statements."""
+"""Checks of a bounded history: samples of answers, and statements one by one."""
 
 from collections.abc import Collection, Sequence
 
@@ -11,7 +11,7 @@ from loadtest.proof.violations import CHANGED_REPLAY, DOUBLED_TRANSFER, Violatio
 
 
 def replay_violation(sample: Answered, status: int, body: bytes, replayed: str) -> Violation | None:
-    """A repeated request gets the status and bytes of its first answer, marked as a replay."""
+    """A repeated request must get the status and bytes of its first answer, marked as a replay."""
     change = change_of((sample.status, sample.answer), (status, body))
     if change is None and replayed == "true":
         return None
@@ -20,9 +20,9 @@ def replay_violation(sample: Answered, status: int, body: bytes, replayed: str) 
 
 
 class StatementCheck:
-    """`violations` are those found so far.
+    """Compares statements with a history; `violations` are the violations so far.
 
-    Without a history, which was too long to be kept, only each statement itself is checked.
+    history: None if it was too long to be kept. Then each statement is checked only in itself.
     """
 
     def __init__(self, history: History | None) -> None:
@@ -48,14 +48,14 @@ class StatementCheck:
         entries: Sequence[Entry],
         balance_min: int | None = 0,
     ) -> None:
-        """Check one wallet, with its entries since the start, oldest first."""
+        """Check one wallet. `entries`: since the start, oldest first."""
         self.violations += statement(wallet, start, final, entries, balance_min)
         if self._matching is not None:
             for entry in entries:
                 self.violations += self._matching.entry(wallet, entry)
 
     def finish(self, executed: Collection[str] = ()) -> list[Violation]:
-        """All violations; `executed` are transfers that cannot be in an answer."""
+        """All violations. `executed`: transfers whose answers the client could not get."""
         if self._matching is not None:
             self.violations += self._matching.finish(executed)
         return self.violations

@@ -1,4 +1,4 @@
-"""Whether a round kept every promise: a pure function of its full record."""
+"""The violations in the full record of a round: a pure function."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -11,7 +11,7 @@ from loadtest.proof.violations import Violation
 
 Rule = Callable[[Evidence], Iterator[Violation]]
 
-# One rule per promise; its name and its docstring describe it.
+# The docstring of a rule is the guarantee that it checks.
 RULES: tuple[Rule, ...] = (
     transfers.unmatched,
     keys.lost_outcome,
@@ -53,9 +53,9 @@ def check(
 ) -> list[Violation]:
     """The violations of all rules.
 
-    strict_reads: no plain read may be old, which holds only if Redis never failed. events: a round
-    without a delivery has lost its events; without this it may have had no receiver.
-    ordered_events: off if a delivery may have been retried, because later ones overtake it.
+    strict_reads: no plain read may be stale; for rounds in which Redis never failed. events: the
+    round had a receiver, so a round without any delivery has lost its events. ordered_events: off
+    if deliveries may have been retried, because later deliveries overtake a retry.
     """
     evidence = evidence_of(history, ledger)
     rules = list(RULES)

@@ -14,9 +14,9 @@ def transfer_complaint(
     *,
     balance_min: int | None = 0,
 ) -> str | None:
-    """Whether a transfer (201) is the requested one; balance_min None: with overdraft."""
+    """Whether a transfer (201) is the requested one. balance_min: None if it is not limited."""
     for name, value in asked.items():
-        # 1.0 and true are no amounts, but in Python they equal 1.
+        # 1.0 and true are not valid amounts, but in Python they equal 1.
         if answer.get(name) != value or type(answer.get(name)) is not type(value):
             return f"{name} is {answer.get(name)!r}, asked for {value!r}"
     if answer.get("kind") != kind or answer.get("status") != "posted":
@@ -31,7 +31,7 @@ def transfer_complaint(
 
 
 def refusal_complaint(asked_minor: int | None, answer: Mapping[str, Any]) -> str | None:
-    """Whether a refusal (problem+json) has the missing amount; None: no amount was requested."""
+    """Whether a refusal is complete. asked_minor: None if the request had no amount."""
     if not answer.get("request_id") or not answer.get("detail"):
         return f"a refusal without request_id or detail: {answer}"
     if answer.get("code") != "insufficient-funds":
@@ -39,14 +39,14 @@ def refusal_complaint(asked_minor: int | None, answer: Mapping[str, Any]) -> str
     available, shortfall = answer.get("available"), answer.get("shortfall")
     if not isinstance(available, int) or not isinstance(shortfall, int):
         return f"insufficient-funds without available and shortfall: {answer}"
-    # Both numbers are of one moment, so other transfers do not matter.
+    # Both numbers come from one balance, so concurrent transfers do not change their sum.
     if shortfall < 1 or asked_minor not in (None, available + shortfall):
         return f"asked for {asked_minor}, available {available}, shortfall {shortfall}"
     return None
 
 
 def wallet_complaint(wallet_id: str, currency: str, answer: Mapping[str, Any]) -> str | None:
-    """Whether a wallet (200) is the requested one, and adds up."""
+    """Whether a wallet (200) is the requested one, and its amounts agree."""
     if answer.get("id") != wallet_id or answer.get("currency") != currency:
         return f"asked for {wallet_id} {currency}, got {answer.get('id')} {answer.get('currency')}"
     try:
@@ -61,7 +61,7 @@ def wallet_complaint(wallet_id: str, currency: str, answer: Mapping[str, Any]) -
 
 
 def statement_complaint(entries: list[dict[str, Any]]) -> str | None:
-    """Whether a page of a statement, newest first, has no gap and adds up from row to row."""
+    """Whether a page of a statement, newest first, has no gap, and each balance follows."""
     try:
         for newer, older in itertools.pairwise(entries):
             if newer["version"] != older["version"] + 1:
@@ -79,7 +79,7 @@ def statement_complaint(entries: list[dict[str, Any]]) -> str | None:
 def batch_complaint(
     asked: list[dict[str, Any]], results: list[dict[str, Any]], *, atomic: bool
 ) -> str | None:
-    """Whether the results of a batch (200) are those of its items, in their order."""
+    """Whether the results of a batch (200) belong to its items, in the same order."""
     if len(results) != len(asked):
         return f"{len(results)} results for {len(asked)} transfers"
     for number, (item, result) in enumerate(zip(asked, results, strict=True)):

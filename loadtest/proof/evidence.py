@@ -1,11 +1,11 @@
-"""A round with its cross-references: which key has which transfers, and each wallet's versions."""
+"""The record of a round, indexed by key, transfer, and wallet and version."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from loadtest.proof.answers import JsonObject, Word, json_object
-from loadtest.proof.history import Told
+from loadtest.proof.answers import JsonObject, Meaning, json_object
+from loadtest.proof.history import TransferAnswer
 from loadtest.proof.record import Entry, Kind, Ledger, Operation, State, TransferRow, Try, WalletRow
 
 
@@ -16,7 +16,7 @@ class Case:
     asked: Operation
     # In the order in which they ended.
     tries: Sequence[Try]
-    # The different bodies of its successes; None if a body is no transfer.
+    # The distinct bodies of its successes; None if a body is no transfer.
     bodies: Sequence[JsonObject | None]
 
     @property
@@ -24,42 +24,39 @@ class Case:
         return self.asked.key
 
     @cached_property
-    def words(self) -> Sequence[Word]:
-        """The meaning of each try."""
-        return [each.word for each in self.tries]
+    def meanings(self) -> Sequence[Meaning]:
+        return [each.meaning for each in self.tries]
 
     @cached_property
     def began_s(self) -> float:
-        """Before this time it cannot have been executed."""
+        """When the first try began: it was not executed before."""
         return min((each.began_s for each in self.tries), default=0.0)
 
     @cached_property
-    def told(self) -> list[str]:
-        """The transfers that its successes name; usually one."""
+    def transfers(self) -> list[str]:
+        """The ids of the transfers in its successes; usually one."""
         return list(dict.fromkeys(body["id"] for body in self.bodies if body is not None))
 
     @cached_property
     def success(self) -> Try | None:
-        """The first success."""
-        return self._first(Word.APPLIED)
+        return self._first(Meaning.APPLIED)
 
     @cached_property
     def refusal(self) -> Try | None:
-        """The first refusal."""
-        return self._first(Word.REFUSED)
+        return self._first(Meaning.REFUSED)
 
     @property
     def nothing_happened(self) -> bool:
         """Whether all answers exclude a transfer."""
-        return self.success is None and Word.OPEN not in self.words
+        return self.success is None and Meaning.OPEN not in self.meanings
 
     @property
     def is_settled(self) -> bool:
         """Whether there is a final answer."""
         return self.success is not None or self.refusal is not None
 
-    def _first(self, word: Word) -> Try | None:
-        return self.tries[self.words.index(word)] if word in self.words else None
+    def _first(self, meaning: Meaning) -> Try | None:
+        return self.tries[self.meanings.index(meaning)] if meaning in self.meanings else None
 
 
 @dataclass(frozen=True)
@@ -75,16 +72,16 @@ class Evidence:
     owned: Mapping[str, Sequence[str]]
     owners: Mapping[str, Sequence[str]]
     wallets: Mapping[str, WalletRow]
-    # By wallet and version; more than one is a violation.
+    # By wallet and version. Several entries of one version are a violation.
     entries: Mapping[str, Mapping[int, Sequence[Entry]]]
 
     def before(self, wallet: str) -> State:
-        """The first state of the wallet in the round; a new wallet is empty."""
+        """The state of the wallet at the start of the round; a new wallet is empty."""
         row = self.ledger.before.get(wallet)
         return row.state if row is not None else State(0, 0)
 
     def balance_at(self, wallet: str, version: int) -> int | None:
-        """Its balance at that version, or None if the round does not have it exactly once."""
+        """The balance of a wallet at a version; None unless exactly one entry has this version."""
         before = self.before(wallet)
         if version == before.version:
             return before.balance_minor
@@ -92,7 +89,7 @@ class Evidence:
         return entries[0].balance_after_minor if len(entries) == 1 else None
 
     def statement(self, wallet: str) -> list[Entry]:
-        """Its entries in the order of their versions."""
+        """The entries of a wallet in the order of their versions."""
         entries = self.entries.get(wallet, {})
         return [entry for version in sorted(entries) for entry in entries[version]]
 
@@ -105,18 +102,18 @@ class Evidence:
         }
 
     @cached_property
-    def told(self) -> Mapping[str, Sequence[Told]]:
-        """The answers about each transfer of a key; none if only its outcome has the transfer."""
-        told: dict[str, list[Told]] = {id: [] for id in self.owners}
+    def answers(self) -> Mapping[str, Sequence[TransferAnswer]]:
+        """The answers about each transfer; none if only a stored outcome has the transfer."""
+        answers: dict[str, list[TransferAnswer]] = {id: [] for id in self.owners}
         for case in self.cases.values():
             for body in case.bodies:
                 if body is not None:
-                    told[body["id"]].append(Told.by(body))
-        return told
+                    answers[body["id"]].append(TransferAnswer.by(body))
+        return answers
 
     @cached_property
     def applied(self) -> Sequence[tuple[Case, TransferRow]]:
-        """Each operation of the history with each of its transfers."""
+        """Each case with each of its transfers in the ledger."""
         return [
             (case, self.rows[id])
             for key, case in self.cases.items()
@@ -126,7 +123,7 @@ class Evidence:
 
 
 def evidence_of(history: Sequence[Operation], ledger: Ledger) -> Evidence:
-    """Build all maps once, so that no rule takes more than linear time (or a sort)."""
+    """Build all indexes once, so that a rule takes linear time, or the time of a sort."""
     cases = _cases(history)
     owned = {key: _owned(case, ledger) for key, case in cases.items()}
     owners: dict[str, list[str]] = {}
@@ -151,7 +148,7 @@ def evidence_of(history: Sequence[Operation], ledger: Ledger) -> Evidence:
 
 
 def _cases(history: Iterable[Operation]) -> dict[str, Case]:
-    """The operations that move money, by key. Those that share a key are one case."""
+    """The operations that move money, by key. Operations with the same key are one case."""
     by_key: dict[str, list[Operation]] = {}
     for operation in history:
         if operation.moves_money:
@@ -161,7 +158,7 @@ def _cases(history: Iterable[Operation]) -> dict[str, Case]:
 
 def _case(operations: Sequence[Operation]) -> Case:
     tries = sorted((each for one in operations for each in one.tries), key=lambda t: t.ended_s)
-    successes = dict.fromkeys(each.body for each in tries if each.word is Word.APPLIED)
+    successes = dict.fromkeys(each.body for each in tries if each.meaning is Meaning.APPLIED)
     return Case(operations[0], tries, [_transfer(body) for body in successes])
 
 
@@ -172,5 +169,5 @@ def _transfer(body: bytes) -> JsonObject | None:
 
 def _owned(case: Case, ledger: Ledger) -> list[str]:
     _, stored = ledger.outcomes.get(case.key, (0, None))
-    ids = case.told
+    ids = case.transfers
     return ids if stored is None or stored in ids else [*ids, stored]

@@ -1,4 +1,4 @@
-"""The bounded history of one process: transfers, requests without answer, samples of answers."""
+"""The history of a run with a bounded size: transfers, open requests, samples of answers."""
 
 import random
 import struct
@@ -10,25 +10,25 @@ from uuid import UUID
 
 from loadtest.proof.violations import Violations
 
-# A transfer takes 44 bytes here and about 400 in the audit, so this many take 0.8 GB. Beyond this
-# number the audit checks only sums and statements, and the verdict says so.
+# A transfer takes 44 bytes here and about 400 in the audit, so this many take 0.8 GB. With more
+# transfers the audit checks only sums and statements, and the verdict says so.
 ACKNOWLEDGED_MAX = 2_000_000
-# Enough to find a replay that is wrong once in a hundred; each is one more request at the end.
+# Enough to find a fault that affects one replay in a hundred. Each costs a request at the end.
 SAMPLES_MAX = 300
-# Large batches would make the report of a worker too large for one message.
+# With large batches the report of a worker would be too large for one message.
 SAMPLE_BYTES_MAX = 65_536
-# Keys that were turned away; read only if the ledger has a transfer that is in no answer.
+# Keys that were turned away. The audit looks them up only if a transfer is in no answer.
 TURNED_AWAY_MAX = 20_000
-# Transfers that readers ask for by id.
+# The latest transfers, which the persona Reader reads by id.
 _RECENT_MAX = 2_000
-# In one message to the master; larger ones would delay its heartbeats.
+# Transfers in one message to the master. A larger message would delay its heartbeats.
 _CHUNK_TRANSFERS = 20_000
 
 _RECORD = struct.Struct(">16sIIqiq")
 
 
-class Told(NamedTuple):
-    """A transfer as an answer with 201 describes it."""
+class TransferAnswer(NamedTuple):
+    """A transfer in an answer with 201."""
 
     source: str
     destination: str
@@ -37,8 +37,8 @@ class Told(NamedTuple):
     source_balance_after_minor: int
 
     @classmethod
-    def by(cls, answer: Mapping[str, Any]) -> "Told":
-        """From the body of the answer; a missing member becomes None, which no ledger has."""
+    def by(cls, answer: Mapping[str, Any]) -> "TransferAnswer":
+        """From the body of an answer. A missing member becomes None, which equals no entry."""
         names = ("source_wallet_id", "destination_wallet_id", "amount", "source_version")
         return cls._make(answer.get(name) for name in (*names, "source_balance_after"))
 
@@ -54,7 +54,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Answered:
-    """A request with the answer that every repetition has to get."""
+    """A request with the answer that every repetition must get."""
 
     request: Request
     status: int
@@ -63,7 +63,7 @@ class Answered:
 
 @dataclass
 class History:
-    """The record of a run; `numbers` is the number of each wallet in the world."""
+    """The record of a run in one process. `numbers`: wallet id -> its number in the world."""
 
     numbers: dict[str, int]
     acknowledged: bytearray = field(default_factory=bytearray)
@@ -74,21 +74,21 @@ class History:
     turned_away: deque[str] = field(default_factory=lambda: deque(maxlen=TURNED_AWAY_MAX))
     recent: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=_RECENT_MAX))
     violations: Violations = field(default_factory=Violations)
-    # The latest version of each wallet that an answer to this process has shown.
+    # The latest version of each wallet in an answer to this process.
     versions: dict[str, int] = field(default_factory=dict)
     _settled: int = 0
 
     def sent(self, request: Request) -> None:
-        """The request may be executed from now on."""
+        """The request is about to be sent; its outcome is open."""
         self.open[request.key] = request
 
     def nothing_happened(self, request: Request) -> None:
-        """The request was turned away before execution, so it is not repeated."""
+        """The request was not executed, so the audit does not repeat it."""
         if self.open.pop(request.key, None) is not None:
             self.turned_away.append(request.key)
 
     def settled(self, request: Request, status: int, answer: bytes) -> None:
-        """The request has its final answer. A random share is kept to be repeated at the end."""
+        """The request has its final answer. The audit repeats a random sample of these."""
         self.open.pop(request.key, None)
         if len(request.body) + len(answer) > SAMPLE_BYTES_MAX:
             return
@@ -100,7 +100,7 @@ class History:
             self.samples[place] = sample
 
     def transferred(self, transfer: dict[str, Any]) -> None:
-        """A transfer was acknowledged, for the first time."""
+        """A transfer was acknowledged for the first time."""
         self.acknowledged_total += 1
         self.recent.append(transfer)
         self.saw(transfer["source_wallet_id"], transfer["source_version"])
@@ -115,12 +115,12 @@ class History:
             )
 
     def saw(self, wallet_id: str, version: int) -> None:
-        """An answer showed this version of the wallet, so no later answer may show an older one."""
+        """An answer had this version of the wallet, so no later answer may have an older one."""
         if version > self.versions.get(wallet_id, -1):
             self.versions[wallet_id] = version
 
     def version_of(self, wallet_id: str) -> int:
-        """The version that an answer to a request from now on must not be older than."""
+        """The lowest version that the answer to a new request may have; -1 if none is known."""
         return self.versions.get(wallet_id, -1)
 
     def chunks(self) -> Iterator[bytes]:
@@ -130,7 +130,7 @@ class History:
             yield bytes(self.acknowledged[start : start + size])
 
     def to_message(self) -> dict[str, Any]:
-        """All but the chunks, for another process."""
+        """The history without the chunks, for another process."""
         return {
             "acknowledged_total": self.acknowledged_total,
             "settled": self._settled,
@@ -144,7 +144,7 @@ class History:
         }
 
     def merge_message(self, message: dict[str, Any]) -> None:
-        """Add the history of another process; its chunks are added to `acknowledged` one by one."""
+        """Add the history of another process, without its chunks."""
         self.acknowledged_total += message["acknowledged_total"]
         self._settled += message["settled"]
         self.turned_away.extend(message["turned_away"])
@@ -157,10 +157,10 @@ class History:
         self.violations.merge(Violations.from_message(message["violations"]))
 
 
-class Acknowledged(Mapping[str, Sequence[Told]]):
-    """The transfers of a history by their ids; they stay packed.
+class Acknowledged(Mapping[str, Sequence[TransferAnswer]]):
+    """The transfers of a history by their ids; they stay packed to save memory.
 
-    `twice` are the ids that were the answer to two requests.
+    `twice`: the ids that are in the answers to two requests.
     """
 
     def __init__(self, history: History) -> None:
@@ -173,10 +173,10 @@ class Acknowledged(Mapping[str, Sequence[Told]]):
                 self.twice.append(str(UUID(bytes=transfer_id)))
             self._places[transfer_id] = place
 
-    def __getitem__(self, transfer_id: str) -> Sequence[Told]:
+    def __getitem__(self, transfer_id: str) -> Sequence[TransferAnswer]:
         place = self._places[UUID(transfer_id).bytes]
         _, source, destination, *rest = _RECORD.unpack_from(self._packed, place * _RECORD.size)
-        return (Told(self._wallets[source], self._wallets[destination], *rest),)
+        return (TransferAnswer(self._wallets[source], self._wallets[destination], *rest),)
 
     def __iter__(self) -> Iterator[str]:
         return (str(UUID(bytes=transfer_id)) for transfer_id in self._places)

@@ -1,11 +1,11 @@
-"""A full record of a round: the requests and answers of its client, and the ledger at the end."""
+"""The full record of a round: requests and answers of the client, and the ledger at the end."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import NamedTuple
 
-from loadtest.proof.answers import Word, is_stored, word_of
+from loadtest.proof.answers import Meaning, is_stored, meaning_of
 
 
 class Kind(Enum):
@@ -20,7 +20,7 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Try:
-    """One request and its answer. Seconds on the client's clock; status 0 is no answer at all."""
+    """One request and its answer. Seconds on the client's clock. Status 0: no answer."""
 
     began_s: float
     ended_s: float
@@ -31,9 +31,9 @@ class Try:
     replayed: bool = False
 
     @property
-    def word(self) -> Word:
-        """Its meaning for its key."""
-        return word_of(self.status, self.code)
+    def meaning(self) -> Meaning:
+        """The meaning of the answer for its key."""
+        return meaning_of(self.status, self.code)
 
     @property
     def is_stored(self) -> bool:
@@ -43,12 +43,12 @@ class Try:
 
 @dataclass
 class Operation:
-    """A request of a client, with every try under its one key.
+    """A request of a client with all its tries, which share one key.
 
-    A transfer has both wallets and the amount (minor units); a reversal the original transfer, with
-    wallets and amount as they must be in its answer; a read the wallet and, optionally, its
-    min_version. A question about the past has the wallet, the end of its time and, for a window,
-    the beginning: microseconds since 1970.
+    TRANSFER: both wallets and the amount in minor units. REVERSAL: also the original transfer;
+    wallets and amount are as the answer must have them. READ: the wallet and an optional
+    min_version. INSTANT: the wallet and `until_us`. WINDOW: also `since_us`. Times are microseconds
+    since 1970.
     """
 
     kind: Kind
@@ -65,12 +65,12 @@ class Operation:
 
     @property
     def moves_money(self) -> bool:
-        """Whether it has a key, and with it an outcome."""
+        """Whether it has a key and an outcome."""
         return self.kind in {Kind.TRANSFER, Kind.REVERSAL}
 
     @property
     def is_past(self) -> bool:
-        """Whether it is a question about the past."""
+        """Whether it reads the past."""
         return self.kind in {Kind.INSTANT, Kind.WINDOW}
 
 
@@ -82,7 +82,7 @@ class State(NamedTuple):
 
 
 class Entry(NamedTuple):
-    """An entry of a statement. Signed amount and balance in minor units."""
+    """An entry of a statement. The amount has a sign. Money in minor units."""
 
     transfer: str | None
     version: int
@@ -104,7 +104,6 @@ class WalletRow:
 
     @property
     def state(self) -> State:
-        """Its balance and version."""
         return State(self.balance, self.version)
 
 
@@ -159,10 +158,10 @@ class Delivery:
 
 @dataclass(frozen=True)
 class Ledger:
-    """Everything that is stored at the end of a round.
+    """The stored state at the end of a round.
 
-    `before` has the wallets at the start of the client. `outcomes` are the stored results by key:
-    the status and, for a success, the transfer.
+    `before`: the wallets before the client starts. `outcomes`: key -> status and, for a success,
+    the id of the transfer.
     """
 
     wallets: Sequence[WalletRow]

@@ -10,7 +10,7 @@ import pytest
 from aiohttp import web
 
 from loadtest.bench.rows import Figure
-from loadtest.bench.scene import wallet_id
+from loadtest.bench.setup import wallet_id
 from tests.support.serving import serving
 from tests.support.waiting import SLOWNESS
 

@@ -60,7 +60,7 @@ async def test_nginx_removes_replicas_before_they_stop(tmp_path: Path) -> None:
 @pytest.mark.parametrize("count", ["", "0", "many", "-1"])
 async def test_an_invalid_number_is_refused_in_one_line(count: str) -> None:
     code, output = await ran(ROOT / "deploy/scale", count)
-    assert (code, output) == (2, "say how many: make scale REPLICAS=3\n")
+    assert (code, output) == (2, "usage: make scale REPLICAS=3\n")
 
 
 async def found(tmp_path: Path, **environment: str) -> tuple[int, str, list[str]]:

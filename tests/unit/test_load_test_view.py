@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from loadtest.proof.history import Acknowledged, History, Told
+from loadtest.proof.history import Acknowledged, History, TransferAnswer
 from loadtest.proof.record import Entry, State
 from loadtest.proof.rules.books import sums
 from tests.unit.load_test_view import LoadTestView
@@ -193,6 +193,6 @@ def test_what_was_told_is_unpacked_as_it_was_packed() -> None:
             }
         )
     assert dict(Acknowledged(history)) == {
-        NEW: (Told(BOB, ADA, 2**53, 2**31 - 1, 0),),
-        t(1): (Told(BOB, ADA, 1, 4, 999),),
+        NEW: (TransferAnswer(BOB, ADA, 2**53, 2**31 - 1, 0),),
+        t(1): (TransferAnswer(BOB, ADA, 1, 4, 999),),
     }

@@ -6,7 +6,7 @@ from uuid import UUID
 import pytest
 
 from loadtest.proof import history as module
-from loadtest.proof.history import Acknowledged, Answered, History, Request, Told
+from loadtest.proof.history import Acknowledged, Answered, History, Request, TransferAnswer
 from loadtest.proof.violations import LOST_TRANSFER, STALE_READ, Violation
 
 
@@ -36,7 +36,7 @@ def assert_acknowledged(history: History, *numbers: int) -> None:
     """In this order."""
     found = [(id, *told) for id, told in Acknowledged(history).items()]
     assert found == [
-        (str(UUID(int=number)), Told("ada", "bob", 100 + number, number, 7 * number))
+        (str(UUID(int=number)), TransferAnswer("ada", "bob", 100 + number, number, 7 * number))
         for number in numbers
     ]
 
@@ -140,4 +140,4 @@ def test_the_reports_of_all_workers_add_up() -> None:
     assert list(master.open) == ["open-1", "open-5"]
     assert [each.request.key for each in master.samples] == ["key-1", "key-2", "key-5", "key-6"]
     assert master.violations.counts == {LOST_TRANSFER: 2, STALE_READ: 1}
-    assert [each.text for each in master.violations.told] == ["its own", "é 1", "é 5"]
+    assert [each.text for each in master.violations.reported] == ["its own", "é 1", "é 5"]

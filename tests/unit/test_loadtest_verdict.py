@@ -75,7 +75,7 @@ def verdict(
             f"passed, {LIMIT} (12,345 requests, 6 failed)",
         ),
         (
-            verdict(levels=(KEPT,), untold=["3 reads are too few for p95 and p99"]),
+            verdict(levels=(KEPT,), unchecked=["3 reads are too few for p95 and p99"]),
             PASSED,
             "passed: 12,345 requests, 6 failed; p95 of transfers 500 ms <= 500 ms;"
             " 3 reads are too few for p95 and p99",
@@ -117,7 +117,7 @@ def calls(name: str, times_ms: dict[int, int], failures: int = 0) -> Calls:
 
 
 def test_each_group_has_its_percentiles_and_all_have_one_error_rate() -> None:
-    found, untold = levels_of(
+    found, unchecked = levels_of(
         [
             calls("GET /wallets/{id}", {1: 90, 7: 5, 8: 4, 9: 1}),
             calls("POST /transfers", {10: 94, 20: 4, 30: 2}, failures=3),
@@ -133,20 +133,20 @@ def test_each_group_has_its_percentiles_and_all_have_one_error_rate() -> None:
         Level("p99 of reads", 1000, 8, "ms"),
         Level("error rate", 0.1, 1.5, "%"),
     ]
-    assert untold == []
+    assert unchecked == []
 
 
 @pytest.mark.parametrize("answers", [ANSWERS_MIN - 1, ANSWERS_MIN])
 def test_too_few_answers_have_no_level(answers: int) -> None:
     counted = [calls("GET /wallets/{id}", {9_000: answers}), calls("POST /transfers", {1: 80})]
-    found, untold = levels_of(counted, p95_ms=500, p99_ms=1000, error_percent=0.1)
+    found, unchecked = levels_of(counted, p95_ms=500, p99_ms=1000, error_percent=0.1)
     names = [level.name for level in found]
     if answers < ANSWERS_MIN:
         assert names == ["p95 of transfers", "p99 of transfers", "error rate"]
-        assert untold == [f"{answers} reads are too few for p95 and p99"]
+        assert unchecked == [f"{answers} reads are too few for p95 and p99"]
     else:
         assert names[2:] == ["p95 of reads", "p99 of reads", "error rate"]
-        assert untold == []
+        assert unchecked == []
 
 
 @pytest.mark.parametrize(

@@ -11,8 +11,8 @@ from loadtest.proof.violations import (
     BAD_REQUEST_TAKEN,
     CHANGED_REPLAY,
     LOST_TRANSFER,
+    REPORTED_OF_A_KIND_MAX,
     SERVER_ERROR_ON_BAD_REQUEST,
-    TOLD_OF_A_KIND_MAX,
     WRONG_ANSWER,
     Violation,
     Violations,
@@ -136,14 +136,14 @@ def many(kind: str, count: int) -> Violations:
     [
         (0, 0, 0),
         (3, 4, 7),
-        (TOLD_OF_A_KIND_MAX - 1, 2, TOLD_OF_A_KIND_MAX),
-        (TOLD_OF_A_KIND_MAX + 9, 2, TOLD_OF_A_KIND_MAX),
-        (2, TOLD_OF_A_KIND_MAX + 9, TOLD_OF_A_KIND_MAX),
+        (REPORTED_OF_A_KIND_MAX - 1, 2, REPORTED_OF_A_KIND_MAX),
+        (REPORTED_OF_A_KIND_MAX + 9, 2, REPORTED_OF_A_KIND_MAX),
+        (2, REPORTED_OF_A_KIND_MAX + 9, REPORTED_OF_A_KIND_MAX),
     ],
 )
 def test_violations_of_two_processes_add_up(mine: int, others: int, full: int) -> None:
     violations, other = many(LOST_TRANSFER, mine), many(LOST_TRANSFER, others)
     violations.merge(other)
     assert violations.total == mine + others
-    assert len(violations.told) == full
+    assert len(violations.reported) == full
     assert other == many(LOST_TRANSFER, others)

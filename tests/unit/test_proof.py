@@ -14,8 +14,8 @@ from loadtest.proof.answers import (
     IN_PROGRESS,
     REFUSALS,
     TURNED_AWAY_CODES,
-    Word,
-    word_of,
+    Meaning,
+    meaning_of,
 )
 from loadtest.proof.check import RULES, check
 from loadtest.proof.evidence import evidence_of
@@ -100,22 +100,22 @@ def test_clients_that_race_for_one_key_are_one_operation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "answers"),
+    ("meaning", "answers"),
     [
-        (Word.APPLIED, "200 201 299"),
-        (Word.REFUSED, "404:wallet-not-found 409:not-reversible 422:insufficient-funds 499"),
-        (Word.REFUSED, "422:idempotency-key-reused"),
-        (Word.TURNED_AWAY, "400:malformed-json 401:unauthenticated 403:forbidden 413 415"),
-        (Word.TURNED_AWAY, "422:invalid-request 429:rate-limited 429:mailbox-full"),
-        (Word.TURNED_AWAY, "503:overloaded 503:draining 503:database-unavailable"),
-        (Word.OPEN, "0 300 409:request-in-progress 500:internal-error 502 503"),
-        (Word.OPEN, "504:deadline-exceeded"),
+        (Meaning.APPLIED, "200 201 299"),
+        (Meaning.REFUSED, "404:wallet-not-found 409:not-reversible 422:insufficient-funds 499"),
+        (Meaning.REFUSED, "422:idempotency-key-reused"),
+        (Meaning.TURNED_AWAY, "400:malformed-json 401:unauthenticated 403:forbidden 413 415"),
+        (Meaning.TURNED_AWAY, "422:invalid-request 429:rate-limited 429:mailbox-full"),
+        (Meaning.TURNED_AWAY, "503:overloaded 503:draining 503:database-unavailable"),
+        (Meaning.OPEN, "0 300 409:request-in-progress 500:internal-error 502 503"),
+        (Meaning.OPEN, "504:deadline-exceeded"),
     ],
 )
-def test_an_answer_has_the_meaning_of_the_contract(word: Word, answers: str) -> None:
+def test_an_answer_has_the_meaning_of_the_contract(meaning: Meaning, answers: str) -> None:
     for each in answers.split():
         status, _, code = each.partition(":")
-        assert word_of(int(status), code) is word, each
+        assert meaning_of(int(status), code) is meaning, each
 
 
 def test_each_code_of_the_service_has_one_meaning() -> None:
@@ -180,7 +180,7 @@ def test_windows_add_up_from_answers_alone() -> None:
     evidence = evidence_of(done.history, done.ledger)
     answer(done.asked["closing"], balance=66)
     [violation] = past.uneven_window(evidence)
-    assert "70 and -5 are not 66" in violation.text
+    assert "70 plus -5 is not 66" in violation.text
 
 
 def test_a_question_without_an_answer_proves_nothing() -> None:

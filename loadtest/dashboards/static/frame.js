@@ -2,7 +2,7 @@
 (() => {
   "use strict";
 
-  // Locust has no event for a change of the tab, and it builds its page again between runs.
+  // Locust has no event for a change of tab, and it rebuilds its page between runs.
   const CHECK_EVERY_MS = 150;
   let frame = null;
 
@@ -27,7 +27,7 @@
       return;
     }
     frame ??= made();
-    // Only if necessary: a frame that is moved loads again.
+    // Move it only if necessary: a frame that is moved reloads.
     if (main.lastElementChild !== frame) main.append(frame);
     frame.style.display = "block";
   }

@@ -1,4 +1,4 @@
-// The page /service: gets rows of figures from Locust, and shows them as a table and as charts.
+// The page /service: fetches rows of figures from Locust and shows them in a table and in charts.
 (() => {
   "use strict";
 
@@ -6,7 +6,8 @@
   const ROWS_MAX = 900;
   const CHART_HEIGHT = 165;
   const LINE_COLOURS = 6;
-  // Of one figure: a line for each process. Of several: a line for each figure of the total.
+  // A chart of one figure has a line for each process; a chart of several has a line for each
+  // figure of the total.
   const CHARTS = [
     [
       "Outcomes of all replicas",
@@ -55,7 +56,7 @@
       if (value) byId("run").append(` ${name} `, made("b", {}, value));
     }
     const count = `${violations.toLocaleString("en")} violation${violations === 1 ? "" : "s"}`;
-    // Only a change, because a screen reader reads the new text aloud.
+    // Set it only if it has changed, because a screen reader reads each new text aloud.
     if (byId("violations").textContent !== count) byId("violations").textContent = count;
     byId("violations").className = violations > 0 ? "some" : "none";
     byId("verdict").textContent = verdict ?? "";
@@ -158,7 +159,7 @@
     charts = wanted.map(chartOf);
   }
 
-  // The theme that is chosen in Locust, or the theme of the system; Locust has the same rule.
+  // The theme that is chosen in Locust, otherwise the theme of the system, as in Locust.
   const prefersDark = matchMedia("(prefers-color-scheme: dark)");
 
   function show() {
@@ -174,7 +175,7 @@
         plot.setSize({ width: box.clientWidth, height: CHART_HEIGHT });
       }
     }
-    // As high as the content, so that only the outer page scrolls.
+    // Make the frame as high as its content, so that only the outer page scrolls.
     if (window.frameElement && innerWidth > 0) {
       window.frameElement.style.height = `${Math.ceil(document.body.offsetHeight)}px`;
     }

@@ -1,4 +1,4 @@
-"""Rules for the statement of each wallet under any load."""
+"""Rules for statements, balances and sums."""
 
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,11 +11,11 @@ from loadtest.proof.violations import STALE_READ, VERSION_GAP, WRONG_BALANCE, Vi
 def statement(
     wallet: str, start: State, final: State, entries: Iterable[Entry], balance_min: int | None
 ) -> Iterator[Violation]:
-    """Versions increase by one, and each balance is the one before plus the amount.
+    """Versions increase by one, and each balance is the previous balance plus the amount.
 
-    `entries` are oldest first. There may be more after `final`, if they were read later.
+    `entries` are oldest first. They may go beyond `final`, which may have been read earlier.
     """
-    before, said = start, {start.version: start.balance_minor}
+    before, balances = start, {start.version: start.balance_minor}
     for entry in entries:
         balance = entry.balance_after_minor
         off = balance - before.balance_minor - entry.amount_minor
@@ -29,15 +29,15 @@ def statement(
             text = f"wallet {wallet}: {balance} at version {entry.version}"
             yield Violation(WRONG_BALANCE, f"{text} is below {balance_min}")
         before = State(balance, entry.version)
-        said[entry.version] = balance
+        balances[entry.version] = balance
     if final.version > before.version:
         text = f"version {final.version}, its statement ends at {before.version}"
         yield Violation(VERSION_GAP, f"wallet {wallet}: {text}")
     elif final.version < start.version:
         text = f"version {final.version}, and {start.version} at the start"
         yield Violation(STALE_READ, f"wallet {wallet}: {text}")
-    elif said.get(final.version, final.balance_minor) != final.balance_minor:
-        text = f"{final.balance_minor}, its statement says {said[final.version]}"
+    elif balances.get(final.version, final.balance_minor) != final.balance_minor:
+        text = f"{final.balance_minor}, its statement says {balances[final.version]}"
         yield Violation(WRONG_BALANCE, f"wallet {wallet}: {text}")
 
 
@@ -51,7 +51,7 @@ def sums(start: Mapping[str, State], final: Mapping[str, State]) -> Iterator[Vio
 
 
 def wrong_statement(evidence: Evidence) -> Iterator[Violation]:
-    """The statements of all wallets; no wallet but a funding one is ever below its limit."""
+    """Each statement is consistent, and only funding wallets go below their limit."""
     for id, wallet in evidence.wallets.items():
         entries = evidence.statement(id)
         least = None if wallet.funding else -wallet.overdraft_limit
@@ -64,14 +64,14 @@ def wrong_statement(evidence: Evidence) -> Iterator[Violation]:
 
 
 def foreign_change(evidence: Evidence) -> Iterator[Violation]:
-    """Only transfers change wallets in a round."""
+    """No wallet is deleted, and its currency and overdraft limit do not change."""
     for id in evidence.ledger.before.keys() | evidence.entries.keys():
         if id not in evidence.wallets:
             yield Violation(VERSION_GAP, f"wallet {id} is not in the ledger")
     for id, wallet in evidence.wallets.items():
         before = evidence.ledger.before.get(id, wallet)
         if _terms(before) != _terms(wallet):
-            yield Violation(VERSION_GAP, f"wallet {id} was changed by something else")
+            yield Violation(VERSION_GAP, f"wallet {id} has another currency or overdraft limit")
 
 
 def wrong_sum(evidence: Evidence) -> Iterator[Violation]:

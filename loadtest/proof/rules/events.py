@@ -1,4 +1,4 @@
-"""Rules for events: each transfer is delivered at least once, in order, and correctly."""
+"""Rules for events: each transfer is delivered at least once, in order and with its versions."""
 
 from collections.abc import Iterator
 
@@ -15,7 +15,7 @@ def lost_event(evidence: Evidence) -> Iterator[Violation]:
 
 
 def invented_event(evidence: Evidence) -> Iterator[Violation]:
-    """No event of an unknown transfer; events of earlier rounds may still arrive."""
+    """Each event has a transfer in the ledger, unless it is an event of an earlier round."""
     for delivery in evidence.ledger.deliveries:
         is_new = any(
             version > evidence.before(wallet).version
@@ -27,7 +27,7 @@ def invented_event(evidence: Evidence) -> Iterator[Violation]:
 
 
 def wrong_event(evidence: Evidence) -> Iterator[Violation]:
-    """Each event has the versions of the ledger, on every arrival."""
+    """Each delivery of an event has the versions that the ledger has."""
     for delivery in evidence.ledger.deliveries:
         row = evidence.rows.get(delivery.transfer) if delivery.transfer is not None else None
         if row is not None and dict(delivery.versions) != row.versions:
@@ -36,7 +36,7 @@ def wrong_event(evidence: Evidence) -> Iterator[Violation]:
 
 
 def unordered_event(evidence: Evidence) -> Iterator[Violation]:
-    """The events of a wallet first arrive in the order of its versions; repetitions need not."""
+    """First deliveries of a wallet's events arrive in the order of its versions."""
     arrived: set[str] = set()
     highest: dict[str, int] = {}
     for delivery in sorted(evidence.ledger.deliveries, key=lambda delivery: delivery.number):
@@ -51,6 +51,6 @@ def unordered_event(evidence: Evidence) -> Iterator[Violation]:
 
 
 def waiting_event(evidence: Evidence) -> Iterator[Violation]:
-    """No event waits at the end."""
+    """No event is in the outbox at the end."""
     if evidence.ledger.waiting_events > 0:
         yield Violation("waiting-event", f"{evidence.ledger.waiting_events} events are left")

@@ -1,9 +1,9 @@
-"""Rules for keys: one effect and one correct answer for each."""
+"""Rules for keys: each is executed once and has one correct answer."""
 
 from collections import Counter
 from collections.abc import Iterator
 
-from loadtest.proof.answers import DECIDED, Word, change_of
+from loadtest.proof.answers import DECIDED, Meaning, change_of
 from loadtest.proof.complaints import transfer_complaint
 from loadtest.proof.evidence import Case, Evidence
 from loadtest.proof.record import Kind, TransferRow
@@ -18,12 +18,12 @@ from loadtest.proof.violations import (
 
 
 def lost_outcome(evidence: Evidence) -> Iterator[Violation]:
-    """Each answer is stored under its key; a refusal that is not stored could become a transfer."""
+    """Each success and decided refusal is stored; otherwise a repetition could be executed."""
     for key, case in evidence.cases.items():
         if key in evidence.ledger.outcomes:
             continue
-        if case.told:
-            text = f"key {key}: transfer {case.told[0]} was answered, and has no outcome"
+        if case.transfers:
+            text = f"key {key}: transfer {case.transfers[0]} was answered, and has no outcome"
             yield Violation(LOST_TRANSFER, text)
         codes = [each.code for each in case.tries if each.code in DECIDED]
         if codes:
@@ -33,7 +33,7 @@ def lost_outcome(evidence: Evidence) -> Iterator[Violation]:
 
 
 def doubled(evidence: Evidence) -> Iterator[Violation]:
-    """A key has one transfer, a transfer one key, and the ledger has no unexplained copies."""
+    """A key has one transfer, a transfer one key, and none without a key is a copy of another."""
     for key, ids in evidence.owned.items():
         if len(ids) > 1:
             yield Violation(DOUBLED_TRANSFER, f"key {key} has the transfers {', '.join(ids)}")
@@ -44,12 +44,12 @@ def doubled(evidence: Evidence) -> Iterator[Violation]:
     explained = {_pairing(row): id for id, row in evidence.rows.items() if id in evidence.owners}
     for id, row in evidence.rows.items():
         if id not in evidence.owners and _pairing(row) in explained:
-            text = f"transfer {id} is like {explained[_pairing(row)]}, and no key explains it"
+            text = f"transfer {id} has the values of {explained[_pairing(row)]}, and no key"
             yield Violation(DOUBLED_TRANSFER, text)
 
 
 def invented(evidence: Evidence) -> Iterator[Violation]:
-    """No transfer for a key if all answers exclude it."""
+    """A key has no transfer if all its answers mean that nothing was executed."""
     for case, row in evidence.applied:
         if case.nothing_happened:
             statuses = ", ".join(str(each.status) for each in case.tries) or "nothing"
@@ -60,23 +60,25 @@ def invented(evidence: Evidence) -> Iterator[Violation]:
 def refused_but_applied(evidence: Evidence) -> Iterator[Violation]:
     """A refused key has no transfer.
 
-    A key that was turned away has none if no other try can have been executed.
+    Neither has a key whose tries were all turned away, at least one of them with a 4xx
+    other than 429.
     """
     for key, case in evidence.cases.items():
         status, stored = evidence.ledger.outcomes.get(key, (0, None))
-        if not case.told and _was_refused(case) and (stored is not None or 200 <= status < 300):
+        is_applied = stored is not None or 200 <= status < 300
+        if not case.transfers and _was_refused(case) and is_applied:
             yield Violation("refused-but-applied", f"key {key} was refused, but has {stored}")
 
 
 def applied_but_refused(evidence: Evidence) -> Iterator[Violation]:
-    """A key never has a success and a refusal, in an answer or stored."""
+    """A key with a success has no refusal, neither in an answer nor stored."""
     for key, case in evidence.cases.items():
         if case.success is None:
             continue
         status, _ = evidence.ledger.outcomes.get(key, (201, None))
         if case.refusal is not None:
-            told = f"{case.refusal.status} {case.refusal.code}"
-            yield Violation("applied-but-refused", f"key {key} got success and {told}")
+            refusal = f"{case.refusal.status} {case.refusal.code}"
+            yield Violation("applied-but-refused", f"key {key} got success and {refusal}")
         elif not 200 <= status < 300:
             yield Violation("applied-but-refused", f"key {key} got success, stored is {status}")
 
@@ -84,11 +86,11 @@ def applied_but_refused(evidence: Evidence) -> Iterator[Violation]:
 def changed_replay(evidence: Evidence) -> Iterator[Violation]:
     """Every final answer to one key has the same status and the same bytes."""
     for key, case in evidence.cases.items():
-        # An answer that is not stored is rendered again, with another request id.
+        # An answer that is not stored is rendered again with another request id: compare its code.
         finals = dict.fromkeys(
             (each.status, each.body if each.is_stored else each.code.encode())
             for each in case.tries
-            if each.word in (Word.APPLIED, Word.REFUSED)
+            if each.meaning in (Meaning.APPLIED, Meaning.REFUSED)
         )
         first = next(iter(finals), None)
         for other in finals:
@@ -97,7 +99,7 @@ def changed_replay(evidence: Evidence) -> Iterator[Violation]:
 
 
 def unmarked_replay(evidence: Evidence) -> Iterator[Violation]:
-    """All answers to a key but one are marked as replays."""
+    """At most one stored answer to a key is not marked as a replay."""
     for key, case in evidence.cases.items():
         firsts = [each for each in case.tries if each.is_stored and not each.replayed]
         if len(firsts) > 1:
@@ -105,16 +107,16 @@ def unmarked_replay(evidence: Evidence) -> Iterator[Violation]:
 
 
 def unsettled(evidence: Evidence) -> Iterator[Violation]:
-    """The last repetition has the outcome.
+    """The last try of a key is neither open nor a 5xx.
 
-    A key that was turned away last, and had no answer before, is still open.
+    A key with an open try has a final answer as well.
     """
     for key, case in evidence.cases.items():
         if not case.tries:
             continue
         last = case.tries[-1]
-        is_unknown = case.words[-1] is Word.OPEN or last.status >= 500
-        if is_unknown or (Word.OPEN in case.words and not case.is_settled):
+        is_unknown = case.meanings[-1] is Meaning.OPEN or last.status >= 500
+        if is_unknown or (Meaning.OPEN in case.meanings and not case.is_settled):
             yield Violation("unsettled", f"key {key} last got {last.status} {last.code}")
 
 
@@ -123,7 +125,7 @@ def wrong_answer(evidence: Evidence) -> Iterator[Violation]:
     for key, case in evidence.cases.items():
         for each in case.tries:
             status, _ = evidence.ledger.outcomes.get(key, (each.status, None))
-            if each.word is Word.APPLIED and each.status != 201:
+            if each.meaning is Meaning.APPLIED and each.status != 201:
                 yield Violation(WRONG_ANSWER, f"key {key} got {each.status}, not 201")
             if each.code in DECIDED and status >= 400 and status != each.status:
                 yield Violation(WRONG_ANSWER, f"key {key}: got {each.status}, stored is {status}")
@@ -134,7 +136,7 @@ def wrong_answer(evidence: Evidence) -> Iterator[Violation]:
                 yield Violation(WRONG_ANSWER, f"key {key}: {complaint}")
     for case, row in evidence.applied:
         if _asked(case) != _asked_of(row):
-            text = f"key {case.key}: {row.id} is {_asked_of(row)}, asked was {_asked(case)}"
+            text = f"key {case.key}: {row.id} is {_asked_of(row)}, requested {_asked(case)}"
             yield Violation(WRONG_ANSWER, text)
 
 
@@ -143,13 +145,13 @@ def wrong_reversal(evidence: Evidence) -> Iterator[Violation]:
     reversed_by_original: Counter[str] = Counter()
     for row in evidence.ledger.transfers:
         original = evidence.rows.get(row.reverses) if row.reverses is not None else None
-        # An original from before the round is not in the record.
+        # The record does not contain originals of earlier rounds.
         if original is None:
             continue
         reversed_by_original[original.id] += row.amount
         is_back = (row.source, row.destination) == (original.destination, original.source)
         if original.reverses is not None or not is_back:
-            yield Violation(WRONG_ANSWER, f"transfer {row.id} is no reversal of {original.id}")
+            yield Violation(WRONG_ANSWER, f"transfer {row.id} is not a reversal of {original.id}")
     for id, amount in reversed_by_original.items():
         if amount > evidence.rows[id].amount:
             left = evidence.rows[id].amount
@@ -157,7 +159,7 @@ def wrong_reversal(evidence: Evidence) -> Iterator[Violation]:
 
 
 def _asked(case: Case) -> dict[str, object]:
-    """The members that an answer to it must have."""
+    """The members that an answer to the request must have."""
     asked = case.asked
     original = asked.original if asked.kind is Kind.REVERSAL else None
     return _named(asked.source, asked.destination, asked.amount, original)

@@ -1,4 +1,4 @@
-"""Rules for the past: answers agree with the times of the ledger, and windows add up."""
+"""Rules for answers about the past: they agree with the ledger and with each other."""
 
 from bisect import bisect_left
 from collections.abc import Iterator
@@ -19,26 +19,26 @@ def decreasing_time(evidence: Evidence) -> Iterator[Violation]:
         for version in sorted(entries):
             for entry in entries[version]:
                 if entry.at_us < latest_us:
-                    text = f"version {version} is of {entry.at_us} us, after one of {latest_us} us"
+                    text = f"version {version} has {entry.at_us} us, after {latest_us} us"
                     yield Violation("decreasing-time", f"wallet {wallet}: {text}")
                 latest_us = max(latest_us, entry.at_us)
 
 
 def changed_past(evidence: Evidence) -> Iterator[Violation]:
-    """A wallet before an instant is at the last version with an earlier time."""
+    """The answer for an instant has the last version whose time is before the instant."""
     for asked, body in _answers(evidence, Kind.INSTANT):
         earlier = _between(evidence, asked.wallet, 0, asked.until_us)
         before = evidence.before(asked.wallet).version
         version = max((entry.version for entry in earlier), default=before)
-        told = body.get("version"), body.get("balance")
+        found_version, found = body.get("version"), body.get("balance")
         balance = evidence.balance_at(asked.wallet, version)
-        if told[0] != version or (balance is not None and told[1] != balance):
-            text = f"answered version {told[0]} with {told[1]}, it is {version} with {balance}"
+        if found_version != version or (balance is not None and found != balance):
+            text = f"answered version {found_version} with {found}, it is {version} with {balance}"
             yield Violation("changed-past", f"wallet {asked.wallet}, {asked.until_us} us: {text}")
 
 
 def other_answer(evidence: Evidence) -> Iterator[Violation]:
-    """The same question about the past has one answer, whenever it is asked."""
+    """The same question about the past always has the same answer."""
     answers: dict[tuple[Kind, str, int, int], JsonObject] = {}
     for kind in (Kind.INSTANT, Kind.WINDOW):
         for asked, body in _answers(evidence, kind):
@@ -49,16 +49,16 @@ def other_answer(evidence: Evidence) -> Iterator[Violation]:
 
 
 def wrong_window(evidence: Evidence) -> Iterator[Violation]:
-    """A window has each entry of its time once, newest first, so adjacent windows have all."""
+    """A window has each entry of its time range once, newest first."""
     for asked, body in _answers(evidence, Kind.WINDOW):
         inside = _between(evidence, asked.wallet, asked.since_us, asked.until_us)
         expected = sorted(map(_line, inside), reverse=True)
-        told = _lines(body)
-        if told != expected:
-            lost = sorted({line[0] for line in expected} - {line[0] for line in told})
+        answered = _lines(body)
+        if answered != expected:
+            lost = sorted({line[0] for line in expected} - {line[0] for line in answered})
             text = f"{asked.since_us} to {asked.until_us} us: versions {lost} are missing"
             yield Violation(
-                "wrong-window", f"wallet {asked.wallet}, {text}, the answer has {len(told)}"
+                "wrong-window", f"wallet {asked.wallet}, {text}, the answer has {len(answered)}"
             )
 
 
@@ -73,7 +73,7 @@ def uneven_window(evidence: Evidence) -> Iterator[Violation]:
         closing = balances.get((asked.wallet, asked.until_us))
         moved = sum(line[1] for line in _lines(body))
         if opening is not None and closing is not None and opening + moved != closing:
-            text = f"{opening} and {moved} are not {closing}"
+            text = f"{opening} plus {moved} is not {closing}"
             yield Violation("wrong-window", f"wallet {asked.wallet}, {asked.until_us} us: {text}")
 
 

@@ -1,4 +1,4 @@
-"""Rules for order: reads, transfers and refusals see what was acknowledged before."""
+"""Rules for order: reads, transfers and refusals reflect all earlier acknowledged transfers."""
 
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
@@ -8,29 +8,29 @@ from loadtest.proof.evidence import Evidence
 from loadtest.proof.record import Operation, Try
 from loadtest.proof.violations import STALE_READ, WRONG_ANSWER, Violation
 
-# A wallet, a version of it, and a moment on the client's clock.
-Sighting = tuple[str, int, float]
+# A wallet, one of its versions, and when it was seen, in seconds on the client's clock.
+SeenVersion = tuple[str, int, float]
 
 
-class Sightings:
-    """The highest version of each wallet that had a sighting before a moment."""
+class SeenVersions:
+    """The highest version of each wallet that was seen before a moment."""
 
-    def __init__(self, sightings: Iterable[Sighting]) -> None:
+    def __init__(self, seen: Iterable[SeenVersion]) -> None:
         self._moments: dict[str, list[float]] = {}
         self._highest: dict[str, list[int]] = {}
-        for wallet, version, moment_s in sorted(sightings, key=lambda sighting: sighting[2]):
+        for wallet, version, moment_s in sorted(seen, key=lambda each: each[2]):
             highest = self._highest.setdefault(wallet, [])
             highest.append(max(version, highest[-1]) if highest else version)
             self._moments.setdefault(wallet, []).append(moment_s)
 
     def before(self, wallet: str, moment_s: float) -> int | None:
-        """None if there was none; a sighting at that very moment is not before it."""
+        """The highest version that was seen before this moment; None if there is none."""
         count = bisect_left(self._moments.get(wallet, ()), moment_s)
         return self._highest[wallet][count - 1] if count else None
 
 
 def stale_read(evidence: Evidence) -> Iterator[Violation]:
-    """A read never answers with an older version than it was asked for."""
+    """A read is never older than its min_version."""
     for read, _, body in _answered_reads(evidence):
         if read.min_version is not None and body["version"] < read.min_version:
             text = f"wallet {read.wallet}: version {body['version']} for {read.min_version}"
@@ -38,7 +38,7 @@ def stale_read(evidence: Evidence) -> Iterator[Violation]:
 
 
 def wrong_read(evidence: Evidence) -> Iterator[Violation]:
-    """A read has the balance of its version, and the version exists."""
+    """The version of a read exists, and the read has its balance."""
     for read in evidence.reads:
         for each in read.tries:
             if each.status == 200 and _wallet(each) is None:
@@ -55,39 +55,37 @@ def wrong_read(evidence: Evidence) -> Iterator[Violation]:
 
 def old_read(evidence: Evidence) -> Iterator[Violation]:
     """No read is older than an answer that arrived before the read began."""
-    told = Sightings(_told(evidence))
+    answered = SeenVersions(_answered(evidence))
     for read, each, body in _answered_reads(evidence):
-        known = told.before(read.wallet, each.began_s)
+        known = answered.before(read.wallet, each.began_s)
         if read.min_version is None and known is not None and body["version"] < known:
-            text = (
-                f"wallet {read.wallet}: version {body['version']}, {known} was in an earlier answer"
-            )
+            text = f"wallet {read.wallet}: version {body['version']}, {known} was answered before"
             yield Violation("old-read", text)
 
 
 def wrong_order(evidence: Evidence) -> Iterator[Violation]:
-    """A transfer that is requested after another one was acknowledged has a later version.
+    """A transfer has later versions than each transfer that was acknowledged before its request.
 
-    This holds for every wallet of both, on either side, because the acknowledged one was committed.
+    This holds in every wallet that both have, as source or destination.
     """
-    acknowledged = Sightings(_acknowledged(evidence))
+    acknowledged = SeenVersions(_acknowledged(evidence))
     for case, row in evidence.applied:
         for wallet, version in row.versions.items():
             known = acknowledged.before(wallet, case.began_s)
-            # Without a try it has no time; other rules find it.
+            # A case without a try has no time. Other rules find it.
             if case.tries and known is not None and version <= known:
-                text = f"version {version} was asked for after {known} was acknowledged"
+                text = f"version {version} was requested after {known} was acknowledged"
                 yield Violation("wrong-order", f"wallet {wallet}, transfer {row.id}: {text}")
 
 
 def unexplained_refusal(evidence: Evidence) -> Iterator[Violation]:
-    """A wallet that was refused for insufficient funds had too little at some moment.
+    """A wallet that was refused for insufficient funds had too little at some version.
 
-    The moment lies between the last version that was acknowledged before the first try began and
-    the last one that was requested before the refusal arrived. Only its balance and limit bound a
-    wallet: no request of a round holds money.
+    The version lies between the last one that was acknowledged before the first try began and the
+    last one that was requested before the refusal arrived. No request of a round holds money, so
+    only the balance and the overdraft limit count.
     """
-    acknowledged, begun = Sightings(_acknowledged(evidence)), Sightings(_begun(evidence))
+    acknowledged, begun = SeenVersions(_acknowledged(evidence)), SeenVersions(_begun(evidence))
     for case in evidence.cases.values():
         refusal, wallet = case.refusal, evidence.wallets.get(case.asked.source)
         if refusal is None or refusal.code != "insufficient-funds" or wallet is None:
@@ -100,12 +98,12 @@ def unexplained_refusal(evidence: Evidence) -> Iterator[Violation]:
         balances = (evidence.balance_at(wallet.id, version) for version in versions)
         # An unknown version may have had too little.
         if all(balance is not None and balance >= needed for balance in balances):
-            text = f"wallet {wallet.id} had {case.asked.amount} all the time"
+            text = f"wallet {wallet.id} always had {case.asked.amount}"
             yield Violation("unexplained-refusal", f"key {case.key} was refused, but {text}")
 
 
 def unexplained_excess(evidence: Evidence) -> Iterator[Violation]:
-    """A reversal that was refused for its sum exceeds it with all earlier requested ones."""
+    """After a reversal-exceeds-transfer the requested reversals exceed their transfer."""
     given_back: dict[str, list[tuple[float, int]]] = {}
     for case, row in evidence.applied:
         if row.reverses is not None:
@@ -117,7 +115,7 @@ def unexplained_excess(evidence: Evidence) -> Iterator[Violation]:
         others = given_back.get(original.id, ())
         back = sum(amount for began_s, amount in others if began_s < refusal.ended_s)
         if case.asked.amount + back <= original.amount:
-            text = f"{back} of the {original.amount} of transfer {original.id} were back at most"
+            text = f"at most {back} of {original.amount} of transfer {original.id} was reversed"
             yield Violation("unexplained-refusal", f"key {case.key} was refused, but {text}")
 
 
@@ -134,20 +132,20 @@ def _answered_reads(evidence: Evidence) -> Iterator[tuple[Operation, Try, JsonOb
                 yield read, each, body
 
 
-def _acknowledged(evidence: Evidence) -> Iterator[Sighting]:
+def _acknowledged(evidence: Evidence) -> Iterator[SeenVersion]:
     for case, row in evidence.applied:
         if case.success is not None:
             for wallet, version in row.versions.items():
                 yield wallet, version, case.success.ended_s
 
 
-def _begun(evidence: Evidence) -> Iterator[Sighting]:
+def _begun(evidence: Evidence) -> Iterator[SeenVersion]:
     for case, row in evidence.applied:
         for wallet, version in row.versions.items():
             yield wallet, version, case.began_s
 
 
-def _told(evidence: Evidence) -> Iterator[Sighting]:
+def _answered(evidence: Evidence) -> Iterator[SeenVersion]:
     yield from _acknowledged(evidence)
     for read, each, body in _answered_reads(evidence):
         yield read.wallet, body["version"], each.ended_s

@@ -1,4 +1,4 @@
-"""Private servers, and the sides on them: the service and its competitors."""
+"""Private servers and the sides of the benchmark: the service and what it is compared with."""
 
 import os
 import random
@@ -20,7 +20,7 @@ from transferd.ledger.migrate import migrate
 
 _BALANCE_MINOR = 1_000_000_000
 _START_S = 30.0
-# The ids contain numbers instead of random bits, so that pgbench can name them; UUIDs of version 7.
+# The ids are UUIDs of version 7 with numbers instead of random bits, so that pgbench can make them.
 _INSERT_WALLETS = """
 INSERT INTO ledger_00.wallets (id, user_id, balance, held, overdraft_limit, version, created_at,
                                updated_at, status, funding, currency, metadata)
@@ -31,7 +31,7 @@ FROM generate_series($2::bigint, $3::bigint) AS n"""
 
 @dataclass
 class Side:
-    """A process and its database. `command` are the arguments of Python."""
+    """A program under load and its database. `command`: the arguments of Python, or none."""
 
     name: str
     command: Sequence[str]
@@ -44,7 +44,6 @@ class Side:
 
     @property
     def url(self) -> str:
-        """Its URL."""
         return f"http://127.0.0.1:{self.port}"
 
     async def committed(self) -> int:
@@ -58,13 +57,12 @@ class Side:
 
     @property
     def running(self) -> Program:
-        """Its process."""
         assert self.program is not None
         return self.program
 
 
 @dataclass
-class Scene:
+class Setup:
     """Servers, sides by name, and files for load generators."""
 
     directory: Path
@@ -78,7 +76,7 @@ class Scene:
         return self.sides[name]
 
     async def add(self, side: Side, *, wallets: int = 0) -> Side:
-        """Create the database with its wallets, and start the process."""
+        """Create the database with its wallets, and start the process if there is one."""
         number = len(self.sides)
         self.sides[side.name] = side
         superuser = await asyncpg.connect(self.postgres.superuser_url)
@@ -93,8 +91,8 @@ class Scene:
         return side
 
     async def grow(self, side: Side, wallets: int) -> None:
-        """Add wallets, up to this number."""
-        connection = await patient(side)
+        """Insert wallets up to this number."""
+        connection = await connect_without_timeouts(side)
         await connection.execute(
             _INSERT_WALLETS, _BALANCE_MINOR, side.wallets + 1, wallets, timeout=600.0
         )
@@ -103,7 +101,7 @@ class Scene:
         side.wallets = max(side.wallets, wallets)
 
     async def start(self, side: Side) -> float:
-        """Start its process; the seconds until the first answer."""
+        """Start its process; returns the seconds until the first answer."""
         side.port = free_port()
         variables = {
             "TRANSFERD_DATABASE_URL": side.database_url,
@@ -136,7 +134,7 @@ class Scene:
             await side.program.stop()
 
     def pairs(self, name: str, sources: Sequence[int], destinations: Sequence[int]) -> Path:
-        """A file of transfers in this order, made from the numbers of the wallets."""
+        """A file with a line "source destination" for each transfer, from numbers of wallets."""
         path = self.directory / f"pairs-{name}"
         if not path.exists():
             lines = (
@@ -153,8 +151,8 @@ BASELINE = ("-m", "loadtest.bench.baseline")
 CEILING = ("-m", "loadtest.bench.ceiling")
 
 
-async def patient(side: Side) -> "asyncpg.Connection[asyncpg.Record]":
-    """A connection without the timeouts of the service, to fill the ledger."""
+async def connect_without_timeouts(side: Side) -> "asyncpg.Connection[asyncpg.Record]":
+    """A connection without the timeouts of the service, for statements that fill the ledger."""
     settings = {"statement_timeout": "0", "lock_timeout": "0"}
     return await asyncpg.connect(side.database_url, server_settings=settings)
 
@@ -170,14 +168,14 @@ def evenly(wallets: int, count: int) -> list[int]:
 
 
 def by_zipf(wallets: int, count: int) -> list[int]:
-    """`count` wallets; the n-th is 1/n as likely as the first (Zipf with exponent 1.0)."""
+    """`count` wallets; wallet n is 1/n as likely as wallet 1 (Zipf with exponent 1.0)."""
     weights = [1 / n for n in range(1, wallets + 1)]
     return random.choices(range(1, wallets + 1), weights, k=count)
 
 
 @asynccontextmanager
-async def scene() -> AsyncIterator[Scene]:
-    """PostgreSQL with fsync and Redis, both private."""
+async def bench_setup() -> AsyncIterator[Setup]:
+    """Private PostgreSQL (with fsync) and Redis servers, stopped at the end."""
     packages = {"wrk": "wrk", "pgbench": "postgresql-contrib"}
     missing = [name for name in packages if shutil.which(name) is None]
     if missing:
@@ -190,4 +188,4 @@ async def scene() -> AsyncIterator[Scene]:
             for server in (postgres, redis):
                 exits.push_async_callback(server.stop)
                 await server.start()
-            yield Scene(directory, postgres, redis, exits)
+            yield Setup(directory, postgres, redis, exits)

@@ -1,4 +1,4 @@
-"""The requests of all personas: send one, check its answer, repeat it with its key."""
+"""The requests of all personas: each is sent, checked, and repeated with its key."""
 
 import random
 from collections.abc import Callable, Mapping, Sequence
@@ -27,26 +27,26 @@ from loadtest.proof.violations import CHANGED_REPLAY, DOUBLED_TRANSFER, WRONG_AN
 from loadtest.session import Session
 from loadtest.world import World
 
-# After these tries the audit repeats the request once more.
+# If the outcome is still open after these tries, the audit repeats the request.
 _TRIES = 4
 _RETRY_S = 0.2
-# A longer Retry-After is cut to this.
+# A longer Retry-After is shortened to this.
 _RETRY_AFTER_MAX_S = 2.0
 
-# A judge returns the name under which Locust counts the answer, and a complaint if it failed.
+# Returns the name under which Locust counts the answer, and a complaint if the answer is wrong.
 Judge = Callable[[Answer], tuple[str, str | None]]
 
 
-class Teller(FastHttpUser):
+class CheckedUser(FastHttpUser):
     """Abstract: a user of the service that checks every answer."""
 
     abstract = True
     session: ClassVar[Session]
-    # In units of the option --think.
+    # The mean pause between tasks, in units of --think.
     pauses: ClassVar[float] = 1.0
 
     def __init__(self, environment: Any) -> None:
-        # The default is the timeout of a client of the service; the timeout of Nginx is shorter.
+        # By default 15 s, the timeout of a client. The timeout of Nginx is shorter.
         self.network_timeout = self.session.options.client_timeout_s
         self.insecure = self.session.options.insecure
         self.connection_timeout = self.session.options.client_timeout_s
@@ -54,7 +54,6 @@ class Teller(FastHttpUser):
 
     @property
     def world(self) -> World:
-        """The wallets of the run."""
         return self.session.world
 
     @property
@@ -63,10 +62,10 @@ class Teller(FastHttpUser):
         return self.session.history
 
     def wait_time(self) -> float:
-        """Seconds to the next task: evenly distributed up to twice the mean."""
+        """Seconds to the next task: uniformly distributed from 0 to twice the mean."""
         return random.uniform(0, 2 * self.session.options.think_s * self.pauses)
 
-    def ask(
+    def send(
         self,
         method: str,
         path: str,
@@ -75,9 +74,9 @@ class Teller(FastHttpUser):
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
     ) -> Answer:
-        """One request, counted by Locust under the name that the judge returns."""
+        """Send one request; Locust counts it under the name that the judge returns."""
         if self.session.is_over:
-            # Locust can start users of a run that was already stopped.
+            # Locust can start users after the run was stopped.
             raise StopUser
         sampled = random.random() < self.session.options.trace_ratio
         sent: dict[str, str] = {"traceparent": traceparent(sampled=sampled)}
@@ -106,7 +105,7 @@ class Teller(FastHttpUser):
         return answer
 
     def transfer(self, body: JsonObject, key: str | None = None) -> Answer:
-        """POST /transfers until it is settled."""
+        """POST /transfers, repeated until there is a final answer."""
         request = Request("/transfers", key or self.session.new_key(), orjson.dumps(body))
         return self.settle(request, "/transfers", self._judge_transfer(body, request))
 
@@ -117,15 +116,15 @@ class Teller(FastHttpUser):
         judge: Judge,
         refusals: frozenset[str] = REFUSALS_OF_TRANSFERS,
     ) -> Answer:
-        """Send a request that moves money, and repeat it with its key while its outcome is open."""
+        """Send a request that moves money; repeat it with its key while its outcome is unknown."""
         self.history.sent(request)
         answer = NO_ANSWER
-        # Whether an earlier try may have been executed; a later try cannot exclude that.
+        # Whether a try may have been executed; a later answer cannot exclude that.
         is_open = False
         for attempt in range(_TRIES):
             if attempt:
                 gevent.sleep(_RETRY_S * 2**attempt)
-            answer = self.ask(
+            answer = self.send(
                 "POST",
                 request.path,
                 self._judged(name, judge, refusals),
@@ -138,9 +137,9 @@ class Teller(FastHttpUser):
             if answer.status == 429:
                 gevent.sleep(min(_seconds(answer.headers.get("retry-after")), _RETRY_AFTER_MAX_S))
             if 400 <= answer.status < 500 and answer.status != 409 and not is_open:
-                # The user gives this request up.
+                # Nothing was executed. The user does not repeat this request.
                 break
-            # A 503 means that nothing was executed, but Nginx may have asked two replicas.
+            # A 503 means that one replica executed nothing, but Nginx may have asked two.
             is_open |= answer.status != 429
         if not is_open:
             self.history.nothing_happened(request)
@@ -158,7 +157,7 @@ class Teller(FastHttpUser):
             )
             return "(replayed)", self.complain(found.kind, found.text) if found else None
 
-        self.ask(
+        self.send(
             "POST",
             request.path,
             self._judged(request.path, judge),
@@ -174,11 +173,11 @@ class Teller(FastHttpUser):
         return failure
 
     def wrong(self, request: Request, complaint: str | None) -> str | None:
-        """Record a complaint about the answer to a request, if there is one; it, for Locust."""
+        """Record a complaint as a violation, and return it for Locust; None stays None."""
         return complaint and self.complain(WRONG_ANSWER, f"{request.key}: {complaint}")
 
     def complain(self, kind: str, text: str) -> str:
-        """Record a violation; the text, for Locust."""
+        """Record a violation; returns its text for Locust."""
         self.session.violated(kind, text)
         return f"{kind}: {text}"
 
@@ -193,12 +192,12 @@ class Teller(FastHttpUser):
             ):
                 suffix, complaint = judge(answer)
                 return f"{name} {suffix}".rstrip(), complaint
-            return f"{name}{_aside(answer)}", self.unexpected(answer)
+            return f"{name}{_name_suffix(answer)}", self.unexpected(answer)
 
         return decide
 
     def _judge_transfer(self, body: JsonObject, request: Request) -> Judge:
-        # The version now: answers to other users while the request is in flight do not bind it.
+        # Read before the request is sent: while it is in flight other users may see later versions.
         floor = self.history.version_of(body["source_wallet_id"])
 
         def judge(answer: Answer) -> tuple[str, str | None]:
@@ -216,10 +215,10 @@ class Teller(FastHttpUser):
 
         return judge
 
-    def copies(self, body: JsonObject, number: int) -> None:
-        """The same request several times at once: one effect, one answer."""
+    def send_copies(self, body: JsonObject, number: int) -> None:
+        """Send the same request several times at once: it must be executed once."""
         request = Request("/transfers", self.session.new_key(), orjson.dumps(body))
-        told: list[Answer] = []
+        answers: list[Answer] = []
 
         def judge(answer: Answer) -> tuple[str, str | None]:
             name, complaint = "(replayed)" if answer.is_replay else "", None
@@ -230,23 +229,23 @@ class Teller(FastHttpUser):
             return name, complaint
 
         def send() -> None:
-            answer = self.ask(
+            answer = self.send(
                 "POST",
                 "/transfers",
                 self._judged("/transfers", judge),
                 body=request.body,
                 headers={"Idempotency-Key": request.key},
             )
-            told.append(answer)
+            answers.append(answer)
 
         self.history.sent(request)
         at_once([send] * number)
-        self._compare_copies(body, request, told)
+        self._compare_copies(body, request, answers)
 
-    def _compare_copies(self, body: JsonObject, request: Request, told: list[Answer]) -> None:
-        final = [answer for answer in told if answer.is_final]
+    def _compare_copies(self, body: JsonObject, request: Request, answers: list[Answer]) -> None:
+        final = [answer for answer in answers if answer.is_final]
         if not final:
-            if all(answer.status == 429 for answer in told):
+            if all(answer.status == 429 for answer in answers):
                 self.history.nothing_happened(request)
             return
         first = final[0]
@@ -263,7 +262,7 @@ class Teller(FastHttpUser):
 
 
 def at_once(calls: Sequence[Callable[[], object]]) -> None:
-    """Make the calls at the same time. They end with a user that is stopped: the audit repeats
+    """Make the calls concurrently. If the user is stopped they end as well, and the audit repeats
     their requests."""
     greenlets = [gevent.spawn(call) for call in calls]
     try:
@@ -272,7 +271,7 @@ def at_once(calls: Sequence[Callable[[], object]]) -> None:
         gevent.killall(greenlets)
 
 
-def _aside(answer: Answer) -> str:
+def _name_suffix(answer: Answer) -> str:
     if answer.status == 429 and answer.code in BACK_PRESSURE:
         return " (turned away)"
     if answer.code == IN_PROGRESS:

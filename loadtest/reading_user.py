@@ -1,20 +1,20 @@
-"""The reads of all personas: no answer is older than an earlier one."""
+"""The reads of all personas, and the check that no answer is older than an earlier one."""
 
 from typing import Any
 
+from loadtest.checked_user import CheckedUser
 from loadtest.proof.answers import Answer
 from loadtest.proof.complaints import statement_complaint, wallet_complaint
 from loadtest.proof.violations import STALE_READ, WRONG_ANSWER
-from loadtest.teller import Teller
 
 
-class Looker(Teller):
-    """Abstract: reads, and finds answers that are older than earlier ones."""
+class ReadingUser(CheckedUser):
+    """Abstract: a user that reads, and reports answers that are older than earlier ones."""
 
     abstract = True
 
-    def look(self, wallet_id: str, *, etag: str = "", min_version: bool = False) -> str:
-        """GET a wallet; its ETag."""
+    def read_wallet(self, wallet_id: str, *, etag: str = "", min_version: bool = False) -> str:
+        """GET a wallet; returns its ETag."""
         floor = self.history.version_of(wallet_id)
         path = f"/wallets/{wallet_id}"
         if min_version and floor >= 0:
@@ -43,11 +43,11 @@ class Looker(Teller):
             self.history.saw(wallet_id, version)
             return name, None
 
-        answer = self.ask("GET", path, judge, headers={"If-None-Match": etag} if etag else None)
+        answer = self.send("GET", path, judge, headers={"If-None-Match": etag} if etag else None)
         return answer.headers.get("etag", "")
 
     def read_statement(self, wallet_id: str, limit: int = 50) -> None:
-        """GET a page of a statement, which comes from PostgreSQL and so is never old."""
+        """GET a page of a statement. It comes from PostgreSQL, so it is never stale."""
         floor = self.history.version_of(wallet_id)
 
         def judge(answer: Answer) -> tuple[str, str | None]:
@@ -65,4 +65,4 @@ class Looker(Teller):
             self.history.saw(wallet_id, newest)
             return name, None
 
-        self.ask("GET", f"/wallets/{wallet_id}/statement?limit={limit}", judge)
+        self.send("GET", f"/wallets/{wallet_id}/statement?limit={limit}", judge)
