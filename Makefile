@@ -34,7 +34,7 @@ test: services $(DEVELOP_STAMP) $(NODE_STAMP) ## Run the whole test suite
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --max-worker-restart 1000 \
 		--dist loadfile --no-loadscope-reorder $(ARGS)
 
-test-configurations: services $(DEVELOP_STAMP) ## Run the correctness tests in every configuration
+test-configurations: services $(DEVELOP_STAMP) $(NODE_STAMP) ## Run the correctness tests in every configuration
 	@$(BIN)/python -m tests.support.every_configuration \
 		--numprocesses auto --maxprocesses 4 --max-worker-restart 1000 --dist loadfile $(ARGS)
 

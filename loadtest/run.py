@@ -277,7 +277,8 @@ class Run:
         if asked > ANSWERS_MIN and not self.history.acknowledged_total and not self._trouble:
             self._trouble = f"not one of {asked:,} transfers was acknowledged"
         if not found.complete:
-            unchecked.append("only sums and statements were audited, not every transfer")
+            audited = "sums" if self.options.audit == "sums" else "sums and statements"
+            unchecked.append(f"only {audited} were audited, not every transfer")
         elif self.options.audit == "off":
             unchecked.append("the ledger was not audited")
         self.verdict = Verdict(

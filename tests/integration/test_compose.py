@@ -58,6 +58,16 @@ def services() -> dict[str, Any]:
     return found
 
 
+def test_grafana_finds_its_dashboards_where_the_files_are_mounted(
+    services: dict[str, Any],
+) -> None:
+    provider = ROOT / "deploy/observability/grafana/provisioning/dashboards/transferd.yml"
+    path = yaml.safe_load(provider.read_text())["providers"][0]["options"]["path"]
+    mounts = [mount.split(":") for mount in services["grafana"]["volumes"]]
+    sources = {target: source for source, target, *_ in mounts}
+    assert list(Path(sources[path]).glob("*.json"))
+
+
 def test_the_compose_file_has_the_whole_topology(services: dict[str, Any]) -> None:
     assert {"locust", "locust-worker", "prometheus", "grafana", "alertmanager"} <= set(services)
     plain = {name for name, service in services.items() if "profiles" not in service}
