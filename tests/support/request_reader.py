@@ -37,7 +37,9 @@ def request_of(
 def call_of(request: web.Request) -> Call:
     """The request on its way through a route that needs no part but the limits."""
     context = cast(AppContext, SimpleNamespace(limits=Limits()))
-    return Call(context, request, ORIGIN, Principal(1, frozenset({ADMIN})))
+    call = Call(context, request, ORIGIN)
+    call.principal = Principal(1, frozenset({ADMIN}))
+    return call
 
 
 class Reader:
