@@ -183,9 +183,9 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
 @asynccontextmanager
 async def _serving(context: AppContext, listener: Listener, linger_s: float) -> AsyncIterator[None]:
     """Listen; at the end close the listener first, answer what still comes, then what is queued."""
-    count = listener.connection_count
+    connections = listener.connections
     context.metrics.gauge(
-        "transferd_connections", "Connections of clients.", lambda: count.connections
+        "transferd_connections", "Connections of clients.", lambda: len(connections)
     )
     async with listener.serving(build(context)) as server:
         try:

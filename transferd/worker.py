@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
 
+import orjson
 from aiohttp import web
 
 from transferd.config import ConfigurationError, Limits, Settings
@@ -39,7 +40,10 @@ from transferd.observability.facts import Facts, Hook
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
 from transferd.observability.opening import open_facts
+from transferd.web.calls import origin_of
 from transferd.web.listener import Listener
+from transferd.web.problems import Problem
+from transferd.web.replies import Reply, problem_reply
 
 Only = Literal["relay", "notifier"]
 
@@ -311,22 +315,23 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
 async def _status(listener: Listener, worker: Worker, metrics: Metrics) -> AsyncIterator[str]:
     """`/healthz`, `/readyz` and `/metrics` of the worker."""
 
-    async def healthz(_: web.Request) -> web.Response:
-        return web.json_response({"status": "ok"})
+    def answer(request: web.BaseRequest) -> Reply:
+        match request.path:
+            case "/healthz":
+                return Reply(200, b'{"status":"ok"}')
+            case "/readyz" if complaints := worker.complaints():
+                return Reply(503, orjson.dumps({"status": "not ready", "why": complaints}))
+            case "/readyz":
+                return Reply(200, b'{"status":"ready"}')
+            case "/metrics":
+                return Reply(200, *metrics.exposed(request.headers.getall("Accept", ())))
+            case _:
+                return problem_reply(Problem("not-found"), origin_of(request))
 
-    async def readyz(_: web.Request) -> web.Response:
-        complaints = worker.complaints()
-        if complaints:
-            return web.json_response({"status": "not ready", "why": complaints}, status=503)
-        return web.json_response({"status": "ready"})
+    async def handle(request: web.BaseRequest) -> Reply:
+        reply = answer(request)
+        reply.compose(request, origin_of(request))
+        return reply
 
-    async def show_metrics(request: web.Request) -> web.Response:
-        body, media_type = metrics.exposed(request.headers.getall("Accept", ()))
-        return web.Response(body=body, headers={"Content-Type": media_type})
-
-    application = web.Application()
-    application.router.add_get("/healthz", healthz)
-    application.router.add_get("/readyz", readyz)
-    application.router.add_get("/metrics", show_metrics)
-    async with listener.serving(application):
+    async with listener.serving(handle):
         yield listener.url

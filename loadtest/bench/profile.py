@@ -28,8 +28,8 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
         "HTTP parse and route",
         (
             *("RequestHandler.data_received", "RequestHandler.start", "BaseRequest.__init__"),
-            *("Application._handle", "Application._make_request", "_http_parser_cb", "llhttp"),
-            *("_fix_request_current_app", "edge.<locals>", "_bound.<locals>"),
+            *("Protocol.data_received", "make_request", "_http_parser_cb", "llhttp"),
+            *("Routes.find", "Edge.__call__", "_behind.<locals>"),
         ),
     ),
     ("validation", ("Call.body", "Call.key", "Call.query", "origin_of", "create (")),
@@ -45,7 +45,7 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
         "reply",
         (
             *("answered (", "Committer._answer", "Envelope.settle"),
-            *("RequestHandler.finish_response", "Response.__init__"),
+            *("RequestHandler.finish_response", "Reply."),
         ),
     ),
     ("metrics", ("Facts.emit",)),

@@ -16,7 +16,7 @@ from tests.support.contract import UNKNOWN_ID
 from tests.support.events import following
 from tests.support.raw_http import head, post, until_ended
 from transferd.config import Limits
-from transferd.web.headers import COMMON
+from transferd.web.replies import COMMON
 
 # Each serves the same bytes until the service is upgraded.
 _DOCUMENTS = (

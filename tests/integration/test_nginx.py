@@ -21,7 +21,7 @@ from tests.support.raw_http import head, post, until_ended
 from tests.support.waiting import patient_s, until
 from transferd.config import Limits
 from transferd.web import problems
-from transferd.web.headers import CACHING, COMMON
+from transferd.web.replies import CACHING, COMMON
 
 
 class Front:

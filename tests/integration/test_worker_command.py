@@ -93,8 +93,8 @@ async def test_a_worker_delivers_exports_metrics_and_stops_in_order(
     webhook = await new_webhook(database, receiver.url)
     first, second = transfer_event(), transfer_event()
     async with working(settings=environment(workers)) as command:
-        assert await get(command, "/healthz") == (200, '{"status": "ok"}')
-        assert await get(command, "/readyz") == (200, '{"status": "ready"}')
+        assert await get(command, "/healthz") == (200, '{"status":"ok"}')
+        assert await get(command, "/readyz") == (200, '{"status":"ready"}')
         await put(database, [first])
         await until(lambda: receiver.event_ids() == [first["id"]])
 

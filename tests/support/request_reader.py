@@ -37,7 +37,9 @@ def request_of(
 def call_of(request: web.Request) -> Call:
     """The call of a route that uses only the limits of its context."""
     context = cast(AppContext, SimpleNamespace(limits=Limits()))
-    return Call(context, request, ORIGIN, Principal(1, frozenset({ADMIN})))
+    call = Call(context, request, ORIGIN)
+    call.principal = Principal(1, frozenset({ADMIN}))
+    return call
 
 
 class Reader:

@@ -21,13 +21,8 @@ def port_of(taken: Listener) -> int:
     return int(taken.url.rpartition(":")[2])
 
 
-def application() -> web.Application:
-    async def hello(_: web.Request) -> web.Response:
-        return web.Response(text="hello")
-
-    served = web.Application()
-    served.router.add_get("/", hello)
-    return served
+async def hello(_: web.BaseRequest) -> web.Response:
+    return web.Response(text="hello")
 
 
 async def test_clients_are_refused_until_it_serves_and_after_that() -> None:
@@ -36,7 +31,7 @@ async def test_clients_are_refused_until_it_serves_and_after_that() -> None:
     with pytest.raises(ConnectionRefusedError):
         await asyncio.open_connection("127.0.0.1", port)
     async with (
-        taken.serving(application()),
+        taken.serving(hello),
         aiohttp.ClientSession() as session,
         session.get(taken.url) as response,
     ):
@@ -62,7 +57,7 @@ async def test_a_port_in_use_since_it_was_bound_is_an_error_too() -> None:
         socket.create_server(("127.0.0.1", port_of(taken))),
         pytest.raises(ConfigurationError) as caught,
     ):
-        async with taken.serving(application()):
+        async with taken.serving(hello):
             pass
     taken.close()
     assert "(Address already in use): choose" in str(caught.value)
@@ -88,7 +83,7 @@ async def test_it_serves_ipv6_as_well() -> None:
     taken = listener("::1")
     assert taken.url.startswith("http://[::1]:")
     async with (
-        taken.serving(application()),
+        taken.serving(hello),
         aiohttp.ClientSession() as session,
         session.get(taken.url) as response,
     ):

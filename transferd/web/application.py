@@ -1,15 +1,12 @@
-"""The aiohttp application: every operation bound to the context of a replica."""
-
-from collections.abc import Awaitable, Callable
-
-from aiohttp import web
+"""The handler of a replica's requests: every operation, behind authentication, and the rest."""
 
 from transferd.web import openapi
 from transferd.web.auth import Authentication
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
-from transferd.web.middlewares import ORIGIN, edge
+from transferd.web.edge import Edge
 from transferd.web.operations import Operation
+from transferd.web.replies import Reply
 from transferd.web.request_headers import only_line
 from transferd.web.routes import (
     currencies,
@@ -21,6 +18,7 @@ from transferd.web.routes import (
     wallets,
     webhooks,
 )
+from transferd.web.routing import Handler, Route, Routes
 from transferd.web.schemas import NoQuery
 
 OPERATIONS: tuple[Operation, ...] = (
@@ -34,12 +32,8 @@ OPERATIONS: tuple[Operation, ...] = (
 )
 
 
-def build(context: AppContext) -> web.Application:
-    """The application of one replica."""
-    application = web.Application(
-        middlewares=[edge(context)],
-        client_max_size=context.limits.body_bytes_max,
-    )
+def build(context: AppContext) -> Edge:
+    """The handler of one replica."""
     authentication = Authentication(
         context.database,
         context.limits,
@@ -47,41 +41,33 @@ def build(context: AppContext) -> web.Application:
         is_required=context.settings.auth == "on",
         clock=context.clock,
     )
-    for operation in OPERATIONS:
-        path = _pattern(operation.path)
-        handler = _bound(operation, context, authentication)
-        application.router.add_route(operation.method, path, handler)
-        if operation.method == "GET":
-            # RFC 9110 section 9.3.2: HEAD is GET without the body.
-            application.router.add_route("HEAD", path, handler)
     document = openapi.document(OPERATIONS, is_open=context.settings.auth == "off")
-    system.add_routes(application, context, document)
-    return application
+    routes = Routes(
+        [
+            *(
+                Route(operation.method, operation.path, _behind(authentication, operation))
+                for operation in OPERATIONS
+            ),
+            *system.routes(document),
+        ]
+    )
+    return Edge(routes, context)
 
 
-def _pattern(path: str) -> str:
-    if path == "/transfers/{id}":
-        # Without `batch`, so that OPTIONS /transfers/batch does not allow GET.
-        return "/transfers/{id:(?!batch$)[^{}/]+}"
-    # Only a key may hold slashes.
-    return path.replace("{key}", "{key:.+}")
+def _behind(authentication: Authentication, operation: Operation) -> Handler:
+    """Check authentication and scope, then call the operation."""
+    scope, handler, has_query = operation.scope, operation.handler, operation.query is not NoQuery
 
-
-def _bound(
-    operation: Operation, context: AppContext, authentication: Authentication
-) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-    """Check authentication and scope, then call the route."""
-
-    async def handle(request: web.Request) -> web.StreamResponse:
+    async def handle(call: Call) -> Reply:
+        request = call.request
         header = only_line(request.headers, "Authorization")
-        principal = (
+        principal = call.principal = (
             authentication.anonymous if header is None else await authentication.resolve(header)
         )
-        if operation.scope is not None:
-            principal.require(operation.scope)
-        call = Call(context, request, request[ORIGIN], principal)
-        if operation.query is NoQuery and request.query_string:
+        if scope is not None:
+            principal.require(scope)
+        if not has_query and request.query_string:
             call.query(NoQuery)
-        return await operation.handler(call)
+        return await handler(call)
 
     return handle

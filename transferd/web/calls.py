@@ -2,10 +2,10 @@
 
 import asyncio
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from multidict import CIMultiDict, CIMultiDictProxy
 from pydantic import BaseModel, ValidationError
 
@@ -29,9 +29,8 @@ Shape = TypeVar("Shape", bound=Body)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PRINTABLE = re.compile(r"[ -~]+")
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 _NO_HEADERS = CIMultiDictProxy[str](CIMultiDict())
-# Unread bytes of a body would be parsed as the next request.
-_CLOSE = {"Connection": "close"}
 
 
 def origin_of(request: web.BaseRequest, begin: Begin | None = None) -> Origin:
@@ -52,35 +51,32 @@ def origin_of(request: web.BaseRequest, begin: Begin | None = None) -> Origin:
 
 
 class Call:
-    """A request inside a route."""
+    """A request inside a route.
 
-    __slots__ = ("context", "origin", "principal", "request")
+    `path` are the values in its path, by name. `principal` is set for operations only.
+    """
 
-    def __init__(
-        self, context: AppContext, request: web.Request, origin: Origin, principal: Principal
-    ) -> None:
+    __slots__ = ("_awaits_continue", "context", "origin", "path", "principal", "request")
+
+    path: Mapping[str, str]
+    principal: Principal
+
+    def __init__(self, context: AppContext, request: web.BaseRequest, origin: Origin) -> None:
         self.context = context
         self.request = request
         self.origin = origin
-        self.principal = principal
+        self._awaits_continue = False
 
     async def body(self, model: type[Shape], *, bytes_max: int | None = None) -> Shape:
         """The body as a model; `bytes_max` where it may be longer than usual. Raises Problem."""
         self._check_media_type()
-        raw = await self._read(bytes_max)
-        limits = self.context.limits
-        try:
-            body = model.model_validate_json(raw)
-        except ValidationError as error:
-            raise _problem_of(error, limits) from None
-        if faults := faults_of(raw, body, faults_max=limits.field_errors_max):
-            raise _problem_of_faults(faults)
-        return body
+        return self._validated(model, await self._read(bytes_max))
 
     async def no_body(self) -> None:
         """Read a body that may only be empty or `{}`. Raises Problem."""
-        if self.request.can_read_body and await self._read():
-            await self.body(NoBody)
+        if self.request.can_read_body and (raw := await self._read()):
+            self._check_media_type()
+            self._validated(NoBody, raw)
 
     def query(self, model: type[Model]) -> Model:
         """The query parameters as a model. Raises Problem."""
@@ -134,27 +130,55 @@ class Call:
             )
         )
 
+    def _validated(self, model: type[Shape], raw: bytes) -> Shape:
+        limits = self.context.limits
+        try:
+            body = model.model_validate_json(raw)
+        except ValidationError as error:
+            raise _problem_of(error, limits) from None
+        if faults := faults_of(raw, body, faults_max=limits.field_errors_max):
+            raise _problem_of_faults(faults)
+        return body
+
+    def check_expectation(self) -> None:
+        """Read `Expect`. Raises Problem `malformed-request` for all but 100-continue."""
+        if self.request.headers["Expect"].lower() != "100-continue":
+            raise Problem("malformed-request", "Expect may only be 100-continue.")
+        # A client of HTTP/1.0 does not know the answer to it (RFC 9110 section 10.1.1).
+        self._awaits_continue = self.request.version >= HttpVersion11
+
     async def _read(self, bytes_max: int | None = None) -> bytes:
-        request, limits = self.request, self.context.limits
+        content, limits = self.request.content, self.context.limits
         allowed = bytes_max or limits.body_bytes_max
         # A body that announces too many bytes is refused unread.
-        if (request.content_length or 0) > allowed:
+        if (self.request.content_length or 0) > allowed:
             raise _too_large(allowed)
-        if bytes_max is not None:
-            request = request.clone(client_max_size=bytes_max)
+        if content.is_eof():
+            # Most bodies arrive together with the head.
+            body = content.read_nowait()
+            if len(body) > allowed:
+                raise _too_large(allowed)
+            return body
         try:
-            # Most bodies arrive together with the head and need no timer.
-            wait_s = None if request.content.is_eof() else limits.body_wait_s
-            async with asyncio.timeout(wait_s):
-                return await request.read()
-        except web.HTTPRequestEntityTooLarge:
-            raise _too_large(allowed) from None
+            async with asyncio.timeout(limits.body_wait_s):
+                return await self._receive(allowed)
         except TimeoutError:
             detail = f"The body did not arrive within {limits.body_wait_s:g} s."
-            raise Problem("malformed-json", detail, headers=_CLOSE) from None
+            raise Problem("malformed-json", detail, closes=True) from None
         except ConnectionError:
             # The client has disconnected: no error of the service, and no reader for the answer.
             raise Problem("malformed-json", "The body was cut off.") from None
+
+    async def _receive(self, allowed: int) -> bytes:
+        """The rest of a body that is on its way. Raises Problem `body-too-large`."""
+        if self._awaits_continue:
+            await self.request.writer.write(_CONTINUE)
+        body = bytearray()
+        while part := await self.request.content.readany():
+            body += part
+            if len(body) > allowed:
+                raise _too_large(allowed)
+        return bytes(body)
 
     def _check_media_type(self) -> None:
         headers = self.request.headers
@@ -170,7 +194,7 @@ class Call:
 
 def _too_large(bytes_max: int) -> Problem:
     detail = f"A body may have at most {bytes_max} bytes at this address."
-    return Problem("body-too-large", detail, facts={"bytes_max": bytes_max}, headers=_CLOSE)
+    return Problem("body-too-large", detail, facts={"bytes_max": bytes_max}, closes=True)
 
 
 def _problem_of(error: ValidationError, limits: Limits) -> Problem:

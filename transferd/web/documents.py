@@ -4,8 +4,8 @@ import hashlib
 from functools import cache
 from importlib import resources
 
-from aiohttp import web
-
+from transferd.web.calls import Call
+from transferd.web.replies import Reply
 from transferd.web.request_headers import is_known
 
 _STATIC = resources.files("transferd.web").joinpath("static")
@@ -32,12 +32,11 @@ class Document:
         tag = hashlib.blake2b(body, digest_size=16).hexdigest()
         self._validators = {"ETag": f'"{tag}"', "Cache-Control": "no-cache"}
 
-    def answer(self, request: web.Request) -> web.Response:
+    def answer(self, call: Call) -> Reply:
         """The document, or 304 if the client has it."""
-        if is_known(request, self._validators["ETag"]):
-            return web.Response(status=304, headers=self._validators)
-        headers = {"Content-Type": self._media_type, **self._validators}
-        return web.Response(body=self._body, headers=headers)
+        if is_known(call.request, self._validators["ETag"]):
+            return Reply(304, media_type=None, extra=self._validators)
+        return Reply(200, self._body, self._media_type, self._validators)
 
 
 @cache

@@ -3,28 +3,27 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 from aiohttp.abc import AbstractStreamWriter
 
 from transferd.config import Limits
+from transferd.web.replies import Reply
 from transferd.web.streams import EVENT_STREAM, Frame, Watch
 
 HEADERS = {
-    "Content-Type": EVENT_STREAM,
     # Nginx would collect events until a buffer is full.
     "X-Accel-Buffering": "no",
 }
 
 
-class EventStream(web.StreamResponse):
+class EventStream(Reply):
     """An answer that lasts until its client leaves or the replica drains.
 
-    It is sent by `prepare`, which runs after the middleware: the headers are complete then, and the
-    measured duration of the request ends with its first byte.
+    It is sent by `prepare`, so the measured duration of the request ends with its first byte.
     """
 
     def __init__(self, watch: Watch, limits: Limits) -> None:
-        super().__init__(headers=HEADERS)
+        super().__init__(200, media_type=EVENT_STREAM, extra=HEADERS)
         self._watch = watch
         self._limits = limits
         # A client that resumes must not reuse this connection to a draining replica.
@@ -32,13 +31,20 @@ class EventStream(web.StreamResponse):
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
         """Send the headers and then events. Raises ConnectionError once the client has gone."""
+        writer = request.writer
         try:
-            writer = await super().prepare(request)
-            if writer is not None:
-                await self._follow(request, writer)
+            await writer.write(self.message)
+            if request.version >= HttpVersion11:
+                writer.enable_chunking()
+            await self._follow(request, writer)
+            await writer.write_eof()
         finally:
             self._watch.close()
         return writer
+
+    def framing(self, request: web.BaseRequest) -> str:
+        """Chunks; for HTTP/1.0 the end of the connection is the end of the stream."""
+        return "Transfer-Encoding: chunked\r\n" if request.version >= HttpVersion11 else ""
 
     async def _follow(self, request: web.BaseRequest, writer: AbstractStreamWriter) -> None:
         watch, clock = self._watch, asyncio.get_running_loop().time

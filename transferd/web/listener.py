@@ -4,7 +4,7 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -12,7 +12,9 @@ from typing import Any
 from aiohttp import web
 
 from transferd.config import ConfigurationError, Limits
-from transferd.web.protocol import ConnectionCount, Protocol
+from transferd.web.protocol import Connections, Protocol, make_request
+
+Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
 
 
 class Listener:
@@ -26,7 +28,7 @@ class Listener:
         self._asked = f"{host}:{port}"
         self._limits = limits
         self._remedy = remedy
-        self.connection_count = ConnectionCount(_connections_max(limits))
+        self.connections = Connections(limits, _connections_max(limits))
         try:
             family, address = _resolved(host, port)
             self._socket = socket.socket(family)
@@ -59,39 +61,31 @@ class Listener:
         self._socket.close()
 
     @asynccontextmanager
-    async def serving(self, application: web.Application) -> AsyncIterator[asyncio.Server]:
+    async def serving(self, handler: Handler) -> AsyncIterator[asyncio.Server]:
         """Serve until the block ends. A server closed earlier only finishes its open connections.
 
         Raises ConfigurationError if another process listens at the address since it was taken.
         """
-        runner = web.AppRunner(
-            application, handler_cancellation=False, shutdown_timeout=self._limits.drain_timeout_s
-        )
-        await runner.setup()
-        assert runner.server is not None
-        loop = asyncio.get_running_loop()
-        connect = partial(
-            Protocol,
-            runner.server,
-            loop=loop,
-            limits=self._limits,
-            connection_count=self.connection_count,
-        )
         backlog = self._limits.accept_queue_max
         try:
-            try:
-                # Another socket may be bound to the address; the first to listen gets it.
-                self._socket.listen(backlog)
-            except OSError as error:
-                raise self._unusable(error) from error
-            # No site of the runner: it would create aiohttp's own connection handlers.
-            server = await loop.create_server(connect, sock=self._socket, backlog=backlog)
-            try:
-                yield server
-            finally:
-                server.close()
+            # Another socket may be bound to the address; the first to listen gets it.
+            self._socket.listen(backlog)
+        except OSError as error:
+            raise self._unusable(error) from error
+        loop = asyncio.get_running_loop()
+        answering = web.Server(handler, request_factory=make_request)
+        connect = partial(
+            Protocol, answering, loop=loop, limits=self._limits, connections=self.connections
+        )
+        sweeping = asyncio.create_task(self.connections.run(), name="slow connections")
+        server = await loop.create_server(connect, sock=self._socket, backlog=backlog)
+        try:
+            yield server
         finally:
-            await runner.cleanup()
+            server.close()
+            sweeping.cancel()
+            answering.pre_shutdown()
+            await answering.shutdown(self._limits.drain_timeout_s)
 
     def _unusable(self, error: OSError) -> ConfigurationError:
         # The reason of the system without the address that the loop adds. A host that does not

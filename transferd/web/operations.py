@@ -5,16 +5,17 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import orjson
-from aiohttp import web
 from pydantic import BaseModel
 
 from transferd.commit.answer import Answer
 from transferd.domain.api_key import Scope
 from transferd.web import cursors
 from transferd.web.calls import Call
+from transferd.web.problems import MEDIA_TYPE
+from transferd.web.replies import JSON, Reply
 from transferd.web.schemas import NoQuery, Query
 
-Handler = Callable[[Call], Awaitable[web.StreamResponse]]
+Handler = Callable[[Call], Awaitable[Reply]]
 
 # The description of every list in the order of ids.
 BY_ID = (
@@ -55,17 +56,15 @@ class Operation:
     description: str = ""
 
 
-def answered(answer: Answer, *, location: str | None = None) -> web.Response:
-    """The response to a command; a replay has the header Idempotent-Replayed."""
-    is_success = answer.status < 400
-    headers = {
-        "Content-Type": "application/json" if is_success else "application/problem+json",
-    }
+def answered(answer: Answer, *, location: str | None = None) -> Reply:
+    """The reply to a command; a replay has the header Idempotent-Replayed."""
+    media_type = JSON if answer.status < 400 else MEDIA_TYPE
+    extra = {}
     if answer.replayed:
-        headers["Idempotent-Replayed"] = "true"
+        extra["Idempotent-Replayed"] = "true"
     if location is not None and answer.status == 201:
-        headers["Location"] = location + _id_of(answer) if location.endswith("/") else location
-    return web.Response(status=answer.status, body=answer.body, headers=headers)
+        extra["Location"] = location + _id_of(answer) if location.endswith("/") else location
+    return Reply(answer.status, answer.body, media_type, extra)
 
 
 def _id_of(answer: Answer) -> str:
@@ -73,9 +72,9 @@ def _id_of(answer: Answer) -> str:
     return answer.body[7:43].decode()
 
 
-def shown(body: bytes, **headers: str) -> web.Response:
+def shown(body: bytes, **extra: str) -> Reply:
     """A 200 with JSON."""
-    return web.Response(body=body, headers={"Content-Type": "application/json", **headers})
+    return Reply(200, body, JSON, extra)
 
 
 def listed(
@@ -84,7 +83,7 @@ def listed(
     limit: int,
     items: Sequence[dict[str, object]],
     positions: Sequence[str | int],
-) -> web.Response:
+) -> Reply:
     """A page. An item beyond `limit` means that there is a next page; it is not shown.
 
     `scope` is what its cursor belongs to.
@@ -92,8 +91,8 @@ def listed(
     has_more = len(items) > limit
     cursor = cursors.encode(scope, positions[limit - 1]) if has_more else None
     body = orjson.dumps({"data": items[:limit], "has_more": has_more, "next_cursor": cursor})
-    headers = {"Content-Type": "application/json"}
+    extra = {}
     if cursor is not None:
         url = call.request.rel_url.update_query(cursor=cursor)
-        headers["Link"] = f'<{url}>; rel="next"'
-    return web.Response(body=body, headers=headers)
+        extra["Link"] = f'<{url}>; rel="next"'
+    return Reply(200, body, JSON, extra)

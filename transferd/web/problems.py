@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import orjson
-from aiohttp import web
 
 from transferd.commit.origin import Origin
 from transferd.domain import errors
@@ -167,13 +166,14 @@ _CODE_OF_ERROR: tuple[tuple[type[errors.TransferdError], str], ...] = (
     (errors.RequestInProgress, "request-in-progress"),
     (errors.TransferdError, "internal-error"),
 )
-# Errors of aiohttp. A too large body is refused where bodies are read; 417 is an unknown Expect.
-_CODE_OF_STATUS = {404: "not-found", 405: "method-not-allowed", 417: "malformed-request"}
 _WITH_RETRY_AFTER = frozenset({409, 429, 503})
 
 
 class Problem(Exception):
-    """A problem answer, raised while a request is read; `facts` become members of the body."""
+    """A problem answer, raised while a request is read; `facts` become members of the body.
+
+    `closes` if the connection ends with it.
+    """
 
     def __init__(
         self,
@@ -182,11 +182,13 @@ class Problem(Exception):
         *,
         facts: Mapping[str, object] | None = None,
         headers: Mapping[str, str] | None = None,
+        closes: bool = False,
     ) -> None:
         self.code = code
         self.detail = detail or TYPES[code].meaning
         self.facts = facts or {}
-        self.headers = dict(headers or {})
+        self.headers = headers or {}
+        self.closes = closes
         super().__init__(f"{code}: {self.detail}")
 
     @property
@@ -207,17 +209,6 @@ class Problem(Exception):
             headers["Retry-After"] = str(error.retry_after_s)
         # The text of the problem type. The driver's text may contain SQL or an address.
         return cls(code, TYPES[code].meaning, headers=headers)
-
-    @classmethod
-    def of_http(cls, error: web.HTTPException) -> "Problem":
-        """The problem for an error of aiohttp."""
-        code = _CODE_OF_STATUS.get(error.status)
-        if code is not None:
-            allow = error.headers.get("Allow")
-            return cls(code, headers=None if allow is None else {"Allow": allow})
-        if error.status < 500:
-            return cls("invalid-request", error.reason)
-        return cls("internal-error")
 
     @classmethod
     def of_refusal(cls, refused: errors.Refused) -> "Problem":

@@ -1,37 +1,61 @@
-"""A client connection: its limits, and the answer to bytes that are not HTTP."""
+"""Client connections: their limits, and the answer to bytes that are not HTTP."""
 
 import asyncio
-from dataclasses import dataclass
+from typing import Any
 
-from aiohttp import web
+from aiohttp import StreamReader, web
+from aiohttp.abc import AbstractStreamWriter
+from aiohttp.http import RawRequestMessage
 
 from transferd.config import Limits
 from transferd.web.calls import origin_of
-from transferd.web.headers import complete
-from transferd.web.problems import MEDIA_TYPE, Problem
+from transferd.web.problems import Problem
+from transferd.web.replies import problem_reply
 
 
-@dataclass(slots=True)
-class ConnectionCount:
-    """The open connections of a process, and the most that it allows."""
+class Connections:
+    """The open connections of a process: not more than `connections_max`.
 
-    connections_max: int
-    connections: int = 0
+    `run` is the task that closes those that send the head of a request too slowly.
+    """
+
+    def __init__(self, limits: Limits, connections_max: int) -> None:
+        self._limits = limits
+        self.open: set[Protocol] = set()
+        self.connections_max = connections_max
+
+    def __repr__(self) -> str:
+        return f"<Connections {len(self)} of {self.connections_max}>"
+
+    def __len__(self) -> int:
+        return len(self.open)
+
+    async def run(self) -> None:
+        """Close slow connections until cancelled."""
+        loop = asyncio.get_running_loop()
+        while True:
+            # One sweep for all connections: a timer for each head would cost more than the sweep.
+            await asyncio.sleep(self._limits.head_wait_s / 4)
+            self.sweep_once(loop.time())
+
+    def sweep_once(self, now: float) -> int:
+        """Close connections whose head began `head_wait_s` ago or earlier; returns how many."""
+        began = now - self._limits.head_wait_s
+        slow = [each for each in self.open if each.head_began_at and each.head_began_at <= began]
+        for connection in slow:
+            connection.abort()
+        return len(slow)
 
 
 class Protocol(web.RequestHandler):
     """aiohttp's connection handler with problems in place of aiohttp's own error pages.
 
     It adds two limits that aiohttp does not have: the number of connections, and the time that the
-    head of a request may take.
-
-    `_request_count` and `_waiter` are private to aiohttp. They say when a head is complete and when
-    the connection waits for one; the first public call after a head comes a loop iteration later,
-    so without them each request would cost a timer. tests/integration/test_slow_clients.py fails
-    when an aiohttp changes them.
+    head of a request may take. `head_began_at` is the loop's time at which the first byte of an
+    incomplete head came; 0 without one.
     """
 
-    __slots__ = ("_connection_count", "_event_loop", "_head_timer", "_limits")
+    __slots__ = ("_connections", "_event_loop", "_is_busy", "head_began_at")
 
     def __init__(
         self,
@@ -39,7 +63,7 @@ class Protocol(web.RequestHandler):
         *,
         loop: asyncio.AbstractEventLoop,
         limits: Limits,
-        connection_count: ConnectionCount,
+        connections: Connections,
     ) -> None:
         super().__init__(
             server,
@@ -49,51 +73,43 @@ class Protocol(web.RequestHandler):
             keepalive_timeout=limits.idle_connection_s,
             lingering_time=limits.linger_s,
         )
-        self._limits = limits
-        self._connection_count = connection_count
+        self._connections = connections
         self._event_loop = loop
-        self._head_timer: asyncio.TimerHandle | None = None
+        # From a complete head to the end of its answer.
+        self._is_busy = False
+        self.head_began_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected. One connection too many is closed at once."""
         super().connection_made(transport)
-        count = self._connection_count
-        count.connections += 1
-        if count.connections > count.connections_max:
-            self._abort()
+        self._connections.open.add(self)
+        if len(self._connections) > self._connections.connections_max:
+            self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is closed."""
-        self._connection_count.connections -= 1
-        if self._head_timer is not None:
-            self._head_timer.cancel()
+        self._connections.open.discard(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come. Unless they complete the head of a request, its timer starts."""
-        before = self._request_count
+        """Bytes have come. Outside of a request they begin or continue a head."""
+        if not self._is_busy and not self.head_began_at:
+            self.head_began_at = self._event_loop.time()
         super().data_received(data)
-        if self._head_timer is not None and self._request_count != before:
-            # A head is complete; the bytes behind it belong to the next one.
-            self._head_timer.cancel()
-            self._head_timer = None
-        waiter = self._waiter
-        if self._head_timer is None and waiter is not None and not waiter.done():
-            self._head_timer = self._event_loop.call_later(
-                self._limits.head_wait_s, self._expect_request, self._request_count
-            )
+
+    def begin_request(self) -> None:
+        """A head is complete; the bytes behind it are its body or the next request."""
+        self._is_busy = True
+        self.head_began_at = 0.0
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the answer, with the headers that every answer has.
-
-        An HTTPException comes here only past the middleware, such as that of an unknown Expect.
-        """
-        if isinstance(resp, web.HTTPException):
-            resp = _answer(request, Problem.of_http(resp))
-        complete(resp.headers)
-        return await super().finish_response(request, resp, start_time)
+        """Send the answer."""
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._is_busy = False
 
     def handle_error(
         self,
@@ -111,29 +127,25 @@ class Protocol(web.RequestHandler):
             raise ConnectionError("an answer has begun; nothing can be added to it")
         if status >= 500:
             self.log_exception("a connection failed", exc_info=exc)
-        return _answer(request, Problem("malformed-request" if status < 500 else "internal-error"))
+        code = "malformed-request" if status < 500 else "internal-error"
+        origin = origin_of(request)
+        reply = problem_reply(Problem(code, closes=True), origin)
+        reply.compose(request, origin)
+        return reply
 
-    def _expect_request(self, requests_before: int) -> None:
-        self._head_timer = None
-        if self._request_count == requests_before:
-            self._abort()
-
-    def _abort(self) -> None:
-        # Without an answer: a client that does not send would not read one either.
+    def abort(self) -> None:
+        """Close the connection without an answer: a client that sends nothing reads none either."""
         if self.transport is not None:
             self.transport.abort()
 
 
-def _answer(request: web.BaseRequest, problem: Problem) -> web.Response:
-    origin = origin_of(request)
-    response = web.Response(
-        status=problem.status,
-        body=problem.body(origin),
-        headers={
-            "Content-Type": MEDIA_TYPE,
-            "X-Request-Id": origin.request_id,
-            **problem.headers,
-        },
-    )
-    response.force_close()
-    return response
+def make_request(
+    message: RawRequestMessage,
+    payload: StreamReader,
+    protocol: Any,
+    writer: AbstractStreamWriter,
+    task: "asyncio.Task[None]",
+) -> web.BaseRequest:
+    """The request of a complete head; `protocol` is a `Protocol`."""
+    protocol.begin_request()
+    return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())

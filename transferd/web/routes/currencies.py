@@ -1,15 +1,15 @@
 """Currencies and their funding wallets."""
 
 import orjson
-from aiohttp import web
 
 from transferd.web import schemas
 from transferd.web.calls import Call
 from transferd.web.operations import Operation, shown
 from transferd.web.rendering import currency_view
+from transferd.web.replies import Reply
 
 
-async def list_(call: Call) -> web.Response:
+async def list_(call: Call) -> Reply:
     """GET /currencies: all of them, in one page."""
     data = [currency_view(currency) for currency in call.context.currencies.values()]
     return shown(orjson.dumps({"data": data, "has_more": False, "next_cursor": None}))

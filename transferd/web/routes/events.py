@@ -2,13 +2,12 @@
 
 import re
 
-from aiohttp import web
-
 from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.ledger.store.wallets import read_wallets
 from transferd.web.calls import Call, invalid
 from transferd.web.event_stream import HEADERS, EventStream
 from transferd.web.operations import Operation
+from transferd.web.replies import Reply
 from transferd.web.request_headers import only_line
 from transferd.web.routes.wallets import version_not_reached, wallet_id_of, wallet_not_found
 from transferd.web.streams import EVENT_STREAM
@@ -17,7 +16,7 @@ from transferd.web.streams import EVENT_STREAM
 _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 
 
-async def follow(call: Call) -> web.StreamResponse:
+async def follow(call: Call) -> Reply:
     """GET /wallets/{id}/events."""
     last = _last_event_id(call)
     id = wallet_id_of(call)
@@ -29,7 +28,7 @@ async def follow(call: Call) -> web.StreamResponse:
         raise version_not_reached(wallet.version, last)
     request = call.request
     if request.method == "HEAD":
-        return web.StreamResponse(headers=HEADERS)
+        return Reply(200, media_type=EVENT_STREAM, extra=HEADERS)
     watch = call.context.streams.open(
         id,
         sent=wallet.version if last is None else last,

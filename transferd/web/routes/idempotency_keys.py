@@ -1,7 +1,6 @@
 """The state of an Idempotency-Key."""
 
 import orjson
-from aiohttp import web
 
 from transferd.cache.replays import Claim, Replay
 from transferd.domain.key import Key
@@ -10,11 +9,12 @@ from transferd.web import schemas
 from transferd.web.calls import Call
 from transferd.web.operations import Operation, shown
 from transferd.web.problems import Problem
+from transferd.web.replies import Reply
 
 
-async def read(call: Call) -> web.Response:
+async def read(call: Call) -> Reply:
     """GET /idempotency-keys/{key}: PostgreSQL first; a claim only means that it may be pending."""
-    text = call.request.match_info["key"]
+    text = call.path["key"]
     if len(text) >= 2 and text[0] == text[-1] == '"':
         text = text[1:-1]
     if "\x00" in text:

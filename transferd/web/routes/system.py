@@ -1,33 +1,36 @@
 """Health, metrics, documentation."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
-from functools import cache, partial
+from collections.abc import Mapping
+from functools import cache
 from html import escape
 
 import orjson
-from aiohttp import web
 
 from transferd.ledger.store.errors import StoreError
 from transferd.web import problems
+from transferd.web.calls import Call
 from transferd.web.context import AppContext
 from transferd.web.documents import Document, static_files
 from transferd.web.problems import Problem
+from transferd.web.replies import JSON, Reply
+from transferd.web.routing import Handler, Route
 
 
-async def healthz(_: web.Request) -> web.Response:
+async def healthz(_: Call) -> Reply:
     """GET /healthz: the process answers."""
-    return web.Response(body=b'{"status":"ok"}', content_type="application/json")
+    return Reply(200, b'{"status":"ok"}')
 
 
-async def readyz(context: AppContext, _: web.Request) -> web.Response:
+async def readyz(call: Call) -> Reply:
     """GET /readyz: PostgreSQL answers and the replica is not draining."""
+    context = call.context
     if context.lifecycle.is_draining:
         raise Problem("draining", headers={"Retry-After": "1"})
     context.lifecycle.database_answers = await _database_answers(context)
     if not context.lifecycle.database_answers:
         raise Problem("database-unavailable", headers={"Retry-After": "1"})
-    return web.Response(body=b'{"status":"ready"}', content_type="application/json")
+    return Reply(200, b'{"status":"ready"}')
 
 
 async def _database_answers(context: AppContext) -> bool:
@@ -47,16 +50,17 @@ async def _database_answers(context: AppContext) -> bool:
     return asking.result()
 
 
-async def metrics(context: AppContext, request: web.Request) -> web.Response:
+async def metrics(call: Call) -> Reply:
     """GET /metrics: the text format of Prometheus or OpenMetrics, as Accept says."""
+    context = call.context
     context.lifecycle.database_answers = await _database_answers(context)
-    body, media_type = context.metrics.exposed(request.headers.getall("Accept", ()))
-    return web.Response(body=body, headers={"Content-Type": media_type})
+    body, media_type = context.metrics.exposed(call.request.headers.getall("Accept", ()))
+    return Reply(200, body, media_type)
 
 
-async def index(_: web.Request) -> web.Response:
+async def index(_: Call) -> Reply:
     """GET /: leads to the documentation."""
-    return web.Response(status=302, headers={"Location": "/docs"})
+    return Reply(302, media_type=None, extra={"Location": "/docs"})
 
 
 @cache
@@ -82,17 +86,17 @@ def problem_list() -> Document:
         {"code": code, "status": kind.status, "title": kind.title, "meaning": kind.meaning}
         for code, kind in problems.TYPES.items()
     ]
-    return Document(orjson.dumps({"data": rows}), "application/json")
+    return Document(orjson.dumps({"data": rows}), JSON)
 
 
-async def problem_page(request: web.Request) -> web.Response:
+async def problem_page(call: Call) -> Reply:
     """GET /problems/{code}."""
-    return _found(problem_pages(), request.match_info["code"]).answer(request)
+    return _found(problem_pages(), call.path["code"]).answer(call)
 
 
-async def docs(request: web.Request) -> web.Response:
+async def docs(call: Call) -> Reply:
     """GET /docs: Swagger UI, from files of this package."""
-    return _found(static_files(), request.match_info.get("file", "index.html")).answer(request)
+    return _found(static_files(), call.path.get("file", "index.html")).answer(call)
 
 
 def _found(documents: Mapping[str, Document], name: str) -> Document:
@@ -102,24 +106,28 @@ def _found(documents: Mapping[str, Document], name: str) -> Document:
     return document
 
 
-def _answering(document: Document) -> Callable[[web.Request], Awaitable[web.Response]]:
-    async def answer(request: web.Request) -> web.Response:
-        return document.answer(request)
+def _answering(document: Document) -> Handler:
+    async def answer(call: Call) -> Reply:
+        return document.answer(call)
 
     return answer
 
 
-def add_routes(application: web.Application, context: AppContext, document: bytes) -> None:
-    """Add the routes that are no resources."""
-    openapi = Document(document, "application/json")
-    application.router.add_get("/", index)
-    application.router.add_get("/healthz", healthz)
-    application.router.add_get("/readyz", partial(readyz, context))
-    application.router.add_get("/metrics", partial(metrics, context))
-    application.router.add_get("/openapi.json", _answering(openapi))
-    application.router.add_get("/problems", _answering(problem_list()))
-    application.router.add_get("/problems/{code}", problem_page)
-    application.router.add_get("/docs", docs)
-    application.router.add_get("/docs/{file}", docs)
-    # Browsers request it with every page.
-    application.router.add_get("/favicon.ico", _answering(static_files()["favicon.ico"]))
+def routes(document: bytes) -> list[Route]:
+    """The routes that are no operations; `document` is the OpenAPI document."""
+    return [
+        Route("GET", template, handler)
+        for template, handler in (
+            ("/", index),
+            ("/healthz", healthz),
+            ("/readyz", readyz),
+            ("/metrics", metrics),
+            ("/openapi.json", _answering(Document(document, JSON))),
+            ("/problems", _answering(problem_list())),
+            ("/problems/{code}", problem_page),
+            ("/docs", docs),
+            ("/docs/{file}", docs),
+            # Browsers request it with every page.
+            ("/favicon.ico", _answering(static_files()["favicon.ico"])),
+        )
+    ]

@@ -6,7 +6,6 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
 import orjson
-from aiohttp import web
 
 from transferd.domain.api_key import ADMIN
 from transferd.domain.book import Book, Posted
@@ -26,12 +25,13 @@ from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.operations import Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import transfer_view
+from transferd.web.replies import Reply
 
 _LIST = "transfers"
 _FIRST_PAGE = 2**63 - 1
 
 
-async def create(call: Call) -> web.Response:
+async def create(call: Call) -> Reply:
     """POST /transfers."""
     body = await call.body(schemas.NewTransfer)
     _require_admin_for_funding(call, (body.source_wallet_id, body.destination_wallet_id))
@@ -47,7 +47,7 @@ async def create(call: Call) -> web.Response:
     return answered(answer, location="/transfers/")
 
 
-async def create_batch(call: Call) -> web.Response:
+async def create_batch(call: Call) -> Reply:
     """POST /transfers/batch."""
     async with _batch_slot(call.context):
         body = await call.body(NewBatch, bytes_max=call.context.limits.batch_body_bytes_max)
@@ -96,7 +96,7 @@ def _parts_of(body: schemas.NewTransfer, command: Transfer) -> tuple[object, ...
     return *command[1:-1], metadata_part(body.metadata, command.metadata)
 
 
-async def _dry_run(call: Call, command: Transfer) -> web.Response:
+async def _dry_run(call: Call, command: Transfer) -> Reply:
     """Decide on the committed state and write nothing."""
     context = call.context
     wallets = await read_wallets(context.database, touched_wallets(command))
@@ -110,12 +110,12 @@ async def _dry_run(call: Call, command: Transfer) -> web.Response:
     return shown(orjson.dumps(view))
 
 
-async def reverse(call: Call) -> web.Response:
+async def reverse(call: Call) -> Reply:
     """POST /transfers/{id}/reversal."""
     body = schemas.NewReversal()
     if call.request.can_read_body:
         body = await call.body(schemas.NewReversal)
-    id = call.request.match_info["id"].lower()
+    id = call.path["id"].lower()
     original = None
     if is_id(id):
         # Transfers never change, so this may be read before any lock.
@@ -137,9 +137,9 @@ async def reverse(call: Call) -> web.Response:
     return answered(answer, location="/transfers/")
 
 
-async def read(call: Call) -> web.Response:
+async def read(call: Call) -> Reply:
     """GET /transfers/{id}."""
-    id = call.request.match_info["id"].lower()
+    id = call.path["id"].lower()
     transfer = None
     if is_id(id):
         transfer = await store.read_transfer(call.context.database, id)
@@ -148,7 +148,7 @@ async def read(call: Call) -> web.Response:
     return shown(call.context.rendering.transfer(transfer))
 
 
-async def list_(call: Call) -> web.Response:
+async def list_(call: Call) -> Reply:
     """GET /transfers."""
     query = call.query(schemas.TransfersQuery)
     database = call.context.database

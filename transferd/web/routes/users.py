@@ -1,7 +1,5 @@
 """Users."""
 
-from aiohttp import web
-
 from transferd.domain.user import CreateUser
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import users as store
@@ -12,11 +10,12 @@ from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.operations import BY_ID, Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import user_view
+from transferd.web.replies import Reply
 
 _LIST = "users"
 
 
-async def create(call: Call) -> web.Response:
+async def create(call: Call) -> Reply:
     """POST /users."""
     body = await call.body(schemas.NewUser)
     key = call.key(required=False)
@@ -30,7 +29,7 @@ async def create(call: Call) -> web.Response:
     return answered(answer, location="/users/")
 
 
-async def read(call: Call) -> web.Response:
+async def read(call: Call) -> Reply:
     """GET /users/{id}."""
     user = await store.read_user(call.context.database, _id(call))
     if user is None:
@@ -38,7 +37,7 @@ async def read(call: Call) -> web.Response:
     return shown(call.context.rendering.user(user))
 
 
-async def list_(call: Call) -> web.Response:
+async def list_(call: Call) -> Reply:
     """GET /users."""
     query = call.query(schemas.ListQuery)
     scope = cursors.scope_of(_LIST, query)
@@ -50,7 +49,7 @@ async def list_(call: Call) -> web.Response:
     return listed(call, scope, query.limit, items, [user.id for user in users])
 
 
-async def update(call: Call) -> web.Response:
+async def update(call: Call) -> Reply:
     """PATCH /users/{id}."""
     id = _id(call)
     body = await call.body(schemas.UserPatch)
@@ -67,14 +66,14 @@ async def update(call: Call) -> web.Response:
 
 
 def _id(call: Call) -> str:
-    id = call.request.match_info["id"].lower()
+    id = call.path["id"].lower()
     if not is_id(id):
         raise _not_found(call)
     return id
 
 
 def _not_found(call: Call) -> Problem:
-    return Problem("user-not-found", f"There is no user {call.request.match_info['id']}.")
+    return Problem("user-not-found", f"There is no user {call.path['id']}.")
 
 
 OPERATIONS = (

@@ -2,8 +2,6 @@
 
 from datetime import datetime
 
-from aiohttp import web
-
 from transferd.cache.wallets import Snapshot
 from transferd.domain.api_key import ADMIN
 from transferd.domain.money import BALANCE_MINOR_MAX
@@ -28,13 +26,14 @@ from transferd.web.operations import BY_ID, Handler, Operation, answered, listed
 from transferd.web.past_schemas import StatementQuery, WalletAnswer, WalletQuery
 from transferd.web.problems import Problem
 from transferd.web.rendering import entry_view, rfc3339, wallet_view
+from transferd.web.replies import Reply
 from transferd.web.request_headers import is_known, versions_allowed
 
 _LIST = "wallets"
 _STATEMENT = "statement"
 
 
-async def create(call: Call) -> web.Response:
+async def create(call: Call) -> Reply:
     """POST /wallets."""
     body = await call.body(schemas.NewWallet)
     currency = call.context.currencies.get(body.currency)
@@ -71,7 +70,7 @@ async def create(call: Call) -> web.Response:
     return answered(answer, location="/wallets/")
 
 
-async def read(call: Call) -> web.Response:
+async def read(call: Call) -> Reply:
     """GET /wallets/{id}."""
     query = call.query(WalletQuery)
     id = wallet_id_of(call)
@@ -92,7 +91,7 @@ async def read(call: Call) -> web.Response:
     caching = "private, no-cache"
     headers = {"ETag": etag_of(snapshot.version), "X-Cache": cache, "Cache-Control": caching}
     if is_known(call.request, headers["ETag"]):
-        return web.Response(status=304, headers=headers)
+        return Reply(304, media_type=None, extra=headers)
     return shown(snapshot.body, **headers)
 
 
@@ -107,7 +106,7 @@ async def _read_through(call: Call, id: str) -> Snapshot:
     return snapshot
 
 
-async def _read_before(call: Call, id: str, instant: datetime) -> web.Response:
+async def _read_before(call: Call, id: str, instant: datetime) -> Reply:
     try:
         wallet = await call.context.past.wallet_before(id, instant)
     except InstantNotReached as error:
@@ -137,7 +136,7 @@ def version_not_reached(version: int, wanted: int) -> Problem:
     )
 
 
-async def list_(call: Call) -> web.Response:
+async def list_(call: Call) -> Reply:
     """GET /wallets."""
     query = call.query(schemas.WalletsQuery)
     scope = cursors.scope_of(_LIST, query)
@@ -152,7 +151,7 @@ async def list_(call: Call) -> web.Response:
     return listed(call, scope, query.limit, items, [wallet.id for wallet in wallets])
 
 
-async def update(call: Call) -> web.Response:
+async def update(call: Call) -> Reply:
     """PATCH /wallets/{id}."""
     id = wallet_id_of(call)
     body = await call.body(schemas.WalletPatch)
@@ -171,7 +170,7 @@ async def update(call: Call) -> web.Response:
 
 
 def _set_status(kind: ChangeKind) -> Handler:
-    async def set_status(call: Call) -> web.Response:
+    async def set_status(call: Call) -> Reply:
         id = wallet_id_of(call)
         await call.no_body()
         key = call.key(required=False)
@@ -186,7 +185,7 @@ def _set_status(kind: ChangeKind) -> Handler:
     return set_status
 
 
-async def statement(call: Call) -> web.Response:
+async def statement(call: Call) -> Reply:
     """GET /wallets/{id}/statement."""
     query = call.query(StatementQuery)
     id = wallet_id_of(call)
@@ -232,7 +231,7 @@ async def _settled(call: Call, id: str, to: datetime | None) -> Wallet:
 
 def wallet_id_of(call: Call) -> str:
     """The id in the path. Raises Problem `wallet-not-found` for text in another shape."""
-    id = call.request.match_info["id"].lower()
+    id = call.path["id"].lower()
     if not is_id(id):
         raise wallet_not_found(call)
     return id
@@ -240,7 +239,7 @@ def wallet_id_of(call: Call) -> str:
 
 def wallet_not_found(call: Call) -> Problem:
     """The problem of a path that names an unknown wallet."""
-    return Problem("wallet-not-found", f"There is no wallet {call.request.match_info['id']}.")
+    return Problem("wallet-not-found", f"There is no wallet {call.path['id']}.")
 
 
 def _refuse_funding(call: Call, id: str) -> None:

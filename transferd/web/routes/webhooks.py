@@ -4,7 +4,6 @@ import base64
 import secrets
 
 import orjson
-from aiohttp import web
 
 from transferd.commit.answer import Answer
 from transferd.domain.api_key import Scope
@@ -23,6 +22,7 @@ from transferd.web.fingerprints import fingerprint_of
 from transferd.web.operations import BY_ID, Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import delivery_view, rfc3339, webhook_view
+from transferd.web.replies import Reply
 
 _LIST = "webhooks"
 _DELIVERIES = "deliveries"
@@ -31,7 +31,7 @@ _SECRET_BYTES = 32
 _BY_A_CLIENT = "a client asked for it"
 
 
-async def create(call: Call) -> web.Response:
+async def create(call: Call) -> Reply:
     """POST /webhooks."""
     body = await call.body(webhook_schemas.NewWebhook)
     _check_url(call, body.url)
@@ -56,7 +56,7 @@ async def create(call: Call) -> web.Response:
     return answered(answer, location="/webhooks/")
 
 
-async def list_(call: Call) -> web.Response:
+async def list_(call: Call) -> Reply:
     """GET /webhooks."""
     query = call.query(schemas.ListQuery)
     scope = cursors.scope_of(_LIST, query)
@@ -69,13 +69,13 @@ async def list_(call: Call) -> web.Response:
     return listed(call, scope, query.limit, items, [webhook.id for webhook in webhooks])
 
 
-async def read(call: Call) -> web.Response:
+async def read(call: Call) -> Reply:
     """GET /webhooks/{id}."""
     webhook = _found(call, await store.read_webhook(call.context.database, _id(call)))
     return shown(orjson.dumps(webhook_view(webhook)))
 
 
-async def update(call: Call) -> web.Response:
+async def update(call: Call) -> Reply:
     """PATCH /webhooks/{id}."""
     id = _id(call)
     body = await call.body(webhook_schemas.WebhookPatch)
@@ -100,7 +100,7 @@ async def update(call: Call) -> web.Response:
     return answered(await change_once(call, change))
 
 
-async def delete(call: Call) -> web.Response:
+async def delete(call: Call) -> Reply:
     """DELETE /webhooks/{id}."""
     id = _id(call)
     await call.no_body()
@@ -111,10 +111,10 @@ async def delete(call: Call) -> web.Response:
         return Answer(204, b"")
 
     await change_once(call, change)
-    return web.Response(status=204)
+    return Reply(204, media_type=None)
 
 
-async def rotate(call: Call) -> web.Response:
+async def rotate(call: Call) -> Reply:
     """POST /webhooks/{id}/rotate."""
     id = _id(call)
     await call.no_body()
@@ -143,7 +143,7 @@ async def rotate(call: Call) -> web.Response:
     return answered(await change_once(call, change, key=key, fingerprint=fingerprint))
 
 
-async def deliveries(call: Call) -> web.Response:
+async def deliveries(call: Call) -> Reply:
     """GET /webhooks/{id}/deliveries."""
     query = call.query(webhook_schemas.DeliveriesQuery)
     id = _id(call)
@@ -160,10 +160,10 @@ async def deliveries(call: Call) -> web.Response:
     return listed(call, scope, query.limit, items, [delivery.id for delivery in found])
 
 
-async def redeliver(call: Call) -> web.Response:
+async def redeliver(call: Call) -> Reply:
     """POST /webhooks/{id}/deliveries/{delivery_id}/redeliver."""
     id = _id(call)
-    delivery_id = call.request.match_info["delivery_id"].lower()
+    delivery_id = call.path["delivery_id"].lower()
     await call.no_body()
     key = call.key(required=False)
 
@@ -205,7 +205,7 @@ def _check_url(call: Call, url: str) -> None:
 
 
 def _id(call: Call) -> str:
-    id = call.request.match_info["id"].lower()
+    id = call.path["id"].lower()
     if not is_id(id):
         raise _not_found(call)
     return id
@@ -218,7 +218,7 @@ def _found(call: Call, webhook: Webhook | None) -> Webhook:
 
 
 def _not_found(call: Call) -> Problem:
-    return Problem("webhook-not-found", f"There is no webhook {call.request.match_info['id']}.")
+    return Problem("webhook-not-found", f"There is no webhook {call.path['id']}.")
 
 
 _SCOPE: Scope = "webhooks:admin"
