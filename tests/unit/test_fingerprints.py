@@ -71,7 +71,7 @@ class Asker:
             payload.feed_eof()
             headers = {"Content-Type": "application/json", "Idempotency-Key": "rent"}
             request: web.Request = make_mocked_request(
-                "POST", path, headers=headers, payload=payload, match_info={"id": ADA.upper()}
+                "POST", path, headers=headers, payload=payload
             )
             context = SimpleNamespace(
                 limits=Limits(),
@@ -82,8 +82,10 @@ class Asker:
                 funding_wallet_ids=frozenset(),
                 currencies={"EUR": SimpleNamespace(funding_wallet_id=BOB)},
             )
-            principal = Principal(1, frozenset({ADMIN}))
-            await ROUTES[path](Call(cast(AppContext, context), request, ORIGIN, principal))
+            call = Call(cast(AppContext, context), request, ORIGIN)
+            call.principal = Principal(1, frozenset({ADMIN}))
+            call.path = {"id": ADA.upper()}
+            await ROUTES[path](call)
 
         self._runner.run(send())
         return self.asked.pop()
