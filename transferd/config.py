@@ -114,7 +114,7 @@ class Settings(BaseSettings):
     )
     database_password: SecretStr | None = Field(
         None,
-        description="Password for database_url, so that it need not stand in the address.",
+        description="Password for database_url, to keep it out of the address.",
     )
 
     amqp_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = Field(

@@ -57,7 +57,7 @@ class Limits:
     mailbox_refusals_burst: int = 128
     mailbox_refusals_per_s: float = 200.0
     mailbox_refusal_delay_s: float = 2.5
-    # Larger groups do not lower the cost per transfer any further, they only take longer.
+    # Larger groups take longer and cost no less per transfer.
     group_envelopes_max: int = 512
     # Answers sent in one iteration of the event loop: a quarter of a millisecond of work. Measured:
     # 2 and 16 are slower.
@@ -205,8 +205,8 @@ class Limits:
     endpoint_in_flight_max: int = 8
     # Deliveries held for an endpoint: a wallet with many events leaves work for other wallets.
     endpoint_held_max: int = 256
-    # After as many failures in a row as may be in flight an endpoint is left alone for a while; the
-    # time doubles up to the largest. What waits for it waits in the table, and uses up no attempts.
+    # After as many consecutive failures as may be in flight, an endpoint is paused; the pause doubles
+    # up to the maximum. Its deliveries stay in the table meanwhile and use up no attempts.
     endpoint_pause_first_s: float = 1.0
     endpoint_pause_max_s: float = 60.0
     # Connect, send and answer. A receiver should answer first and work afterwards.
@@ -273,7 +273,7 @@ class Limits:
     server_lock_wait_s: float = 2.0
     # A port is seldom lost between the choice and its use; three losses in a row are a fault.
     server_port_attempts_max: int = 3
-    # A directory that stays must not collect logs for ever.
+    # The log of a persistent server directory is cut at this size.
     server_log_bytes_max: int = 16 * 1024 * 1024
 
     # The audit holds a chunk of ids, or of outcomes with bodies of some KiB, in memory at a time.

@@ -44,7 +44,7 @@ class Replica:
         return f"<Replica {self.url}, {self.context.router!r}>"
 
     async def first_exit(self) -> str:
-        """Wait until a part ends that never should; one line that says which."""
+        """Wait until a part ends, which none should; returns a line with its name and error."""
         done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         name = next(name for name, task in self._tasks.items() if task in done)
         return f"the {name} ended: {self._tasks[name].exception()!r}"
@@ -130,7 +130,7 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
     await assert_migrated(database)
     currencies = {each.code: each for each in await read_currencies(database)}
     if settings.auth == "on":
-        await _assert_somebody_may_call(database)
+        await _assert_usable_api_key(database)
     rendering = Rendering()
     wallets = Wallets(link, limits)
     replays = Replays(link, limits, name=os.urandom(8).hex())
@@ -198,7 +198,7 @@ async def _serving(context: AppContext, listener: Listener, linger_s: float) -> 
             await context.router.drain()
 
 
-async def _assert_somebody_may_call(database: Database) -> None:
+async def _assert_usable_api_key(database: Database) -> None:
     if not await has_usable_api_key(database):
         raise ConfigurationError(
             "there is no usable API key: make one with `transferd keys create --client NAME"
@@ -210,8 +210,8 @@ def _add_gauges(context: AppContext, commits: Database) -> None:
     gauge = context.metrics.gauge
     router, lifecycle, limits = context.router, context.lifecycle, context.limits
     for name, text, read in (
-        ("live_actors", "Wallets that have something waiting.", lambda: router.live_actors),
-        ("backlog_envelopes", "Commands on their way.", lambda: router.backlog),
+        ("live_actors", "Wallets with an actor.", lambda: router.live_actors),
+        ("backlog_envelopes", "Commands in flight.", lambda: router.backlog),
         (
             "mailbox_envelopes",
             "Commands in mailboxes, not in a group yet.",
@@ -222,23 +222,27 @@ def _add_gauges(context: AppContext, commits: Database) -> None:
             "Commands in the fullest mailbox.",
             lambda: max(router.mailbox_depths(), default=0),
         ),
-        ("mailbox_limit_envelopes", "Room of a mailbox.", lambda: limits.mailbox_envelopes_max),
+        (
+            "mailbox_limit_envelopes",
+            "Most commands in one mailbox.",
+            lambda: limits.mailbox_envelopes_max,
+        ),
         ("gate_inside_transfers", "Transfers past the gate.", lambda: router.gate.inside),
         ("gate_waiting_requests", "Callers before the gate.", lambda: router.gate.waiting),
         (
             "gate_limit_transfers",
-            "Beyond so many, inside and waiting, callers are turned away.",
+            "Most transfers, inside and waiting; beyond it callers are refused.",
             lambda: limits.backlog_max,
         ),
         ("event_streams", "Event streams of wallets.", lambda: len(context.streams)),
         (
             "cache_breaker_open",
-            "1 while Redis is left alone after a failed call.",
+            "1 while no call to Redis is tried, after a failed one.",
             lambda: context.link.is_broken,
         ),
         ("database_up", "1 if PostgreSQL answered just now.", lambda: lifecycle.database_answers),
         ("draining", "1 while the replica is stopping.", lambda: lifecycle.is_draining),
-        ("ready", "1 if `/readyz` would say so.", lambda: lifecycle.is_ready),
+        ("ready", "1 if `/readyz` would be 200.", lambda: lifecycle.is_ready),
     ):
         gauge(f"transferd_{name}", text, read)
     for name, pool in (("reads", context.database), ("commit", commits)):

@@ -48,16 +48,16 @@ from transferd.web.replies import Reply, problem_reply
 Only = Literal["relay", "notifier"]
 
 _DATABASE_CONNECTIONS = 4
-# A part that heard it the first time needs less than this to end.
+# Long enough for a part that stops at its first cancellation.
 _CANCEL_AGAIN_S = 1.0
 
 
 class Worker:
-    """A running worker; made by `open_worker`. `url` is where it tells of itself, if anywhere."""
+    """A running worker; made by `open_worker`. `url` has its `/readyz`; empty without a listener."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        # Each gives why its part does nothing now, or None.
+        # Each returns the reason why its part does not work now, or None.
         self.faults: dict[str, Callable[[], str | None]] = {}
         self.url = ""
 
@@ -70,9 +70,9 @@ class Worker:
         return wrong | {name: "ended" for name, task in self.tasks.items() if task.done()}
 
     async def first_exit(self) -> str:
-        """Wait until a part ends that never should; one line that says which.
+        """Wait until a part ends, which none should; returns a line with its name and error.
 
-        Raises ConfigurationError if that is why.
+        Raises ConfigurationError if the part ended with it.
         """
         done, _ = await asyncio.wait(self.tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         name = next(name for name, task in self.tasks.items() if task in done)
@@ -91,12 +91,12 @@ async def open_worker(
     facts: Facts | None = None,
     metrics: Metrics | None = None,
     wakeup: asyncio.Event | None = None,
-    tells_status: bool = True,
+    has_listener: bool = True,
 ) -> AsyncIterator[Worker]:
     """A worker that relays and notifies until the block ends.
 
-    Without an address of RabbitMQ both happen in this process alone, which is for `transferd dev`.
-    `wakeup` is set when there is news. Raises ConfigurationError, StoreError or OSError.
+    Without the address of RabbitMQ, relay and notifier exchange messages in this process, which is
+    for `transferd dev`. `wakeup` is set after each commit that wrote events. Raises ConfigurationError, StoreError or OSError.
     """
     metrics = metrics or Metrics(with_exemplars=settings.tracing == "on")
     log = Log()
@@ -104,7 +104,7 @@ async def open_worker(
     worker = Worker()
     async with AsyncExitStack() as stack:
         listener = None
-        if tells_status:
+        if has_listener:
             listener = stack.enter_context(closing(_listener(settings, limits)))
         if facts is None:
             facts = await stack.enter_async_context(
@@ -117,7 +117,7 @@ async def open_worker(
         metrics.watch_pool("worker", database)
         metrics.gauge(
             "transferd_worker_ready",
-            "1 if the worker's `/readyz` would say so.",
+            "1 if the worker's `/readyz` would be 200.",
             lambda: not worker.complaints(),
         )
         parts = _Parts(settings, limits, facts, metrics, database, worker, stack)
@@ -138,7 +138,7 @@ async def open_worker(
 def _connect(
     settings: Settings, limits: Limits
 ) -> Callable[[str], AbstractAsyncContextManager[Broker]]:
-    """What opens a named connection to the broker."""
+    """A function that opens a connection to the broker, with a name."""
     if settings.amqp_url is None:
         local = LocalBroker()
         return lambda _: local.connect()
@@ -171,7 +171,7 @@ def _facts_of_worker(
 class _Parts:
     """Starts the parts of a worker; the stack stops them in reverse."""
 
-    def __init__(  # noqa: PLR0917 what all of them share
+    def __init__(  # noqa: PLR0917 the parts share all of them
         self,
         settings: Settings,
         limits: Limits,
@@ -200,7 +200,7 @@ class _Parts:
         self._worker.faults[name] = fault
 
     async def relay(self, connect: Connect, wakeup: asyncio.Event) -> None:
-        """Publish the outbox, and measure what waits."""
+        """Publish the outbox, and measure the backlog."""
         relay = Relay(
             database=self._database,
             connect=connect,
@@ -215,7 +215,7 @@ class _Parts:
         await self.start("measuring", measured.run())
 
     async def notify(self, connect: Connect) -> None:
-        """Deliver what is due."""
+        """Deliver to webhooks and the log."""
         settings, limits = self._settings, self._limits
         webhooks = await self._stack.enter_async_context(
             WebhookSink(settings, limits, lambda: datetime.now(UTC))
@@ -238,7 +238,7 @@ class _Parts:
             limits=limits,
             facts=self._facts,
         )
-        # The stop is in reverse: nothing more is read, what runs comes to its end and is written.
+        # The parts stop in reverse: reading ends first, then deliveries in flight, then their results.
         await self.start("writing", notifier.results.run(), lambda: notifier.results.fault)
         await self.start("consumer", consumer.run(), lambda: consumer.fault)
         self._stack.push_async_callback(notifier.drain)
@@ -257,7 +257,7 @@ class _Parts:
 
 
 class _BacklogGauges:
-    """How much waits in the outbox and for delivery, and since when."""
+    """The number and age of events in the outbox and of deliveries that wait."""
 
     def __init__(self, database: Database, limits: Limits, metrics: Metrics) -> None:
         self._database = database
@@ -288,7 +288,7 @@ class _BacklogGauges:
     async def run(self) -> None:
         """Measure until cancelled."""
         while True:
-            # The relay tells if PostgreSQL is away.
+            # While PostgreSQL is away the relay reports it.
             with suppress(StoreError):
                 self._size = await outbox.size(self._database)
                 self._waiting = await count_waiting(

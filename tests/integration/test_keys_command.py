@@ -70,7 +70,7 @@ async def test_a_key_that_was_made_can_call(database: Database, replicas: Replic
     assert match is not None
     new, said = result.stderr.splitlines()
     assert new == "client shop is new"
-    assert said.startswith(f"key {match[1]} of shop is good for wallets:write, for ever; ")
+    assert said.startswith(f"key {match[1]} of shop is valid for wallets:write, without expiry; ")
     assert match[2] not in result.stderr
     shop = ApiWithKey(await replicas.start(auth="on"), token)
     assert (await shop.post("/users", {})).status == 201

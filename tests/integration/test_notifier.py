@@ -255,7 +255,7 @@ async def test_a_worker_stops_even_if_its_cancellation_looks_like_a_lost_connect
     monkeypatch.setattr(RabbitBroker, "consume", consume)
     async with scene.working():
         await asyncio.wait_for(is_connecting.wait(), patient_s(10))
-    # Without the protection the block would wait for the consumer for ever.
+    # Without the protection the block would wait for the consumer without end.
     failures = [fact.error for fact in scene.facts if isinstance(fact, NotifierFailed)]
     assert [str(error) for error in failures] == ["the channel was closed"]
 

@@ -178,11 +178,11 @@ def test_only_a_delivered_event_has_a_lag(result: str) -> None:
 def test_a_gauge_is_read_when_metrics_are_asked_for() -> None:
     metrics = Metrics()
     backlog = [3.0]
-    metrics.gauge("transferd_backlog", "Commands on their way.", lambda: backlog[0])
+    metrics.gauge("transferd_backlog", "Commands in flight.", lambda: backlog[0])
     assert "transferd_backlog 3.0" in samples(metrics)
     backlog[0] = 0.0
     assert "transferd_backlog 0.0" in samples(metrics)
-    assert "# HELP transferd_backlog Commands on their way." in lines(metrics)
+    assert "# HELP transferd_backlog Commands in flight." in lines(metrics)
     assert "# TYPE transferd_backlog gauge" in lines(metrics)
 
 

@@ -87,7 +87,7 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
                 facts=replica.context.facts,
                 metrics=replica.context.metrics,
                 wakeup=_commit_signal(replica),
-                tells_status=False,
+                has_listener=False,
             )
         )
         tune_garbage_collection()

@@ -141,9 +141,9 @@ async def _create(
     if created.client_is_new:
         click.echo(f"client {client} is new", err=True)
     # Only the token goes to standard output, for scripts.
-    until = "for ever" if expires_at is None else f"until {rfc3339(expires_at)}"
+    until = "without expiry" if expires_at is None else f"until {rfc3339(expires_at)}"
     click.echo(
-        f"key {id} of {client} is good for {', '.join(key.scopes)}, {until}; this is its token,"
+        f"key {id} of {client} is valid for {', '.join(key.scopes)}, {until}; this is its token,"
         " which is shown only now:",
         err=True,
     )
@@ -193,7 +193,7 @@ def _print_keys(listed: Sequence[ListedKey]) -> None:
 @keys.command("revoke")
 @click.argument("given", metavar="ID...", nargs=-1, required=True)
 def revoke_command(*, given: tuple[str, ...]) -> None:
-    """Revoke keys for ever; a revoked key may be revoked again. Takes ids or whole tokens."""
+    """Revoke keys for good; revoking a key again changes nothing. Takes ids or whole tokens."""
     # Each once, in the order in which they were given.
     ids = list(dict.fromkeys(id_in(word) or word for word in given))
     run(_revoke(settings_of(), ids))

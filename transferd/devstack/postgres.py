@@ -121,9 +121,9 @@ def _version_in(directory: Path) -> str | None:
 class PostgresServer(Server):
     """A private cluster with a database ``transferd`` and its owner, a role that is no superuser.
 
-    Connections need no password. ``durable=False`` gives up surviving a power cut for speed.
-    ``settings`` go into the configuration file, over the defaults of this module; ``ALTER SYSTEM``
-    beats both.
+    Connections need no password. ``durable=False`` is faster and loses data in a power cut.
+    ``settings`` go into the configuration file, over the defaults of this module; settings made
+    by ``ALTER SYSTEM`` override both.
     """
 
     name: ClassVar[str] = "PostgreSQL"

@@ -55,7 +55,7 @@ class Process(NamedTuple):
 
     @property
     def alive(self) -> bool:
-        """A zombie counts as dead: where the first process never reaps, it stays for ever."""
+        """A zombie counts as dead: where the first process never reaps, it stays."""
         return self.state not in ("Z", "X")
 
 

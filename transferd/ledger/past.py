@@ -122,11 +122,11 @@ class SharedWaits:
             await asyncio.wait([before])
         self._begun[wallet_id] = self._next.pop(wallet_id)
         try:
-            return await self._look_on(wallet_id) or await self._lock(wallet_id)
+            return await self._poll(wallet_id) or await self._lock(wallet_id)
         finally:
             del self._begun[wallet_id]
 
-    async def _look_on(self, wallet_id: str) -> bool:
+    async def _poll(self, wallet_id: str) -> bool:
         """Whether the writers have ended while this reader polled, for the time of some groups.
 
         A reader that waits for the lock in PostgreSQL is served before the next writer, which then

@@ -1,7 +1,7 @@
 """A connection to RabbitMQ that ends with an error when anything on it ends.
 
 A robust connection waits silently while it reconnects, and a consumer that the broker has cancelled
-stays silent for ever. Here the owner sees both, reports them and opens another connection.
+stays silent. Here the owner sees both, reports them and opens another connection.
 """
 
 import asyncio

@@ -79,18 +79,18 @@ class Metrics:
         )
         self._mailbox_wait = self._histogram(
             "transferd_mailbox_wait_seconds",
-            "How long the oldest envelope of a group had waited for its turn.",
+            "Time in the mailbox of the oldest envelope of a group.",
             _SECONDS,
         )
         self._outcomes = self._counter("transferd_outcomes", "Commands by result.", "result")
         self._retries = self._counter(
-            "transferd_group_retries", "Attempts that were run again, by SQLSTATE.", "cause"
+            "transferd_group_retries", "Group commits that were retried, by SQLSTATE.", "cause"
         )
         self._failures = self._counter(
-            "transferd_failures", "Commands that the machinery turned away or lost.", "code"
+            "transferd_failures", "Commands that failed technically, by code.", "code"
         )
         self._keys = self._counter(
-            "transferd_idempotency_keys", "What Redis said of the keys of a group.", "state"
+            "transferd_idempotency_keys", "Idempotency-Keys by their state in Redis.", "state"
         )
         self._reads = self._counter("transferd_wallet_reads", "Wallet reads.", "cache")
         self._cache_failures = self._counter(
@@ -115,7 +115,7 @@ class Metrics:
 
     def _add_process_metrics(self) -> None:
         ProcessCollector(registry=self.registry)
-        build = Info("transferd_build", "What runs here.", registry=self.registry)
+        build = Info("transferd_build", "The version that runs.", registry=self.registry)
         build.info({"version": __version__})
 
     def _add_notification_metrics(self) -> None:
@@ -191,13 +191,13 @@ class Metrics:
         """Add gauges for the use of a pool."""
         self.gauge(
             "transferd_pool_connections_in_use",
-            "Connections to PostgreSQL at work.",
+            "Connections to PostgreSQL in use.",
             lambda: pool.connections_in_use,
             pool=name,
         )
         self.gauge(
             "transferd_pool_limit_connections",
-            "Connections that there can be.",
+            "The size of the pool.",
             lambda: pool.connections_max,
             pool=name,
         )

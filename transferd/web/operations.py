@@ -21,7 +21,7 @@ Handler = Callable[[Call], Awaitable[Reply]]
 BY_ID = (
     "For browsing, newest id first. An id is drawn before its row is committed, so a row can appear"
     " below rows that were listed before: a program that reads down to the newest id that it knows"
-    " can miss rows for ever."
+    " can miss rows."
 )
 
 

@@ -58,7 +58,7 @@ async def update_webhook(
     status: WebhookStatus | None = None,
     reason: str | None = None,
 ) -> Webhook | None:
-    """Change what is not None; None if there is no such endpoint. `reason` goes with disabling."""
+    """Change what is not None; None: no such endpoint. `reason` is stored with a disabled one."""
     number = None if status is None else _STATUSES.index(status)
     chosen = None if events is None else list(events)
     return await _changed_if_there(transaction, "update_webhook", id, url, chosen, number, reason)
@@ -78,8 +78,8 @@ async def rotate_webhook(
     overlap_s: float,
     promised: Sequence[OldSecret],
 ) -> Webhook:
-    """A new secret for an endpoint that is locked. The one that it has signs beside it for
-    `overlap_s` seconds, and those that are promised until their own time."""
+    """Give a locked endpoint a new secret. Its present secret signs as well for `overlap_s` seconds,
+    and each of the `promised` ones until its own time."""
     secrets = [old.secret for old in promised]
     until = [old.until for old in promised]
     return await _changed(transaction, "rotate_webhook", id, secret, overlap_s, secrets, until)
