@@ -205,8 +205,8 @@ class Limits:
     endpoint_in_flight_max: int = 8
     # Deliveries held for an endpoint: a wallet with many events leaves work for other wallets.
     endpoint_held_max: int = 256
-    # After as many consecutive failures as may be in flight, an endpoint is paused; the pause doubles
-    # up to the maximum. Its deliveries stay in the table meanwhile and use up no attempts.
+    # After as many consecutive failures as may be in flight, an endpoint is paused; the pause
+    # doubles up to the maximum. Its deliveries stay in the table and use up no attempts.
     endpoint_pause_first_s: float = 1.0
     endpoint_pause_max_s: float = 60.0
     # Connect, send and answer. A receiver should answer first and work afterwards.

@@ -53,7 +53,7 @@ _CANCEL_AGAIN_S = 1.0
 
 
 class Worker:
-    """A running worker; made by `open_worker`. `url` has its `/readyz`; empty without a listener."""
+    """A running worker; made by `open_worker`. `url` is its address, empty without a listener."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, asyncio.Task[None]] = {}
@@ -96,7 +96,8 @@ async def open_worker(
     """A worker that relays and notifies until the block ends.
 
     Without the address of RabbitMQ, relay and notifier exchange messages in this process, which is
-    for `transferd dev`. `wakeup` is set after each commit that wrote events. Raises ConfigurationError, StoreError or OSError.
+    for `transferd dev`. `wakeup` is set after each commit that wrote events. Raises
+    ConfigurationError, StoreError or OSError.
     """
     metrics = metrics or Metrics(with_exemplars=settings.tracing == "on")
     log = Log()
@@ -238,7 +239,7 @@ class _Parts:
             limits=limits,
             facts=self._facts,
         )
-        # The parts stop in reverse: reading ends first, then deliveries in flight, then their results.
+        # The parts stop in reverse: first reading, then deliveries in flight, then their results.
         await self.start("writing", notifier.results.run(), lambda: notifier.results.fault)
         await self.start("consumer", consumer.run(), lambda: consumer.fault)
         self._stack.push_async_callback(notifier.drain)

@@ -78,8 +78,8 @@ async def rotate_webhook(
     overlap_s: float,
     promised: Sequence[OldSecret],
 ) -> Webhook:
-    """Give a locked endpoint a new secret. Its present secret signs as well for `overlap_s` seconds,
-    and each of the `promised` ones until its own time."""
+    """Give a locked endpoint a new secret. Its present secret signs beside it for `overlap_s`
+    seconds, and each of the `promised` ones until its own time."""
     secrets = [old.secret for old in promised]
     until = [old.until for old in promised]
     return await _changed(transaction, "rotate_webhook", id, secret, overlap_s, secrets, until)
