@@ -87,7 +87,7 @@ async def open_worker(
     facts: Facts | None = None,
     metrics: Metrics | None = None,
     wakeup: asyncio.Event | None = None,
-    tells_status: bool = True,
+    serves_status: bool = True,
 ) -> AsyncIterator[Worker]:
     """A worker that relays and notifies until the block ends.
 
@@ -100,7 +100,7 @@ async def open_worker(
     worker = Worker()
     async with AsyncExitStack() as stack:
         listener = None
-        if tells_status:
+        if serves_status:
             listener = stack.enter_context(closing(_listener(settings, limits)))
         if facts is None:
             facts = await stack.enter_async_context(

@@ -222,5 +222,5 @@ async def test_serve_stops_in_order_while_it_waits_for_postgresql(
             with connection:
                 command.send(number)
                 assert await command.end() == 0
-            assert command.lines_with("stopping: asked to")
+            assert command.lines_with("stopping: signal received")
             assert "Traceback" not in command.output
