@@ -158,7 +158,7 @@ async def test_serve_finishes_requests_in_flight_and_stops(database: Database) -
         asyncio.TaskGroup() as group,
     ):
         await command.says("serving")
-        assert command.lines_with("TRANSFERD_AUTH=off: every caller who reaches this port may do")
+        assert command.lines_with("TRANSFERD_AUTH=off: every caller who reaches this port has all")
         api = Api(session, command.url)
         payer, payee = await api.wallet(100), await api.wallet()
         async with held_rows(database, payer):
