@@ -44,7 +44,7 @@ class Replica:
         return f"<Replica {self.url}, {self.context.router!r}>"
 
     async def first_exit(self) -> str:
-        """Wait until a part ends that never should; one line that says which."""
+        """Wait until a task ends, which is always a fault; one line with its name and error."""
         done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         name = next(name for name, task in self._tasks.items() if task in done)
         return f"the {name} ended: {self._tasks[name].exception()!r}"
@@ -60,12 +60,11 @@ async def open_replica(
 ) -> AsyncIterator[Replica]:
     """A replica that serves until the block ends, and then drains.
 
-    `listener` is its address, where the caller has taken one before. `drain_linger_s` replaces the
-    time that existing connections are still answered, for where no proxy keeps connections open.
-    Raises ConfigurationError, StoreError or OSError.
+    `listener` is an address that the caller has already bound. `drain_linger_s` replaces the limit
+    of that name; without a proxy it can be 0. Raises ConfigurationError, StoreError or OSError.
     """
     _assert_fast_parser()
-    # A port that is taken is found before the first connection to a server.
+    # Bound before the first connection to a server, so that a port in use fails at once.
     listener = listener or listener_of(settings, limits)
     clock = time.monotonic
     metrics = Metrics(with_exemplars=settings.tracing == "on")
@@ -94,7 +93,7 @@ async def open_replica(
         try:
             yield Replica(context, listener.url, tasks)
         finally:
-            # Said also when the caller is cancelled, which is how SIGTERM ends it.
+            # Logged also if the caller is cancelled, as on SIGTERM.
             log.say("draining")
             await stack.aclose()
             log.say("stopped")
@@ -103,7 +102,7 @@ async def open_replica(
 def listener_of(
     settings: Settings, limits: Limits, *, remedy: str = "set TRANSFERD_PORT"
 ) -> Listener:
-    """The address of the API. Raises ConfigurationError if the port is taken."""
+    """The bound address of the API. Raises ConfigurationError if the port is in use."""
     return Listener(
         settings.host,
         settings.port,
@@ -112,7 +111,7 @@ def listener_of(
     )
 
 
-async def _assemble(  # noqa: PLR0917 the parts that everything below shares
+async def _assemble(  # noqa: PLR0917 the parameters of most parts
     stack: AsyncExitStack,
     settings: Settings,
     limits: Limits,
@@ -120,17 +119,17 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
     metrics: Metrics,
     clock: Callable[[], float],
 ) -> tuple[AppContext, Committer]:
-    """Everything below HTTP, from the bottom up; `stack` closes it in reverse."""
+    """Build all layers below HTTP, from the bottom up. `stack` closes them in reverse order."""
     database = await stack.enter_async_context(Database(settings, limits, limits.read_connections))
     commits = await stack.enter_async_context(Database(settings, limits, limits.commit_connections))
     redis_url = settings.required("redis_url") if settings.cache else None
     link = await stack.enter_async_context(Link(redis_url, limits, facts))
-    # A ping must not wait behind reads: a busy replica is ready.
+    # A ping must not wait for a connection behind reads: a busy replica is ready.
     probe = await stack.enter_async_context(Database(settings, limits, connections=1))
     await assert_migrated(database)
     currencies = {each.code: each for each in await read_currencies(database)}
     if settings.auth == "on":
-        await _assert_somebody_may_call(database)
+        await _assert_usable_api_key(database)
     rendering = Rendering()
     wallets = Wallets(link, limits)
     replays = Replays(link, limits, name=os.urandom(8).hex())
@@ -182,7 +181,7 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
 
 @asynccontextmanager
 async def _serving(context: AppContext, listener: Listener, linger_s: float) -> AsyncIterator[None]:
-    """Listen; at the end close the listener first, answer what still comes, then what is queued."""
+    """Listen. At the end close the listener, serve open connections for a while, then drain."""
     count = listener.connection_count
     context.metrics.gauge(
         "transferd_connections", "Connections of clients.", lambda: count.connections
@@ -198,7 +197,7 @@ async def _serving(context: AppContext, listener: Listener, linger_s: float) -> 
             await context.router.drain()
 
 
-async def _assert_somebody_may_call(database: Database) -> None:
+async def _assert_usable_api_key(database: Database) -> None:
     if not await has_usable_api_key(database):
         raise ConfigurationError(
             "there is no usable API key: make one with `transferd keys create --client NAME"
@@ -210,8 +209,8 @@ def _add_gauges(context: AppContext, commits: Database) -> None:
     gauge = context.metrics.gauge
     router, lifecycle, limits = context.router, context.lifecycle, context.limits
     for name, text, read in (
-        ("live_actors", "Wallets that have something waiting.", lambda: router.live_actors),
-        ("backlog_envelopes", "Commands on their way.", lambda: router.backlog),
+        ("live_actors", "Wallets with waiting commands.", lambda: router.live_actors),
+        ("backlog_envelopes", "Commands in flight.", lambda: router.backlog),
         (
             "mailbox_envelopes",
             "Commands in mailboxes, not in a group yet.",
@@ -222,23 +221,31 @@ def _add_gauges(context: AppContext, commits: Database) -> None:
             "Commands in the fullest mailbox.",
             lambda: max(router.mailbox_depths(), default=0),
         ),
-        ("mailbox_limit_envelopes", "Room of a mailbox.", lambda: limits.mailbox_envelopes_max),
-        ("gate_inside_transfers", "Transfers past the gate.", lambda: router.gate.inside),
-        ("gate_waiting_requests", "Callers before the gate.", lambda: router.gate.waiting),
+        (
+            "mailbox_limit_envelopes",
+            "Most commands in a mailbox.",
+            lambda: limits.mailbox_envelopes_max,
+        ),
+        ("gate_inside_transfers", "Transfers inside the gate.", lambda: router.gate.inside),
+        ("gate_waiting_requests", "Callers that wait at the gate.", lambda: router.gate.waiting),
         (
             "gate_limit_transfers",
-            "Beyond so many, inside and waiting, callers are turned away.",
+            "Most transfers inside and callers waiting; further callers get an error.",
             lambda: limits.backlog_max,
         ),
         ("event_streams", "Event streams of wallets.", lambda: len(context.streams)),
         (
             "cache_breaker_open",
-            "1 while Redis is left alone after a failed call.",
+            "1 while no calls to Redis are made, after one has failed.",
             lambda: context.link.is_broken,
         ),
-        ("database_up", "1 if PostgreSQL answered just now.", lambda: lifecycle.database_answers),
+        (
+            "database_up",
+            "1 if PostgreSQL answered the last ping.",
+            lambda: lifecycle.database_answers,
+        ),
         ("draining", "1 while the replica is stopping.", lambda: lifecycle.is_draining),
-        ("ready", "1 if `/readyz` would say so.", lambda: lifecycle.is_ready),
+        ("ready", "1 if `/readyz` answers 200.", lambda: lifecycle.is_ready),
     ):
         gauge(f"transferd_{name}", text, read)
     for name, pool in (("reads", context.database), ("commit", commits)):

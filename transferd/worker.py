@@ -44,16 +44,16 @@ from transferd.web.listener import Listener
 Only = Literal["relay", "notifier"]
 
 _DATABASE_CONNECTIONS = 4
-# A part that heard it the first time needs less than this to end.
+# A task that receives a cancellation ends sooner than this.
 _CANCEL_AGAIN_S = 1.0
 
 
 class Worker:
-    """A running worker; made by `open_worker`. `url` is where it tells of itself, if anywhere."""
+    """A running worker; made by `open_worker`. `url` is its status address, or empty."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        # Each gives why its part does nothing now, or None.
+        # By task: returns the reason why it makes no progress now, or None.
         self.faults: dict[str, Callable[[], str | None]] = {}
         self.url = ""
 
@@ -61,14 +61,14 @@ class Worker:
         return f"<Worker of {', '.join(self.tasks)}>"
 
     def complaints(self) -> dict[str, str]:
-        """Part -> what is wrong with it; empty when ready."""
+        """Task -> why it makes no progress; empty when the worker is ready."""
         wrong = {name: fault for name, read in self.faults.items() if (fault := read())}
         return wrong | {name: "ended" for name, task in self.tasks.items() if task.done()}
 
     async def first_exit(self) -> str:
-        """Wait until a part ends that never should; one line that says which.
+        """Wait until a task ends, which is always a fault; one line with its name and error.
 
-        Raises ConfigurationError if that is why.
+        Raises ConfigurationError if that is the error.
         """
         done, _ = await asyncio.wait(self.tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         name = next(name for name, task in self.tasks.items() if task in done)
@@ -91,8 +91,9 @@ async def open_worker(
 ) -> AsyncIterator[Worker]:
     """A worker that relays and notifies until the block ends.
 
-    Without an address of RabbitMQ both happen in this process alone, which is for `transferd dev`.
-    `wakeup` is set when there is news. Raises ConfigurationError, StoreError or OSError.
+    Without an address of RabbitMQ it uses a broker in this process, for `transferd dev` only.
+    Setting `wakeup` makes the relay look for events at once. Raises ConfigurationError, StoreError
+    or OSError.
     """
     metrics = metrics or Metrics(with_exemplars=settings.tracing == "on")
     log = Log()
@@ -113,15 +114,15 @@ async def open_worker(
         metrics.watch_pool("worker", database)
         metrics.gauge(
             "transferd_worker_ready",
-            "1 if the worker's `/readyz` would say so.",
+            "1 if the worker's `/readyz` answers 200.",
             lambda: not worker.complaints(),
         )
-        parts = _Parts(settings, limits, facts, metrics, database, worker, stack)
+        tasks = _Tasks(settings, limits, facts, metrics, database, worker, stack)
         connect = _connect(settings, limits)
         if only != "notifier":
-            await parts.relay(partial(connect, "transferd relay"), wakeup)
+            await tasks.relay(partial(connect, "transferd relay"), wakeup)
         if only != "relay":
-            await parts.notify(partial(connect, "transferd notifier"))
+            await tasks.notify(partial(connect, "transferd notifier"))
         if listener is not None:
             worker.url = await stack.enter_async_context(_status(listener, worker, metrics))
         try:
@@ -134,7 +135,7 @@ async def open_worker(
 def _connect(
     settings: Settings, limits: Limits
 ) -> Callable[[str], AbstractAsyncContextManager[Broker]]:
-    """What opens a named connection to the broker."""
+    """A function that opens a named connection to the broker."""
     if settings.amqp_url is None:
         local = LocalBroker()
         return lambda _: local.connect()
@@ -164,10 +165,10 @@ def _facts_of_worker(
     )
 
 
-class _Parts:
-    """Starts the parts of a worker; the stack stops them in reverse."""
+class _Tasks:
+    """Starts the tasks of a worker. The stack stops them in reverse order."""
 
-    def __init__(  # noqa: PLR0917 what all of them share
+    def __init__(  # noqa: PLR0917 the parameters of most tasks
         self,
         settings: Settings,
         limits: Limits,
@@ -191,12 +192,12 @@ class _Parts:
         loop: Coroutine[Any, Any, None],
         fault: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """Run a part for as long as the worker runs."""
+        """Start a task, which runs until the stack closes."""
         self._worker.tasks[name] = await self._stack.enter_async_context(_running(name, loop))
         self._worker.faults[name] = fault
 
     async def relay(self, connect: Connect, wakeup: asyncio.Event) -> None:
-        """Publish the outbox, and measure what waits."""
+        """Publish the outbox, and measure the backlog."""
         relay = Relay(
             database=self._database,
             connect=connect,
@@ -211,7 +212,7 @@ class _Parts:
         await self.start("measuring", measured.run())
 
     async def notify(self, connect: Connect) -> None:
-        """Deliver what is due."""
+        """Deliver notifications that are due, and prune old ones."""
         settings, limits = self._settings, self._limits
         webhooks = await self._stack.enter_async_context(
             WebhookSink(settings, limits, lambda: datetime.now(UTC))
@@ -234,7 +235,7 @@ class _Parts:
             limits=limits,
             facts=self._facts,
         )
-        # The stop is in reverse: nothing more is read, what runs comes to its end and is written.
+        # The stop in reverse order: reading ends, running attempts end, their results are written.
         await self.start("writing", notifier.results.run(), lambda: notifier.results.fault)
         await self.start("consumer", consumer.run(), lambda: consumer.fault)
         self._stack.push_async_callback(notifier.drain)
@@ -244,7 +245,7 @@ class _Parts:
         )
         self._metrics.gauge(
             "transferd_notifications_in_flight",
-            "Deliveries begun and not recorded yet.",
+            "Deliveries that were read and are not recorded yet.",
             lambda: notifier.in_flight,
         )
 
@@ -253,7 +254,7 @@ class _Parts:
 
 
 class _BacklogGauges:
-    """How much waits in the outbox and for delivery, and since when."""
+    """The number and the age of events in the outbox and of deliveries that wait."""
 
     def __init__(self, database: Database, limits: Limits, metrics: Metrics) -> None:
         self._database = database
@@ -284,7 +285,7 @@ class _BacklogGauges:
     async def run(self) -> None:
         """Measure until cancelled."""
         while True:
-            # The relay tells if PostgreSQL is away.
+            # If PostgreSQL is unreachable, the relay reports it.
             with suppress(StoreError):
                 self._size = await outbox.size(self._database)
                 self._waiting = await count_waiting(
@@ -299,8 +300,8 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
     try:
         yield task
     finally:
-        # More than once: aiormq turns a cancellation that meets the end of a channel into an error
-        # of its own, and the part would take that for a lost connection and go on.
+        # More than once: aiormq turns a cancellation during the end of a channel into an error of
+        # its own, which the task treats as a lost connection: it continues.
         while not task.done():
             task.cancel()
             await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)
