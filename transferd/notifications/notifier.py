@@ -173,7 +173,7 @@ class Notifier:
         try:
             result = await self._send(attempt)
         except Exception as error:
-            # A fault of this program. Without a result the lane would hold the delivery for ever.
+            # A fault of this program. Without a result the lane would never release the delivery.
             self._facts.emit(NotifierFailed(error))
             result = SinkResult(f"could not be sent: {type(error).__name__}")
         attempt.end(self._clock(), result)

@@ -36,7 +36,7 @@ def fingerprint_of(*parts: object) -> Fingerprint:
     """The fingerprint of an operation and its validated input.
 
     Earlier versions used metadata as sent; that fingerprint is computed too where it can differ.
-    Neither the parts of an operation nor their order may change: outcomes are kept for ever.
+    Neither the parts of an operation nor their order may change: outcomes are never deleted.
     """
     try:
         return Fingerprint(_digest(orjson.dumps(parts)))

@@ -88,7 +88,8 @@ class Protocol(web.RequestHandler):
     ) -> tuple[web.StreamResponse, bool]:
         """Send the answer, with the headers that every answer has.
 
-        An HTTPException comes here only past the middleware, such as that of an unknown Expect.
+        An HTTPException that aiohttp raises outside the middleware, such as for an unknown Expect
+        header, becomes a problem here.
         """
         if isinstance(resp, web.HTTPException):
             resp = _answer(request, Problem.of_http(resp))
