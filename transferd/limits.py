@@ -228,7 +228,7 @@ class Limits:
     webhook_url_chars_max: int = 2_048
     prune_interval_s: float = 600.0
     prune_rows: int = 2_000
-    # How often the broker is asked whether our consumer still exists.
+    # How often the worker asks the broker whether its consumer still exists.
     consumer_check_s: float = 2.0
 
     # A stream takes a connection and a few KiB; one query asks for the versions of all streams.

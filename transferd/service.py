@@ -107,7 +107,7 @@ def listener_of(
         settings.host,
         settings.port,
         limits,
-        remedy=f"stop what listens there, or {remedy}",
+        remedy=f"stop the program that uses it, or {remedy}",
     )
 
 

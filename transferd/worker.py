@@ -149,7 +149,7 @@ def _listener(settings: Settings, limits: Limits) -> Listener:
         settings.worker_host,
         settings.worker_port,
         limits,
-        remedy="stop what listens there, or set TRANSFERD_WORKER_PORT",
+        remedy="stop the program that uses it, or set TRANSFERD_WORKER_PORT",
     )
 
 

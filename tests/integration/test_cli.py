@@ -142,8 +142,8 @@ async def test_a_port_in_use_is_one_line_before_any_connection(command: str, var
         code, output = await run(command, settings=settings)
     assert code == 1
     assert output.splitlines()[-1] == (
-        f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop what listens"
-        f" there, or set {variable}"
+        f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop the program that"
+        f" uses it, or set {variable}"
     )
     assert "Traceback" not in output
 

@@ -289,8 +289,8 @@ async def test_a_port_in_use_is_one_line_before_any_server_starts(
             code, output = await run("dev", settings=settings(tmp_path, TRANSFERD_PORT=port))
     assert code == 1
     assert output.splitlines() == [
-        f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop what listens"
-        " there, or choose another port with --port"
+        f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop the program that"
+        " uses it, or choose another port with --port"
     ]
     assert entries(tmp_path) == []
 

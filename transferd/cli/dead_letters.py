@@ -35,20 +35,20 @@ def dead_letters() -> None:
 def _filtered(command: Callable[..., None]) -> Callable[..., None]:
     """The options that select dead letters."""
     for option in (
-        click.option("--endpoint", type=_UUID, help="Only those of this webhook."),
+        click.option("--endpoint", type=_UUID, help="Only dead letters of this webhook."),
         click.option(
-            "--type", "event_type", type=click.Choice(EVENT_TYPES), help="Only this type."
+            "--type", "event_type", type=click.Choice(EVENT_TYPES), help="Only events of this type."
         ),
         click.option(
             "--reason",
             type=click.Choice(["attempts exhausted", "endpoint gone", "undeliverable"]),
-            help="Only those with this reason.",
+            help="Only dead letters with this reason.",
         ),
         click.option(
             "--older-than",
             "hours",
             type=click.FloatRange(min=0),
-            help="Only those older than this number of hours.",
+            help="Only dead letters older than this many hours.",
         ),
     ):
         command = option(command)
