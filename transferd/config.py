@@ -1,4 +1,4 @@
-"""`Settings`, from the environment, checked at start. No other code reads the environment."""
+"""`Settings`: read from the environment and checked at start. Only this module reads settings."""
 
 from dataclasses import fields
 from ipaddress import IPv4Network, IPv6Network, ip_network
@@ -18,8 +18,8 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from transferd.limits import ConfigurationError, Limits
 
-# In the OpenAPI document, and the same in every installation.
-_OF_THE_CONTRACT = frozenset(
+# Limits in the OpenAPI document, which is the same in every installation.
+_CONTRACT_LIMITS = frozenset(
     {
         "batch_transfers_max",
         "key_chars_max",
@@ -34,7 +34,7 @@ __all__ = ["ConfigurationError", "Limits", "Settings", "load_settings"]
 
 
 def _address(*schemes: str) -> AfterValidator:
-    """Check an address here, because the drivers would raise a stack trace for a wrong one."""
+    """Check an address here. For a wrong one the drivers would raise a stack trace."""
 
     def check(value: str) -> str:
         if not value.startswith(schemes):
@@ -53,7 +53,7 @@ def _delays(value: str) -> str:
         or not all(0 < delay <= 24 * 3600 for delay in delays)
         or delays != sorted(delays)
     ):
-        raise ValueError("must be seconds, growing, of at most a day: 5,30,300,3600")
+        raise ValueError("must be ascending seconds of at most a day: 5,30,300,3600")
     return value
 
 
@@ -86,12 +86,12 @@ class Settings(BaseSettings):
     data_dir: str = Field(".transferd", description="Where `dev` keeps the data of its servers.")
     auth: Literal["on", "off"] = Field(
         "on",
-        description="`off` lets every caller do everything; `dev` does so, on loopback only.",
+        description="`off` gives every caller all rights, as `dev` does, on loopback only.",
     )
     prepared_statements: bool = Field(
         True, description="Turn off behind PgBouncer in transaction mode."
     )
-    cache: bool = Field(True, description="Turn off to run without Redis: slower, never wrong.")
+    cache: bool = Field(True, description="Turn off to run without Redis: slower, but correct.")
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = Field(
         "INFO", description="Least severe log line to write."
     )
@@ -103,24 +103,23 @@ class Settings(BaseSettings):
     tracing_endpoint: Annotated[str, _address("http://", "https://")] | None = Field(
         None,
         description="Collector of traces (OTLP over HTTP), such as `http://localhost:4318`. Without"
-        " it the `OTEL_EXPORTER_OTLP_` variables count.",
+        " it the `OTEL_EXPORTER_OTLP_` variables apply.",
     )
     tracing_ratio: float = Field(
         1.0,
         ge=0.0,
         le=1.0,
-        description="Share of requests to trace of those that come without a `traceparent`, which"
-        " else decides.",
+        description="Share of requests to trace; the flag of a `traceparent` overrides it.",
     )
     database_password: SecretStr | None = Field(
         None,
-        description="Password for database_url, to keep it out of the address.",
+        description="Password for TRANSFERD_DATABASE_URL, so that the address need not contain it.",
     )
 
     amqp_prefix: Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9._-]{0,64}$")] = Field(
         "",
-        description="Put before the names of exchange and queues, so that several installations"
-        " can share a broker.",
+        description="Prefix of the names of exchange and queues, so that several installations can"
+        " share a broker.",
     )
     worker_host: str = Field("127.0.0.1", description="Address of the worker's `/readyz`.")
     worker_port: int = Field(
@@ -136,48 +135,48 @@ class Settings(BaseSettings):
         ge=0.0,
         le=1.0,
         validation_alias=AliasChoices("TRANSFERD_NOTIFY_FAIL_RATE", "NOTIFY_FAIL_RATE"),
-        description="Share of attempts to deliver that are made to fail (`NOTIFY_FAIL_RATE` too).",
+        description="Share of attempts to deliver that fail, for tests (or `NOTIFY_FAIL_RATE`).",
     )
     notify_delay_s: float = Field(
         0.0,
         ge=0.0,
         le=3600.0,
         validation_alias=AliasChoices("TRANSFERD_NOTIFY_DELAY_S", "NOTIFY_DELAY_S"),
-        description="Seconds that each attempt to deliver is made to last longer.",
+        description="Seconds added to each attempt to deliver, for tests (or `NOTIFY_DELAY_S`).",
     )
     delivery_log_days: int = Field(
         7,
         ge=1,
         le=3650,
-        description="How long deliveries are kept, and repeated events recognized by them.",
+        description="Days that deliveries are kept, and repeated events recognized.",
     )
     limits: str = Field(
         "",
-        description="Bounds other than those of `transferd/limits.py`:"
+        description="Changes to the limits of `transferd/limits.py`, such as"
         " `mailbox_envelopes_max=1024,read_connections=20`.",
     )
     webhook_allow_http: bool = Field(False, description="Allow webhooks that are not https.")
     webhook_allow_networks: Annotated[str, AfterValidator(_networks)] = Field(
         "",
-        description="Networks that webhooks may lead to although they are not public:"
+        description="Networks that webhooks may reach although they are not public, such as"
         " `10.1.0.0/16,fd00::/8`.",
     )
 
     @property
     def retry_delays_s(self) -> tuple[float, ...]:
-        """The waits before the second attempt, the third, and so on."""
+        """The delays before the second attempt, the third, and so on."""
         return tuple(float(part) for part in self.notify_retry_delays_s.split(",") if part.strip())
 
     @property
     def webhook_networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
-        """Networks that webhooks may lead to although they are not public."""
+        """Networks that webhooks may reach although they are not public."""
         parts = self.webhook_allow_networks.split(",")
         return tuple(ip_network(part.strip()) for part in parts if part.strip())
 
     def limits_of(self) -> Limits:
         """The limits with the changes of `TRANSFERD_LIMITS`. Raises ConfigurationError."""
-        usual = Limits()
-        known = {field.name: getattr(usual, field.name) for field in fields(Limits)}
+        defaults = Limits()
+        known = {field.name: getattr(defaults, field.name) for field in fields(Limits)}
         changes: dict[str, Any] = {}
         for part in self.limits.split(","):
             name, _, value = (word.strip() for word in part.partition("="))
@@ -185,7 +184,7 @@ class Settings(BaseSettings):
                 continue
             if name not in known:
                 raise ConfigurationError(f"TRANSFERD_LIMITS: there is no limit {name!r}")
-            if name in _OF_THE_CONTRACT:
+            if name in _CONTRACT_LIMITS:
                 raise ConfigurationError(f"TRANSFERD_LIMITS: {name} is part of the HTTP contract")
             try:
                 # The type of the default: a count stays an integer.
@@ -204,7 +203,7 @@ class Settings(BaseSettings):
         if not value:
             raise ConfigurationError(
                 f"TRANSFERD_{name.upper()} is not set: set it, or use `transferd dev`, which starts"
-                " what is missing"
+                " its own server"
             )
         return value
 
@@ -219,5 +218,5 @@ def load_settings(**overrides: object) -> Settings:
 
 
 def _variable(location: tuple[int | str, ...]) -> str:
-    # A setting with an alias is named by the alias, which has the prefix already.
+    # The location of a setting with an alias is the alias, which already has the prefix.
     return f"TRANSFERD_{str(location[0]).upper().removeprefix('TRANSFERD_')}"

@@ -29,7 +29,7 @@ Progress = Callable[[str, int, int], None]
 
 
 async def fill(url: str, progress: Progress) -> None:
-    """Make users, a wallet in each currency for each, and transfers between them.
+    """Create users, a wallet in each currency for each user, and transfers between the wallets.
 
     `progress` is called with the step, the number done and the total. Raises aiohttp.ClientError
     for an unexpected refusal.
@@ -96,7 +96,7 @@ async def _post(session: aiohttp.ClientSession, path: str, body: object) -> dict
     headers = {"Idempotency-Key": str(uuid4())}
     async with session.post(path, json=body, headers=headers) as response:
         answer: dict[str, str] = await response.json(content_type=None)
-        # A wallet that has paid away all its money is refused, as expected.
+        # Expected: random transfers can empty a wallet.
         if response.status >= 400 and answer.get("code") != "insufficient-funds":
             raise aiohttp.ClientError(f"{path} answered {response.status}: {answer.get('detail')}")
         return answer

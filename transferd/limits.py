@@ -1,26 +1,23 @@
-"""Every bound, checked at start.
-
-Nothing else in the package holds a number that limits a queue, a batch, a retry or a wait.
-"""
+"""All limits of queues, batches, retries and waits. They are checked at start."""
 
 from dataclasses import dataclass
 from itertools import pairwise
 
 
 class ConfigurationError(Exception):
-    """The settings cannot work together; the message says which one and what it should be."""
+    """The configuration cannot work. The message names the setting and the remedy."""
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Named bounds, each with the reason for its value. The constructor checks that waits nest."""
+    """Named limits with the reasons for their values. The constructor checks that timeouts nest."""
 
     # A body of the single-transfer routes is under 1 KiB; 4 KiB of metadata and escapes fit in 32.
     body_bytes_max: int = 32 * 1024
     # 5,000 transfers with a reference each, and some with metadata.
     batch_body_bytes_max: int = 4 * 1024 * 1024
     batch_transfers_max: int = 5_000
-    # Batches in progress, from the first byte to the answer; the next ones wait unread for
+    # Batches in progress, from the first byte to the answer. Further batches wait unread for up to
     # batch_wait_s. A batch takes up to 25 MiB of memory.
     batches_max: int = 8
     batch_wait_s: float = 1.5
@@ -32,9 +29,9 @@ class Limits:
     send_wait_s: float = 10.0
     # Between two requests of a connection. Nginx closes its own long before.
     idle_connection_s: float = 60.0
-    # An idle connection takes about 10 KiB. One connection too many is closed at once, also one of
-    # a health check; Nginx then repeats safe requests at another replica. Connections to servers
-    # and log files need files too.
+    # An idle connection takes about 10 KiB. Connections beyond the limit are closed at once, also
+    # those of health checks; Nginx then repeats safe requests at another replica. Files are kept
+    # back for connections to servers and for logs.
     connections_max: int = 16_384
     files_kept_back: int = 256
     # A batch can have ten thousand faults; a client can correct the first hundred first.
@@ -49,22 +46,22 @@ class Limits:
     list_items_max: int = 200
 
     # One wallet commits about 5,000 transfers/s, so a full mailbox is a tenth of a second of work:
-    # enough for a burst, and short enough that what it accepts is not late.
+    # enough for a burst, and short enough that its commands do not time out.
     mailbox_envelopes_max: int = 512
-    # Refusals for a full mailbox: a burst is sent at once, then so many per second, each delayed no
-    # longer than the Retry-After that it names. Without the delay, clients that retry at once get
-    # 6,000 refusals a second, which take the whole core from other requests.
+    # Refusals for a full mailbox: a burst is sent at once, the others at a rate, delayed by at most
+    # mailbox_refusal_delay_s. Without the delay, clients that retry at once get 6,000 refusals a
+    # second, which take the whole core from other requests.
     mailbox_refusals_burst: int = 128
     mailbox_refusals_per_s: float = 200.0
     mailbox_refusal_delay_s: float = 2.5
-    # Larger groups take longer and cost no less per transfer.
+    # Larger groups take longer and do not lower the cost per transfer.
     group_envelopes_max: int = 512
     # Answers sent in one iteration of the event loop: a quarter of a millisecond of work. Measured:
     # 2 and 16 are slower.
     answers_per_tick: int = 4
     # One wallet fills at most half a group, so that other wallets always fit. While other wallets
     # are ready, or were in the last quarter of a second, it brings as many envelopes as they do,
-    # but never fewer than the lower bound: a wallet under a storm still commits 1,500 transfers/s.
+    # but never fewer than the lower bound: an overloaded wallet still commits 1,500 transfers/s.
     turn_envelopes_max: int = 256
     shared_turn_envelopes_min: int = 4
     shared_for_s: float = 0.25
@@ -73,7 +70,7 @@ class Limits:
     backlog_high: int = 4096
     backlog_low: int = 3072
     backlog_max: int = 8192
-    # Connections that wait to be accepted. The kernel drops the SYN of one too many, and its client
+    # Connections that wait to be accepted. Beyond the limit the kernel drops the SYN. The client
     # repeats it after a second.
     accept_queue_max: int = 1024
 
@@ -86,7 +83,7 @@ class Limits:
     statement_timeout_s: float = 3.0
     idle_in_transaction_timeout_s: float = 2.0
     lock_timeout_s: float = 1.0
-    # When the server hangs and does not report its own timeout, the driver gives up after this.
+    # The driver's timeout, for a server that hangs and does not report its own timeout.
     command_timeout_s: float = 3.5
 
     # The first retry after a serialization failure is immediate; then the wait doubles to the max.
@@ -96,12 +93,12 @@ class Limits:
     duplicate_attempts_max: int = 2
     # How often commands of a wallet are retried while another session locks its row.
     step_aside_s: float = 0.1
-    # Wallets remembered as locked by another session. Beyond that all are forgotten and retried,
-    # which costs one lock timeout.
+    # Wallets remembered as locked by another session. Beyond the limit all are forgotten and
+    # retried, which costs one lock timeout.
     contended_wallets_max: int = 10_000
 
-    # Longer than nearly every attempt, and short enough for the claims of a killed replica. A claim
-    # that expires too early costs no more than a rolled back attempt.
+    # Longer than nearly every attempt, and short because a killed replica leaves its claims. If a
+    # claim expires too early, the only cost is an attempt that is rolled back.
     claim_ttl_s: float = 3.0
     # While another replica has claimed a key, PostgreSQL is asked this often for the outcome; after
     # claim_wait_s the claim is ignored.
@@ -115,8 +112,8 @@ class Limits:
     # A reader that takes longer between PostgreSQL and the cache does not fill the cache.
     reservation_ttl_s: float = 2.0
     redis_timeout_s: float = 0.25
-    # Circuit breaker: after a failed call no call is tried, so an outage costs one timeout and not
-    # one per group. A background task pings Redis after each such pause.
+    # Circuit breaker: after a failed call no calls are made, so an outage costs one timeout and not
+    # one per group. A background task pings Redis after each pause of this length.
     breaker_open_s: float = 1.0
     # Requests that wait for another request with the same key; each costs memory only.
     joined_requests_max: int = 1024
@@ -125,24 +122,23 @@ class Limits:
     # A read takes a connection for about a millisecond. The committer has one group in flight, and
     # one connection that reads cannot use.
     read_connections: int = 10
-    # With more reads waiting for a connection, the last ones would time out.
+    # If more reads waited for a connection, the last ones would time out.
     waiting_reads_max: int = 1024
-    # A read of the past looks whether the writers of its wallet have ended: at once, then after
-    # pauses that double. A group takes about 10 ms, so a busy wallet has had two by then.
+    # A read of the past checks whether the writers of its wallet have ended: at once, and after
+    # pauses that double. A group takes about 10 ms, so a busy wallet has had several by the end.
     settling_look_first_s: float = 0.01
     settling_look_last_s: float = 0.04
-    # Then it waits for the row lock for up to lock_timeout_s. So few connections may do that at a
-    # time that other reads still get one.
+    # Then it waits for the row lock for up to lock_timeout_s. The limit on connections that wait
+    # leaves connections to other reads.
     settling_locks_max: int = 4
     commit_connections: int = 1
     pool_acquire_timeout_s: float = 2.0
     api_key_cache_s: float = 5.0
     api_key_cache_entries_max: int = 10_000
-    # The last use of a key helps people to decide whether the key can be revoked, so a minute of
-    # delay is fine, and a key in constant use costs one write a minute.
+    # Operators look at the last use of a key to decide whether to revoke the key, so a delay of a
+    # minute is acceptable. A key in constant use costs one write a minute.
     key_uses_interval_s: float = 60.0
-    # Keys in use within such a minute. There are more only if a client makes a key for each call;
-    # the last use of those does not matter.
+    # Keys in use within one interval. The last use of further keys is not recorded.
     key_uses_max: int = 10_000
     # The last write of a replica that stops, as long as a lock may take.
     key_uses_last_write_s: float = 1.0
@@ -154,8 +150,8 @@ class Limits:
     drain_linger_s: float = 2.5
     drain_timeout_s: float = 12.0
 
-    # A replica that ran for replica_stable_s before it died restarts at once, any other after waits
-    # that double to the max. In a rolling restart each has half a minute to become ready.
+    # A replica that ran for replica_stable_s before it died restarts at once. Otherwise the wait
+    # doubles up to the max. In a rolling restart each replica must be ready after replica_start_s.
     replica_stable_s: float = 10.0
     replica_restart_first_s: float = 0.25
     replica_restart_max_s: float = 5.0
@@ -165,7 +161,7 @@ class Limits:
     # Both take milliseconds, and a prober usually waits for a few seconds.
     readiness_wait_s: float = 1.0
 
-    # Events in one row of the outbox, so that a relay never takes many more than a batch.
+    # Events in one row of the outbox, so that a relay takes few more events than a batch.
     outbox_row_events_max: int = 250
     # Events that the relay publishes in one transaction, and the time for it: the server ends a
     # transaction that idles for idle_in_transaction_timeout_s.
@@ -175,16 +171,16 @@ class Limits:
     relay_poll_s: float = 0.05
     # How often the rows of the outbox are counted for the metrics.
     outbox_measure_s: float = 2.0
-    # Waiting deliveries counted for the metrics: a backlog of millions must not be read that often.
+    # Waiting deliveries counted for the metrics. Counting a backlog of millions is expensive.
     deliveries_counted_max: int = 100_000
-    # The wait after a failure; it doubles to the max.
+    # The wait after a failure. It doubles up to the max.
     relay_wait_first_s: float = 0.1
     relay_wait_max_s: float = 5.0
-    # A broker that takes longer to connect, declare or confirm counts as away.
+    # The broker's time to connect, declare or confirm. A slower one counts as unreachable.
     amqp_timeout_s: float = 5.0
 
-    # Each is a wake-up for a batch of the relay. Beyond it the broker refuses them: a notifier that
-    # is away for so long begins by reading what is due anyway.
+    # Each message is a wake-up for one batch of the relay. The broker rejects further ones, which
+    # are not needed: when a notifier starts, it reads all deliveries that are due.
     work_queue_messages_max: int = 100_000
     # Unacknowledged wake-ups in one notifier. It leaves only the newest one unacknowledged.
     notify_prefetch: int = 16
@@ -193,8 +189,8 @@ class Limits:
     delivery_sweep_interval_s: float = 15.0
     # Endpoints read in one query.
     notify_endpoints_max: int = 256
-    # Deliveries held in one notifier. One takes some 6 KiB, so this is 50 MiB; beyond it a lane
-    # holds only what it runs.
+    # Deliveries held in one notifier. One takes about 6 KiB, so this is 50 MiB. Beyond the limit a
+    # lane holds only deliveries in flight.
     notify_held_max: int = 8192
     # Results written together, in one transaction.
     notify_batch_max: int = 256
@@ -203,13 +199,13 @@ class Limits:
     notify_linger_s: float = 0.01
     # Concurrent requests to one endpoint.
     endpoint_in_flight_max: int = 8
-    # Deliveries held for an endpoint: a wallet with many events leaves work for other wallets.
+    # Deliveries held for an endpoint: enough that a wallet with many events rarely holds up others.
     endpoint_held_max: int = 256
-    # After as many consecutive failures as may be in flight, an endpoint is paused; the pause
-    # doubles up to the maximum. Its deliveries stay in the table and use up no attempts.
+    # After endpoint_in_flight_max failures in a row an endpoint is paused. The pause doubles up to
+    # the max. Meanwhile its deliveries wait in the table and use up no attempts.
     endpoint_pause_first_s: float = 1.0
     endpoint_pause_max_s: float = 60.0
-    # Connect, send and answer. A receiver should answer first and work afterwards.
+    # For connect, send and answer. A receiver should answer first and process the event afterwards.
     webhook_timeout_s: float = 10.0
     webhook_connect_timeout_s: float = 3.0
     # Bytes read of an answer before the connection is closed, and characters kept in the log.
@@ -222,17 +218,17 @@ class Limits:
     webhook_lookups_max: int = 32
     # The longest Retry-After of a receiver that is respected.
     webhook_retry_after_max_s: float = 24 * 3600.0
-    # The old secret signs beside the new one for a day, so that receivers can switch.
+    # The old secret also signs for a day after a rotation, so that receivers can switch.
     webhook_secret_overlap_s: float = 24 * 3600.0
     # Secrets that sign at a time. Each adds 48 bytes to the header webhook-signature, and common
     # receivers take 8 KiB for one header or for all together: this is a fifth of it.
     webhook_secrets_max: int = 32
-    # More than the twelve filters that there are, and URLs as long as browsers take.
+    # There are twelve filters. Common browsers accept URLs of this length.
     webhook_filters_max: int = 16
     webhook_url_chars_max: int = 2_048
     prune_interval_s: float = 600.0
     prune_rows: int = 2_000
-    # How often the broker is asked whether our consumer still exists.
+    # How often the worker asks the broker whether its consumer still exists.
     consumer_check_s: float = 2.0
 
     # A stream takes a connection and a few KiB; one query asks for the versions of all streams.
@@ -240,14 +236,14 @@ class Limits:
     stream_poll_s: float = 0.25
     stream_heartbeat_s: float = 15.0
     stream_page_events: int = 200
-    # A client that reads nothing for so long is disconnected, and resumes later where it was. A
-    # drain waits for this as well.
+    # A client that reads nothing for this time is disconnected. It can resume at the same event. A
+    # drain waits for this time too.
     stream_send_timeout_s: float = 5.0
     # Concurrent reads of pages, so that streams of a busy wallet leave connections to other reads.
     stream_reads_max: int = 4
-    # How long a client waits before it comes back: long enough for another replica to take over.
+    # How long a client waits before it reconnects: long enough for another replica to take over.
     stream_retry_s: float = 2.0
-    # Events sent with one write: the size of the connection's own buffer.
+    # Bytes of events sent with one write: the size of the connection's write buffer.
     stream_write_bytes: int = 64 * 1024
 
     # Spans that wait for the collector, a few KiB each; further spans are lost. This is a few
@@ -264,16 +260,17 @@ class Limits:
     # Servers of `transferd dev` and of the tests. RabbitMQ takes about 7 s to start, and the crash
     # recovery of PostgreSQL depends on the disk.
     server_start_s: float = 60.0
-    # Then SIGKILL: all three keep their data through that, it only costs a recovery.
+    # Then SIGKILL. PostgreSQL and RabbitMQ keep their data and recover at the next start.
     server_stop_s: float = 10.0
-    # Their answer while they start, and the start of RabbitMQ's epmd, which takes milliseconds.
+    # The answer of a server to a readiness check, and the start of RabbitMQ's epmd. Both take
+    # milliseconds.
     server_answer_s: float = 1.0
     server_epmd_s: float = 5.0
-    # After the death of a parent the last processes of its servers need a moment to end.
+    # After a parent has died, its servers hold their locks until their last processes have ended.
     server_lock_wait_s: float = 2.0
-    # A port is seldom lost between the choice and its use; three losses in a row are a fault.
+    # Another process rarely takes a port between its choice and its use. Three times is a fault.
     server_port_attempts_max: int = 3
-    # The log of a persistent server directory is cut at this size.
+    # The log in a permanent directory must not grow without limit.
     server_log_bytes_max: int = 16 * 1024 * 1024
 
     # The audit holds a chunk of ids, or of outcomes with bodies of some KiB, in memory at a time.
@@ -282,11 +279,11 @@ class Limits:
     audit_findings_per_check_max: int = 100
     # Missing transfers listed for one batch: a few show the damage.
     audit_missing_transfers_max: int = 10
-    # The audit of a large ledger may take hours, but must end when the server hangs.
+    # The audit of a large ledger may take hours, but must end if the server hangs.
     audit_query_timeout_s: float = 24 * 3600.0
 
     def __post_init__(self) -> None:
-        """Raise ConfigurationError unless the waits nest and a wait plus one attempt fits."""
+        """Raise ConfigurationError unless timeouts nest and related limits fit together."""
         nest = (
             "client_timeout_s",
             "nginx_timeout_s",

@@ -44,7 +44,7 @@ class Replica:
         return f"<Replica {self.url}, {self.context.router!r}>"
 
     async def first_exit(self) -> str:
-        """Wait until a part ends, which none should; returns a line with its name and error."""
+        """Wait until a task ends, which is always a fault; one line with its name and error."""
         done, _ = await asyncio.wait(self._tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         name = next(name for name, task in self._tasks.items() if task in done)
         return f"the {name} ended: {self._tasks[name].exception()!r}"
@@ -60,12 +60,11 @@ async def open_replica(
 ) -> AsyncIterator[Replica]:
     """A replica that serves until the block ends, and then drains.
 
-    `listener` is its address, where the caller has taken one before. `drain_linger_s` replaces the
-    time that existing connections are still answered, for where no proxy keeps connections open.
-    Raises ConfigurationError, StoreError or OSError.
+    `listener` is an address that the caller has already bound. `drain_linger_s` replaces the limit
+    of that name; without a proxy it can be 0. Raises ConfigurationError, StoreError or OSError.
     """
     _assert_fast_parser()
-    # A port that is taken is found before the first connection to a server.
+    # Bound before the first connection to a server, so that a port in use fails at once.
     listener = listener or listener_of(settings, limits)
     clock = time.monotonic
     metrics = Metrics(with_exemplars=settings.tracing == "on")
@@ -94,7 +93,7 @@ async def open_replica(
         try:
             yield Replica(context, listener.url, tasks)
         finally:
-            # Said also when the caller is cancelled, which is how SIGTERM ends it.
+            # Logged also if the caller is cancelled, as on SIGTERM.
             log.say("draining")
             await stack.aclose()
             log.say("stopped")
@@ -103,16 +102,16 @@ async def open_replica(
 def listener_of(
     settings: Settings, limits: Limits, *, remedy: str = "set TRANSFERD_PORT"
 ) -> Listener:
-    """The address of the API. Raises ConfigurationError if the port is taken."""
+    """The bound address of the API. Raises ConfigurationError if the port is in use."""
     return Listener(
         settings.host,
         settings.port,
         limits,
-        remedy=f"stop what listens there, or {remedy}",
+        remedy=f"stop the program that uses it, or {remedy}",
     )
 
 
-async def _assemble(  # noqa: PLR0917 the parts that everything below shares
+async def _assemble(  # noqa: PLR0917 the parameters of most parts
     stack: AsyncExitStack,
     settings: Settings,
     limits: Limits,
@@ -120,12 +119,12 @@ async def _assemble(  # noqa: PLR0917 the parts that everything below shares
     metrics: Metrics,
     clock: Callable[[], float],
 ) -> tuple[AppContext, Committer]:
-    """Everything below HTTP, from the bottom up; `stack` closes it in reverse."""
+    """Build all layers below HTTP, from the bottom up. `stack` closes them in reverse order."""
     database = await stack.enter_async_context(Database(settings, limits, limits.read_connections))
     commits = await stack.enter_async_context(Database(settings, limits, limits.commit_connections))
     redis_url = settings.required("redis_url") if settings.cache else None
     link = await stack.enter_async_context(Link(redis_url, limits, facts))
-    # A ping must not wait behind reads: a busy replica is ready.
+    # A ping must not wait for a connection behind reads: a busy replica is ready.
     probe = await stack.enter_async_context(Database(settings, limits, connections=1))
     await assert_migrated(database)
     currencies = {each.code: each for each in await read_currencies(database)}
@@ -182,8 +181,8 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
 
 @asynccontextmanager
 async def _serving(context: AppContext, listener: Listener, linger_s: float) -> AsyncIterator[None]:
-    """Listen; at the end close the listener first, answer what still comes, then what is queued."""
-    connections = listener.connections
+    """Listen. At the end close the listener, serve open connections for a while, then drain."""
+    count = listener.connection_count
     context.metrics.gauge(
         "transferd_connections", "Connections of clients.", lambda: len(connections)
     )
@@ -210,7 +209,7 @@ def _add_gauges(context: AppContext, commits: Database) -> None:
     gauge = context.metrics.gauge
     router, lifecycle, limits = context.router, context.lifecycle, context.limits
     for name, text, read in (
-        ("live_actors", "Wallets with an actor.", lambda: router.live_actors),
+        ("live_actors", "Wallets with waiting commands.", lambda: router.live_actors),
         ("backlog_envelopes", "Commands in flight.", lambda: router.backlog),
         (
             "mailbox_envelopes",
@@ -224,25 +223,29 @@ def _add_gauges(context: AppContext, commits: Database) -> None:
         ),
         (
             "mailbox_limit_envelopes",
-            "Most commands in one mailbox.",
+            "Most commands in a mailbox.",
             lambda: limits.mailbox_envelopes_max,
         ),
-        ("gate_inside_transfers", "Transfers past the gate.", lambda: router.gate.inside),
-        ("gate_waiting_requests", "Callers before the gate.", lambda: router.gate.waiting),
+        ("gate_inside_transfers", "Transfers inside the gate.", lambda: router.gate.inside),
+        ("gate_waiting_requests", "Callers that wait at the gate.", lambda: router.gate.waiting),
         (
             "gate_limit_transfers",
-            "Most transfers, inside and waiting; beyond it callers are refused.",
+            "Most transfers inside and callers waiting; further callers get an error.",
             lambda: limits.backlog_max,
         ),
         ("event_streams", "Event streams of wallets.", lambda: len(context.streams)),
         (
             "cache_breaker_open",
-            "1 while no call to Redis is tried, after a failed one.",
+            "1 while no calls to Redis are made, after one has failed.",
             lambda: context.link.is_broken,
         ),
-        ("database_up", "1 if PostgreSQL answered just now.", lambda: lifecycle.database_answers),
+        (
+            "database_up",
+            "1 if PostgreSQL answered the last ping.",
+            lambda: lifecycle.database_answers,
+        ),
         ("draining", "1 while the replica is stopping.", lambda: lifecycle.is_draining),
-        ("ready", "1 if `/readyz` would be 200.", lambda: lifecycle.is_ready),
+        ("ready", "1 if `/readyz` answers 200.", lambda: lifecycle.is_ready),
     ):
         gauge(f"transferd_{name}", text, read)
     for name, pool in (("reads", context.database), ("commit", commits)):

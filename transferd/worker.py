@@ -48,16 +48,16 @@ from transferd.web.replies import Reply, problem_reply
 Only = Literal["relay", "notifier"]
 
 _DATABASE_CONNECTIONS = 4
-# Long enough for a part that stops at its first cancellation.
+# A task that receives a cancellation ends sooner than this.
 _CANCEL_AGAIN_S = 1.0
 
 
 class Worker:
-    """A running worker; made by `open_worker`. `url` is its address, empty without a listener."""
+    """A running worker; made by `open_worker`. `url` is its status address, or empty."""
 
     def __init__(self) -> None:
         self.tasks: dict[str, asyncio.Task[None]] = {}
-        # Each returns the reason why its part does not work now, or None.
+        # By task: returns the reason why it makes no progress now, or None.
         self.faults: dict[str, Callable[[], str | None]] = {}
         self.url = ""
 
@@ -65,14 +65,14 @@ class Worker:
         return f"<Worker of {', '.join(self.tasks)}>"
 
     def complaints(self) -> dict[str, str]:
-        """Part -> what is wrong with it; empty when ready."""
+        """Task -> why it makes no progress; empty when the worker is ready."""
         wrong = {name: fault for name, read in self.faults.items() if (fault := read())}
         return wrong | {name: "ended" for name, task in self.tasks.items() if task.done()}
 
     async def first_exit(self) -> str:
-        """Wait until a part ends, which none should; returns a line with its name and error.
+        """Wait until a task ends, which is always a fault; one line with its name and error.
 
-        Raises ConfigurationError if the part ended with it.
+        Raises ConfigurationError if that is the error.
         """
         done, _ = await asyncio.wait(self.tasks.values(), return_when=asyncio.FIRST_COMPLETED)
         name = next(name for name, task in self.tasks.items() if task in done)
@@ -91,13 +91,13 @@ async def open_worker(
     facts: Facts | None = None,
     metrics: Metrics | None = None,
     wakeup: asyncio.Event | None = None,
-    has_listener: bool = True,
+    serves_status: bool = True,
 ) -> AsyncIterator[Worker]:
     """A worker that relays and notifies until the block ends.
 
-    Without the address of RabbitMQ, relay and notifier exchange messages in this process, which is
-    for `transferd dev`. `wakeup` is set after each commit that wrote events. Raises
-    ConfigurationError, StoreError or OSError.
+    Without an address of RabbitMQ it uses a broker in this process, for `transferd dev` only.
+    Setting `wakeup` makes the relay look for events at once. Raises ConfigurationError, StoreError
+    or OSError.
     """
     metrics = metrics or Metrics(with_exemplars=settings.tracing == "on")
     log = Log()
@@ -105,7 +105,7 @@ async def open_worker(
     worker = Worker()
     async with AsyncExitStack() as stack:
         listener = None
-        if has_listener:
+        if serves_status:
             listener = stack.enter_context(closing(_listener(settings, limits)))
         if facts is None:
             facts = await stack.enter_async_context(
@@ -118,15 +118,15 @@ async def open_worker(
         metrics.watch_pool("worker", database)
         metrics.gauge(
             "transferd_worker_ready",
-            "1 if the worker's `/readyz` would be 200.",
+            "1 if the worker's `/readyz` answers 200.",
             lambda: not worker.complaints(),
         )
-        parts = _Parts(settings, limits, facts, metrics, database, worker, stack)
+        tasks = _Tasks(settings, limits, facts, metrics, database, worker, stack)
         connect = _connect(settings, limits)
         if only != "notifier":
-            await parts.relay(partial(connect, "transferd relay"), wakeup)
+            await tasks.relay(partial(connect, "transferd relay"), wakeup)
         if only != "relay":
-            await parts.notify(partial(connect, "transferd notifier"))
+            await tasks.notify(partial(connect, "transferd notifier"))
         if listener is not None:
             worker.url = await stack.enter_async_context(_status(listener, worker, metrics))
         try:
@@ -139,7 +139,7 @@ async def open_worker(
 def _connect(
     settings: Settings, limits: Limits
 ) -> Callable[[str], AbstractAsyncContextManager[Broker]]:
-    """A function that opens a connection to the broker, with a name."""
+    """A function that opens a named connection to the broker."""
     if settings.amqp_url is None:
         local = LocalBroker()
         return lambda _: local.connect()
@@ -153,7 +153,7 @@ def _listener(settings: Settings, limits: Limits) -> Listener:
         settings.worker_host,
         settings.worker_port,
         limits,
-        remedy="stop what listens there, or set TRANSFERD_WORKER_PORT",
+        remedy="stop the program that uses it, or set TRANSFERD_WORKER_PORT",
     )
 
 
@@ -169,10 +169,10 @@ def _facts_of_worker(
     )
 
 
-class _Parts:
-    """Starts the parts of a worker; the stack stops them in reverse."""
+class _Tasks:
+    """Starts the tasks of a worker. The stack stops them in reverse order."""
 
-    def __init__(  # noqa: PLR0917 the parts share all of them
+    def __init__(  # noqa: PLR0917 the parameters of most tasks
         self,
         settings: Settings,
         limits: Limits,
@@ -196,7 +196,7 @@ class _Parts:
         loop: Coroutine[Any, Any, None],
         fault: Callable[[], str | None] = lambda: None,
     ) -> None:
-        """Run a part for as long as the worker runs."""
+        """Start a task, which runs until the stack closes."""
         self._worker.tasks[name] = await self._stack.enter_async_context(_running(name, loop))
         self._worker.faults[name] = fault
 
@@ -216,7 +216,7 @@ class _Parts:
         await self.start("measuring", measured.run())
 
     async def notify(self, connect: Connect) -> None:
-        """Deliver to webhooks and the log."""
+        """Deliver notifications that are due, and prune old ones."""
         settings, limits = self._settings, self._limits
         webhooks = await self._stack.enter_async_context(
             WebhookSink(settings, limits, lambda: datetime.now(UTC))
@@ -239,7 +239,7 @@ class _Parts:
             limits=limits,
             facts=self._facts,
         )
-        # The parts stop in reverse: first reading, then deliveries in flight, then their results.
+        # The stop in reverse order: reading ends, running attempts end, their results are written.
         await self.start("writing", notifier.results.run(), lambda: notifier.results.fault)
         await self.start("consumer", consumer.run(), lambda: consumer.fault)
         self._stack.push_async_callback(notifier.drain)
@@ -249,7 +249,7 @@ class _Parts:
         )
         self._metrics.gauge(
             "transferd_notifications_in_flight",
-            "Deliveries begun and not recorded yet.",
+            "Deliveries that were read and are not recorded yet.",
             lambda: notifier.in_flight,
         )
 
@@ -258,7 +258,7 @@ class _Parts:
 
 
 class _BacklogGauges:
-    """The number and age of events in the outbox and of deliveries that wait."""
+    """The number and the age of events in the outbox and of deliveries that wait."""
 
     def __init__(self, database: Database, limits: Limits, metrics: Metrics) -> None:
         self._database = database
@@ -289,7 +289,7 @@ class _BacklogGauges:
     async def run(self) -> None:
         """Measure until cancelled."""
         while True:
-            # While PostgreSQL is away the relay reports it.
+            # If PostgreSQL is unreachable, the relay reports it.
             with suppress(StoreError):
                 self._size = await outbox.size(self._database)
                 self._waiting = await count_waiting(
@@ -304,8 +304,8 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
     try:
         yield task
     finally:
-        # More than once: aiormq turns a cancellation that meets the end of a channel into an error
-        # of its own, and the part would take that for a lost connection and go on.
+        # More than once: aiormq turns a cancellation during the end of a channel into an error of
+        # its own, which the task treats as a lost connection: it continues.
         while not task.done():
             task.cancel()
             await asyncio.wait([task], timeout=_CANCEL_AGAIN_S)

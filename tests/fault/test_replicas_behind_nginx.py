@@ -116,7 +116,7 @@ async def test_a_restart_that_fails_leaves_the_other_replicas_alone(database: Da
         alter = f"ALTER DATABASE {database.name} ALLOW_CONNECTIONS"
         await database.servers.as_superuser(f"{alter} false")
         whole.supervisor.send(signal.SIGHUP)
-        await whole.supervisor.says("did not come back: the others are left alone")
+        await whole.supervisor.says("is not ready again: the others are not restarted")
         assert (await whole.api.transfer(ada, bob, 1)).status == 201
         await database.servers.as_superuser(f"{alter} true")
         await whole.until_all_ready()

@@ -142,8 +142,8 @@ async def test_a_port_in_use_is_one_line_before_any_connection(command: str, var
         code, output = await run(command, settings=settings)
     assert code == 1
     assert output.splitlines()[-1] == (
-        f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop what listens"
-        f" there, or set {variable}"
+        f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop the program that"
+        f" uses it, or set {variable}"
     )
     assert "Traceback" not in output
 
@@ -158,7 +158,7 @@ async def test_serve_finishes_requests_in_flight_and_stops(database: Database) -
         asyncio.TaskGroup() as group,
     ):
         await command.says("serving")
-        assert command.lines_with("TRANSFERD_AUTH=off: every caller who reaches this port may do")
+        assert command.lines_with("TRANSFERD_AUTH=off: every caller who reaches this port has all")
         api = Api(session, command.url)
         payer, payee = await api.wallet(100), await api.wallet()
         async with held_rows(database, payer):
@@ -222,5 +222,5 @@ async def test_serve_stops_in_order_while_it_waits_for_postgresql(
             with connection:
                 command.send(number)
                 assert await command.end() == 0
-            assert command.lines_with("stopping: asked to")
+            assert command.lines_with("stopping: signal received")
             assert "Traceback" not in command.output

@@ -203,7 +203,7 @@ async def test_a_letter_of_the_version_before_is_its_delivery(database: Database
     [dead] = await found(database, Filter())
     assert (dead.reason, dead.body) == ("attempts exhausted", cloud_event(event))
     assert await row_count(database, "transferd.dead_letters") == 0
-    assert (await command(database, "redrive", id)).stdout == "1 on their way again\n"
+    assert (await command(database, "redrive", id)).stdout == "1 redriven\n"
     assert await status_of(database, ada, event["id"]) is DeliveryStatus.PENDING
 
 
@@ -380,7 +380,7 @@ async def test_redrive_takes_ids_filters_or_all(database: Database, ada: str, bo
     exhausted = await letter(database, bob)
     await unreadable(database)
     result = await command(database, "redrive", first.id)
-    assert (result.exit_code, result.stdout) == (0, "1 on their way again\n")
+    assert (result.exit_code, result.stdout) == (0, "1 redriven\n")
     assert "redriving" in result.stderr
     assert "1/1" in result.stderr
     for arguments, count in (
@@ -389,12 +389,10 @@ async def test_redrive_takes_ids_filters_or_all(database: Database, ada: str, bo
         (["--all", "--endpoint", bob], 1),
     ):
         result = await command(database, "redrive", *arguments)
-        assert (result.exit_code, result.stdout) == (0, f"{count} on their way again\n")
+        assert (result.exit_code, result.stdout) == (0, f"{count} redriven\n")
     await letter(database, ADA)
     result = await command(database, "redrive", "--all")
-    assert result.stdout == (
-        "0 on their way again; 2 are no events, or their webhook was deleted, and stay\n"
-    )
+    assert result.stdout == "0 redriven; 2 kept: not an event, or the webhook was deleted\n"
     assert await in_the_outbox(database) == [
         (ada, first.event_id),
         (ada, gone.event_id),

@@ -69,7 +69,7 @@ async def stopped(command: Command, number: signal.Signals) -> list[Process]:
     processes = command.processes()
     command.send(number)
     assert await command.end() == 0, command.output
-    assert command.lines_with("stopping: ") == ["stopping: asked to"]
+    assert command.lines_with("stopping: ") == ["stopping: signal received"]
     assert "Traceback" not in command.output
     return processes
 
@@ -150,7 +150,7 @@ async def test_a_further_ctrl_c_ends_the_command_at_once(
 
                 await until(it_waits)
                 command.send(signal.SIGINT)
-                await command.says("stopping: asked to")
+                await command.says("stopping: signal received")
                 # The command waits for the transfer, which waits for the lock.
                 assert command.is_running
                 await until(lambda: ended_by_another_ctrl_c(command), within_s=3.0)
@@ -289,8 +289,8 @@ async def test_a_port_in_use_is_one_line_before_any_server_starts(
             code, output = await run("dev", settings=settings(tmp_path, TRANSFERD_PORT=port))
     assert code == 1
     assert output.splitlines() == [
-        f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop what listens"
-        " there, or choose another port with --port"
+        f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop the program that"
+        " uses it, or choose another port with --port"
     ]
     assert entries(tmp_path) == []
 

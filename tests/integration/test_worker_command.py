@@ -69,7 +69,7 @@ async def samples(command: Command) -> dict[str, float]:
 async def working(*arguments: str, settings: dict[str, str]) -> AsyncIterator[Command]:
     """A worker that is ready."""
     async with running("worker", *arguments, settings=settings) as command:
-        await command.says("/readyz says so")
+        await command.says("/readyz answers 200")
 
         async def it_is() -> bool:
             return (await get(command, "/readyz"))[0] == 200
@@ -114,7 +114,7 @@ async def test_a_worker_delivers_exports_metrics_and_stops_in_order(
         await put(database, [second])
         await until(lambda: receiver.in_progress == 1)
         command.send(signal.SIGTERM)
-        await command.says("stopping: asked to")
+        await command.says("stopping: signal received")
         assert command.is_running
         begun = (await deliveries(database, webhook))[second["id"]]
         assert (begun.status, begun.attempts) == (DeliveryStatus.PENDING, 0)
@@ -144,7 +144,7 @@ async def test_a_second_ctrl_c_ends_the_worker_at_once(
         await put(database, [transfer_event()])
         await until(lambda: receiver.in_progress == 1)
         command.send(signal.SIGINT)
-        await command.says("stopping: asked to")
+        await command.says("stopping: signal received")
         command.send(signal.SIGINT)
         await until(lambda: not command.is_running, within_s=5.0)
         assert await command.end() == 0, command.output
@@ -192,7 +192,7 @@ async def test_relay_and_notifier_can_be_processes_of_their_own(
 async def test_without_the_broker_a_worker_reports_the_reason_and_waits(workers: Workers) -> None:
     settings = environment(workers, TRANSFERD_AMQP_URL=NOTHING_LISTENS, NOTIFY_FAIL_RATE="1")
     async with running("worker", settings=settings) as command:
-        await command.says("/readyz says so")
+        await command.says("/readyz answers 200")
         assert command.lines_with("TRANSFERD_NOTIFY_FAIL_RATE=1.0: failures are simulated")
 
         async def both_complain() -> bool:

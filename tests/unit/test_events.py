@@ -7,7 +7,7 @@ import pytest
 
 from tests.unit.samples import EARLIER, NOW, ORIGIN, envelope, posted, wallet
 from transferd.commit.events import (
-    Event,
+    LedgerEvent,
     cloud_event,
     event_of_change,
     event_of_transfer,
@@ -167,7 +167,7 @@ async def test_a_cloud_event_has_the_data_of_the_outbox() -> None:
 # Rebuilt from the stored rows
 
 
-def rebuilt(event: Event) -> Any:
+def rebuilt(event: LedgerEvent) -> Any:
     return orjson.loads(cloud_event(event._asdict()))
 
 
@@ -183,7 +183,7 @@ def rebuilt(event: Event) -> Any:
     ids=["transfer", "change"],
 )
 async def test_an_event_that_is_rebuilt_is_the_one_that_was_sent(
-    outcome: Outcome, read_again: Event
+    outcome: Outcome, read_again: LedgerEvent
 ) -> None:
     [event] = await sent(outcome)
     again = rebuilt(read_again)

@@ -35,18 +35,20 @@ def dead_letters() -> None:
 def _filtered(command: Callable[..., None]) -> Callable[..., None]:
     """The options that select dead letters."""
     for option in (
-        click.option("--endpoint", type=_UUID, help="Only those for this webhook."),
-        click.option("--type", "event_type", type=click.Choice(EVENT_TYPES), help="Only these."),
+        click.option("--endpoint", type=_UUID, help="Only dead letters of this webhook."),
+        click.option(
+            "--type", "event_type", type=click.Choice(EVENT_TYPES), help="Only events of this type."
+        ),
         click.option(
             "--reason",
             type=click.Choice(["attempts exhausted", "endpoint gone", "undeliverable"]),
-            help="Only those given up for this reason.",
+            help="Only dead letters with this reason.",
         ),
         click.option(
             "--older-than",
             "hours",
             type=click.FloatRange(min=0),
-            help="Only those older, in hours.",
+            help="Only dead letters older than this many hours.",
         ),
     ):
         command = option(command)
@@ -59,7 +61,7 @@ def _filter_of(
     try:
         before = None if hours is None else datetime.now(UTC) - timedelta(hours=hours)
     except (ValueError, OverflowError) as error:
-        raise click.BadParameter("is no time of this era", param_hint="--older-than") from error
+        raise click.BadParameter("is out of range", param_hint="--older-than") from error
     return Filter(None if endpoint is None else str(endpoint), event_type, reason, before)
 
 
@@ -121,7 +123,7 @@ async def _show(settings: Settings, id: str) -> int:
 @dead_letters.command("redrive")
 @click.argument("ids", nargs=-1, type=_UUID)
 @_filtered
-@click.option("--all", "everything", is_flag=True, help="All that pass the filters.")
+@click.option("--all", "everything", is_flag=True, help="All that match the other options.")
 def redrive_command(*, ids: tuple[object, ...], everything: bool, **chosen: Any) -> None:
     """Send dead letters again, each to its endpoint."""
     wanted = _chosen(ids, everything, chosen)
@@ -131,8 +133,8 @@ def redrive_command(*, ids: tuple[object, ...], everything: bool, **chosen: Any)
 async def _redrive(settings: Settings, wanted: Filter) -> int:
     async def work(database: Database, progress: Progress) -> str:
         sent, kept = await redrive(database, wanted, progress)
-        rest = f"; {kept} are no events, or their webhook was deleted, and stay" if kept else ""
-        return f"{sent} on their way again{rest}"
+        rest = f"; {kept} kept: not an event, or the webhook was deleted" if kept else ""
+        return f"{sent} redriven{rest}"
 
     return await _with_progress(settings, "redriving", work)
 
@@ -140,8 +142,8 @@ async def _redrive(settings: Settings, wanted: Filter) -> int:
 @dead_letters.command("purge")
 @click.argument("ids", nargs=-1, type=_UUID)
 @_filtered
-@click.option("--all", "everything", is_flag=True, help="All that pass the filters.")
-@click.confirmation_option(prompt="They cannot be had back. Purge?")
+@click.option("--all", "everything", is_flag=True, help="All that match the other options.")
+@click.confirmation_option(prompt="Purged dead letters cannot be restored. Purge?")
 def purge_command(*, ids: tuple[object, ...], everything: bool, **chosen: Any) -> None:
     """Delete dead letters. This cannot be undone."""
     wanted = _chosen(ids, everything, chosen)
@@ -156,10 +158,10 @@ async def _purge(settings: Settings, wanted: Filter) -> int:
 
 
 def _chosen(ids: tuple[object, ...], everything: bool, chosen: dict[str, Any]) -> Filter:
-    """The filter for ids or options; selecting all takes `--all`."""
+    """The filter for ids, or for options. Without both, `--all` is required."""
     is_filtered = any(value is not None for value in chosen.values())
     if bool(ids) + (everything or is_filtered) != 1:
-        raise click.UsageError("name the letters, or choose them by options, or say --all")
+        raise click.UsageError("give ids, or filter options, or --all")
     return _filter_of(**chosen)._replace(ids=[str(id) for id in ids] or None)
 
 
@@ -171,10 +173,10 @@ async def _with_progress(
     async with Database(settings, settings.limits_of(), connections=1) as database:
         with progress_bars(Console(stderr=True)) as bars:
             bar = bars.add_task(title, total=None)
-            said = await work(
+            summary = await work(
                 database, lambda done, total: bars.update(bar, completed=done, total=total)
             )
-    click.echo(said)
+    click.echo(summary)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`transferd dev`: everything on this machine."""
+"""`transferd dev`: the service and all its servers on this machine."""
 
 import asyncio
 import re
@@ -29,16 +29,18 @@ from transferd.worker import open_worker
 
 
 @click.command()
-@click.option("--ephemeral", is_flag=True, help="Throw all data away at the end.")
-@click.option("--demo", "with_demo", is_flag=True, help="Fill in users, wallets and transfers.")
+@click.option("--ephemeral", is_flag=True, help="Delete all data at the end.")
+@click.option(
+    "--demo", "with_demo", is_flag=True, help="Create example users, wallets and transfers."
+)
 @click.option(
     "--port",
     type=click.IntRange(0, 65535),
-    help="Port of the API, in place of TRANSFERD_PORT or 8080; 0 takes a free one.",
+    help="Port of the API, instead of TRANSFERD_PORT or 8080; 0 takes a free one.",
 )
 def dev(*, ephemeral: bool, with_demo: bool, port: int | None) -> None:
-    """Start everything needed on this machine, without API keys, on loopback only."""
-    # No --host: without keys every caller may do everything, so only this machine may call.
+    """Run the service and its servers on this machine, without API keys, on loopback only."""
+    # No --host: without API keys every caller has all rights, so only this machine may connect.
     chosen = {} if port is None else {"port": port}
     settings = settings_of(auth="off", host="127.0.0.1", **chosen)
     run(until_stopped(_dev(settings, ephemeral, with_demo)))
@@ -49,7 +51,7 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
     limits = settings.limits_of()
     configure("WARNING" if settings.log_level == "INFO" else settings.log_level)
     async with AsyncExitStack() as exits:
-        # Before the servers start, so that a port in use fails at once.
+        # Bound before the servers start, so that the command fails at once if the port is in use.
         listener = exits.enter_context(
             closing(listener_of(settings, limits, remedy="choose another port with --port"))
         )
@@ -69,14 +71,14 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
                 "database_url": stack.database_url,
                 "redis_url": stack.redis_url,
                 "amqp_url": stack.amqp_url,
-                # Receivers under development listen on this machine, without a certificate.
+                # Webhook receivers in development run on this machine, without a certificate.
                 "webhook_allow_http": True,
                 "webhook_allow_networks": settings.webhook_allow_networks or "127.0.0.0/8,::1/128",
             }
         )
         for name in await migrate(settings, limits):
             console.print(f"applied {name}")
-        # There is no proxy in a local run, so no drain needs to linger.
+        # A local run has no proxy that keeps connections open, so the drain need not linger.
         replica = await exits.enter_async_context(
             open_replica(settings, limits, listener=listener, drain_linger_s=0.0)
         )
@@ -87,7 +89,7 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
                 facts=replica.context.facts,
                 metrics=replica.context.metrics,
                 wakeup=_commit_signal(replica),
-                has_listener=False,
+                serves_status=False,
             )
         )
         tune_garbage_collection()

@@ -30,7 +30,7 @@ from transferd.ledger.store.errors import Rejected
 from transferd.web.fields import StoredTime
 from transferd.web.rendering import rfc3339
 
-# 64 random bits keep ids unique; 256 random bits cannot be guessed.
+# 64 random bits make ids unique; 256 random bits cannot be guessed.
 _ID_BYTES = 8
 _SECRET_BYTES = 32
 _TIMES = ("created", "expires", "last used", "revoked")
@@ -56,7 +56,7 @@ def _client_name(_: click.Context, __: click.Parameter, name: str | None) -> str
     ):
         raise click.BadParameter(
             f"must be 1 to {longest} printable characters, not all of them invisible, without"
-            " white space before or after"
+            " white space at the start or end"
         )
     return name
 
@@ -80,21 +80,21 @@ def _client_name(_: click.Context, __: click.Parameter, name: str | None) -> str
     "--expires-in-days",
     "days",
     type=click.IntRange(1, 36_500),
-    help="Without it the key does not expire.",
+    help="Days until the key expires. By default a key does not expire.",
 )
 @click.option("--expires-at", "at", metavar="TIME", help="RFC 3339: 2031-01-01T00:00:00Z.")
 @click.option("--json", "as_json", is_flag=True, help="The key with its token as a JSON object.")
 def create_command(
     *, client: str, scopes: tuple[str, ...], days: int | None, at: str | None, as_json: bool
 ) -> None:
-    """Make a key and print its token, which is never shown again."""
+    """Create a key and print its token, which is shown only once."""
     expires_at = _expiry_of(days, at)
     run(_create(settings_of(), client, scopes, expires_at, as_json))
 
 
 def _expiry_of(days: int | None, at: str | None) -> datetime | None:
     if days is not None and at is not None:
-        raise click.UsageError("--expires-in-days and --expires-at say the same; choose one")
+        raise click.UsageError("--expires-in-days and --expires-at exclude each other")
     if days is not None:
         return datetime.now(UTC) + timedelta(days=days)
     if at is None:
@@ -102,8 +102,8 @@ def _expiry_of(days: int | None, at: str | None) -> datetime | None:
     try:
         expires_at = _TIME.validate_python(at)
     except ValidationError as error:
-        said = error.errors()[0]["msg"]
-        raise click.BadParameter(said, param_hint="--expires-at") from error
+        message = error.errors()[0]["msg"]
+        raise click.BadParameter(message, param_hint="--expires-at") from error
     if expires_at <= datetime.now(UTC):
         raise click.BadParameter("is in the past", param_hint="--expires-at")
     return expires_at
@@ -141,10 +141,10 @@ async def _create(
     if created.client_is_new:
         click.echo(f"client {client} is new", err=True)
     # Only the token goes to standard output, for scripts.
-    until = "without expiry" if expires_at is None else f"until {rfc3339(expires_at)}"
+    expiry = "never expires" if expires_at is None else f"expires {rfc3339(expires_at)}"
     click.echo(
-        f"key {id} of {client} is valid for {', '.join(key.scopes)}, {until}; this is its token,"
-        " which is shown only now:",
+        f"key {id} of {client} allows {', '.join(key.scopes)} and {expiry}; its token, which is"
+        " shown only once:",
         err=True,
     )
     click.echo(token)
@@ -152,7 +152,7 @@ async def _create(
 
 
 @keys.command("list")
-@click.option("--client", callback=_client_name, help="Only those of this client.")
+@click.option("--client", callback=_client_name, help="Only keys of this client.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def list_command(*, client: str | None, as_json: bool) -> None:
     """List keys, oldest first. Their secrets are not stored."""
@@ -193,8 +193,8 @@ def _print_keys(listed: Sequence[ListedKey]) -> None:
 @keys.command("revoke")
 @click.argument("given", metavar="ID...", nargs=-1, required=True)
 def revoke_command(*, given: tuple[str, ...]) -> None:
-    """Revoke keys for good; revoking a key again changes nothing. Takes ids or whole tokens."""
-    # Each once, in the order in which they were given.
+    """Revoke keys permanently, by id or token. Revoking a revoked key is not an error."""
+    # Without duplicates, in the given order.
     ids = list(dict.fromkeys(id_in(word) or word for word in given))
     run(_revoke(settings_of(), ids))
 
@@ -206,7 +206,7 @@ async def _revoke(settings: Settings, ids: Sequence[str]) -> int:
     for id in ids:
         if id in revoked:
             click.echo(
-                f"{id} is revoked; each replica turns it away within {limits.api_key_cache_s:g} s"
+                f"{id} is revoked; each replica rejects it within {limits.api_key_cache_s:g} s"
             )
     unknown = [id for id in ids if id not in revoked]
     if unknown:
@@ -216,7 +216,7 @@ async def _revoke(settings: Settings, ids: Sequence[str]) -> int:
 
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[Database]:
-    """The database, with a hint to run `migrate` where it has no tables."""
+    """The database. If it has no tables, the error advises to run `migrate`."""
     try:
         async with Database(settings, settings.limits_of(), connections=1) as database:
             yield database

@@ -21,7 +21,7 @@ from transferd.ledger.store.database import Database
 
 @click.command("migrate")
 def migrate_command() -> None:
-    """Bring the database up to date. Safe when several start at once."""
+    """Apply pending migrations. Several processes may do so at the same time."""
     run(_migrate(settings_of()))
 
 
@@ -34,7 +34,7 @@ async def _migrate(settings: Settings) -> int:
 @click.command("audit")
 @click.option("--json", "as_json", is_flag=True, help="Print the findings and counts as JSON.")
 def audit_command(*, as_json: bool) -> None:
-    """Prove that every balance follows from its history. Exits with 1 where one does not."""
+    """Check that every balance follows from its history. Exits with 1 if there are findings."""
     run(_audit(settings_of(), as_json))
 
 
@@ -46,7 +46,7 @@ async def _audit(settings: Settings, as_json: bool) -> int:
     with ExitStack() as exits:
 
         def report_progress(step: str, done: int, total: int) -> None:
-            if not rows:  # an audit that cannot even begin shows no progress
+            if not rows:  # an audit that cannot start shows no progress
                 exits.enter_context(progress)
             if step not in rows:
                 rows[step] = progress.add_task(step, total=total)

@@ -1,4 +1,4 @@
-"""How a command runs: signals stop it in order, and expected errors are one line."""
+"""Runs commands: signals shut them down in order, and expected errors print one line."""
 
 import asyncio
 import gc
@@ -26,7 +26,7 @@ _EXPECTED = (ConfigurationError, StackError, MigrationError, StoreError, aiohttp
 
 
 def run(main: Coroutine[Any, Any, int]) -> None:
-    """Run to the end and exit; an expected error is one line and no stack trace."""
+    """Run to the end and exit. An expected error prints one line and no stack trace."""
     try:
         sys.exit(uvloop.run(main))
     except _EXPECTED as error:
@@ -51,7 +51,7 @@ def _first_leaf(group: BaseExceptionGroup[Any]) -> BaseException:
 
 
 def settings_of(**overrides: object) -> Settings:
-    """The settings; an error in them is one line as well."""
+    """The settings. An error in them prints one line and ends the command."""
     try:
         return load_settings(**overrides)
     except ConfigurationError as error:
@@ -61,8 +61,8 @@ def settings_of(**overrides: object) -> Settings:
 async def until_stopped(work: Coroutine[Any, Any, int]) -> int:
     """Do the work until it ends by itself, or until SIGINT or SIGTERM; its exit code, or 0.
 
-    The handlers are installed first, so that Ctrl-C during the start stops in order as well: the
-    work is cancelled, and everything started by then is stopped.
+    The handlers are installed first, so Ctrl-C during the start also stops in order: the work is
+    cancelled, and stops everything that it has started.
     """
     asked = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -74,8 +74,8 @@ async def until_stopped(work: Coroutine[Any, Any, int]) -> int:
     asking.cancel()
     if task.done():
         return task.result()
-    click.echo("stopping: asked to", err=True)
-    # Each further Ctrl-C cancels the wait that the shutdown is in.
+    click.echo("stopping: signal received", err=True)
+    # Each further Ctrl-C cancels the current wait of the shutdown.
     loop.add_signal_handler(signal.SIGINT, task.cancel)
     task.cancel()
     try:
@@ -96,7 +96,7 @@ async def first_exit(*watches: Callable[[], Awaitable[str]]) -> str:
 
 
 def tune_garbage_collection() -> None:
-    """Exclude the objects made at start from garbage collection, and collect seldom.
+    """Exclude the objects made at start from garbage collection, and collect rarely.
 
     Requests and messages leave almost no cycles, but each allocates: with the default thresholds
     the collector walks all live objects about a hundred times a second (8 % of the time).
@@ -127,7 +127,7 @@ def print_table(table: Table) -> None:
 
 
 def progress_bars(console: Console) -> Progress:
-    """One bar per step: how many of how many, and for how long."""
+    """One bar per step, with the number done, the total and the elapsed time."""
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),

@@ -12,7 +12,7 @@ from transferd.cli.running import (
     tune_garbage_collection,
     until_stopped,
 )
-from transferd.cli.supervisor import Supervisor, supervisor_gone
+from transferd.cli.supervisor import Supervisor, wait_for_supervisor_end
 from transferd.config import Settings
 from transferd.observability.logging import configure
 from transferd.service import open_replica
@@ -25,11 +25,11 @@ from transferd.worker import open_worker
     default=1,
     show_default=True,
     type=click.IntRange(1, 64),
-    help="Replicas, on as many ports from TRANSFERD_PORT on. SIGHUP restarts them one by one.",
+    help="Replicas, on consecutive ports from TRANSFERD_PORT. SIGHUP restarts them one by one.",
 )
 @click.option("--supervised", is_flag=True, hidden=True)
 def serve(*, processes: int, supervised: bool) -> None:
-    """Serve the API, with the servers that the environment names."""
+    """Serve the API. The environment gives the addresses of the servers."""
     settings = settings_of()
     if processes > 1:
         run(until_stopped(_supervise(settings, processes)))
@@ -45,7 +45,7 @@ async def _serve(settings: Settings, *, supervised: bool) -> int:
     configure(settings.log_level)
     if settings.auth == "off":
         click.echo(
-            "TRANSFERD_AUTH=off: every caller who reaches this port may do everything", err=True
+            "TRANSFERD_AUTH=off: every caller who reaches this port has all rights", err=True
         )
     limits = settings.limits_of()
     raise_open_files_limit(limits.connections_max + limits.files_kept_back)
@@ -53,21 +53,21 @@ async def _serve(settings: Settings, *, supervised: bool) -> int:
         tune_garbage_collection()
         watches = [replica.first_exit]
         if supervised:
-            watches.append(_supervisor_gone)
+            watches.append(_supervisor_end)
         click.echo(f"stopping: {await first_exit(*watches)}", err=True)
     return 1
 
 
-async def _supervisor_gone() -> str:
-    await supervisor_gone()
-    return "the supervisor is gone"
+async def _supervisor_end() -> str:
+    await wait_for_supervisor_end()
+    return "the supervisor has ended"
 
 
 @click.command()
 @click.option(
     "--only",
     type=click.Choice(["relay", "notifier"]),
-    help="Publish the outbox, or deliver notifications, and leave the other to another worker.",
+    help="Only publish the outbox, or only deliver notifications; another worker does the other.",
 )
 def worker(*, only: Literal["relay", "notifier"] | None) -> None:
     """Publish events to RabbitMQ and deliver them to webhooks."""
@@ -84,6 +84,6 @@ async def _work(settings: Settings, only: Literal["relay", "notifier"] | None) -
         )
     async with open_worker(settings, settings.limits_of(), only=only) as working:
         tune_garbage_collection()
-        click.echo(f"ready when {working.url}/readyz says so", err=True)
+        click.echo(f"ready when {working.url}/readyz answers 200", err=True)
         click.echo(f"stopping: {await working.first_exit()}", err=True)
     return 1

@@ -32,15 +32,15 @@ class Supervisor:
 
     def __init__(self, settings: Settings, limits: Limits, processes: int) -> None:
         if settings.port == 0:
-            raise ConfigurationError("--processes counts up from TRANSFERD_PORT, so it cannot be 0")
+            raise ConfigurationError("TRANSFERD_PORT cannot be 0 with --processes")
         if settings.port + processes - 1 > 65535:
-            raise ConfigurationError("TRANSFERD_PORT leaves too few ports for --processes")
+            raise ConfigurationError("TRANSFERD_PORT is too high for --processes")
         self._limits = limits
         self._host = settings.host
         self._ports = range(settings.port, settings.port + processes)
         self._running: dict[int, asyncio.subprocess.Process] = {}
         self._asked_to_restart = asyncio.Event()
-        # Replicas that are restarted on request start again at once and without a message.
+        # Ports whose replica is restarted on request: it starts again at once, without a message.
         self._restarting: set[int] = set()
 
     def __repr__(self) -> str:
@@ -95,7 +95,7 @@ class Supervisor:
             await asyncio.sleep(wait_s)
 
     def _waits(self) -> Iterator[float]:
-        """No wait, then growing waits: a replica that dies at its start must not use up a core."""
+        """No wait, then growing waits: a replica that dies at every start must not load a core."""
         yield 0.0
         wait_s = self._limits.replica_restart_first_s
         while True:
@@ -109,7 +109,8 @@ class Supervisor:
             for port in self._ports:
                 if not await self._restart(port):
                     click.echo(
-                        f"the replica on port {port} did not come back: the others are left alone",
+                        f"the replica on port {port} is not ready again:"
+                        " the others are not restarted",
                         err=True,
                     )
                     break
@@ -141,7 +142,7 @@ class Supervisor:
             return False
 
     async def _stop(self) -> None:
-        """Drain all replicas at once, and kill those that take too long."""
+        """Drain all replicas concurrently, and kill all if one takes too long."""
         await self._end(list(self._running.values()))
 
     async def _end(self, processes: Sequence[asyncio.subprocess.Process]) -> None:
@@ -152,8 +153,8 @@ class Supervisor:
         waiting = [asyncio.ensure_future(process.wait()) for process in processes]
         if not waiting:
             return
-        patience_s = limits.drain_linger_s + 2 * limits.drain_timeout_s
-        _, late = await asyncio.wait(waiting, timeout=patience_s)
+        timeout_s = limits.drain_linger_s + 2 * limits.drain_timeout_s
+        _, late = await asyncio.wait(waiting, timeout=timeout_s)
         if late:
             for process in processes:
                 with suppress(ProcessLookupError):
@@ -165,8 +166,8 @@ def _reason(code: int) -> str:
     return signal.Signals(-code).name if code < 0 else f"exit code {code}"
 
 
-async def supervisor_gone() -> None:
-    """Wait until the supervisor has ended; its replicas must not outlive it."""
+async def wait_for_supervisor_end() -> None:
+    """Wait until the supervisor has ended. Its replicas must not outlive it."""
     reader = asyncio.StreamReader()
     await asyncio.get_running_loop().connect_read_pipe(
         lambda: asyncio.StreamReaderProtocol(reader), sys.stdin

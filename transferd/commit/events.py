@@ -33,8 +33,8 @@ _WALLET_EVENT = {
 _TRANSFER_EVENT = {"transfer": "transfer.posted", "reversal": "transfer.reversed"}
 
 
-class Event(NamedTuple):
-    """One event. Its id is derived from its subject, so a repeated event has the same id."""
+class LedgerEvent(NamedTuple):
+    """An event of the ledger. Its id is derived from its subject, so a repeat has the same id."""
 
     id: str
     type: str
@@ -73,7 +73,7 @@ def events_of(envelope: Envelope, outcome: Outcome) -> list[bytes]:
 
 
 def cloud_event(event: Mapping[str, Any]) -> bytes:
-    """Convert an event of the outbox (or `Event._asdict()`) to a CloudEvent in JSON."""
+    """Convert an event of the outbox (or `LedgerEvent._asdict()`) to a CloudEvent in JSON."""
     envelope = {
         "specversion": "1.0",
         "id": event["id"],
@@ -90,7 +90,7 @@ def cloud_event(event: Mapping[str, Any]) -> bytes:
     return orjson.dumps(envelope, option=orjson.OPT_UTC_Z)
 
 
-def event_of_transfer(transfer: PostedTransfer) -> Event:
+def event_of_transfer(transfer: PostedTransfer) -> LedgerEvent:
     """The event of a posted transfer or reversal, with both balances after it."""
     data: dict[str, object] = {
         "id": transfer.id,
@@ -107,10 +107,10 @@ def event_of_transfer(transfer: PostedTransfer) -> Event:
         "destination_balance_after": transfer.destination_balance_after_minor,
         "reverses_transfer_id": transfer.reverses_transfer_id,
     }
-    return Event(transfer.id, _TRANSFER_EVENT[transfer.kind], transfer.created_at, data)
+    return LedgerEvent(transfer.id, _TRANSFER_EVENT[transfer.kind], transfer.created_at, data)
 
 
-def event_of_change(change: WalletChange, user_id: str | None, currency: str) -> Event:
+def event_of_change(change: WalletChange, user_id: str | None, currency: str) -> LedgerEvent:
     """The event of a wallet's creation, or of a change without a transfer."""
     data: dict[str, object] = {
         "id": change.wallet_id,
@@ -122,10 +122,10 @@ def event_of_change(change: WalletChange, user_id: str | None, currency: str) ->
         "version": change.version,
     }
     id = f"{change.wallet_id}:{change.version}"
-    return Event(id, _WALLET_EVENT[change.kind], change.created_at, data)
+    return LedgerEvent(id, _WALLET_EVENT[change.kind], change.created_at, data)
 
 
-def _events_of(outcome: Outcome) -> list[Event]:
+def _events_of(outcome: Outcome) -> list[LedgerEvent]:
     match outcome:
         case Posted(transfer):
             return [event_of_transfer(transfer)]
@@ -136,6 +136,6 @@ def _events_of(outcome: Outcome) -> list[Event]:
             return [event_of_change(change, wallet.user_id, wallet.currency)]
         case UserCreated(user):
             data: dict[str, object] = {"id": user.id, "name": user.name}
-            return [Event(user.id, "user.created", user.created_at, data)]
+            return [LedgerEvent(user.id, "user.created", user.created_at, data)]
         case _:
             return []

@@ -37,19 +37,18 @@ __all__ = [
 ]
 
 NO_RABBITMQ = (
-    "RabbitMQ is NOT INSTALLED: events are delivered within this process instead. They stay in "
-    "the outbox, a table of PostgreSQL, until they are; what waits for another attempt is "
-    "remembered in memory only. Install it (apt install rabbitmq-server, brew install rabbitmq) or "
-    "set TRANSFERD_AMQP_URL."
+    "RabbitMQ is NOT INSTALLED: events are delivered within this process instead. PostgreSQL keeps "
+    "undelivered events. Install RabbitMQ (apt install rabbitmq-server, brew install "
+    "rabbitmq) or set TRANSFERD_AMQP_URL."
 )
 
 
 class DevStack:
-    """The servers that a local run needs, started side by side and stopped together.
+    """The servers of a local run, started and stopped concurrently.
 
-    A given URL replaces that server. ``ephemeral`` keeps the data in a new directory beside
-    ``directory`` and removes it at the end; otherwise ``directory`` is used again by the next run.
-    ``report`` gets one line per server. StackError when a part cannot be started; then none runs.
+    A server whose URL is given is not started. ``ephemeral`` keeps the data in a new directory
+    beside ``directory`` and removes it at the end; otherwise the next run uses ``directory`` again.
+    ``report`` gets one line per server. StackError if a server cannot be started; then none runs.
     """
 
     def __init__(
@@ -102,7 +101,7 @@ class DevStack:
     async def first_exit(self) -> str:
         """Wait until a server ends by itself; returns a line with its name, exit code and log."""
         if not self.servers:
-            await asyncio.Event().wait()  # Nothing here can end.
+            await asyncio.Event().wait()  # Never ends.
         watches = {asyncio.ensure_future(server.exited()): server for server in self.servers}
         try:
             done, _ = await asyncio.wait(watches, return_when=asyncio.FIRST_COMPLETED)
@@ -133,7 +132,7 @@ class DevStack:
 
     async def _start_all(self) -> None:
         failures: list[StackError] = []
-        # When one start fails the group cancels the others, and each cleans up after itself.
+        # If one start fails, the group cancels the others, and each stops what it has started.
         try:
             async with asyncio.TaskGroup() as group:
                 for server in self.servers:
@@ -157,7 +156,7 @@ class DevStack:
         self._report(f"{server.origin}, port {server.port}, process {server.pid}, {took_s:.1f} s")
 
     async def _end(self) -> None:
-        """Stop all side by side, and always remove an ephemeral directory."""
+        """Stop all servers concurrently, and always remove an ephemeral directory."""
         try:
             outcomes = await asyncio.gather(
                 *(server.stop() for server in self.servers), return_exceptions=True
@@ -167,7 +166,7 @@ class DevStack:
                     self._report(f"{server.name} was not stopped cleanly: {outcome}")
         finally:
             for server in self.servers:
-                server.kill_now()  # Does nothing after a clean stop; a second Ctrl-C ends up here.
+                server.kill_now()  # Needed after a second Ctrl-C; no effect after a clean stop.
             if self._ephemeral:
                 shutil.rmtree(self.directory, ignore_errors=True)
 
@@ -176,7 +175,7 @@ def _new_directory_beside(directory: Path) -> Path:
     directory.parent.mkdir(parents=True, exist_ok=True)
     created = Path(tempfile.mkdtemp(prefix=f"{directory.name}-", dir=directory.parent))
     if os.geteuid() == 0:
-        created.chmod(0o711)  # PostgreSQL runs as another user, who must be able to traverse it.
+        created.chmod(0o711)  # PostgreSQL runs as another user, which must be able to traverse it.
     return created
 
 

@@ -1,4 +1,4 @@
-"""The user that PostgreSQL runs as: it refuses root, and its user must reach the files."""
+"""The user that PostgreSQL runs as: not root, and with access to the files of the server."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from transferd.devstack.process import Account, StackError, setpriv
 
 
 def account_for(data: Path, binaries: Path) -> Account | None:
-    """The user to run as: None for ourselves, and when we are root one that is not.
+    """The user to run as: None (the current one), or an unprivileged one if this process is root.
 
-    It is the owner of ``data`` if that exists already. StackError when it cannot reach ``data`` or
-    ``binaries``, and setpriv, which could let it through, is not installed.
+    That is the owner of ``data`` if it exists and is not root's. StackError when the user cannot
+    reach ``data`` or ``binaries`` and setpriv, which can give it access, is not installed.
     """
     if os.geteuid() != 0:
         return None

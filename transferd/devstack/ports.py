@@ -1,7 +1,7 @@
-"""Loopback ports for programs that have yet to start.
+"""Loopback ports for programs that start later.
 
 A program uses its port about a second after the port was chosen, and while the program is down the
-port is free again. So each port is claimed for one process among all processes of this user.
+port is free again. So each port is claimed by one process among all processes of this user.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from random import SystemRandom
 
 from transferd.devstack.process import StackError
 
-# Below Linux's ephemeral range (32768 and up) on purpose. While a server is down, its clients keep
-# connecting; a connect to a closed *ephemeral* port on loopback sooner or later picks that very
-# port as its own source port, connects to itself and occupies the port that the server needs back.
+# Below Linux's ephemeral range (32768 and up). While a server is down, its clients try to connect.
+# A connect to a closed *ephemeral* port on loopback can get the same port as its source port. Then
+# it connects to itself and occupies the port that the server needs again.
 PORTS = range(20_000, 30_000)
 PORT_TRIES_MAX = 200
 # Claims of one process; the oldest are released, because their ports are in use by then.
@@ -26,7 +26,7 @@ _CLAIMS_MAX = 1_000
 
 
 class _Claims:
-    """Locks on the bytes of one file, each at the number of a port; they end with the process."""
+    """Locks on bytes of one file, at the offsets of the port numbers. They end with the process."""
 
     def __init__(self) -> None:
         self._ports: deque[int] = deque()
@@ -76,8 +76,8 @@ def free_port() -> int:
 
 
 def free_ports(count: int) -> int:
-    """The first of so many free ports in a row. Raises StackError."""
-    random = SystemRandom()  # never seeded, so that test runs side by side try different ports
+    """The first of ``count`` consecutive free ports. Raises StackError."""
+    random = SystemRandom()  # never seeded, so that concurrent test runs try different ports
     for _ in range(PORT_TRIES_MAX):
         first = random.choice(PORTS)
         wanted = range(first, first + count)

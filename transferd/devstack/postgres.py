@@ -28,21 +28,21 @@ from transferd.devstack.process import (
 )
 from transferd.devstack.server import Server
 
-MAJOR_VERSION_MIN = 14  # Older ones get no repairs from the PostgreSQL project.
+MAJOR_VERSION_MIN = 14  # The PostgreSQL project no longer supports older ones.
 
 # Lines of postmaster.pid, counted from 0: the id of a System V segment, and a word that becomes
 # "ready" when the server takes queries. pg_ctl relies on them too.
 SHARED_MEMORY_LINE = 6
 READY_LINE = 7
 
-# One role that owns its database and is nothing more, as in production: a migration that needs a
+# The role owns its database and has no other rights, as in production: a migration that needs a
 # superuser must fail here too.
 CREATE_ROLE_AND_DATABASE = b"""\
 CREATE ROLE transferd LOGIN;
 CREATE DATABASE transferd OWNER transferd;
 """
 
-# For a benchmark on a small machine: no checkpoint in the middle of a run, and nothing exotic.
+# For a benchmark on a small machine: no checkpoint during a run.
 SETTINGS: Mapping[str, str] = {
     "shared_buffers": "256MB",
     "effective_cache_size": "1GB",
@@ -70,8 +70,8 @@ NOT_DURABLE: Mapping[str, str] = {
 def find_postgres_binaries(major: str | None = None) -> tuple[Path, str]:
     """The directory of ``initdb`` and ``postgres`` and their version, such as "15.20".
 
-    With ``major`` (of an existing data directory) installations of that major version come first.
-    StackError when there is none.
+    An installation of the major version ``major`` (of an existing data directory) is preferred.
+    StackError if PostgreSQL is not installed.
     """
     found: list[tuple[Path, str]] = []
     for directory in postgres_directories():
@@ -89,9 +89,9 @@ def find_postgres_binaries(major: str | None = None) -> tuple[Path, str]:
 
 
 def postgres_directories() -> Iterator[Path]:
-    """Where PostgreSQL's programs may be, best first; not every one exists."""
+    """Directories that may contain PostgreSQL's programs, best first. Some do not exist."""
     if (program := shutil.which("postgres")) is not None:
-        yield Path(program).resolve().parent  # distributions link single programs onto the PATH
+        yield Path(program).resolve().parent  # distributions link single programs into the PATH
     if (directory := output_of("pg_config", "--bindir")) is not None:
         yield Path(directory.strip())
     for pattern in (
@@ -112,7 +112,7 @@ def _numbers_in(path: Path) -> list[int]:
 
 
 def _version_in(directory: Path) -> str | None:
-    if not (directory / "initdb").is_file():  # A client-only installation has no server to start.
+    if not (directory / "initdb").is_file():  # A client-only installation has no server.
         return None
     match = re.search(r"\d+(\.\d+)*", output_of(directory / "postgres", "--version") or "")
     return match.group() if match else None
@@ -121,15 +121,15 @@ def _version_in(directory: Path) -> str | None:
 class PostgresServer(Server):
     """A private cluster with a database ``transferd`` and its owner, a role that is no superuser.
 
-    Connections need no password. ``durable=False`` is faster and loses data in a power cut.
-    ``settings`` go into the configuration file, over the defaults of this module; settings made
-    by ``ALTER SYSTEM`` override both.
+    Connections need no password. ``durable=False`` is faster, but a power failure can lose data.
+    ``settings`` override the defaults of this module in the configuration file; ``ALTER SYSTEM``
+    overrides both.
     """
 
     name: ClassVar[str] = "PostgreSQL"
-    # A "fast" shutdown, which does not wait for the clients to leave.
+    # A "fast" shutdown, which does not wait for clients to disconnect.
     stop_signal: ClassVar[signal.Signals] = signal.SIGINT
-    # PostgreSQL guards its data itself, and a backend that outlives a killed parent can be ended.
+    # PostgreSQL locks its data itself, and `kill` ends backends that outlive the postmaster.
     children_hold_lock: ClassVar[bool] = False
 
     def __init__(
@@ -171,18 +171,18 @@ class PostgresServer(Server):
         send_signal(orphans, signal.SIGKILL)
         await wait_until_gone(orphans)
         if self._shared_memory is not None and self._pid_file():
-            # It had no time to remove its segment, and the kernel would keep that until a reboot.
+            # A killed server does not remove its segment; the kernel would keep it until a reboot.
             output_of("ipcrm", "-m", self._shared_memory)
         self._shared_memory = None
 
     async def _prepare(self) -> None:
-        made_by = self.data / "PG_VERSION"
-        major = made_by.read_text().strip() if made_by.exists() else None
+        version_file = self.data / "PG_VERSION"
+        major = version_file.read_text().strip() if version_file.exists() else None
         self._binaries, self._version = find_postgres_binaries(major)
         self.origin = f"PostgreSQL {self._version} from {self._binaries}"
         if major is not None and self._version.split(".")[0] != major:
             raise StackError(
-                f"{self.data} was made by PostgreSQL {major} and {self._version} is installed: "
+                f"{self.data} was created by PostgreSQL {major} and {self._version} is installed: "
                 f"install PostgreSQL {major}, or remove that directory"
             )
         self._account = account_for(self.data, self._binaries)
@@ -203,23 +203,23 @@ class PostgresServer(Server):
 
     async def _is_ready(self) -> bool:
         lines = self._pid_file()
-        if len(lines) <= READY_LINE or lines[0] != str(self.pid):  # what a killed server left
+        if len(lines) <= READY_LINE or lines[0] != str(self.pid):  # left by a killed server
             return False
         self._shared_memory = lines[SHARED_MEMORY_LINE].split()[-1]
         return lines[READY_LINE].strip() == "ready"
 
     async def _create_cluster(self) -> None:
-        """initdb into a directory that gets its name when complete: never half a cluster."""
+        """Create the cluster in another directory and rename it when it is complete."""
         unfinished = self.directory / "data.unfinished"
         if unfinished.exists():
             shutil.rmtree(unfinished)
         unfinished.mkdir(mode=0o700)
-        self._give_away(unfinished)
+        self._chown(unfinished)
         await self._run_tool(
             *("initdb", "-D", unfinished, "--username=postgres", "--auth=trust", "--encoding=UTF8"),
             *("--locale=C", "--no-sync", "--no-instructions"),
         )
-        # Without a server and before any port is open; it takes 30 ms and needs no client.
+        # Single-user mode needs no port and no client, and takes 30 ms.
         await self._run_tool(
             *("postgres", "--single", "-F", "-D", unfinished, "postgres"),
             stdin=CREATE_ROLE_AND_DATABASE,
@@ -234,13 +234,13 @@ class PostgresServer(Server):
         path = self.data / "transferd.conf"
         quoted = {name: value.replace("'", "''") for name, value in settings.items()}
         path.write_text("".join(f"{name} = '{value}'\n" for name, value in quoted.items()))
-        self._give_away(path)
+        self._chown(path)
 
     def _has_lz4(self) -> bool:
         built_with = output_of(self._binaries / "pg_config", "--configure") or ""
         return int(self._version.split(".")[0]) >= 15 and "--with-lz4" in built_with
 
-    def _give_away(self, path: Path) -> None:
+    def _chown(self, path: Path) -> None:
         if self._account is not None:
             os.chown(path, self._account.uid, self._account.gid)
 
@@ -268,7 +268,7 @@ class PostgresServer(Server):
         return []
 
     def _refuse_a_running_postmaster(self) -> None:
-        """A file left by a killed server must not block us, a server that still runs there must."""
+        """Raise StackError if a server runs on the data. Ignore the pid file of a killed one."""
         pid = self._postmaster_on_file()
         if pid is None:
             return
@@ -278,8 +278,8 @@ class PostgresServer(Server):
                 f"end it with `kill -INT {pid}`, or use another directory"
             )
         if sys.platform == "linux" and pid in process_table():
-            # Another process has that pid, or the dead server is not reaped: PostgreSQL would take
-            # it for running. With a free pid PostgreSQL checks by itself, also the shared memory.
+            # Another process has this pid, or the dead server is not reaped, so PostgreSQL would
+            # treat it as running. With a free pid PostgreSQL itself checks, also the shared memory.
             (self.data / "postmaster.pid").unlink()
 
     def _postmaster_on_file(self) -> int | None:
@@ -287,7 +287,7 @@ class PostgresServer(Server):
         return int(first[0]) if first and first[0].isdigit() else None
 
     def _processes_in_data(self) -> list[Process]:
-        """Server processes of this cluster: they all work in the data directory (Linux only)."""
+        """Processes of this cluster: their working directory is the data directory (Linux only)."""
         found: list[Process] = []
         if sys.platform == "linux":
             for process in process_table().values():
@@ -299,10 +299,10 @@ class PostgresServer(Server):
         return found
 
     def _backends_without_postmaster(self) -> list[Process]:
-        """Backends whose postmaster crashed: a busy one lives on and would block the next start."""
+        """Backends whose postmaster crashed: a busy one keeps running and blocks the next start."""
         found = self._processes_in_data()
-        led = self._postmaster_on_file() in {process.pid for process in found}
-        return [] if led or self._lock_fd is None else found
+        has_postmaster = self._postmaster_on_file() in {process.pid for process in found}
+        return [] if has_postmaster or self._lock_fd is None else found
 
 
 def _environment() -> dict[str, str]:

@@ -1,8 +1,8 @@
-"""One private server process: started, watched, paused and ended without leaving anything behind.
+"""One private server process: started, watched, paused, and ended together with its children.
 
 Only ``subprocess`` and ``/proc`` are used, never asyncio's child processes: those belong to the
-event loop that started them, while a server may be started in one test's loop and killed in
-another's.
+event loop that started them, but the loop of one test may start a server that the loop of another
+test kills.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import NamedTuple
 
-# A start takes tenths of a second; polling more often would only take CPU from it.
+# A start takes tenths of a second. More frequent polling would only take CPU time from it.
 POLL_S = 0.02
 # Only a process stuck in the kernel (a dead disk) outlives SIGKILL for this long.
 KILL_TIMEOUT_S = 10.0
@@ -30,11 +30,11 @@ ORPHAN_CHECK = '[ "$PPID" = "$0" ] && exec "$@"'
 
 
 class StackError(Exception):
-    """A private server is missing or failed; the message is one line and says how to go on."""
+    """A private server is not installed or has failed. The message is one line."""
 
 
 class Account(NamedTuple):
-    """The unprivileged user that a server runs as when we are root."""
+    """The unprivileged user that a server runs as if this process is root."""
 
     name: str
     uid: int
@@ -55,19 +55,19 @@ class Process(NamedTuple):
 
     @property
     def alive(self) -> bool:
-        """A zombie counts as dead: where the first process never reaps, it stays."""
+        """Whether the process runs. A zombie does not, and remains if init never reaps it."""
         return self.state not in ("Z", "X")
 
 
 def process_table() -> dict[int, Process]:
-    """All processes that can be seen, by pid."""
+    """All visible processes, by pid."""
     if sys.platform != "linux":
         return _process_table_from_ps()
     table: dict[int, Process] = {}
     for entry in os.listdir("/proc"):
         if entry.isdigit():
-            with suppress(OSError):  # ended while we were looking
-                # The name may itself hold spaces and parentheses: split after the last one.
+            with suppress(OSError):  # ended in the meantime
+                # The name may contain spaces and parentheses: split after the last parenthesis.
                 fields = (
                     Path("/proc", entry, "stat").read_text("latin-1").rpartition(")")[2].split()
                 )
@@ -97,14 +97,14 @@ def process_tree(root: int) -> list[Process]:
 
 
 def send_signal(processes: Iterable[Process], number: signal.Signals) -> None:
-    """Signal each of ``processes``; one that has already ended is no error."""
+    """Send a signal to each of ``processes``. One that has already ended is not an error."""
     for process in processes:
         with suppress(ProcessLookupError):
             os.kill(process.pid, number)
 
 
 async def wait_until_gone(processes: Iterable[Process], timeout_s: float = KILL_TIMEOUT_S) -> None:
-    """Return when every one of ``processes`` is dead; StackError when one is not in time."""
+    """Return when all of ``processes`` are dead. StackError if one is alive at the timeout."""
     awaited = {(process.pid, process.started) for process in processes}
     deadline = asyncio.get_running_loop().time() + timeout_s
     while awaited:
@@ -118,7 +118,7 @@ async def wait_until_gone(processes: Iterable[Process], timeout_s: float = KILL_
 
 
 class Child:
-    """A process that we started, with everything that it starts in turn."""
+    """A process that this process started, with all its descendants."""
 
     def __init__(self, popen: subprocess.Popen[bytes]) -> None:
         self._popen = popen
@@ -155,7 +155,7 @@ class Child:
             send_signal(fresh, signal.SIGSTOP)
             seen = {process.pid for process in frozen}
             if seen.issuperset(process.pid for process in tree):
-                return tree  # No child was started meanwhile.
+                return tree  # No child was started in the meantime.
             frozen = tree
         return []
 
@@ -165,7 +165,7 @@ class Child:
             send_signal(process_tree(self.pid), signal.SIGCONT)
 
     def kill_now(self) -> list[Process]:
-        """SIGKILL to the whole tree without waiting; stopped first, so that none is born."""
+        """SIGKILL to the whole tree without waiting. Paused first, so that it starts no process."""
         victims = self.pause()
         send_signal(victims, signal.SIGKILL)
         return victims
@@ -178,13 +178,13 @@ class Child:
 
 
 async def _end_of(pid: int) -> None:
-    """Return when ``pid`` has probably ended: the caller asks again."""
+    """Return when ``pid`` may have ended. The caller checks."""
     if sys.platform != "linux":
         await asyncio.sleep(POLL_S)
         return
     try:
         handle = os.pidfd_open(pid)
-    except OSError:  # Linux before 5.3, or a sandbox that does not know the call
+    except OSError:  # Linux before 5.3, or a sandbox without the call
         await asyncio.sleep(POLL_S)
         return
     loop = asyncio.get_running_loop()
@@ -209,9 +209,10 @@ def launch(
 ) -> Child:
     """Start ``command`` with its output appended to ``log``; OSError when it cannot be started.
 
-    The child gets a session of its own: Ctrl-C reaches only us, and we end the servers in order.
-    Where setpriv is installed (any usual Linux) the kernel kills the child when we die, even by
-    SIGKILL. That is tied to the *thread* that started the child: start from the main thread.
+    The child gets its own session: Ctrl-C reaches only this process, which ends the servers in
+    order. If setpriv is installed (as on most Linux systems), the kernel kills the child when this
+    process dies, even by SIGKILL. In fact it does so when the *thread* that started the child ends:
+    start from the main thread.
     """
     switch_user = account is not None and setpriv() is None
     with ExitStack() as stack:
@@ -230,17 +231,17 @@ def launch(
             extra_groups=[] if switch_user else None,
         )
     if popen.stdin is not None:
-        # A broken pipe means that it died early: its exit code and its log have the reason.
+        # A broken pipe means that the child died early. Its exit code and log give the reason.
         with suppress(BrokenPipeError), popen.stdin:
             popen.stdin.write(stdin)
     return Child(popen)
 
 
 def _guard(account: Account | None) -> list[str]:
-    """What runs in front of a server: become ``account``, and die when the parent dies.
+    """The command in front of a server's: become ``account``, and die when the parent dies.
 
-    setpriv arms the death signal *after* it changed the user; armed by us in the forked child it
-    would be undone by that change, and running Python there is unsafe in a process with threads.
+    setpriv sets the death signal *after* it has changed the user, because that change clears it.
+    Setting it from Python in the forked child is unsafe in a process with threads.
     """
     tool = setpriv()
     if tool is None:
@@ -267,7 +268,7 @@ def setpriv() -> str | None:
 
 
 def output_of(*command: str | Path) -> str | None:
-    """What a program that ends at once prints; None when it fails or does not exist."""
+    """The output of a command; None if it fails or does not exist."""
     try:
         answer = subprocess.run(command, capture_output=True, text=True, check=False)
     except OSError:
@@ -276,6 +277,9 @@ def output_of(*command: str | Path) -> str | None:
 
 
 def clean_environment(*prefixes: str, **additions: str) -> dict[str, str]:
-    """Our environment without what would redirect a private server, plus ``additions``."""
+    """This process's environment without variables with ``prefixes``, plus ``additions``.
+
+    Such variables could direct a private server to other files or ports.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith(prefixes)}
     return {**kept, **additions}

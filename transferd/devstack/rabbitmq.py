@@ -23,14 +23,14 @@ AMQP_0_9_1 = b"AMQP\x00\x00\x09\x01"
 METHOD_FRAME = b"\x01"  # the server's Connection.Start; a refusal would begin with "AMQP"
 
 # Two schedulers that sleep when idle and are bound to no core: PostgreSQL and the benchmark share
-# the machine, and bound schedulers of two nodes would sit on the same cores. The interface, because
+# the machine, and bound schedulers of two nodes would use the same cores. Without the interface,
 # the distribution port would listen on all addresses.
 ERLANG_ARGUMENTS = (
     "+S 2:2 +sbwt none +sbwtdcpu none +sbwtdio none -kernel inet_dist_use_interface {127,0,0,1}"
 )
 
-# A nearly full disk must not block publishers here, and the quorum queues' log must stay small: its
-# default is 512 MB, kept in memory too.
+# A nearly full disk must not block publishers here. The log of the quorum queues must stay small:
+# by default it grows to 512 MB, also in memory.
 CONFIGURATION = """\
 disk_free_limit.absolute = 1MB
 raft.wal_max_size_bytes = 67108864
@@ -39,7 +39,7 @@ raft.wal_max_size_bytes = 67108864
 
 def find_rabbitmq() -> Path | None:
     """The path of rabbitmq-server, or None when it or Erlang's ``epmd`` is not installed."""
-    # Packages put a wrapper on the PATH that runs `su rabbitmq`; the script itself serves any user.
+    # Packages put a wrapper into the PATH that runs `su rabbitmq`. Any user can run the script.
     candidates = [Path("/usr/lib/rabbitmq/bin/rabbitmq-server")]
     if (found := shutil.which("rabbitmq-server")) is not None:
         candidates.append(Path(found))
@@ -62,8 +62,8 @@ def find_epmd() -> Path | None:
 class RabbitServer(Server):
     """A private RabbitMQ node; its queues and persistent messages survive ``stop`` and ``kill``.
 
-    The data belongs to the node's name, which is made from the directory: move the directory and
-    the node starts empty.
+    The data belongs to the node's name, which is derived from the directory. If the directory is
+    moved, the node starts empty.
     """
 
     name: ClassVar[str] = "RabbitMQ"
@@ -72,7 +72,7 @@ class RabbitServer(Server):
         self, directory: Path, *, port: int | None = None, limits: Limits | None = None
     ) -> None:
         super().__init__(directory, port=port, limits=limits)
-        # Not from the port, which may be another one in the next run.
+        # Not derived from the port, which may differ in the next run.
         digest = hashlib.sha256(str(self.directory.resolve()).encode()).hexdigest()[:12]
         self.node = f"transferd-{digest}@localhost"
 
@@ -85,7 +85,7 @@ class RabbitServer(Server):
         cookie = self.directory / ".erlang.cookie"
         if not cookie.exists():
             cookie.write_text(secrets.token_hex(16))
-            cookie.chmod(0o400)  # Erlang refuses one that others can read.
+            cookie.chmod(0o400)  # Erlang refuses a cookie that other users can read.
         (self.directory / "rabbitmq.conf").write_text(CONFIGURATION)
         (self.directory / "enabled_plugins").write_text("[].\n")
 
@@ -96,7 +96,7 @@ class RabbitServer(Server):
                 "RabbitMQ is not installed: apt install rabbitmq-server, or brew install rabbitmq, "
                 "or set TRANSFERD_AMQP_URL"
             )
-        # Without one of its own, Erlang starts a daemon on the standard port and leaves it behind.
+        # Without its own epmd, Erlang starts one on the standard port and never ends it.
         epmd_port = free_port()
         environment = self._environment(epmd_port)
         self._spawn(
@@ -104,10 +104,11 @@ class RabbitServer(Server):
         )
         await _wait_until_listening(epmd_port, self._limits.server_epmd_s)
         server = self._spawn([program], environment=environment)
-        # To start, Erlang looks for modules in thousands of places, each time by way of another
-        # thread. Woken on another core of a virtual machine these made it 17 s instead of 6.
+        # At its start Erlang looks up modules thousands of times, each time through another thread.
+        # On one core of a virtual machine this takes 6 s; on several cores, waking a thread on
+        # another core makes it 17 s.
         if cores := _cores():
-            _keep_to([cores[server.pid % len(cores)]], server.pid)
+            _pin([cores[server.pid % len(cores)]], server.pid)
         self.origin = f"RabbitMQ from {program}"
 
     def _environment(self, epmd_port: int) -> dict[str, str]:
@@ -135,13 +136,13 @@ class RabbitServer(Server):
             RABBITMQ_ENABLED_PLUGINS_FILE=f"{here}/enabled_plugins",
             RABBITMQ_SCHEDULER_BIND_TYPE="u",
             RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=ERLANG_ARGUMENTS,
-            # Makes the script *become* Erlang. Else a shell stays in between, and signals, the exit
-            # code and the death signal end there.
+            # Makes the script exec Erlang. Otherwise a shell stays in between, which passes on
+            # neither signals nor the exit code.
             RUNNING_UNDER_SYSTEMD="true",
         )
 
     async def _is_ready(self) -> bool:
-        """An answer to the AMQP greeting: the port opens before the node takes connections."""
+        """Whether the AMQP greeting is answered: the port opens before the node accepts clients."""
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
             async with asyncio.timeout(self._limits.server_answer_s):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
@@ -152,7 +153,7 @@ class RabbitServer(Server):
                 finally:
                     writer.close()
             if self.pid is not None:
-                _keep_to(_cores(), self.pid)
+                _pin(_cores(), self.pid)
             self._note_version()
             return True
         return False
@@ -164,14 +165,14 @@ class RabbitServer(Server):
 
 
 def _cores() -> list[int]:
-    """The cores that we may use; none where that cannot be chosen."""
+    """The cores that this process may use; empty if the platform has no affinity."""
     return sorted(os.sched_getaffinity(0)) if sys.platform == "linux" else []
 
 
-def _keep_to(cores: Collection[int], pid: int) -> None:
+def _pin(cores: Collection[int], pid: int) -> None:
     """Let all threads of a process run on these cores only."""
     if sys.platform == "linux":
-        # One that ends meanwhile needs nothing.
+        # A thread may end in the meantime.
         with suppress(OSError):
             for task in Path(f"/proc/{pid}/task").iterdir():
                 with suppress(OSError):

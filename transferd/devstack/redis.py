@@ -16,8 +16,8 @@ from transferd.config import Limits
 from transferd.devstack.process import StackError, clean_environment, output_of
 from transferd.devstack.server import Server
 
-# Runs in a process of its own: it can be killed and paused like the real one, and its pure Python
-# commands do not take the CPU of the event loop that is being tested.
+# Runs in its own process, so that it can be killed and paused like a real server, and its Python
+# code does not take CPU time from the event loop under test.
 FAKE_SERVER = """
 import sys
 from fakeredis import TcpFakeServer
@@ -28,7 +28,7 @@ server.serve_forever()
 
 
 def find_redis() -> Path | None:
-    """The path of redis-server (or of valkey-server, which speaks the same), or None."""
+    """The path of redis-server (or of valkey-server, which has the same protocol), or None."""
     for program in ("redis-server", "valkey-server"):
         if (found := shutil.which(program)) is not None:
             return Path(found)
@@ -57,7 +57,7 @@ class RedisServer(Server):
         return f"redis://127.0.0.1:{self.port}/0"
 
     async def _prepare(self) -> None:
-        """Redis needs no files of ours."""
+        """Redis needs no files."""
 
     async def _launch(self) -> None:
         program = find_redis()
@@ -90,7 +90,7 @@ class RedisServer(Server):
         )
 
     async def _is_ready(self) -> bool:
-        """PONG to PING."""
+        """Whether PING is answered."""
         with suppress(OSError, TimeoutError):
             async with asyncio.timeout(self._limits.server_answer_s):
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port)

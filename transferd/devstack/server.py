@@ -25,7 +25,7 @@ from transferd.devstack.process import (
     process_tree,
 )
 
-# Enough for the two lines that matter, short enough for one line of a terminal.
+# The last two or three lines of a log.
 TAIL_CHARS_MAX = 300
 PORT_IN_USE = re.compile(r"address already in use|eaddrinuse|port .*in use", re.IGNORECASE)
 
@@ -37,8 +37,8 @@ class PortTaken(StackError):
 class Server(ABC):
     """One private server on 127.0.0.1, with its data below one directory.
 
-    ``start`` after ``stop`` or ``kill`` comes back on the same port with the same data. Start from
-    the main thread: the signal that ends the server when we die belongs to that thread.
+    ``start`` after ``stop`` or ``kill`` uses the same port and the same data. Start from the main
+    thread: the kernel kills the server when the thread that started it ends.
     """
 
     name: ClassVar[str]
@@ -49,13 +49,13 @@ class Server(ABC):
         self, directory: Path, *, port: int | None = None, limits: Limits | None = None
     ) -> None:
         self.directory = directory.absolute()
-        self.port = port or 0  # chosen by the first start when none was given
+        self.port = port or 0  # if None is given, the first start chooses one
         self.origin = f"{self.name} (not started)"
         self.log_path = self.directory / f"{self.name.lower()}.log"
         self._limits = limits or Limits()
         self._port_pinned = port is not None
         self._children: list[Child] = []  # helpers first, the server itself last
-        self._end_is_wanted = True  # while True, the process was ended by us
+        self._end_is_wanted = True  # False while the server should run
         self._lock_fd: int | None = None
         self._log_offset = 0
 
@@ -66,7 +66,7 @@ class Server(ABC):
     @property
     @abstractmethod
     def url(self) -> str:
-        """Where clients connect; the port is known once ``start`` has returned."""
+        """The address for clients. The port is known after ``start``."""
 
     @property
     def pid(self) -> int | None:
@@ -80,12 +80,12 @@ class Server(ABC):
         return [process for child in running for process in process_tree(child.pid)]
 
     async def start(self) -> None:
-        """Start the server; it answers when this returns. StackError says why it does not."""
+        """Start the server and return when it answers. StackError if it cannot be started."""
         if self.pid is not None:
             return
         try:
-            await self._take_directory()
-            await self.kill()  # what an earlier crash of this server may have left
+            await self._lock_directory()
+            await self.kill()  # processes that an earlier crash of this server may have left
             await self._prepare()
             await self._start_on_a_port()
         except BaseException as error:
@@ -96,12 +96,12 @@ class Server(ABC):
             raise
 
     async def stop(self) -> None:
-        """End the server in order, or by SIGKILL after `server_stop_s`; then nothing of it runs."""
+        """End the server in order, or by SIGKILL after `server_stop_s`, with all its processes."""
         self._end_is_wanted = True
         try:
             child = self._main
             if child is not None:
-                self.resume()  # A stopped process cannot follow a request to end.
+                self.resume()  # A paused process does not handle signals.
                 child.send_signal(self.stop_signal)
                 with suppress(TimeoutError):
                     await asyncio.wait_for(child.wait(), self._limits.server_stop_s)
@@ -116,13 +116,13 @@ class Server(ABC):
             self._children.pop()
 
     def kill_now(self) -> None:
-        """SIGKILL without waiting, for a caller that may not await any more."""
+        """SIGKILL without waiting, for a caller that can no longer await."""
         self._end_is_wanted = True
         for child in reversed(self._children):
             child.kill_now()
 
     def pause(self) -> None:
-        """SIGSTOP: connections stay open and nothing answers, as on a machine that hangs."""
+        """SIGSTOP: connections stay open without answers, as if the machine hangs."""
         for child in reversed(self._children):
             child.pause()
 
@@ -134,7 +134,7 @@ class Server(ABC):
     async def exited(self) -> int:
         """Wait until the server ends by itself; returns its exit code (-N: by signal N).
 
-        An end by ``stop`` or ``kill`` does not count: the wait goes on into the next start.
+        An end by ``stop`` or ``kill`` does not count: the wait continues after the next start.
         """
         while True:
             child = self._main
@@ -150,7 +150,7 @@ class Server(ABC):
 
     @abstractmethod
     async def _prepare(self) -> None:
-        """Find the programs and bring files into place before each launch."""
+        """Find the programs and write the files, before each launch."""
 
     @abstractmethod
     async def _launch(self) -> None:
@@ -158,7 +158,7 @@ class Server(ABC):
 
     @abstractmethod
     async def _is_ready(self) -> bool:
-        """Whether the server answers; asked every 20 ms."""
+        """Whether the server answers; polled every 20 ms."""
 
     def _spawn(
         self,
@@ -167,7 +167,7 @@ class Server(ABC):
         environment: Mapping[str, str],
         account: Account | None = None,
     ) -> Child:
-        # A child that inherits the lock keeps the directory taken even when it outlives us.
+        # A child inherits the lock, so the directory stays locked if it outlives this process.
         inherited = self._lock_fd if self.children_hold_lock else None
         child = launch(
             command,
@@ -195,7 +195,7 @@ class Server(ABC):
                 await self.kill()
                 if self._port_pinned or attempt == self._limits.server_port_attempts_max:
                     raise
-        self._port_pinned = True  # from now on clients know it
+        self._port_pinned = True  # clients know it now
         self._end_is_wanted = False
         self._note_pid()
 
@@ -211,7 +211,7 @@ class Server(ABC):
             await asyncio.sleep(POLL_S)
 
     def _failure(self, what: str) -> StackError:
-        """An error in one line: what happened, the end of the log, and where the log is."""
+        """An error in one line: the failure, the end of the log, and the path of the log."""
         lines = [line.strip() for line in self._fresh_log().splitlines() if line.strip()]
         tail = " | ".join(lines)[-TAIL_CHARS_MAX:] or "its log is empty"
         kind = PortTaken if PORT_IN_USE.search(self._fresh_log()) else StackError
@@ -224,7 +224,7 @@ class Server(ABC):
             return log.read().decode(errors="replace")
         return ""
 
-    async def _take_directory(self) -> None:
+    async def _lock_directory(self) -> None:
         """Create the directory and lock it, so that two servers never work on the same data."""
         if self._lock_fd is not None:
             return

@@ -1,5 +1,5 @@
--- Every query of the audit. {ledger} is the schema that is audited. A check gives one row per
--- finding: its name, the id of the row, and the fault. Arithmetic is numeric, because damaged
+-- Every query of the audit. {ledger} is the schema that is audited. A check returns one row per
+-- finding: the name of the check, the subject and the detail. Arithmetic is numeric, because damaged
 -- numbers may not fit a bigint. $1 and $2 of a check are the first and the last id of a chunk.
 
 -- name: row_counts

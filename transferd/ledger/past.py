@@ -127,11 +127,11 @@ class SharedWaits:
             del self._begun[wallet_id]
 
     async def _poll(self, wallet_id: str) -> bool:
-        """Whether the writers have ended while this reader polled, for the time of some groups.
+        """Poll for the time of some groups; whether the writers have ended.
 
-        A reader that waits for the lock in PostgreSQL is served before the next writer, which then
-        waits for a switch of processes. So the reader polls first: between two groups the row is
-        not locked, and a busy wallet soon has a later change.
+        PostgreSQL serves a reader that waits for the lock before the next writer, which then waits
+        for a switch of processes. So the reader polls first: between two groups the row is not
+        locked, and a busy wallet soon has a later change.
         """
         if await store.is_unlocked(self._database, wallet_id):
             return True

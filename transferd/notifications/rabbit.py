@@ -1,7 +1,8 @@
 """A connection to RabbitMQ that ends with an error when anything on it ends.
 
-A robust connection waits silently while it reconnects, and a consumer that the broker has cancelled
-stays silent. Here the owner sees both, reports them and opens another connection.
+aio_pika's robust connection reports no error while it reconnects, and a consumer that the broker
+has cancelled gets no more messages and no error. Here both end the connection with an error. The
+owner reports it and opens another connection.
 """
 
 import asyncio

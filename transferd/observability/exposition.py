@@ -1,6 +1,6 @@
 """The format of `/metrics`: Prometheus text, or OpenMetrics where it is preferred.
 
-Only OpenMetrics has a place for exemplars. Prometheus asks for it first by itself.
+Only OpenMetrics carries exemplars. Prometheus prefers it by default.
 """
 
 from collections.abc import Iterable, Iterator
@@ -32,10 +32,10 @@ def exposed(registry: CollectorRegistry, accept: Iterable[str]) -> tuple[bytes, 
 
 
 def prefers_openmetrics(accept: Iterable[str]) -> bool:
-    """Whether OpenMetrics 1.0 is named, with a quality not below that of the text format.
+    """Whether the header names OpenMetrics 1.0 with at least the quality of the text format.
 
-    Wildcards get the text format, and so does an Accept header that allows neither: an operator
-    with a browser sees the metrics. The library's own choice ignores quality values.
+    A wildcard, or a header that allows neither format, gets the text format, so that a browser
+    shows the metrics. The choice of prometheus_client ignores quality values.
     """
     ranges = [each for line in accept for each in _ranges(line)]
     named = [each for each in ranges if each.type == "application" and each.subtype != "*"]

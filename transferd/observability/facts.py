@@ -62,10 +62,10 @@ class Stage(NamedTuple):
 
 
 class GroupTraced(NamedTuple):
-    """Where the time of a group went; emitted only with `Facts.per_request_facts`.
+    """The stages of a group commit; emitted only with `Facts.per_request_facts`.
 
-    `requests` are the traceparents of the requests that it served, `retries` its attempts that were
-    rolled back or cut off.
+    `requests` are the traceparents of its requests; `retries` counts the attempts that were rolled
+    back or cut off.
     """
 
     requests: Sequence[str]
@@ -110,7 +110,7 @@ class KeyUsesFailed(NamedTuple):
 
 
 class RequestDetails(NamedTuple):
-    """One request: its ids, its start by the clock, the traceparent it came with, its outcome."""
+    """One request: its ids, start by the clock, the caller's traceparent, and its outcome."""
 
     about: About
     started: float
@@ -122,7 +122,7 @@ class RequestDetails(NamedTuple):
 class RequestFinished(NamedTuple):
     """A request was answered; `route` is the template, never the path.
 
-    `details` is there only with `Facts.per_request_facts`.
+    `details` is set only with `Facts.per_request_facts`.
     """
 
     method: str
@@ -133,7 +133,7 @@ class RequestFinished(NamedTuple):
 
 
 class RequestFailed(NamedTuple):
-    """A request met an unexpected error."""
+    """A request raised an unexpected error."""
 
     about: About
     route: str
@@ -180,9 +180,11 @@ class Sent(NamedTuple):
 
 
 class NotificationFinished(NamedTuple):
-    """An attempt to deliver ended. `sink` is log or webhook; `result` is delivered, retrying, dead,
-    parked (its endpoint is slow), skipped (its endpoint is disabled) or repeated (recorded before).
-    `lag_s` since the commit."""
+    """A delivery attempt has ended and its result is recorded, or the delivery was skipped.
+
+    `sink` is log or webhook. `result` is the new status of the delivery: delivered, retrying, dead
+    or skipped (the endpoint is disabled). `lag_s` is the time since the commit.
+    """
 
     sink: str
     result: str
@@ -196,19 +198,19 @@ class NotificationFinished(NamedTuple):
 
 
 class SpansLost(NamedTuple):
-    """So many spans did not reach the collector."""
+    """Spans did not reach the collector."""
 
     spans: int
 
 
 class DeadLettersKept(NamedTuple):
-    """Undeliverable messages were stored as dead letters, in one transaction."""
+    """Deliveries or messages became dead letters, in one transaction."""
 
     letters: int
 
 
 class NotifierFailed(NamedTuple):
-    """The notifier was interrupted; the broker delivers its messages again."""
+    """A part of the notifier failed; the work stays in PostgreSQL or RabbitMQ and is retried."""
 
     error: BaseException
 
@@ -236,15 +238,15 @@ Fact = (
     | SpansLost
 )
 Hook = Callable[[Fact], None]
-# The traceparent of a new span below that one, or of a new trace.
+# Returns the traceparent of a new span below the given one, or of a new trace.
 Begin = Callable[[str | None], str]
 
 
 class Facts:
-    """Hands each fact to every hook, in the order in which they were given.
+    """Passes each fact to every hook, in the order of the hooks.
 
     `per_request_facts` turns on facts about single requests, transfers and events; without it
-    their details are not even gathered. `begin` makes the ids of spans; None without tracing.
+    their details are not collected. `begin` makes the ids of spans; None without tracing.
     """
 
     def __init__(self, *hooks: Hook, per_request_facts: bool = False) -> None:
@@ -253,7 +255,7 @@ class Facts:
         self.begin: Begin | None = None
 
     def add_hook(self, hook: Hook) -> None:
-        """Hand each fact to one more hook."""
+        """Pass each later fact to this hook too."""
         self._hooks.append(hook)
 
     def trace(self, hook: Hook, begin: Begin) -> None:
@@ -263,6 +265,6 @@ class Facts:
         self.per_request_facts = True
 
     def emit(self, fact: Fact) -> None:
-        """Hand the fact to all hooks. A hook must be quick and must not raise."""
+        """Pass the fact to all hooks. A hook must be quick and must not raise."""
         for hook in self._hooks:
             hook(fact)

@@ -39,18 +39,18 @@ def configure(level: str) -> None:
         logger_factory=structlog.BytesLoggerFactory(file=sys.stderr.buffer),
         cache_logger_on_first_use=True,
     )
-    # While PostgreSQL is away the driver's pool logs a stack trace for each failed connect. The
-    # facts of the group commit say the same in one line.
+    # While PostgreSQL is unreachable, the driver's pool logs a stack trace for each failed connect.
+    # The facts of the group commit give the reason in one line.
     logging.getLogger("asyncpg.pool").setLevel(logging.ERROR)
-    # The same while RabbitMQ is away: `RelayFailed` and `NotifierFailed` carry the reason.
+    # For RabbitMQ, `RelayFailed` and `NotifierFailed` give the reason.
     logging.getLogger("aiormq").setLevel(logging.CRITICAL)
     logging.getLogger("aio_pika").setLevel(logging.CRITICAL)
-    # And while the collector of traces is away: `SpansLost` counts the spans that it did not get.
+    # For the collector of traces, `SpansLost` counts the spans that it did not get.
     logging.getLogger("opentelemetry").setLevel(logging.CRITICAL)
 
 
-# Most facts only feed metrics; this check first keeps them cheap.
-_WORTH_A_LINE = frozenset(
+# Most facts only change metrics. This set excludes them at the cost of one look-up.
+_LOGGED = frozenset(
     {
         RequestFailed,
         CommandPoisoned,
@@ -75,8 +75,8 @@ class Log:
         self._log: Any = structlog.get_logger()
 
     def __call__(self, fact: Fact) -> None:  # noqa: C901, PLR0912 one flat case per fact
-        """Take a fact."""
-        if type(fact) not in _WORTH_A_LINE:
+        """Log a fact."""
+        if type(fact) not in _LOGGED:
             return
         match fact:
             case RequestFinished(details=None):
@@ -87,14 +87,17 @@ class Log:
                 self._log.debug("transfer posted", **ids_of(about))
             case RequestFailed(about, route, error):
                 self._log.error(
-                    "request failed", **ids_of(about), route=route, exception=_places(error)
+                    "request failed", **ids_of(about), route=route, exception=_traceback(error)
                 )
             case CommandPoisoned(command, error, about):
                 self._log.error(
-                    "command isolated", **ids_of(about), command=command, exception=_places(error)
+                    "command isolated",
+                    **ids_of(about),
+                    command=command,
+                    exception=_traceback(error),
                 )
             case ActorFailed(error):
-                self._log.error("actor failed and was replaced", exception=_places(error))
+                self._log.error("actor failed and was replaced", exception=_traceback(error))
             case SpansLost(spans):
                 self._log.warning("spans lost", spans=spans)
             case GroupRetried(cause, envelopes):
@@ -106,10 +109,10 @@ class Log:
             case RelayFailed(error) | NotifierFailed(error):
                 self._log.warning("notifications wait", error=_one_line(error))
             case NotificationFinished(result="skipped"):
-                # One for each event while an endpoint is disabled; its delivery log has them.
+                # One per event while an endpoint is disabled; the delivery log shows them.
                 pass
             case NotificationFinished(error=str()) as failed:
-                # An attempt that is retried is no error; a dead letter is.
+                # A dead letter is an error; an attempt that is retried is not.
                 write = self._log.error if failed.result == "dead" else self._log.info
                 write(
                     "delivery failed",
@@ -141,18 +144,17 @@ class Log:
 
 
 def ids_of(about: About) -> dict[str, str | None]:
-    """The ids of a line that belongs to a request, an event or a delivery."""
+    """The ids in a log line about a request, an event or a delivery."""
     ids = {"request_id": about.request_id, "trace_id": trace_id_of(about.traceparent)}
     if about.transfer_id is not None:
         ids["transfer_id"] = about.transfer_id
     return ids
 
 
-def _places(error: BaseException) -> str:
-    """What kind of error it was, and where, down to its first cause.
+def _traceback(error: BaseException) -> str:
+    """The types and code locations of the error and all its causes.
 
-    Without the messages: those of PostgreSQL, of the driver and of validation quote rows, keys and
-    bodies.
+    Without messages: PostgreSQL, the driver and validation quote rows, keys and bodies in theirs.
     """
     parts: list[str] = []
     cause: BaseException | None = error

@@ -1,4 +1,4 @@
-"""Facts -> Prometheus metrics, in a registry of this process's own."""
+"""Facts -> Prometheus metrics, in a registry of their own."""
 
 from collections.abc import Callable, Iterable
 from typing import Protocol
@@ -44,7 +44,7 @@ _LAGS = (*_SECONDS, 30, 60, 300, 1800, 7200)
 
 
 class Pool(Protocol):
-    """The part of a connection pool that gauges need."""
+    """A connection pool, as far as gauges read it."""
 
     @property
     def connections_in_use(self) -> int:
@@ -58,7 +58,7 @@ class Pool(Protocol):
 
 
 class Metrics:
-    """A hook for `Facts`. `exposed` is what `/metrics` shows.
+    """A hook for `Facts`. `exposed` makes the body of `/metrics`.
 
     `with_exemplars` adds the ids of recorded traces to the buckets of durations.
     """
@@ -74,23 +74,23 @@ class Metrics:
         )
         self._group_time = self._histogram(
             "transferd_group_commit_seconds",
-            "From the collecting of a group to its last answer: claim, transaction, refresh.",
+            "From the start of a group to its last answer: claim, transaction, refresh.",
             _SECONDS,
         )
         self._mailbox_wait = self._histogram(
             "transferd_mailbox_wait_seconds",
-            "Time in the mailbox of the oldest envelope of a group.",
+            "Time that the oldest envelope of a group waited before the group started.",
             _SECONDS,
         )
         self._outcomes = self._counter("transferd_outcomes", "Commands by result.", "result")
         self._retries = self._counter(
-            "transferd_group_retries", "Group commits that were retried, by SQLSTATE.", "cause"
+            "transferd_group_retries", "Attempts that were retried, by SQLSTATE.", "cause"
         )
         self._failures = self._counter(
-            "transferd_failures", "Commands that failed technically, by code.", "code"
+            "transferd_failures", "Requests that failed for a technical reason.", "code"
         )
         self._keys = self._counter(
-            "transferd_idempotency_keys", "Idempotency-Keys by their state in Redis.", "state"
+            "transferd_idempotency_keys", "Keys of groups, by Redis's answer.", "state"
         )
         self._reads = self._counter("transferd_wallet_reads", "Wallet reads.", "cache")
         self._cache_failures = self._counter(
@@ -104,18 +104,18 @@ class Metrics:
             buckets=_SECONDS,
             registry=self.registry,
         )
-        # A counter that appears with its first event has not increased, so no alert would fire for
-        # that event. Counters whose every event matters start with 0.
+        # A series that first appears with the value 1 has not increased, so no alert fires for it.
+        # Counters with an alert on the first event therefore start at 0.
         for kind in (ActorFailed, CommandPoisoned, RequestFailed):
             self._errors.labels(kind.__name__)
         self._spans_lost = Counter("transferd_spans_lost", "Spans lost.", registry=self.registry)
-        # A cache for each request: the library's own lookup takes a lock and builds a key.
+        # Caches, because the library's look-up takes a lock and builds a key for each request.
         self._request_children: dict[tuple[str, str, int], Histogram] = {}
         self._read_children: dict[str, Counter] = {}
 
     def _add_process_metrics(self) -> None:
         ProcessCollector(registry=self.registry)
-        build = Info("transferd_build", "The version that runs.", registry=self.registry)
+        build = Info("transferd_build", "The version of this process.", registry=self.registry)
         build.info({"version": __version__})
 
     def _add_notification_metrics(self) -> None:
@@ -143,7 +143,7 @@ class Metrics:
         )
 
     def __call__(self, fact: Fact) -> None:  # noqa: C901, PLR0912 one flat case per fact
-        """Take a fact."""
+        """Count a fact."""
         match fact:
             case RequestFinished():
                 self._request(fact)
@@ -181,7 +181,7 @@ class Metrics:
                 self._errors.labels(type(fact).__name__).inc()
 
     def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:
-        """Add a gauge whose value `read` gives at each scrape; one for each set of labels."""
+        """Add a gauge whose value `read` returns at each scrape. One call per set of labels."""
         gauge = self._gauges.get(name)
         if gauge is None:
             gauge = self._gauges[name] = Gauge(name, text, tuple(labels), registry=self.registry)
@@ -197,7 +197,7 @@ class Metrics:
         )
         self.gauge(
             "transferd_pool_limit_connections",
-            "The size of the pool.",
+            "Most connections to PostgreSQL.",
             lambda: pool.connections_max,
             pool=name,
         )
@@ -225,7 +225,7 @@ class Metrics:
             self._lag.labels(fact.sink).observe(fact.lag_s, self._exemplar(delivery))
 
     def _exemplar(self, traceparent: str | None) -> dict[str, str] | None:
-        """The id of the trace, if the trace is recorded."""
+        """The trace id, if the trace is recorded."""
         if not self._with_exemplars or traceparent is None or not is_sampled(traceparent):
             return None
         return {"trace_id": traceparent[3:35]}

@@ -1,4 +1,4 @@
-"""Opens the `Facts` of a process: its hooks and, where it is turned on, tracing."""
+"""Opens the `Facts` of a process, with hooks and, if it is turned on, tracing."""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -11,16 +11,16 @@ from transferd.observability.facts import Facts, Hook
 async def open_facts(
     *hooks: Hook, service: str, settings: Settings, limits: Limits, clock: Callable[[], float]
 ) -> AsyncIterator[Facts]:
-    """The facts of a process. `service` names it in traces; the end of the block sends its spans.
+    """The facts of a process. `service` is its name in traces. Sends waiting spans at the end.
 
-    Raises ConfigurationError if tracing is wanted and not installed.
+    Raises ConfigurationError if tracing is turned on but not installed.
     """
     facts = Facts(*hooks, per_request_facts=settings.log_level == "DEBUG")
     if settings.tracing == "off":
         yield facts
         return
     try:
-        # Imported only here: it takes a moment, and most processes run without.
+        # Imported only here: OpenTelemetry is optional, and its import is slow.
         from transferd.observability.tracing import Tracing
     except ModuleNotFoundError as error:
         raise ConfigurationError(

@@ -1,4 +1,4 @@
-"""The way of spans to the collector: bounded, and the losses are counted."""
+"""Exports spans to the collector from a bounded queue, and counts lost spans."""
 
 import asyncio
 from collections.abc import Sequence
@@ -11,10 +11,10 @@ from transferd.observability.facts import Hook, SpansLost
 
 
 class CountingExporter(SpanExporter):
-    """Another exporter behind a bounded queue: a span that does not fit is counted as lost.
+    """Limits the queue of another exporter: a span that does not fit is counted as lost.
 
-    BatchSpanProcessor would discard the oldest span instead, and count none. The loop counts spans
-    in and the exporting thread counts them out, so neither needs a lock.
+    BatchSpanProcessor alone would discard the oldest span and count none. Each counter is changed
+    by one thread only, the event loop's or the exporting one, so no lock is needed.
     """
 
     def __init__(self, exporter: SpanExporter, spans_max: int, emit: Hook) -> None:
@@ -24,18 +24,18 @@ class CountingExporter(SpanExporter):
         self.loop: asyncio.AbstractEventLoop | None = None
         self._admitted = 0
         self._exported = 0
-        self._turned_away = 0
-        self._turned_away_emitted = 0
+        self._dropped = 0
+        self._dropped_emitted = 0
 
     @property
     def waiting(self) -> int:
-        """Spans that were not sent yet."""
+        """Spans that are not sent yet."""
         return self._admitted - self._exported
 
     def admit(self, spans: int) -> bool:
-        """Whether the queue has places for so many spans; then they are taken."""
+        """Reserve places in the queue; False, and the spans are lost, if it has too few."""
         if self.waiting + spans > self._spans_max:
-            self._turned_away += spans
+            self._dropped += spans
             return False
         self._admitted += spans
         return True
@@ -45,14 +45,14 @@ class CountingExporter(SpanExporter):
         result = self._exporter.export(spans)
         self._exported += len(spans)
         lost = 0 if result is SpanExportResult.SUCCESS else len(spans)
-        turned_away = self._turned_away
-        lost += turned_away - self._turned_away_emitted
-        self._turned_away_emitted = turned_away
+        dropped = self._dropped
+        lost += dropped - self._dropped_emitted
+        self._dropped_emitted = dropped
         if lost and self.loop is not None:
             with suppress(RuntimeError):  # the loop is closed, and its hooks with it
                 self.loop.call_soon_threadsafe(self._emit, SpansLost(lost))
         return result
 
     def shutdown(self) -> None:
-        """Give up the batch that is being sent."""
+        """Abandon the batch that is being sent."""
         self._exporter.shutdown()

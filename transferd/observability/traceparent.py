@@ -25,15 +25,15 @@ def is_sampled(traceparent: str) -> bool:
 
 def new_trace_id() -> int:
     """An id of 128 bits."""
-    # The highest bit is set, because zero is no id; ratios look at the lower half.
+    # Zero is not a valid id, so the highest bit is set. Sampling uses only the lower 64 bits.
     return random.getrandbits(128) | 1 << 127
 
 
 def traceparent_of(trace_id: int, *, sampled: bool) -> str:
-    """A new span of that trace."""
+    """The traceparent of a new span in the trace."""
     return f"00-{trace_id:032x}-{random.getrandbits(64) | 1 << 63:016x}-{sampled:02x}"
 
 
 def new_traceparent() -> str:
-    """A new trace that is not recorded."""
+    """The traceparent of a new trace that is not recorded."""
     return traceparent_of(new_trace_id(), sampled=False)

@@ -1,8 +1,8 @@
-"""Facts -> spans of OpenTelemetry: one trace leads from a request to its webhook deliveries.
+"""Facts -> spans of OpenTelemetry: one trace contains a request and its webhook deliveries.
 
 No span stays open while the work runs: a fact carries the start and the end of its span. Only ids
-that other spans or headers refer to are made before. Spans wait in a queue for a thread that sends
-them, so a slow or absent collector costs spans and never a request.
+that other spans or headers refer to are made in advance. A thread sends the spans from a queue, so
+a slow or unreachable collector loses spans and delays no request.
 """
 
 import asyncio
@@ -53,7 +53,7 @@ from transferd.observability.traceparent import (
 Attributes = dict[str, str | int | bool]
 
 _NS = 1_000_000_000
-# Two readings of the clocks differ by less; a greater difference is a change of the time of day.
+# A larger change of the offset between the two clocks means that the time of day was set.
 _CLOCK_SET_NS = _NS // 10
 _ROOT = Context()
 _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
@@ -62,9 +62,9 @@ _SAMPLED = TraceFlags(TraceFlags.SAMPLED)
 class Tracing:
     """A hook for `Facts`. Opens with `async with`; at the end it sends the waiting spans.
 
-    `service` is the name in the traces, `ratio` the share of new traces to record. Without
-    `endpoint`, the address of the collector, OpenTelemetry's own variables name it. `clock` gives
-    seconds, in the same measure as the times of facts; `emit` takes facts about tracing itself.
+    `service` is the name in the traces, `ratio` the share of new traces to record. `endpoint` is
+    the address of the collector; without it OpenTelemetry's own variables apply. `clock` is the
+    clock of the facts, in seconds; `emit` takes facts about tracing itself.
     """
 
     def __init__(
@@ -93,13 +93,13 @@ class Tracing:
         )
         self._ids = _Ids()
         self._provider = TracerProvider(
-            # `begin` has decided already: a span is made for sampled requests only.
+            # `begin` does the sampling: spans are made for sampled requests only.
             sampler=ALWAYS_ON,
-            # The standard variables come second, so they win over our own name.
+            # Merged second, so that OTEL_SERVICE_NAME overrides the name given here.
             resource=Resource.create(
                 {"service.name": service, "service.version": __version__}
             ).merge(OTELResourceDetector().detect()),
-            # Else the exit of the process waits for the collector.
+            # Otherwise the exit of the process waits for the collector.
             shutdown_on_exit=False,
             id_generator=self._ids,
         )
@@ -129,7 +129,7 @@ class Tracing:
             with suppress(RuntimeError):  # it took too long, and the loop is closed
                 loop.call_soon_threadsafe(sent.set)
 
-        # A daemon: the end of the process does not wait for it, as it would for the loop's threads.
+        # The exit of the process waits for threads of the loop's executor, but not for a daemon.
         threading.Thread(target=send, name="trace-flush", daemon=True).start()
         try:
             async with asyncio.timeout(self._limits.trace_flush_s):
@@ -138,11 +138,14 @@ class Tracing:
             self._exporter.shutdown()
 
     def close(self) -> None:
-        """Send the waiting spans, and nothing after that. Blocks the caller."""
+        """Send the waiting spans. Later spans are discarded. Blocks the caller."""
         self._provider.shutdown()
 
     def begin(self, parent: str | None) -> str:
-        """The traceparent of a new span: of the parent's trace, and sampled if the parent is."""
+        """The traceparent of a new span in the parent's trace, sampled if the parent is.
+
+        Without a valid parent it begins a trace, sampled by the ratio.
+        """
         if parent is not None and is_traceparent(parent):
             return traceparent_of(int(parent[3:35], 16), sampled=is_sampled(parent))
         trace = new_trace_id()
@@ -150,7 +153,7 @@ class Tracing:
         return traceparent_of(trace, sampled=decision is Decision.RECORD_AND_SAMPLE)
 
     def __call__(self, fact: Fact) -> None:
-        """Take a fact."""
+        """Record the spans of a fact."""
         match fact:
             case RequestFinished():
                 self._request(fact)
@@ -191,9 +194,9 @@ class Tracing:
         )
 
     def _group(self, fact: GroupTraced) -> None:
-        """A trace of its own, because a group serves many requests: links lead to them."""
+        """A group serves many requests, so it gets its own trace, with links to theirs."""
         sampled = [request for request in fact.requests if is_sampled(request)]
-        # The group is recorded because one of its requests is, at every ratio.
+        # A group is recorded if one of its requests is. The ratio does not apply to groups.
         if not sampled or not self._exporter.admit(1 + len(fact.stages)):
             return
         group = self._span(
@@ -270,12 +273,12 @@ class Tracing:
         )
 
     def _is_wanted(self, about: About, spans: int) -> bool:
-        """Whether the trace is recorded and the queue has taken so many spans of it."""
+        """Whether the trace is recorded; then also reserves places for its spans."""
         traceparent = about.traceparent
         return traceparent is not None and is_sampled(traceparent) and self._exporter.admit(spans)
 
     def _measured_epoch_ns(self) -> int:
-        """The time of day at which our clock was zero."""
+        """The time of day at which `clock` was zero."""
         return time.time_ns() - int(self._clock() * _NS)
 
     def _span(
@@ -294,8 +297,8 @@ class Tracing:
 
         Returns the context for spans below it.
         """
-        # One offset for all spans keeps each inside the span around it. Only a change of the time
-        # of day replaces it.
+        # With one offset for all spans, each stays inside its parent. The offset is replaced only
+        # when the time of day was set.
         if abs((epoch_ns := self._measured_epoch_ns()) - self._epoch_ns) > _CLOCK_SET_NS:
             self._epoch_ns = epoch_ns
         started, ended = (self._epoch_ns + int(each * _NS) for each in times)
@@ -308,7 +311,7 @@ class Tracing:
 
 
 class _Ids(RandomIdGenerator):
-    """Ids for the next span: taken from the traceparent `given`, else random."""
+    """Ids for the next span: from the traceparent `given`, or random without one."""
 
     def __init__(self) -> None:
         self.given: str | None = None
@@ -321,14 +324,14 @@ class _Ids(RandomIdGenerator):
 
 
 def _context(parent: str | None) -> Context:
-    """The context of children of that span; a root without a valid traceparent."""
+    """The context for children of the span `parent`; a root without a valid traceparent."""
     if parent is None or not is_traceparent(parent):
         return _ROOT
     return set_span_in_context(NonRecordingSpan(_span_context(parent)), _ROOT)
 
 
 def _span_context(traceparent: str) -> SpanContext:
-    # By hand: OpenTelemetry's own propagator takes 8 us, and a group has up to 128 links.
+    # OpenTelemetry's propagator takes 8 us, and a group has up to 128 links.
     trace, span = int(traceparent[3:35], 16), int(traceparent[36:52], 16)
     return SpanContext(trace, span, is_remote=True, trace_flags=_SAMPLED)
 

@@ -39,8 +39,8 @@ class Listener:
             if family == socket.AF_INET6:
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
-                # Connections inherit it. Without it the kernel keeps unread data without a limit of
-                # time, even for a closed connection.
+                # Connections inherit it. Without it the kernel keeps data that a client does not
+                # read, without a time limit, even after the connection is closed.
                 wait_ms = int(limits.send_wait_s * 1000)
                 self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, wait_ms)
             self._socket.bind(address)

@@ -21,20 +21,21 @@ Handler = Callable[[Call], Awaitable[Reply]]
 BY_ID = (
     "For browsing, newest id first. An id is drawn before its row is committed, so a row can appear"
     " below rows that were listed before: a program that reads down to the newest id that it knows"
-    " can miss rows."
+    " can miss rows, and never finds them."
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A route with its description. `refusals` are the codes beyond those that every operation has.
+    """A route with its description.
 
-    `answer` is None without a body, or with one that is not JSON: see `media_type`.
+    `refusals` are the problem codes in addition to those of every operation. `answer` is None if
+    the answer has no body, or a body that is not JSON: see `media_type`.
     """
 
     method: Literal["GET", "POST", "PATCH", "DELETE"]
     path: str
-    # A verb and what it is done to: the operationId, after which generated clients name functions.
+    # The operationId: a verb and its object. Generated clients name their functions after it.
     name: str
     handler: Handler
     summary: str
@@ -52,7 +53,7 @@ class Operation:
     # Whether an actor and a group commit execute it; for reads this is false.
     is_command: bool = True
     refusals: Sequence[str] = field(default_factory=tuple)
-    # What a caller has to know beyond the summary.
+    # Facts for callers in addition to the summary.
     description: str = ""
 
 

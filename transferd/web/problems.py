@@ -95,7 +95,7 @@ TYPES: dict[str, ProblemType] = {
         412,
         "Version changed",
         "The wallet has another version than If-Match names, and nothing was changed. `version` and"
-        " `etag` are those that it has: read it again, and decide again.",
+        " `etag` are the current ones. Read the wallet again before you repeat the change.",
     ),
     "body-too-large": ProblemType(
         413, "Body too large", "The body has more than the `bytes_max` bytes of this address."

@@ -1,4 +1,4 @@
-"""Results -> JSON bytes. A replay renders the stored transfer again, to the same bytes."""
+"""Results -> JSON bytes. A replay renders the stored transfer again, and must give equal bytes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace

@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-from transferd.commit.events import Event, cloud_event, event_of_change, event_of_transfer
+from transferd.commit.events import LedgerEvent, cloud_event, event_of_change, event_of_transfer
 from transferd.config import Limits
 from transferd.domain.errors import Draining, Overloaded
 from transferd.ledger.store.database import Database
@@ -212,7 +212,7 @@ class Streams:
         return [watch for watches in self._watches.values() for watch in watches]
 
 
-def _frame(version: int, event: Event) -> Frame:
+def _frame(version: int, event: LedgerEvent) -> Frame:
     # JSON is one line: a line break inside a string is always escaped.
     data = cloud_event(event._asdict())
     return Frame(version, b"id: %d\nevent: %s\ndata: %s\n\n" % (version, event.type.encode(), data))

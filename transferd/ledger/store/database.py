@@ -169,7 +169,7 @@ class Database:
             # The pool hands out connections that died while idle; the next one is new.
             return await self._fetch(queries(ledger)[name], arguments)
         except SerializationFailure:
-            # A database with a stricter default isolation level can abort a read.
+            # The database's default isolation is above READ COMMITTED, at which no read fails so.
             return await self._fetch(queries(ledger)[name], arguments, read_committed=True)
         finally:
             self._waiting_reads -= 1

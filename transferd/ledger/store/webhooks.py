@@ -58,14 +58,17 @@ async def update_webhook(
     status: WebhookStatus | None = None,
     reason: str | None = None,
 ) -> Webhook | None:
-    """Change what is not None; None: no such endpoint. `reason` is stored with a disabled one."""
+    """Change the values that are not None. `reason` says why the endpoint is disabled.
+
+    None if there is no such endpoint.
+    """
     number = None if status is None else _STATUSES.index(status)
     chosen = None if events is None else list(events)
     return await _changed_if_there(transaction, "update_webhook", id, url, chosen, number, reason)
 
 
 async def lock_webhook(transaction: Transaction, id: str) -> tuple[Webhook, datetime] | None:
-    """One endpoint, which stays as it is until the transaction ends, and the database's time."""
+    """Lock an endpoint until the transaction ends; the endpoint and the database's time."""
     rows = await transaction.fetch("lock_webhook", id)
     return (_webhook_of(rows[0]), rows[0]["now"]) if rows else None
 
@@ -78,8 +81,10 @@ async def rotate_webhook(
     overlap_s: float,
     promised: Sequence[OldSecret],
 ) -> Webhook:
-    """Give a locked endpoint a new secret. Its present secret signs beside it for `overlap_s`
-    seconds, and each of the `promised` ones until its own time."""
+    """Give a locked endpoint a new secret. The current one also signs for `overlap_s` seconds.
+
+    `promised` are the old secrets that still sign, each until its own time.
+    """
     secrets = [old.secret for old in promised]
     until = [old.until for old in promised]
     return await _changed(transaction, "rotate_webhook", id, secret, overlap_s, secrets, until)

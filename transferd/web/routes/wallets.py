@@ -322,7 +322,7 @@ OPERATIONS = (
     ),
     _status_operation(ChangeKind.FREEZE, "Freeze: it may receive, it may not pay"),
     _status_operation(ChangeKind.UNFREEZE, "Unfreeze"),
-    _status_operation(ChangeKind.CLOSE, "Close for good; only at zero", "wallet-not-empty"),
+    _status_operation(ChangeKind.CLOSE, "Close permanently; only at zero", "wallet-not-empty"),
     Operation(
         "GET",
         "/wallets/{id}/statement",
