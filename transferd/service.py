@@ -182,7 +182,7 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
 @asynccontextmanager
 async def _serving(context: AppContext, listener: Listener, linger_s: float) -> AsyncIterator[None]:
     """Listen. At the end close the listener, serve open connections for a while, then drain."""
-    count = listener.connection_count
+    connections = listener.connections
     context.metrics.gauge(
         "transferd_connections", "Connections of clients.", lambda: len(connections)
     )

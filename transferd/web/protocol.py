@@ -105,15 +105,11 @@ class Protocol(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
-        """Send the answer, with the headers that every answer has.
-
-        An HTTPException that aiohttp raises outside the middleware, such as for an unknown Expect
-        header, becomes a problem here.
-        """
-        if isinstance(resp, web.HTTPException):
-            resp = _answer(request, Problem.of_http(resp))
-        complete(resp.headers)
-        return await super().finish_response(request, resp, start_time)
+        """Send the answer."""
+        try:
+            return await super().finish_response(request, resp, start_time)
+        finally:
+            self._is_busy = False
 
     def handle_error(
         self,
