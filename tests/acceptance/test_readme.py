@@ -156,7 +156,7 @@ def test_the_limits_in_the_readme_are_those_of_the_code() -> None:
         f"within {limits.request_deadline_s:g} seconds",
         f"at most {limits.body_bytes_max // 1024} KiB",
         f"its metadata {limits.metadata_bytes_max // 1024} KiB",
-        f"turned away within {limits.api_key_cache_s:g} seconds",
+        f"refused within {limits.api_key_cache_s:g} seconds",
     ):
         assert bound in text
 
