@@ -100,6 +100,8 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
             linger_s,
             [200],
         ),
+        # Its bytes are no head, so the idle timeout applies.
+        "a late body of a refused request": (post("/nothing", 3), b"abc", idle_s, [404]),
         "silent after an answer": (head("GET", "/healthz"), b"", idle_s, [200]),
         "half a head after an answer": (
             head("GET", "/healthz") + b"GET /hea",

@@ -3,7 +3,7 @@
 import asyncio
 from typing import Any
 
-from aiohttp import StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.http import RawRequestMessage
 
@@ -55,7 +55,7 @@ class Protocol(web.RequestHandler):
     incomplete head came; 0 without one.
     """
 
-    __slots__ = ("_connections", "_event_loop", "_is_busy", "head_began_at")
+    __slots__ = ("_body", "_connections", "_event_loop", "_is_busy", "head_began_at")
 
     def __init__(
         self,
@@ -77,6 +77,8 @@ class Protocol(web.RequestHandler):
         self._event_loop = loop
         # From a complete head to the end of its answer.
         self._is_busy = False
+        # Of the last request. A refused one may still come after its answer.
+        self._body: StreamReader = EMPTY_PAYLOAD
         self.head_began_at = 0.0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -93,13 +95,15 @@ class Protocol(web.RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come. Outside of a request they begin or continue a head."""
-        if not self._is_busy and not self.head_began_at:
+        # aiohttp calls this without bytes when it has read a body.
+        if data and not self._is_busy and not self.head_began_at and self._body.is_eof():
             self.head_began_at = self._event_loop.time()
         super().data_received(data)
 
-    def begin_request(self) -> None:
+    def begin_request(self, body: StreamReader) -> None:
         """A head is complete; the bytes behind it are its body or the next request."""
         self._is_busy = True
+        self._body = body
         self.head_began_at = 0.0
 
     async def finish_response(
@@ -147,5 +151,5 @@ def make_request(
     task: "asyncio.Task[None]",
 ) -> web.BaseRequest:
     """The request of a complete head; `protocol` is a `Protocol`."""
-    protocol.begin_request()
+    protocol.begin_request(payload)
     return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())
