@@ -17,6 +17,7 @@ from typing import Any, Literal
 import orjson
 from aiohttp import web
 
+from transferd.commit.origin import Origin
 from transferd.config import ConfigurationError, Limits, Settings
 from transferd.ledger.migrate import assert_migrated
 from transferd.ledger.store import outbox
@@ -316,7 +317,7 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
 async def _status(listener: Listener, worker: Worker, metrics: Metrics) -> AsyncIterator[str]:
     """`/healthz`, `/readyz` and `/metrics` of the worker."""
 
-    def answer(request: web.BaseRequest) -> Reply:
+    def answer(request: web.BaseRequest, origin: Origin) -> Reply:
         match request.path:
             case "/healthz":
                 return Reply(200, b'{"status":"ok"}')
@@ -327,11 +328,12 @@ async def _status(listener: Listener, worker: Worker, metrics: Metrics) -> Async
             case "/metrics":
                 return Reply(200, *metrics.exposed(request.headers.getall("Accept", ())))
             case _:
-                return problem_reply(Problem("not-found"), origin_of(request))
+                return problem_reply(Problem("not-found"), origin)
 
     async def handle(request: web.BaseRequest) -> Reply:
-        reply = answer(request)
-        reply.compose(request, origin_of(request))
+        origin = origin_of(request)
+        reply = answer(request, origin)
+        reply.compose(request, origin)
         return reply
 
     async with listener.serving(handle):

@@ -77,8 +77,8 @@ class Listener:
         connect = partial(
             Protocol, answering, loop=loop, limits=self._limits, connections=self.connections
         )
-        sweeping = asyncio.create_task(self.connections.run(), name="slow connections")
         server = await loop.create_server(connect, sock=self._socket, backlog=backlog)
+        sweeping = asyncio.create_task(self.connections.run(), name="slow connections")
         try:
             yield server
         finally:
