@@ -15,7 +15,6 @@ from functools import partial
 from typing import Any, Literal
 
 import orjson
-from aiohttp import web
 
 from transferd.commit.origin import Origin
 from transferd.config import ConfigurationError, Limits, Settings
@@ -45,6 +44,7 @@ from transferd.web.calls import origin_of
 from transferd.web.listener import Listener
 from transferd.web.problems import Problem
 from transferd.web.replies import Reply, problem_reply
+from transferd.web.request import Request
 
 Only = Literal["relay", "notifier"]
 
@@ -313,11 +313,19 @@ async def _running(name: str, loop: Coroutine[Any, Any, None]) -> AsyncIterator[
         await asyncio.gather(task, return_exceptions=True)
 
 
+_STATUS_PATHS = frozenset({"/healthz", "/readyz", "/metrics"})
+
+
 @asynccontextmanager
 async def _status(listener: Listener, worker: Worker, metrics: Metrics) -> AsyncIterator[str]:
     """`/healthz`, `/readyz` and `/metrics` of the worker."""
 
-    def answer(request: web.BaseRequest, origin: Origin) -> Reply:
+    def answer(request: Request, origin: Origin) -> Reply:
+        if request.is_malformed:
+            return problem_reply(Problem("malformed-request", closes=True), origin)
+        if request.path in _STATUS_PATHS and request.method not in ("GET", "HEAD"):
+            refused = Problem("method-not-allowed", headers={"Allow": "GET,HEAD"})
+            return problem_reply(refused, origin)
         match request.path:
             case "/healthz":
                 return Reply(200, b'{"status":"ok"}')
@@ -330,7 +338,7 @@ async def _status(listener: Listener, worker: Worker, metrics: Metrics) -> Async
             case _:
                 return problem_reply(Problem("not-found"), origin)
 
-    async def handle(request: web.BaseRequest) -> Reply:
+    async def handle(request: Request) -> Reply:
         origin = origin_of(request)
         reply = answer(request, origin)
         reply.compose(request, origin)

@@ -27,8 +27,7 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
         "HTTP parse and route",
         (
-            *("RequestHandler.data_received", "RequestHandler.start", "BaseRequest.__init__"),
-            *("Protocol.data_received", "make_request", "_http_parser_cb", "llhttp"),
+            *("Connection.data_received", "Request.__init__", "_http_parser_cb", "llhttp"),
             *("Routes.find", "Edge.__call__", "_behind.<locals>"),
         ),
     ),
@@ -45,7 +44,7 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
         "reply",
         (
             *("answered (", "Committer._answer", "Envelope.settle"),
-            *("RequestHandler.finish_response", "Reply."),
+            *("Connection._answer", "Connection.write", "Reply."),
         ),
     ),
     ("metrics", ("Facts.emit",)),

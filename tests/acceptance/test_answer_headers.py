@@ -155,6 +155,8 @@ async def test_the_worker_has_the_same_headers(workers: Workers) -> None:
             assert_common(reply.headers, path)
             assert reply.headers["Cache-Control"] == "no-store"
             assert status == 200 or reply.code == "not-found"
+        refused = await Api(session, worker.url).post("/healthz", {})
+        assert (refused.status, refused.headers["Allow"]) == (405, "GET,HEAD")
     sent = b"GET / HTTP/1.1\r\nno header\r\n\r\n"
     ending = await until_ended(int(worker.url.rpartition(":")[2]), sent)
     assert (ending.statuses, ending.code) == ([400], "malformed-request")

@@ -1,15 +1,14 @@
 """Event streams: each event of a wallet once and in order, also after the client resumes."""
 
 import asyncio
-from typing import Any
 
-import orjson
 import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.contract import UNKNOWN_ID, assert_invalid, time_of
 from tests.support.events import following, versions
+from tests.support.outbox import events_in
 from transferd.config import Limits
 
 _QUICK = Limits(stream_poll_s=0.02)
@@ -30,19 +29,12 @@ async def story(api: Api) -> tuple[str, str, list[str]]:
     return ada, bob, [posted, posted, "transfer.reversed", *changed, posted, "wallet.closed"]
 
 
-async def outbox(database: Database) -> dict[str, Any]:
-    """The events of the outbox by their ids."""
-    rows = await database.fetch("SELECT events::text FROM ledger_00.outbox ORDER BY seq")
-    events = [event for row in rows for event in orjson.loads(row["events"])]
-    return {event["id"]: event for event in events}
-
-
 async def test_a_stream_sends_the_events_of_the_outbox(api: Api, database: Database) -> None:
     ada, _, types = await story(api)
     async with following(api, ada, last=0) as stream:
         assert stream.status == 200
         events = await stream.events(len(types))
-    stored = await outbox(database)
+    stored = {event["id"]: event for event in await events_in(database)}
     for version, (event, type) in enumerate(zip(events, types, strict=True), start=1):
         assert [name for name, _ in event.fields] == ["id", "event", "data"]
         assert (event.version, event["event"]) == (version, type)

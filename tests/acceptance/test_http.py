@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from tests.support.api import Api
-from tests.support.raw_http import head, post, until_ended
+from tests.support.raw_http import Ending, head, post, until_ended
 from tests.support.waiting import patient_s
 
 _USER = b'{"name":"Ada"}'
@@ -111,7 +111,78 @@ async def test_a_body_may_come_in_pieces_and_in_chunks(api: Api) -> None:
     assert (await until_ended(port, sent, drip=rest)).statuses == [201]
 
 
+def statuses(ending: Ending) -> list[int]:
+    """The status of each answer; bodies do not end with a line feed."""
+    return [int(status) for status in re.findall(rb"HTTP/1.1 (\d+) ", ending.answer)]
+
+
 async def test_pipelined_requests_are_answered_in_their_order(api: Api) -> None:
     asked = head("GET", "/healthz") + head("GET", "/nothing") + head("GET", "/currencies")
     ending = await until_ended(port_of(api), asked + head("GET", "/healthz", Connection="close"))
-    assert re.findall(rb"HTTP/1.1 (\d+) ", ending.answer) == [b"200", b"404", b"200", b"200"]
+    assert statuses(ending) == [200, 404, 200, 200]
+
+
+async def test_more_requests_than_may_wait_are_all_answered(api: Api) -> None:
+    asked = head("GET", "/healthz") * 99 + head("GET", "/nothing", Connection="close")
+    assert statuses(await until_ended(port_of(api), asked)) == [200] * 99 + [404]
+
+
+@pytest.mark.parametrize("protocol", ["h2c", "websocket"])
+async def test_a_request_for_another_protocol_is_the_last_of_its_connection(
+    api: Api, protocol: str
+) -> None:
+    asked = head("GET", "/healthz", Connection="Upgrade", Upgrade=protocol)
+    ending = await until_ended(port_of(api), asked + head("GET", "/currencies"))
+    assert statuses(ending) == [200]
+    assert b"Connection: close\r\n" in ending.answer
+
+
+async def test_a_malformed_chunk_is_answered_without_waiting_for_the_body(api: Api) -> None:
+    kinds = {"Content_Type": "application/json", "Transfer_Encoding": "chunked"}
+    begun = head("POST", "/users", **kinds) + b"6\r\n" + _USER[:6] + b"\r\n"
+    ending = await until_ended(port_of(api), begun, drip=b"zz\r\n")
+    assert (ending.statuses, ending.code) == ([400], "malformed-json")
+    assert b"its chunks are malformed" in ending.answer
+
+
+async def test_requests_that_cannot_be_parsed_are_counted(api: Api) -> None:
+    assert (await until_ended(port_of(api), b"hello\r\n\r\n")).code == "malformed-request"
+    metrics = (await api.get("/metrics")).body.decode()
+    name = "http_server_request_duration_seconds_count"
+    labels = 'http_request_method="other",http_response_status_code="400",http_route="unmatched"'
+    assert f"{name}{{{labels}}} 1.0" in metrics, metrics
+
+
+async def test_an_empty_body_may_end_later_than_the_head(api: Api) -> None:
+    ada, bob = await api.wallet(100), await api.wallet()
+    paid = (await api.transfer(ada, bob, 10)).json["id"]
+    asked = head(
+        "POST",
+        f"/transfers/{paid}/reversal",
+        Idempotency_Key="back",
+        Transfer_Encoding="chunked",
+        Connection="close",
+    )
+    assert (await until_ended(port_of(api), asked, drip=b"0\r\n\r\n")).statuses == [201]
+
+
+async def test_a_length_may_have_any_number_of_zeros(api: Api) -> None:
+    sent = post("/users", "0" * 5_000 + "14", Connection="close") + _USER
+    assert (await until_ended(port_of(api), sent)).statuses == [201]
+
+
+async def test_the_length_of_a_stream_is_not_said(api: Api) -> None:
+    wallet = await api.wallet()
+    ending = await until_ended(
+        port_of(api), head("HEAD", f"/wallets/{wallet}/events", Connection="close")
+    )
+    assert ending.statuses == [200]
+    assert b"content-length" not in ending.answer.lower()
+
+
+async def test_a_link_to_the_next_page_has_no_fragment(api: Api) -> None:
+    for _ in range(2):
+        await api.user()
+    ending = await until_ended(port_of(api), head("GET", "/users?limit=1#a>b", Connection="close"))
+    [link] = re.findall(rb"Link: (.*)\r\n", ending.answer)
+    assert re.fullmatch(rb'</users\?limit=1&cursor=[\w-]+>; rel="next"', link)

@@ -10,6 +10,7 @@ import orjson
 from tests.conftest import Database
 from tests.support.api import Api, Reply
 from tests.support.contract import transfer_body
+from tests.support.outbox import events_in
 from transferd.commit.events import cloud_event
 from transferd.domain.webhook import EVENT_TYPES
 from transferd.web.problems import TYPES
@@ -248,10 +249,7 @@ async def test_every_event_is_as_described(api: Api, document: Any, database: Da
     await api.patch(f"/wallets/{bob}", {"metadata": {"x": "y"}})
     for verb in ("freeze", "unfreeze", "close"):
         assert (await api.post(f"/wallets/{bob}/{verb}")).status == 200
-    rows = await database.fetch("SELECT events::text FROM ledger_00.outbox")
-    sent = [
-        orjson.loads(cloud_event(event)) for row in rows for event in orjson.loads(row["events"])
-    ]
+    sent = [orjson.loads(cloud_event(event)) for event in await events_in(database)]
     assert {event["type"] for event in sent} == set(EVENT_TYPES)
     for event in sent:
         assert is_valid(document, "Event", event), event

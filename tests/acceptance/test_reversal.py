@@ -2,12 +2,12 @@
 
 from uuid import uuid4
 
-import orjson
 import pytest
 
 from tests.conftest import Database
 from tests.support.api import Api, Reply
 from tests.support.contract import footprint, time_of
+from tests.support.outbox import events_in
 
 
 async def reverse(api: Api, id: str, amount: int | None = None, key: str | None = None) -> Reply:
@@ -64,10 +64,7 @@ async def test_a_reversal_may_have_a_reference_and_metadata_of_its_own(
         entry = (await api.get(f"/wallets/{wallet}/statement")).json["data"][0]
         assert (entry["kind"], entry["transfer_id"]) == ("reversal", back.json["id"])
         assert [entry["reference"], entry["metadata"]] == own
-    [row] = await database.fetch(
-        "SELECT events::text FROM ledger_00.outbox ORDER BY seq DESC LIMIT 1"
-    )
-    [event] = orjson.loads(row["events"])
+    [*_, event] = await events_in(database)
     assert [event["data"]["reference"], event["data"]["metadata"]] == own
 
 

@@ -5,8 +5,11 @@ from typing import Any
 import orjson
 
 from tests.conftest import Database
-from transferd.commit.events import cloud_event
+from transferd.commit.events import cloud_event, completed, is_bare
+from transferd.config import Limits
 from transferd.ledger.ids import new_id
+from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.transfers import read_transfers
 
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
@@ -67,6 +70,18 @@ async def put(database: Database, *rows: list[dict[str, Any]]) -> None:
             len(events),
             orjson.dumps(events).decode(),
         )
+
+
+async def events_in(database: Database) -> list[dict[str, Any]]:
+    """The events in the outbox, in their order, complete as the relay sends them."""
+    rows = await database.fetch("SELECT events::text FROM ledger_00.outbox ORDER BY seq")
+    events = [event for row in rows for event in orjson.loads(row["events"])]
+    bare = [event["id"] for event in events if is_bare(event)]
+    async with Store(database.settings(), Limits(), 1) as store:
+        transfers = await read_transfers(store, bare)
+    whole = [dict(completed(event, transfers)) for event in events]
+    decoded: list[dict[str, Any]] = orjson.loads(orjson.dumps(whole, option=orjson.OPT_UTC_Z))
+    return decoded
 
 
 async def left(database: Database) -> list[list[str]]:

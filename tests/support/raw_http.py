@@ -41,7 +41,7 @@ def head(method: str, path: str, **headers: str | int) -> bytes:
     return ("\r\n".join(lines) + "\r\n\r\n").encode()
 
 
-def post(path: str, length: int, **headers: str | int) -> bytes:
+def post(path: str, length: int | str, **headers: str | int) -> bytes:
     """The head of a POST with a body of this length."""
     kinds: dict[str, str | int] = {"Content_Type": "application/json", "Content_Length": length}
     return head("POST", path, **(kinds | headers))

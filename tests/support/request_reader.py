@@ -3,12 +3,13 @@
 import asyncio
 from collections.abc import Iterable
 from types import SimpleNamespace
-from typing import Any, TypeVar, cast
+from typing import TypeVar, cast
 
-from aiohttp import StreamReader, web
+from aiohttp import EMPTY_PAYLOAD, HttpVersion11, StreamReader
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.test_utils import make_mocked_request
+from aiohttp.http import RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
+from yarl import URL
 
 from transferd.commit.origin import Origin
 from transferd.config import Limits
@@ -16,6 +17,7 @@ from transferd.domain.api_key import ADMIN
 from transferd.web.auth import Principal
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
+from transferd.web.request import Request
 from transferd.web.schemas import Body
 
 Model = TypeVar("Model", bound=Body)
@@ -24,17 +26,53 @@ ORIGIN = Origin("a-request", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b71692033
 JSON = ("Content-Type", "application/json")
 
 
+class NoClient:
+    """A client that reads nothing."""
+
+    def write(self, data: bytes) -> None:
+        """Ignore the bytes."""
+
+    async def drain(self) -> None:
+        """Return at once."""
+
+    def abort(self) -> None:
+        """Nothing to close."""
+
+    def is_gone(self) -> bool:
+        """Whether it is gone: never."""
+        return False
+
+
 def request_of(
-    path: str = "/", headers: Iterable[tuple[str, str]] = (), payload: Any = None
-) -> web.Request:
-    """A POST with these headers; a name may occur more than once."""
-    request = make_mocked_request("POST", path, payload=payload)
-    # The mock rejects bytes that are not UTF-8; the parser of the service accepts them.
-    request._headers = CIMultiDictProxy(CIMultiDict(headers))
-    return request
+    target: str = "/",
+    headers: Iterable[tuple[str, str]] = (),
+    body: bytes = b"",
+    *,
+    method: str = "POST",
+) -> Request:
+    """A request with these headers, also several of a name. A body needs a running loop."""
+    stream = EMPTY_PAYLOAD
+    if body:
+        stream = StreamReader(BaseProtocol(asyncio.get_running_loop()), limit=2**23)
+        stream.feed_data(body)
+        stream.feed_eof()
+    path, _, query = target.partition("?")
+    message = RawRequestMessage(
+        method=method,
+        path=target,
+        version=HttpVersion11,
+        headers=CIMultiDictProxy(CIMultiDict(headers)),
+        raw_headers=(),
+        should_close=False,
+        compression=None,
+        upgrade=False,
+        chunked=False,
+        url=URL.build(path=path, query_string=query, encoded=True),
+    )
+    return Request(message, stream, NoClient())
 
 
-def call_of(request: web.Request) -> Call:
+def call_of(request: Request) -> Call:
     """The call of a route that uses only the limits of its context."""
     context = cast(AppContext, SimpleNamespace(limits=Limits()))
     call = Call(context, request, ORIGIN)
@@ -59,10 +97,7 @@ class Reader:
         """The value of a body. Raises Problem."""
 
         async def read() -> Model:
-            payload = StreamReader(BaseProtocol(asyncio.get_running_loop()), limit=2**23)
-            payload.feed_data(raw)
-            payload.feed_eof()
-            call = call_of(request_of(headers=headers, payload=payload))
+            call = call_of(request_of(headers=headers, body=raw))
             return await call.body(model, bytes_max=bytes_max)
 
         return self._runner.run(read())

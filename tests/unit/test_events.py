@@ -9,13 +9,14 @@ from tests.unit.samples import EARLIER, NOW, ORIGIN, envelope, posted, wallet
 from transferd.commit.events import (
     LedgerEvent,
     cloud_event,
+    completed,
     event_of_change,
     event_of_transfer,
     events_of,
 )
 from transferd.domain.book import Outcome, Posted, UserCreated, WalletCreated, WalletSet
 from transferd.domain.errors import Reason, Refused
-from transferd.domain.transfer import TransferKind
+from transferd.domain.transfer import PostedTransfer, TransferKind
 from transferd.domain.user import User
 from transferd.domain.wallet import ChangeKind, WalletChange, WalletStatus
 from transferd.domain.webhook import EVENT_TYPES
@@ -67,8 +68,16 @@ OUTCOMES += [
 
 
 async def outbox(outcome: Outcome) -> list[Any]:
-    """The events of an outcome, as a relay reads them."""
-    return [orjson.loads(event) for event in events_of(envelope(), outcome)]
+    """The events of an outcome, as a relay reads and completes them."""
+    transfers = {}
+    match outcome:
+        case Posted(transfer) | WalletCreated(initial=PostedTransfer() as transfer):
+            transfers[transfer.id] = transfer
+    events = [orjson.loads(event) for event in events_of(envelope(), outcome)]
+    return [
+        orjson.loads(orjson.dumps(completed(event, transfers), option=orjson.OPT_UTC_Z))
+        for event in events
+    ]
 
 
 async def sent(outcome: Outcome) -> list[Any]:

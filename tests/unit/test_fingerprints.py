@@ -8,14 +8,11 @@ from typing import Any, cast
 
 import orjson
 import pytest
-from aiohttp import StreamReader, web
-from aiohttp.base_protocol import BaseProtocol
-from aiohttp.test_utils import make_mocked_request
 from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from tests.support.json_spellings import spelled
-from tests.support.request_reader import ORIGIN
+from tests.support.request_reader import ORIGIN, request_of
 from transferd.commit.answer import Answer
 from transferd.config import Limits
 from transferd.domain.api_key import ADMIN
@@ -66,13 +63,8 @@ class Asker:
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
 
         async def send() -> None:
-            payload = StreamReader(BaseProtocol(asyncio.get_running_loop()), limit=2**23)
-            payload.feed_data(raw)
-            payload.feed_eof()
             headers = {"Content-Type": "application/json", "Idempotency-Key": "rent"}
-            request: web.Request = make_mocked_request(
-                "POST", path, headers=headers, payload=payload
-            )
+            request = request_of(path, headers.items(), raw)
             context = SimpleNamespace(
                 limits=Limits(),
                 router=self,

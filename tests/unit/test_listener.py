@@ -5,10 +5,12 @@ import socket
 
 import aiohttp
 import pytest
-from aiohttp import web
 
 from transferd.config import ConfigurationError, Limits
+from transferd.web.calls import origin_of
 from transferd.web.listener import Listener
+from transferd.web.replies import Reply
+from transferd.web.request import Request
 
 REMEDY = "choose another one"
 
@@ -21,8 +23,10 @@ def port_of(taken: Listener) -> int:
     return int(taken.url.rpartition(":")[2])
 
 
-async def hello(_: web.BaseRequest) -> web.Response:
-    return web.Response(text="hello")
+async def hello(request: Request) -> Reply:
+    reply = Reply(200, b"hello", "text/plain")
+    reply.compose(request, origin_of(request))
+    return reply
 
 
 async def test_clients_are_refused_until_it_serves_and_after_that() -> None:

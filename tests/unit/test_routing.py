@@ -1,8 +1,8 @@
 """Routes: each path leads to one template, with its values decoded."""
 
 import pytest
-from aiohttp.test_utils import make_mocked_request
 
+from tests.support.request_reader import request_of
 from transferd.web.calls import Call
 from transferd.web.problems import Problem
 from transferd.web.replies import Reply
@@ -48,7 +48,7 @@ ROUTES = Routes(
 def test_a_path_leads_to_its_template(
     method: str, target: str, template: str, values: dict[str, str]
 ) -> None:
-    route, found = ROUTES.find(make_mocked_request(method, target))
+    route, found = ROUTES.find(request_of(target, method=method))
     assert (route.template, found) == (template, values)
 
 
@@ -59,7 +59,7 @@ def test_a_path_leads_to_its_template(
 )  # fmt: skip
 def test_any_other_path_is_not_found(target: str) -> None:
     with pytest.raises(Problem) as caught:
-        ROUTES.find(make_mocked_request("GET", target))
+        ROUTES.find(request_of(target, method="GET"))
     assert caught.value.code == "not-found"
 
 
@@ -76,6 +76,6 @@ def test_another_method_is_refused_with_those_that_are_allowed(
     method: str, target: str, allow: str
 ) -> None:
     with pytest.raises(Problem) as caught:
-        ROUTES.find(make_mocked_request(method, target))
+        ROUTES.find(request_of(target, method=method))
     assert caught.value.code == "method-not-allowed"
     assert caught.value.headers == {"Allow": allow}

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from transferd.commit.envelope import Envelope
+from transferd.commit.origin import Origin
 from transferd.domain.book import (
     BatchPosted,
     Outcome,
@@ -45,35 +46,60 @@ class LedgerEvent(NamedTuple):
 def events_of(envelope: Envelope, outcome: Outcome) -> list[bytes]:
     """The events of one outcome in the form of the outbox, in order; a refusal has none.
 
-    An event of a batch contains only the id of its transfer, and the relay reads the transfer. This
-    shortens the transaction of a batch, which locks all wallets of the batch.
+    An event of a transfer contains only its id, and the relay reads the transfer: this shortens the
+    transaction, which locks the wallets.
     """
     origin = envelope.origin
-    if isinstance(outcome, BatchPosted):
-        rest = orjson.dumps({"traceparent": origin.traceparent, "request_id": origin.request_id})
-        return [
-            b'{"id":"%b",%b' % (result.transfer.id.encode(), rest[1:])
-            for result in outcome.results
-            if isinstance(result, Posted)
-        ]
-    return [
-        orjson.dumps(
-            {
-                "id": event.id,
-                "type": event.type,
-                "time": event.time,
-                "traceparent": origin.traceparent,
-                "request_id": origin.request_id,
-                "data": event.data,
-            },
-            option=orjson.OPT_UTC_Z,
-        )
-        for event in _events_of(outcome)
-    ]
+    match outcome:
+        case Posted(transfer):
+            return [_bare_event(transfer.id, origin)]
+        case BatchPosted(results):
+            return [
+                _bare_event(result.transfer.id, origin)
+                for result in results
+                if isinstance(result, Posted)
+            ]
+        case WalletCreated(wallet, change, initial):
+            created = _event(event_of_change(change, wallet.user_id, wallet.currency), origin)
+            return [created] if initial is None else [created, _bare_event(initial.id, origin)]
+        case WalletSet(wallet, WalletChange() as change):
+            return [_event(event_of_change(change, wallet.user_id, wallet.currency), origin)]
+        case UserCreated(user):
+            data: dict[str, object] = {"id": user.id, "name": user.name}
+            return [_event(LedgerEvent(user.id, "user.created", user.created_at, data), origin)]
+        case _:
+            return []
+
+
+def _bare_event(transfer_id: str, origin: Origin) -> bytes:
+    # The ids of an origin are checked: they need no escapes.
+    return (
+        f'{{"id":"{transfer_id}","traceparent":"{origin.traceparent}"'
+        f',"request_id":"{origin.request_id}"}}'
+    ).encode()
+
+
+def _event(event: LedgerEvent, origin: Origin) -> bytes:
+    ids = {"traceparent": origin.traceparent, "request_id": origin.request_id}
+    return orjson.dumps(event._asdict() | ids, option=orjson.OPT_UTC_Z)
+
+
+def is_bare(event: Mapping[str, Any]) -> bool:
+    """Whether this event of the outbox contains only the id of a transfer."""
+    return "data" not in event
+
+
+def completed(
+    event: Mapping[str, Any], transfers: Mapping[str, PostedTransfer]
+) -> Mapping[str, Any]:
+    """An event of the outbox with all its members; `transfers` has the transfer of a bare one."""
+    if not is_bare(event):
+        return event
+    return {**event_of_transfer(transfers[event["id"]])._asdict(), **event}
 
 
 def cloud_event(event: Mapping[str, Any]) -> bytes:
-    """Convert an event of the outbox (or `LedgerEvent._asdict()`) to a CloudEvent in JSON."""
+    """Convert a complete event (or `LedgerEvent._asdict()`) to a CloudEvent in JSON."""
     envelope = {
         "specversion": "1.0",
         "id": event["id"],
@@ -123,19 +149,3 @@ def event_of_change(change: WalletChange, user_id: str | None, currency: str) ->
     }
     id = f"{change.wallet_id}:{change.version}"
     return LedgerEvent(id, _WALLET_EVENT[change.kind], change.created_at, data)
-
-
-def _events_of(outcome: Outcome) -> list[LedgerEvent]:
-    match outcome:
-        case Posted(transfer):
-            return [event_of_transfer(transfer)]
-        case WalletCreated(wallet, change, initial):
-            created = event_of_change(change, wallet.user_id, wallet.currency)
-            return [created] if initial is None else [created, event_of_transfer(initial)]
-        case WalletSet(wallet, WalletChange() as change):
-            return [event_of_change(change, wallet.user_id, wallet.currency)]
-        case UserCreated(user):
-            data: dict[str, object] = {"id": user.id, "name": user.name}
-            return [LedgerEvent(user.id, "user.created", user.created_at, data)]
-        case _:
-            return []

@@ -1,19 +1,24 @@
 """Ids: UUIDv7 (RFC 9562 section 5.7) whose 12 `rand_a` bits carry the number of the ledger."""
 
-import random
 import time
+
+from transferd.digits import random_digits
 
 # One ledger today. Each further ledger is a schema of its own; an id contains its number.
 LEDGERS = ("ledger_00",)
 
 
+# RFC 9562 section 4.1: the highest two bits of this digit are 10.
+_VARIANT = {digit: "89ab"[int(digit, 16) % 4] for digit in "0123456789abcdef"}
+
+
 def new_id(ledger: int = 0) -> str:
     """A new id in canonical lower-case form, growing with time to the millisecond."""
-    milliseconds = time.time_ns() // 1_000_000
-    # The operating system seeds it in each process. An id has to be unique, not secret.
-    tail = 0x8000_0000_0000_0000 | random.getrandbits(62)
-    digits = f"{(milliseconds << 16 | 0x7000 | ledger) << 64 | tail:032x}"
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+    time_ms = f"{time.time_ns() // 1_000_000:012x}"
+    random = random_digits(16)
+    return (
+        f"{time_ms[:8]}-{time_ms[8:]}-7{ledger:03x}-{_VARIANT[random[0]]}{random[1:4]}-{random[4:]}"
+    )
 
 
 def id_at(time_s: float) -> str:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from transferd.commit.events import cloud_event, event_of_transfer
+from transferd.commit.events import cloud_event, completed, is_bare
 from transferd.config import Limits
 from transferd.domain.transfer import PostedTransfer
 from transferd.domain.webhook import DeliveryStatus
@@ -183,19 +183,15 @@ class Relay:
 async def _items_of(transaction: Transaction, rows: Sequence[OutboxRow]) -> list[_Item]:
     """The events of each row, in order. Raises StoreError.
 
-    The outbox has an event as `commit.events` writes it, of a batch the id of a transfer alone; or
+    The outbox has an event as `commit.events` writes it, of a transfer the id alone; or
     `{"endpoint", "event"}`: a CloudEvent that is sent again, to that endpoint or to all.
     """
     found: list[tuple[int, dict[str, Any]]] = [
         (row.seq, item) for row in rows for item in orjson.loads(row.events)
     ]
-    bare = [item["id"] for _, item in found if _is_bare(item)]
+    bare = [item["id"] for _, item in found if "event" not in item and is_bare(item)]
     transfers = await read_transfers(transaction, bare) if bare else {}
     return [_item(seq, item, transfers) for seq, item in found]
-
-
-def _is_bare(item: dict[str, Any]) -> bool:
-    return "data" not in item and "event" not in item
 
 
 def _item(seq: int, item: dict[str, Any], transfers: Mapping[str, PostedTransfer]) -> _Item:
@@ -206,10 +202,9 @@ def _item(seq: int, item: dict[str, Any], transfers: Mapping[str, PostedTransfer
         endpoint_id = item["endpoint"]
         wallets = () if endpoint_id else wallets_of(event.type, again["data"])
         return _Item(event, wallets, endpoint_id, seq)
-    if _is_bare(item):
-        item = event_of_transfer(transfers[item["id"]])._asdict() | item
-    event = PublicEvent(item["id"], item["type"], cloud_event(item), item["traceparent"])
-    return _Item(event, wallets_of(event.type, item["data"]), None, seq)
+    whole = completed(item, transfers)
+    event = PublicEvent(whole["id"], whole["type"], cloud_event(whole), whole["traceparent"])
+    return _Item(event, wallets_of(event.type, whole["data"]), None, seq)
 
 
 def _about(event: PublicEvent) -> About:

@@ -1,7 +1,8 @@
 """The header that carries a trace: https://www.w3.org/TR/trace-context/#traceparent-header."""
 
-import random
 import re
+
+from transferd.digits import random_digits
 
 _PATTERN = re.compile(
     r"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}", re.ASCII
@@ -23,17 +24,16 @@ def is_sampled(traceparent: str) -> bool:
     return bool(int(traceparent[-2:], 16) & 1)
 
 
-def new_trace_id() -> int:
-    """An id of 128 bits."""
-    # Zero is not a valid id, so the highest bit is set. Sampling uses only the lower 64 bits.
-    return random.getrandbits(128) | 1 << 127
+def new_trace_id() -> str:
+    """A random id of 128 bits in hexadecimal. It is never zero in practice, which is not valid."""
+    return random_digits(32)
 
 
-def traceparent_of(trace_id: int, *, sampled: bool) -> str:
+def traceparent_of(trace_id: str, *, sampled: bool) -> str:
     """The traceparent of a new span in the trace."""
-    return f"00-{trace_id:032x}-{random.getrandbits(64) | 1 << 63:016x}-{sampled:02x}"
+    return f"00-{trace_id}-{random_digits(16)}-{'01' if sampled else '00'}"
 
 
 def new_traceparent() -> str:
     """The traceparent of a new trace that is not recorded."""
-    return traceparent_of(new_trace_id(), sampled=False)
+    return f"00-{random_digits(32)}-{random_digits(16)}-00"

@@ -147,9 +147,9 @@ class Tracing:
         Without a valid parent it begins a trace, sampled by the ratio.
         """
         if parent is not None and is_traceparent(parent):
-            return traceparent_of(int(parent[3:35], 16), sampled=is_sampled(parent))
+            return traceparent_of(parent[3:35], sampled=is_sampled(parent))
         trace = new_trace_id()
-        decision = self._sampler.should_sample(None, trace, "").decision
+        decision = self._sampler.should_sample(None, int(trace, 16), "").decision
         return traceparent_of(trace, sampled=decision is Decision.RECORD_AND_SAMPLE)
 
     def __call__(self, fact: Fact) -> None:

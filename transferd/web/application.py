@@ -66,7 +66,7 @@ def _behind(authentication: Authentication, operation: Operation) -> Handler:
         )
         if scope is not None:
             principal.require(scope)
-        if not has_query and request.query_string:
+        if not has_query and request.has_query:
             call.query(NoQuery)
         return await handler(call)
 

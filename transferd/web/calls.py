@@ -5,8 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TypeVar
 
-from aiohttp import HttpVersion11, web
-from multidict import CIMultiDict, CIMultiDictProxy
+from aiohttp import HttpVersion11
 from pydantic import BaseModel, ValidationError
 
 from transferd.commit.answer import Answer
@@ -21,33 +20,49 @@ from transferd.web.auth import Principal
 from transferd.web.context import AppContext
 from transferd.web.exactness import Fault, faults_of, pointer_step
 from transferd.web.problems import Problem
-from transferd.web.request_headers import items_of
-from transferd.web.schemas import Body, NoBody
+from transferd.web.request import Request
+from transferd.web.request_headers import Headers, items_of
+from transferd.web.schemas import Body
 
 Model = TypeVar("Model", bound=BaseModel)
 Shape = TypeVar("Shape", bound=Body)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PRINTABLE = re.compile(r"[ -~]+")
+# RFC 9110 section 8.3.1. Parameters other than the character set do not matter.
+_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_JSON_IN_UTF_8 = re.compile(
+    r"[ \t]*application/json(?:[ \t]*;[ \t]*"
+    rf"(?:charset=(?:utf-?8|\"utf-?8\")|(?!charset){_TOKEN}=(?:{_TOKEN}|\"[^\"\\]*\"))?)*[ \t]*",
+    re.IGNORECASE,
+)
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
-_NO_HEADERS = CIMultiDictProxy[str](CIMultiDict())
 
 
-def origin_of(request: web.BaseRequest, begin: Begin | None = None) -> Origin:
+def origin_of(request: Request, begin: Begin | None = None) -> Origin:
     """Request id and trace context, accepted where well-formed and generated otherwise.
 
     With `begin` the request gets a span of its own, below the one that it came with.
     """
-    # A request that the parser refuses has a plain dict as its headers.
-    headers = request.headers or _NO_HEADERS
-    ids = headers.getall("X-Request-Id", [])
-    given = headers.getall("traceparent", [])
+    headers = request.headers
     # Neither header is a list, so two lines count as none.
-    parent = given[0] if len(given) == 1 and is_traceparent(given[0]) else None
+    parent = _single(headers, "traceparent")
+    if parent is not None and not is_traceparent(parent):
+        parent = None
     traceparent = begin(parent) if begin is not None else parent or new_traceparent()
     # Without an id the request gets the id of the trace, so logs and traces match.
-    is_named = len(ids) == 1 and _REQUEST_ID.fullmatch(ids[0]) is not None
-    return Origin(ids[0] if is_named else traceparent[3:35], traceparent, request.path, parent)
+    request_id = _single(headers, "X-Request-Id")
+    if request_id is None or _REQUEST_ID.fullmatch(request_id) is None:
+        request_id = traceparent[3:35]
+    return Origin(request_id, traceparent, request.path, parent)
+
+
+def _single(headers: Headers, name: str) -> str | None:
+    """The value of a header that was sent once."""
+    if name not in headers:
+        return None
+    lines = headers.getall(name)
+    return lines[0] if len(lines) == 1 else None
 
 
 class Call:
@@ -61,7 +76,7 @@ class Call:
     path: Mapping[str, str]
     principal: Principal
 
-    def __init__(self, context: AppContext, request: web.BaseRequest, origin: Origin) -> None:
+    def __init__(self, context: AppContext, request: Request, origin: Origin) -> None:
         self.context = context
         self.request = request
         self.origin = origin
@@ -72,17 +87,19 @@ class Call:
         self._check_media_type()
         return self._validated(model, await self._read(bytes_max))
 
-    async def no_body(self) -> None:
-        """Read a body that may only be empty or `{}`. Raises Problem."""
-        if self.request.can_read_body and (raw := await self._read()):
-            self._check_media_type()
-            self._validated(NoBody, raw)
+    async def optional_body(self, model: type[Shape]) -> Shape:
+        """The body as a model, which is empty if the body is. Raises Problem."""
+        raw = await self._read() if self.request.has_body else b""
+        if not raw:
+            return model()
+        self._check_media_type()
+        return self._validated(model, raw)
 
     def query(self, model: type[Model]) -> Model:
         """The query parameters as a model. Raises Problem."""
         values: dict[str, str] = {}
         # Most requests have no query, and this check is cheaper than parsing.
-        if self.request.query_string:
+        if self.request.has_query:
             for name, value in self.request.query.items():
                 if name in values:
                     raise invalid(f"/{name}", "repeated", "may be given only once")
@@ -140,18 +157,21 @@ class Call:
             raise _problem_of_faults(faults)
         return body
 
-    def check_expectation(self) -> None:
-        """Read `Expect`. Raises Problem `malformed-request` for all but 100-continue."""
+    def read_expectation(self) -> None:
+        """Read `Expect`. Raises Problem `malformed-request` for all but 100-continue.
+
+        The client is told to continue when the body is read.
+        """
         if self.request.headers["Expect"].lower() != "100-continue":
             raise Problem("malformed-request", "Expect may only be 100-continue.")
         # A client of HTTP/1.0 does not know the answer to it (RFC 9110 section 10.1.1).
         self._awaits_continue = self.request.version >= HttpVersion11
 
     async def _read(self, bytes_max: int | None = None) -> bytes:
-        content, limits = self.request.content, self.context.limits
+        content, limits = self.request.body, self.context.limits
         allowed = bytes_max or limits.body_bytes_max
         # A body that announces too many bytes is refused unread.
-        if (self.request.content_length or 0) > allowed:
+        if self.request.content_length > allowed:
             raise _too_large(allowed)
         if content.is_eof():
             # Most bodies arrive together with the head.
@@ -166,15 +186,16 @@ class Call:
             detail = f"The body did not arrive within {limits.body_wait_s:g} s."
             raise Problem("malformed-json", detail, closes=True) from None
         except ConnectionError:
-            # The client has disconnected: no error of the service, and no reader for the answer.
-            raise Problem("malformed-json", "The body was cut off.") from None
+            # No error of the service. If the client has disconnected nobody reads the answer.
+            detail = "The body was cut off, or its chunks are malformed."
+            raise Problem("malformed-json", detail, closes=True) from None
 
     async def _receive(self, allowed: int) -> bytes:
         """The rest of a body that is on its way. Raises Problem `body-too-large`."""
         if self._awaits_continue:
-            await self.request.writer.write(_CONTINUE)
+            self.request.writer.write(_CONTINUE)
         body = bytearray()
-        while part := await self.request.content.readany():
+        while part := await self.request.body.readany():
             body += part
             if len(body) > allowed:
                 raise _too_large(allowed)
@@ -182,13 +203,12 @@ class Call:
 
     def _check_media_type(self) -> None:
         headers = self.request.headers
-        if headers.get("Content-Type") != "application/json" and (
-            self.request.content_type != "application/json"
-            or (self.request.charset or "utf-8").lower() not in ("utf-8", "utf8")
-        ):
+        media_type = headers.get("Content-Type", "")
+        if media_type != "application/json" and _JSON_IN_UTF_8.fullmatch(media_type) is None:
             raise Problem("unsupported-media-type")
-        encodings = items_of(headers, "Content-Encoding")
-        if any(encoding.lower() != "identity" for encoding in encodings):
+        if "Content-Encoding" in headers and any(
+            encoding.lower() != "identity" for encoding in items_of(headers, "Content-Encoding")
+        ):
             raise Problem("unsupported-media-type", "Send the body uncompressed.")
 
 

@@ -3,7 +3,6 @@
 import asyncio
 
 import orjson
-from aiohttp import web
 
 from transferd.domain.errors import MailboxFull, TransferdError
 from transferd.observability.facts import (
@@ -18,6 +17,7 @@ from transferd.web.context import AppContext
 from transferd.web.problems import MEDIA_TYPE, Problem
 from transferd.web.refusal_rate import RefusalRate
 from transferd.web.replies import Reply, problem_reply
+from transferd.web.request import Request
 from transferd.web.routing import UNMATCHED, Routes
 
 _METHODS = frozenset({"GET", "HEAD", "POST", "PATCH", "DELETE", "PUT", "OPTIONS"})
@@ -31,8 +31,8 @@ class Edge:
         self._context = context
         self._refusal_rate = RefusalRate(context.limits, context.clock)
 
-    async def __call__(self, request: web.BaseRequest) -> Reply:
-        """The answer to a request."""
+    async def __call__(self, request: Request) -> Reply:
+        """The answer to a request, composed."""
         context = self._context
         facts, clock = context.facts, context.clock
         started = clock()
@@ -43,7 +43,7 @@ class Edge:
             route, call.path = self._routes.find(request)
             template = route.template
             if "Expect" in request.headers:
-                call.check_expectation()
+                call.read_expectation()
             reply = await route.handler(call)
         except Problem as problem:
             reply = problem_reply(problem, origin)
@@ -59,7 +59,7 @@ class Edge:
             facts.emit(RequestFailed(about, template, error))
             reply = problem_reply(Problem("internal-error"), origin)
         if context.lifecycle.is_draining:
-            reply.force_close()
+            reply.keeps_connection = False
         reply.compose(request, origin)
         method = request.method if request.method in _METHODS else "other"
         details = _details(call, template, reply, started) if facts.per_request_facts else None

@@ -3,23 +3,35 @@
 import asyncio
 from collections.abc import Iterator, Sequence
 
-from aiohttp import HttpVersion11, web
-from aiohttp.abc import AbstractStreamWriter
+from aiohttp import HttpVersion11
 
 from transferd.config import Limits
 from transferd.web.replies import Reply
+from transferd.web.request import Request, Writer
 from transferd.web.streams import EVENT_STREAM, Frame, Watch
 
+_LAST_CHUNK = b"0\r\n\r\n"
 HEADERS = {
     # Nginx would collect events until a buffer is full.
     "X-Accel-Buffering": "no",
 }
 
 
+class StreamHead(Reply):
+    """The answer to HEAD: the headers of a stream, whose length is not known."""
+
+    def __init__(self) -> None:
+        super().__init__(200, media_type=EVENT_STREAM, extra=HEADERS)
+
+    def framing(self, request: Request) -> str:
+        """None."""
+        return ""
+
+
 class EventStream(Reply):
     """An answer that lasts until its client leaves or the replica drains.
 
-    It is sent by `prepare`, so the measured duration of the request ends with its first byte.
+    It is sent by `send`, so the measured duration of the request ends with its first byte.
     """
 
     def __init__(self, watch: Watch, limits: Limits) -> None:
@@ -27,55 +39,51 @@ class EventStream(Reply):
         self._watch = watch
         self._limits = limits
         # A client that resumes must not reuse this connection to a draining replica.
-        self.force_close()
+        self.keeps_connection = False
+        self._is_chunked = True
 
-    async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter | None:
+    async def send(self, writer: Writer) -> None:
         """Send the headers and then events. Raises ConnectionError once the client has gone."""
-        writer = request.writer
         try:
-            await writer.write(self.message)
-            if request.version >= HttpVersion11:
-                writer.enable_chunking()
-            await self._follow(request, writer)
-            await writer.write_eof()
+            writer.write(self.message)
+            await self._follow(writer)
+            if self._is_chunked:
+                writer.write(_LAST_CHUNK)
         finally:
             self._watch.close()
-        return writer
 
-    def framing(self, request: web.BaseRequest) -> str:
+    def framing(self, request: Request) -> str:
         """Chunks; for HTTP/1.0 the end of the connection is the end of the stream."""
-        return "Transfer-Encoding: chunked\r\n" if request.version >= HttpVersion11 else ""
+        self._is_chunked = request.version >= HttpVersion11
+        return "Transfer-Encoding: chunked\r\n" if self._is_chunked else ""
 
-    async def _follow(self, request: web.BaseRequest, writer: AbstractStreamWriter) -> None:
+    async def _follow(self, writer: Writer) -> None:
         watch, clock = self._watch, asyncio.get_running_loop().time
-        await self._send(request, writer, _opening(watch, self._limits.stream_retry_s))
+        await self._write(writer, _opening(watch, self._limits.stream_retry_s))
         last_sent_at = clock()
         while not watch.is_over():
             frames = await watch.frames()
             for version, data in _writes(frames, self._limits.stream_write_bytes):
                 if watch.is_over():
                     return
-                await self._send(request, writer, data)
+                await self._write(writer, data)
                 watch.sent = version
                 last_sent_at = clock()
             if frames or await watch.wait(last_sent_at + self._limits.stream_heartbeat_s):
                 continue
             # Proxies close a silent connection, and a write shows whether the client is there.
-            await self._send(request, writer, b": heartbeat\n\n")
+            await self._write(writer, b": heartbeat\n\n")
             last_sent_at = clock()
 
-    async def _send(
-        self, request: web.BaseRequest, writer: AbstractStreamWriter, data: bytes
-    ) -> None:
+    async def _write(self, writer: Writer, data: bytes) -> None:
         """Write, and wait until no more than the connection's buffer is unsent."""
         try:
             async with asyncio.timeout(self._limits.stream_send_timeout_s):
-                await writer.write(data)
+                writer.write(b"%x\r\n%b\r\n" % (len(data), data) if self._is_chunked else data)
                 await writer.drain()
         except TimeoutError:
             # A client that does not read gets no end of the stream either.
-            if request.transport is not None:
-                request.transport.abort()
+            writer.abort()
             raise ConnectionResetError("the client does not read") from None
 
 

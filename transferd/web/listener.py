@@ -4,17 +4,13 @@ import asyncio
 import os
 import resource
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-from aiohttp import web
-
 from transferd.config import ConfigurationError, Limits
-from transferd.web.protocol import Connections, Protocol, make_request
-
-Handler = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+from transferd.web.protocol import Connections, Handler
 
 
 class Listener:
@@ -36,6 +32,8 @@ class Listener:
             raise self._unusable(error) from error
         try:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # Connections inherit it: the kernel finds clients whose machine has gone.
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
             if family == socket.AF_INET6:
                 self._socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             if hasattr(socket, "TCP_USER_TIMEOUT"):
@@ -72,20 +70,17 @@ class Listener:
             self._socket.listen(backlog)
         except OSError as error:
             raise self._unusable(error) from error
-        loop = asyncio.get_running_loop()
-        answering = web.Server(handler, request_factory=make_request)
-        connect = partial(
-            Protocol, answering, loop=loop, limits=self._limits, connections=self.connections
+        connections = self.connections
+        server = await asyncio.get_running_loop().create_server(
+            partial(connections.new, handler), sock=self._socket, backlog=backlog
         )
-        server = await loop.create_server(connect, sock=self._socket, backlog=backlog)
-        sweeping = asyncio.create_task(self.connections.run(), name="slow connections")
+        sweeping = asyncio.create_task(connections.run(), name="slow connections")
         try:
             yield server
         finally:
             server.close()
             sweeping.cancel()
-            answering.pre_shutdown()
-            await answering.shutdown(self._limits.drain_timeout_s)
+            await connections.end(self._limits.drain_timeout_s)
 
     def _unusable(self, error: OSError) -> ConfigurationError:
         # The reason of the system without the address that the loop adds. A host that does not

@@ -82,7 +82,7 @@ def listed(
     call: Call,
     scope: str,
     limit: int,
-    items: Sequence[dict[str, object]],
+    items: Sequence[dict[str, object] | orjson.Fragment],
     positions: Sequence[str | int],
 ) -> Reply:
     """A page. An item beyond `limit` means that there is a next page; it is not shown.
@@ -94,6 +94,6 @@ def listed(
     body = orjson.dumps({"data": items[:limit], "has_more": has_more, "next_cursor": cursor})
     extra = {}
     if cursor is not None:
-        url = call.request.rel_url.update_query(cursor=cursor)
+        url = call.request.url.update_query(cursor=cursor).with_fragment(None)
         extra["Link"] = f'<{url}>; rel="next"'
     return Reply(200, body, JSON, extra)

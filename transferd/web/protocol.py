@@ -1,28 +1,40 @@
-"""Client connections: their limits, and the answer to bytes that are not HTTP."""
+"""Connections of clients: the requests of each, one after the other, and their limits."""
 
 import asyncio
-from typing import Any
+import logging
+import weakref
+from collections import deque
+from collections.abc import Awaitable, Callable
 
-from aiohttp import EMPTY_PAYLOAD, StreamReader, web
-from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import RawRequestMessage
+from aiohttp import EMPTY_PAYLOAD, StreamReader
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpProcessingError, HttpRequestParser, StreamWriter
 
 from transferd.config import Limits
-from transferd.web.calls import origin_of
-from transferd.web.problems import Problem
-from transferd.web.replies import problem_reply
+from transferd.web.replies import Reply
+from transferd.web.request import Request
+
+Handler = Callable[[Request], Awaitable[Reply]]
+
+_LOG = logging.getLogger(__name__)
+# Requests of one connection that wait for the answer to an earlier one.
+_WAITING_MAX = 16
+# Beyond twice this, the parts of a body that nobody has read yet stay in the kernel.
+_UNREAD_BYTES = 2**16
 
 
 class Connections:
     """The open connections of a process: not more than `connections_max`.
 
-    `run` is the task that closes those that send the head of a request too slowly.
+    `run` is the task that closes those on which nothing comes.
     """
 
     def __init__(self, limits: Limits, connections_max: int) -> None:
-        self._limits = limits
-        self.open: set[Protocol] = set()
+        self.limits = limits
         self.connections_max = connections_max
+        self.open: set[Connection] = set()
+        # Whether each connection ends after the answer to its current request.
+        self.is_ending = False
 
     def __repr__(self) -> str:
         return f"<Connections {len(self)} of {self.connections_max}>"
@@ -30,56 +42,99 @@ class Connections:
     def __len__(self) -> int:
         return len(self.open)
 
+    def new(self, handler: Handler) -> "Connection":
+        """A connection whose requests `handler` answers; the event loop calls this."""
+        return Connection(self, handler, asyncio.get_running_loop())
+
     async def run(self) -> None:
-        """Close slow connections until cancelled."""
+        """Close slow and idle connections until cancelled."""
         loop = asyncio.get_running_loop()
         while True:
-            # One sweep for all connections: a timer for each head would cost more than the sweep.
-            await asyncio.sleep(self._limits.head_wait_s / 4)
+            # One sweep for all: a timer for each request would cost more than the sweep.
+            await asyncio.sleep(self.limits.head_wait_s / 4)
             self.sweep_once(loop.time())
 
-    def sweep_once(self, now: float) -> int:
-        """Close connections whose head began `head_wait_s` ago or earlier; returns how many."""
-        began = now - self._limits.head_wait_s
-        slow = [each for each in self.open if each.head_began_at and each.head_began_at <= began]
-        for connection in slow:
+    def sweep_once(self, now: float) -> None:
+        """Close connections that are idle for too long, or whose head takes too long."""
+        head_began = now - self.limits.head_wait_s
+        idle_since = now - self.limits.idle_connection_s
+        for connection in list(self.open):
+            if connection.head_began_at and connection.head_began_at <= head_began:
+                # Without an answer: a client that sends nothing reads none either.
+                connection.abort()
+            elif connection.idle_since and connection.idle_since <= idle_since:
+                connection.close()
+
+    async def end(self, timeout_s: float) -> None:
+        """Close every connection: idle ones now, the others after their answer or `timeout_s`."""
+        self.is_ending = True
+        busy = []
+        for connection in list(self.open):
+            if connection.serving is None:
+                connection.close()
+            else:
+                busy.append(connection.serving)
+        if busy:
+            _, late = await asyncio.wait(busy, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*late, return_exceptions=True)
+        for connection in list(self.open):
             connection.abort()
-        return len(slow)
 
 
-class Protocol(web.RequestHandler):
-    """aiohttp's connection handler with problems in place of aiohttp's own error pages.
+class Connection(BaseProtocol):
+    """One connection: parses requests, calls the handler and sends its replies in order.
 
-    It adds two limits that aiohttp does not have: the number of connections, and the time that the
-    head of a request may take. `head_began_at` is the loop's time at which the first byte of an
-    incomplete head came; 0 without one.
+    A handler continues when its client leaves: a transfer is not undone. Times are the loop's, in
+    seconds; 0 if the state that they belong to is not the current one.
     """
 
-    __slots__ = ("_body", "_connections", "_event_loop", "_is_busy", "head_began_at")
+    __slots__ = (
+        "__weakref__",
+        "_body",
+        "_connections",
+        "_event_loop",
+        "_handler",
+        "_is_full",
+        "_is_over",
+        "_request_parser",
+        "_requests",
+        "head_began_at",
+        "idle_since",
+        "serving",
+    )
 
     def __init__(
-        self,
-        server: web.Server,
-        *,
-        loop: asyncio.AbstractEventLoop,
-        limits: Limits,
-        connections: Connections,
+        self, connections: Connections, handler: Handler, loop: asyncio.AbstractEventLoop
     ) -> None:
-        super().__init__(
-            server,
-            loop=loop,
-            access_log=None,  # type: ignore[arg-type]  # as AppRunner passes it on
+        parser = HttpRequestParser(
+            # With a strong reference the garbage collector would have to find closed connections.
+            weakref.proxy(self),
+            loop,
+            _UNREAD_BYTES,
+            payload_exception=ConnectionResetError,
             auto_decompress=False,
-            keepalive_timeout=limits.idle_connection_s,
-            lingering_time=limits.linger_s,
+            max_msg_queue_size=_WAITING_MAX,
         )
+        super().__init__(loop, parser)
         self._connections = connections
+        self._handler = handler
         self._event_loop = loop
-        # From a complete head to the end of its answer.
-        self._is_busy = False
-        # Of the last request. A refused one may still come after its answer.
+        self._request_parser = parser
+        self._requests: deque[Request] = deque()
+        # The body of the last request. That of a refused request may come after the answer.
         self._body: StreamReader = EMPTY_PAYLOAD
+        # Whether no more bytes are read until the waiting requests are answered.
+        self._is_full = False
+        # Whether all further bytes are ignored.
+        self._is_over = False
         self.head_began_at = 0.0
+        self.idle_since = loop.time()
+        # The task that answers the requests; None while the connection is idle.
+        self.serving: asyncio.Task[None] | None = None
+
+    # Calls of the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client has connected. One connection too many is closed at once."""
@@ -91,65 +146,115 @@ class Protocol(web.RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is closed."""
         self._connections.open.discard(self)
+        self._is_over = True
+        self._requests.clear()
+        if not self._body.is_eof():
+            self._body.set_exception(ConnectionResetError("the client has disconnected"))
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Bytes have come. Outside of a request they begin or continue a head."""
-        # aiohttp calls this without bytes when it has read a body.
-        if data and not self._is_busy and not self.head_began_at and self._body.is_eof():
+        """Bytes have come; or none, if bytes that came earlier may be parsed now."""
+        if self._is_over:
+            return
+        if data and self.serving is None and not self.head_began_at and self._body.is_eof():
             self.head_began_at = self._event_loop.time()
-        super().data_received(data)
-
-    def begin_request(self, body: StreamReader) -> None:
-        """A head is complete; the bytes behind it are its body or the next request."""
-        self._is_busy = True
-        self._body = body
-        self.head_began_at = 0.0
-
-    async def finish_response(
-        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
-    ) -> tuple[web.StreamResponse, bool]:
-        """Send the answer."""
         try:
-            return await super().finish_response(request, resp, start_time)
+            messages, is_upgraded, _ = self._request_parser.feed_data(data)
+            for message, body in messages:
+                self._requests.append(Request(message, body, self))
+                self._body = body
+            # Another protocol was asked for, and the service has none: the answer is the last one.
+            self._is_over = is_upgraded
+        except HttpProcessingError:
+            self._is_over = True
+            if self._body.is_eof():
+                self._requests.append(Request.malformed(self))
+            else:
+                self._body.set_exception(ConnectionError("the body is not valid HTTP"))
+        if not self._requests:
+            return
+        self.head_began_at = 0.0
+        if self.serving is None:
+            self.idle_since = 0.0
+            self.serving = self._event_loop.create_task(self._serve())
+        if len(self._requests) >= _WAITING_MAX and self.transport is not None:
+            self._is_full = True
+            self.transport.pause_reading()
+
+    # The answers
+
+    async def _serve(self) -> None:
+        """Answer the requests that have come."""
+        try:
+            while self._requests:
+                if not await self._answer(self._requests.popleft()):
+                    self.close()
+                    return
+                if self._is_full and not self._requests:
+                    self._is_full = False
+                    self.data_received(b"")
+                    if self.transport is not None and not self._is_full:
+                        self.transport.resume_reading()
+            self.idle_since = self._event_loop.time()
+        except ConnectionError:
+            # The client has gone, and nobody reads the answer.
+            self.abort()
+        except Exception:
+            _LOG.exception("a connection failed")
+            self.abort()
         finally:
-            self._is_busy = False
+            self.serving = None
 
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """The answer to bytes that the parser refuses, before there is a request.
+    async def _answer(self, request: Request) -> bool:
+        """Answer one request; returns whether another one may follow. Raises ConnectionError."""
+        self._request_parser.message_consumed()
+        reply = await self._handler(request)
+        await reply.send(self)
+        is_read = request.body.is_eof() or await self._discard(request.body)
+        if request.body is self._body:
+            # An idle connection keeps nothing of a body that was refused unread.
+            self._body = EMPTY_PAYLOAD
+        return is_read and reply.keeps_connection and not self._connections.is_ending
 
-        aiohttp's own answer is plain text that repeats the bytes, and it logs a stack trace: any
-        client could fill the log. Raises ConnectionError if an answer has begun.
+    async def _discard(self, body: StreamReader) -> bool:
+        """Read the rest of a body; returns whether it came within `linger_s`.
+
+        A connection that is closed before all of it was read is reset, and the client may lose the
+        answer.
         """
-        if request.writer.output_size > 0:
-            raise ConnectionError("an answer has begun; nothing can be added to it")
-        if status >= 500:
-            self.log_exception("a connection failed", exc_info=exc)
-        code = "malformed-request" if status < 500 else "internal-error"
-        origin = origin_of(request)
-        reply = problem_reply(Problem(code, closes=True), origin)
-        reply.compose(request, origin)
-        return reply
+        try:
+            async with asyncio.timeout(self._connections.limits.linger_s):
+                while not body.is_eof():
+                    await body.readany()
+        except TimeoutError:
+            return False
+        return True
+
+    # For requests, and for the end of a connection
+
+    def is_gone(self) -> bool:
+        """Whether the connection is closed."""
+        return self.transport is None or self.transport.is_closing()
+
+    def write(self, data: bytes) -> None:
+        """Send bytes, now or when the client reads. Raises ConnectionError if it has gone."""
+        if self.transport is None or self.transport.is_closing():
+            raise ConnectionResetError("the client has disconnected")
+        self.transport.write(data)
+
+    async def drain(self) -> None:
+        """Wait until the client has read most of it. Raises ConnectionError if it has gone."""
+        if self.writing_paused:
+            await StreamWriter(self, self._event_loop).drain()
+
+    def close(self) -> None:
+        """Close the connection when everything is sent."""
+        self._is_over = True
+        if self.transport is not None:
+            self.transport.close()
 
     def abort(self) -> None:
-        """Close the connection without an answer: a client that sends nothing reads none either."""
+        """Close the connection at once."""
+        self._is_over = True
         if self.transport is not None:
             self.transport.abort()
-
-
-def make_request(
-    message: RawRequestMessage,
-    payload: StreamReader,
-    protocol: Any,
-    writer: AbstractStreamWriter,
-    task: "asyncio.Task[None]",
-) -> web.BaseRequest:
-    """The request of a complete head; `protocol` is a `Protocol`."""
-    protocol.begin_request(payload)
-    return web.BaseRequest(message, payload, protocol, writer, task, asyncio.get_running_loop())

@@ -6,10 +6,10 @@ https://www.rfc-editor.org/rfc/rfc9110#section-5.3. Conditions: section 13 of th
 
 import re
 
-from aiohttp import web
 from multidict import CIMultiDictProxy
 
 from transferd.web.problems import Problem
+from transferd.web.request import Request
 
 _TAG = r'(?:W/)?"[^\x00-\x20"\x7f]*"'
 # A list may have empty elements (RFC 9110 section 5.6.1), and a tag may have a comma in it.
@@ -34,7 +34,7 @@ def items_of(headers: Headers, name: str) -> list[str]:
     return [item for item in items if item]
 
 
-def is_known(request: web.BaseRequest, etag: str) -> bool:
+def is_known(request: Request, etag: str) -> bool:
     """Whether If-None-Match names the tag (weak comparison, RFC 9110 section 13.1.2)."""
     # Several lines are one list.
     lines = request.headers.getall("If-None-Match", ())
@@ -44,7 +44,7 @@ def is_known(request: web.BaseRequest, etag: str) -> bool:
     return etag in tags or "*" in tags
 
 
-def versions_allowed(request: web.BaseRequest) -> frozenset[int] | None:
+def versions_allowed(request: Request) -> frozenset[int] | None:
     """The versions that If-Match names (RFC 9110 section 13.1.1); None if it allows all.
 
     `*` is any wallet that exists. Raises Problem `malformed-request`.

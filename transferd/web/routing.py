@@ -4,15 +4,14 @@ import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from aiohttp import web
-
 from transferd.web.calls import Call
 from transferd.web.problems import Problem
 from transferd.web.replies import Reply
+from transferd.web.request import Request
 
 Handler = Callable[[Call], Awaitable[Reply]]
 
-# The template of a request whose path no route has.
+# The template of a request whose path or method no route has.
 UNMATCHED = "unmatched"
 _PARAMETER = re.compile(r"{([a-z_]+)}")
 _NO_VALUES: Mapping[str, str] = {}
@@ -40,17 +39,19 @@ class Routes:
             else:
                 self._fixed[template] = methods
 
-    def find(self, request: web.BaseRequest) -> tuple[Route, Mapping[str, str]]:
+    def find(self, request: Request) -> tuple[Route, Mapping[str, str]]:
         """The route of a request and the values of its parameters.
 
-        Raises Problem `not-found` or `method-not-allowed`.
+        Raises Problem `malformed-request`, `not-found` or `method-not-allowed`.
         """
+        if request.is_malformed:
+            raise Problem("malformed-request", closes=True)
         # The path as it was sent; most have neither a query nor escapes.
-        methods = self._fixed.get(request.raw_path)
+        methods = self._fixed.get(request.target)
         values = _NO_VALUES
         if methods is None:
             # Decoded except for %2F and %25, so that an escaped slash does not separate segments.
-            path = request.rel_url.path_safe
+            path = request.url.path_safe
             methods = self._fixed.get(path)
             if methods is None:
                 methods, values = self._match(path)

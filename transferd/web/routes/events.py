@@ -5,7 +5,7 @@ import re
 from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.ledger.store.wallets import read_wallets
 from transferd.web.calls import Call, invalid
-from transferd.web.event_stream import HEADERS, EventStream
+from transferd.web.event_stream import EventStream, StreamHead
 from transferd.web.operations import Operation
 from transferd.web.replies import Reply
 from transferd.web.request_headers import only_line
@@ -28,12 +28,12 @@ async def follow(call: Call) -> Reply:
         raise version_not_reached(wallet.version, last)
     request = call.request
     if request.method == "HEAD":
-        return Reply(200, media_type=EVENT_STREAM, extra=HEADERS)
+        return StreamHead()
     watch = call.context.streams.open(
         id,
         sent=wallet.version if last is None else last,
         latest=wallet.version,
-        is_gone=lambda: request.transport is None or request.transport.is_closing(),
+        is_gone=request.writer.is_gone,
     )
     return EventStream(watch, call.context.limits)
 

@@ -24,7 +24,7 @@ from transferd.web.fields import is_id, metadata_text
 from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.operations import Operation, answered, listed, shown
 from transferd.web.problems import Problem
-from transferd.web.rendering import transfer_view
+from transferd.web.rendering import transfer_json
 from transferd.web.replies import Reply
 
 _LIST = "transfers"
@@ -36,7 +36,7 @@ async def create(call: Call) -> Reply:
     body = await call.body(schemas.NewTransfer)
     _require_admin_for_funding(call, (body.source_wallet_id, body.destination_wallet_id))
     command = _command_of(body)
-    if call.request.query_string and call.query(schemas.DryRunQuery).dry_run:
+    if call.request.has_query and call.query(schemas.DryRunQuery).dry_run:
         return await _dry_run(call, command)
     key = call.key(required=True)
     answer = await call.ask(
@@ -106,15 +106,13 @@ async def _dry_run(call: Call, command: Transfer) -> Reply:
     if isinstance(outcome, Refused):
         raise Problem.of_refusal(outcome)
     assert isinstance(outcome, Posted)
-    view = transfer_view(outcome.transfer) | {"id": None, "status": "dry_run"}
+    view = orjson.loads(transfer_json(outcome.transfer)) | {"id": None, "status": "dry_run"}
     return shown(orjson.dumps(view))
 
 
 async def reverse(call: Call) -> Reply:
     """POST /transfers/{id}/reversal."""
-    body = schemas.NewReversal()
-    if call.request.can_read_body:
-        body = await call.body(schemas.NewReversal)
+    body = await call.optional_body(schemas.NewReversal)
     id = call.path["id"].lower()
     original = None
     if is_id(id):
@@ -162,7 +160,7 @@ async def list_(call: Call) -> Reply:
         before_version=_FIRST_PAGE if below is None else below,
         limit=query.limit + 1,
     )
-    items = [transfer_view(transfer) for _, transfer in found]
+    items = [orjson.Fragment(transfer_json(transfer)) for _, transfer in found]
     return listed(call, scope, query.limit, items, [version for version, _ in found])
 
 

@@ -103,7 +103,7 @@ async def update(call: Call) -> Reply:
 async def delete(call: Call) -> Reply:
     """DELETE /webhooks/{id}."""
     id = _id(call)
-    await call.no_body()
+    await call.optional_body(schemas.NoBody)
 
     async def change(transaction: Transaction) -> Answer:
         if not await store.delete_webhook(transaction, id):
@@ -117,7 +117,7 @@ async def delete(call: Call) -> Reply:
 async def rotate(call: Call) -> Reply:
     """POST /webhooks/{id}/rotate."""
     id = _id(call)
-    await call.no_body()
+    await call.optional_body(schemas.NoBody)
     key = call.key(required=False)
 
     async def change(transaction: Transaction) -> Answer:
@@ -164,7 +164,7 @@ async def redeliver(call: Call) -> Reply:
     """POST /webhooks/{id}/deliveries/{delivery_id}/redeliver."""
     id = _id(call)
     delivery_id = call.path["delivery_id"].lower()
-    await call.no_body()
+    await call.optional_body(schemas.NoBody)
     key = call.key(required=False)
 
     async def change(transaction: Transaction) -> Answer:
