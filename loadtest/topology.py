@@ -21,6 +21,9 @@ _SETTINGS = {
     "TRANSFERD_NOTIFY_LOG": "false",
 }
 
+# The programs stop when the load test has ended, so no client uses a connection that they close.
+_NO_LINGER = "nginx_keepalive_s=0.05,drain_linger_s=0.1"
+
 # (client, server, URL of the server) -> the URL that the client uses.
 LinkUrl = Callable[[str, str, str], Awaitable[str]]
 
@@ -152,7 +155,8 @@ async def private_deployment(
     replicas: int, logs: Path, report: Callable[[str], None]
 ) -> AsyncIterator[Deployment]:
     """A deployment for one load test. At the end its programs drain. Raises StackError."""
-    async with deployed(logs, Plan(replicas=replicas), report) as deployment:
+    plan = Plan(replicas=replicas, limits=_NO_LINGER)
+    async with deployed(logs, plan, report) as deployment:
         report(f"{', '.join(deployment.programs)}: ready at {deployment.url} (logs: {logs})")
         try:
             yield deployment

@@ -84,7 +84,7 @@ async def _measure(rows: list[Row], rounds: int, options: Options) -> tuple[Foun
     steps = sum(1 if row.once else rounds for row in rows)
     async with bench_setup() as setup:
         with click.progressbar(length=steps, label="starting", show_eta=True) as bar:
-            await prepare(setup)
+            await prepare(setup, for_zipf="zipf" in found)
             for number in range(rounds):
                 for row in rows:
                     if row.once and number:

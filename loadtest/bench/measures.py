@@ -47,9 +47,9 @@ class Options(NamedTuple):
     rate: float
 
 
-async def prepare(setup: Setup) -> None:
-    """Start the sides that most rows share, each with its own wallets."""
-    await setup.add(Side("transferd", SERVICE), wallets=_ZIPF_WALLETS)
+async def prepare(setup: Setup, *, for_zipf: bool) -> None:
+    """Start the sides that most rows share, each with its own wallets. Only zipf needs many."""
+    await setup.add(Side("transferd", SERVICE), wallets=_ZIPF_WALLETS if for_zipf else WALLETS)
     await setup.add(Side("baseline", BASELINE), wallets=WALLETS)
     await setup.add(Side("pgbench", ()), wallets=WALLETS)
     await setup.add(Side("aiohttp", CEILING))

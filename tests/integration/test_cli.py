@@ -14,7 +14,7 @@ from click.testing import CliRunner, Result
 
 from tests.conftest import Database
 from tests.support.api import Api
-from tests.support.command import run, running
+from tests.support.command import running, transferd
 from tests.support.contract import ApiWithKey
 from tests.support.pressure import held_rows
 from tests.support.waiting import until
@@ -114,38 +114,63 @@ def test_a_command_without_its_database_prints_one_line(
         assert "Traceback" not in result.output
 
 
-async def test_serve_needs_redis_unless_the_cache_is_off(database: Database) -> None:
-    settings = database.variables()
-    del settings["TRANSFERD_REDIS_URL"]
-    code, output = await run("serve", settings=settings)
-    assert code == 1
-    assert output.splitlines()[-1].startswith("Error: TRANSFERD_REDIS_URL is not set")
-    async with running("serve", settings=settings | {"TRANSFERD_CACHE": "false"}) as command:
-        await command.says("serving")
-        async with aiohttp.ClientSession() as session:
-            api = Api(session, command.url)
-            reply = await api.get(f"/wallets/{await api.wallet(5)}")
-        assert (reply.json["balance"], reply.headers["X-Cache"]) == (5, "bypass")
+@pytest.mark.parametrize(
+    ("missing", "line"),
+    [
+        ("TRANSFERD_REDIS_URL", "TRANSFERD_REDIS_URL is not set"),
+        (
+            "TRANSFERD_AUTH",
+            "there is no usable API key: make one with `transferd keys create --client NAME"
+            " --scope SCOPE`, or set TRANSFERD_AUTH=off",
+        ),
+    ],
+)
+def test_serve_names_the_setting_that_it_needs(database: Database, missing: str, line: str) -> None:
+    result = CliRunner().invoke(main, ["serve"], env=database.variables() | {missing: None})
+    assert result.exit_code == 1
+    assert result.output.splitlines()[-1].startswith(f"Error: {line}")
+    assert "Traceback" not in result.output
 
 
 @pytest.mark.parametrize(
-    ("command", "variable"), [("serve", "TRANSFERD_PORT"), ("worker", "TRANSFERD_WORKER_PORT")]
+    ("arguments", "variable", "remedy"),
+    [
+        (["serve"], "TRANSFERD_PORT", "set TRANSFERD_PORT"),
+        (["worker"], "TRANSFERD_WORKER_PORT", "set TRANSFERD_WORKER_PORT"),
+        (["dev"], "TRANSFERD_PORT", "choose another port with --port"),
+        (["dev", "--port"], "", "choose another port with --port"),
+    ],
 )
-async def test_a_port_in_use_is_one_line_before_any_connection(command: str, variable: str) -> None:
+def test_a_port_in_use_is_one_line_before_any_connection_and_any_server(
+    tmp_path: Path, arguments: list[str], variable: str, remedy: str
+) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
-        settings = {
-            variable: port,
-            "TRANSFERD_DATABASE_URL": UNREACHABLE,
-            "TRANSFERD_AMQP_URL": "amqp://127.0.0.1:9/",
-        }
-        code, output = await run(command, settings=settings)
-    assert code == 1
-    assert output.splitlines()[-1] == (
+        given = {} if arguments[0] == "dev" else {"TRANSFERD_DATABASE_URL": UNREACHABLE}
+        given |= {"TRANSFERD_AMQP_URL": "amqp://127.0.0.1:9/"}
+        given |= {"TRANSFERD_DATA_DIR": str(tmp_path / "data")}
+        words = arguments if variable else [*arguments, port]
+        env = given | ({variable: port} if variable else {})
+        result = CliRunner().invoke(main, words, env=env)
+    assert result.exit_code == 1
+    assert result.output.splitlines() == [
         f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop the program that"
-        f" uses it, or set {variable}"
-    )
-    assert "Traceback" not in output
+        f" uses it, or {remedy}"
+    ]
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_serve_works_without_redis_if_the_cache_is_off(database: Database) -> None:
+    settings = database.variables(TRANSFERD_CACHE="false")
+    del settings["TRANSFERD_REDIS_URL"]
+    async with (
+        running("serve", settings=settings) as command,
+        aiohttp.ClientSession() as session,
+    ):
+        await command.says("serving")
+        api = Api(session, command.url)
+        reply = await api.get(f"/wallets/{await api.wallet(5)}")
+    assert (reply.json["balance"], reply.headers["X-Cache"]) == (5, "bypass")
 
 
 # Serving
@@ -179,20 +204,13 @@ async def test_serve_finishes_requests_in_flight_and_stops(database: Database) -
     assert rows[0]["balance"] == 50
 
 
-async def test_serve_needs_an_api_key_unless_authentication_is_off(database: Database) -> None:
+async def test_serve_answers_requests_with_an_api_key(database: Database) -> None:
     settings = database.variables()
     del settings["TRANSFERD_AUTH"]
-    code, output = await run("serve", settings=settings)
-    assert code == 1
-    assert output.splitlines()[-1] == (
-        "Error: there is no usable API key: make one with `transferd keys create --client NAME"
-        " --scope SCOPE`, or set TRANSFERD_AUTH=off"
-    )
-    assert "Traceback" not in output
     words = ("keys", "create", "--client", "shop", "--scope", "admin", "--json")
-    code, output = await run(*words, settings=settings)
-    assert code == 0
-    token = json.loads(output)["token"]
+    made = await transferd(*words, database_url=settings["TRANSFERD_DATABASE_URL"])
+    assert made.code == 0
+    token = json.loads(made.out)["token"]
     async with (
         running("serve", settings=settings) as command,
         aiohttp.ClientSession() as session,

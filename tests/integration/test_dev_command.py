@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -77,7 +76,7 @@ async def stopped(command: Command, number: signal.Signals) -> list[Process]:
 # Start, use and stop
 
 
-async def test_everything_starts_serves_and_stops(tmp_path: Path) -> None:
+async def test_everything_starts_serves_and_stops(tmp_path: Path, database: Database) -> None:
     environment = settings(tmp_path)
     del environment["TRANSFERD_AMQP_URL"]
     async with running("dev", settings=environment) as command:
@@ -95,6 +94,15 @@ async def test_everything_starts_serves_and_stops(tmp_path: Path) -> None:
         walk = printed_walk(command.output)
         assert walk.replace(command.url, README_URL) == walk_in_readme()
         await walk_moves_money(walk)
+
+        # A second run on the same data is one line. Only its Redis would be private.
+        given = given_servers(database)
+        del given["TRANSFERD_REDIS_URL"]
+        code, output = await run("dev", settings=settings(tmp_path, **given))
+        assert code == 1
+        [line] = output.splitlines()
+        assert line.startswith("Error: Redis is already running on ")
+        assert f"process {command.pid_of('Redis')}" in line
 
         processes = await stopped(command, signal.SIGINT)
         assert alive(processes) == []
@@ -272,40 +280,3 @@ async def test_without_redis_and_rabbitmq_the_command_works_and_reports_it(
             await until(lambda: receiver.event_ids() == [first.json["id"]])
         await stopped(command, signal.SIGINT)
     assert working_in(tmp_path) == []
-
-
-# Errors at the start
-
-
-@pytest.mark.parametrize("chosen_by", ["option", "variable"])
-async def test_a_port_in_use_is_one_line_before_any_server_starts(
-    tmp_path: Path, chosen_by: str
-) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = str(taken.getsockname()[1])
-        if chosen_by == "option":
-            code, output = await run("dev", "--port", port, settings=settings(tmp_path))
-        else:
-            code, output = await run("dev", settings=settings(tmp_path, TRANSFERD_PORT=port))
-    assert code == 1
-    assert output.splitlines() == [
-        f"Error: cannot listen on 127.0.0.1:{port} (Address already in use): stop the program that"
-        " uses it, or choose another port with --port"
-    ]
-    assert entries(tmp_path) == []
-
-
-async def test_a_second_run_on_the_same_data_is_one_line(
-    tmp_path: Path, database: Database
-) -> None:
-    given = given_servers(database)
-    del given["TRANSFERD_REDIS_URL"]
-    environment = settings(tmp_path, **given)
-    async with running("dev", settings=environment) as first:
-        await first.says(READY)
-        code, output = await run("dev", settings=environment)
-        assert code == 1
-        [line] = output.splitlines()
-        assert line.startswith("Error: Redis is already running on ")
-        assert f"process {first.pid_of('Redis')}" in line
-        await stopped(first, signal.SIGINT)

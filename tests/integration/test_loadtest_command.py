@@ -12,7 +12,6 @@ from tests.conftest import Replicas
 from tests.support.command import Command, alive, running
 from tests.support.locusts import LEVELS, locust, run_time
 from tests.support.project import ROOT
-from tests.support.waiting import SLOWNESS
 
 
 def only_folder(path: Path) -> Path:
@@ -60,18 +59,23 @@ async def test_ctrl_c_ends_a_run_on_its_own_topology_with_a_report_and_no_proces
     assert 0 < verdict["client"]["locust_share"] < 1
 
 
-# A greenlet beside the users swallows every exception raised in it.
+# A greenlet beside the users, which swallows every exception raised in it, presses Ctrl-C after 20
+# requests.
 _DEAF = """
 import os
 import signal
+from itertools import count
 
 import gevent
 from locust import events
 
+numbers = count(1)
 
-@events.test_start.add_listener
+
+@events.request.add_listener
 def press(**_):
-    gevent.spawn_later({seconds}, interrupt)
+    if next(numbers) == 20:
+        gevent.spawn(interrupt)
 
 
 def interrupt():
@@ -86,7 +90,7 @@ def interrupt():
 async def test_ctrl_c_works_in_every_greenlet(replicas: Replicas, tmp_path: Path) -> None:
     api = await replicas.start()
     deaf = tmp_path / "deaf.py"
-    deaf.write_text(_DEAF.replace("{seconds}", f"{2 * SLOWNESS}"))
+    deaf.write_text(_DEAF)
     test = await locust(
         *("--locustfile", f"{ROOT / 'loadtest' / 'locustfile.py'},{deaf}", *LEVELS),
         *("--users", "10", "--wallets", "40", "--run-time", "10m", "--think", "0.1"),
@@ -99,7 +103,7 @@ async def test_ctrl_c_works_in_every_greenlet(replicas: Replicas, tmp_path: Path
 
 async def test_a_run_may_use_an_existing_service(replicas: Replicas, tmp_path: Path) -> None:
     api = await replicas.start()
-    service = ("--host", api.url, "--metrics-url", api.url, *run_time(3))
+    service = ("--host", api.url, "--metrics-url", api.url, *run_time(2))
     async with load_test(
         "--scenario", "read-mostly", "--reports", str(tmp_path), *service
     ) as command:

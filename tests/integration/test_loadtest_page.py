@@ -1,148 +1,94 @@
 """Locust's page: runs that are started and stopped on it, and its tab "Service" in a browser."""
 
 import re
-import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import aiohttp
 import pytest
+import pytest_asyncio
 from playwright.async_api import Locator, Route, expect
 from playwright.async_api import Page as BrowserPage
 
 from loadtest.verdict import ANSWERS_MIN
 from tests.conftest import Database, Replicas, Workers
-from tests.support.api import Api
 from tests.support.browser import open_page
-from tests.support.command import Command, running
-from tests.support.project import ROOT
+from tests.support.locust_page import LocustPage, locust_page
+from tests.support.pressure import counted
+from tests.support.servers import Servers
 from tests.support.topology import admin_token
-from tests.support.waiting import until
 from tests.support.watching import promtool
+from transferd.devstack import RabbitServer
 from transferd.devstack.ports import free_port
 
-_FORM = {
-    "user_count": "10",
-    "spawn_rate": "10",
-    "wallets": "30",
-    "think": "0.05",
-    # Levels that every machine keeps.
-    "p95": "60000",
-    "p99": "120000",
-}
+# The pages and the service serve all tests of this file.
+pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # The tab shows an en dash.
 _NO_VALUE = "\u2013"
+KINDS = ["local", "distributed"]
+NOTHING_LISTENS = "http://127.0.0.1:9"
 
 
-class Page:
-    """Locust's page at `url`; `process` serves it."""
+@dataclass(frozen=True)
+class Pages:
+    """The pages of Locust in one process and of a master with a worker, for the same service.
 
-    def __init__(
-        self, url: str, session: aiohttp.ClientSession, process: Command, prefix: str
-    ) -> None:
-        self.url = url
-        self._prefix = prefix
-        self.process = process
-        self._session = session
+    `service` and `worker` are the URLs of processes of the service, `metrics_port` a port of the
+    local page.
+    """
 
-    async def text(self, path: str) -> str:
-        """The body of a GET, which must succeed."""
-        async with self._session.get(path) as response:
-            assert response.status == 200, (path, response.status)
-            return await response.text()
+    local: LocustPage
+    distributed: LocustPage
+    replicas: Replicas
+    service: str
+    worker: str
+    metrics_port: int
 
-    async def status(self) -> dict[str, Any]:
-        """The state of the run."""
-        async with self._session.get("/service/data") as response:
-            found: dict[str, Any] = (await response.json())["status"]
-            return found
-
-    async def swarm(self, **changes: str) -> None:
-        """Press Start; the run starts with seeding."""
-        async with self._session.post("/swarm", data=_FORM | changes) as response:
-            assert (await response.json())["success"] is True
-
-    async def until_running(self, *, transfers: int = 1) -> None:
-        """Wait until users have run for a while and transfers of this run were answered."""
-
-        async def runs() -> bool:
-            # Until then the statistics are of the previous run.
-            if float((await self.status())["seconds"]) <= 1.5:
-                return False
-            async with self._session.get("/stats/requests") as response:
-                known = await response.json()
-            paid = [row["num_requests"] for row in known["stats"] if row["name"] == "/transfers"]
-            return sum(map(int, paid)) >= transfers
-
-        await until(runs, within_s=30)
-
-    async def is_started(self) -> bool:
-        """Whether the wallets are ready and Locust starts the users."""
-        return bool((await self.status())["state"] == "running")
-
-    async def until_verdict(self) -> str:
-        """Wait for the verdict."""
-
-        async def is_over() -> bool:
-            status = await self.status()
-            return status["state"] == "finished" and status["verdict"] is not None
-
-        await until(is_over, within_s=40)
-        return str((await self.status())["verdict"])
-
-    async def stop(self) -> str:
-        """Press Stop, and wait for the verdict."""
-        async with self._session.post("/stop") as response:
-            assert response.status == 200
-        return await self.until_verdict()
-
-    async def workers(self) -> int:
-        """How many workers have connected."""
-        async with self._session.get(f"{self._prefix}/worker-count") as response:
-            return int((await response.json())["worker_count"])
+    def of(self, kind: str) -> LocustPage:
+        """The page of this kind."""
+        return self.local if kind == "local" else self.distributed
 
 
-@asynccontextmanager
-async def page(
-    host: str, *arguments: str, workers: int = 0, prefix: str = ""
-) -> AsyncIterator[Page]:
-    """Locust with its page."""
-    port, master = str(free_port()), str(free_port())
-    locust = ("-m", "locust", "--locustfile", str(ROOT / "loadtest/locustfile.py"))
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def database(servers: Servers) -> AsyncIterator[Database]:
+    """A database for all tests of this file."""
+    name, redis_number = await servers.new_database()
+    yield Database(name, redis_number, servers)
+    await servers.drop_database(name)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pages(database: Database, rabbitmq: RabbitServer) -> AsyncIterator[Pages]:
+    """Both pages, with the same API key."""
     async with AsyncExitStack() as exits:
-        process = await exits.enter_async_context(
-            running(
-                *(*locust, "--host", host, "--web-host", "127.0.0.1", "--web-port", port),
-                *(("--master", "--master-bind-port", master) if workers else ()),
-                *arguments,
-                settings={},
-                program=(sys.executable,),
+        workers = Workers(database, rabbitmq.url, exits)
+        exits.push_async_callback(workers.remove_queues)
+        worker = (await workers.start(notify_log=False)).url
+        replicas = Replicas(database, exits)
+        service = (await replicas.start(auth="on")).url
+        port = free_port()
+        names = (service, worker, NOTHING_LISTENS)
+        urls = [word for name in names for word in ("--metrics-url", name)]
+        key = ("--api-key", await admin_token(database))
+
+        def paid() -> float:
+            return counted(
+                replicas,
+                "http_server_request_duration_seconds_count",
+                http_request_method="POST",
+                http_route="/transfers",
+                http_response_status_code="201",
             )
+
+        local = await exits.enter_async_context(
+            locust_page(service, *key, *urls, "--metrics-port", str(port), paid=paid)
         )
-        url = f"http://127.0.0.1:{port}"
-        session = await exits.enter_async_context(aiohttp.ClientSession(url))
-        shown = Page(url, session, process, prefix)
-        await process.says("Starting web interface")
-        for _ in range(workers):
-            await exits.enter_async_context(
-                running(
-                    *(*locust, "--worker", "--master-port", master),
-                    settings={},
-                    program=(sys.executable,),
-                )
-            )
-
-        async def is_ready() -> bool:
-            try:
-                return await shown.workers() == workers
-            except aiohttp.ClientError:
-                return False
-
-        await until(is_ready, within_s=30)
-        yield shown
+        distributed = await exits.enter_async_context(
+            locust_page(service, *key, paid=paid, workers=1, prefix="/load")
+        )
+        yield Pages(local, distributed, replicas, service, worker, port)
 
 
 async def expect_positive(row: Locator, figure: str) -> None:
@@ -165,13 +111,12 @@ async def with_violations(route: Route) -> None:
     await route.fulfill(json=data | {"has_urls": False})
 
 
-async def test_the_tab_shows_the_figures_of_a_run(api: Api, workers: Workers) -> None:
-    worker = await workers.start()
-    names = [url.removeprefix("http://") for url in (api.url, worker.url, "http://127.0.0.1:9")]
-    urls = [option for name in names for option in ("--metrics-url", name)]
-    async with page(api.url, *urls) as shown, open_page(width=1366, height=768) as browser:
+async def test_the_tab_shows_the_figures_of_a_run(pages: Pages) -> None:
+    shown = pages.local
+    names = [url.removeprefix("http://") for url in (pages.service, pages.worker, NOTHING_LISTENS)]
+    async with open_page(width=1366, height=768) as browser:
         await shown.swarm(scenario="mixed")
-        await shown.until_running()
+        await shown.until_paid()
         await browser.emulate_media(color_scheme="light")
         await browser.goto(shown.url)
         frame = browser.locator("#transferd-service")
@@ -212,102 +157,89 @@ async def test_the_tab_shows_the_figures_of_a_run(api: Api, workers: Workers) ->
         await expect(tab.locator("#without-urls")).to_contain_text("--metrics-url")
 
 
-@pytest.mark.parametrize("prefix", ["", "/load"])
-async def test_prometheus_scrapes_the_page_or_a_port_of_its_own(api: Api, prefix: str) -> None:
-    port = free_port()
-    options = ["--metrics-port", str(port)] + ["--web-base-path", prefix] * bool(prefix)
-    async with page(api.url, *options, prefix=prefix) as shown:
-        for path in ("", "/data", "/static/frame.js", "/static/uplot-LICENSE.txt"):
-            assert await shown.text(f"{prefix}/service{path}")
-        assert "service/static/frame.js" in await shown.text(f"{prefix}/")
-        if prefix:
-            assert await shown.text(f"{prefix}/metrics")
-            return
-        await shown.swarm()
-        await shown.until_running()
-        for url in (f"{shown.url}/metrics", f"http://127.0.0.1:{port}/metrics"):
-            metrics = await shown.text(url)
-            assert 'transferd_loadtest_info{scenario="uniform",shape="constant"} 1.0' in metrics
-            assert 'transferd_loadtest_users{user_class="Shopper"} 10.0' in metrics
-            assert "transferd_loadtest_requests_total{" in metrics
-            assert promtool("check", "metrics", stdin=metrics).returncode == 0
+async def test_workers_take_the_options_of_their_master(pages: Pages) -> None:
+    # From the first run on: a worker has only the address of its master.
+    shown = pages.distributed
+    await shown.swarm(scenario="mixed")
+    await shown.until_paid()
+    verdict = await shown.stop()
+    assert verdict.startswith("passed")
+    assert " 0 failed" in verdict
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-async def test_one_run_after_the_other_is_judged_by_itself(
-    replicas: Replicas, workers: int
-) -> None:
-    api = await replicas.start()
-    async with page(api.url, workers=workers) as shown:
-        await shown.swarm(scenario="uniform", p99="0.0001")
-        # Fewer answers have no p99.
-        await shown.until_running(transfers=ANSWERS_MIN)
-        assert "too slow" in await shown.stop()
-        # Immediately, and with other options.
-        await shown.swarm(scenario="read-mostly")
-        await shown.until_running()
-        assert (await shown.stop()).startswith("passed")
-        assert (await shown.status())["scenario"] == "read-mostly"
+@pytest.mark.parametrize("kind", KINDS)
+async def test_the_page_has_the_tab_and_metrics_below_its_own_path(pages: Pages, kind: str) -> None:
+    shown = pages.of(kind)
+    for path in ("", "/data", "/static/frame.js", "/static/uplot-LICENSE.txt"):
+        assert await shown.text(f"/service{path}")
+    assert "service/static/frame.js" in await shown.text("/")
+    assert await shown.text("/metrics")
+
+
+async def test_prometheus_scrapes_the_page_or_a_port_of_its_own(pages: Pages) -> None:
+    shown = pages.local
+    await shown.swarm()
+    await shown.until_paid()
+    for url in (f"{shown.url}/metrics", f"http://127.0.0.1:{pages.metrics_port}/metrics"):
+        metrics = await shown.text(url)
+        assert 'transferd_loadtest_info{scenario="uniform",shape="constant"} 1.0' in metrics
+        assert 'transferd_loadtest_users{user_class="Shopper"} 10.0' in metrics
+        assert "transferd_loadtest_requests_total{" in metrics
+        assert promtool("check", "metrics", stdin=metrics).returncode == 0
+    await shown.stop()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_one_run_after_the_other_is_judged_by_itself(pages: Pages, kind: str) -> None:
+    shown = pages.of(kind)
+    await shown.swarm(p99="0.0001")
+    # Fewer answers have no p99.
+    await shown.until_paid(ANSWERS_MIN)
+    assert "too slow" in await shown.stop()
+    # Immediately, and with other options.
+    await shown.swarm(scenario="read-mostly")
+    await shown.until_paid(1)
+    assert (await shown.stop()).startswith("passed")
+    assert (await shown.status())["scenario"] == "read-mostly"
 
 
 async def test_users_of_a_stopped_run_send_no_transfer_after_their_worker_has_reported(
-    replicas: Replicas,
+    pages: Pages,
 ) -> None:
-    api = await replicas.start()
-    async with page(api.url, workers=1) as shown:
-        await shown.swarm(scenario="uniform")
-        await shown.until_running()
-        assert (await shown.stop()).startswith("passed")
-        # The worker often reads the messages that start and stop its users together.
-        for _ in range(4):
-            await shown.swarm(scenario="uniform")
-            await until(shown.is_started, within_s=30)
-            verdict = await shown.stop()
-            assert (await shown.status())["violations"] == 0, verdict
-            assert "without a report" not in verdict
+    shown = pages.distributed
+    # The worker often reads the messages that start and stop its users together.
+    for _ in range(4):
+        await shown.swarm()
+        await shown.until_users_run()
+        verdict = await shown.stop()
+        assert (await shown.status())["violations"] == 0, verdict
+        assert "without a report" not in verdict
+    await shown.swarm()
+    await shown.until_paid()
+    assert (await shown.stop()).startswith("passed")
 
 
-async def test_a_ramp_that_found_its_limit_is_followed_by_another_run(replicas: Replicas) -> None:
-    api = await replicas.start()
-    async with page(api.url) as shown:
-        await shown.swarm(shape="ramp", p99="0.0001", user_count="200", run_time="60")
-        # At its first step, so the verdict names no limit.
-        assert "too slow" in await shown.until_verdict()
-        await shown.swarm(shape="constant")
-        await shown.until_running()
-        assert (await shown.stop()).startswith("passed")
+async def test_a_ramp_that_found_its_limit_is_followed_by_another_run(pages: Pages) -> None:
+    shown = pages.local
+    await shown.swarm(shape="ramp", p99="0.0001", user_count="400", run_time="40")
+    # At its first step, so the verdict names no limit.
+    assert "too slow" in await shown.until_verdict()
+    await shown.swarm()
+    await shown.until_paid()
+    assert (await shown.stop()).startswith("passed")
 
 
-async def test_the_page_cannot_send_the_api_key_to_another_host(replicas: Replicas) -> None:
-    api, other = await replicas.start(), await replicas.start()
-    async with page(api.url, "--api-key", "td_x_" + "0" * 43) as shown:
-        await shown.swarm(host=other.url)
-        assert f"the API key is for {api.url}" in await shown.until_verdict()
+async def test_the_page_cannot_send_the_api_key_to_another_host(pages: Pages) -> None:
+    other = await pages.replicas.start()
+    await pages.local.swarm(host=other.url)
+    assert f"the API key is for {pages.service}" in await pages.local.until_verdict()
     metrics = await other.get("/metrics")
     assert b'http_route="/users"' not in metrics.body
 
 
-async def test_the_page_cannot_choose_the_file_of_the_verdict(
-    replicas: Replicas, tmp_path: Path
-) -> None:
-    api = await replicas.start()
+async def test_the_page_cannot_choose_the_file_of_the_verdict(pages: Pages, tmp_path: Path) -> None:
     file = tmp_path / "verdict.json"
-    async with page(api.url) as shown:
-        await shown.swarm(verdict=str(file))
-        await shown.until_running()
-        await shown.stop()
+    await pages.local.swarm(verdict=str(file))
+    await pages.local.until_paid()
+    await pages.local.stop()
     assert not file.exists()
-
-
-async def test_workers_take_the_options_of_their_master(
-    replicas: Replicas, database: Database
-) -> None:
-    token = await admin_token(database)
-    api = await replicas.start(auth="on")
-    async with page(api.url, "--api-key", token, workers=1) as shown:
-        # From the first run on: a worker has only the address of its master.
-        await shown.swarm(scenario="mixed")
-        await shown.until_running()
-        verdict = await shown.stop()
-    assert verdict.startswith("passed")
-    assert " 0 failed" in verdict

@@ -2,7 +2,7 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack
 from typing import Any
 
@@ -20,7 +20,7 @@ from tests.support.project import ROOT
 from tests.support.promql import FOREIGN, exported, faults, names_in
 from tests.support.proxy import Proxy
 from tests.support.receivers import receiving, status
-from tests.support.trace_collector import collecting
+from tests.support.trace_collector import Collector, collecting
 from tests.support.waiting import until
 from tests.support.watching import (
     FOLDER,
@@ -111,10 +111,17 @@ async def test_rules_and_dashboards_use_only_exported_metrics_without_ids_and_ke
         assert not name.endswith(("_ms", "_milliseconds", "_kb", "_percent")), name
 
 
+@pytest.fixture
+async def collector() -> AsyncIterator[Collector]:
+    async with collecting() as collector:
+        yield collector
+
+
+# The collector is the first fixture, so it still answers when the others export their last spans.
 async def test_prometheus_gets_openmetrics_with_the_traces_of_a_replica_and_a_worker(
-    database: Database, replicas: Replicas, workers: Workers
+    collector: Collector, database: Database, replicas: Replicas, workers: Workers
 ) -> None:
-    async with collecting() as collector, receiving() as receiver:
+    async with receiving() as receiver:
         tracing: dict[str, Any] = {"tracing": "on", "tracing_endpoint": collector.url}
         worker = await workers.start(**tracing)
         api = await replicas.start(**tracing, tracing_ratio=0.0)

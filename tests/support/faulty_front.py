@@ -35,9 +35,9 @@ class Fault(Enum):
     NEW_ON_REPLAY = "a repeated payment is executed again, under another key"
     STALE_READ = "every read of a wallet gets the answer to its first read"
     WRONG_AMOUNT = "a payment is acknowledged with another amount than the requested one"
-    SLOW = "a payment is answered late"
+    SLOW = "a payment is answered late; a replay is not"
     FAILING = "a payment is answered by 500 and never reaches the service"
-    BUSY = "a payment is answered by 429 `mailbox-full`, which is back-pressure and not a fault"
+    BUSY = "a new payment is answered by 429 `mailbox-full`, which is back-pressure, not a fault"
     FAILING_ON_MALFORMED = "a malformed request is answered by 500 instead of 400"
 
 
@@ -184,7 +184,7 @@ class FaultyFront:
                 return self.first_reads.get(ask.wallet_read or "")
             case Fault.FAILING if ask.pays and self._is_due():
                 return ask.failed(InternalFailure())
-            case Fault.BUSY if (ask.pays or ask.path.endswith("/reversal")) and self._is_due():
+            case Fault.BUSY if self._may_be_new(ask) and self._is_due():
                 return ask.failed(MailboxFull())
         return None
 
@@ -203,12 +203,16 @@ class FaultyFront:
                 return answer.with_value("created_at", rfc3339(datetime.now(UTC)))
             case Fault.WRONG_AMOUNT if is_new and self._is_due():
                 return answer.with_value("amount", answer.json["amount"] + 1)
-            case Fault.SLOW if ask.pays and self._is_due():
+            case Fault.SLOW if ask.pays and not answer.is_replay and self._is_due():
                 await asyncio.sleep(_LATE_S)
                 return answer
             case Fault.FAILING_ON_MALFORMED if answer.status == 400:
                 return ask.failed(InternalFailure())
         return None
+
+    def _may_be_new(self, ask: Ask) -> bool:
+        """Whether it is a reversal, or a payment that was not acknowledged before."""
+        return (ask.pays and ask.key not in self.paid) or ask.path.endswith("/reversal")
 
     def _is_due(self) -> bool:
         self._candidates += 1

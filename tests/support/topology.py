@@ -10,7 +10,7 @@ from loadtest.front import Nginx, running_nginx
 from loadtest.program import until_ready
 from tests.conftest import Database
 from tests.support.api import Api
-from tests.support.command import Command, run, running
+from tests.support.command import Command, running, transferd
 from tests.support.waiting import patient_s
 from transferd.devstack.ports import free_ports
 
@@ -23,10 +23,11 @@ def settings_of(database: Database, port: int) -> dict[str, str]:
 async def admin_token(database: Database) -> str:
     """The token of a new API key with scope admin."""
     words = ("keys", "create", "--client", "loadtest", "--scope", "admin")
-    code, output = await run(*words, settings=settings_of(database, 0))
-    assert code == 0, output
-    found = re.search(r"td_\S+", output)
-    assert found is not None, output
+    url = database.settings().required("database_url")
+    made = await transferd(*words, database_url=url)
+    assert made.code == 0, made
+    found = re.search(r"td_\S+", made.out)
+    assert found is not None, made
     return found.group()
 
 
