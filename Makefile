@@ -14,6 +14,9 @@ DEVELOP_STAMP := $(VENV)/.installed-to-develop
 NODE_STAMP := $(VENV)/node/.installed
 
 export PYTHON ENV_FILE
+# Images of containers set it. Without compiled modules each of the hundreds of processes that a test run
+# starts would compile the package again.
+unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:

@@ -32,9 +32,9 @@ async def documents(api: Api, tmp_path: Path) -> Documents:
 
 
 async def test_openapi_spec_validator_finds_no_error(documents: Documents) -> None:
-    code, output = await python_tool("openapi-spec-validator", documents.ours)
-    assert code == 0, output
-    code, output = await python_tool("openapi-spec-validator", documents.broken)
+    code, output = await python_tool("openapi-spec-validator", *documents)
+    # A line for each document that has no error; the first error ends the program.
+    assert f"{documents.ours}: OK" in output.splitlines(), output
     assert code != 0
     assert "create_user" in output
 

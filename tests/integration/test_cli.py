@@ -9,6 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import aiohttp
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -39,7 +40,7 @@ def invoke(*arguments: str, **settings: str) -> Result:
 def test_help_lists_every_command_with_a_sentence() -> None:
     result = invoke("--help")
     assert result.exit_code == 0
-    for name in main.commands:
+    for name in main.list_commands(click.Context(main)):
         assert re.search(rf"^  {name} +[A-Z].*", result.output, re.MULTILINE), name
         assert invoke(name, "--help").exit_code == 0
     assert invoke("-h").output == result.output

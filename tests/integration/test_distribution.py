@@ -46,21 +46,22 @@ def built(kind: str, source: Path, into: Path) -> Path:
     return made
 
 
-@pytest.fixture
-def source(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A copy of the repository, since a build writes into its folder."""
-    copy = tmp_path / "repository"
+    copy = tmp_path_factory.mktemp("source") / "repository"
     shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(*ignored()), symlinks=True)
     return copy
 
 
-@pytest.fixture
-def unpacked(source: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def unpacked(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The unpacked source distribution."""
-    archive = built("sdist", source, tmp_path / "sdist")
+    place = tmp_path_factory.mktemp("sdist")
+    archive = built("sdist", source, place / "packed")
     with tarfile.open(archive) as packed:
-        packed.extractall(tmp_path / "unpacked", filter="data")
-    [folder] = (tmp_path / "unpacked").iterdir()
+        packed.extractall(place / "unpacked", filter="data")
+    [folder] = (place / "unpacked").iterdir()
     assert archive.name == f"{folder.name}.tar.gz"
     return folder
 
@@ -78,7 +79,9 @@ def test_the_source_distribution_is_the_whole_repository(source: Path, unpacked:
 def test_a_wheel_from_it_has_the_whole_package_and_nothing_else(
     unpacked: Path, tmp_path: Path
 ) -> None:
-    wheel = built("wheel", unpacked, tmp_path / "wheel")
+    copy = tmp_path / "repository"
+    shutil.copytree(unpacked, copy, symlinks=True)
+    wheel = built("wheel", copy, tmp_path / "wheel")
     with zipfile.ZipFile(wheel) as packed:
         names = set(packed.namelist())
         [metadata] = [name for name in names if name.endswith(".dist-info/METADATA")]

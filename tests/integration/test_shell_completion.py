@@ -3,6 +3,7 @@
 import os
 import re
 
+import click
 import pytest
 from click.testing import CliRunner
 
@@ -38,7 +39,7 @@ def test_each_shell_gets_a_script_and_the_words_to_choose_from(shell: str) -> No
     )
     assert (script.exit_code, words.exit_code) == (0, 0)
     assert script.output.strip().startswith(FIRST_LINE[shell])
-    for name in main.commands:
+    for name in main.list_commands(click.Context(main)):
         assert re.search(rf"\b{name}\b", words.output), words.output
 
 

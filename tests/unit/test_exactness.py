@@ -274,7 +274,7 @@ def test_the_exactness_check_of_the_largest_batch_takes_little_more_time_than_it
 def least_s(work: Callable[[], object]) -> float:
     """The seconds of CPU that it takes when nothing disturbs it."""
     took = []
-    for _ in range(5):
+    for _ in range(3):
         started = time.process_time()
         work()
         took.append(time.process_time() - started)

@@ -1,6 +1,4 @@
-"""The long-running commands: serve and worker."""
-
-from typing import Literal
+"""`transferd serve`: one replica, or several under a supervisor."""
 
 import click
 
@@ -16,7 +14,6 @@ from transferd.cli.supervisor import Supervisor, wait_for_supervisor_end
 from transferd.config import Settings
 from transferd.observability.logging import configure
 from transferd.service import open_replica
-from transferd.worker import open_worker
 
 
 @click.command()
@@ -61,29 +58,3 @@ async def _serve(settings: Settings, *, supervised: bool) -> int:
 async def _supervisor_end() -> str:
     await wait_for_supervisor_end()
     return "the supervisor has ended"
-
-
-@click.command()
-@click.option(
-    "--only",
-    type=click.Choice(["relay", "notifier"]),
-    help="Only publish the outbox, or only deliver notifications; another worker does the other.",
-)
-def worker(*, only: Literal["relay", "notifier"] | None) -> None:
-    """Publish events to RabbitMQ and deliver them to webhooks."""
-    run(until_stopped(_work(settings_of(), only)))
-
-
-async def _work(settings: Settings, only: Literal["relay", "notifier"] | None) -> int:
-    configure(settings.log_level)
-    settings.required("amqp_url")
-    if settings.notify_fail_rate:
-        click.echo(
-            f"TRANSFERD_NOTIFY_FAIL_RATE={settings.notify_fail_rate}: failures are simulated",
-            err=True,
-        )
-    async with open_worker(settings, settings.limits_of(), only=only) as working:
-        tune_garbage_collection()
-        click.echo(f"ready when {working.url}/readyz answers 200", err=True)
-        click.echo(f"stopping: {await working.first_exit()}", err=True)
-    return 1

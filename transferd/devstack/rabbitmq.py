@@ -30,10 +30,11 @@ ERLANG_ARGUMENTS = (
 )
 
 # A nearly full disk must not block publishers here. The log of the quorum queues must stay small:
-# by default it grows to 512 MB, also in memory.
+# by default it grows to 512 MB, also in memory. Erlang terms: to translate the other format, a
+# rabbitmq.conf, takes a fifth of the start.
 CONFIGURATION = """\
-disk_free_limit.absolute = 1MB
-raft.wal_max_size_bytes = 67108864
+[{rabbit, [{disk_free_limit, 1000000}]},
+ {ra, [{wal_max_size_bytes, 67108864}]}].
 """
 
 
@@ -86,7 +87,7 @@ class RabbitServer(Server):
         if not cookie.exists():
             cookie.write_text(secrets.token_hex(16))
             cookie.chmod(0o400)  # Erlang refuses a cookie that other users can read.
-        (self.directory / "rabbitmq.conf").write_text(CONFIGURATION)
+        (self.directory / "rabbitmq.config").write_text(CONFIGURATION)
         (self.directory / "enabled_plugins").write_text("[].\n")
 
     async def _launch(self) -> None:
@@ -130,7 +131,7 @@ class RabbitServer(Server):
             RABBITMQ_LOG_BASE=f"{here}/log",
             RABBITMQ_LOGS="-",  # into the one log file of this server
             RABBITMQ_PID_FILE=f"{here}/pid",
-            RABBITMQ_CONFIG_FILE=f"{here}/rabbitmq.conf",
+            RABBITMQ_CONFIG_FILE=f"{here}/rabbitmq.config",
             RABBITMQ_ADVANCED_CONFIG_FILE=f"{here}/advanced.config",
             RABBITMQ_CONF_ENV_FILE=f"{here}/no-such-file",  # else /etc/rabbitmq/rabbitmq-env.conf
             RABBITMQ_ENABLED_PLUGINS_FILE=f"{here}/enabled_plugins",
