@@ -21,7 +21,7 @@ from transferd.notifications.rabbit import RabbitBroker
 
 _PAYERS = 6
 # Short waits between connection attempts, and several batches after an outage.
-LIMITS = replace(QUICK, relay_wait_max_s=0.3, amqp_timeout_s=2.0, relay_batch_events_max=50)
+LIMITS = replace(QUICK, relay_wait_max_s=0.3, amqp_timeout_s=2.0, relay_batch_events_max=100)
 
 
 @pytest.fixture
