@@ -3,6 +3,7 @@
 import os
 import signal
 from collections.abc import AsyncIterator
+from functools import partial
 
 import pytest
 import pytest_asyncio
@@ -47,6 +48,11 @@ async def loads(whole: SupervisedReplicas, count: int = 6, *, repeats: bool = Fa
     return found
 
 
+def has_restarted(whole: SupervisedReplicas, kills: int) -> bool:
+    """Whether the supervisor has noticed this many kills."""
+    return len(whole.supervisor.lines_with("SIGKILL): starting it again")) == kills
+
+
 async def more(all_loads: list[Load], transfers: int) -> None:
     """Wait until each has that many more acknowledged."""
     for load in all_loads:
@@ -75,7 +81,7 @@ async def test_the_wallets_of_a_killed_replica_move_and_no_client_gets_an_error(
     for number in (1, 2):
         os.kill(whole.pids()[0], signal.SIGKILL)
         await more(under_load, 20)
-        await until(lambda n=number: len(whole.supervisor.lines_with("SIGKILL): starting")) == n)
+        await until(partial(has_restarted, whole, number))
         await whole.until_all_ready()
     await more(under_load, 20)
     await assert_all_posted_once(under_load, common)
