@@ -13,7 +13,7 @@ from transferd.devstack import RedisServer
 
 # Short timeouts, so that a test reaches them soon, but long enough for an attempt under load.
 IMPATIENT = Limits(
-    request_deadline_s=3.0,
+    request_deadline_s=2.0,
     mailbox_wait_s=0.4,
     statement_timeout_s=0.3,
     idle_in_transaction_timeout_s=0.2,

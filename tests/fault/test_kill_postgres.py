@@ -1,7 +1,7 @@
 """PostgreSQL is killed and comes back: no acknowledged transfer is lost or executed twice."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -20,29 +20,38 @@ from transferd.devstack import PostgresServer, RedisServer
 from transferd.ledger.migrate import migrate
 
 
-@pytest.fixture
-def way_in(servers: Servers, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def way_in(servers: Servers, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory that the user of PostgreSQL can reach; its parents are open to all users."""
     assert servers.postgres.pid is not None
-    tmp_path.chmod(0o711)
-    return tmp_path
+    directory = tmp_path_factory.mktemp("own-postgresql")
+    directory.chmod(0o711)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def own_postgres(servers: Servers, way_in: Path) -> Iterator[PostgresServer]:
+    """A PostgreSQL that only this module uses; a COMMIT is written when it answers."""
+    settings = {"fsync": "off", **servers.configuration.postgres}
+    server = PostgresServer(way_in / "postgresql", settings=settings)
+    asyncio.run(server.start())
+    yield server
+    asyncio.run(server.stop())
 
 
 @pytest.fixture
-async def postgres(servers: Servers, way_in: Path) -> AsyncIterator[PostgresServer]:
-    """A PostgreSQL that only this test uses and may kill; a COMMIT is written when it answers."""
-    settings = {"fsync": "off", **servers.configuration.postgres}
-    server = PostgresServer(way_in / "postgresql", settings=settings)
-    await server.start()
-    yield server
-    await server.stop()
+async def postgres(own_postgres: PostgresServer) -> AsyncIterator[PostgresServer]:
+    """The same, for a test that may kill or pause it."""
+    yield own_postgres
+    own_postgres.resume()
+    await own_postgres.start()
 
 
 @pytest.fixture
 async def own_database(
     servers: Servers, postgres: PostgresServer, redis: RedisServer, way_in: Path
 ) -> AsyncIterator[Database]:
-    """The migrated database of this PostgreSQL."""
+    """The migrated database of this PostgreSQL, which the tests share."""
     own = Servers(postgres, redis, servers.configuration)
     await own.start_pooler(way_in)
     database = Database("transferd", 0, own)
@@ -74,7 +83,7 @@ async def test_postgresql_is_killed_twice_under_load(
 ) -> None:
     api = await own_replicas.start()
     ada, bob = await api.wallet(1_000_000), await api.wallet()
-    load = Load(api, ada, bob)
+    load = Load(api, ada, bob, name=ada)
     load.start()
     for _ in range(2):
         await load.until_acknowledged(100)
@@ -102,7 +111,7 @@ async def test_after_an_outage_past_the_deadline_a_repetition_with_the_key_settl
     limits = replace(IMPATIENT, request_deadline_s=1.0, command_timeout_s=0.5)
     api = await own_replicas.start(limits)
     ada, bob = await api.wallet(1_000_000), await api.wallet()
-    load = Load(api, ada, bob)
+    load = Load(api, ada, bob, name=ada)
     load.start()
     await load.until_acknowledged(100)
     await postgres.kill()

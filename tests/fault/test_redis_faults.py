@@ -97,7 +97,7 @@ async def test_many_readers_share_one_timeout(replicas: Replicas, redis: RedisSe
 async def test_no_request_waits_for_the_probe_of_a_hanging_redis(
     replicas: Replicas, redis: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    limits = Limits(breaker_open_s=0.02, redis_timeout_s=2.0)
+    limits = Limits(breaker_open_s=0.02, redis_timeout_s=1.0)
     api = await replicas.start(limits, redis_url=redis.url)
     ada, bob = await api.wallet(100_000), await api.wallet()
     true, asked = Redis.ping, asyncio.Event()

@@ -27,19 +27,39 @@ async def serving(database: Database) -> AsyncIterator[tuple[Command, Api]]:
         yield command, Api(session, command.url)
 
 
-async def test_sigterm_under_load_ends_a_replica_with_0_and_loses_no_request(
+async def test_sigterm_under_load_answers_on_open_connections_and_loses_no_request(
     database: Database,
 ) -> None:
     async with serving(database) as (replica, api):
         ada, bob = await api.wallet(1_000_000), await api.wallet()
+        address = api.url.removeprefix("http://").split(":")
+        kept = [await asyncio.open_connection(address[0], int(address[1])) for _ in range(2)]
+        for reader, writer in kept:
+            writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
+            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
+            await reader.readuntil(b'{"status":"ready"}')
         load = Load(api, ada, bob)
         load.start(workers=16)
         await load.until_acknowledged(300)
         before = set(load.acknowledged)
         replica.send(signal.SIGTERM)
-        assert await replica.end() == 0
+        await replica.says('"draining"')
+        with pytest.raises(aiohttp.ClientConnectorError):
+            await until(lambda: _is_closed(address))
+        # The connections that were open before are still served.
+        requests = [
+            (b"GET /readyz HTTP/1.1", b"HTTP/1.1 503 Service Unavailable\r\n"),
+            (f"GET /wallets/{ada} HTTP/1.1".encode(), b"HTTP/1.1 200 OK\r\n"),
+        ]
+        for (reader, writer), (request, status) in zip(kept, requests, strict=True):
+            writer.write(request + b"\r\nHost: localhost\r\n\r\n")
+            assert await reader.readline() == status
+            answer = await reader.read()
+            assert b"connection: close\r\n" in answer.lower()
+            writer.close()
+            await writer.wait_closed()
         await load.stop()
-        assert replica.lines_with('"draining"')
+        assert await replica.end() == 0
         assert replica.lines_with('"stopped"')
         assert "Traceback" not in replica.output
     # After the signal some requests were answered, then connections were refused; never a 5xx.
@@ -49,35 +69,6 @@ async def test_sigterm_under_load_ends_a_replica_with_0_and_loses_no_request(
     [row] = await database.fetch("SELECT balance FROM ledger_00.wallets WHERE id = $1", bob)
     assert row["balance"] == len(load.acknowledged)
     assert await faults_in(database) == []
-
-
-async def test_while_it_drains_a_replica_answers_on_open_connections(
-    database: Database,
-) -> None:
-    async with serving(database) as (replica, api):
-        wallet = await api.wallet(100)
-        address = api.url.removeprefix("http://").split(":")
-        kept = [await asyncio.open_connection(address[0], int(address[1])) for _ in range(2)]
-        for reader, writer in kept:
-            writer.write(b"GET /readyz HTTP/1.1\r\nHost: localhost\r\n\r\n")
-            assert await reader.readline() == b"HTTP/1.1 200 OK\r\n"
-            await reader.readuntil(b'{"status":"ready"}')
-        replica.send(signal.SIGTERM)
-        await replica.says('"draining"')
-        with pytest.raises(aiohttp.ClientConnectorError):
-            await until(lambda: _is_closed(address))
-        requests = [
-            (b"GET /readyz HTTP/1.1", b"HTTP/1.1 503 Service Unavailable\r\n"),
-            (f"GET /wallets/{wallet} HTTP/1.1".encode(), b"HTTP/1.1 200 OK\r\n"),
-        ]
-        for (reader, writer), (request, status) in zip(kept, requests, strict=True):
-            writer.write(request + b"\r\nHost: localhost\r\n\r\n")
-            assert await reader.readline() == status
-            answer = await reader.read()
-            assert b"connection: close\r\n" in answer.lower()
-            writer.close()
-            await writer.wait_closed()
-        assert await replica.end() == 0
 
 
 async def _is_closed(address: list[str]) -> bool:

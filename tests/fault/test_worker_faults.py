@@ -20,7 +20,7 @@ from tests.support.outbox import left, put, transfer_event
 from tests.support.proxy import Cut, Proxy
 from tests.support.queues import bound_queue, message_count, take, topology_of
 from tests.support.receivers import after
-from tests.support.waiting import until
+from tests.support.waiting import SLOWNESS, until
 from transferd.config import Limits
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
@@ -30,6 +30,8 @@ from transferd.ledger.store.deliveries import LOG
 from transferd.notifications.dead_letters import redrive
 from transferd.worker import open_worker
 
+# Events in one row of the outbox, while relays take one row at a time.
+_BATCH = 10
 # Reconnects at once, because the tests often cut the connection.
 HASTY = replace(QUICK, relay_wait_first_s=0.02, relay_wait_max_s=0.05)
 
@@ -144,8 +146,8 @@ async def test_a_worker_that_stands_by_takes_over_at_once(scene: Scene) -> None:
 async def test_a_fail_rate_delivers_all_in_a_geometric_number_of_attempts(scene: Scene) -> None:
     count, rate = 2_000, 0.3
     delays = ",".join(f"{0.05 * n:.2f}" for n in range(1, 14))
-    for _ in range(40):
-        await scene.put(*(transfer_event() for _ in range(count // 40)))
+    rows = ([transfer_event() for _ in range(50)] for _ in range(count // 50))
+    await put(scene.database, *rows)
     async with scene.working(notify_log=True, notify_fail_rate=rate, notify_retry_delays_s=delays):
 
         async def are_delivered() -> bool:
@@ -231,7 +233,7 @@ async def test_a_consumer_that_the_broker_cancels_comes_back(scene: Scene) -> No
 
 async def test_a_connection_that_carries_no_data_is_noticed_and_replaced(scene: Scene) -> None:
     receiver, _ = await scene.receiver()
-    limits = replace(HASTY, amqp_timeout_s=0.5, consumer_check_s=0.1)
+    limits = replace(HASTY, amqp_timeout_s=0.5, relay_publish_timeout_s=0.5, consumer_check_s=0.1)
     async with (
         Proxy(scene.settings_with().required("amqp_url")) as proxy,
         scene.working(limits, amqp_url=proxy.url) as worker,
@@ -250,27 +252,37 @@ async def test_a_connection_that_carries_no_data_is_noticed_and_replaced(scene: 
 async def test_another_relay_takes_over_in_order(number: signal.Signals, scene: Scene) -> None:
     settings = scene.settings_with()
     await scene.receiver()
-    wallet, events = new_id(), 3_000
-    for first in range(0, events, 100):
-        versions = range(first, first + 100)
-        await put(scene.database, [_numbered(wallet, version) for version in versions])
+    wallet, events = new_id(), 1_500
     relay = ("worker", "--only", "relay")
     variables = environment(scene)
-    # Small batches, so that it takes longer.
-    variables["TRANSFERD_LIMITS"] += ",relay_batch_events_max=100"
+    # Small batches, each of one row, so that it takes longer.
+    variables["TRANSFERD_LIMITS"] += f",relay_batch_events_max={_BATCH}"
+    # PostgreSQL ends the transaction of a relay that hangs after this time. One that ends because
+    # the machine is busy is repeated.
+    await scene.database.fetch(
+        f"ALTER ROLE transferd IN DATABASE {scene.database.name}"
+        f" SET idle_in_transaction_session_timeout = '{0.5 * SLOWNESS:.3f}s'"
+    )
     async with (
         bound_queue(settings) as public,
         running(*relay, settings=variables) as first_relay,
         running(*relay, settings=variables) as second_relay,
     ):
         await until(lambda: _are_up(first_relay, second_relay))
+        # In one transaction, so that the relays find all of them.
+        await put(
+            scene.database,
+            *(
+                [_numbered(wallet, version) for version in range(first, first + _BATCH)]
+                for first in range(0, events, _BATCH)
+            ),
+        )
 
         async def has_begun() -> bool:
-            return 0 < len(await left(scene.database)) < events // 100
+            return 0 < len(await left(scene.database)) < events // _BATCH
 
         await until(has_begun)
         first_relay.send(number)
-        # PostgreSQL ends the transaction of a relay that hangs after idle_in_transaction_timeout_s.
         await scene.relayed(within_s=30)
         if number is signal.SIGSTOP:
             first_relay.send(signal.SIGCONT)

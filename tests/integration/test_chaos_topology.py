@@ -27,7 +27,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 # Short timeouts, so that each request fails within a second or two.
 _IMPATIENT = {
-    "request_deadline_s": 2.5,
+    "request_deadline_s": 1.7,
     "mailbox_wait_s": 0.8,
     "statement_timeout_s": 0.6,
     "command_timeout_s": 0.8,
@@ -37,8 +37,10 @@ _IMPATIENT = {
     "pool_acquire_timeout_s": 0.5,
     "amqp_timeout_s": 1.5,
     "claim_ttl_s": 1.0,
-    "drain_linger_s": 2.1,
 }
+# No request is in flight when these tests stop a replica, so a drain need not linger longer than
+# Nginx keeps idle connections.
+_BRIEF = "nginx_keepalive_s=0.01,drain_linger_s=0.05"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ async def scene(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scene
     """One topology for all tests of this file."""
     directory = tmp_path_factory.mktemp("chaos")
     limits = ",".join(f"{name}={seconds * SLOWNESS}" for name, seconds in _IMPATIENT.items())
+    limits += f",{_BRIEF}"
     timeout = aiohttp.ClientTimeout(patient_s(15))
     async with (
         chaos_deployment(directory, limits=limits) as topology,

@@ -62,14 +62,15 @@ def again(event: dict[str, Any], endpoint: str | None) -> dict[str, Any]:
 
 
 async def put(database: Database, *rows: list[dict[str, Any]]) -> None:
-    """Insert rows into the outbox, each with the events of one group."""
-    for events in rows:
-        await database.fetch(
-            "INSERT INTO ledger_00.outbox (created_at, event_count, events)"
-            " VALUES (clock_timestamp(), $1, $2::json)",
-            len(events),
-            orjson.dumps(events).decode(),
-        )
+    """Insert rows into the outbox in one statement, each with the events of one group."""
+    await database.fetch(
+        "INSERT INTO ledger_00.outbox (created_at, event_count, events)"
+        " SELECT clock_timestamp(), event_count, events::json"
+        " FROM unnest($1::integer[], $2::text[]) WITH ORDINALITY"
+        " AS n (event_count, events, position) ORDER BY position",
+        [len(events) for events in rows],
+        [orjson.dumps(events).decode() for events in rows],
+    )
 
 
 async def events_in(database: Database) -> list[dict[str, Any]]:

@@ -12,7 +12,17 @@ from tests.conftest import Database
 from tests.support.api import Api
 from tests.support.command import Command, running, transferd
 from tests.support.waiting import patient_s
+from transferd.config import Limits
 from transferd.devstack.ports import free_ports
+
+# Replicas here often stop. As by default, a drain lingers half a second longer than Nginx keeps
+# idle connections, but Nginx keeps them for a tenth of the time.
+_KEEPALIVE_S = 0.2
+_LINGER_S = _KEEPALIVE_S + Limits().drain_linger_s - Limits().nginx_keepalive_s
+_KEEPALIVE = (
+    f"keepalive_timeout {Limits().nginx_keepalive_s:g}s;",
+    f"keepalive_timeout {_KEEPALIVE_S * 1000:g}ms;",
+)
 
 
 def settings_of(database: Database, port: int) -> dict[str, str]:
@@ -64,14 +74,14 @@ async def topology(
     """Start the replicas. Nginx uses all of them, or those whose numbers are in `behind`."""
     first = free_ports(processes)
     settings = settings_of(database, first) | {"TRANSFERD_AUTH": auth}
-    if limits:
-        settings["TRANSFERD_LIMITS"] += f",{limits}"
+    drain = f"nginx_keepalive_s={_KEEPALIVE_S},drain_linger_s={_LINGER_S}"
+    settings["TRANSFERD_LIMITS"] += "".join(f",{each}" for each in (drain, limits) if each)
     async with AsyncExitStack() as exits:
         supervisor = await exits.enter_async_context(
             running("serve", "--processes", str(processes), settings=settings)
         )
         known = [f"127.0.0.1:{first + n}" for n in behind or range(processes)]
-        nginx = await exits.enter_async_context(running_nginx(known))
+        nginx = await exits.enter_async_context(running_nginx(known, changed=_KEEPALIVE))
         session = await exits.enter_async_context(
             aiohttp.ClientSession(
                 connector=aiohttp.TCPConnector(limit=0),

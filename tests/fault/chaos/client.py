@@ -160,11 +160,24 @@ class Client:
             await asyncio.sleep(0.02)
         return None
 
-    async def until_count(self, acknowledged: int, within_s: float) -> None:
-        """Wait until this many transfers are acknowledged, at most `within_s`."""
+    async def until_count(self, acknowledged: int, past: int, within_s: float) -> None:
+        """Wait for this many acknowledged transfers and answered reads of the past.
+
+        Returns after `within_s` at the latest.
+        """
         until_s = self._clock() + within_s
-        while len(self.acknowledged) < acknowledged and self._clock() < until_s:
+        while self._clock() < until_s:
+            if len(self.acknowledged) >= acknowledged and self.answered_past >= past:
+                return
             await asyncio.sleep(0.02)
+
+    @property
+    def answered_past(self) -> int:
+        """The reads of the past that were answered at once."""
+        return sum(
+            each.is_past and bool(each.tries) and each.tries[0].status == 200
+            for each in self.history
+        )
 
     def rate(self, from_s: float, to_s: float) -> float:
         """Acknowledged transfers per second between two times."""

@@ -1,7 +1,10 @@
 """Starts `transferd` for chaos: `python -m tests.fault.chaos.launcher FILE LAYERS serve`.
 
-FILE sets the clock of the process. LAYERS are the layers of protections to remove, separated by
-commas; the list is usually empty.
+FILE sets the clock of the process. LAYERS is a file with the layers of protections to remove,
+separated by commas; the list is usually empty.
+
+`transferd` is a child of this process, which imports it once: SIGUSR1 kills the child, and SIGHUP
+starts another one, which reads LAYERS again. Most of the time of a start is that of the imports.
 
 The time of day jumps in the whole process, libraries included: `time.time`, `time.time_ns` and
 `now` and `utcnow` of `datetime`. The monotonic clocks, which waits and deadlines use, do not
@@ -12,9 +15,11 @@ FILE contains the offset in seconds as a double. It is mapped into memory, so a 
 clock at once, and reading the clock needs no system call.
 """
 
+import ctypes
 import datetime
 import mmap
 import os
+import signal
 import struct
 import sys
 import time
@@ -26,6 +31,8 @@ from typing import Any
 import asyncpg  # noqa: F401
 
 OFFSET = struct.Struct("d")
+_SIGNALS = {signal.SIGUSR1, signal.SIGHUP, signal.SIGTERM, signal.SIGCHLD}
+_PR_SET_PDEATHSIG = 1
 _NS = 1_000_000_000
 
 
@@ -79,16 +86,45 @@ def skew(file: Path) -> None:
     datetime.datetime = Skewed  # type: ignore[misc]
 
 
+def fork_when_asked() -> None:
+    """Return in each new child. This process ends when a child ends by itself, with its code."""
+    signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+    child = os.fork()
+    while child:
+        number = signal.sigwait(_SIGNALS)
+        if number == signal.SIGUSR1:
+            os.kill(child, signal.SIGKILL)
+            os.waitpid(child, 0)
+        elif number == signal.SIGHUP:
+            child = os.fork()
+        elif number == signal.SIGTERM:
+            os.kill(child, signal.SIGTERM)
+        elif (code := _end_of(child)) is not None:
+            # A child that a signal has killed counts as failed.
+            os._exit(code if code >= 0 else 1)
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def _end_of(child: int) -> int | None:
+    """The exit code of a child; None if it runs, or was killed by SIGUSR1."""
+    try:
+        pid, status = os.waitpid(child, os.WNOHANG)
+    except ChildProcessError:
+        return None
+    return os.waitstatus_to_exitcode(status) if pid else None
+
+
 def main() -> None:
     """Skew the clock, then import the service, whose modules import `datetime` by name."""
     skew(Path(sys.argv.pop(1)))
-    layers = sys.argv.pop(1)
-    if layers:
-        from tests.fault.chaos.removals import remove
-
-        remove(layers.split(","))
+    layers = Path(sys.argv.pop(1))
+    from tests.fault.chaos.removals import remove
     from transferd.cli import main as transferd
 
+    fork_when_asked()
+    remove(filter(None, layers.read_text().split(",")))
     transferd(prog_name="transferd")
 
 

@@ -24,8 +24,10 @@ from transferd.devstack import StackError
 _WALLETS = 20
 _BALANCE = 10_000
 _CACHE_FAILURES = "transferd_cache_failures_total"
-# A fault begins after this many acknowledged transfers, so that there are some to lose.
+# A fault begins after this many acknowledged transfers, so that there are some to lose, and after
+# this many reads of the past, which are repeated at the end.
 _ACKNOWLEDGED_MIN = 50
+_PAST_MIN = 5
 
 
 @dataclass(frozen=True)
@@ -106,7 +108,7 @@ class ChaosRunner:
             client.start()
             began_s = self._clock()
             await asyncio.sleep(at_s)
-            await client.until_count(_ACKNOWLEDGED_MIN, options.recovery_s)
+            await client.until_count(_ACKNOWLEDGED_MIN, _PAST_MIN, options.recovery_s)
             injected_s = self._clock()
             result.rate_before = client.rate(began_s + 0.3, injected_s)
             async with FAULTS[fault].inject(self.deployment, choices) as result.what:
@@ -168,7 +170,7 @@ class ChaosRunner:
         tries = [[one.status for one in each.tries] for each in client.history]
         result.operations = len(tries)
         result.acknowledged = len(client.acknowledged)
-        result.past = sum(each.is_past and each.tries[0].status == 200 for each in client.history)
+        result.past = client.answered_past
         result.unknown = sum(0 in statuses for statuses in tries)
         result.failed = sum(max(statuses) >= 500 for statuses in tries)
         result.published_s = await self._until_delivered(before, arrived, options) - healed_s

@@ -1,6 +1,8 @@
 """The deployment for chaos: every part can be killed, and every connection goes through a proxy."""
 
 import asyncio
+import os
+import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -17,6 +19,7 @@ from tests.support.project import ROOT
 from tests.support.proxy import Proxy
 from tests.support.waiting import patient_s
 from transferd.devstack import StackError
+from transferd.devstack.process import process_tree, wait_until_gone
 
 # It usually takes two seconds.
 READY_S = patient_s(20.0)
@@ -55,7 +58,6 @@ class ChaosDeployment:
         links: dict[str, Proxy],
         directory: Path,
         limits: str,
-        without: list[str],
     ) -> None:
         self.programs = whole.programs
         self.replicas = whole.replicas
@@ -66,8 +68,6 @@ class ChaosDeployment:
         self._whole = whole
         self._directory = directory
         self._limits = limits
-        # The layers of protections that the programs remove when they start.
-        self._without = without
         stack = whole.stack
         if stack.postgres is None or stack.redis is None or stack.rabbitmq is None:
             raise StackError("chaos needs RabbitMQ as well: apt install rabbitmq-server")
@@ -146,9 +146,8 @@ class ChaosDeployment:
 
         In the old database the checker would find earlier damage in every later round.
         """
-        for each in self.programs.values():
-            await each.kill()
-        self._without[:] = without
+        await self._end_children()
+        write_layers(self._directory, without)
         await _execute(
             self.postgres.superuser_url,
             "DROP DATABASE transferd WITH (FORCE)",
@@ -158,8 +157,17 @@ class ChaosDeployment:
         await _execute(self.postgres.url, *drops_of(without))
         await self.flush_redis()
         for each in self.programs.values():
-            await each.start()
+            if each.pid is not None:
+                os.kill(each.pid, signal.SIGHUP)
         await self.until_ready()
+
+    async def _end_children(self) -> None:
+        """Kill the programs, but not the launchers, which start them again."""
+        pids = [each.pid for each in self.programs.values() if each.pid is not None]
+        children = [each for pid in pids for each in process_tree(pid) if each.pid != pid]
+        for pid in pids:
+            os.kill(pid, signal.SIGUSR1)
+        await wait_until_gone(children)
 
     async def counted(self, metric: str) -> float:
         """The sum of a counter over all replicas and labels."""
@@ -177,6 +185,16 @@ class ChaosDeployment:
 
 def _clock(directory: Path, name: str) -> Path:
     return directory / f"{name}.clock"
+
+
+def _layers(directory: Path) -> Path:
+    """The file with the layers of protections that the programs remove when they start."""
+    return directory / "layers"
+
+
+def write_layers(directory: Path, without: Iterable[str]) -> None:
+    """Remove these layers from programs that start from now on."""
+    _layers(directory).write_text(",".join(without))
 
 
 async def _execute(url: str, *statements: str) -> None:
@@ -207,7 +225,6 @@ async def chaos_deployment(
     """
     began_s = asyncio.get_running_loop().time()
     links: dict[str, Proxy] = {}
-    without: list[str] = []
     async with AsyncExitStack() as exits:
 
         async def link(client: str, server: str, url: str) -> str:
@@ -217,13 +234,18 @@ async def chaos_deployment(
 
         def command(name: str, words: Sequence[str]) -> Sequence[str | Path]:
             launcher = (sys.executable, "-m", "tests.fault.chaos.launcher")
-            return (*launcher, _clock(directory, name), ",".join(without), *words)
+            return (*launcher, _clock(directory, name), _layers(directory), *words)
 
         for name in (*(f"replica-{n + 1}" for n in range(replicas)), "worker"):
             write_offset(_clock(directory, name), 0.0)
+        write_layers(directory, ())
         plan = Plan(replicas, limits, _SETTINGS, link, _prepare, command, READY_S)
         whole = await exits.enter_async_context(deployed(directory, plan, report))
-        chaos = ChaosDeployment(whole, links, directory, limits, without)
+        chaos = ChaosDeployment(whole, links, directory, limits)
         took_s = asyncio.get_running_loop().time() - began_s
         report(f"{whole!r} behind {whole.url}: {took_s:.1f} s to start")
-        yield chaos
+        try:
+            yield chaos
+        finally:
+            # Nothing is kept, so the servers need not stop in order.
+            await asyncio.gather(*(each.kill() for each in chaos.servers.values()))
