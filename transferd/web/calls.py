@@ -30,10 +30,10 @@ Shape = TypeVar("Shape", bound=Body)
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._:-]{1,128}")
 _PRINTABLE = re.compile(r"[ -~]+")
 # RFC 9110 section 8.3.1. Parameters other than the character set do not matter.
-_TOKEN = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
+_TCHARS = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _JSON_IN_UTF_8 = re.compile(
     r"[ \t]*application/json(?:[ \t]*;[ \t]*"
-    rf"(?:charset=(?:utf-?8|\"utf-?8\")|(?!charset){_TOKEN}=(?:{_TOKEN}|\"[^\"\\]*\"))?)*[ \t]*",
+    rf"(?:charset=(?:utf-?8|\"utf-?8\")|(?!charset){_TCHARS}=(?:{_TCHARS}|\"[^\"\\]*\"))?)*[ \t]*",
     re.IGNORECASE,
 )
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
