@@ -139,7 +139,7 @@ async def test_a_drain_ends_streams_and_another_replica_resumes_them(
 
 async def test_serve_ends_its_streams_when_it_is_asked_to_stop(database: Database) -> None:
     variables = database.variables()
-    variables["TRANSFERD_LIMITS"] += f",drain_linger_s={SLOWNESS}"
+    variables["TRANSFERD_LIMITS"] += f",nginx_keepalive_s=0.5,drain_linger_s={SLOWNESS}"
     async with (
         running("serve", settings=variables) as command,
         aiohttp.ClientSession() as session,

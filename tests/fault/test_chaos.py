@@ -44,7 +44,7 @@ _OPTIONS = RoundOptions(
 )
 
 # Usually the first round does the damage: with the first seed all data on the link, or in the
-# COMMIT, are lost.
+# COMMIT, are lost. Each further round is longer.
 _SEEDS = range(6, 11)
 _UNPROTECTED = RoundOptions(
     quiet_s=0.3,
@@ -90,12 +90,12 @@ async def test_without_a_protection_the_checker_finds_the_damage(
     runner: ChaosRunner, name: str
 ) -> None:
     protection = PROTECTIONS[name]
-    load = dict(protection.load)
-    if "hold_s_max" in load:
-        load["hold_s_max"] = min(load["hold_s_max"], 1.2)
     await runner.recreate(protection.layers)
     found: set[str] = set()
-    for seed in _SEEDS:
+    for number, seed in enumerate(_SEEDS, start=1):
+        load = dict(protection.load)
+        load["hold_s_max"] = min(load.get("hold_s_max", _UNPROTECTED.hold_s_max), 1.2) * number
+        load["quiet_s"] = load.get("quiet_s", _UNPROTECTED.quiet_s) * number
         result = await unprotected(runner, protection.fault, seed, **load)
         found |= {violation.kind for violation in result.violations}
         if found & protection.kinds:

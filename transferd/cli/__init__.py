@@ -1,6 +1,19 @@
 """The commands of `transferd`. A command that cannot run prints the reason in one line."""
 
+from importlib import import_module
+
 import click
+
+# The module and the function of each command.
+_COMMANDS = {
+    "audit": ("ledger", "audit_command"),
+    "dead-letters": ("dead_letters", "dead_letters"),
+    "dev": ("dev", "dev"),
+    "keys": ("keys", "keys"),
+    "migrate": ("ledger", "migrate_command"),
+    "serve": ("serving", "serve"),
+    "worker": ("worker", "worker"),
+}
 
 
 class _Commands(click.Group):
@@ -8,41 +21,15 @@ class _Commands(click.Group):
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all commands."""
-        return ["audit", "dead-letters", "dev", "keys", "migrate", "serve", "worker"]
+        return list(_COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         """The command of this name, or None."""
-        match cmd_name:
-            case "audit":
-                from transferd.cli.ledger import audit_command
-
-                return audit_command
-            case "dead-letters":
-                from transferd.cli.dead_letters import dead_letters
-
-                return dead_letters
-            case "dev":
-                from transferd.cli.dev import dev
-
-                return dev
-            case "keys":
-                from transferd.cli.keys import keys
-
-                return keys
-            case "migrate":
-                from transferd.cli.ledger import migrate_command
-
-                return migrate_command
-            case "serve":
-                from transferd.cli.serving import serve
-
-                return serve
-            case "worker":
-                from transferd.cli.worker import worker
-
-                return worker
-            case _:
-                return None
+        if cmd_name not in _COMMANDS:
+            return None
+        module, function = _COMMANDS[cmd_name]
+        command: click.Command = getattr(import_module(f"transferd.cli.{module}"), function)
+        return command
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})

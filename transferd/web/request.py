@@ -45,7 +45,7 @@ _MALFORMED = RawRequestMessage(
 class Request:
     """The head of a request, its body, which may still be on its way, and the way to its client.
 
-    `target` is the address as it was sent, `url` the same, parsed.
+    `target` is the address as it was sent, `url` the same, parsed, without a host.
     """
 
     __slots__ = ("body", "headers", "is_persistent", "method", "target", "url", "version", "writer")
@@ -53,7 +53,8 @@ class Request:
     def __init__(self, message: RawRequestMessage, body: StreamReader, writer: Writer) -> None:
         self.method: str = message.method
         self.target: str = message.path
-        self.url: URL = message.url
+        url = message.url
+        self.url: URL = url.relative() if url.absolute else url
         self.version: HttpVersion = message.version
         self.headers: CIMultiDictProxy[str] = message.headers
         # Whether more requests may follow. Not after one that asks for another protocol: the parser
