@@ -179,14 +179,19 @@ def _print(report: dict[str, Any]) -> None:
         click.echo(f"\n{row['what']}  [{row['name']}]")
         click.echo(f"    {columns}  {row['unit']}")
         for figure in row["figures"]:
-            bound = (
-                f">= {figure['at_least']:g}"
-                if figure["at_least"] is not None
-                else f"<= {figure['at_most']:g}"
-            )
-            verdict = "reached" if figure["is_reached"] else "NOT REACHED"
             number = f"{_short(figure['value'])}{figure['unit']}"
-            click.echo(f"    {figure['what']:<24}{number:>14}  {bound:<8} {verdict}")
+            click.echo(f"    {figure['what']:<24}{number:>14}  {_verdict(figure)}".rstrip())
+
+
+def _verdict(figure: dict[str, Any]) -> str:
+    """The bound of a figure and whether it is reached; nothing without a bound."""
+    if figure["at_least"] is not None:
+        bound = f">= {figure['at_least']:g}"
+    elif figure["at_most"] is not None:
+        bound = f"<= {figure['at_most']:g}"
+    else:
+        return ""
+    return f"{bound:<8} {'reached' if figure['is_reached'] else 'NOT REACHED'}"
 
 
 def _short(value: float) -> str:

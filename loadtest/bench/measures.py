@@ -25,6 +25,8 @@ WALLETS = 1_000
 _ZIPF_WALLETS = 100_000
 _PAIRS = 100_000
 _BATCH = 1_000
+# The most that a batch may hold.
+_LARGE_BATCH = 5_000
 _BATCHES_AT_ONCE = 4
 _PGBENCH_CONNECTIONS = 32
 # More connections than a mailbox has places.
@@ -95,6 +97,23 @@ async def uniform(setup: Setup, options: Options) -> dict[str, float]:
     }
 
 
+async def cpu(setup: Setup, options: Options) -> dict[str, float]:
+    """Microseconds of CPU of the service for a transfer, and of the bare server for an answer."""
+    pairs = uniform_pairs(setup)
+    service, bare = setup["transferd"], setup["aiohttp"]
+    before_s, committed = service.running.cpu_s, await service.committed()
+    await _posts(service, pairs, options)
+    transfers = await service.committed() - committed
+    used_s = service.running.cpu_s - before_s
+    before_s = bare.running.cpu_s
+    answers = await _requests(bare, "transfers.lua", pairs, options) * options.seconds
+    bare_s = bare.running.cpu_s - before_s
+    return {
+        "transferd": used_s / max(1, transfers) * 1e6,
+        "aiohttp": bare_s / max(1.0, answers) * 1e6,
+    }
+
+
 async def to_one(setup: Setup, options: Options) -> dict[str, float]:
     """All transfers go to one wallet."""
     pairs = setup.pairs("to-one", _others(), [1] * _PAIRS)
@@ -147,16 +166,30 @@ async def storm(setup: Setup, options: Options) -> dict[str, float]:
     return {"quiet p99": quiet["p99_ms"], "stormed p99": beside["p99_ms"]}
 
 
+async def beside_batches(setup: Setup, options: Options) -> dict[str, float]:
+    """Latencies of transfers while one client sends batches, each after the answer to the last."""
+    side, rate = setup["transferd"], options.rate * _QUIET_SHARE
+    pairs = uniform_pairs(setup)
+    found = {"quiet p99": (await load.at_rate(side, pairs, rate, options.seconds))["p99_ms"]}
+    for size in (_BATCH, _LARGE_BATCH):
+        sending = asyncio.create_task(_batches(side, pairs, size, options.seconds + 1, 1))
+        await asyncio.sleep(0.5)
+        beside = await load.at_rate(side, pairs, rate, options.seconds)
+        await sending
+        found[f"p99 beside {size:,}"] = beside["p99_ms"]
+    return found
+
+
+async def _batches(side: Side, pairs: Path, size: int, seconds: float, at_once: int) -> float:
+    return await load.transfers_per_s(
+        side, "batches.lua", pairs, str(size), seconds=seconds, connections=at_once
+    )
+
+
 async def batches(setup: Setup, options: Options) -> dict[str, float]:
     """Atomic batches, a few at a time."""
-    rate = await load.transfers_per_s(
-        setup["transferd"],
-        "batches.lua",
-        uniform_pairs(setup),
-        str(_BATCH),
-        seconds=options.seconds,
-        connections=_BATCHES_AT_ONCE,
-    )
+    pairs = uniform_pairs(setup)
+    rate = await _batches(setup["transferd"], pairs, _BATCH, options.seconds, _BATCHES_AT_ONCE)
     return {"transferd": rate}
 
 

@@ -28,7 +28,7 @@ async def output_of(module: str, *arguments: str) -> str:
 
 
 async def test_a_benchmark_measures_reports_and_plots(tmp_path: Path) -> None:
-    rows = ("uniform",)
+    rows = ("uniform", "cpu")
     only = [word for row in rows for word in ("--only", row)]
     # Few connections: on a busy machine each of many would get no answer within a second.
     small = ("--rounds", "1", "--seconds", f"{SLOWNESS:.1f}", "--connections", "8")
