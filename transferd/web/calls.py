@@ -185,7 +185,9 @@ class Call:
         except TimeoutError:
             detail = f"The body did not arrive within {limits.body_wait_s:g} s."
             raise Problem("malformed-json", detail, closes=True) from None
-        except ConnectionError:
+        except ConnectionError as error:
+            # The stream keeps the error, and its traceback would keep the stream and the bytes.
+            error.__traceback__ = None
             # No error of the service. If the client has disconnected nobody reads the answer.
             detail = "The body was cut off, or its chunks are malformed."
             raise Problem("malformed-json", detail, closes=True) from None

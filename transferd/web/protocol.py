@@ -5,6 +5,7 @@ import logging
 import weakref
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 from aiohttp import EMPTY_PAYLOAD, StreamReader
 from aiohttp.base_protocol import BaseProtocol
@@ -35,6 +36,7 @@ class Connections:
         self.open: set[Connection] = set()
         # Whether each connection ends after the answer to its current request.
         self.is_ending = False
+        self._none_is_open = asyncio.Event()
 
     def __repr__(self) -> str:
         return f"<Connections {len(self)} of {self.connections_max}>"
@@ -45,6 +47,12 @@ class Connections:
     def new(self, handler: Handler) -> "Connection":
         """A connection whose requests `handler` answers; the event loop calls this."""
         return Connection(self, handler, asyncio.get_running_loop())
+
+    def leave(self, connection: "Connection") -> None:
+        """A connection is closed."""
+        self.open.discard(connection)
+        if not self.open:
+            self._none_is_open.set()
 
     async def run(self) -> None:
         """Close slow and idle connections until cancelled."""
@@ -66,19 +74,20 @@ class Connections:
                 connection.close()
 
     async def end(self, timeout_s: float) -> None:
-        """Close every connection: idle ones now, the others after their answer or `timeout_s`."""
+        """Close each connection when its current answer is sent, or after `timeout_s`."""
         self.is_ending = True
-        busy = []
         for connection in list(self.open):
             if connection.serving is None:
                 connection.close()
-            else:
-                busy.append(connection.serving)
-        if busy:
-            _, late = await asyncio.wait(busy, timeout=timeout_s)
-            for task in late:
-                task.cancel()
-            await asyncio.gather(*late, return_exceptions=True)
+        self._none_is_open.clear()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self.open:
+                    await self._none_is_open.wait()
+        late = [each.serving for each in self.open if each.serving is not None]
+        for task in late:
+            task.cancel()
+        await asyncio.gather(*late, return_exceptions=True)
         for connection in list(self.open):
             connection.abort()
 
@@ -122,6 +131,7 @@ class Connection(BaseProtocol):
         self._handler = handler
         self._event_loop = loop
         self._request_parser = parser
+        # The first one is being answered.
         self._requests: deque[Request] = deque()
         # The body of the last request. That of a refused request may come after the answer.
         self._body: StreamReader = EMPTY_PAYLOAD
@@ -137,24 +147,24 @@ class Connection(BaseProtocol):
     # Calls of the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected. One connection too many is closed at once."""
+        """A client has connected. One too many, or one too late, is closed at once."""
         super().connection_made(transport)
-        self._connections.open.add(self)
-        if len(self._connections) > self._connections.connections_max:
+        connections = self._connections
+        connections.open.add(self)
+        if connections.is_ending or len(connections) > connections.connections_max:
             self.abort()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """The connection is closed."""
-        self._connections.open.discard(self)
+        self._connections.leave(self)
         self._is_over = True
-        self._requests.clear()
         if not self._body.is_eof():
             self._body.set_exception(ConnectionResetError("the client has disconnected"))
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """Bytes have come; or none, if bytes that came earlier may be parsed now."""
-        if self._is_over:
+        if self._is_over or (self._is_full and not data):
             return
         if data and self.serving is None and not self.head_began_at and self._body.is_eof():
             self.head_began_at = self._event_loop.time()
@@ -181,33 +191,52 @@ class Connection(BaseProtocol):
             self._is_full = True
             self.transport.pause_reading()
 
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """The reader of a body has taken bytes; aiohttp resumes reading."""
+        super().resume_reading(resume_parser)
+        if self._is_full and self.transport is not None:
+            self.transport.pause_reading()
+
     # The answers
 
     async def _serve(self) -> None:
         """Answer the requests that have come."""
         try:
-            while self._requests:
-                if not await self._answer(self._requests.popleft()):
+            while self._requests and not self.is_gone():
+                if not await self._answer(self._requests[0]):
                     self.close()
                     return
-                if self._is_full and not self._requests:
-                    self._is_full = False
-                    self.data_received(b"")
-                    if self.transport is not None and not self._is_full:
-                        self.transport.resume_reading()
+                self._requests.popleft()
+                self._request_parser.message_consumed()
+                if self._is_full:
+                    self._read_on()
+                if self._requests:
+                    # Many requests at once must not hold up other connections.
+                    await asyncio.sleep(0)
             self.idle_since = self._event_loop.time()
         except ConnectionError:
             # The client has gone, and nobody reads the answer.
             self.abort()
+        except asyncio.CancelledError:
+            self.abort()
+            raise
         except Exception:
             _LOG.exception("a connection failed")
             self.abort()
         finally:
             self.serving = None
+            # A request refers to its connection.
+            self._requests.clear()
+
+    def _read_on(self) -> None:
+        """Parse what has come while the connection was full, and read again."""
+        self._is_full = False
+        self.data_received(b"")
+        if not self._is_full and self.transport is not None:
+            self.transport.resume_reading()
 
     async def _answer(self, request: Request) -> bool:
         """Answer one request; returns whether another one may follow. Raises ConnectionError."""
-        self._request_parser.message_consumed()
         reply = await self._handler(request)
         await reply.send(self)
         is_read = request.body.is_eof() or await self._discard(request.body)
@@ -227,6 +256,10 @@ class Connection(BaseProtocol):
                 while not body.is_eof():
                     await body.readany()
         except TimeoutError:
+            return False
+        except ConnectionError as error:
+            # The stream keeps the error, and its traceback would keep the stream.
+            error.__traceback__ = None
             return False
         return True
 
