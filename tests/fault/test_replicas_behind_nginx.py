@@ -14,7 +14,7 @@ from tests.support.load import Load
 from tests.support.servers import Servers
 from tests.support.topology import SupervisedReplicas, settings_of, topology
 from tests.support.truth import faults_in
-from tests.support.waiting import until
+from tests.support.waiting import patient_s, until
 from transferd.devstack.ports import free_ports
 
 # Tests that share two replicas run on the loop of this file.
@@ -168,6 +168,8 @@ async def test_a_replica_that_cannot_run_at_all_ends_the_supervisor(database: Da
     settings = settings_of(database, free_ports(2)) | {
         "TRANSFERD_DATABASE_URL": "postgresql://nobody@127.0.0.1:9/nothing"
     }
+    # Also on a machine on which it takes long to fail.
+    settings["TRANSFERD_LIMITS"] += f",replica_stable_s=0.1,replica_start_s={patient_s(30)}"
     code, output = await run("serve", "--processes", "2", settings=settings)
     assert code == 1
     assert "PostgreSQL:" in output

@@ -81,11 +81,11 @@ class Supervisor:
             if port in self._restarting:
                 self._restarting.discard(port)
                 continue
-            if lived_s > self._limits.replica_stable_s:
-                waits = self._waits()
-            elif was_first and code == _CANNOT_RUN:
+            if was_first and code == _CANNOT_RUN and lived_s < self._limits.replica_start_s:
                 # Only at the first start: later the same error must not stop the other replicas.
                 raise _Unusable
+            if lived_s > self._limits.replica_stable_s:
+                waits = self._waits()
             wait_s = next(waits)
             click.echo(
                 f"the replica on port {port} has ended ({_reason(code)}): starting it again"
