@@ -152,6 +152,7 @@ class Limits:
 
     # A replica that ran for replica_stable_s before it died restarts at once. Otherwise the wait
     # doubles up to the max. In a rolling restart each replica must be ready after replica_start_s.
+    # A replica that fails earlier than that at its first start ends the supervisor.
     replica_stable_s: float = 10.0
     replica_restart_first_s: float = 0.25
     replica_restart_max_s: float = 5.0

@@ -17,7 +17,7 @@ _COMMANDS = {
 
 
 class _Commands(click.Group):
-    """Imports only the command that runs: to import all of them takes up to three times as long."""
+    """Imports only the command that runs: to import all of them takes twice as long."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """The names of all commands."""

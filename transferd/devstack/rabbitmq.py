@@ -30,8 +30,8 @@ ERLANG_ARGUMENTS = (
 )
 
 # A nearly full disk must not block publishers here. The log of the quorum queues must stay small:
-# by default it grows to 512 MB, also in memory. Erlang terms: to translate the other format, a
-# rabbitmq.conf, takes a fifth of the start.
+# by default it grows to 512 MB, also in memory. These are Erlang terms: RabbitMQ would
+# have to translate the other format, rabbitmq.conf, at each start.
 CONFIGURATION = """\
 [{rabbit, [{disk_free_limit, 1000000}]},
  {ra, [{wal_max_size_bytes, 67108864}]}].

@@ -188,7 +188,7 @@ class Call:
         except ConnectionError as error:
             # The stream keeps the error, and its traceback would keep the stream and the bytes.
             error.__traceback__ = None
-            # No error of the service. If the client has disconnected nobody reads the answer.
+            # No error of the service. A client that has disconnected does not get this answer.
             detail = "The body was cut off, or its chunks are malformed."
             raise Problem("malformed-json", detail, closes=True) from None
 

@@ -24,7 +24,7 @@ class StreamHead(Reply):
         super().__init__(200, media_type=EVENT_STREAM, extra=HEADERS)
 
     def framing(self, request: Request) -> str:
-        """None."""
+        """No header: the length is not known."""
         return ""
 
 

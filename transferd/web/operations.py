@@ -82,7 +82,7 @@ def listed(
     call: Call,
     scope: str,
     limit: int,
-    items: Sequence[dict[str, object] | orjson.Fragment],
+    items: Sequence[dict[str, object]],
     positions: Sequence[str | int],
 ) -> Reply:
     """A page. An item beyond `limit` means that there is a next page; it is not shown.

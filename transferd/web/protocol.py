@@ -20,7 +20,7 @@ Handler = Callable[[Request], Awaitable[Reply]]
 _LOG = logging.getLogger(__name__)
 # Requests of one connection that wait for the answer to an earlier one.
 _WAITING_MAX = 16
-# Beyond twice this, the parts of a body that nobody has read yet stay in the kernel.
+# aiohttp stops reading from the socket while twice as many bytes of a body wait for their reader.
 _UNREAD_BYTES = 2**16
 
 
@@ -133,7 +133,7 @@ class Connection(BaseProtocol):
         self._request_parser = parser
         # The first one is being answered.
         self._requests: deque[Request] = deque()
-        # The body of the last request. That of a refused request may come after the answer.
+        # The body of the last request. The body of a refused request may come after the answer.
         self._body: StreamReader = EMPTY_PAYLOAD
         # Whether no more bytes are read until the waiting requests are answered.
         self._is_full = False
@@ -147,7 +147,7 @@ class Connection(BaseProtocol):
     # Calls of the event loop
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """A client has connected. One too many, or one too late, is closed at once."""
+        """A client has connected. Beyond the limit, or at the end, it is disconnected at once."""
         super().connection_made(transport)
         connections = self._connections
         connections.open.add(self)
@@ -215,7 +215,7 @@ class Connection(BaseProtocol):
                     await asyncio.sleep(0)
             self.idle_since = self._event_loop.time()
         except ConnectionError:
-            # The client has gone, and nobody reads the answer.
+            # The client has disconnected.
             self.abort()
         except asyncio.CancelledError:
             self.abort()

@@ -109,15 +109,17 @@ class Rendering:
 
     def transfer(self, transfer: PostedTransfer) -> bytes:
         """A posted transfer (render version 1; never change it, add a version instead)."""
-        return transfer_json(transfer)
+        return orjson.dumps(transfer_view(transfer))
 
     def wallet(self, wallet: Wallet) -> bytes:
         """A wallet."""
-        return wallet_json(wallet)
+        return orjson.dumps(wallet_view(wallet))
 
     def past_wallet(self, wallet: Wallet) -> bytes:
         """A wallet before an instant: without metadata, which have no history."""
-        return f"{{{_wallet_members(wallet)}}}".encode()
+        view = wallet_view(wallet)
+        del view["metadata"]
+        return orjson.dumps(view)
 
     def user(self, user: User) -> bytes:
         """A user."""
@@ -137,56 +139,43 @@ def _batch(results: Sequence[bytes]) -> bytes:
     return b'{"results":[%s]}' % b",".join(results)
 
 
-# Transfers and wallets are written as text, because a `dict` and orjson take three times as long.
-# Of their members only `reference` needs escapes, and metadata are JSON already.
+def transfer_view(transfer: PostedTransfer) -> dict[str, object]:
+    """The fields of a transfer, in the order of the contract."""
+    view: dict[str, object] = {
+        "id": transfer.id,
+        "source_wallet_id": transfer.source_wallet_id,
+        "destination_wallet_id": transfer.destination_wallet_id,
+        "amount": transfer.amount_minor,
+        "currency": transfer.currency,
+        "kind": transfer.kind,
+        "status": "posted",
+        "reference": transfer.reference,
+        "metadata": orjson.Fragment(transfer.metadata),
+        "source_version": transfer.source_version,
+        "source_balance_after": transfer.source_balance_after_minor,
+        "created_at": rfc3339(transfer.created_at),
+    }
+    if transfer.reverses_transfer_id is not None:
+        view["reverses_transfer_id"] = transfer.reverses_transfer_id
+    return view
 
 
-def transfer_json(transfer: PostedTransfer) -> bytes:
-    """A transfer, with its members in the order of the contract."""
-    reference = "null" if transfer.reference is None else _escaped(transfer.reference)
-    reverses = transfer.reverses_transfer_id
-    last = "" if reverses is None else f',"reverses_transfer_id":"{reverses}"'
-    return (
-        f'{{"id":"{transfer.id}"'
-        f',"source_wallet_id":"{transfer.source_wallet_id}"'
-        f',"destination_wallet_id":"{transfer.destination_wallet_id}"'
-        f',"amount":{transfer.amount_minor}'
-        f',"currency":"{transfer.currency}"'
-        f',"kind":"{transfer.kind}"'
-        f',"status":"posted"'
-        f',"reference":{reference}'
-        f',"metadata":{transfer.metadata}'
-        f',"source_version":{transfer.source_version}'
-        f',"source_balance_after":{transfer.source_balance_after_minor}'
-        f',"created_at":"{rfc3339(transfer.created_at)}"{last}}}'
-    ).encode()
-
-
-def wallet_json(wallet: Wallet) -> bytes:
-    """A wallet, with its members in the order of the contract."""
-    return f'{{{_wallet_members(wallet)},"metadata":{wallet.metadata}}}'.encode()
-
-
-def _wallet_members(wallet: Wallet) -> str:
-    user = "null" if wallet.user_id is None else f'"{wallet.user_id}"'
-    available = "null" if wallet.available_minor is None else wallet.available_minor
-    return (
-        f'"id":"{wallet.id}"'
-        f',"user_id":{user}'
-        f',"currency":"{wallet.currency}"'
-        f',"balance":{wallet.balance_minor}'
-        f',"held":{wallet.held_minor}'
-        f',"available":{available}'
-        f',"overdraft_limit":{wallet.overdraft_limit_minor}'
-        f',"status":"{wallet.status}"'
-        f',"version":{wallet.version}'
-        f',"updated_at":"{rfc3339(wallet.updated_at)}"'
-        f',"created_at":"{rfc3339(wallet.created_at)}"'
-    )
-
-
-def _escaped(text: str) -> str:
-    return orjson.dumps(text).decode()
+def wallet_view(wallet: Wallet) -> dict[str, object]:
+    """The fields of a wallet, in the order of the contract."""
+    return {
+        "id": wallet.id,
+        "user_id": wallet.user_id,
+        "currency": wallet.currency,
+        "balance": wallet.balance_minor,
+        "held": wallet.held_minor,
+        "available": wallet.available_minor,
+        "overdraft_limit": wallet.overdraft_limit_minor,
+        "status": wallet.status,
+        "version": wallet.version,
+        "updated_at": rfc3339(wallet.updated_at),
+        "created_at": rfc3339(wallet.created_at),
+        "metadata": orjson.Fragment(wallet.metadata),
+    }
 
 
 def user_view(user: User) -> dict[str, object]:

@@ -24,7 +24,7 @@ from transferd.web.fields import is_id, metadata_text
 from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.operations import Operation, answered, listed, shown
 from transferd.web.problems import Problem
-from transferd.web.rendering import transfer_json
+from transferd.web.rendering import transfer_view
 from transferd.web.replies import Reply
 
 _LIST = "transfers"
@@ -106,7 +106,7 @@ async def _dry_run(call: Call, command: Transfer) -> Reply:
     if isinstance(outcome, Refused):
         raise Problem.of_refusal(outcome)
     assert isinstance(outcome, Posted)
-    view = orjson.loads(transfer_json(outcome.transfer)) | {"id": None, "status": "dry_run"}
+    view = transfer_view(outcome.transfer) | {"id": None, "status": "dry_run"}
     return shown(orjson.dumps(view))
 
 
@@ -160,7 +160,7 @@ async def list_(call: Call) -> Reply:
         before_version=_FIRST_PAGE if below is None else below,
         limit=query.limit + 1,
     )
-    items = [orjson.Fragment(transfer_json(transfer)) for _, transfer in found]
+    items = [transfer_view(transfer) for _, transfer in found]
     return listed(call, scope, query.limit, items, [version for version, _ in found])
 
 

@@ -2,8 +2,6 @@
 
 from datetime import datetime
 
-import orjson
-
 from transferd.cache.wallets import Snapshot
 from transferd.domain.api_key import ADMIN
 from transferd.domain.money import BALANCE_MINOR_MAX
@@ -27,7 +25,7 @@ from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.operations import BY_ID, Handler, Operation, answered, listed, shown
 from transferd.web.past_schemas import StatementQuery, WalletAnswer, WalletQuery
 from transferd.web.problems import Problem
-from transferd.web.rendering import entry_view, rfc3339, wallet_json
+from transferd.web.rendering import entry_view, rfc3339, wallet_view
 from transferd.web.replies import Reply
 from transferd.web.request_headers import is_known, versions_allowed
 
@@ -149,7 +147,7 @@ async def list_(call: Call) -> Reply:
         before_id=cursors.decode_id(scope, query.cursor),
         limit=query.limit + 1,
     )
-    items = [orjson.Fragment(wallet_json(wallet)) for wallet in wallets]
+    items = [wallet_view(wallet) for wallet in wallets]
     return listed(call, scope, query.limit, items, [wallet.id for wallet in wallets])
 
 
