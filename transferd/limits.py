@@ -59,6 +59,9 @@ class Limits:
     # Answers sent in one iteration of the event loop: a quarter of a millisecond of work. Measured:
     # 2 and 16 are slower.
     answers_per_tick: int = 4
+    # Transfers of a batch that become commands, and snapshots that are rendered, in one iteration.
+    # In one piece, those of a batch of 5,000 would stop all other requests for ten milliseconds.
+    items_per_tick: int = 100
     # One wallet fills at most half a group, so that other wallets always fit. While other wallets
     # are ready, or were in the last quarter of a second, it brings as many envelopes as they do,
     # but never fewer than the lower bound: an overloaded wallet still commits 1,500 transfers/s.

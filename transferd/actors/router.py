@@ -91,9 +91,6 @@ class Router:
             return await envelope.wait()
         finally:
             self._leave_when_over(envelope)
-            # An error raised here refers to this frame, and the envelope refers to the error. Many
-            # refusals in a short time would leave thousands of such reference cycles.
-            del envelope
 
     def _running(self, key: Key | None) -> Envelope | None:
         """The envelope with that key whose command is not over."""

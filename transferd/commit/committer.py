@@ -245,8 +245,9 @@ class Committer:
             if e.key is not None
             and (not answer.kept or len(answer.body) > self._limits.replay_bytes_max)
         ]
-        snapshots = [
-            Snapshot(wallet.id, wallet.version, self._renderer.wallet(wallet))
-            for wallet in report.wallets.values()
-        ]
+        snapshots: list[Snapshot] = []
+        for wallet in report.wallets.values():
+            snapshots.append(Snapshot(wallet.id, wallet.version, self._renderer.wallet(wallet)))
+            if len(snapshots) % self._limits.items_per_tick == 0:
+                await asyncio.sleep(0)
         await self._wallets.refresh(snapshots, replays, releases)

@@ -1,6 +1,7 @@
 """The envelope: a command that is in flight between its caller and the group commit."""
 
 import asyncio
+from copy import copy
 
 from transferd.commit.answer import Answer
 from transferd.commit.origin import Origin
@@ -97,11 +98,14 @@ class Envelope:
 
     def _wake(self) -> None:
         end = self.end
-        for waiter in self.waiters:
+        waiters, self.waiters = self.waiters, []
+        for waiter in waiters:
             if waiter.done():
                 continue
             if isinstance(end, TransferdError):
-                waiter.set_exception(end)
+                # A copy for each caller: a traceback refers to the frames of its caller, and these
+                # to the envelope. Many refusals would leave thousands of such reference cycles.
+                waiter.set_exception(copy(end))
                 # Read the exception: asyncio logs one that is never read, and a caller may be gone.
                 waiter.exception()
             elif end is not None:

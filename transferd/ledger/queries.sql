@@ -6,12 +6,13 @@
 -- of a wallet never goes back. The outcomes are as of the start of the statement: if it had to wait for a
 -- COMMIT, an outcome of that transaction is missing, and `write_group` reports the conflict. PostgreSQL runs
 -- the branches in this order. {skip_locked} is empty, or SKIP LOCKED after a lock timeout, so that only
--- commands of locked wallets wait.
+-- commands of locked wallets wait. The ids are an array, not its literal: after a wait PostgreSQL evaluates
+-- the condition again for each row, and would parse the literal each time.
 WITH locked AS MATERIALIZED (
     SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding,
            version, metadata::text, created_at, updated_at
     FROM {ledger}.wallets
-    WHERE id = ANY ($1::text::uuid[])
+    WHERE id = ANY ($1::uuid[])
     ORDER BY wallets.id
     FOR NO KEY UPDATE {skip_locked}
 )

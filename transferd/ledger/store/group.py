@@ -73,7 +73,7 @@ async def lock_and_look_up(
     """
     name = "lock_and_look_up_skipping" if skip_locked else "lock_and_look_up"
     clients = _literal([str(client_id) for client_id, _ in keys])
-    rows = await transaction.fetch(name, _literal(ids), clients, [text for _, text in keys])
+    rows = await transaction.fetch(name, list(ids), clients, [text for _, text in keys])
     wallets: dict[str, Wallet] = {}
     outcomes: dict[Key, StoredOutcome] = {}
     for row in rows[:-1]:

@@ -1,7 +1,7 @@
 """Transfers and reversals: the main job."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 
@@ -51,16 +51,14 @@ async def create_batch(call: Call) -> Reply:
     """POST /transfers/batch."""
     async with _batch_slot(call.context):
         body = await call.body(NewBatch, bytes_max=call.context.limits.batch_body_bytes_max)
-        commands = tuple(_command_of(transfer) for transfer in body.transfers)
-        command = Batch(body.mode, commands)
+        commands, parts = await _commands_of(body.transfers, call.context.limits.items_per_tick)
+        command = Batch(body.mode, tuple(commands))
         _require_admin_for_funding(call, touched_wallets(command))
         key = call.key(required=True)
         answer = await call.ask(
             command,
             key=key,
-            fingerprint=fingerprint_of(
-                "batch", body.mode, list(map(_parts_of, body.transfers, commands))
-            ),
+            fingerprint=fingerprint_of("batch", body.mode, parts),
         )
     return answered(answer)
 
@@ -77,6 +75,17 @@ async def _batch_slot(context: AppContext) -> AsyncIterator[None]:
         yield
     finally:
         context.batches.release()
+
+
+async def _commands_of(
+    bodies: Sequence[schemas.NewTransfer], per_tick: int
+) -> tuple[list[Transfer], list[tuple[object, ...]]]:
+    """The commands of a batch and their parts of its fingerprint. Other requests run in between."""
+    commands: list[Transfer] = []
+    for start in range(0, len(bodies), per_tick):
+        commands += map(_command_of, bodies[start : start + per_tick])
+        await asyncio.sleep(0)
+    return commands, list(map(_parts_of, bodies, commands))
 
 
 def _command_of(body: schemas.NewTransfer) -> Transfer:
