@@ -1,21 +1,12 @@
 # The image of replicas, workers and migrations, and the target `loadtest`. The commands are in docker-compose.yml.
-FROM python:3.12.8-slim-bookworm AS compile
-WORKDIR /src
-RUN apt-get update && apt-get install -y --no-install-recommends gcc libc6-dev
-ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-COPY pyproject.toml setup.py constraints.txt README.md LICENSE ./
-COPY transferd transferd
-# mypy, which compiles the core, reads the types of all dependencies.
-RUN pip install -c constraints.txt ".[compile]"
-RUN TRANSFERD_COMPILE=1 pip wheel --no-deps --no-build-isolation --wheel-dir /wheels .
-
 FROM python:3.12.8-slim-bookworm AS build
+WORKDIR /src
 RUN python -m venv /venv
 ENV PATH=/venv/bin:$PATH PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_CACHE_DIR=1
-COPY constraints.txt ./
-COPY --from=compile /wheels /wheels
+COPY pyproject.toml constraints.txt README.md LICENSE ./
+COPY transferd transferd
 # The same versions as in the tests.
-RUN pip install -c constraints.txt "transferd[tracing] @ file://$(echo /wheels/*.whl)"
+RUN pip install -c constraints.txt ".[tracing]"
 
 FROM build AS build-loadtest
 RUN pip install -c constraints.txt locust

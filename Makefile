@@ -1,7 +1,6 @@
 # The commands of this repository; `make` without a target lists them.
 #   ARGS    options for the program that the target runs: make test ARGS="-k idempotency"
 #   PYTHON  the interpreter for .venv; by default the newest installed Python, 3.11 or newer
-#   COMPILED=1  run, bench, loadtest and chaos use the compiled core: make run COMPILED=1
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,10 +12,6 @@ RUN_STAMP := $(VENV)/.installed-to-run
 DEVELOP_STAMP := $(VENV)/.installed-to-develop
 # npm packages that lint the OpenAPI document and generate clients from it.
 NODE_STAMP := $(VENV)/node/.installed
-# A copy of the package whose core is compiled. Its own folder: compiled modules beside the sources would
-# be used even after the sources have changed.
-COMPILED_PACKAGE := build/compiled
-COMPILED_STAMP := $(COMPILED_PACKAGE)/.compiled
 
 export PYTHON ENV_FILE
 # Images of containers set it. Without compiled modules each of the hundreds of processes that a test run
@@ -25,15 +20,8 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-configurations bench loadtest chaos check compile lint audit fmt docs constraints \
-	venv services scale clean
-
-ifneq ($(COMPILED),)
-export PYTHONPATH := $(CURDIR)/$(COMPILED_PACKAGE):$(CURDIR)
-# Otherwise `python -m` looks into the current folder first.
-export PYTHONSAFEPATH := 1
-run bench loadtest chaos: $(COMPILED_STAMP)
-endif
+.PHONY: help run test test-configurations bench loadtest chaos check lint audit fmt docs constraints venv \
+	services scale clean
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-20s %s\n", $$1, $$2 }' Makefile
@@ -62,8 +50,6 @@ loadtest: $(DEVELOP_STAMP) ## Load-test with Locust: SCENARIO=mixed SHAPE=steps 
 
 chaos: services $(DEVELOP_STAMP) ## Inject faults under load and check the ledger: ARGS="--rounds 20 --seed 7 --fault kill-postgres"
 	@exec $(BIN)/python -m tests.fault.chaos $(ARGS)
-
-compile: $(COMPILED_STAMP) ## Compile the core to C (mypyc); then: make run COMPILED=1
 
 check: lint audit test ## Run all checks: linters, known vulnerabilities, tests
 
@@ -108,15 +94,8 @@ $(RUN_STAMP): pyproject.toml constraints.txt
 $(DEVELOP_STAMP): pyproject.toml constraints.txt
 	@.ci/venv $(VENV)
 	@echo 'Installing transferd and its tools into $(VENV) ...'
-	@$(INSTALL) -e '.[dev-stack,tracing,test,compile,check,bench]'
+	@$(INSTALL) -e '.[dev-stack,tracing,test,check,bench]'
 	@touch $@ $(RUN_STAMP)
-
-$(COMPILED_STAMP): setup.py $(shell find transferd -type f ! -name '*.pyc') | $(DEVELOP_STAMP)
-	@.ci/compiler $(BIN)/python
-	@echo 'Compiling the core into $(COMPILED_PACKAGE) ...'
-	@rm -rf build
-	@TRANSFERD_COMPILE=1 $(INSTALL) --no-deps --no-build-isolation --target $(COMPILED_PACKAGE) .
-	@touch $@
 
 # After the install into .venv, because making .venv anew removes $(VENV)/node.
 $(NODE_STAMP): tests/clients/package.json | services $(DEVELOP_STAMP)

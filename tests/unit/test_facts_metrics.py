@@ -4,7 +4,7 @@ from typing import get_args
 
 import pytest
 
-from transferd import CORE, __version__
+from transferd import __version__
 from transferd.observability.facts import (
     About,
     ActorFailed,
@@ -187,5 +187,4 @@ def test_a_gauge_is_read_when_metrics_are_asked_for() -> None:
 
 
 def test_the_version_is_exported() -> None:
-    labels = f'core="{CORE}",version="{__version__}"'
-    assert f"transferd_build_info{{{labels}}} 1.0" in samples(Metrics())
+    assert f'transferd_build_info{{version="{__version__}"}} 1.0' in samples(Metrics())

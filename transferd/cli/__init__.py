@@ -4,8 +4,6 @@ from importlib import import_module
 
 import click
 
-from transferd import CORE
-
 # The module and the function of each command.
 _COMMANDS = {
     "audit": ("ledger", "audit_command"),
@@ -35,8 +33,6 @@ class _Commands(click.Group):
 
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(
-    package_name="transferd", message=f"%(prog)s, version %(version)s, {CORE} core"
-)
+@click.version_option(package_name="transferd")
 def main() -> None:
     """A wallet and money-transfer service on PostgreSQL."""

@@ -12,7 +12,7 @@ from prometheus_client import (
     ProcessCollector,
 )
 
-from transferd import CORE, __version__
+from transferd import __version__
 from transferd.observability.exposition import exposed
 from transferd.observability.facts import (
     UNTRACED_ROUTES,
@@ -116,7 +116,7 @@ class Metrics:
     def _add_process_metrics(self) -> None:
         ProcessCollector(registry=self.registry)
         build = Info("transferd_build", "The version of this process.", registry=self.registry)
-        build.info({"version": __version__, "core": CORE})
+        build.info({"version": __version__})
 
     def _add_notification_metrics(self) -> None:
         self._relayed = Counter(
