@@ -1,4 +1,4 @@
-"""Lists and the audit stay fast as data grows: they follow an index and never sort."""
+"""Queries stay fast as data grows: lists follow an index and never sort, locks are cheap."""
 
 import asyncio
 import time
