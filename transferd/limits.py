@@ -59,9 +59,12 @@ class Limits:
     # Answers sent in one iteration of the event loop: a quarter of a millisecond of work. Measured:
     # 2 and 16 are slower.
     answers_per_tick: int = 4
-    # Transfers of a batch that become commands, and snapshots that are rendered, in one iteration.
-    # In one piece, those of a batch of 5,000 would stop all other requests for ten milliseconds.
+    # Transfers of a batch that become commands, or are decided, in one iteration. In one piece,
+    # those of a batch of 5,000 would stop all other requests for tens of milliseconds.
     items_per_tick: int = 100
+    # Redis executes one call at a time: the snapshots of a batch in one call would stop the claims
+    # and reads of all replicas for 10 ms. Most groups change fewer wallets.
+    refresh_snapshots_max: int = 128
     # One wallet fills at most half a group, so that other wallets always fit. While other wallets
     # are ready, or were in the last quarter of a second, it brings as many envelopes as they do,
     # but never fewer than the lower bound: an overloaded wallet still commits 1,500 transfers/s.
@@ -122,8 +125,7 @@ class Limits:
     joined_requests_max: int = 1024
     cache_read_keys_max: int = 512
 
-    # A read takes a connection for about a millisecond. The committer has one group in flight, and
-    # one connection that reads cannot use.
+    # A read takes a connection for about a millisecond.
     read_connections: int = 10
     # If more reads waited for a connection, the last ones would time out.
     waiting_reads_max: int = 1024
@@ -134,7 +136,8 @@ class Limits:
     # Then it waits for the row lock for up to lock_timeout_s. The limit on connections that wait
     # leaves connections to other reads.
     settling_locks_max: int = 4
-    commit_connections: int = 1
+    # One for the group in flight and one for the batch in flight. Reads cannot use them.
+    commit_connections: int = 2
     pool_acquire_timeout_s: float = 2.0
     api_key_cache_s: float = 5.0
     api_key_cache_entries_max: int = 10_000

@@ -76,12 +76,16 @@ async def open_replica(
                 metrics, log, service="transferd", settings=settings, limits=limits, clock=clock
             )
         )
-        context, committer = await _assemble(stack, settings, limits, facts, metrics, clock)
+        context, committer, batches = await _assemble(
+            stack, settings, limits, facts, metrics, clock
+        )
         tasks = {
             name: await stack.enter_async_context(_running(name, coroutine))
             for name, coroutine in (
                 ("committer", committer.run()),
                 ("waiting room", committer.attend()),
+                ("batch committer", batches.run()),
+                ("batch waiting room", batches.attend()),
                 ("sweeper", context.router.sweep()),
                 ("event streams", context.streams.run()),
                 ("uses of API keys", context.key_uses.run()),
@@ -118,8 +122,11 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     facts: Facts,
     metrics: Metrics,
     clock: Callable[[], float],
-) -> tuple[AppContext, Committer]:
-    """Build all layers below HTTP, from the bottom up. `stack` closes them in reverse order."""
+) -> tuple[AppContext, Committer, Committer]:
+    """Build all layers below HTTP, from the bottom up. `stack` closes them in reverse order.
+
+    The second committer commits the batches.
+    """
     database = await stack.enter_async_context(Database(settings, limits, limits.read_connections))
     commits = await stack.enter_async_context(Database(settings, limits, limits.commit_connections))
     redis_url = settings.required("redis_url") if settings.cache else None
@@ -133,17 +140,20 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     rendering = Rendering()
     wallets = Wallets(link, limits)
     replays = Replays(link, limits, name=os.urandom(8).hex())
-    committer = Committer(
-        database=commits,
-        reads=database,
-        wallets=wallets,
-        replays=replays,
-        renderer=rendering,
-        limits=limits,
-        facts=facts,
-        clock=clock,
+    committer, batches = (
+        Committer(
+            database=commits,
+            reads=database,
+            wallets=wallets,
+            replays=replays,
+            renderer=rendering,
+            limits=limits,
+            facts=facts,
+            clock=clock,
+        )
+        for _ in range(2)
     )
-    router = Router(committer, rendering, limits, clock)
+    router = Router(committer, batches, rendering, limits, clock)
     context = AppContext(
         settings=settings,
         limits=limits,
@@ -166,7 +176,7 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
         clock=clock,
     )
     _add_gauges(context, commits)
-    return context, committer
+    return context, committer, batches
 
 
 @asynccontextmanager
@@ -226,11 +236,11 @@ def _add_gauges(context: AppContext, commits: Database) -> None:
             "Most commands in a mailbox.",
             lambda: limits.mailbox_envelopes_max,
         ),
-        ("gate_inside_transfers", "Transfers inside the gate.", lambda: router.gate.inside),
+        ("gate_inside_commands", "Commands inside the gate.", lambda: router.gate.inside),
         ("gate_waiting_requests", "Callers that wait at the gate.", lambda: router.gate.waiting),
         (
-            "gate_limit_transfers",
-            "Most transfers inside and callers waiting; further callers get an error.",
+            "gate_limit_commands",
+            "Most commands inside and callers waiting; further callers get an error.",
             lambda: limits.backlog_max,
         ),
         ("event_streams", "Event streams of wallets.", lambda: len(context.streams)),

@@ -148,7 +148,7 @@ ROWS = (
     ),
     _latency(
         "beside-batches",
-        "transfers beside one client that sends batches",
+        "transfers beside one client that sends batches between other wallets",
         measures.beside_batches,
         Figure(
             "1,000: p99 of quiet",
@@ -157,6 +157,10 @@ ROWS = (
             3.0,
         ),
         Figure("5,000: p99 of quiet", within("beside-batches", "p99 beside 5,000", "quiet p99")),
+        Figure(
+            "1,000 of its wallets: p99 of quiet",
+            within("beside-batches", "p99 beside 1,000 of its wallets", "quiet p99"),
+        ),
         needs=("uniform",),
     ),
     Row(

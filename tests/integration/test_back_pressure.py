@@ -140,6 +140,26 @@ async def test_transfers_of_a_locked_wallet_delay_no_others_and_wait_until_it_is
     assert await faults_in(database) == []
 
 
+async def test_a_batch_that_waits_for_a_lock_delays_no_transfer(
+    replicas: Replicas, database: Database
+) -> None:
+    limits = Limits(lock_timeout_s=1.9)
+    await database.end_lock_waits(limits.lock_timeout_s)
+    api = await replicas.start(limits)
+    locked, ada, bob, carl = [await api.wallet(100) for _ in range(4)]
+    moved = {"source_wallet_id": locked, "destination_wallet_id": bob, "amount": 1}
+    items = {"mode": "atomic", "transfers": [{**moved, "currency": "USD"}] * 2}
+    async with held_rows(database, locked):
+        batch = asyncio.create_task(api.post("/transfers/batch", items, key="b"))
+        await until_sessions_wait(database, 1)
+        assert statuses(await crowd(begun(api, ada, carl, 20))) == {201: 20}
+        # The batch has waited for the lock all the time.
+        assert counted(replicas, "transferd_group_retries_total", cause="55P03") == 0
+        assert not batch.done()
+    assert (await batch).status == 200
+    assert await faults_in(database) == []
+
+
 async def test_a_wallet_that_stays_locked_is_given_up_before_the_deadline(
     replicas: Replicas, database: Database
 ) -> None:

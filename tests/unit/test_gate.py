@@ -142,30 +142,3 @@ async def test_a_caller_that_leaves_when_admitted_returns_its_place(visitors: Vi
         await gone
     assert (visitors.gate.inside, visitors.gate.waiting) == (2, 0)
     assert "e" not in visitors.let_in
-
-
-async def test_a_batch_counts_with_all_its_transfers(visitors: Visitors) -> None:
-    gate = visitors.gate
-    assert gate.try_enter(3)
-    assert gate.try_enter(5), "below the high mark a batch of any size comes in"
-    assert gate.inside == 8
-    assert not gate.try_enter(1)
-    gate.leave(5)
-    assert not gate.try_enter(1), "the low mark is not reached yet"
-    waiting = await visitors.come(["ada"])
-    gate.leave(3)
-    await asyncio.gather(*waiting)
-    assert gate.inside == 1
-
-
-async def test_a_waiting_batch_enters_with_all_its_transfers(visitors: Visitors) -> None:
-    gate = visitors.gate
-    assert gate.try_enter(4)
-    assert not gate.try_enter(3)
-    waiting = asyncio.create_task(gate.wait(LONG_S, 3))
-    await settled()
-    gate.leave(4)
-    await waiting
-    assert gate.inside == 3
-    gate.leave(3)
-    assert gate.inside == 0

@@ -9,7 +9,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.unit.samples import OK, Clock, HandCommitter, envelope, settled
+from tests.unit.samples import OK, Clock, HandCommitter, envelope, settled, transfer
 from transferd.actors.router import Router
 from transferd.actors.wallet_actor import WalletActor
 from transferd.commit.answer import Answer
@@ -25,6 +25,7 @@ from transferd.domain.errors import (
     Overloaded,
     RequestInProgress,
 )
+from transferd.domain.transfer import Batch, BatchMode
 from transferd.web.rendering import Rendering
 
 KEY = (1, "lunch")
@@ -48,7 +49,8 @@ class House:
     def __init__(self, limits: Limits) -> None:
         self.clock = Clock()
         self.committer = HandCommitter()
-        self.router = Router(self.committer, Rendering(), limits, self.clock)
+        self.batches = HandCommitter()
+        self.router = Router(self.committer, self.batches, Rendering(), limits, self.clock)
 
     async def ask(self, *envelopes: Envelope) -> list[Asking]:
         """Callers ask one after the other, and wait."""
@@ -247,6 +249,19 @@ async def test_an_envelope_admitted_at_the_low_mark_is_executed() -> None:
         assert payers == [wallet_id]
         await settled()
     assert await asyncio.gather(*asking) == [OK] * 3
+    await assert_nothing_left(home)
+
+
+async def test_a_large_batch_leaves_the_gate_open_and_goes_to_a_committer_of_its_own() -> None:
+    home = house(backlog_low=1, backlog_high=2, backlog_max=3)
+    batch = Batch(BatchMode.ATOMIC, (transfer(), transfer(), transfer()))
+    both = envelope(), envelope()
+    both[0].command = batch
+    asking = await home.ask(*both)
+    assert [each.command for each in home.committer.commit()] == [transfer()]
+    assert await asking[1] == OK
+    assert [each.command for each in home.batches.commit()] == [batch]
+    assert await asking[0] == OK
     await assert_nothing_left(home)
 
 

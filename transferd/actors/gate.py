@@ -7,15 +7,15 @@ from transferd.domain.errors import Overloaded
 
 
 class Gate:
-    """Counts the transfers inside. From the high mark on, callers wait until the low mark is
-    reached. When the transfers inside and the waiting callers together reach `backlog_max`, further
-    callers get Overloaded."""
+    """Counts the commands inside. From the high mark on, callers wait until the low mark is
+    reached. When the commands inside and the waiting callers together reach `backlog_max`, further
+    callers get Overloaded. A batch counts as one command: `batches_max` limits batches."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._inside = 0
-        # The number of transfers of each waiting caller.
-        self._waiting: dict[asyncio.Future[None], int] = {}
+        # In the order of their arrival; the values are not used.
+        self._waiting: dict[asyncio.Future[None], None] = {}
         self._is_closed = False
 
     def __repr__(self) -> str:
@@ -23,7 +23,7 @@ class Gate:
 
     @property
     def inside(self) -> int:
-        """The number of transfers inside."""
+        """The number of commands inside."""
         return self._inside
 
     @property
@@ -31,41 +31,42 @@ class Gate:
         """The number of callers that wait."""
         return len(self._waiting)
 
-    def try_enter(self, weight: int = 1) -> bool:
-        """Enter and return True if the gate is open. The size of a batch does not matter."""
+    def try_enter(self) -> bool:
+        """Enter and return True if the gate is open."""
         if self._inside >= self._limits.backlog_high:
             self._is_closed = True
         if self._is_closed:
             return False
-        self._inside += weight
+        self._inside += 1
         return True
 
-    async def wait(self, timeout_s: float, weight: int = 1) -> None:
+    async def wait(self, timeout_s: float) -> None:
         """Wait for the gate to open and enter. Raises Overloaded; then nothing has happened."""
         if self._inside + len(self._waiting) >= self._limits.backlog_max:
             raise Overloaded()
         ticket = asyncio.get_running_loop().create_future()
-        self._waiting[ticket] = weight
+        self._waiting[ticket] = None
         try:
             # Not wait_for: it may raise although the ticket is done, and the place would be lost.
             await asyncio.wait([ticket], timeout=timeout_s)
         except asyncio.CancelledError:
             if ticket.done():
-                self.leave(weight)
+                self.leave()
             raise
         finally:
             self._waiting.pop(ticket, None)
         if not ticket.done():
             raise Overloaded()
 
-    def leave(self, weight: int = 1) -> None:
+    def leave(self) -> None:
         """Leave. At the low mark, waiting callers enter in order, up to the high mark."""
-        self._inside -= weight
+        self._inside -= 1
         if self._is_closed and self._inside <= self._limits.backlog_low:
             self._is_closed = False
             while self._waiting and self._inside < self._limits.backlog_high:
                 ticket = next(iter(self._waiting))
-                self._inside += self._waiting.pop(ticket)
+                del self._waiting[ticket]
+                self._inside += 1
                 ticket.set_result(None)
             # The other callers enter at the next low mark. Until then no new caller may overtake
             # them.

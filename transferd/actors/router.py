@@ -22,6 +22,7 @@ from transferd.domain.errors import (
 )
 from transferd.domain.key import Key
 from transferd.domain.refusals import key_reused
+from transferd.domain.transfer import Batch
 
 
 class Router:
@@ -30,19 +31,22 @@ class Router:
     def __init__(
         self,
         committer: Committer,
+        batches: Committer,
         renderer: Renderer,
         limits: Limits,
         clock: Callable[[], float],
     ) -> None:
         self._committer = committer
+        # Commits the batches, so that other commands do not wait for them.
+        self._batches = batches
         self._renderer = renderer
         self._limits = limits
         self._clock = clock
         self._actors: dict[str, WalletActor] = {}
         self._by_key: dict[Key, Envelope] = {}
         self._gate = Gate(limits)
-        # The number of transfers of each envelope inside the gate; 0 before it has entered.
-        self._in_flight: dict[Envelope, int] = {}
+        # Whether each envelope in flight has entered the gate.
+        self._in_flight: dict[Envelope, bool] = {}
         self._nothing_in_flight = asyncio.Event()
         self.is_draining = False
 
@@ -85,7 +89,7 @@ class Router:
             raise Draining()
         if envelope.key is not None:
             self._by_key[envelope.key] = envelope
-        self._in_flight[envelope] = 0
+        self._in_flight[envelope] = False
         try:
             await self._enter(envelope)
             return await envelope.wait()
@@ -100,9 +104,9 @@ class Router:
     async def _enter(self, envelope: Envelope) -> None:
         """Pass the gate and deliver the envelope, or fail it; then nothing has happened."""
         try:
-            if not self._gate.try_enter(envelope.weight):
-                await self._gate.wait(self._limits.mailbox_wait_s, envelope.weight)
-            self._in_flight[envelope] = envelope.weight
+            if not self._gate.try_enter():
+                await self._gate.wait(self._limits.mailbox_wait_s)
+            self._in_flight[envelope] = True
             # The sweeper may have failed the envelope while it waited.
             if not envelope.is_over:
                 self._deliver(envelope)
@@ -115,6 +119,9 @@ class Router:
 
     def _deliver(self, envelope: Envelope) -> None:
         """Put the envelope into the mailbox of its paying wallet. Raises MailboxFull."""
+        if isinstance(envelope.command, Batch):
+            self._batches.announce(Solo(envelope))
+            return
         wallet_id = paying_wallet(envelope.command)
         if wallet_id is None:
             self._committer.announce(Solo(envelope))
@@ -134,8 +141,8 @@ class Router:
             envelope.wait().add_done_callback(lambda _: self._leave(envelope))
 
     def _leave(self, envelope: Envelope) -> None:
-        if weight := self._in_flight.pop(envelope):
-            self._gate.leave(weight)
+        if self._in_flight.pop(envelope):
+            self._gate.leave()
         if envelope.key is not None and self._by_key.get(envelope.key) is envelope:
             del self._by_key[envelope.key]
         if not self._in_flight:

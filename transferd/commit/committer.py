@@ -248,6 +248,7 @@ class Committer:
         snapshots: list[Snapshot] = []
         for wallet in report.wallets.values():
             snapshots.append(Snapshot(wallet.id, wallet.version, self._renderer.wallet(wallet)))
-            if len(snapshots) % self._limits.items_per_tick == 0:
-                await asyncio.sleep(0)
+            if len(snapshots) == self._limits.refresh_snapshots_max:
+                await self._wallets.refresh(snapshots, (), ())
+                snapshots = []
         await self._wallets.refresh(snapshots, replays, releases)

@@ -20,7 +20,7 @@ from transferd.domain.book import (
     WalletSet,
 )
 from transferd.domain.command import touched_wallets
-from transferd.domain.decide import decide
+from transferd.domain.decide import BatchDecision, decide
 from transferd.domain.errors import (
     DatabaseUnavailable,
     InternalFailure,
@@ -29,7 +29,7 @@ from transferd.domain.errors import (
     TransferdError,
 )
 from transferd.domain.refusals import key_reused
-from transferd.domain.transfer import PostedTransfer, Reversal, Transfer
+from transferd.domain.transfer import Batch, PostedTransfer, Reversal, Transfer
 from transferd.domain.user import CreateUser
 from transferd.domain.wallet import CreateWallet
 from transferd.ledger.store import group as store
@@ -191,7 +191,7 @@ class GroupTransaction:
                 ):
                     repeated.append((envelope, stored))
                 else:
-                    self._decide(envelope, book, result, report)
+                    await self._decide(envelope, book, result, report)
             await assert_no_outcome(transaction, report.answers)
             if repeated:
                 report.answers += await self.replay(repeated, transaction)
@@ -215,10 +215,13 @@ class GroupTransaction:
         report.wallets |= {id: locked.wallets[id] for id in ids if id in locked.wallets}
         return report
 
-    def _decide(
+    async def _decide(
         self, envelope: Envelope, book: Book, result: store.GroupResult, report: Report
     ) -> None:
-        outcome = decide(envelope.command, book)
+        if isinstance(envelope.command, Batch):
+            outcome = await self._decide_batch(envelope.command, book)
+        else:
+            outcome = decide(envelope.command, book)
         book.apply(outcome)
         answer = self._renderer.answer(envelope, outcome)
         if isinstance(outcome, Refused):
@@ -236,6 +239,15 @@ class GroupTransaction:
             stored = StoredOutcome(envelope.stored_fingerprint, answer.status, answer.stored)
             result.outcomes.append((envelope.key, stored))
         report.answers.append((envelope, answer))
+
+    async def _decide_batch(self, command: Batch, book: Book) -> Outcome:
+        """Decide in steps, so that the event loop serves other requests in between."""
+        decision, per_step = BatchDecision(command, book), self._limits.items_per_tick
+        outcome = decision.step(per_step)
+        while outcome is None:
+            await asyncio.sleep(0)
+            outcome = decision.step(per_step)
+        return outcome
 
     async def replay(
         self,

@@ -80,27 +80,49 @@ def decide_transfer(command: Transfer, book: Book) -> Posted | Refused:
     )
 
 
+class BatchDecision:
+    """The decision of a batch. It can be made in steps: a large batch takes tens of milliseconds.
+
+    Each transfer is decided with `decide_transfer`, on the balances after the previous ones.
+    """
+
+    def __init__(self, command: Batch, book: Book) -> None:
+        self._command = command
+        ids = touched_wallets(command)
+        # A copy: the book changes only after the whole batch is decided.
+        self._draft = Book(
+            book.at, {id: book.wallets[id].copy() for id in ids if id in book.wallets}
+        )
+        self._results: list[Posted | Refused] = []
+
+    def step(self, transfers_max: int) -> BatchPosted | Refused | None:
+        """Decide up to so many further transfers. Returns None while some are left."""
+        transfers = self._command.transfers
+        done = len(self._results)
+        for index in range(done, min(done + transfers_max, len(transfers))):
+            result = decide_transfer(transfers[index], self._draft)
+            if isinstance(result, Posted):
+                self._draft.apply(result)
+            elif self._command.mode is BatchMode.ATOMIC:
+                return Refused(
+                    Reason.BATCH_REFUSED,
+                    f"Nothing was posted: transfer {index} was refused. {result.detail}",
+                    {
+                        "index": index,
+                        "refusal": {"code": result.reason, "detail": result.detail, **result.facts},
+                    },
+                )
+            self._results.append(result)
+        if len(self._results) < len(transfers):
+            return None
+        return BatchPosted(tuple(self._results))
+
+
 def decide_batch(command: Batch, book: Book) -> BatchPosted | Refused:
-    """Decides each transfer with `decide_transfer`, on the balances after the previous ones."""
-    ids = touched_wallets(command)
-    # A copy: the book changes only after the whole batch is decided.
-    draft = Book(book.at, {id: book.wallets[id].copy() for id in ids if id in book.wallets})
-    results: list[Posted | Refused] = []
-    for index, transfer in enumerate(command.transfers):
-        result = decide_transfer(transfer, draft)
-        if isinstance(result, Posted):
-            draft.apply(result)
-        elif command.mode is BatchMode.ATOMIC:
-            return Refused(
-                Reason.BATCH_REFUSED,
-                f"Nothing was posted: transfer {index} was refused. {result.detail}",
-                {
-                    "index": index,
-                    "refusal": {"code": result.reason, "detail": result.detail, **result.facts},
-                },
-            )
-        results.append(result)
-    return BatchPosted(tuple(results))
+    """The decision of a whole batch in one step."""
+    outcome = BatchDecision(command, book).step(len(command.transfers))
+    assert outcome is not None
+    return outcome
 
 
 def decide_reversal(command: Reversal, book: Book) -> Posted | Refused:
