@@ -3,7 +3,7 @@
 import asyncio
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
 from typing import Any
 
@@ -13,7 +13,7 @@ from transferd.actors.router import Router
 from transferd.cache.link import Link
 from transferd.cache.replays import Replays
 from transferd.cache.wallets import Wallets
-from transferd.commit.committer import Committer
+from transferd.commit.committer import CommitParts, Committer
 from transferd.config import ConfigurationError, Limits, Settings
 from transferd.ledger.migrate import assert_migrated
 from transferd.ledger.past import Past
@@ -30,6 +30,8 @@ from transferd.web.key_uses import KeyUses
 from transferd.web.listener import Listener
 from transferd.web.rendering import Rendering
 from transferd.web.streams import Streams
+
+Loop = Callable[[], Coroutine[Any, Any, None]]
 
 
 class Replica:
@@ -76,20 +78,10 @@ async def open_replica(
                 metrics, log, service="transferd", settings=settings, limits=limits, clock=clock
             )
         )
-        context, committer, batches = await _assemble(
-            stack, settings, limits, facts, metrics, clock
-        )
+        context, loops = await _assemble(stack, settings, limits, facts, metrics, clock)
         tasks = {
-            name: await stack.enter_async_context(_running(name, coroutine))
-            for name, coroutine in (
-                ("committer", committer.run()),
-                ("waiting room", committer.attend()),
-                ("batch committer", batches.run()),
-                ("batch waiting room", batches.attend()),
-                ("sweeper", context.router.sweep()),
-                ("event streams", context.streams.run()),
-                ("uses of API keys", context.key_uses.run()),
-            )
+            name: await stack.enter_async_context(_running(name, loop()))
+            for name, loop in loops.items()
         }
         linger_s = limits.drain_linger_s if drain_linger_s is None else drain_linger_s
         await stack.enter_async_context(_serving(context, listener, linger_s))
@@ -122,10 +114,10 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     facts: Facts,
     metrics: Metrics,
     clock: Callable[[], float],
-) -> tuple[AppContext, Committer, Committer]:
+) -> tuple[AppContext, Mapping[str, Loop]]:
     """Build all layers below HTTP, from the bottom up. `stack` closes them in reverse order.
 
-    The second committer commits the batches.
+    Returns the loops to run too, by name.
     """
     database = await stack.enter_async_context(Database(settings, limits, limits.read_connections))
     commits = await stack.enter_async_context(Database(settings, limits, limits.commit_connections))
@@ -140,19 +132,8 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     rendering = Rendering()
     wallets = Wallets(link, limits)
     replays = Replays(link, limits, name=os.urandom(8).hex())
-    committer, batches = (
-        Committer(
-            database=commits,
-            reads=database,
-            wallets=wallets,
-            replays=replays,
-            renderer=rendering,
-            limits=limits,
-            facts=facts,
-            clock=clock,
-        )
-        for _ in range(2)
-    )
+    parts = CommitParts(commits, database, wallets, replays, rendering)
+    committer, batches = (Committer(parts, limits, facts, clock) for _ in range(2))
     router = Router(committer, batches, rendering, limits, clock)
     context = AppContext(
         settings=settings,
@@ -176,7 +157,15 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
         clock=clock,
     )
     _add_gauges(context, commits)
-    return context, committer, batches
+    return context, {
+        "committer": committer.run,
+        "waiting room": committer.attend,
+        "batch committer": batches.run,
+        "batch waiting room": batches.attend,
+        "sweeper": router.sweep,
+        "event streams": context.streams.run,
+        "uses of API keys": context.key_uses.run,
+    }
 
 
 @asynccontextmanager

@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 from transferd.cache.replays import Claim, Replay, Replays
 from transferd.cache.wallets import Snapshot, Wallets
@@ -31,29 +32,30 @@ from transferd.observability.facts import (
 )
 
 
+class CommitParts(NamedTuple):
+    """What committers share. `database` has a connection for each of them."""
+
+    database: Database
+    reads: Database
+    wallets: Wallets
+    replays: Replays
+    renderer: Renderer
+
+
 class Committer:
     """Commits one group at a time, while the next group fills. Its tasks are `run` and `attend`."""
 
     def __init__(
-        self,
-        *,
-        database: Database,
-        reads: Database,
-        wallets: Wallets,
-        replays: Replays,
-        renderer: Renderer,
-        limits: Limits,
-        facts: Facts,
-        clock: Callable[[], float],
+        self, parts: CommitParts, limits: Limits, facts: Facts, clock: Callable[[], float]
     ) -> None:
-        self._reads = reads
-        self._wallets = wallets
-        self._replays = replays
-        self._renderer = renderer
+        self._reads = parts.reads
+        self._wallets = parts.wallets
+        self._replays = parts.replays
+        self._renderer = parts.renderer
         self._limits = limits
         self._facts = facts
         self._clock = clock
-        self._transaction = GroupTransaction(database, renderer, limits, facts, clock)
+        self._transaction = GroupTransaction(parts.database, parts.renderer, limits, facts, clock)
         self._ready: deque[TurnSource] = deque()
         self._something_ready = asyncio.Event()
         self._answering: asyncio.Task[None] | None = None
