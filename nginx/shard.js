@@ -14,13 +14,13 @@ function of(r) {
         return inPath[1].toLowerCase();
     }
     if (r.method === 'POST') {
-        if (r.uri === '/transfers') {
+        if (r.uri === '/transfers' || r.uri === '/holds') {
             const inBody = SOURCE.exec(r.requestText || '');
             if (inBody) {
                 return inBody[1].toLowerCase();
             }
         }
-        // A batch has many wallets, and a reversal names none. By its key a repetition reaches the same replica,
+        // A batch has many wallets; a reversal and the changes of a hold name none. By its key a repetition reaches the same replica,
         // where it joins the request in flight.
         const key = r.headersIn['Idempotency-Key'];
         if (key) {

@@ -115,6 +115,21 @@ class Limits:
     replay_bytes_max: int = 32 * 1024
     # A snapshot is stale only after a failed refresh, and for no longer than this.
     snapshot_ttl_s: int = 15
+    # A snapshot must end this long before the first expiry of a hold: for clocks that do not run
+    # equally fast, and for the call to Redis.
+    snapshot_margin_s: float = 1.0
+    # The expiry of all holds of a wallet is written in one transaction, at about 20 us each.
+    open_holds_max: int = 1_000
+    # How often due holds are looked for, and for how many of the oldest the wallets are taken.
+    # Their expiry is exact without this; it makes the events appear.
+    expiry_sweep_s: float = 1.0
+    expiry_wallets_max: int = 20
+    # Expiries in a row that other commands wait for: the wallets of a round have so many, or it is
+    # a single wallet.
+    expiry_holds_max: int = 250
+    # Active holds counted for the metrics, and how often. Counting millions is expensive.
+    active_holds_counted_max: int = 1_000_000
+    active_holds_count_s: float = 15.0
     # A reader that takes longer between PostgreSQL and the cache does not fill the cache.
     reservation_ttl_s: float = 2.0
     redis_timeout_s: float = 0.25
@@ -230,8 +245,8 @@ class Limits:
     # Secrets that sign at a time. Each adds 48 bytes to the header webhook-signature, and common
     # receivers take 8 KiB for one header or for all together: this is a fifth of it.
     webhook_secrets_max: int = 32
-    # There are twelve filters. Common browsers accept URLs of this length.
-    webhook_filters_max: int = 16
+    # There are 18 filters. Common browsers accept URLs of this length.
+    webhook_filters_max: int = 24
     webhook_url_chars_max: int = 2_048
     prune_interval_s: float = 600.0
     prune_rows: int = 2_000

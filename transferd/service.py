@@ -9,6 +9,7 @@ from typing import Any
 
 from aiohttp import http_parser
 
+from transferd.actors.expiry import Expiry
 from transferd.actors.router import Router
 from transferd.cache.link import Link
 from transferd.cache.replays import Replays
@@ -130,8 +131,7 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     if settings.auth == "on":
         await _assert_usable_api_key(database)
     rendering = Rendering()
-    wallets = Wallets(link, limits)
-    replays = Replays(link, limits, name=os.urandom(8).hex())
+    wallets, replays = Wallets(link, limits), Replays(link, limits, name=os.urandom(8).hex())
     parts = CommitParts(commits, database, wallets, replays, rendering)
     committer, batches = (Committer(parts, limits, facts, clock) for _ in range(2))
     router = Router(committer, batches, rendering, limits, clock)
@@ -156,13 +156,15 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
         metrics=metrics,
         clock=clock,
     )
-    _add_gauges(context, commits)
+    expiry = Expiry(database, router, limits, facts, clock)
+    _add_gauges(context, commits, expiry)
     return context, {
         "committer": committer.run,
         "waiting room": committer.attend,
         "batch committer": batches.run,
         "batch waiting room": batches.attend,
         "sweeper": router.sweep,
+        "expiry of holds": expiry.run,
         "event streams": context.streams.run,
         "uses of API keys": context.key_uses.run,
     }
@@ -204,7 +206,7 @@ async def _assert_usable_api_key(database: Database) -> None:
         )
 
 
-def _add_gauges(context: AppContext, commits: Database) -> None:
+def _add_gauges(context: AppContext, commits: Database, expiry: Expiry) -> None:
     gauge = context.metrics.gauge
     router, lifecycle, limits = context.router, context.lifecycle, context.limits
     for name, text, read in (
@@ -232,6 +234,7 @@ def _add_gauges(context: AppContext, commits: Database) -> None:
             "Most commands inside and callers waiting; further callers get an error.",
             lambda: limits.backlog_max,
         ),
+        ("active_holds", "Active holds, as last counted.", lambda: expiry.active_holds),
         ("event_streams", "Event streams of wallets.", lambda: len(context.streams)),
         (
             "cache_breaker_open",

@@ -1,7 +1,7 @@
 """Health, the OpenAPI document, documentation, pages of problems, and request ids."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from html.parser import HTMLParser
 from typing import Any
 
@@ -78,7 +78,7 @@ async def test_head_is_get_without_the_body(api: Api) -> None:
 
 async def test_every_operation_is_described_and_needs_a_scope(document: Any) -> None:
     described = list(operations(document))
-    assert len(described) == 28
+    assert len(described) == 34
     for _, path, operation in described:
         assert operation["summary"]
         assert re.search(
@@ -109,6 +109,8 @@ async def test_the_document_lists_the_optional_fields(api: Api, document: Any) -
     [paid] = (await api.get(f"/transfers?wallet_id={ada}")).json["data"]
     ids = {"/users/{id}": user, "/wallets/{id}": ada, "/transfers/{id}/reversal": paid["id"]}
     ids["/webhooks/{id}"] = UNKNOWN_ID
+    hold = (await api.hold(await api.wallet(1), 1, destination_wallet_id=ada)).json["id"]
+    ids |= {f"/holds/{{id}}/{what}": hold for what in ("adjust", "capture", "release")}
     for method, path, operation in operations(document):
         if "requestBody" in operation:
             address = path.replace("{id}", ids.get(path, ""))
@@ -118,12 +120,15 @@ async def test_the_document_lists_the_optional_fields(api: Api, document: Any) -
         for parameter in operation["parameters"]:
             if parameter["name"] == "Idempotency-Key" and parameter["required"]:
                 one = transfer_body(ada, UNKNOWN_ID)
-                bodies = {
+                without_destination = {**one, "destination_wallet_id": None}
+                bodies: dict[str, Any] = {
                     "/transfers": one,
+                    "/holds": without_destination,
+                    "/holds/{id}/release": None,
                     "/transfers/batch": {"mode": "atomic", "transfers": [one]},
                 }
                 body = bodies.get(path, {"amount": 1})
-                reply = await api.post(path.replace("{id}", paid["id"]), body)
+                reply = await api.post(path.replace("{id}", ids.get(path, paid["id"])), body)
                 assert reply.code == "idempotency-key-missing"
 
 
@@ -166,6 +171,23 @@ _CONDITIONAL = [("PATCH", ""), ("GET", "/events")]
 _CONDITIONAL += [("POST", f"/{verb}") for verb in ("freeze", "unfreeze", "close")]
 
 
+async def ask_about_holds(ask: Callable[..., Awaitable[Any]], ada: str, bob: str) -> None:
+    """Every call about holds, once as a dry run. One minor unit moves from ada to bob."""
+    booking = {"source_wallet_id": ada, "amount": 3, "currency": "USD", "expires_in_s": 600}
+    await ask("POST", "/holds", booking, "?dry_run=true")
+    hold = (await ask("POST", "/holds", booking))["id"]
+    await ask("GET", "/holds/{id}", id=hold)
+    await ask("GET", "/holds", query=f"?wallet_id={ada}&status=active")
+    bodies = {
+        "capture": {"amount": 1, "final": False, "destination_wallet_id": bob},
+        "adjust": {"amount": 2},
+        "release": None,
+    }
+    for what, body in bodies.items():
+        for query in ("?dry_run=true", ""):
+            await ask("POST", f"/holds/{{id}}/{what}", body, query, id=hold)
+
+
 async def test_every_answer_is_as_documented(api: Api, document: Any, database: Database) -> None:
     conformity = Conformity(document)
 
@@ -180,8 +202,8 @@ async def test_every_answer_is_as_documented(api: Api, document: Any, database: 
     user = (await ask("POST", "/users", {"name": "Ada", "metadata": {"a": None, "b": 1.5}}))["id"]
     await ask("GET", "/users/{id}", id=user)
     await ask("PATCH", "/users/{id}", {"name": None}, id=user)
-    await ask("GET", "/users")
-    await ask("GET", "/currencies")
+    for path in ("/users", "/currencies"):
+        await ask("GET", path)
     wallet: dict[str, Any] = {"user_id": user, "currency": "USD", "overdraft_limit": 7}
     ada = (await ask("POST", "/wallets", wallet | {"initial_balance": 90}))["id"]
     bob = (await ask("POST", "/wallets", wallet))["id"]
@@ -196,10 +218,11 @@ async def test_every_answer_is_as_documented(api: Api, document: Any, database: 
         await ask("GET", "/transfers/{id}", id=id)
     await ask("GET", "/transfers", query=f"?wallet_id={ada}")
     await ask("GET", "/transfers", query=f"?wallet_id={ada}&limit=1")
+    await ask_about_holds(ask, ada, bob)
     await ask("PATCH", "/wallets/{id}", {"metadata": {"x": "y"}}, id=bob)
     for verb in ("freeze", "unfreeze"):
         await ask("POST", f"/wallets/{{id}}/{verb}", id=bob)
-    await ask("POST", "/transfers", transfer_body(bob, ada, 16))
+    await ask("POST", "/transfers", transfer_body(bob, ada, 17))
     await ask("POST", "/wallets/{id}/close", id=bob)
     for id in (ada, bob, await api.funding_wallet()):
         await ask("GET", "/wallets/{id}", id=id)
@@ -216,8 +239,8 @@ async def test_every_answer_is_as_documented(api: Api, document: Any, database: 
     webhook = {"url": "https://example.com/", "events": ["*", "wallet.*"], "wallet_id": ada}
     hook = (await ask("POST", "/webhooks", webhook))["id"]
     sent = await logged_delivery(database, hook)
-    await ask("GET", "/webhooks")
-    await ask("GET", "/webhooks/{id}", id=hook)
+    for path in ("/webhooks", "/webhooks/{id}"):
+        await ask("GET", path, id=hook)
     await ask("POST", "/webhooks/{id}/rotate", id=hook)
     await ask("GET", "/webhooks/{id}/deliveries", id=hook)
     again = "/webhooks/{id}/deliveries/{delivery_id}/redeliver"

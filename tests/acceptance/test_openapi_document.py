@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import jsonschema_rs
@@ -9,15 +10,18 @@ import orjson
 
 from tests.conftest import Database
 from tests.support.api import Api, Reply
-from tests.support.contract import transfer_body
+from tests.support.contract import UNKNOWN_ID, transfer_body
 from tests.support.outbox import events_in
+from tests.support.waiting import until
 from transferd.commit.events import cloud_event
+from transferd.config import Limits
 from transferd.domain.webhook import EVENT_TYPES
 from transferd.web.problems import TYPES
 from transferd.web.schemas import EXAMPLE_OTHER_WALLET_ID, EXAMPLE_USER_ID, EXAMPLE_WALLET_ID
 
 _MONEY_OR_VERSION = re.compile(
-    r"amount|available|balance|held|initial_balance|left|overdraft_limit|shortfall"
+    r"amount|available|balance|captured|held|held_after|initial_balance|left|overdraft_limit"
+    r"|released|remaining|shortfall"
     r"|(.*_)?version|.*_balance_after|balance_after"
 )
 
@@ -104,9 +108,9 @@ async def test_integers_of_money_and_versions_have_64_bits(document: Any) -> Non
 
 async def test_operations_are_named_with_verbs(document: Any) -> None:
     verbs = {"create", "list", "read", "update", "delete", "freeze", "unfreeze", "close"}
-    verbs |= {"follow", "reverse", "rotate", "redeliver"}
+    verbs |= {"follow", "reverse", "rotate", "redeliver", "capture", "adjust", "release"}
     names = [operation["operationId"] for operation in operations(document)]
-    assert len(names) == len(set(names)) == 28
+    assert len(names) == len(set(names)) == 34
     assert {name.partition("_")[0] for name in names} == verbs
     assert {"create_transfer", "list_wallets", "freeze_wallet", "reverse_transfer"} <= set(names)
 
@@ -120,7 +124,8 @@ async def test_lists_and_enumerations_are_components(document: Any) -> None:
     named = {name for name, schema in schemas.items() if "enum" in schema}
     assert named == {
         *("BatchMode", "DeliveryStatus", "EntryKind", "EventFilter", "EventType", "KeyStatus"),
-        *("ProblemCode", "RefusalCode", "TransferKind", "WalletStatus", "WebhookStatus"),
+        *("HoldStatus", "ProblemCode", "RefusalCode", "TransferKind", "WalletStatus"),
+        "WebhookStatus",
     }
     everywhere = [part["enum"] for part in parts(document) if "enum" in part]
     assert len(everywhere) == len(named)
@@ -150,7 +155,13 @@ async def test_every_code_has_one_shape(document: Any) -> None:
                 assert sorted(refs) == sorted({shape_of[code] for code in codes})
 
 
-async def test_the_facts_of_every_refusal_are_described(api: Api, document: Any) -> None:
+async def has_expired(api: Api, hold: str) -> bool:
+    return bool((await api.get(f"/holds/{hold}")).json["status"] == "expired")
+
+
+async def test_the_facts_of_every_refusal_are_described(
+    api: Api, document: Any, database: Database
+) -> None:
     schemas = document["components"]["schemas"]
     for schema in schemas.values():
         if schema.get("type") == "object":
@@ -160,6 +171,16 @@ async def test_the_facts_of_every_refusal_are_described(api: Api, document: Any)
     transfers = [transfer_body(ada, bob, 1), transfer_body(ada, bob, 1_000)]
     batch = {"mode": "atomic", "transfers": transfers}
     strange = {"mode": "atomic", "transfers": [transfer_body(ada, ada)]}
+    hold = (await api.hold(ada, 5, destination_wallet_id=bob)).json
+    await api.about_hold(hold["id"], "capture", {"amount": 2, "final": False})
+    over = (await api.hold(ada, 5, destination_wallet_id=bob)).json
+    await api.about_hold(over["id"], "capture", {"amount": 2})
+    due = (await api.hold(ada, 1, expires_in_s=1)).json
+    full = await api.wallet(10)
+    await database.fetch(
+        "UPDATE ledger_00.wallets SET open_holds = $2 WHERE id = $1", full, Limits().open_holds_max
+    )
+    await until(partial(has_expired, api, due["id"]))
     refused = {
         "insufficient-funds": api.transfer(ada, bob, 1_000),
         "invalid-request": api.transfer(ada, bob, 0),
@@ -173,10 +194,33 @@ async def test_the_facts_of_every_refusal_are_described(api: Api, document: Any)
         "batch-refused": api.post("/transfers/batch", batch, key="poor"),
         "too-many-secrets": rotated_too_often(api),
         "same-wallet": api.transfer(ada, ada, 1),
+        "hold-not-active": api.about_hold(over["id"], "release"),
+        "hold-expired": api.about_hold(due["id"], "release"),
+        "capture-exceeds-hold": api.about_hold(hold["id"], "capture", {"amount": 6}),
+        "destination-mismatch": api.about_hold(
+            hold["id"], "capture", {"destination_wallet_id": ada}
+        ),
+        "amount-below-captured": api.about_hold(hold["id"], "adjust", {"amount": 1}),
+        "expiry-invalid": api.hold(ada, 1, expires_at="2020-01-01T00:00:00Z"),
+        "too-many-holds": api.hold(full, 1),
     }
     answers = {code: await reply for code, reply in refused.items()}
     assert {code: reply.code for code, reply in answers.items()} == {code: code for code in answers}
     answers["another refusal"] = await api.post("/transfers/batch", strange, key="strange")
+    captures = {
+        "no hold": {"hold_id": UNKNOWN_ID},
+        "over": {"hold_id": over["id"]},
+        "due": {"hold_id": due["id"]},
+        "too much": {"hold_id": hold["id"], "amount": 6},
+        "mismatch": {"hold_id": hold["id"], "destination_wallet_id": ada},
+    }
+    for name, item in captures.items():
+        for mode in ("atomic", "independent"):
+            body = {"mode": mode, "transfers": [item]}
+            answers[f"{name} {mode}"] = await api.post("/transfers/batch", body, key=name + mode)
+            if mode == "independent":
+                result = answers.pop(f"{name} {mode}").json
+                assert is_valid(document, "BatchResult", result), result
     answers["a time"] = await api.get(f"/wallets/{ada}?at=9999-01-01T00:00:00Z")
     assert "now" in answers["a time"].json
     for reply in answers.values():
@@ -199,7 +243,7 @@ async def test_the_answers_of_nginx_are_listed(document: Any) -> None:
         if "rate-limited" in operation["responses"].get("429", {}).get("description", "")
     ]
     # The locations of nginx/nginx.conf.template that have limit_req.
-    assert limited == ["create_transfer", "create_batch"]
+    assert limited == ["create_transfer", "create_batch", "create_hold"]
 
 
 async def test_everything_is_described(document: Any) -> None:
@@ -247,6 +291,14 @@ async def test_every_event_is_as_described(api: Api, document: Any, database: Da
     paid = (await api.transfer(ada, bob, 20, reference="rent", metadata={"n": 1})).json["id"]
     await api.post(f"/transfers/{paid}/reversal", key="back")
     await api.patch(f"/wallets/{bob}", {"metadata": {"x": "y"}})
+    hold = (await api.hold(ada, 5)).json["id"]
+    await api.about_hold(hold, "adjust", {"amount": 6})
+    paying = {"amount": 2, "final": False, "destination_wallet_id": await api.wallet()}
+    await api.about_hold(hold, "capture", paying)
+    await api.about_hold(hold, "release")
+    due = (await api.hold(ada, 5, expires_in_s=1)).json["id"]
+    await until(partial(has_expired, api, due))
+    await api.about_hold(due, "release")
     for verb in ("freeze", "unfreeze", "close"):
         assert (await api.post(f"/wallets/{bob}/{verb}")).status == 200
     sent = [orjson.loads(cloud_event(event)) for event in await events_in(database)]
@@ -256,7 +308,7 @@ async def test_every_event_is_as_described(api: Api, document: Any, database: Da
 
 
 async def test_every_example_works(api: Api, document: Any) -> None:
-    ada, bob = await api.wallet(10_000), await api.wallet()
+    ada, bob = await api.wallet(100_000), await api.wallet()
     user = (await api.get(f"/wallets/{ada}")).json["user_id"]
     paid = (await api.transfer(ada, bob, 2500)).json["id"]
     hook = {"url": "https://example.com/", "events": ["*"]}
@@ -264,6 +316,7 @@ async def test_every_example_works(api: Api, document: Any) -> None:
         "users": user,
         "wallets": ada,
         "transfers": paid,
+        "holds": (await api.hold(ada, 20_000, destination_wallet_id=bob)).json["id"],
         "webhooks": (await api.post("/webhooks", hook)).json["id"],
     }
     # The description of the document says that these are placeholders.
@@ -283,6 +336,7 @@ async def test_every_example_works(api: Api, document: Any) -> None:
                 reply = await api.call(
                     method.upper(), address, raw=text.encode(), key=f"example {sent}"
                 )
-                assert reply.status == (201 if method == "post" and "batch" not in path else 200)
+                is_new = method == "post" and not path.endswith(("batch", "adjust"))
+                assert reply.status == (201 if is_new else 200), reply
                 sent += 1
-    assert sent == 9
+    assert sent == 12

@@ -73,6 +73,8 @@ async def test_a_statement_lists_every_change_newest_first(api: Api) -> None:
         "version",
         "counterparty_wallet_id",
         "reference",
+        "hold_id",
+        "held_after",
         "created_at",
         "metadata",
     ]

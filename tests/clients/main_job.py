@@ -19,6 +19,7 @@ from transferd_client.api.users import create_user
 from transferd_client.api.wallets import create_wallet, read_wallet, update_wallet
 from transferd_client.api.webhooks import create_webhook
 from transferd_client.models import (
+    BatchCapture,
     BatchMode,
     BatchRefused,
     BatchResult,
@@ -112,7 +113,11 @@ def be_refused(client: Client, ada: Wallet, bob: Wallet) -> None:
 
 def pay_many(client: Client, ada: Wallet, bob: Wallet) -> None:
     """Batches of both modes, and a list of what was paid, page by page."""
-    bodies = [transfer(ada, bob, 10), transfer(ada, bob, 99_000), transfer(ada, bob, 20)]
+    bodies: list[NewTransfer | BatchCapture] = [
+        transfer(ada, bob, 10),
+        transfer(ada, bob, 99_000),
+        transfer(ada, bob, 20),
+    ]
     atomic = NewBatch(mode=BatchMode.ATOMIC, transfers=bodies)
     refused = create_batch.sync(client=client, body=atomic, idempotency_key=str(uuid4()))
     none = the(BatchRefused, refused)

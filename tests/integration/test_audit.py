@@ -96,8 +96,8 @@ async def test_progress_goes_up_to_the_end_of_every_step(ledger: Database) -> No
         reported.setdefault(step, []).append((done, total))
 
     await faults_in(ledger, Limits(audit_chunk_rows=2), report_progress)
-    assert list(reported) == ["currencies", "wallets", "transfers", "outcomes"]
-    assert reported["transfers"] == [(0, 8), (2, 8), (4, 8), (6, 8), (8, 8)]
+    assert list(reported) == ["currencies", "wallets", "transfers", "holds", "outcomes"]
+    assert reported["transfers"] == [(done, 10) for done in range(0, 11, 2)]
     for steps in reported.values():
         assert steps == sorted(steps)
         assert steps[-1][0] == steps[-1][1] > 0
@@ -178,7 +178,7 @@ async def test_the_command_prints_the_counts_of_checked_rows(ledger: Database) -
     [[wallets]] = await ledger.fetch("SELECT count(*) FROM ledger_00.wallets")
     assert (ended.code, ended.out) == (
         0,
-        f"no findings: {wallets} wallets, 8 transfers, 14 outcomes\n",
+        f"no findings: {wallets} wallets, 10 transfers, 18 outcomes\n",
     )
     assert "transfers" in ended.err
 
@@ -196,6 +196,6 @@ async def test_the_command_lists_findings_and_exits_with_1(ledger: Database) -> 
     as_json = await transferd("audit", "--json", **settings_of(ledger))
     assert as_json.code == 1
     printed = json.loads(as_json.out)
-    assert printed["transfers"] == 8
+    assert printed["transfers"] == 10
     assert [each["check"] for each in printed["findings"]] == ["wallet-settings", "outcome-body"]
     assert printed["findings"][0]["subject"] == subject

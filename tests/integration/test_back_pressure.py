@@ -26,8 +26,9 @@ from transferd.actors.mailbox import Mailbox
 from transferd.commit import events, transaction
 from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
+from transferd.commit.origin import Origin
 from transferd.config import Limits
-from transferd.domain.book import Outcome
+from transferd.domain.book import Outcome, Posted
 from transferd.domain.transfer import Transfer
 from transferd.domain.wallet import Wallet
 from transferd.web.rendering import Rendering
@@ -194,9 +195,10 @@ def _poisoned(monkeypatch: pytest.MonkeyPatch, where: str) -> None:
         if isinstance(envelope.command, Transfer) and envelope.command.amount_minor == 666:
             raise Poison()
 
-    def events_of(envelope: Envelope, outcome: Outcome) -> list[bytes]:
-        check(envelope)
-        return intact(envelope, outcome)
+    def events_of(origin: Origin, outcome: Outcome) -> list[bytes]:
+        if isinstance(outcome, Posted) and outcome.transfer.amount_minor == 666:
+            raise Poison()
+        return intact(origin, outcome)
 
     def answer(self: Rendering, envelope: Envelope, outcome: Outcome) -> Answer:
         check(envelope)

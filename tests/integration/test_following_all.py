@@ -88,7 +88,7 @@ async def test_lists_in_the_order_of_ids_document_that_they_can_miss_rows(api: A
         if any(each["name"] == "cursor" for each in methods.get("get", {}).get("parameters", ()))
     }
     by_version = {"/transfers", "/wallets/{id}/statement"}
-    by_id = {"/users", "/wallets", "/webhooks", "/webhooks/{id}/deliveries"}
+    by_id = {"/users", "/wallets", "/holds", "/webhooks", "/webhooks/{id}/deliveries"}
     assert set(lists) == by_version | by_id
     for path in by_id:
         assert "can miss rows" in lists[path], path

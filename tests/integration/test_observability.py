@@ -201,10 +201,16 @@ async def test_a_replica_exports_that_its_circuit_breaker_for_redis_is_open(
 
 
 async def test_both_pools_export_their_connections_in_use(api: Api, replicas: Replicas) -> None:
-    shown = await metrics_of(api)
-    for pool, limit in (("reads", Limits().read_connections), ("commit", 2)):
-        assert f'transferd_pool_connections_in_use{{pool="{pool}"}} 0.0' in shown
-        assert f'transferd_pool_limit_connections{{pool="{pool}"}} {limit}.0' in shown
+    async def are_idle() -> bool:
+        # A loop of the replica may be reading at this moment.
+        shown = await metrics_of(api)
+        return all(
+            f'transferd_pool_connections_in_use{{pool="{pool}"}} 0.0' in shown
+            and f'transferd_pool_limit_connections{{pool="{pool}"}} {limit}.0' in shown
+            for pool, limit in (("reads", Limits().read_connections), ("commit", 2))
+        )
+
+    await until(are_idle)
     async with replicas.opened[0].context.database.transaction():
         assert counted(replicas, "transferd_pool_connections_in_use", pool="reads") == 1
         assert counted(replicas, "transferd_pool_connections_in_use", pool="commit") == 0

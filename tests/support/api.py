@@ -125,6 +125,31 @@ class Api:
         }
         return await self.post("/transfers", body, key=key or str(uuid4()))
 
+    async def hold(
+        self,
+        source: str,
+        amount: int,
+        *,
+        key: str | None = None,
+        currency: str = "USD",
+        **more: object,
+    ) -> Reply:
+        """POST /holds, with a new key unless one is given."""
+        body = {"source_wallet_id": source, "amount": amount, "currency": currency, **more}
+        return await self.post("/holds", body, key=key or str(uuid4()))
+
+    async def about_hold(
+        self, id: str, what: str, body: object = None, *, key: str | None = None
+    ) -> Reply:
+        """POST /holds/{id}/capture, adjust or release, with a new key unless one is given."""
+        return await self.post(f"/holds/{id}/{what}", body, key=key or str(uuid4()))
+
+    async def money(self, wallet: str) -> tuple[int, int, int]:
+        """balance, held and available of a wallet, read through the API."""
+        reply = await self.get(f"/wallets/{wallet}")
+        assert reply.status == 200, reply
+        return reply.json["balance"], reply.json["held"], reply.json["available"]
+
     async def balance(self, wallet: str) -> int:
         """The balance of a wallet, read through the API."""
         reply = await self.get(f"/wallets/{wallet}")

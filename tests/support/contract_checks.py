@@ -19,13 +19,21 @@ from schemathesis.specs.openapi import checks
 # Valid requests that the state of wallets, keys or lists refuses.
 _DECIDED_BY_STATE = frozenset(
     {
+        "amount-below-captured",
         "balance-out-of-range",
         "batch-refused",
+        "capture-exceeds-hold",
         "currency-mismatch",
         "cursor-invalid",
+        "destination-mismatch",
+        "destination-missing",
+        "expiry-invalid",
+        "hold-expired",
+        "hold-not-active",
         "idempotency-key-reused",
         "insufficient-funds",
         "same-wallet",
+        "too-many-holds",
         "version-changed",
         "version-not-reached",
         "wallet-closed",
@@ -36,6 +44,8 @@ _DECIDED_BY_STATE = frozenset(
 _INEXACT = frozenset({"number_inexact", "negative_zero"})
 _BEYOND_SCHEMAS = frozenset(
     {
+        ("", "conflict"),
+        ("", "missing"),
         ("/at", "in_the_future"),
         ("/currency", "currency_unknown"),
         ("/metadata", "number_range"),
@@ -115,7 +125,7 @@ def invalid_requests_are_refused(
 
 def _is_dry_run(case: Case[Any]) -> bool:
     query = case.query or {}
-    return case.operation.label == "POST /transfers" and query.get("dry_run") in (True, "true")
+    return query.get("dry_run") in (True, "true")
 
 
 def _is_beyond_schemas(error: dict[str, str], body: Any) -> bool:

@@ -24,6 +24,12 @@ async def make_traffic(api: Api) -> None:
         assert (await api.post(path, key=path[-8:])).status == 200
     assert (await api.patch(f"/wallets/{bob}", {"overdraft_limit": 500})).status == 200
     assert (await api.transfer(ada, bob, 100, key="dinner", reference="dinner")).status == 201
+    for key, amount in (("room", 300), ("deposit", 200)):
+        body = {"source_wallet_id": ada, "destination_wallet_id": bob, "amount": amount}
+        more = {"currency": "USD", "expires_in_s": 86_400, "reference": key}
+        hold = (await api.post("/holds", body | more, key=key)).json["id"]
+        paid = {"amount": 50, "final": key == "deposit"}
+        assert (await api.post(f"/holds/{hold}/capture", paid, key=f"{key} 2")).status == 201
     wages = [transfer_body(ada, bob, amount, reference="wages") for amount in (10, 99_999, 20)]
     body = {"mode": "independent", "transfers": wages}
     assert (await api.post("/transfers/batch", body, key="payday")).status == 200
@@ -85,9 +91,14 @@ def set_outcome(key: str, what: str) -> str:
     )
 
 
+def set_hold(reference: str, what: str, subject: str = "id::text") -> str:
+    return f"UPDATE ledger_00.holds SET {what} WHERE reference = '{reference}' RETURNING {subject}"
+
+
 BOB = f"{wallet_named('bob')}::text"
 STRANGER = str(uuid4())
 SUM, CHAIN, SETTINGS = Check.CURRENCY_SUM, Check.BALANCE_CHAIN, Check.WALLET_SETTINGS
+HELD, HELD_HISTORY, HOLD = Check.HELD_SUM, Check.HELD_HISTORY, Check.HOLD_HISTORY
 
 DAMAGES = {
     "a balance that is too high": damage(
@@ -130,7 +141,7 @@ DAMAGES = {
     "a lost creation": damage(
         Check.VERSIONS,
         f"DELETE FROM ledger_00.wallet_changes WHERE version = 0 AND wallet_id ="
-        f" {wallet_named('ada')} RETURNING wallet_id::text",
+        f" {wallet_named('dave')} RETURNING wallet_id::text",
         SETTINGS,
     ),
     "a duplicate version": damage(
@@ -166,11 +177,15 @@ DAMAGES = {
     "a wallet below its limit": damage(
         Check.WALLET_LIMIT,
         set_wallet("ada", "held = 20000"),
+        HELD,
+        HELD_HISTORY,
         unguarded="ledger_00.wallets wallets_check1",
     ),
     "a negative amount held": damage(
         Check.WALLET_LIMIT,
         set_wallet("ada", "held = -1"),
+        HELD,
+        HELD_HISTORY,
         unguarded="ledger_00.wallets wallets_held_check",
     ),
     "money in a closed wallet": damage(
@@ -220,6 +235,35 @@ DAMAGES = {
     "reversals above the original amount": damage(
         Check.REVERSAL_SUM, set_transfer("lunch", "amount = 1499"), CHAIN
     ),
+    "a wallet that holds too much": damage(HELD, set_wallet("ada", "held = 251"), HELD_HISTORY),
+    "a wallet that counts too many holds": damage(HELD, set_wallet("ada", "open_holds = 2")),
+    "a forged amount held in the history": damage(
+        HELD_HISTORY,
+        "UPDATE ledger_00.wallet_changes SET held_after = 0 WHERE kind = 7 AND hold_status = 1"
+        " RETURNING wallet_id::text",
+    ),
+    "a hold that expires before the wallet expects it": damage(
+        Check.HOLD_EXPIRY,
+        set_wallet("ada", "hold_expires_at = hold_expires_at + interval '1 year'"),
+    ),
+    "a capture that is not counted": damage(
+        Check.HOLD_CAPTURES, set_hold("room", "captured = 40, amount = 290"), HOLD
+    ),
+    "a capture of an unknown hold": damage(
+        Check.HOLD_CAPTURES,
+        f"UPDATE ledger_00.transfers SET hold_id = '{STRANGER}' WHERE kind = 2 AND reference ="
+        " 'room' RETURNING hold_id::text",
+    ),
+    "a hold that does not add up": damage(
+        Check.HOLD_AMOUNTS,
+        set_hold("deposit", "released = 149"),
+        HOLD,
+        unguarded="ledger_00.holds holds_check1",
+    ),
+    "a hold in another currency": damage(
+        Check.HOLD_WALLET, set_hold("deposit", "currency = 'EUR'"), Check.HOLD_CAPTURES
+    ),
+    "a hold that was revived": damage(HOLD, set_hold("deposit", "status = 0, released = 0"), HELD),
     "a success without its transfer": damage(
         Check.OUTCOME_TRANSFER, set_outcome("lunch", f"transfer_id = '{STRANGER}'")
     ),

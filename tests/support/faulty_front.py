@@ -20,9 +20,9 @@ from yarl import URL
 from tests.support.serving import serving
 from transferd.commit.origin import Origin
 from transferd.domain.errors import InternalFailure, MailboxFull, TransferdError
+from transferd.domain.times import rfc3339
 from transferd.ledger.ids import new_id
 from transferd.web.problems import MEDIA_TYPE, Problem
-from transferd.web.rendering import rfc3339
 
 
 class Fault(Enum):

@@ -3,7 +3,7 @@
 import asyncio
 from collections import deque
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from transferd.commit.answer import Answer
@@ -12,6 +12,7 @@ from transferd.commit.envelope import Envelope
 from transferd.commit.origin import Origin
 from transferd.commit.turn import TurnSource
 from transferd.domain.book import Book
+from transferd.domain.hold import Hold, HoldStatus
 from transferd.domain.key import Fingerprint, Key
 from transferd.domain.transfer import PostedTransfer, Transfer, TransferKind
 from transferd.domain.wallet import ChangeKind, SetStatus, Wallet, WalletStatus
@@ -54,6 +55,24 @@ _POSTED = PostedTransfer(
 )
 
 
+_HOLD = Hold(
+    id="h",
+    source_wallet_id="ada",
+    destination_wallet_id="bob",
+    currency="USD",
+    amount_minor=100,
+    captured_minor=0,
+    released_minor=0,
+    status=HoldStatus.ACTIVE,
+    expires_at=NOW + timedelta(days=1),
+    final_transfer_id=None,
+    reference="room 12",
+    metadata="{}",
+    created_at=EARLIER,
+    updated_at=EARLIER,
+)
+
+
 def wallet(id: str, balance_minor: int = 0, **changes: Any) -> Wallet:
     """An active wallet in USD at version 3."""
     return replace(_WALLET, id=id, balance_minor=balance_minor, **changes)
@@ -67,6 +86,11 @@ def funding_wallet(balance_minor: int = 0, **changes: Any) -> Wallet:
 def book(*wallets: Wallet, **more: Any) -> Book:
     """A book of these wallets, read at NOW."""
     return Book(NOW, {each.id: each for each in wallets}, **more)
+
+
+def hold(amount_minor: int = 100, **changes: Any) -> Hold:
+    """An active hold `h` on ada's wallet for bob, which expires a day after NOW."""
+    return _HOLD._replace(amount_minor=amount_minor, **changes)
 
 
 def transfer(amount_minor: int = 100, **changes: Any) -> Transfer:

@@ -59,7 +59,7 @@ def test_a_new_wallet_is_empty_at_version_zero() -> None:
         created_at=NOW,
         updated_at=NOW,
     )
-    assert outcome.change == ("new", 0, ChangeKind.CREATED, ACTIVE, 0, 50, NOW)
+    assert outcome.change == ("new", 0, ChangeKind.CREATED, ACTIVE, 0, 50, NOW, 0, None)
     assert outcome.initial is None
 
 
@@ -153,7 +153,7 @@ def test_a_new_status_is_the_next_version(
     outcome = after(SetStatus("ada", kind), state)
     assert (outcome.wallet.status, outcome.wallet.version) == (status, 4)
     assert outcome.wallet.updated_at == NOW
-    assert outcome.change == ("ada", 4, kind, status, 0, 5, NOW)
+    assert outcome.change == ("ada", 4, kind, status, 0, 5, NOW, 0, None)
     assert state.wallets["ada"].version == 3, "decide leaves the book as it is"
     state.apply(outcome)
     assert state.wallets["ada"] == outcome.wallet
@@ -183,14 +183,19 @@ def test_a_closed_wallet_stays_closed(kind: ChangeKind) -> None:
 
 
 @pytest.mark.parametrize("before", [ACTIVE, FROZEN])
-@pytest.mark.parametrize(("balance_minor", "held_minor"), [(1, 0), (-1, 0), (5, 5), (0, 1)])
+@pytest.mark.parametrize(("balance_minor", "open_holds"), [(1, 0), (-1, 0), (5, 1), (0, 1)])
 def test_a_wallet_that_is_not_empty_cannot_be_closed(
-    before: WalletStatus, balance_minor: int, held_minor: int
+    before: WalletStatus, balance_minor: int, open_holds: int
 ) -> None:
-    ada = wallet("ada", balance_minor, held_minor=held_minor, status=before)
+    ada = wallet("ada", balance_minor, open_holds=open_holds, status=before)
     refused = refusal(SetStatus("ada", CLOSE), book(ada))
     assert refused.reason is Reason.WALLET_NOT_EMPTY
-    assert refused.facts == {"balance": balance_minor, "held": held_minor, "currency": "USD"}
+    assert refused.facts == {
+        "balance": balance_minor,
+        "held": 0,
+        "open_holds": open_holds,
+        "currency": "USD",
+    }
 
 
 def test_the_status_is_checked_before_the_balance() -> None:
@@ -222,7 +227,7 @@ def test_an_update_changes_the_fields_that_it_names(
         version=4,
         updated_at=NOW,
     )
-    assert outcome.change == ("ada", 4, ChangeKind.UPDATE, ACTIVE, 9, limit_minor, NOW)
+    assert outcome.change == ("ada", 4, ChangeKind.UPDATE, ACTIVE, 9, limit_minor, NOW, 0, None)
 
 
 @pytest.mark.parametrize(

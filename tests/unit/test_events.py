@@ -5,7 +5,7 @@ from typing import Any
 import orjson
 import pytest
 
-from tests.unit.samples import EARLIER, NOW, ORIGIN, envelope, posted, wallet
+from tests.unit.samples import EARLIER, NOW, ORIGIN, hold, posted, wallet
 from transferd.commit.events import (
     LedgerEvent,
     cloud_event,
@@ -14,7 +14,16 @@ from transferd.commit.events import (
     event_of_transfer,
     events_of,
 )
-from transferd.domain.book import Outcome, Posted, UserCreated, WalletCreated, WalletSet
+from transferd.domain.book import (
+    BatchPosted,
+    Captured,
+    HoldSet,
+    Outcome,
+    Posted,
+    UserCreated,
+    WalletCreated,
+    WalletSet,
+)
 from transferd.domain.errors import Reason, Refused
 from transferd.domain.transfer import PostedTransfer, TransferKind
 from transferd.domain.user import User
@@ -46,12 +55,26 @@ def change(kind: ChangeKind, **changes: Any) -> WalletChange:
         balance_minor=250,
         overdraft_limit_minor=30,
         created_at=NOW,
+        held_minor=0,
     )._replace(**changes)
 
 
 def set_to(kind: ChangeKind) -> WalletSet:
     return WalletSet(wallet("ada", 250, version=5), change(kind))
 
+
+def hold_set(kind: ChangeKind) -> HoldSet:
+    """A change of a hold of 100, of which 30 is captured, by ada's wallet at version 5."""
+    changed = hold(captured_minor=30)
+    return HoldSet(changed, wallet("ada"), change(kind, held_minor=70, hold=changed))
+
+
+CAPTURED = Captured(
+    LUNCH._replace(kind=TransferKind.CAPTURE, hold_id="h"),
+    hold(captured_minor=30),
+    wallet("ada"),
+    change(ChangeKind.HOLD_CAPTURE, held_minor=70, hold=hold(captured_minor=30)),
+)
 
 OUTCOMES += [
     (WalletCreated(wallet("ada"), change(ChangeKind.CREATED, version=0), None), ["wallet.created"]),
@@ -64,6 +87,16 @@ OUTCOMES += [
     (set_to(ChangeKind.CLOSE), ["wallet.closed"]),
     (set_to(ChangeKind.UPDATE), ["wallet.updated"]),
     (WalletSet(wallet("ada"), None), []),
+    (hold_set(ChangeKind.HOLD_CREATE), ["hold.created"]),
+    (hold_set(ChangeKind.HOLD_ADJUST), ["hold.adjusted"]),
+    (hold_set(ChangeKind.HOLD_RELEASE), ["hold.released"]),
+    (hold_set(ChangeKind.HOLD_EXPIRE), ["hold.expired"]),
+    (HoldSet(hold(), wallet("ada"), None), []),
+    (CAPTURED, ["hold.captured", "transfer.posted"]),
+    (
+        BatchPosted((Posted(LUNCH), CAPTURED, Refused(Reason.HOLD_NOT_FOUND, "none"))),
+        ["transfer.posted", "hold.captured", "transfer.posted"],
+    ),
 ]
 
 
@@ -73,7 +106,9 @@ async def outbox(outcome: Outcome) -> list[Any]:
     match outcome:
         case Posted(transfer) | WalletCreated(initial=PostedTransfer() as transfer):
             transfers[transfer.id] = transfer
-    events = [orjson.loads(event) for event in events_of(envelope(), outcome)]
+        case Captured() | BatchPosted():
+            transfers[LUNCH.id] = LUNCH
+    events = [orjson.loads(event) for event in events_of(ORIGIN, outcome)]
     return [
         orjson.loads(orjson.dumps(completed(event, transfers), option=orjson.OPT_UTC_Z))
         for event in events
@@ -121,6 +156,7 @@ async def test_an_event_of_a_transfer_names_both_wallets_and_the_request() -> No
             "destination_version": 9,
             "destination_balance_after": 100,
             "reverses_transfer_id": None,
+            "hold_id": None,
         },
     }
 
@@ -146,6 +182,29 @@ async def test_a_change_of_a_wallet_is_recognized_by_its_version() -> None:
     }
     [published] = await sent(set_to(ChangeKind.FREEZE))
     assert published["subject"] == "ada"
+
+
+async def test_an_event_of_a_hold_has_its_state_and_what_the_wallet_holds() -> None:
+    [event] = await outbox(hold_set(ChangeKind.HOLD_ADJUST))
+    assert (event["id"], event["type"]) == ("ada:5", "hold.adjusted")
+    assert event["data"] == {
+        "id": "h",
+        "source_wallet_id": "ada",
+        "destination_wallet_id": "bob",
+        "currency": "USD",
+        "amount": 100,
+        "captured": 30,
+        "released": 0,
+        "remaining": 70,
+        "status": "active",
+        "expires_at": "2030-01-03T03:04:05.678901Z",
+        "reference": "room 12",
+        "metadata": {},
+        "version": 5,
+        "held_after": 70,
+    }
+    [published] = await sent(hold_set(ChangeKind.HOLD_ADJUST))
+    assert published["subject"] == "h"
 
 
 async def test_an_event_of_a_new_user_has_no_metadata() -> None:

@@ -13,10 +13,13 @@ from transferd.observability.facts import (
     DeadLettersKept,
     EnvelopeFailed,
     EventsPublished,
+    ExpiryFailed,
     Fact,
     GroupCommitted,
     GroupRetried,
     GroupTraced,
+    HoldsCaptured,
+    HoldsExpired,
     KeysClaimed,
     KeyUsesFailed,
     NotificationFinished,
@@ -77,6 +80,18 @@ TRACES: list[tuple[Fact, list[str]]] = [
     (
         CacheFailed(ConnectionError("redis://ada:hush@cache.example")),
         ['transferd_cache_failures_total{error="ConnectionError"} 1.0'],
+    ),
+    (HoldsCaptured(3), ["transferd_hold_captures_total 3.0"]),
+    (
+        HoldsExpired([0.7, 3.0]),
+        [
+            'transferd_hold_expiry_lateness_seconds_bucket{le="1.0"} 1.0',
+            'transferd_hold_expiry_lateness_seconds_bucket{le="5.0"} 2.0',
+        ],
+    ),
+    (
+        ExpiryFailed(ConnectionError("postgresql://ada:hush@db.example")),
+        ['transferd_errors_total{where="ExpiryFailed"} 1.0'],
     ),
     (
         CommandPoisoned("Transfer", ValueError("hush"), ABOUT),

@@ -15,6 +15,7 @@ from transferd.domain.command import Command
 from transferd.domain.decide import decide
 from transferd.domain.errors import Reason, Refused
 from transferd.domain.money import AMOUNT_MINOR_MAX, BALANCE_MINOR_MAX, BALANCE_MINOR_MIN
+from transferd.domain.times import rfc3339
 from transferd.domain.transfer import PostedTransfer, TransferKind
 from transferd.domain.user import CreateUser, User
 from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, WalletStatus
@@ -23,7 +24,7 @@ from transferd.ledger.store.numbers import TRANSFER_KINDS
 from transferd.ledger.store.outcomes import RENDER_SINGLE, StoredAnswer
 from transferd.ledger.store.transfers import transfer_of
 from transferd.web.fields import metadata_text
-from transferd.web.rendering import Rendering, rfc3339
+from transferd.web.rendering import Rendering
 from transferd.web.schemas import NewTransfer
 
 ID = "019b7f00-0000-7000-8000-000000000000"
@@ -70,6 +71,7 @@ def stored(transfer: PostedTransfer) -> PostedTransfer:
         "destination_balance_after": transfer.destination_balance_after_minor,
         "reverses_transfer_id": transfer.reverses_transfer_id,
         "created_at": transfer.created_at,
+        "hold_id": transfer.hold_id,
     }
     return transfer_of(cast(Row, row))
 

@@ -3,6 +3,7 @@
 import asyncio
 import random
 from collections.abc import Sequence
+from datetime import datetime
 from typing import NamedTuple
 
 from transferd.cache.link import Link, Script
@@ -16,7 +17,10 @@ _FILL = Script("fill.lua")
 
 
 class Snapshot(NamedTuple):
-    """The body of a wallet in the API, at one version."""
+    """The body of a wallet in the API, at one version.
+
+    Without a body it only keeps older versions out of the cache.
+    """
 
     wallet_id: str
     version: int
@@ -43,6 +47,17 @@ class Wallets:
         if self._reader is None:
             self._reader = asyncio.create_task(self._read_wanted())
         return await future
+
+    def is_storable(self, hold_expires_at: datetime | None, now: datetime) -> bool:
+        """Whether the body of a wallet may be stored at this time of the database.
+
+        From the expiry of a hold on, the wallet has another body at the same version. So a snapshot
+        must end before the first expiry, with a second to spare for the clocks and the call.
+        """
+        if hold_expires_at is None:
+            return True
+        lasts_s = self._limits.snapshot_ttl_s + self._limits.snapshot_margin_s
+        return (hold_expires_at - now).total_seconds() > lasts_s
 
     async def reserve(self, wallet_id: str) -> str:
         """Reserve the place of a snapshot before PostgreSQL is read. `fill` needs the result."""

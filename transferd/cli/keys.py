@@ -18,6 +18,7 @@ from transferd.cli.running import print_table, run, settings_of
 from transferd.config import ConfigurationError, Limits, Settings
 from transferd.domain.api_key import SCOPES, digest_of, id_in, token_of
 from transferd.domain.client import folded_name
+from transferd.domain.times import rfc3339
 from transferd.ledger.store.clients import (
     ListedKey,
     SimilarClient,
@@ -28,7 +29,6 @@ from transferd.ledger.store.clients import (
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import Rejected
 from transferd.web.fields import StoredTime
-from transferd.web.rendering import rfc3339
 
 # 64 random bits make ids unique; 256 random bits cannot be guessed.
 _ID_BYTES = 8

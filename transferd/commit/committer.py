@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Sequence
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 from transferd.cache.replays import Claim, Replay, Replays
@@ -224,6 +225,11 @@ class Committer:
         envelope.stored_fingerprint = replay.fingerprint
         return Answer(replay.status, replay.body, replayed=True)
 
+    def _database_time(self, report: Report) -> datetime:
+        """The time of the database, or a later one."""
+        assert report.at is not None
+        return report.at + timedelta(seconds=self._clock() - report.asked_at)
+
     async def _refresh(self, report: Report) -> None:
         """Write snapshots and replays to the cache, and release claims."""
         replays = [
@@ -249,7 +255,12 @@ class Committer:
         ]
         snapshots: list[Snapshot] = []
         for wallet in report.wallets.values():
-            snapshots.append(Snapshot(wallet.id, wallet.version, self._renderer.wallet(wallet)))
+            body = b""
+            if wallet.hold_expires_at is None or self._wallets.is_storable(
+                wallet.hold_expires_at, self._database_time(report)
+            ):
+                body = self._renderer.wallet(wallet)
+            snapshots.append(Snapshot(wallet.id, wallet.version, body))
             if len(snapshots) == self._limits.refresh_snapshots_max:
                 await self._wallets.refresh(snapshots, (), ())
                 snapshots = []

@@ -9,29 +9,41 @@ from typing import Any, NamedTuple
 
 import orjson
 
-from transferd.commit.envelope import Envelope
 from transferd.commit.origin import Origin
 from transferd.domain.book import (
     BatchPosted,
+    Captured,
+    HoldSet,
     Outcome,
     Posted,
     UserCreated,
     WalletCreated,
     WalletSet,
 )
-from transferd.domain.transfer import PostedTransfer
+from transferd.domain.hold import Hold
+from transferd.domain.times import rfc3339
+from transferd.domain.transfer import PostedTransfer, TransferKind
 from transferd.domain.wallet import ChangeKind, WalletChange
 
 CLOUD_EVENT = "application/cloudevents+json"
 
-_WALLET_EVENT = {
+_CHANGE_EVENT = {
     ChangeKind.CREATED: "wallet.created",
     ChangeKind.FREEZE: "wallet.frozen",
     ChangeKind.UNFREEZE: "wallet.unfrozen",
     ChangeKind.CLOSE: "wallet.closed",
     ChangeKind.UPDATE: "wallet.updated",
+    ChangeKind.HOLD_CREATE: "hold.created",
+    ChangeKind.HOLD_ADJUST: "hold.adjusted",
+    ChangeKind.HOLD_CAPTURE: "hold.captured",
+    ChangeKind.HOLD_RELEASE: "hold.released",
+    ChangeKind.HOLD_EXPIRE: "hold.expired",
 }
-_TRANSFER_EVENT = {"transfer": "transfer.posted", "reversal": "transfer.reversed"}
+_TRANSFER_EVENT = {
+    TransferKind.TRANSFER: "transfer.posted",
+    TransferKind.REVERSAL: "transfer.reversed",
+    TransferKind.CAPTURE: "transfer.posted",
+}
 
 
 class LedgerEvent(NamedTuple):
@@ -43,22 +55,28 @@ class LedgerEvent(NamedTuple):
     data: dict[str, object]
 
 
-def events_of(envelope: Envelope, outcome: Outcome) -> list[bytes]:
+def events_of(origin: Origin, outcome: Outcome) -> list[bytes]:
     """The events of one outcome in the form of the outbox, in order; a refusal has none.
 
     An event of a transfer contains only its id, and the relay reads the transfer: this shortens the
     transaction, which locks the wallets.
     """
-    origin = envelope.origin
     match outcome:
         case Posted(transfer):
             return [_bare_event(transfer.id, origin)]
         case BatchPosted(results):
-            return [
-                _bare_event(result.transfer.id, origin)
-                for result in results
-                if isinstance(result, Posted)
-            ]
+            events = []
+            for each in results:
+                if isinstance(each, Posted):
+                    events.append(_bare_event(each.transfer.id, origin))
+                else:
+                    events += events_of(origin, each)
+            return events
+        case Captured(transfer, _, wallet, change):
+            captured = _event(event_of_change(change, wallet.user_id, wallet.currency), origin)
+            return [captured, _bare_event(transfer.id, origin)]
+        case HoldSet(_, wallet, WalletChange() as change):
+            return [_event(event_of_change(change, wallet.user_id, wallet.currency), origin)]
         case WalletCreated(wallet, change, initial):
             created = _event(event_of_change(change, wallet.user_id, wallet.currency), origin)
             return [created] if initial is None else [created, _bare_event(initial.id, origin)]
@@ -132,13 +150,18 @@ def event_of_transfer(transfer: PostedTransfer) -> LedgerEvent:
         "destination_version": transfer.destination_version,
         "destination_balance_after": transfer.destination_balance_after_minor,
         "reverses_transfer_id": transfer.reverses_transfer_id,
+        "hold_id": transfer.hold_id,
     }
     return LedgerEvent(transfer.id, _TRANSFER_EVENT[transfer.kind], transfer.created_at, data)
 
 
 def event_of_change(change: WalletChange, user_id: str | None, currency: str) -> LedgerEvent:
     """The event of a wallet's creation, or of a change without a transfer."""
-    data: dict[str, object] = {
+    id = f"{change.wallet_id}:{change.version}"
+    if change.hold is not None:
+        data = _hold_data(change, change.hold)
+        return LedgerEvent(id, _CHANGE_EVENT[change.kind], change.created_at, data)
+    data = {
         "id": change.wallet_id,
         "user_id": user_id,
         "currency": currency,
@@ -147,5 +170,24 @@ def event_of_change(change: WalletChange, user_id: str | None, currency: str) ->
         "status": change.status,
         "version": change.version,
     }
-    id = f"{change.wallet_id}:{change.version}"
-    return LedgerEvent(id, _WALLET_EVENT[change.kind], change.created_at, data)
+    return LedgerEvent(id, _CHANGE_EVENT[change.kind], change.created_at, data)
+
+
+def _hold_data(change: WalletChange, hold: Hold) -> dict[str, object]:
+    """The hold after the change, and the version of the wallet with what it holds then."""
+    return {
+        "id": hold.id,
+        "source_wallet_id": hold.source_wallet_id,
+        "destination_wallet_id": hold.destination_wallet_id,
+        "currency": hold.currency,
+        "amount": hold.amount_minor,
+        "captured": hold.captured_minor,
+        "released": hold.released_minor,
+        "remaining": hold.remaining_minor,
+        "status": hold.status,
+        "expires_at": rfc3339(hold.expires_at),
+        "reference": hold.reference,
+        "metadata": orjson.Fragment(hold.metadata),
+        "version": change.version,
+        "held_after": change.held_minor,
+    }

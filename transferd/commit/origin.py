@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from transferd.observability.traceparent import new_traceparent
+
 
 class Origin(NamedTuple):
     """The ids of the request that a command came from; the command's events repeat them.
@@ -13,3 +15,9 @@ class Origin(NamedTuple):
     traceparent: str
     instance: str
     parent: str | None = None
+
+
+def new_origin() -> Origin:
+    """The origin of a command that no request has asked for."""
+    traceparent = new_traceparent()
+    return Origin(traceparent[3:35], traceparent, "")

@@ -1,6 +1,7 @@
 """The report of a group commit."""
 
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
@@ -23,6 +24,11 @@ class Report:
     posted: int = 0
     refused: int = 0
     replayed: int = 0
+    # The database's time of the group, and the clock of the service before it was read.
+    at: datetime | None = None
+    asked_at: float = 0.0
+    # How late the expiry of each hold was that the group has written, in seconds.
+    late_expiries_s: list[float] = field(default_factory=list)
     # One entry per posted transfer; filled only if a hook wants per-request facts.
     posted_abouts: list[About] = field(default_factory=list)
 
@@ -32,6 +38,8 @@ class Report:
         self.failures += other.failures
         self.aside += other.aside
         self.wallets |= other.wallets
+        if self.at is None:
+            self.at, self.asked_at = other.at, other.asked_at
         self.posted += other.posted
         self.refused += other.refused
         self.replayed += other.replayed

@@ -6,19 +6,13 @@ from collections.abc import Callable, Sequence
 from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
 from transferd.commit.events import events_of
+from transferd.commit.record import record
 from transferd.commit.renderer import Renderer
 from transferd.commit.report import Report
+from transferd.commit.state import book_of, expire_due_holds
 from transferd.commit.trail import Trail
 from transferd.config import Limits
-from transferd.domain.book import (
-    BatchPosted,
-    Book,
-    Outcome,
-    Posted,
-    UserCreated,
-    WalletCreated,
-    WalletSet,
-)
+from transferd.domain.book import Book, Outcome
 from transferd.domain.command import touched_wallets
 from transferd.domain.decide import BatchDecision, decide
 from transferd.domain.errors import (
@@ -28,10 +22,10 @@ from transferd.domain.errors import (
     Refused,
     TransferdError,
 )
+from transferd.domain.hold import Capture
 from transferd.domain.refusals import key_reused
-from transferd.domain.transfer import Batch, PostedTransfer, Reversal, Transfer
-from transferd.domain.user import CreateUser
-from transferd.domain.wallet import CreateWallet
+from transferd.domain.transfer import Batch, Reversal, Transfer
+from transferd.domain.wallet import ChangeKind
 from transferd.ledger.store import group as store
 from transferd.ledger.store.database import Database, Transaction
 from transferd.ledger.store.errors import (
@@ -41,7 +35,14 @@ from transferd.ledger.store.errors import (
     SerializationFailure,
 )
 from transferd.ledger.store.outcomes import StoredOutcome, read_outcomes
-from transferd.observability.facts import About, CommandPoisoned, Facts, GroupRetried
+from transferd.observability.facts import (
+    About,
+    CommandPoisoned,
+    Facts,
+    GroupRetried,
+    HoldsCaptured,
+    HoldsExpired,
+)
 
 
 class GroupTransaction:
@@ -166,23 +167,25 @@ class GroupTransaction:
         report = Report()
         async with self._database.transaction(is_retried=True) as transaction:
             self._trail.end("begin")
+            asked_at = self._clock()
             touched = {id for e in envelopes for id in touched_wallets(e.command)}
             keys = [envelope.key for envelope in envelopes if envelope.key is not None]
             locked = await store.lock_and_look_up(
                 transaction, touched, keys, skip_locked=skip_locked
             )
             self._trail.end("lock and look up")
+            report.at, report.asked_at = locked.at, asked_at
             if skip_locked:
                 self._contended -= touched
                 self._contended |= locked.contended
                 if len(self._contended) > self._limits.contended_wallets_max:
                     self._contended.clear()
                 envelopes = _without(envelopes, locked.contended, report.aside)
-            book = Book(locked.at, locked.wallets)
-            await _read_sums_and_users(transaction, envelopes, book)
             result = store.GroupResult(
                 locked.at, {wallet.id: wallet.version for wallet in locked.wallets.values()}
             )
+            book = await book_of(transaction, locked, [e.command for e in envelopes])
+            report.late_expiries_s = await expire_due_holds(transaction, book, result)
             repeated: list[tuple[Envelope, StoredOutcome]] = []
             for envelope in envelopes:
                 if (
@@ -206,6 +209,7 @@ class GroupTransaction:
                 )
                 self._trail.end("write")
         self._trail.end("commit")
+        self._emit_about_holds(result, report)
         report.wallets = {wallet.id: wallet for wallet in result.changed_wallets()}
         # The replica that committed a repeated command (or this replica, in an earlier attempt) may
         # have failed before it refreshed the cache. So this attempt refreshes the wallets of such
@@ -228,17 +232,24 @@ class GroupTransaction:
             report.refused += envelope.weight
         else:
             before = len(result.transfers)
-            posted = _record(outcome, result)
+            posted = record(outcome, result)
             if self._facts.per_request_facts:
                 ids = envelope.origin.request_id, envelope.origin.traceparent
                 report.posted_abouts += [About(*ids, t.id) for t in result.transfers[before:]]
-            result.events += events_of(envelope, outcome)
+            result.events += events_of(envelope.origin, outcome)
             report.posted += posted
             report.refused += envelope.weight - posted
         if envelope.key is not None and answer.stored is not None:
             stored = StoredOutcome(envelope.stored_fingerprint, answer.status, answer.stored)
             result.outcomes.append((envelope.key, stored))
         report.answers.append((envelope, answer))
+
+    def _emit_about_holds(self, result: store.GroupResult, report: Report) -> None:
+        captures = [c for c in result.changes if c.kind is ChangeKind.HOLD_CAPTURE]
+        if captures:
+            self._facts.emit(HoldsCaptured(len(captures)))
+        if report.late_expiries_s:
+            self._facts.emit(HoldsExpired(report.late_expiries_s))
 
     async def _decide_batch(self, command: Batch, book: Book) -> Outcome:
         """Decide in steps, so that the event loop serves other requests in between."""
@@ -272,7 +283,7 @@ class GroupTransaction:
 
 def _about(envelope: Envelope) -> About:
     command, origin = envelope.command, envelope.origin
-    id = command.id if isinstance(command, Transfer | Reversal) else None
+    id = command.id if isinstance(command, Transfer | Reversal | Capture) else None
     return About(origin.request_id, origin.traceparent, id)
 
 
@@ -300,49 +311,3 @@ async def assert_no_outcome(
     keys = [e.key for e, answer in answers if e.key is not None and not answer.kept]
     if keys and await read_outcomes(transaction, keys):
         raise SerializationFailure("another request with this key was faster")
-
-
-async def _read_sums_and_users(
-    transaction: Transaction, envelopes: Sequence[Envelope], book: Book
-) -> None:
-    """Read the sums already reversed and the users into the book. Most groups need neither."""
-    originals = set()
-    users = set()
-    for envelope in envelopes:
-        match envelope.command:
-            case Reversal(original=PostedTransfer(id=id)):
-                originals.add(id)
-            case CreateWallet(user_id=user_id):
-                users.add(user_id)
-            case CreateUser(id=id):
-                users.add(id)
-            case _:
-                pass
-    if originals:
-        book.reversed_minor = await store.reversed_sums(transaction, list(originals))
-    if users:
-        book.users = await store.existing_users(transaction, list(users))
-
-
-def _record(outcome: Outcome, result: store.GroupResult) -> int:
-    """Add the outcome to the result. Returns the number of transfers posted; 1 unless a batch."""
-    match outcome:
-        case Posted(transfer):
-            result.transfers.append(transfer)
-        case BatchPosted(results):
-            posted = [r.transfer for r in results if isinstance(r, Posted)]
-            result.transfers += posted
-            return len(posted)
-        case WalletCreated(wallet, change, initial):
-            result.created_wallets.append(wallet)
-            result.changes.append(change)
-            if initial is not None:
-                result.transfers.append(initial)
-        case WalletSet(wallet, change) if change is not None:
-            result.set_wallets.add(wallet.id)
-            result.changes.append(change)
-        case UserCreated(user):
-            result.users.append(user)
-        case _:
-            pass
-    return 1

@@ -5,6 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from transferd.domain.errors import Refused
+from transferd.domain.hold import Hold
 from transferd.domain.transfer import PostedTransfer
 from transferd.domain.user import User
 from transferd.domain.wallet import Wallet, WalletChange
@@ -14,12 +15,6 @@ class Posted(NamedTuple):
     """A transfer or reversal was posted."""
 
     transfer: PostedTransfer
-
-
-class BatchPosted(NamedTuple):
-    """The result of each transfer of a batch, in order. In an atomic batch all are posted."""
-
-    results: tuple[Posted | Refused, ...]
 
 
 class WalletCreated(NamedTuple):
@@ -37,13 +32,42 @@ class WalletSet(NamedTuple):
     change: WalletChange | None
 
 
+class HoldSet(NamedTuple):
+    """A hold after a command that moved no money, and its paying wallet; `change` is None if
+    nothing changed."""
+
+    hold: Hold
+    wallet: Wallet
+    change: WalletChange | None
+
+
+class Captured(NamedTuple):
+    """A capture was posted. `change` reduced what the wallet holds; the transfer came after it.
+
+    `wallet` is the paying wallet between the two.
+    """
+
+    transfer: PostedTransfer
+    hold: Hold
+    wallet: Wallet
+    change: WalletChange
+
+
+class BatchPosted(NamedTuple):
+    """The result of each transfer of a batch, in order. In an atomic batch all are posted."""
+
+    results: tuple[Posted | Captured | Refused, ...]
+
+
 class UserCreated(NamedTuple):
     """A new user."""
 
     user: User
 
 
-Outcome = Posted | BatchPosted | WalletCreated | WalletSet | UserCreated | Refused
+Outcome = (
+    Posted | BatchPosted | Captured | HoldSet | WalletCreated | WalletSet | UserCreated | Refused
+)
 
 
 @dataclass(slots=True)
@@ -51,13 +75,15 @@ class Book:
     """The state on which a group is decided: read under the locks, then changed by `apply`.
 
     `reversed_minor` maps each transfer that the group reverses to the sum that is already reversed.
-    `users` maps each existing user that the group names to its time of creation.
+    `users` maps each existing user that the group names to its time of creation. `holds` are the
+    holds that the group names, by id.
     """
 
     at: datetime
     wallets: dict[str, Wallet]
     reversed_minor: dict[str, int] = field(default_factory=dict)
     users: dict[str, datetime] = field(default_factory=dict)
+    holds: dict[str, Hold] = field(default_factory=dict)
 
     def apply(self, outcome: Outcome) -> None:
         """Apply the outcome to the wallets; the next command is decided on the new state."""
@@ -73,6 +99,13 @@ class Book:
                     self._move(initial)
             case WalletSet(wallet, change) if change is not None:
                 self.wallets[wallet.id] = replace(wallet)
+            case HoldSet(hold, wallet, change) if change is not None:
+                self.holds[hold.id] = hold
+                self.wallets[wallet.id] = replace(wallet)
+            case Captured(transfer, hold, wallet, _):
+                self.holds[hold.id] = hold
+                self.wallets[wallet.id] = replace(wallet)
+                self._move(transfer)
             case _:
                 pass
 

@@ -2,11 +2,32 @@
 
 from collections.abc import Iterable
 
+from transferd.domain.hold import (
+    AdjustHold,
+    Capture,
+    CreateHold,
+    ExpireHolds,
+    Hold,
+    ReleaseHold,
+)
 from transferd.domain.transfer import Batch, PostedTransfer, Reversal, Transfer
 from transferd.domain.user import CreateUser
 from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, UpdateWallet
 
-Command = Transfer | Batch | Reversal | CreateWallet | SetStatus | UpdateWallet | CreateUser
+# The commands about a hold that exists.
+HoldCommand = Capture | AdjustHold | ReleaseHold
+Command = (
+    Transfer
+    | Batch
+    | Reversal
+    | CreateHold
+    | HoldCommand
+    | ExpireHolds
+    | CreateWallet
+    | SetStatus
+    | UpdateWallet
+    | CreateUser
+)
 
 
 def touched_wallets(command: Command) -> Iterable[str]:
@@ -15,16 +36,55 @@ def touched_wallets(command: Command) -> Iterable[str]:
         case Transfer():
             return (command.source_wallet_id, command.destination_wallet_id)
         case Batch(_, transfers):
-            sources = {transfer.source_wallet_id for transfer in transfers}
-            return sources | {transfer.destination_wallet_id for transfer in transfers}
+            return _touched_by_items(transfers)
         case Reversal(original=PostedTransfer() as original):
             return (original.destination_wallet_id, original.source_wallet_id)
         case CreateWallet(initial_minor=0):
             return (command.id,)
         case CreateWallet():
             return (command.id, command.funding_wallet_id)
-        case SetStatus() | UpdateWallet():
+        case SetStatus() | UpdateWallet() | ExpireHolds():
             return (command.wallet_id,)
+        case CreateHold() | Capture() | AdjustHold() | ReleaseHold():
+            return _touched_by_hold(command)
+        case CreateUser() | Reversal():
+            return ()
+
+
+def _touched_by_items(items: Iterable[Transfer | Capture]) -> set[str]:
+    found: set[str] = set()
+    for item in items:
+        if isinstance(item, Transfer):
+            found.add(item.source_wallet_id)
+            found.add(item.destination_wallet_id)
+        else:
+            found.update(_touched_by_hold(item))
+    return found
+
+
+def _touched_by_hold(command: CreateHold | HoldCommand) -> Iterable[str]:
+    destination_id = None
+    match command:
+        case CreateHold():
+            source_id, destination_id = command.source_wallet_id, command.destination_wallet_id
+        case Capture(hold=Hold() as hold):
+            source_id = hold.source_wallet_id
+            destination_id = command.destination_wallet_id or hold.destination_wallet_id
+        case AdjustHold(hold=Hold() as hold) | ReleaseHold(hold=Hold() as hold):
+            source_id = hold.source_wallet_id
+        case _:
+            # There is no such hold.
+            return ()
+    return (source_id,) if destination_id is None else (source_id, destination_id)
+
+
+def named_holds(command: Command) -> Iterable[str]:
+    """Ids of the holds that must be read under the lock before `command` is decided."""
+    match command:
+        case Capture() | AdjustHold() | ReleaseHold():
+            return () if command.hold is None else (command.hold_id,)
+        case Batch(_, transfers):
+            return [item.hold_id for item in transfers if isinstance(item, Capture) and item.hold]
         case _:
             return ()
 
@@ -46,8 +106,12 @@ def paying_wallet(command: Command) -> str | None:
             return command.id
         case CreateWallet():
             return command.funding_wallet_id
-        case SetStatus() | UpdateWallet():
+        case SetStatus() | UpdateWallet() | ExpireHolds():
             return command.wallet_id
+        case CreateHold():
+            return command.source_wallet_id
+        case Capture() | AdjustHold() | ReleaseHold():
+            return command.hold_id if command.hold is None else command.hold.source_wallet_id
         case Batch() | CreateUser():
             return None
 

@@ -8,29 +8,26 @@ from dataclasses import replace
 from transferd.domain.book import (
     BatchPosted,
     Book,
+    Captured,
     Outcome,
     Posted,
     UserCreated,
     WalletCreated,
     WalletSet,
 )
-from transferd.domain.command import Command, touched_wallets
+from transferd.domain.command import Command, named_holds, touched_wallets
+from transferd.domain.decide_holds import decide_about_hold, decide_capture
 from transferd.domain.errors import Reason, Refused
-from transferd.domain.money import fits_a_balance
+from transferd.domain.hold import AdjustHold, Capture, CreateHold, ExpireHolds, ReleaseHold
+from transferd.domain.posting import change_of, post
 from transferd.domain.refusals import (
     insufficient_funds,
+    same_wallet,
     version_changed,
     wallet_not_found,
     wrong_status,
 )
-from transferd.domain.transfer import (
-    Batch,
-    BatchMode,
-    PostedTransfer,
-    Reversal,
-    Transfer,
-    TransferKind,
-)
+from transferd.domain.transfer import Batch, BatchMode, Reversal, Transfer, TransferKind
 from transferd.domain.user import CreateUser, User
 from transferd.domain.wallet import (
     ChangeKind,
@@ -38,7 +35,6 @@ from transferd.domain.wallet import (
     SetStatus,
     UpdateWallet,
     Wallet,
-    WalletChange,
     WalletStatus,
 )
 
@@ -52,6 +48,8 @@ def decide(command: Command, book: Book) -> Outcome:
             return decide_batch(command, book)
         case Reversal():
             return decide_reversal(command, book)
+        case CreateHold() | Capture() | AdjustHold() | ReleaseHold() | ExpireHolds():
+            return decide_about_hold(command, book)
         case CreateWallet():
             return decide_wallet(command, book)
         case SetStatus():
@@ -64,10 +62,10 @@ def decide(command: Command, book: Book) -> Outcome:
 
 
 def decide_transfer(command: Transfer, book: Book) -> Posted | Refused:
-    """Checks, in this order: two different wallets, then the checks of `_post`."""
+    """Checks, in this order: two different wallets, then the checks of `post`."""
     if command.source_wallet_id == command.destination_wallet_id:
-        return Refused(Reason.SAME_WALLET, "Source and destination are the same wallet.")
-    return _post(
+        return same_wallet()
+    return post(
         book,
         id=command.id,
         kind=TransferKind.TRANSFER,
@@ -83,7 +81,7 @@ def decide_transfer(command: Transfer, book: Book) -> Posted | Refused:
 class BatchDecision:
     """The decision of a batch. It can be made in steps: a large batch takes tens of milliseconds.
 
-    Each transfer is decided with `decide_transfer`, on the balances after the previous ones.
+    Each transfer is decided like a single one, on the balances after the previous ones.
     """
 
     def __init__(self, command: Batch, book: Book) -> None:
@@ -91,17 +89,24 @@ class BatchDecision:
         ids = touched_wallets(command)
         # A copy: the book changes only after the whole batch is decided.
         self._draft = Book(
-            book.at, {id: book.wallets[id].copy() for id in ids if id in book.wallets}
+            book.at,
+            {id: book.wallets[id].copy() for id in ids if id in book.wallets},
+            holds={id: book.holds[id] for id in named_holds(command) if id in book.holds},
         )
-        self._results: list[Posted | Refused] = []
+        self._results: list[Posted | Captured | Refused] = []
 
     def step(self, transfers_max: int) -> BatchPosted | Refused | None:
         """Decide up to so many further transfers. Returns None while some are left."""
         transfers = self._command.transfers
         done = len(self._results)
         for index in range(done, min(done + transfers_max, len(transfers))):
-            result = decide_transfer(transfers[index], self._draft)
-            if isinstance(result, Posted):
+            item = transfers[index]
+            result: Posted | Captured | Refused
+            if isinstance(item, Transfer):
+                result = decide_transfer(item, self._draft)
+            else:
+                result = decide_capture(item, self._draft)
+            if not isinstance(result, Refused):
                 self._draft.apply(result)
             elif self._command.mode is BatchMode.ATOMIC:
                 return Refused(
@@ -127,7 +132,7 @@ def decide_batch(command: Batch, book: Book) -> BatchPosted | Refused:
 
 def decide_reversal(command: Reversal, book: Book) -> Posted | Refused:
     """Checks, in this order: the original exists, is not a reversal, has this amount left to
-    reverse; then the checks of `_post`."""
+    reverse; then the checks of `post`."""
     original = command.original
     if original is None:
         return Refused(Reason.TRANSFER_NOT_FOUND, f"There is no transfer {command.original_id}.")
@@ -141,7 +146,7 @@ def decide_reversal(command: Reversal, book: Book) -> Posted | Refused:
             f"{left_minor} of {original.amount_minor} {original.currency} is left to reverse.",
             {"left": left_minor, "currency": original.currency},
         )
-    return _post(
+    return post(
         book,
         id=command.id,
         kind=TransferKind.REVERSAL,
@@ -152,67 +157,6 @@ def decide_reversal(command: Reversal, book: Book) -> Posted | Refused:
         reference=original.reference if command.reference is None else command.reference,
         metadata=command.metadata,
         reverses_transfer_id=original.id,
-    )
-
-
-def _post(
-    book: Book,
-    *,
-    id: str,
-    kind: TransferKind,
-    source_id: str,
-    destination_id: str,
-    amount_minor: int,
-    currency: str,
-    reference: str | None,
-    metadata: str,
-    reverses_transfer_id: str | None = None,
-) -> Posted | Refused:
-    """Checks, in this order: source exists, destination exists, currency, status of the source,
-    status of the destination, funds, range."""
-    source = book.wallets.get(source_id)
-    if source is None:
-        return wallet_not_found(source_id)
-    destination = book.wallets.get(destination_id)
-    if destination is None:
-        return wallet_not_found(destination_id)
-    if not source.currency == destination.currency == currency:
-        return Refused(
-            Reason.CURRENCY_MISMATCH,
-            f"The source holds {source.currency}, the destination {destination.currency},"
-            f" the transfer is in {currency}.",
-        )
-    if source.status is not WalletStatus.ACTIVE:
-        return wrong_status(source)
-    if destination.status is WalletStatus.CLOSED:
-        return wrong_status(destination)
-    available_minor = source.available_minor
-    if available_minor is not None and amount_minor > available_minor:
-        return insufficient_funds(available_minor, amount_minor - available_minor, currency)
-    source_after = source.balance_minor - amount_minor
-    destination_after = destination.balance_minor + amount_minor
-    if not fits_a_balance(source_after) or not fits_a_balance(destination_after):
-        return Refused(
-            Reason.BALANCE_OUT_OF_RANGE,
-            "A balance would leave the range of a signed 64-bit integer.",
-        )
-    return Posted(
-        PostedTransfer(
-            id,
-            kind,
-            source_id,
-            destination_id,
-            amount_minor,
-            currency,
-            reference,
-            metadata,
-            source.version + 1,
-            source_after,
-            destination.version + 1,
-            destination_after,
-            reverses_transfer_id,
-            book.at,
-        )
     )
 
 
@@ -237,10 +181,10 @@ def decide_wallet(command: CreateWallet, book: Book) -> WalletCreated | WalletSe
         created_at=book.at,
         updated_at=book.at,
     )
-    change = _change_of(wallet, ChangeKind.CREATED)
+    change = change_of(wallet, ChangeKind.CREATED)
     if command.initial_minor == 0:
         return WalletCreated(wallet, change, None)
-    initial = _post(
+    initial = post(
         replace(book, wallets={**book.wallets, wallet.id: wallet}),
         id=command.transfer_id,
         kind=TransferKind.TRANSFER,
@@ -276,13 +220,14 @@ def decide_status(command: SetStatus, book: Book) -> WalletSet | Refused:
         return WalletSet(replace(wallet), None)
     if wallet.status is WalletStatus.CLOSED:
         return wrong_status(wallet)
-    if status is WalletStatus.CLOSED and (wallet.balance_minor or wallet.held_minor):
+    if status is WalletStatus.CLOSED and (wallet.balance_minor or wallet.open_holds):
         return Refused(
             Reason.WALLET_NOT_EMPTY,
-            "A wallet can be closed only at zero.",
+            "A wallet can be closed only at zero and without open holds.",
             {
                 "balance": wallet.balance_minor,
                 "held": wallet.held_minor,
+                "open_holds": wallet.open_holds,
                 "currency": wallet.currency,
             },
         )
@@ -315,16 +260,4 @@ def decide_update(command: UpdateWallet, book: Book) -> WalletSet | Refused:
 def _set(book: Book, before: Wallet, kind: ChangeKind, after: Wallet) -> WalletSet:
     after.version = before.version + 1
     after.updated_at = book.at
-    return WalletSet(after, _change_of(after, kind))
-
-
-def _change_of(wallet: Wallet, kind: ChangeKind) -> WalletChange:
-    return WalletChange(
-        wallet.id,
-        wallet.version,
-        kind,
-        wallet.status,
-        wallet.balance_minor,
-        wallet.overdraft_limit_minor,
-        wallet.updated_at,
-    )
+    return WalletSet(after, change_of(after, kind))

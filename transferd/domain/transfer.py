@@ -4,12 +4,15 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from transferd.domain.hold import Capture
+
 
 class TransferKind(StrEnum):
     """The kind of a transfer. Deposits and withdrawals are transfers with a funding wallet."""
 
     TRANSFER = "transfer"
     REVERSAL = "reversal"
+    CAPTURE = "capture"
 
 
 class PostedTransfer(NamedTuple):
@@ -29,6 +32,7 @@ class PostedTransfer(NamedTuple):
     destination_balance_after_minor: int
     reverses_transfer_id: str | None
     created_at: datetime
+    hold_id: str | None = None
 
 
 class Transfer(NamedTuple):
@@ -52,10 +56,10 @@ class BatchMode(StrEnum):
 
 
 class Batch(NamedTuple):
-    """Command: several transfers, decided in this order, in one transaction."""
+    """Command: several transfers and captures, decided in this order, in one transaction."""
 
     mode: BatchMode
-    transfers: tuple[Transfer, ...]
+    transfers: tuple[Transfer | Capture, ...]
 
 
 class Reversal(NamedTuple):

@@ -5,6 +5,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import NamedTuple
 
+from transferd.domain.hold import Hold
+
 
 class WalletStatus(StrEnum):
     """active pays and receives; frozen only receives; closed is empty and does neither."""
@@ -22,6 +24,11 @@ class ChangeKind(StrEnum):
     UNFREEZE = "unfreeze"
     CLOSE = "close"
     UPDATE = "update"
+    HOLD_CREATE = "hold_create"
+    HOLD_ADJUST = "hold_adjust"
+    HOLD_CAPTURE = "hold_capture"
+    HOLD_RELEASE = "hold_release"
+    HOLD_EXPIRE = "hold_expire"
 
 
 def etag_of(version: int) -> str:
@@ -31,7 +38,11 @@ def etag_of(version: int) -> str:
 
 @dataclass(slots=True)
 class Wallet:
-    """A wallet's state at `version`, with money in minor units. Only a `Book` changes it."""
+    """A wallet's state at `version`, with money in minor units. Only a `Book` changes it.
+
+    `held_minor` is what its active holds reserve, and `open_holds` their number. None of them
+    expires before `hold_expires_at`.
+    """
 
     id: str
     user_id: str | None
@@ -45,6 +56,8 @@ class Wallet:
     metadata: str
     created_at: datetime
     updated_at: datetime
+    hold_expires_at: datetime | None = None
+    open_holds: int = 0
 
     @property
     def available_minor(self) -> int | None:
@@ -68,6 +81,8 @@ class Wallet:
             self.metadata,
             self.created_at,
             self.updated_at,
+            self.hold_expires_at,
+            self.open_holds,
         )
 
 
@@ -106,7 +121,11 @@ class UpdateWallet(NamedTuple):
 
 
 class WalletChange(NamedTuple):
-    """A row of a wallet's history: a change without a transfer, and the state after it."""
+    """A row of a wallet's history: a change without a transfer, and the state after it.
+
+    `held_minor` is None in a row of a version without holds: it did not change. `hold` is the hold
+    after a change of it.
+    """
 
     wallet_id: str
     version: int
@@ -115,3 +134,5 @@ class WalletChange(NamedTuple):
     balance_minor: int
     overdraft_limit_minor: int
     created_at: datetime
+    held_minor: int | None
+    hold: Hold | None = None

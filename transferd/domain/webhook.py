@@ -17,9 +17,14 @@ EVENT_TYPES = (
     "wallet.closed",
     "wallet.updated",
     "user.created",
+    "hold.created",
+    "hold.adjusted",
+    "hold.captured",
+    "hold.released",
+    "hold.expired",
 )
 # The values of a filter: all events, all of one kind, or one type.
-EVENT_FILTERS = ("*", "transfer.*", "wallet.*", "user.*", *EVENT_TYPES)
+EVENT_FILTERS = ("*", "transfer.*", "wallet.*", "user.*", "hold.*", *EVENT_TYPES)
 
 Network = IPv4Network | IPv6Network
 

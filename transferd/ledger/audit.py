@@ -39,6 +39,13 @@ class Check(StrEnum):
     REVERSAL_SIDES = "reversal-sides"
     REVERSAL_CURRENCY = "reversal-currency"
     REVERSAL_SUM = "reversal-sum"
+    HELD_SUM = "held-sum"
+    HELD_HISTORY = "held-history"
+    HOLD_EXPIRY = "hold-expiry"
+    HOLD_CAPTURES = "hold-captures"
+    HOLD_AMOUNTS = "hold-amounts"
+    HOLD_WALLET = "hold-wallet"
+    HOLD_HISTORY = "hold-history"
     OUTCOME_TRANSFER = "outcome-transfer"
     OUTCOME_BODY = "outcome-body"
     OUTCOME_RENDER_VERSION = "outcome-render-version"
@@ -58,8 +65,9 @@ class Finding:
 Progress = Callable[[str, int, int], None]
 
 _WHOLE_LEDGER = ("currency_sums", "funding_wallets", "orphans")
-_OF_WALLETS = ("wallet_history", "wallet_states")
+_OF_WALLETS = ("wallet_history", "wallet_states", "wallet_holds", "hold_captures")
 _OF_TRANSFERS = ("transfer_wallets", "reversals", "reversal_sums")
+_OF_HOLDS = ("hold_states",)
 
 # The walks start here: these sort before every id and key.
 _FIRST_ID = "00000000-0000-0000-0000-000000000000"
@@ -120,6 +128,7 @@ class _Audit:
         self._advance("currencies", counts["currencies"])
         await self._walk(view, "wallets", _OF_WALLETS)
         await self._walk(view, "transfers", _OF_TRANSFERS)
+        await self._walk(view, "holds", _OF_HOLDS)
         await self._walk_outcomes(view, ledger)
 
     async def _walk(self, view: Transaction, step: str, queries: Sequence[str]) -> None:

@@ -7,6 +7,7 @@
 SELECT (SELECT count(*) FROM {ledger}.currencies) AS currencies,
        (SELECT count(*) FROM {ledger}.wallets) AS wallets,
        (SELECT count(*) FROM {ledger}.transfers) AS transfers,
+       (SELECT count(*) FROM {ledger}.holds) AS holds,
        (SELECT count(*) FROM transferd.outcomes) AS outcomes;
 
 -- name: wallets_page
@@ -74,6 +75,10 @@ UNION ALL
  FROM (SELECT DISTINCT currency FROM {ledger}.wallets) held
  WHERE NOT EXISTS (SELECT FROM {ledger}.currencies c WHERE c.code = held.currency)
  LIMIT $1);
+
+-- name: holds_page
+-- As `wallets_page`.
+SELECT id::text FROM {ledger}.holds WHERE id >= $1 ORDER BY holds.id LIMIT $2;
 
 -- name: orphans
 -- History whose wallet does not exist; the checks by wallet do not read it.
@@ -211,3 +216,82 @@ JOIN {ledger}.transfers r ON r.reverses_transfer_id = o.id
 WHERE o.id BETWEEN $1 AND $2
 GROUP BY o.id
 HAVING sum(r.amount) > o.amount;
+
+-- name: wallet_holds
+-- What a wallet holds is the sum of what is left of its active holds, and so it is in its history; and none of
+-- them expires before the time that the wallet names.
+SELECT finding."check", w.id::text AS subject, finding.detail
+FROM {ledger}.wallets w
+LEFT JOIN LATERAL (
+    SELECT count(*) AS holds, sum(amount::numeric - captured - released) AS held,
+           min(expires_at) AS expires_at
+    FROM {ledger}.holds
+    WHERE source_wallet_id = w.id AND status = {hold_active}
+) active ON true
+LEFT JOIN LATERAL (
+    SELECT held_after FROM {ledger}.wallet_changes
+    WHERE wallet_id = w.id AND held_after IS NOT NULL
+    ORDER BY version DESC LIMIT 1
+) last ON true
+CROSS JOIN LATERAL (VALUES
+    ('held-sum', w.held <> coalesce(active.held, 0) OR w.open_holds <> active.holds,
+     format('holds %s in %s holds, but %s is left of %s active holds', w.held, w.open_holds,
+            coalesce(active.held, 0), active.holds)),
+    ('held-history', w.held <> coalesce(last.held_after, 0),
+     format('holds %s, but %s by its history', w.held, coalesce(last.held_after, 0))),
+    ('hold-expiry', active.holds > 0
+        AND (w.hold_expires_at IS NULL OR w.hold_expires_at > active.expires_at),
+     format('names %s as the first expiry, but a hold expires at %s', w.hold_expires_at,
+            active.expires_at))
+) AS finding ("check", is_wrong, detail)
+WHERE w.id BETWEEN $1 AND $2 AND finding.is_wrong;
+
+-- name: hold_captures
+-- The captures of a wallet's holds, from one pass over what the wallets of a chunk have paid: what a hold counts as
+-- captured is the sum of its captures, each of which is in its currency.
+WITH captured AS (
+    SELECT hold_id AS id, source_wallet_id, currency, sum(amount) AS amount
+    FROM {ledger}.transfers
+    WHERE source_wallet_id BETWEEN $1 AND $2 AND hold_id IS NOT NULL
+    GROUP BY hold_id, source_wallet_id, currency
+), held AS (
+    SELECT id, source_wallet_id, currency, captured FROM {ledger}.holds
+    WHERE source_wallet_id BETWEEN $1 AND $2
+)
+SELECT 'hold-captures' AS "check", coalesce(h.id, c.id)::text AS subject,
+       CASE WHEN h.id IS NULL THEN format('wallet %s paid captures of it, but has no such hold',
+                                          c.source_wallet_id)
+            WHEN c.currency <> h.currency THEN format('is in %s, but was captured in %s',
+                                                      h.currency, c.currency)
+            ELSE format('counts %s as captured, but its captures are %s', h.captured,
+                        coalesce(c.amount, 0)) END AS detail
+FROM held h
+FULL JOIN captured c ON c.id = h.id AND c.source_wallet_id = h.source_wallet_id
+WHERE h.id IS NULL OR c.currency <> h.currency OR h.captured <> coalesce(c.amount, 0);
+
+-- name: hold_states
+-- Each hold adds up, has a wallet in its currency, and is in the state of the last change of it.
+SELECT finding."check", h.id::text AS subject, finding.detail
+FROM {ledger}.holds h
+LEFT JOIN {ledger}.wallets w ON w.id = h.source_wallet_id
+LEFT JOIN LATERAL (
+    SELECT hold_status, hold_amount, hold_captured, hold_released, hold_expires_at
+    FROM {ledger}.wallet_changes
+    WHERE wallet_id = h.source_wallet_id AND hold_id = h.id
+    ORDER BY version DESC LIMIT 1
+) last ON true
+CROSS JOIN LATERAL (VALUES
+    ('hold-amounts',
+     CASE WHEN h.status = {hold_active} THEN h.released <> 0 OR h.captured > h.amount
+          ELSE h.captured::numeric + h.released <> h.amount END,
+     format('amount %s, captured %s, released %s with status %s', h.amount, h.captured, h.released,
+            h.status)),
+    ('hold-wallet', w.id IS NULL OR w.currency <> h.currency,
+     format('is in %s, its wallet in %s', h.currency, coalesce(w.currency, 'nothing: it is missing'))),
+    ('hold-history',
+     (h.status, h.amount, h.captured, h.released, h.expires_at) IS DISTINCT FROM
+     (last.hold_status, last.hold_amount, last.hold_captured, last.hold_released,
+      last.hold_expires_at),
+     'is not in the state of the last change of it')
+) AS finding ("check", is_wrong, detail)
+WHERE h.id BETWEEN $1 AND $2 AND finding.is_wrong;

@@ -57,7 +57,7 @@ class Past:
         version = await store.version_before(self._database, wallet_id, instant)
         if version is None:
             return None
-        return await store.wallet_at_version(self._database, wallet, version)
+        return await store.wallet_at_version(self._database, wallet, version, instant)
 
     async def settle(self, wallet_id: str, instant: datetime) -> Wallet | None:
         """Return when each change of the wallet before the instant is committed; None: unknown id.

@@ -10,7 +10,7 @@
 -- the condition again for each row, and would parse the literal each time.
 WITH locked AS MATERIALIZED (
     SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding,
-           version, metadata::text, created_at, updated_at
+           version, metadata::text, created_at, updated_at, hold_expires_at, open_holds
     FROM {ledger}.wallets
     WHERE id = ANY ($1::uuid[])
     ORDER BY wallets.id
@@ -21,14 +21,14 @@ SELECT locked.*, NULL::integer AS client_id, NULL::text AS key, NULL::bytea AS f
        NULL::text AS transfer_id, NULL::bytea AS body, NULL::timestamptz AS at
 FROM locked
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, stored.client_id,
-       stored.key, stored.fingerprint, stored.status, stored.render_version,
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       stored.client_id, stored.key, stored.fingerprint, stored.status, stored.render_version,
        stored.transfer_id::text, stored.body, NULL
 FROM unnest($2::text::integer[], $3::text[]) AS wanted (client_id, key)
 JOIN transferd.outcomes stored USING (client_id, key)
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       NULL, NULL, NULL, NULL, clock_timestamp();
+       NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp();
 
 -- name: existing_wallets
 -- Distinguishes a wallet that another transaction has locked from a wallet that does not exist.
@@ -62,18 +62,19 @@ WITH moved AS (
     INSERT INTO {ledger}.transfers (
         id, kind, source_wallet_id, destination_wallet_id, amount, currency, reference, metadata,
         source_version, source_balance_after, destination_version, destination_balance_after,
-        reverses_transfer_id, created_at)
+        reverses_transfer_id, hold_id, created_at)
     SELECT id, kind, source, destination, amount, currency, reference, metadata::json,
-           source_version, source_after, destination_version, destination_after, reverses, $at
+           source_version, source_after, destination_version, destination_after, reverses, hold, $at
     FROM unnest(
         $transfer_ids::text::uuid[], $transfer_kinds::text::smallint[],
         $source_wallet_ids::text::uuid[], $destination_wallet_ids::text::uuid[],
         $amounts::text::bigint[], $currencies::text::text[], $references::text[],
         $metadata::text[], $source_versions::text::bigint[],
         $source_balances_after::text::bigint[], $destination_versions::text::bigint[],
-        $destination_balances_after::text::bigint[], $reversed_transfer_ids::text::uuid[])
-        AS t (id, kind, source, destination, amount, currency, reference, metadata,
-              source_version, source_after, destination_version, destination_after, reverses)
+        $destination_balances_after::text::bigint[], $reversed_transfer_ids::text::uuid[],
+        $captured_hold_ids::text::uuid[])
+        AS t (id, kind, source, destination, amount, currency, reference, metadata, source_version,
+              source_after, destination_version, destination_after, reverses, hold)
 ), updated AS (
     UPDATE {ledger}.wallets w
     SET balance = c.balance, version = c.version, updated_at = $at
@@ -124,50 +125,183 @@ FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[])
 ON CONFLICT DO NOTHING
 RETURNING 1;
 
--- name: set_wallets
--- Updates wallets that were frozen, closed or changed, together with their balance: the checks of the table
--- compare balance and limit, so both must change in one statement.
-UPDATE {ledger}.wallets w
-SET balance = c.balance, version = c.version, updated_at = $1, status = c.status,
-    overdraft_limit = c.overdraft_limit, metadata = c.metadata::json
-FROM unnest($2::uuid[], $3::bigint[], $4::bigint[], $5::bigint[], $6::smallint[], $7::bigint[],
-            $8::text[])
-    AS c (id, version_read, version, balance, status, overdraft_limit, metadata)
-WHERE w.id = c.id AND w.version = c.version_read
-RETURNING 1;
+-- name: write_changes
+-- Writes the changes of a group that are not transfers, in one statement: wallets that were frozen, closed or
+-- changed, or whose holds have changed, together with their balance, because the checks of the table compare
+-- balance, held and limit; the rows of their history; and holds. The counts are compared as in `write_group`.
+-- A wallet of which only `hold_expires_at` changes keeps its version and its time. The parameters are the
+-- fields of `ChangeParameters`.
+WITH updated AS (
+    UPDATE {ledger}.wallets w
+    SET balance = c.balance, version = c.version, status = c.status, held = c.held,
+        overdraft_limit = c.overdraft_limit, metadata = c.metadata::json,
+        hold_expires_at = c.hold_expires_at, open_holds = c.open_holds,
+        updated_at = CASE WHEN c.version = c.version_read THEN w.updated_at ELSE $at END
+    FROM unnest($wallet_ids::uuid[], $wallet_versions_read::bigint[], $wallet_versions::bigint[],
+                $wallet_balances::bigint[], $wallet_statuses::smallint[], $wallet_held::bigint[],
+                $wallet_overdraft_limits::bigint[], $wallet_metadata::text[],
+                $wallet_hold_expires_at::timestamptz[], $wallet_open_holds::integer[])
+        AS c (id, version_read, version, balance, status, held, overdraft_limit, metadata,
+              hold_expires_at, open_holds)
+    WHERE w.id = c.id AND w.version = c.version_read
+    RETURNING 1
+), recorded AS (
+    INSERT INTO {ledger}.wallet_changes (
+        wallet_id, version, kind, status, balance_after, overdraft_limit, held_after, created_at,
+        hold_id, hold_status, hold_amount, hold_captured, hold_released, hold_expires_at)
+    SELECT wallet_id, version, kind, status, balance, overdraft_limit, held, $at, hold_id,
+           hold_status, hold_amount, hold_captured, hold_released, hold_expires_at
+    FROM unnest($change_wallet_ids::uuid[], $change_versions::bigint[], $change_kinds::smallint[],
+                $change_statuses::smallint[], $change_balances::bigint[],
+                $change_overdraft_limits::bigint[], $change_held::bigint[],
+                $change_hold_ids::uuid[], $change_hold_statuses::smallint[],
+                $change_hold_amounts::bigint[], $change_hold_captured::bigint[],
+                $change_hold_released::bigint[], $change_hold_expires_at::timestamptz[])
+        AS c (wallet_id, version, kind, status, balance, overdraft_limit, held, hold_id,
+              hold_status, hold_amount, hold_captured, hold_released, hold_expires_at)
+), created AS (
+    INSERT INTO {ledger}.holds (
+        id, source_wallet_id, destination_wallet_id, currency, amount, captured, released, status,
+        expires_at, final_transfer_id, reference, metadata, created_at, updated_at)
+    SELECT id, source, destination, currency, amount, captured, released, status, expires_at,
+           final_transfer, reference, metadata::json, $at, $at
+    FROM unnest($new_hold_ids::uuid[], $new_hold_sources::uuid[], $new_hold_destinations::uuid[],
+                $new_hold_currencies::text[], $new_hold_amounts::bigint[],
+                $new_hold_captured::bigint[], $new_hold_released::bigint[],
+                $new_hold_statuses::smallint[], $new_hold_expires_at::timestamptz[],
+                $new_hold_final_transfers::uuid[], $new_hold_references::text[],
+                $new_hold_metadata::text[])
+        AS h (id, source, destination, currency, amount, captured, released, status, expires_at,
+              final_transfer, reference, metadata)
+), changed AS (
+    UPDATE {ledger}.holds h
+    SET amount = c.amount, captured = c.captured, released = c.released, status = c.status,
+        expires_at = c.expires_at, final_transfer_id = c.final_transfer, updated_at = $at
+    FROM unnest($hold_ids::uuid[], $hold_amounts::bigint[], $hold_captured::bigint[],
+                $hold_released::bigint[], $hold_statuses::smallint[],
+                $hold_expires_at::timestamptz[], $hold_final_transfers::uuid[])
+        AS c (id, amount, captured, released, status, expires_at, final_transfer)
+    WHERE h.id = c.id AND h.status = {hold_active}
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM changed) AS holds;
 
--- name: insert_wallet_changes
--- Inserts the changes of wallets that are not transfers.
-INSERT INTO {ledger}.wallet_changes (
-    wallet_id, version, kind, status, balance_after, overdraft_limit, created_at)
-SELECT wallet_id, version, kind, status, balance, overdraft_limit, $1
-FROM unnest($2::uuid[], $3::bigint[], $4::smallint[], $5::smallint[], $6::bigint[], $7::bigint[])
-    AS c (wallet_id, version, kind, status, balance, overdraft_limit);
+-- name: read_holds
+-- Holds by id. In a group the wallets that pay are locked, so the holds cannot change.
+SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
+       released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
+       updated_at
+FROM {ledger}.holds
+WHERE id = ANY ($1::uuid[]);
+
+-- name: due_holds
+-- The active holds of locked wallets whose time has come, in the order in which they expire.
+SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
+       released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
+       updated_at
+FROM {ledger}.holds
+WHERE source_wallet_id = ANY ($1::uuid[]) AND status = {hold_active} AND expires_at <= $2
+ORDER BY expires_at, holds.id;
+
+-- name: next_expiries
+-- The earliest expiry of each of these wallets after a time; wallets without one are missing.
+SELECT source_wallet_id::text AS wallet_id, min(expires_at) AS expires_at
+FROM {ledger}.holds
+WHERE source_wallet_id = ANY ($1::uuid[]) AND status = {hold_active} AND expires_at > $2
+GROUP BY source_wallet_id;
+
+-- name: has_due_holds
+-- Whether a hold is due: a cheap query for a sweep that mostly finds nothing.
+SELECT EXISTS (
+    SELECT FROM {ledger}.holds WHERE status = {hold_active} AND expires_at <= statement_timestamp()
+);
+
+-- name: due_wallets
+-- Wallets with holds that are due, those with the oldest first, and the number of their due holds. Only the
+-- $1 oldest holds are asked for their wallets, so the query is cheap however many are due.
+SELECT wallet_id::text, holds
+FROM (
+    SELECT source_wallet_id AS wallet_id, min(expires_at) AS oldest
+    FROM (
+        SELECT source_wallet_id, expires_at FROM {ledger}.holds
+        WHERE status = {hold_active} AND expires_at <= statement_timestamp()
+        ORDER BY expires_at LIMIT $1
+    ) first
+    GROUP BY source_wallet_id
+) found
+CROSS JOIN LATERAL (
+    SELECT count(*) AS holds FROM {ledger}.holds
+    WHERE source_wallet_id = wallet_id AND status = {hold_active}
+      AND expires_at <= statement_timestamp()
+) due
+ORDER BY oldest;
+
+-- name: holds_now
+-- Holds as they are now: a hold that is due is expired, also if that is not written yet. Other queries begin
+-- with this one.
+SELECT h.id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
+       CASE WHEN is_due THEN amount - captured ELSE released END AS released,
+       CASE WHEN is_due THEN {hold_expired} ELSE status END AS status, expires_at,
+       final_transfer_id::text, reference, metadata::text, created_at,
+       CASE WHEN is_due THEN expires_at ELSE updated_at END AS updated_at
+FROM {ledger}.holds h
+CROSS JOIN LATERAL (
+    SELECT status = {hold_active} AND expires_at <= statement_timestamp() AS is_due
+) expiry;
+
+-- name: holds_now_by_id
+-- Holds for reads and dry runs, without a lock.
+{holds_now}
+WHERE h.id = ANY ($1::uuid[]);
+
+-- name: list_holds
+-- A page of holds, newest first by id. A filter that is null does not filter; the status is the one of now.
+{holds_now}
+WHERE ($1::uuid IS NULL OR source_wallet_id = $1)
+  AND ($2::smallint IS NULL OR CASE WHEN is_due THEN {hold_expired} ELSE status END = $2)
+  AND ($3::timestamptz IS NULL OR expires_at < $3)
+  AND ($4::uuid IS NULL OR h.id < $4)
+ORDER BY h.id DESC
+LIMIT $5;
+
+-- name: count_active_holds
+-- The number of active holds for the metrics, up to $1: counting millions is expensive.
+SELECT count(*) FROM (
+    SELECT FROM {ledger}.holds WHERE status = {hold_active} LIMIT $1
+) active;
+
+-- name: wallets_now
+-- Wallets as they are now: holds that are due reserve nothing, also if their expiry is not written yet. Other
+-- queries begin with this one.
+SELECT wallets.id::text, user_id::text, currency, balance,
+       CASE WHEN hold_expires_at <= statement_timestamp() THEN held - (
+           SELECT coalesce(sum(amount - captured), 0)::bigint FROM {ledger}.holds
+           WHERE source_wallet_id = wallets.id AND holds.status = {hold_active}
+             AND expires_at <= statement_timestamp())
+       ELSE held END AS held,
+       overdraft_limit, status, funding, version, metadata::text, created_at, updated_at,
+       hold_expires_at,
+       CASE WHEN hold_expires_at <= statement_timestamp() THEN open_holds - (
+           SELECT count(*)::integer FROM {ledger}.holds
+           WHERE source_wallet_id = wallets.id AND holds.status = {hold_active}
+             AND expires_at <= statement_timestamp())
+       ELSE open_holds END AS open_holds,
+       statement_timestamp() AS now
+FROM {ledger}.wallets;
 
 -- name: read_wallets
 -- Wallets for reads and dry runs, without a lock.
-SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding, version,
-       metadata::text, created_at, updated_at
-FROM {ledger}.wallets
+{wallets_now}
 WHERE id = ANY ($1::uuid[]);
 
 -- name: list_wallets
 -- A page of wallets, newest first by id (UUIDv7 grows with time). A filter that is null does not filter.
-SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding, version,
-       metadata::text, created_at, updated_at
-FROM {ledger}.wallets
+{wallets_now}
 WHERE ($1::uuid IS NULL OR user_id = $1)
   AND ($2::text IS NULL OR currency = $2)
   AND ($3::uuid IS NULL OR id < $3)
 ORDER BY wallets.id DESC
 LIMIT $4;
-
--- name: read_wallet_and_clock
--- A wallet and the database's time, which is compared with an instant before an answer about it is given.
-SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding, version,
-       metadata::text, created_at, updated_at, clock_timestamp() AS now
-FROM {ledger}.wallets
-WHERE id = $1;
 
 -- name: lock_shared
 -- Waits until the transactions that have locked the wallet have ended; with {skip_locked} it does not wait
@@ -206,8 +340,23 @@ WITH RECURSIVE search (low, high) AS (
 SELECT low AS version FROM search WHERE low = high;
 
 -- name: state_at_version
--- Balance, status and limit of a wallet right after a version.
-SELECT entry.balance_after, entry.created_at, settings.status, settings.overdraft_limit
+-- A wallet at an instant ($3), after which no change was made up to the version $2. Holds that were due at the
+-- instant are left out: the first group after it has written all their expiries, in the order of their times, as
+-- the versions after $2; or no group has locked the wallet since, and the holds are still active.
+WITH RECURSIVE expired AS (
+    SELECT version, held_after FROM {ledger}.wallet_changes
+    WHERE wallet_id = $1 AND version = $2 + 1 AND kind = {change_hold_expire}
+      AND hold_expires_at <= $3
+    UNION ALL
+    SELECT later.version, later.held_after
+    FROM expired
+    JOIN {ledger}.wallet_changes later
+      ON later.wallet_id = $1 AND later.version = expired.version + 1
+         AND later.kind = {change_hold_expire} AND later.hold_expires_at <= $3
+)
+SELECT entry.balance_after, entry.created_at, settings.status, settings.overdraft_limit,
+       coalesce((SELECT held_after FROM expired ORDER BY version DESC LIMIT 1),
+                reserved.held_after, 0) - coalesce(unwritten.amount, 0) AS held
 FROM (
     SELECT source_balance_after AS balance_after, created_at FROM {ledger}.transfers
     WHERE source_wallet_id = $1 AND source_version = $2
@@ -222,39 +371,57 @@ CROSS JOIN LATERAL (
     SELECT status, overdraft_limit FROM {ledger}.wallet_changes
     WHERE wallet_id = $1 AND version <= $2
     ORDER BY version DESC LIMIT 1
-) settings;
+) settings
+LEFT JOIN LATERAL (
+    SELECT held_after FROM {ledger}.wallet_changes
+    WHERE wallet_id = $1 AND version <= $2 AND held_after IS NOT NULL
+    ORDER BY version DESC LIMIT 1
+) reserved ON true
+CROSS JOIN LATERAL (
+    SELECT sum(amount - captured)::bigint AS amount FROM {ledger}.holds
+    WHERE source_wallet_id = $1 AND status = {hold_active} AND expires_at <= $3
+) unwritten;
 
 -- name: statement
 -- A wallet's entries between two versions, newest first: three index scans, merged. An entry has the kind of
--- a transfer or the kind of a change.
-SELECT * FROM (
+-- a transfer or the kind of a change. Only changes change what is held, so a transfer has the value of the
+-- change before it.
+SELECT entries.*, coalesce(entries.held, reserved.held_after, 0) AS held_after
+FROM (
     (SELECT id::text AS transfer_id, kind AS transfer_kind, NULL::smallint AS change_kind,
             -amount AS amount, source_balance_after AS balance_after, source_version AS version,
             destination_wallet_id::text AS counterparty_wallet_id, reference, created_at,
-            metadata::text
+            metadata::text, hold_id::text, NULL::bigint AS held
      FROM {ledger}.transfers
      WHERE source_wallet_id = $1 AND source_version > $2 AND source_version <= $3
      ORDER BY source_version DESC LIMIT $4)
     UNION ALL
     (SELECT id::text, kind, NULL, amount, destination_balance_after, destination_version,
-            source_wallet_id::text, reference, created_at, metadata::text
+            source_wallet_id::text, reference, created_at, metadata::text, hold_id::text, NULL
      FROM {ledger}.transfers
      WHERE destination_wallet_id = $1 AND destination_version > $2 AND destination_version <= $3
      ORDER BY destination_version DESC LIMIT $4)
     UNION ALL
-    (SELECT NULL, NULL, kind, 0, balance_after, version, NULL, NULL, created_at, NULL
+    (SELECT NULL, NULL, kind, 0, balance_after, version, NULL, NULL, created_at, NULL, hold_id::text,
+            held_after
      FROM {ledger}.wallet_changes
      WHERE wallet_id = $1 AND version > $2 AND version <= $3
      ORDER BY version DESC LIMIT $4)
 ) entries
-ORDER BY version DESC
+LEFT JOIN LATERAL (
+    SELECT held_after FROM {ledger}.wallet_changes
+    WHERE wallet_id = $1 AND wallet_changes.version < entries.version AND held_after IS NOT NULL
+      AND entries.held IS NULL
+    ORDER BY wallet_changes.version DESC LIMIT 1
+) reserved ON true
+ORDER BY entries.version DESC
 LIMIT $4;
 
 -- name: read_transfers
 -- Transfers by id: for GET, for reversals, and to render stored outcomes again.
 SELECT id::text, kind, source_wallet_id::text, destination_wallet_id::text, amount, currency,
        reference, metadata::text, source_version, source_balance_after, destination_version,
-       destination_balance_after, reverses_transfer_id::text, created_at
+       destination_balance_after, reverses_transfer_id::text, created_at, hold_id::text
 FROM {ledger}.transfers
 WHERE id = ANY ($1::uuid[]);
 
@@ -263,7 +430,7 @@ WHERE id = ANY ($1::uuid[]);
 SELECT * FROM (
     (SELECT id::text, kind, source_wallet_id::text, destination_wallet_id::text, amount, currency,
             reference, metadata::text, source_version, source_balance_after, destination_version,
-            destination_balance_after, reverses_transfer_id::text, created_at,
+            destination_balance_after, reverses_transfer_id::text, created_at, hold_id::text,
             source_version AS wallet_version
      FROM {ledger}.transfers
      WHERE source_wallet_id = $1 AND source_version < $2
@@ -271,7 +438,7 @@ SELECT * FROM (
     UNION ALL
     (SELECT id::text, kind, source_wallet_id::text, destination_wallet_id::text, amount, currency,
             reference, metadata::text, source_version, source_balance_after, destination_version,
-            destination_balance_after, reverses_transfer_id::text, created_at,
+            destination_balance_after, reverses_transfer_id::text, created_at, hold_id::text,
             destination_version AS wallet_version
      FROM {ledger}.transfers
      WHERE destination_wallet_id = $1 AND destination_version < $2
@@ -731,9 +898,13 @@ SELECT id::text, version FROM {ledger}.wallets WHERE id = ANY ($1::uuid[]);
 -- name: changes_after
 -- The changes of a wallet that are not transfers, oldest first, for its event stream.
 SELECT c.wallet_id::text, c.version, c.kind, c.status, c.balance_after, c.overdraft_limit,
-       c.created_at, w.user_id::text, w.currency
+       c.created_at, w.user_id::text, w.currency, c.held_after, c.hold_id::text, c.hold_status,
+       c.hold_amount, c.hold_captured, c.hold_released, c.hold_expires_at,
+       h.destination_wallet_id::text, h.final_transfer_id::text, h.reference, h.metadata::text,
+       h.created_at AS hold_created_at
 FROM {ledger}.wallet_changes c
 JOIN {ledger}.wallets w ON w.id = c.wallet_id
+LEFT JOIN {ledger}.holds h ON h.id = c.hold_id
 WHERE c.wallet_id = $1 AND c.version > $2
 ORDER BY c.version
 LIMIT $3;
@@ -744,7 +915,7 @@ LIMIT $3;
 SELECT * FROM (
     (SELECT id::text, kind, source_wallet_id::text, destination_wallet_id::text, amount, currency,
             reference, metadata::text, source_version, source_balance_after, destination_version,
-            destination_balance_after, reverses_transfer_id::text, created_at,
+            destination_balance_after, reverses_transfer_id::text, created_at, hold_id::text,
             source_version AS wallet_version
      FROM {ledger}.transfers
      WHERE source_wallet_id = $1 AND source_version > $2
@@ -752,7 +923,7 @@ SELECT * FROM (
     UNION ALL
     (SELECT id::text, kind, source_wallet_id::text, destination_wallet_id::text, amount, currency,
             reference, metadata::text, source_version, source_balance_after, destination_version,
-            destination_balance_after, reverses_transfer_id::text, created_at,
+            destination_balance_after, reverses_transfer_id::text, created_at, hold_id::text,
             destination_version AS wallet_version
      FROM {ledger}.transfers
      WHERE destination_wallet_id = $1 AND destination_version > $2

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import orjson
 
 # Which members of an event's data are wallets, by the first word of its type.
-_WALLETS_OF = {"transfer": ("source_wallet_id", "destination_wallet_id"), "wallet": ("id",)}
+_SIDES = ("source_wallet_id", "destination_wallet_id")
+_WALLETS_OF = {"transfer": _SIDES, "hold": _SIDES, "wallet": ("id",)}
 _TEXT_MAX = 200
 
 
@@ -54,4 +55,5 @@ class Event(NamedTuple):
 def wallets_of(event_type: str, data: Mapping[str, Any]) -> tuple[str, ...]:
     """The wallets that an event is about; an event of one wallet twice names it once."""
     names = _WALLETS_OF.get(event_type.partition(".")[0], ())
-    return tuple(dict.fromkeys(data[name] for name in names))
+    # A hold need not have a destination.
+    return tuple(dict.fromkeys(data[name] for name in names if data[name] is not None))

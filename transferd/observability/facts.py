@@ -91,6 +91,24 @@ class KeysClaimed(NamedTuple):
     unknown: int
 
 
+class HoldsCaptured(NamedTuple):
+    """A group has posted captures of holds."""
+
+    captures: int
+
+
+class HoldsExpired(NamedTuple):
+    """A group has written the expiry of holds; how late each of them was, in seconds."""
+
+    late_s: Sequence[float]
+
+
+class ExpiryFailed(NamedTuple):
+    """A sweep for due holds failed; it is repeated."""
+
+    error: BaseException
+
+
 class CacheFailed(NamedTuple):
     """A call to Redis failed, and the circuit breaker opens."""
 
@@ -224,6 +242,9 @@ Fact = (
     | GroupTraced
     | ActorFailed
     | KeysClaimed
+    | HoldsCaptured
+    | HoldsExpired
+    | ExpiryFailed
     | CacheFailed
     | WalletRead
     | KeyUsesFailed

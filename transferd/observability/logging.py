@@ -13,6 +13,7 @@ from transferd.observability.facts import (
     ActorFailed,
     CacheFailed,
     CommandPoisoned,
+    ExpiryFailed,
     Fact,
     GroupRetried,
     KeyUsesFailed,
@@ -58,6 +59,7 @@ _LOGGED = frozenset(
         GroupRetried,
         CacheFailed,
         KeyUsesFailed,
+        ExpiryFailed,
         RelayFailed,
         NotifierFailed,
         NotificationFinished,
@@ -106,6 +108,8 @@ class Log:
                 self._log.warning("redis call failed", error=_one_line(error))
             case KeyUsesFailed(error):
                 self._log.warning("uses of API keys not written", error=_one_line(error))
+            case ExpiryFailed(error):
+                self._log.warning("holds that are due not expired", error=_one_line(error))
             case RelayFailed(error) | NotifierFailed(error):
                 self._log.warning("notifications wait", error=_one_line(error))
             case NotificationFinished(result="skipped"):

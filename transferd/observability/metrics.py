@@ -21,9 +21,12 @@ from transferd.observability.facts import (
     CommandPoisoned,
     DeadLettersKept,
     EnvelopeFailed,
+    ExpiryFailed,
     Fact,
     GroupCommitted,
     GroupRetried,
+    HoldsCaptured,
+    HoldsExpired,
     KeysClaimed,
     KeyUsesFailed,
     NotificationFinished,
@@ -85,6 +88,14 @@ class Metrics:
         self._outcomes = self._counter("transferd_outcomes", "Commands by result.", "result")
         self._retries = self._counter(
             "transferd_group_retries", "Attempts that were retried, by SQLSTATE.", "cause"
+        )
+        self._lateness = self._histogram(
+            "transferd_hold_expiry_lateness_seconds",
+            "From the expiry of a hold to the time at which it was written.",
+            _LAGS,
+        )
+        self._captured = Counter(
+            "transferd_hold_captures", "Captures posted.", registry=self.registry
         )
         self._failures = self._counter(
             "transferd_failures", "Requests that failed for a technical reason.", "code"
@@ -151,6 +162,11 @@ class Metrics:
                 self._group(fact)
             case WalletRead(cache):
                 self._read(cache)
+            case HoldsCaptured(captures):
+                self._captured.inc(captures)
+            case HoldsExpired(late_s):
+                for each in late_s:
+                    self._lateness.observe(each)
             case KeysClaimed(claimed, replayed, busy, unknown):
                 for state, count in (
                     ("claimed", claimed),
@@ -177,7 +193,7 @@ class Metrics:
                 self._errors.labels(type(fact).__name__).inc()
             case SpansLost(spans):
                 self._spans_lost.inc(spans)
-            case NotifierFailed() | KeyUsesFailed():
+            case NotifierFailed() | KeyUsesFailed() | ExpiryFailed():
                 self._errors.labels(type(fact).__name__).inc()
 
     def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:

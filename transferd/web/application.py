@@ -11,6 +11,7 @@ from transferd.web.request_headers import only_line
 from transferd.web.routes import (
     currencies,
     events,
+    holds,
     idempotency_keys,
     system,
     transfers,
@@ -27,6 +28,7 @@ OPERATIONS: tuple[Operation, ...] = (
     *wallets.OPERATIONS,
     *events.OPERATIONS,
     *transfers.OPERATIONS,
+    *holds.OPERATIONS,
     *idempotency_keys.OPERATIONS,
     *webhooks.OPERATIONS,
 )

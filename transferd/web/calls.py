@@ -17,6 +17,7 @@ from transferd.domain.key import NO_FINGERPRINT, Fingerprint, Key
 from transferd.observability.facts import Begin
 from transferd.observability.traceparent import is_traceparent, new_traceparent
 from transferd.web.auth import Principal
+from transferd.web.batch_schemas import ITEM_TAGS
 from transferd.web.context import AppContext
 from transferd.web.exactness import Fault, faults_of, pointer_step
 from transferd.web.problems import Problem
@@ -227,13 +228,23 @@ def _problem_of(error: ValidationError, limits: Limits) -> Problem:
         return Problem("malformed-json", problems[0]["msg"])
     items = [
         {
-            "pointer": "".join(map(pointer_step, item["loc"])),
+            "pointer": _pointer_of(item["loc"]),
             "code": item["type"],
             "message": item["msg"],
         }
         for item in problems[: limits.field_errors_max]
     ]
     return Problem("invalid-request", facts={"errors": items})
+
+
+def _pointer_of(place: Sequence[str | int]) -> str:
+    """The JSON pointer of an error's place, without the tag of an item of a batch."""
+    steps = [
+        step
+        for before, step in zip((None, *place), place, strict=False)
+        if not (isinstance(before, int) and step in ITEM_TAGS)
+    ]
+    return "".join(map(pointer_step, steps))
 
 
 def _problem_of_faults(faults: Sequence[tuple[str, Fault]]) -> Problem:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, create_model
 
 from transferd.commit.events import CLOUD_EVENT
+from transferd.domain.hold import HoldStatus
 from transferd.domain.transfer import TransferKind
 from transferd.domain.wallet import WalletStatus
 from transferd.domain.webhook import EVENT_TYPES
@@ -52,6 +53,7 @@ class TransferEventData(BaseModel):
     destination_version: Version
     destination_balance_after: Balance
     reverses_transfer_id: Id | None
+    hold_id: Id | None
 
 
 class WalletEventData(BaseModel):
@@ -66,6 +68,25 @@ class WalletEventData(BaseModel):
     version: Version
 
 
+class HoldEventData(BaseModel):
+    """A hold as it was after the change, and its wallet's version with what it held then."""
+
+    id: Id
+    source_wallet_id: Id
+    destination_wallet_id: Id | None
+    currency: CurrencyCode
+    amount: Amount
+    captured: NonNegative
+    released: NonNegative
+    remaining: NonNegative
+    status: HoldStatus
+    expires_at: datetime
+    reference: str | None
+    metadata: Metadata
+    version: Version
+    held_after: NonNegative
+
+
 class UserEventData(BaseModel):
     """A user."""
 
@@ -76,6 +97,7 @@ class UserEventData(BaseModel):
 _DATA: dict[str, type[BaseModel]] = {
     "transfer": TransferEventData,
     "wallet": WalletEventData,
+    "hold": HoldEventData,
     "user": UserEventData,
 }
 

@@ -12,6 +12,7 @@ from pydantic import (
     BeforeValidator,
     Field,
     GetJsonSchemaHandler,
+    Strict,
     StringConstraints,
     WithJsonSchema,
 )
@@ -87,7 +88,21 @@ _CURSOR = {"type": "string", "pattern": "^[A-Za-z0-9_-]+$"}
 Cursor = Annotated[str, WithJsonSchema(_CURSOR)]
 Limit = Annotated[int, Field(ge=1, le=_LIMITS.list_items_max), InDigits]
 EntryKind = TypeAliasType(
-    "EntryKind", Literal["transfer", "reversal", "freeze", "unfreeze", "close", "update"]
+    "EntryKind",
+    Literal[
+        "transfer",
+        "reversal",
+        "capture",
+        "freeze",
+        "unfreeze",
+        "close",
+        "update",
+        "hold_create",
+        "hold_adjust",
+        "hold_capture",
+        "hold_release",
+        "hold_expire",
+    ],
 )
 KeyStatus = TypeAliasType("KeyStatus", Literal["pending", "succeeded", "refused"])
 
@@ -176,9 +191,9 @@ _RFC_3339 = re.compile(
 )
 
 
-def _rfc_3339(value: str) -> str:
+def _rfc_3339(value: object) -> str:
     # pydantic would accept seconds since 1970 as well.
-    if _RFC_3339.fullmatch(value) is None:
+    if not isinstance(value, str) or _RFC_3339.fullmatch(value) is None:
         raise PydanticCustomError("datetime_parsing", "must be a time with an offset (RFC 3339)")
     return value
 
@@ -202,7 +217,8 @@ def _shown(time: datetime) -> str:
     return time.isoformat().replace("+00:00", "Z")
 
 
-_Given = Annotated[AwareDatetime, BeforeValidator(_rfc_3339)]
+# A strict model takes no text for a time after another validator has seen it.
+_Given = Annotated[AwareDatetime, Strict(False), BeforeValidator(_rfc_3339)]
 # A bound of a search. No row lies outside the range, so a bound outside means the same as its end.
 QueryTime = Annotated[_Given, AfterValidator(_nearest)]
 # A time to store: exact, or refused.

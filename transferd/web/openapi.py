@@ -11,11 +11,12 @@ from pydantic import BaseModel
 from transferd.domain.api_key import ADMIN, SCOPES
 from transferd.web.components import components_of, members_of, reference
 from transferd.web.event_schemas import ANY_EVENT, EVENTS, STREAMED_EVENT, deliveries
+from transferd.web.hold_schemas import NewCapture
 from transferd.web.operations import Operation
 from transferd.web.parameters import parameters_of
 from transferd.web.problem_schemas import WITH_FACTS, Problem
 from transferd.web.responses import answer_of, responses_of
-from transferd.web.schemas import DryRun, NewReversal
+from transferd.web.schemas import NewReversal
 
 _DESCRIPTION = (
     "Wallets and transfers. Money is an integer in minor units (ISO 4217): 2500 USD is 25.00"
@@ -28,10 +29,13 @@ _TAGS: dict[str, str] = {
     "users": "Owners of wallets.",
     "wallets": "Balances, what changed them, and the currencies that there are.",
     "transfers": "Money from one wallet to another, and the fate of Idempotency-Keys.",
+    "holds": "Money that is reserved for a later payment.",
     "webhooks": "Where events are sent to, and what became of them.",
 }
 
 _ID = "$response.body#/id"
+# Operations that need no body.
+_OPTIONAL_BODIES = (NewReversal, NewCapture)
 # The query parameter for the id of the created resource, where the path does not take it.
 _ID_IN_QUERY = {("/wallets", "/transfers"): "wallet_id", ("/users", "/wallets"): "user_id"}
 
@@ -86,17 +90,18 @@ def _operation(operation: Operation) -> dict[str, Any]:
     }
     if operation.body is not None:
         described["requestBody"] = {
-            # A body is an object even if all members are optional; only a reversal needs none.
-            "required": operation.body is not NewReversal,
+            # A body is an object even if all members are optional.
+            "required": operation.body not in _OPTIONAL_BODIES,
             "content": {"application/json": {"schema": reference(operation.body)}},
         }
     return described
 
 
 def _components(operations: Sequence[Operation]) -> dict[str, Any]:
-    models: list[type[BaseModel]] = [Problem, *WITH_FACTS.values(), DryRun, *EVENTS.values()]
+    models: list[type[BaseModel]] = [Problem, *WITH_FACTS.values(), *EVENTS.values()]
     for operation in operations:
-        models += [model for model in (operation.body, answer_of(operation)) if model is not None]
+        shapes = (operation.body, answer_of(operation), operation.dry_run)
+        models += [model for model in shapes if model is not None]
     schemas = components_of(models)
     for operation in operations:
         schemas |= members_of(operation.query)[1]

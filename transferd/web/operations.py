@@ -46,6 +46,8 @@ class Operation:
     body: type[BaseModel] | None = None
     query: type[Query] = NoQuery
     is_list: bool = False
+    # The answer with `dry_run=true`, if `query` has it.
+    dry_run: type[BaseModel] | None = None
     media_type: str = "application/json"
     key: Literal["required", "optional", "none"] = "none"
     # Whether If-Match is compared with the wallet's version.

@@ -12,6 +12,7 @@ _ID_OF = {
     "users": "The id of the user.",
     "wallets": "The id of the wallet.",
     "transfers": "The id of the transfer.",
+    "holds": "The id of the hold.",
     "webhooks": "The id of the webhook.",
 }
 _IN_PATH = {

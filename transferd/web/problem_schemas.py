@@ -12,7 +12,8 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, WithJsonSchema
 from typing_extensions import TypeAliasType
 
-from transferd.web.fields import Balance, CurrencyCode, NonNegative, Version
+from transferd.domain.hold import HoldStatus
+from transferd.web.fields import Balance, CurrencyCode, Id, NonNegative, Version
 from transferd.web.problems import TYPES
 
 
@@ -84,12 +85,76 @@ class ReversalExceedsTransfer(_Problem):
     currency: CurrencyCode
 
 
+_ENDED_AT = Field(description="When the hold ended.")
+
+
+class HoldNotActive(_Problem):
+    """The hold was captured or released."""
+
+    code: Literal["hold-not-active"]
+    hold_status: HoldStatus
+    ended_at: Annotated[datetime, _ENDED_AT]
+    transfer_id: Annotated[
+        Id, Field(default_factory=str, description="The final capture, if it ended the hold.")
+    ]
+
+
+class HoldExpired(_Problem):
+    """The hold has expired."""
+
+    code: Literal["hold-expired"]
+    hold_status: Literal["expired"]
+    expires_at: datetime
+    ended_at: Annotated[
+        datetime, Field(description="When the expiry was written; the hold ended at `expires_at`.")
+    ]
+
+
+class CaptureExceedsHold(_Problem):
+    """The capture asks for more than is left."""
+
+    code: Literal["capture-exceeds-hold"]
+    remaining: Annotated[NonNegative, Field(description="What is left of the hold.")]
+    currency: CurrencyCode
+
+
+class AmountBelowCaptured(_Problem):
+    """The new amount is less than what is captured."""
+
+    code: Literal["amount-below-captured"]
+    captured: NonNegative
+    currency: CurrencyCode
+
+
+class ExpiryInvalid(_Problem):
+    """The expiry is not in the future, or too far in it."""
+
+    code: Literal["expiry-invalid"]
+    now: Annotated[datetime, Field(description="The database's time.")]
+
+
+class TooManyHolds(_Problem):
+    """The wallet has as many open holds as it may have."""
+
+    code: Literal["too-many-holds"]
+    open_holds: int
+    open_holds_max: int
+
+
+class DestinationMismatch(_Problem):
+    """The hold is for another destination."""
+
+    code: Literal["destination-mismatch"]
+    destination_wallet_id: Annotated[Id, Field(description="The destination of the hold.")]
+
+
 class WalletNotEmpty(_Problem):
-    """Only a wallet without money can be closed."""
+    """Only a wallet without money and without open holds can be closed."""
 
     code: Literal["wallet-not-empty"]
     balance: Balance
     held: NonNegative
+    open_holds: int
     currency: CurrencyCode
 
 
@@ -128,6 +193,8 @@ _PLAIN_REFUSALS = (
     "wallet-frozen",
     "wallet-closed",
     "balance-out-of-range",
+    "hold-not-found",
+    "destination-missing",
 )
 
 
@@ -144,21 +211,74 @@ class Refusal(BaseModel):
     detail: str
 
 
+class HoldNotActiveRefusal(BaseModel):
+    """Why a capture of a batch was refused: the hold was captured or released."""
+
+    code: Literal["hold-not-active"]
+    detail: str
+    hold_status: HoldStatus
+    ended_at: Annotated[datetime, _ENDED_AT]
+    transfer_id: Annotated[
+        Id, Field(default_factory=str, description="The final capture, if it ended the hold.")
+    ]
+
+
+class HoldExpiredRefusal(BaseModel):
+    """Why a capture of a batch was refused: the hold has expired."""
+
+    code: Literal["hold-expired"]
+    detail: str
+    hold_status: Literal["expired"]
+    expires_at: datetime
+    ended_at: Annotated[datetime, _ENDED_AT]
+
+
+class CaptureExceedsHoldRefusal(BaseModel):
+    """Why a capture of a batch was refused: it asks for more than is left."""
+
+    code: Literal["capture-exceeds-hold"]
+    detail: str
+    remaining: Annotated[NonNegative, Field(description="What is left of the hold.")]
+    currency: CurrencyCode
+
+
+class DestinationMismatchRefusal(BaseModel):
+    """Why a capture of a batch was refused: the hold is for another destination."""
+
+    code: Literal["destination-mismatch"]
+    detail: str
+    destination_wallet_id: Annotated[Id, Field(description="The destination of the hold.")]
+
+
 class BatchRefused(_Problem):
     """All or none: one transfer was refused, so nothing was posted."""
 
     code: Literal["batch-refused"]
     index: Annotated[int, Field(ge=0, description="The first that was refused, from 0.")]
-    refusal: InsufficientFundsRefusal | Refusal
+    refusal: (
+        InsufficientFundsRefusal
+        | HoldNotActiveRefusal
+        | HoldExpiredRefusal
+        | CaptureExceedsHoldRefusal
+        | DestinationMismatchRefusal
+        | Refusal
+    )
 
 
 # The shape of each code that has one of its own.
 WITH_FACTS: dict[str, type[BaseModel]] = {
+    "amount-below-captured": AmountBelowCaptured,
     "batch-refused": BatchRefused,
     "body-too-large": BodyTooLarge,
+    "capture-exceeds-hold": CaptureExceedsHold,
+    "destination-mismatch": DestinationMismatch,
+    "expiry-invalid": ExpiryInvalid,
+    "hold-expired": HoldExpired,
+    "hold-not-active": HoldNotActive,
     "insufficient-funds": InsufficientFunds,
     "invalid-request": InvalidRequest,
     "reversal-exceeds-transfer": ReversalExceedsTransfer,
+    "too-many-holds": TooManyHolds,
     "too-many-secrets": TooManySecrets,
     "version-changed": VersionChanged,
     "version-not-reached": VersionNotReached,

@@ -53,6 +53,7 @@ TYPES: dict[str, ProblemType] = {
     "transfer-not-found": ProblemType(
         404, "Transfer not found", "There is no transfer with this id."
     ),
+    "hold-not-found": ProblemType(404, "Hold not found", "There is no hold with this id."),
     "webhook-not-found": ProblemType(404, "Webhook not found", "There is no webhook with this id."),
     "delivery-not-found": ProblemType(
         404, "Delivery not found", "This webhook has no such delivery in its log."
@@ -72,8 +73,19 @@ TYPES: dict[str, ProblemType] = {
         "The sum of all reversals cannot exceed the transfer; `left` says what remains.",
     ),
     "not-reversible": ProblemType(409, "Not reversible", "A reversal cannot be reversed."),
+    "hold-not-active": ProblemType(
+        409,
+        "Hold not active",
+        "The hold was captured or released: `hold_status` and `ended_at` say how and when, and"
+        " `transfer_id` names the final capture.",
+    ),
+    "hold-expired": ProblemType(
+        409, "Hold expired", "The hold has reached `expires_at`; what was left is available again."
+    ),
     "wallet-not-empty": ProblemType(
-        409, "Wallet not empty", "A wallet can be closed only when its balance is zero."
+        409,
+        "Wallet not empty",
+        "A wallet can be closed only when its balance is zero and it has no open holds.",
     ),
     "webhook-disabled": ProblemType(
         409,
@@ -123,6 +135,30 @@ TYPES: dict[str, ProblemType] = {
     "wallet-closed": ProblemType(422, "Wallet closed", "A closed wallet takes part in nothing."),
     "balance-out-of-range": ProblemType(
         422, "Balance out of range", "A balance stays inside a signed 64-bit integer."
+    ),
+    "capture-exceeds-hold": ProblemType(
+        422, "Capture exceeds hold", "`remaining` is what is left of the hold."
+    ),
+    "amount-below-captured": ProblemType(
+        422,
+        "Amount below captured",
+        "The amount of a hold cannot be less than what is `captured` already.",
+    ),
+    "expiry-invalid": ProblemType(
+        422,
+        "Expiry invalid",
+        "A hold must expire after the database's time, which is `now`, and within 366 days.",
+    ),
+    "too-many-holds": ProblemType(
+        422,
+        "Too many holds",
+        "The wallet has `open_holds_max` open holds. Capture or release some of them first.",
+    ),
+    "destination-missing": ProblemType(
+        422, "Destination missing", "Name a destination in the hold or in the capture."
+    ),
+    "destination-mismatch": ProblemType(
+        422, "Destination mismatch", "The hold names another destination than the capture."
     ),
     "idempotency-key-reused": ProblemType(
         422,

@@ -2,8 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from datetime import datetime
-from functools import lru_cache
 
 import orjson
 
@@ -11,6 +9,8 @@ from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
 from transferd.domain.book import (
     BatchPosted,
+    Captured,
+    HoldSet,
     Outcome,
     Posted,
     UserCreated,
@@ -18,6 +18,8 @@ from transferd.domain.book import (
     WalletSet,
 )
 from transferd.domain.errors import Reason, Refused
+from transferd.domain.hold import CreateHold, Hold
+from transferd.domain.times import rfc3339
 from transferd.domain.transfer import PostedTransfer
 from transferd.domain.user import User
 from transferd.domain.wallet import CreateWallet, Wallet
@@ -52,8 +54,14 @@ class Rendering:
                 body = _refusal(envelope, refused)
                 status = problems.TYPES[reason].status
                 return Answer(status, body) if reason in _NOT_KEPT else _stored_whole(status, body)
+            case Captured(transfer):
+                stored = StoredAnswer(RENDER_SINGLE, transfer.id, None)
+                return Answer(201, self.transfer(transfer), stored)
             case BatchPosted(results):
                 return self._batch_answer(envelope, results)
+            case HoldSet(hold, _, _):
+                status = 201 if isinstance(envelope.command, CreateHold) else 200
+                return _stored_whole(status, self.hold(hold))
             case WalletCreated(wallet, _, initial):
                 return _stored_whole(201, self.wallet(_after(wallet, initial)))
             case WalletSet(wallet, _):
@@ -62,11 +70,13 @@ class Rendering:
             case UserCreated(user):
                 return _stored_whole(201, self.user(user))
 
-    def _batch_answer(self, envelope: Envelope, results: Sequence[Posted | Refused]) -> Answer:
+    def _batch_answer(
+        self, envelope: Envelope, results: Sequence[Posted | Captured | Refused]
+    ) -> Answer:
         bodies: list[bytes] = []
         items: list[str | orjson.Fragment] = []
         for result in results:
-            if isinstance(result, Posted):
+            if not isinstance(result, Refused):
                 bodies.append(self.transfer(result.transfer))
                 items.append(result.transfer.id)
             else:
@@ -110,6 +120,10 @@ class Rendering:
     def transfer(self, transfer: PostedTransfer) -> bytes:
         """A posted transfer (render version 1; never change it, add a version instead)."""
         return orjson.dumps(transfer_view(transfer))
+
+    def hold(self, hold: Hold) -> bytes:
+        """A hold."""
+        return orjson.dumps(hold_view(hold))
 
     def wallet(self, wallet: Wallet) -> bytes:
         """A wallet."""
@@ -157,7 +171,29 @@ def transfer_view(transfer: PostedTransfer) -> dict[str, object]:
     }
     if transfer.reverses_transfer_id is not None:
         view["reverses_transfer_id"] = transfer.reverses_transfer_id
+    if transfer.hold_id is not None:
+        view["hold_id"] = transfer.hold_id
     return view
+
+
+def hold_view(hold: Hold) -> dict[str, object]:
+    """The fields of a hold, in the order of the contract."""
+    return {
+        "id": hold.id,
+        "source_wallet_id": hold.source_wallet_id,
+        "destination_wallet_id": hold.destination_wallet_id,
+        "currency": hold.currency,
+        "amount": hold.amount_minor,
+        "captured": hold.captured_minor,
+        "released": hold.released_minor,
+        "remaining": hold.remaining_minor,
+        "status": hold.status,
+        "expires_at": rfc3339(hold.expires_at),
+        "reference": hold.reference,
+        "metadata": orjson.Fragment(hold.metadata),
+        "created_at": rfc3339(hold.created_at),
+        "updated_at": rfc3339(hold.updated_at),
+    }
 
 
 def wallet_view(wallet: Wallet) -> dict[str, object]:
@@ -198,6 +234,8 @@ def entry_view(entry: StatementEntry) -> dict[str, object]:
         "version": entry.version,
         "counterparty_wallet_id": entry.counterparty_wallet_id,
         "reference": entry.reference,
+        "hold_id": entry.hold_id,
+        "held_after": entry.held_after_minor,
         "created_at": rfc3339(entry.created_at),
         "metadata": orjson.Fragment(entry.metadata),
     }
@@ -248,13 +286,6 @@ def delivery_view(delivery: Delivery) -> dict[str, object]:
         "created_at": rfc3339(delivery.created_at),
         "updated_at": rfc3339(delivery.updated_at),
     }
-
-
-# All changes of a group have the same time.
-@lru_cache(maxsize=64)
-def rfc3339(time: datetime) -> str:
-    """UTC with microseconds and a Z (RFC 3339 section 5.6)."""
-    return time.isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def _after(wallet: Wallet, initial: PostedTransfer | None) -> Wallet:

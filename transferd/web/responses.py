@@ -11,7 +11,7 @@ from transferd.web.operations import Operation
 from transferd.web.past_schemas import WalletQuery
 from transferd.web.problem_schemas import shapes_of
 from transferd.web.problems import MEDIA_TYPE, TYPES
-from transferd.web.schemas import DryRun, DryRunQuery, ListQuery
+from transferd.web.schemas import ListQuery
 from transferd.web.streams import EVENT_STREAM
 
 _ALWAYS = (
@@ -76,12 +76,8 @@ def responses_of(operation: Operation) -> dict[str, Any]:
     elif answer is not None:
         done["content"] = _content(answer)
     responses = {str(operation.status): done}
-    if operation.query is DryRunQuery:
-        responses["200"] = {
-            "description": "With `dry_run=true`: decided, nothing written.",
-            "headers": _headers(_ANY_HEADERS),
-            "content": _content(DryRun),
-        }
+    if operation.dry_run is not None:
+        _add_dry_run(responses, operation, operation.dry_run)
     if operation.query is WalletQuery:
         responses["304"] = {
             "description": "If-None-Match names the current version.",
@@ -97,6 +93,20 @@ def responses_of(operation: Operation) -> dict[str, Any]:
             "content": {MEDIA_TYPE: {"schema": _one_of(shapes_of(codes))}},
         }
     return responses
+
+
+def _add_dry_run(responses: dict[str, Any], operation: Operation, model: type[BaseModel]) -> None:
+    """A dry run is always 200, which some operations answer without it too."""
+    if operation.status == 200:
+        assert operation.answer is not None
+        schema = {"oneOf": [reference(operation.answer), reference(model)]}
+        responses["200"]["content"] = {"application/json": {"schema": schema}}
+        return
+    responses["200"] = {
+        "description": "With `dry_run=true`: decided, nothing written.",
+        "headers": _headers(_ANY_HEADERS),
+        "content": _content(model),
+    }
 
 
 def _content(model: type[BaseModel]) -> dict[str, Any]:

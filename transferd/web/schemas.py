@@ -158,7 +158,7 @@ class TransfersQuery(ListQuery):
 
 
 class DryRunQuery(Query):
-    """POST /transfers."""
+    """Whether a command is only decided."""
 
     dry_run: Annotated[
         Flag, Field(description="Decide only: nothing is written, and no key is needed or kept.")
@@ -224,6 +224,7 @@ class _Transfer(BaseModel):
     source_version: Version
     source_balance_after: Balance
     created_at: datetime
+    hold_id: Annotated[Id, Field(default_factory=str, description="Only a capture has it.")]
 
 
 class Transfer(_Transfer):
@@ -253,6 +254,8 @@ class StatementEntry(BaseModel):
     version: Version
     counterparty_wallet_id: Id | None
     reference: str | None
+    hold_id: Annotated[Id | None, Field(description="The hold that was changed or captured.")]
+    held_after: Annotated[NonNegative, Field(description="What the wallet holds after it.")]
     created_at: datetime
     metadata: Metadata
 

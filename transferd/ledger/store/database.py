@@ -36,6 +36,8 @@ BEGIN_SNAPSHOT = (
 )
 
 
+# Queries with which others begin; these name them in braces.
+_FRAGMENTS = ("wallets_now", "holds_now")
 # A parameter that has a name in place of a number.
 _PARAMETER = re.compile(r"\$([a-z_]+)")
 
@@ -67,7 +69,10 @@ def queries(ledger: str, file: str = "queries.sql") -> dict[str, str]:
     for name, text in _texts(file).items():
         # From the longest on, because a name may begin with another one.
         numbers = {each: n for n, each in enumerate(_parameters(name, file), start=1)}
-        query = text.replace("{ledger}", ledger)
+        query = text
+        for part in _FRAGMENTS:
+            query = query.replace(f"{{{part}}}", _texts(file).get(part, ""))
+        query = query.replace("{ledger}", ledger)
         for each in sorted(numbers, key=len, reverse=True):
             query = query.replace(f"${each}", f"${numbers[each]}")
         for each, number in NAMES_IN_SQL.items():

@@ -5,17 +5,15 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
+from transferd.domain.hold import Hold
 from transferd.domain.key import Key
 from transferd.domain.transfer import PostedTransfer
 from transferd.domain.user import User
 from transferd.domain.wallet import Wallet, WalletChange
 from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.errors import SerializationFailure
-from transferd.ledger.store.numbers import (
-    CHANGE_KIND_NUMBERS,
-    TRANSFER_KIND_NUMBERS,
-    WALLET_STATUS_NUMBERS,
-)
+from transferd.ledger.store.group_changes import change_parameters
+from transferd.ledger.store.numbers import TRANSFER_KIND_NUMBERS
 from transferd.ledger.store.outcomes import StoredOutcome, outcome_of
 from transferd.ledger.store.wallets import wallet_of
 
@@ -34,6 +32,9 @@ class GroupResult:
     changes: list[WalletChange] = field(default_factory=list)
     # Ids of wallets in which more than balance and version has changed.
     set_wallets: set[str] = field(default_factory=set)
+    # The last state of each hold that has changed, and the ids of the new ones.
+    holds: dict[str, Hold] = field(default_factory=dict)
+    created_holds: set[str] = field(default_factory=set)
     users: list[User] = field(default_factory=list)
     outcomes: list[tuple[Key, StoredOutcome]] = field(default_factory=list)
     events: list[bytes] = field(default_factory=list)
@@ -47,7 +48,7 @@ class GroupResult:
         ]
 
     def __bool__(self) -> bool:
-        return bool(self.outcomes or self.events)
+        return bool(self.outcomes or self.events or self.set_wallets)
 
 
 class Locked(NamedTuple):
@@ -78,7 +79,7 @@ async def lock_and_look_up(
     outcomes: dict[Key, StoredOutcome] = {}
     for row in rows[:-1]:
         if row[0] is not None:
-            wallets[row[0]] = wallet_of(row[:12])
+            wallets[row[0]] = wallet_of(row)
         else:
             key, outcome = outcome_of(row)
             outcomes[key] = outcome
@@ -119,10 +120,8 @@ async def write(
     if result.created_wallets:
         await _insert_wallets(transaction, result)
     await _write_group(transaction, result, outbox_row_events_max)
-    if result.set_wallets:
-        await _set_wallets(transaction, result)
-    if result.changes:
-        await _insert_changes(transaction, result)
+    if result.set_wallets or result.changes:
+        await _write_changes(transaction, result)
 
 
 class GroupParameters(NamedTuple):
@@ -145,6 +144,7 @@ class GroupParameters(NamedTuple):
     destination_versions: str
     destination_balances_after: str
     reversed_transfer_ids: str
+    captured_hold_ids: str
     wallet_ids: str
     wallet_versions_read: str
     wallet_versions: str
@@ -187,6 +187,7 @@ def group_parameters(
             [str(t.destination_balance_after_minor) for t in transfers]
         ),
         reversed_transfer_ids=_literal([t.reverses_transfer_id or "NULL" for t in transfers]),
+        captured_hold_ids=_literal([t.hold_id or "NULL" for t in transfers]),
         wallet_ids=_literal([w.id for w in moved]),
         wallet_versions_read=_literal([str(result.versions_read.get(w.id, 0)) for w in moved]),
         wallet_versions=_literal([str(w.version) for w in moved]),
@@ -258,32 +259,19 @@ async def _insert_wallets(transaction: Transaction, result: GroupResult) -> None
         raise SerializationFailure("an earlier COMMIT of these wallets was still in flight")
 
 
-async def _set_wallets(transaction: Transaction, result: GroupResult) -> None:
+async def _write_changes(transaction: Transaction, result: GroupResult) -> None:
     wallets = [result.wallets[id] for id in result.set_wallets]
-    rows = await transaction.fetch(
-        "set_wallets",
+    created = [hold for id, hold in result.holds.items() if id in result.created_holds]
+    changed = [hold for id, hold in result.holds.items() if id not in result.created_holds]
+    parameters = change_parameters(
         result.at,
-        [w.id for w in wallets],
-        [result.versions_read.get(w.id, 0) for w in wallets],
-        [w.version for w in wallets],
-        [w.balance_minor for w in wallets],
-        [WALLET_STATUS_NUMBERS[w.status] for w in wallets],
-        [w.overdraft_limit_minor for w in wallets],
-        [w.metadata for w in wallets],
+        wallets=[(result.versions_read.get(wallet.id, 0), wallet) for wallet in wallets],
+        changes=result.changes,
+        created=created,
+        changed=changed,
     )
-    if len(rows) != len(wallets):
+    [row] = await transaction.fetch_named("write_changes", parameters)
+    if row["wallets"] != len(wallets):
         raise SerializationFailure(_MOVED)
-
-
-async def _insert_changes(transaction: Transaction, result: GroupResult) -> None:
-    changes = result.changes
-    await transaction.fetch(
-        "insert_wallet_changes",
-        result.at,
-        [c.wallet_id for c in changes],
-        [c.version for c in changes],
-        [CHANGE_KIND_NUMBERS[c.kind] for c in changes],
-        [WALLET_STATUS_NUMBERS[c.status] for c in changes],
-        [c.balance_minor for c in changes],
-        [c.overdraft_limit_minor for c in changes],
-    )
+    if row["holds"] != len(changed):
+        raise SerializationFailure("a hold has ended under the lock of its wallet")

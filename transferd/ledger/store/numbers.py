@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import TypeVar
 
+from transferd.domain.hold import HoldStatus
 from transferd.domain.transfer import TransferKind
 from transferd.domain.wallet import ChangeKind, WalletStatus
 
 Member = TypeVar("Member", bound=StrEnum)
 
-TRANSFER_KINDS = (TransferKind.TRANSFER, TransferKind.REVERSAL)
+TRANSFER_KINDS = (TransferKind.TRANSFER, TransferKind.REVERSAL, TransferKind.CAPTURE)
 WALLET_STATUSES = (WalletStatus.ACTIVE, WalletStatus.FROZEN, WalletStatus.CLOSED)
 CHANGE_KINDS = (
     ChangeKind.CREATED,
@@ -17,6 +18,17 @@ CHANGE_KINDS = (
     ChangeKind.UNFREEZE,
     ChangeKind.CLOSE,
     ChangeKind.UPDATE,
+    ChangeKind.HOLD_CREATE,
+    ChangeKind.HOLD_ADJUST,
+    ChangeKind.HOLD_CAPTURE,
+    ChangeKind.HOLD_RELEASE,
+    ChangeKind.HOLD_EXPIRE,
+)
+HOLD_STATUSES = (
+    HoldStatus.ACTIVE,
+    HoldStatus.CAPTURED,
+    HoldStatus.RELEASED,
+    HoldStatus.EXPIRED,
 )
 
 
@@ -27,6 +39,7 @@ def _numbers(members: Sequence[Member]) -> dict[Member, int]:
 TRANSFER_KIND_NUMBERS = _numbers(TRANSFER_KINDS)
 WALLET_STATUS_NUMBERS = _numbers(WALLET_STATUSES)
 CHANGE_KIND_NUMBERS = _numbers(CHANGE_KINDS)
+HOLD_STATUS_NUMBERS = _numbers(HOLD_STATUSES)
 
 # What a query calls them, such as `{status_frozen}`.
 NAMES_IN_SQL = {
@@ -35,6 +48,7 @@ NAMES_IN_SQL = {
         ("kind", TRANSFER_KIND_NUMBERS),
         ("status", WALLET_STATUS_NUMBERS),
         ("change", CHANGE_KIND_NUMBERS),
+        ("hold", HOLD_STATUS_NUMBERS),
     )
     for member, number in numbers.items()
 }

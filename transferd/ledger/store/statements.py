@@ -10,7 +10,10 @@ from transferd.ledger.store.numbers import CHANGE_KINDS, TRANSFER_KINDS
 
 @dataclass(frozen=True, slots=True)
 class StatementEntry:
-    """One change of a wallet; `amount_minor` is signed and 0 for changes that move no money."""
+    """One change of a wallet; `amount_minor` is signed and 0 for changes that move no money.
+
+    `held_after_minor` is what the wallet holds after it.
+    """
 
     transfer_id: str | None
     kind: str
@@ -21,6 +24,8 @@ class StatementEntry:
     reference: str | None
     created_at: datetime
     metadata: str
+    hold_id: str | None
+    held_after_minor: int
 
 
 async def statement(
@@ -41,6 +46,8 @@ async def statement(
             row["reference"],
             row["created_at"],
             row["metadata"] or "{}",
+            row["hold_id"],
+            row["held_after"],
         )
         for row in rows
     ]

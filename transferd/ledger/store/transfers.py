@@ -25,6 +25,7 @@ def transfer_of(row: Row) -> PostedTransfer:
         destination_balance_after_minor=row["destination_balance_after"],
         reverses_transfer_id=row["reverses_transfer_id"],
         created_at=row["created_at"],
+        hold_id=row["hold_id"],
     )
 
 

@@ -2,10 +2,11 @@
 
 from typing import NamedTuple
 
+from transferd.domain.hold import Hold, HoldStatus
 from transferd.domain.wallet import WalletChange
 from transferd.ledger.ids import ledger_of
-from transferd.ledger.store.database import Database
-from transferd.ledger.store.numbers import CHANGE_KINDS, WALLET_STATUSES
+from transferd.ledger.store.database import Database, Row
+from transferd.ledger.store.numbers import CHANGE_KINDS, HOLD_STATUSES, WALLET_STATUSES
 
 
 class OwnedChange(NamedTuple):
@@ -35,7 +36,30 @@ async def changes_after(
                 row["balance_after"],
                 row["overdraft_limit"],
                 row["created_at"],
+                row["held_after"],
+                None if row["hold_id"] is None else _hold_of(row),
             ),
         )
         for row in rows
     ]
+
+
+def _hold_of(row: Row) -> Hold:
+    """The hold right after a change of it."""
+    status = HOLD_STATUSES[row["hold_status"]]
+    return Hold(
+        row["hold_id"],
+        row["wallet_id"],
+        row["destination_wallet_id"],
+        row["currency"],
+        row["hold_amount"],
+        row["hold_captured"],
+        row["hold_released"],
+        status,
+        row["hold_expires_at"],
+        row["final_transfer_id"] if status is HoldStatus.CAPTURED else None,
+        row["reference"],
+        row["metadata"],
+        row["hold_created_at"],
+        row["created_at"],
+    )

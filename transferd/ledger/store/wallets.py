@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any
 
 from transferd.domain.wallet import Wallet
@@ -10,9 +10,11 @@ from transferd.ledger.ids import ledger_of
 from transferd.ledger.store.database import Database, Row, Transaction
 from transferd.ledger.store.numbers import WALLET_STATUSES
 
+WALLET_COLUMNS = 14
+
 
 def wallet_of(row: Row | tuple[Any, ...]) -> Wallet:
-    """The twelve columns of a wallet, which come in the same order from every query."""
+    """The columns of a wallet, which come in the same order from every query."""
     (
         id,
         user_id,
@@ -26,7 +28,9 @@ def wallet_of(row: Row | tuple[Any, ...]) -> Wallet:
         metadata,
         created_at,
         updated_at,
-    ) = row
+        hold_expires_at,
+        open_holds,
+    ) = row[:WALLET_COLUMNS]
     return Wallet(
         id,
         user_id,
@@ -40,12 +44,23 @@ def wallet_of(row: Row | tuple[Any, ...]) -> Wallet:
         metadata,
         created_at,
         updated_at,
+        hold_expires_at,
+        open_holds,
     )
 
 
 async def read_wallets(source: Database | Transaction, ids: Iterable[str]) -> dict[str, Wallet]:
-    """Committed snapshots by id; unknown ids are missing."""
+    """Committed wallets by id, without what is due of their holds; unknown ids are missing."""
     return {row["id"]: wallet_of(row) for row in await source.fetch("read_wallets", list(ids))}
+
+
+async def read_wallets_and_clock(
+    database: Database, ids: Iterable[str]
+) -> tuple[dict[str, Wallet], datetime]:
+    """As `read_wallets`, with the time of the database at which the holds were judged."""
+    rows = await database.fetch("read_wallets", list(ids))
+    now = rows[0]["now"] if rows else datetime.now(UTC)
+    return {row["id"]: wallet_of(row) for row in rows}, now
 
 
 async def list_wallets(
@@ -65,8 +80,8 @@ async def read_wallet_and_clock(
     database: Database, wallet_id: str
 ) -> tuple[Wallet, datetime] | None:
     """The committed wallet and the database's time, which is read later; None: unknown id."""
-    rows = await database.fetch("read_wallet_and_clock", wallet_id, ledger=ledger_of(wallet_id))
-    return (wallet_of(rows[0][:12]), rows[0]["now"]) if rows else None
+    rows = await database.fetch("read_wallets", [wallet_id], ledger=ledger_of(wallet_id))
+    return (wallet_of(rows[0]), rows[0]["now"]) if rows else None
 
 
 async def is_unlocked(database: Database, wallet_id: str) -> bool:
@@ -92,15 +107,20 @@ async def version_before(database: Database, wallet_id: str, instant: datetime) 
     return rows[0]["version"] if rows else None
 
 
-async def wallet_at_version(database: Database, wallet: Wallet, version: int) -> Wallet:
-    """The wallet right after an earlier version, with the metadata of `wallet`."""
+async def wallet_at_version(
+    database: Database, wallet: Wallet, version: int, instant: datetime
+) -> Wallet:
+    """The wallet at a settled instant, whose last version before it is `version`.
+
+    It has the metadata of `wallet`. Holds that were due at the instant reserve nothing.
+    """
     [row] = await database.fetch(
-        "state_at_version", wallet.id, version, ledger=ledger_of(wallet.id)
+        "state_at_version", wallet.id, version, instant, ledger=ledger_of(wallet.id)
     )
     return replace(
         wallet,
         balance_minor=row["balance_after"],
-        held_minor=0,
+        held_minor=row["held"],
         overdraft_limit_minor=row["overdraft_limit"],
         status=WALLET_STATUSES[row["status"]],
         version=version,

@@ -1,23 +1,22 @@
 """Transfers and reversals: the main job."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 
 import orjson
 
-from transferd.domain.api_key import ADMIN
-from transferd.domain.book import Book, Posted
 from transferd.domain.command import touched_wallets
-from transferd.domain.decide import decide
+from transferd.domain.decide import decide_transfer
 from transferd.domain.errors import Overloaded, Refused
+from transferd.domain.hold import Capture, Hold
 from transferd.domain.transfer import Batch, Reversal, Transfer
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import transfers as store
+from transferd.ledger.store.holds import holds_now
 from transferd.ledger.store.wallets import read_wallets
 from transferd.web import cursors, schemas
-from transferd.web.batch_schemas import BatchResult, NewBatch
+from transferd.web.batch_schemas import BatchCapture, BatchItem, BatchResult, NewBatch
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
 from transferd.web.fields import is_id, metadata_text
@@ -26,6 +25,13 @@ from transferd.web.operations import Operation, answered, listed, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import transfer_view
 from transferd.web.replies import Reply
+from transferd.web.routes.payments import (
+    MOVING_REFUSALS,
+    capture_of,
+    capture_parts,
+    committed_book,
+    require_admin_for_funding,
+)
 
 _LIST = "transfers"
 _FIRST_PAGE = 2**63 - 1
@@ -34,7 +40,7 @@ _FIRST_PAGE = 2**63 - 1
 async def create(call: Call) -> Reply:
     """POST /transfers."""
     body = await call.body(schemas.NewTransfer)
-    _require_admin_for_funding(call, (body.source_wallet_id, body.destination_wallet_id))
+    require_admin_for_funding(call, (body.source_wallet_id, body.destination_wallet_id))
     command = _command_of(body)
     if call.request.has_query and call.query(schemas.DryRunQuery).dry_run:
         return await _dry_run(call, command)
@@ -51,9 +57,12 @@ async def create_batch(call: Call) -> Reply:
     """POST /transfers/batch."""
     async with _batch_slot(call.context):
         body = await call.body(NewBatch, bytes_max=call.context.limits.batch_body_bytes_max)
-        commands, parts = await _commands_of(body.transfers, call.context.limits.items_per_tick)
+        holds = await _holds_of(call, body.transfers)
+        commands, parts = await _commands_of(
+            body.transfers, holds, call.context.limits.items_per_tick
+        )
         command = Batch(body.mode, tuple(commands))
-        _require_admin_for_funding(call, touched_wallets(command))
+        require_admin_for_funding(call, touched_wallets(command))
         key = call.key(required=True)
         answer = await call.ask(
             command,
@@ -77,15 +86,30 @@ async def _batch_slot(context: AppContext) -> AsyncIterator[None]:
         context.batches.release()
 
 
+async def _holds_of(call: Call, bodies: Sequence[BatchItem]) -> dict[str, Hold]:
+    """The holds that a batch captures; unknown ids are missing."""
+    ids = {body.hold_id for body in bodies if isinstance(body, BatchCapture)}
+    return await holds_now(call.context.database, ids) if ids else {}
+
+
 async def _commands_of(
-    bodies: Sequence[schemas.NewTransfer], per_tick: int
-) -> tuple[list[Transfer], list[tuple[object, ...]]]:
+    bodies: Sequence[BatchItem], holds: Mapping[str, Hold], per_tick: int
+) -> tuple[list[Transfer | Capture], list[tuple[object, ...]]]:
     """The commands of a batch and their parts of its fingerprint. Other requests run in between."""
-    commands: list[Transfer] = []
+    commands: list[Transfer | Capture] = []
+    parts: list[tuple[object, ...]] = []
     for start in range(0, len(bodies), per_tick):
-        commands += map(_command_of, bodies[start : start + per_tick])
+        for body in bodies[start : start + per_tick]:
+            if isinstance(body, BatchCapture):
+                capture = capture_of(body.hold_id, holds.get(body.hold_id), body)
+                commands.append(capture)
+                parts.append(("capture", *capture_parts(body, capture)))
+            else:
+                transfer = _command_of(body)
+                commands.append(transfer)
+                parts.append(_parts_of(body, transfer))
         await asyncio.sleep(0)
-    return commands, list(map(_parts_of, bodies, commands))
+    return commands, parts
 
 
 def _command_of(body: schemas.NewTransfer) -> Transfer:
@@ -107,14 +131,9 @@ def _parts_of(body: schemas.NewTransfer, command: Transfer) -> tuple[object, ...
 
 async def _dry_run(call: Call, command: Transfer) -> Reply:
     """Decide on the committed state and write nothing."""
-    context = call.context
-    wallets = await read_wallets(context.database, touched_wallets(command))
-    # The earliest time that a transfer could have now; a dry run has no time of its own.
-    at = max((wallet.updated_at for wallet in wallets.values()), default=datetime.now(UTC))
-    outcome = decide(command, Book(at, wallets))
+    outcome = decide_transfer(command, await committed_book(call, command))
     if isinstance(outcome, Refused):
         raise Problem.of_refusal(outcome)
-    assert isinstance(outcome, Posted)
     view = transfer_view(outcome.transfer) | {"id": None, "status": "dry_run"}
     return shown(orjson.dumps(view))
 
@@ -129,7 +148,7 @@ async def reverse(call: Call) -> Reply:
         original = await store.read_transfer(call.context.database, id)
     if original is not None:
         sides = (original.source_wallet_id, original.destination_wallet_id)
-        _require_admin_for_funding(call, sides)
+        require_admin_for_funding(call, sides)
     key = call.key(required=True)
     metadata = metadata_text(body.metadata)
     asked_for: list[object] = ["reversal", id, body.amount]
@@ -173,21 +192,6 @@ async def list_(call: Call) -> Reply:
     return listed(call, scope, query.limit, items, [version for version, _ in found])
 
 
-def _require_admin_for_funding(call: Call, wallet_ids: Iterable[str]) -> None:
-    # A transfer from a funding wallet creates money.
-    if not call.context.funding_wallet_ids.isdisjoint(wallet_ids):
-        call.principal.require(ADMIN)
-
-
-_MOVING_REFUSALS = (
-    "wallet-not-found",
-    "currency-mismatch",
-    "wallet-frozen",
-    "wallet-closed",
-    "insufficient-funds",
-    "balance-out-of-range",
-)
-
 OPERATIONS = (
     Operation(
         "POST",
@@ -201,8 +205,9 @@ OPERATIONS = (
         status=201,
         body=schemas.NewTransfer,
         query=schemas.DryRunQuery,
+        dry_run=schemas.DryRun,
         key="required",
-        refusals=("rate-limited", "same-wallet", *_MOVING_REFUSALS),
+        refusals=("rate-limited", "same-wallet", *MOVING_REFUSALS),
     ),
     Operation(
         "POST",
@@ -260,7 +265,7 @@ OPERATIONS = (
             "transfer-not-found",
             "not-reversible",
             "reversal-exceeds-transfer",
-            *_MOVING_REFUSALS,
+            *MOVING_REFUSALS,
         ),
     ),
 )

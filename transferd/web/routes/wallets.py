@@ -1,10 +1,11 @@
 """Wallets: create, read (from the cache), list, change, statement."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from transferd.cache.wallets import Snapshot
 from transferd.domain.api_key import ADMIN
 from transferd.domain.money import BALANCE_MINOR_MAX
+from transferd.domain.times import rfc3339
 from transferd.domain.wallet import (
     ChangeKind,
     CreateWallet,
@@ -25,7 +26,7 @@ from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.operations import BY_ID, Handler, Operation, answered, listed, shown
 from transferd.web.past_schemas import StatementQuery, WalletAnswer, WalletQuery
 from transferd.web.problems import Problem
-from transferd.web.rendering import entry_view, rfc3339, wallet_view
+from transferd.web.rendering import entry_view, wallet_view
 from transferd.web.replies import Reply
 from transferd.web.request_headers import is_known, versions_allowed
 
@@ -80,13 +81,16 @@ async def read(call: Call) -> Reply:
         return await _read_before(call, id, query.at)
     min_version = query.min_version or 0
     snapshot = await call.context.wallets.get(id)
-    cache = "hit"
+    cache, is_due = "hit", False
     if snapshot is None or snapshot.version < min_version:
         cache = "miss" if call.context.link.is_available else "bypass"
-        snapshot = await _read_through(call, id)
+        snapshot, is_due = await _read_through(call, id)
     call.context.facts.emit(WalletRead(cache))
     if snapshot.version < min_version:
         raise version_not_reached(snapshot.version, min_version)
+    if is_due:
+        # The wallet has changed with the time, and its version has not: no ETag can name it.
+        return shown(snapshot.body, **{"X-Cache": cache})
     # Clients may store the answer and must revalidate it, with If-None-Match.
     caching = "private, no-cache"
     headers = {"ETag": etag_of(snapshot.version), "X-Cache": cache, "Cache-Control": caching}
@@ -95,15 +99,19 @@ async def read(call: Call) -> Reply:
     return shown(snapshot.body, **headers)
 
 
-async def _read_through(call: Call, id: str) -> Snapshot:
-    """Read from PostgreSQL and fill the cache."""
-    reservation = await call.context.wallets.reserve(id)
-    wallet = (await store.read_wallets(call.context.database, [id])).get(id)
-    if wallet is None:
+async def _read_through(call: Call, id: str) -> tuple[Snapshot, bool]:
+    """Read from PostgreSQL and fill the cache; also whether a hold of the wallet is due."""
+    wallets, clock = call.context.wallets, call.context.clock
+    reservation = await wallets.reserve(id)
+    asked_at = clock()
+    found = await store.read_wallet_and_clock(call.context.database, id)
+    if found is None:
         raise wallet_not_found(call)
+    wallet, now = found
     snapshot = Snapshot(id, wallet.version, call.context.rendering.wallet(wallet))
-    await call.context.wallets.fill(snapshot, reservation)
-    return snapshot
+    if wallets.is_storable(wallet.hold_expires_at, now + timedelta(seconds=clock() - asked_at)):
+        await wallets.fill(snapshot, reservation)
+    return snapshot, wallet.hold_expires_at is not None and wallet.hold_expires_at <= now
 
 
 async def _read_before(call: Call, id: str, instant: datetime) -> Reply:

@@ -7,6 +7,7 @@ import orjson
 
 from transferd.commit.answer import Answer
 from transferd.domain.api_key import Scope
+from transferd.domain.times import rfc3339
 from transferd.domain.webhook import Webhook, WebhookStatus, url_fault
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import deliveries as log
@@ -21,7 +22,7 @@ from transferd.web.fields import is_id
 from transferd.web.fingerprints import fingerprint_of
 from transferd.web.operations import BY_ID, Operation, answered, listed, shown
 from transferd.web.problems import Problem
-from transferd.web.rendering import delivery_view, rfc3339, webhook_view
+from transferd.web.rendering import delivery_view, webhook_view
 from transferd.web.replies import Reply
 
 _LIST = "webhooks"

@@ -1,0 +1,83 @@
+"""Reading holds: under the lock of their wallet, and as they are now."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from transferd.domain.hold import Hold, HoldStatus
+from transferd.ledger.ids import ledger_of
+from transferd.ledger.store.database import Database, Row, Transaction
+from transferd.ledger.store.numbers import HOLD_STATUS_NUMBERS, HOLD_STATUSES
+
+
+class DueWallet(NamedTuple):
+    """A wallet with holds that are due, and their number."""
+
+    wallet_id: str
+    holds: int
+
+
+def _hold_of(row: Row) -> Hold:
+    """The columns of a hold, which come in the same order from every query."""
+    values = list(row)
+    values[7] = HOLD_STATUSES[values[7]]
+    return Hold(*values)
+
+
+async def read_locked_holds(transaction: Transaction, ids: Sequence[str]) -> dict[str, Hold]:
+    """Holds by id; unknown ids are missing. Their wallets must be locked."""
+    return {row["id"]: _hold_of(row) for row in await transaction.fetch("read_holds", ids)}
+
+
+async def due_holds(
+    transaction: Transaction, wallet_ids: Sequence[str], at: datetime
+) -> tuple[list[Hold], Mapping[str, datetime]]:
+    """The active holds of locked wallets that are due, in the order of their expiry; and the
+    earliest expiry after `at` of each wallet that has one."""
+    due = [_hold_of(row) for row in await transaction.fetch("due_holds", wallet_ids, at)]
+    later = await transaction.fetch("next_expiries", wallet_ids, at)
+    return due, {row["wallet_id"]: row["expires_at"] for row in later}
+
+
+async def holds_now(database: Database, ids: Iterable[str]) -> dict[str, Hold]:
+    """Holds by id as they are now; unknown ids are missing."""
+    return {row["id"]: _hold_of(row) for row in await database.fetch("holds_now_by_id", list(ids))}
+
+
+async def hold_now(database: Database, id: str) -> Hold | None:
+    """One hold as it is now, or None."""
+    rows = await database.fetch("holds_now_by_id", [id], ledger=ledger_of(id))
+    return _hold_of(rows[0]) if rows else None
+
+
+async def list_holds(
+    database: Database,
+    *,
+    wallet_id: str | None,
+    status: HoldStatus | None,
+    expires_before: datetime | None,
+    before_id: str | None,
+    limit: int,
+) -> list[Hold]:
+    """Newest first, those with an id below `before_id`; `wallet_id` is the wallet that pays."""
+    number = None if status is None else HOLD_STATUS_NUMBERS[status]
+    rows = await database.fetch("list_holds", wallet_id, number, expires_before, before_id, limit)
+    return [_hold_of(row) for row in rows]
+
+
+async def has_due_holds(database: Database) -> bool:
+    """Whether a hold is due."""
+    [row] = await database.fetch("has_due_holds")
+    return bool(row[0])
+
+
+async def due_wallets(transaction: Transaction, *, holds_max: int) -> list[DueWallet]:
+    """The wallets of the `holds_max` holds that have been due for the longest time."""
+    return [DueWallet(*row) for row in await transaction.fetch("due_wallets", holds_max)]
+
+
+async def count_active_holds(database: Database, *, holds_max: int) -> int:
+    """The number of active holds, at most `holds_max`."""
+    [row] = await database.fetch("count_active_holds", holds_max)
+    count: int = row[0]
+    return count
