@@ -213,9 +213,8 @@ async def test_every_answer_is_as_documented(api: Api, document: Any, database: 
     transfers = [transfer_body(ada, bob, 1), transfer_body(ada, UNKNOWN_ID, 1)]
     for mode in ("independent", "atomic"):
         await ask("POST", "/transfers/batch", {"mode": mode, "transfers": transfers})
-    back = (await ask("POST", "/transfers/{id}/reversal", {"amount": 5}, id=paid))["id"]
-    for id in (paid, back):
-        await ask("GET", "/transfers/{id}", id=id)
+    await ask("POST", "/transfers/{id}/reversal", {"amount": 5}, id=paid)
+    await ask("GET", "/transfers/{id}", id=paid)
     await ask("GET", "/transfers", query=f"?wallet_id={ada}")
     await ask("GET", "/transfers", query=f"?wallet_id={ada}&limit=1")
     await ask_about_holds(ask, ada, bob)
