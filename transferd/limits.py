@@ -139,6 +139,8 @@ class Limits:
     # Requests that wait for another request with the same key; each costs memory only.
     joined_requests_max: int = 1024
     cache_read_keys_max: int = 512
+    # Holds that one query reads for the requests that name them.
+    hold_read_ids_max: int = 512
 
     # A read takes a connection for about a millisecond.
     read_connections: int = 10

@@ -5,6 +5,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
+from functools import partial
 from typing import Any
 
 from aiohttp import http_parser
@@ -21,10 +22,12 @@ from transferd.ledger.past import Past
 from transferd.ledger.store.clients import has_usable_api_key
 from transferd.ledger.store.currencies import read_currencies
 from transferd.ledger.store.database import Database
+from transferd.ledger.store.holds import holds_now
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
 from transferd.observability.opening import open_facts
+from transferd.shared_reads import SharedReads
 from transferd.web.application import build
 from transferd.web.context import AppContext, Lifecycle
 from transferd.web.key_uses import KeyUses
@@ -143,6 +146,7 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
         link=link,
         wallets=wallets,
         past=Past(database, limits),
+        holds=SharedReads(partial(holds_now, database), limits.hold_read_ids_max),
         replays=replays,
         router=router,
         rendering=rendering,

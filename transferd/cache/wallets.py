@@ -1,6 +1,5 @@
 """Wallet snapshots in Redis: rendered JSON with its version, so a hit needs no rendering."""
 
-import asyncio
 import random
 from collections.abc import Sequence
 from datetime import datetime
@@ -10,6 +9,7 @@ from transferd.cache.link import Link, Script
 from transferd.cache.replays import Replay, redis_key
 from transferd.config import Limits
 from transferd.domain.key import Key
+from transferd.shared_reads import SharedReads
 
 _REFRESH = Script("refresh.lua")
 _RESERVE = Script("reserve.lua")
@@ -34,19 +34,13 @@ class Wallets:
     def __init__(self, link: Link, limits: Limits) -> None:
         self._link = link
         self._limits = limits
-        self._wanted: dict[str, list[asyncio.Future[Snapshot | None]]] = {}
-        self._reader: asyncio.Task[None] | None = None
+        self._reads = SharedReads(self._read, limits.cache_read_keys_max)
 
     async def get(self, wallet_id: str) -> Snapshot | None:
         """The snapshot of a wallet; None if there is none or Redis does not answer."""
         if not self._link.is_available:
             return None
-        # One future per caller, so that cancelling one caller does not cancel the others.
-        future: asyncio.Future[Snapshot | None] = asyncio.get_running_loop().create_future()
-        self._wanted.setdefault(wallet_id, []).append(future)
-        if self._reader is None:
-            self._reader = asyncio.create_task(self._read_wanted())
-        return await future
+        return await self._reads.get(wallet_id)
 
     def is_storable(self, hold_expires_at: datetime | None, now: datetime) -> bool:
         """Whether the body of a wallet may be stored at this time of the database.
@@ -98,36 +92,17 @@ class Wallets:
             "\n".join(f"{redis_key(key)}\n{claim}" for key, claim in releases),
         )
 
-    async def _read_wanted(self) -> None:
-        """Read the requested ids in rounds, until no request waits."""
-        try:
-            while self._wanted:
-                wanted, self._wanted = self._wanted, {}
-                found: dict[str, Snapshot | None] = {}
-                try:
-                    await self._read_all(list(wanted), found)
-                finally:
-                    # Also after an error, so that no caller waits forever.
-                    for id, futures in wanted.items():
-                        for future in futures:
-                            if not future.done():
-                                future.set_result(found.get(id))
-        finally:
-            self._reader = None
-
-    async def _read_all(self, ids: Sequence[str], found: dict[str, Snapshot | None]) -> None:
-        for start in range(0, len(ids), self._limits.cache_read_keys_max):
-            part = ids[start : start + self._limits.cache_read_keys_max]
-            values = await self._link.get_many([_key(id) for id in part])
-            for id, value in zip(part, values or (), strict=False):
-                found[id] = _read(id, value)
+    async def _read(self, ids: Sequence[str]) -> dict[str, Snapshot]:
+        values = await self._link.get_many([_key(id) for id in ids]) or ()
+        found = (_snapshot_of(id, value) for id, value in zip(ids, values, strict=False))
+        return {each.wallet_id: each for each in found if each is not None}
 
 
 def _key(wallet_id: str) -> str:
     return f"td:w:{wallet_id}"
 
 
-def _read(wallet_id: str, value: bytes | None) -> Snapshot | None:
+def _snapshot_of(wallet_id: str, value: bytes | None) -> Snapshot | None:
     if value is None:
         return None
     version, _, body = value.partition(b" ")

@@ -129,18 +129,19 @@ RETURNING 1;
 -- Writes the changes of a group that are not transfers, in one statement: wallets that were frozen, closed or
 -- changed, or whose holds have changed, together with their balance, because the checks of the table compare
 -- balance, held and limit; the rows of their history; and holds. The counts are compared as in `write_group`.
--- A wallet of which only `hold_expires_at` changes keeps its version and its time. The parameters are the
--- fields of `ChangeParameters`.
+-- A wallet of which only `hold_expires_at` changes keeps its version and its time. Without the `+ 0` PostgreSQL
+-- could plan, while the table is small, to find each hold by a walk through the index of the active ones. The
+-- parameters are the fields of `ChangeParameters`.
 WITH updated AS (
     UPDATE {ledger}.wallets w
     SET balance = c.balance, version = c.version, status = c.status, held = c.held,
         overdraft_limit = c.overdraft_limit, metadata = c.metadata::json,
         hold_expires_at = c.hold_expires_at, open_holds = c.open_holds,
         updated_at = CASE WHEN c.version = c.version_read THEN w.updated_at ELSE $at END
-    FROM unnest($wallet_ids::uuid[], $wallet_versions_read::bigint[], $wallet_versions::bigint[],
-                $wallet_balances::bigint[], $wallet_statuses::smallint[], $wallet_held::bigint[],
-                $wallet_overdraft_limits::bigint[], $wallet_metadata::text[],
-                $wallet_hold_expires_at::timestamptz[], $wallet_open_holds::integer[])
+    FROM unnest($wallet_ids::text::uuid[], $wallet_versions_read::text::bigint[], $wallet_versions::text::bigint[],
+                $wallet_balances::text::bigint[], $wallet_statuses::text::smallint[], $wallet_held::text::bigint[],
+                $wallet_overdraft_limits::text::bigint[], $wallet_metadata::text[],
+                $wallet_hold_expires_at::text::timestamptz[], $wallet_open_holds::text::integer[])
         AS c (id, version_read, version, balance, status, held, overdraft_limit, metadata,
               hold_expires_at, open_holds)
     WHERE w.id = c.id AND w.version = c.version_read
@@ -151,12 +152,12 @@ WITH updated AS (
         hold_id, hold_status, hold_amount, hold_captured, hold_released, hold_expires_at)
     SELECT wallet_id, version, kind, status, balance, overdraft_limit, held, $at, hold_id,
            hold_status, hold_amount, hold_captured, hold_released, hold_expires_at
-    FROM unnest($change_wallet_ids::uuid[], $change_versions::bigint[], $change_kinds::smallint[],
-                $change_statuses::smallint[], $change_balances::bigint[],
-                $change_overdraft_limits::bigint[], $change_held::bigint[],
-                $change_hold_ids::uuid[], $change_hold_statuses::smallint[],
-                $change_hold_amounts::bigint[], $change_hold_captured::bigint[],
-                $change_hold_released::bigint[], $change_hold_expires_at::timestamptz[])
+    FROM unnest($change_wallet_ids::text::uuid[], $change_versions::text::bigint[], $change_kinds::text::smallint[],
+                $change_statuses::text::smallint[], $change_balances::text::bigint[],
+                $change_overdraft_limits::text::bigint[], $change_held::text::bigint[],
+                $change_hold_ids::text::uuid[], $change_hold_statuses::text::smallint[],
+                $change_hold_amounts::text::bigint[], $change_hold_captured::text::bigint[],
+                $change_hold_released::text::bigint[], $change_hold_expires_at::text::timestamptz[])
         AS c (wallet_id, version, kind, status, balance, overdraft_limit, held, hold_id,
               hold_status, hold_amount, hold_captured, hold_released, hold_expires_at)
 ), created AS (
@@ -165,11 +166,11 @@ WITH updated AS (
         expires_at, final_transfer_id, reference, metadata, created_at, updated_at)
     SELECT id, source, destination, currency, amount, captured, released, status, expires_at,
            final_transfer, reference, metadata::json, $at, $at
-    FROM unnest($new_hold_ids::uuid[], $new_hold_sources::uuid[], $new_hold_destinations::uuid[],
-                $new_hold_currencies::text[], $new_hold_amounts::bigint[],
-                $new_hold_captured::bigint[], $new_hold_released::bigint[],
-                $new_hold_statuses::smallint[], $new_hold_expires_at::timestamptz[],
-                $new_hold_final_transfers::uuid[], $new_hold_references::text[],
+    FROM unnest($new_hold_ids::text::uuid[], $new_hold_sources::text::uuid[], $new_hold_destinations::text::uuid[],
+                $new_hold_currencies::text::text[], $new_hold_amounts::text::bigint[],
+                $new_hold_captured::text::bigint[], $new_hold_released::text::bigint[],
+                $new_hold_statuses::text::smallint[], $new_hold_expires_at::text::timestamptz[],
+                $new_hold_final_transfers::text::uuid[], $new_hold_references::text[],
                 $new_hold_metadata::text[])
         AS h (id, source, destination, currency, amount, captured, released, status, expires_at,
               final_transfer, reference, metadata)
@@ -177,11 +178,11 @@ WITH updated AS (
     UPDATE {ledger}.holds h
     SET amount = c.amount, captured = c.captured, released = c.released, status = c.status,
         expires_at = c.expires_at, final_transfer_id = c.final_transfer, updated_at = $at
-    FROM unnest($hold_ids::uuid[], $hold_amounts::bigint[], $hold_captured::bigint[],
-                $hold_released::bigint[], $hold_statuses::smallint[],
-                $hold_expires_at::timestamptz[], $hold_final_transfers::uuid[])
+    FROM unnest($hold_ids::text::uuid[], $hold_amounts::text::bigint[], $hold_captured::text::bigint[],
+                $hold_released::text::bigint[], $hold_statuses::text::smallint[],
+                $hold_expires_at::text::timestamptz[], $hold_final_transfers::text::uuid[])
         AS c (id, amount, captured, released, status, expires_at, final_transfer)
-    WHERE h.id = c.id AND h.status = {hold_active}
+    WHERE h.id = c.id AND h.status + 0 = {hold_active}
     RETURNING 1
 )
 SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM changed) AS holds;

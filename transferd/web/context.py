@@ -9,11 +9,13 @@ from transferd.cache.link import Link
 from transferd.cache.replays import Replays
 from transferd.cache.wallets import Wallets
 from transferd.config import Limits, Settings
+from transferd.domain.hold import Hold
 from transferd.ledger.past import Past
 from transferd.ledger.store.currencies import Currency
 from transferd.ledger.store.database import Database
 from transferd.observability.facts import Facts
 from transferd.observability.metrics import Metrics
+from transferd.shared_reads import SharedReads
 from transferd.web.key_uses import KeyUses
 from transferd.web.rendering import Rendering
 from transferd.web.streams import Streams
@@ -44,6 +46,7 @@ class AppContext:
     link: Link
     wallets: Wallets
     past: Past
+    holds: SharedReads[Hold]
     replays: Replays
     router: Router
     rendering: Rendering

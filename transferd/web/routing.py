@@ -14,6 +14,8 @@ Handler = Callable[[Call], Awaitable[Reply]]
 # The template of a request whose path or method no route has.
 UNMATCHED = "unmatched"
 _PARAMETER = re.compile(r"{([a-z_]+)}")
+# A path without escapes, dots and query, which needs no parsing.
+_PLAIN = re.compile(r"/[A-Za-z0-9_/-]*")
 _NO_VALUES: Mapping[str, str] = {}
 
 
@@ -50,9 +52,12 @@ class Routes:
         methods = self._fixed.get(request.target)
         values = _NO_VALUES
         if methods is None:
-            # Decoded except for %2F and %25, so that an escaped slash does not separate segments.
-            path = request.url.path_safe
-            methods = self._fixed.get(path)
+            if _PLAIN.fullmatch(request.target) is not None:
+                path = request.target
+            else:
+                # Decoded except for %2F and %25: an escaped slash does not separate segments.
+                path = request.url.path_safe
+                methods = self._fixed.get(path)
             if methods is None:
                 methods, values = self._match(path)
         route = methods.get(request.method)

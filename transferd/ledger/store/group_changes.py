@@ -1,6 +1,6 @@
 """The parameters of `write_changes`: the changes of a group that are not transfers."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -16,52 +16,53 @@ from transferd.ledger.store.numbers import (
 class ChangeParameters(NamedTuple):
     """The parameters of `write_changes`, by the names that they have there.
 
-    Each array has one item for each wallet, change, new hold or changed hold.
+    Each array has one item for each wallet, change, new hold or changed hold. A `str` is an array
+    literal, as in `GroupParameters`.
     """
 
     at: datetime
-    wallet_ids: list[str]
-    wallet_versions_read: list[int]
-    wallet_versions: list[int]
-    wallet_balances: list[int]
-    wallet_statuses: list[int]
-    wallet_held: list[int]
-    wallet_overdraft_limits: list[int]
+    wallet_ids: str
+    wallet_versions_read: str
+    wallet_versions: str
+    wallet_balances: str
+    wallet_statuses: str
+    wallet_held: str
+    wallet_overdraft_limits: str
     wallet_metadata: list[str]
-    wallet_hold_expires_at: list[datetime | None]
-    wallet_open_holds: list[int]
-    change_wallet_ids: list[str]
-    change_versions: list[int]
-    change_kinds: list[int]
-    change_statuses: list[int]
-    change_balances: list[int]
-    change_overdraft_limits: list[int]
-    change_held: list[int | None]
-    change_hold_ids: list[str | None]
-    change_hold_statuses: list[int | None]
-    change_hold_amounts: list[int | None]
-    change_hold_captured: list[int | None]
-    change_hold_released: list[int | None]
-    change_hold_expires_at: list[datetime | None]
-    new_hold_ids: list[str]
-    new_hold_sources: list[str]
-    new_hold_destinations: list[str | None]
-    new_hold_currencies: list[str]
-    new_hold_amounts: list[int]
-    new_hold_captured: list[int]
-    new_hold_released: list[int]
-    new_hold_statuses: list[int]
-    new_hold_expires_at: list[datetime]
-    new_hold_final_transfers: list[str | None]
+    wallet_hold_expires_at: str
+    wallet_open_holds: str
+    change_wallet_ids: str
+    change_versions: str
+    change_kinds: str
+    change_statuses: str
+    change_balances: str
+    change_overdraft_limits: str
+    change_held: str
+    change_hold_ids: str
+    change_hold_statuses: str
+    change_hold_amounts: str
+    change_hold_captured: str
+    change_hold_released: str
+    change_hold_expires_at: str
+    new_hold_ids: str
+    new_hold_sources: str
+    new_hold_destinations: str
+    new_hold_currencies: str
+    new_hold_amounts: str
+    new_hold_captured: str
+    new_hold_released: str
+    new_hold_statuses: str
+    new_hold_expires_at: str
+    new_hold_final_transfers: str
     new_hold_references: list[str | None]
     new_hold_metadata: list[str]
-    hold_ids: list[str]
-    hold_amounts: list[int]
-    hold_captured: list[int]
-    hold_released: list[int]
-    hold_statuses: list[int]
-    hold_expires_at: list[datetime]
-    hold_final_transfers: list[str | None]
+    hold_ids: str
+    hold_amounts: str
+    hold_captured: str
+    hold_released: str
+    hold_statuses: str
+    hold_expires_at: str
+    hold_final_transfers: str
 
 
 def change_parameters(
@@ -80,46 +81,51 @@ def change_parameters(
     holds = [change.hold for change in changes]
     return ChangeParameters(
         at=at,
-        wallet_ids=[w.id for w in after],
-        wallet_versions_read=[version for version, _ in wallets],
-        wallet_versions=[w.version for w in after],
-        wallet_balances=[w.balance_minor for w in after],
-        wallet_statuses=[WALLET_STATUS_NUMBERS[w.status] for w in after],
-        wallet_held=[w.held_minor for w in after],
-        wallet_overdraft_limits=[w.overdraft_limit_minor for w in after],
+        wallet_ids=_literal(w.id for w in after),
+        wallet_versions_read=_literal(version for version, _ in wallets),
+        wallet_versions=_literal(w.version for w in after),
+        wallet_balances=_literal(w.balance_minor for w in after),
+        wallet_statuses=_literal(WALLET_STATUS_NUMBERS[w.status] for w in after),
+        wallet_held=_literal(w.held_minor for w in after),
+        wallet_overdraft_limits=_literal(w.overdraft_limit_minor for w in after),
         wallet_metadata=[w.metadata for w in after],
-        wallet_hold_expires_at=[w.hold_expires_at for w in after],
-        wallet_open_holds=[w.open_holds for w in after],
-        change_wallet_ids=[c.wallet_id for c in changes],
-        change_versions=[c.version for c in changes],
-        change_kinds=[CHANGE_KIND_NUMBERS[c.kind] for c in changes],
-        change_statuses=[WALLET_STATUS_NUMBERS[c.status] for c in changes],
-        change_balances=[c.balance_minor for c in changes],
-        change_overdraft_limits=[c.overdraft_limit_minor for c in changes],
-        change_held=[c.held_minor for c in changes],
-        change_hold_ids=[h and h.id for h in holds],
-        change_hold_statuses=[h and HOLD_STATUS_NUMBERS[h.status] for h in holds],
-        change_hold_amounts=[h and h.amount_minor for h in holds],
-        change_hold_captured=[h and h.captured_minor for h in holds],
-        change_hold_released=[h and h.released_minor for h in holds],
-        change_hold_expires_at=[h and h.expires_at for h in holds],
-        new_hold_ids=[h.id for h in created],
-        new_hold_sources=[h.source_wallet_id for h in created],
-        new_hold_destinations=[h.destination_wallet_id for h in created],
-        new_hold_currencies=[h.currency for h in created],
-        new_hold_amounts=[h.amount_minor for h in created],
-        new_hold_captured=[h.captured_minor for h in created],
-        new_hold_released=[h.released_minor for h in created],
-        new_hold_statuses=[HOLD_STATUS_NUMBERS[h.status] for h in created],
-        new_hold_expires_at=[h.expires_at for h in created],
-        new_hold_final_transfers=[h.final_transfer_id for h in created],
+        wallet_hold_expires_at=_literal(w.hold_expires_at for w in after),
+        wallet_open_holds=_literal(w.open_holds for w in after),
+        change_wallet_ids=_literal(c.wallet_id for c in changes),
+        change_versions=_literal(c.version for c in changes),
+        change_kinds=_literal(CHANGE_KIND_NUMBERS[c.kind] for c in changes),
+        change_statuses=_literal(WALLET_STATUS_NUMBERS[c.status] for c in changes),
+        change_balances=_literal(c.balance_minor for c in changes),
+        change_overdraft_limits=_literal(c.overdraft_limit_minor for c in changes),
+        change_held=_literal(c.held_minor for c in changes),
+        change_hold_ids=_literal(h and h.id for h in holds),
+        change_hold_statuses=_literal(h and HOLD_STATUS_NUMBERS[h.status] for h in holds),
+        change_hold_amounts=_literal(h and h.amount_minor for h in holds),
+        change_hold_captured=_literal(h and h.captured_minor for h in holds),
+        change_hold_released=_literal(h and h.released_minor for h in holds),
+        change_hold_expires_at=_literal(h and h.expires_at for h in holds),
+        new_hold_ids=_literal(h.id for h in created),
+        new_hold_sources=_literal(h.source_wallet_id for h in created),
+        new_hold_destinations=_literal(h.destination_wallet_id for h in created),
+        new_hold_currencies=_literal(h.currency for h in created),
+        new_hold_amounts=_literal(h.amount_minor for h in created),
+        new_hold_captured=_literal(h.captured_minor for h in created),
+        new_hold_released=_literal(h.released_minor for h in created),
+        new_hold_statuses=_literal(HOLD_STATUS_NUMBERS[h.status] for h in created),
+        new_hold_expires_at=_literal(h.expires_at for h in created),
+        new_hold_final_transfers=_literal(h.final_transfer_id for h in created),
         new_hold_references=[h.reference for h in created],
         new_hold_metadata=[h.metadata for h in created],
-        hold_ids=[h.id for h in changed],
-        hold_amounts=[h.amount_minor for h in changed],
-        hold_captured=[h.captured_minor for h in changed],
-        hold_released=[h.released_minor for h in changed],
-        hold_statuses=[HOLD_STATUS_NUMBERS[h.status] for h in changed],
-        hold_expires_at=[h.expires_at for h in changed],
-        hold_final_transfers=[h.final_transfer_id for h in changed],
+        hold_ids=_literal(h.id for h in changed),
+        hold_amounts=_literal(h.amount_minor for h in changed),
+        hold_captured=_literal(h.captured_minor for h in changed),
+        hold_released=_literal(h.released_minor for h in changed),
+        hold_statuses=_literal(HOLD_STATUS_NUMBERS[h.status] for h in changed),
+        hold_expires_at=_literal(h.expires_at for h in changed),
+        hold_final_transfers=_literal(h.final_transfer_id for h in changed),
     )
+
+
+def _literal(items: Iterable[object]) -> str:
+    """A PostgreSQL array of items whose texts need no quotes; None is NULL."""
+    return "{" + ",".join("NULL" if item is None else str(item) for item in items) + "}"

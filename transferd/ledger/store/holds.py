@@ -5,7 +5,6 @@ from datetime import datetime
 from typing import NamedTuple
 
 from transferd.domain.hold import Hold, HoldStatus
-from transferd.ledger.ids import ledger_of
 from transferd.ledger.store.database import Database, Row, Transaction
 from transferd.ledger.store.numbers import HOLD_STATUS_NUMBERS, HOLD_STATUSES
 
@@ -42,12 +41,6 @@ async def due_holds(
 async def holds_now(database: Database, ids: Iterable[str]) -> dict[str, Hold]:
     """Holds by id as they are now; unknown ids are missing."""
     return {row["id"]: _hold_of(row) for row in await database.fetch("holds_now_by_id", list(ids))}
-
-
-async def hold_now(database: Database, id: str) -> Hold | None:
-    """One hold as it is now, or None."""
-    rows = await database.fetch("holds_now_by_id", [id], ledger=ledger_of(id))
-    return _hold_of(rows[0]) if rows else None
 
 
 async def list_holds(

@@ -121,7 +121,7 @@ async def list_(call: Call) -> Reply:
 async def _hold_of(call: Call) -> tuple[str, Hold | None]:
     """The id in the path, and its hold as it is now."""
     id = call.path["id"].lower()
-    hold = await store.hold_now(call.context.database, id) if is_id(id) else None
+    hold = await call.context.holds.get(id) if is_id(id) else None
     return id, hold
 
 

@@ -1,0 +1,67 @@
+"""Reads by id that share round trips."""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from copy import copy
+from typing import Generic, TypeVar
+
+Value = TypeVar("Value")
+
+
+class SharedReads(Generic[Value]):
+    """Reads values by id. While a read is in flight, further ids wait for the next one.
+
+    `read` reads up to `ids_max` values at once; unknown ids are missing.
+    """
+
+    def __init__(
+        self, read: Callable[[Sequence[str]], Awaitable[Mapping[str, Value]]], ids_max: int
+    ) -> None:
+        self._read = read
+        self._ids_max = ids_max
+        self._wanted: dict[str, list[asyncio.Future[Value | None]]] = {}
+        self._reader: asyncio.Task[None] | None = None
+
+    def __repr__(self) -> str:
+        return f"<SharedReads {len(self._wanted)} waiting>"
+
+    async def get(self, id: str) -> Value | None:
+        """The value of an id; None if it is unknown. Raises what `read` raises."""
+        # One future per caller, so that cancelling one caller does not cancel the others.
+        future: asyncio.Future[Value | None] = asyncio.get_running_loop().create_future()
+        self._wanted.setdefault(id, []).append(future)
+        if self._reader is None:
+            self._reader = asyncio.create_task(self._read_wanted())
+        return await future
+
+    async def _read_wanted(self) -> None:
+        """Read the requested ids in rounds, until no caller waits."""
+        try:
+            while self._wanted:
+                wanted, self._wanted = self._wanted, {}
+                ids = list(wanted)
+                for start in range(0, len(ids), self._ids_max):
+                    part = ids[start : start + self._ids_max]
+                    await self._answer(part, wanted)
+        finally:
+            self._reader = None
+
+    async def _answer(
+        self, ids: Sequence[str], wanted: Mapping[str, Sequence[asyncio.Future[Value | None]]]
+    ) -> None:
+        waiters = [(id, future) for id in ids for future in wanted[id]]
+        try:
+            found = await self._read(ids)
+        except asyncio.CancelledError:
+            for _, future in waiters:
+                future.cancel()
+            raise
+        except Exception as error:
+            for _, future in waiters:
+                if not future.done():
+                    # A copy for each caller, whose frames its traceback refers to.
+                    future.set_exception(copy(error))
+        else:
+            for id, future in waiters:
+                if not future.done():
+                    future.set_result(found.get(id))
