@@ -126,7 +126,7 @@ class Limits:
     expiry_wallets_max: int = 20
     # Expiries in a row that other commands wait for: the wallets of a round have so many, or it is
     # a single wallet.
-    expiry_holds_max: int = 250
+    expiry_holds_max: int = 100
     # Active holds counted for the metrics, and how often. Counting millions is expensive.
     active_holds_counted_max: int = 1_000_000
     active_holds_count_s: float = 15.0

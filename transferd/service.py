@@ -119,10 +119,7 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     metrics: Metrics,
     clock: Callable[[], float],
 ) -> tuple[AppContext, Mapping[str, Loop]]:
-    """Build all layers below HTTP, from the bottom up. `stack` closes them in reverse order.
-
-    Returns the loops to run too, by name.
-    """
+    """All layers below HTTP, built from the bottom up, and the loops to run, by name."""
     database = await stack.enter_async_context(Database(settings, limits, limits.read_connections))
     commits = await stack.enter_async_context(Database(settings, limits, limits.commit_connections))
     redis_url = settings.required("redis_url") if settings.cache else None
@@ -136,8 +133,8 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     rendering = Rendering()
     wallets, replays = Wallets(link, limits), Replays(link, limits, name=os.urandom(8).hex())
     parts = CommitParts(commits, database, wallets, replays, rendering)
-    committer, batches = (Committer(parts, limits, facts, clock) for _ in range(2))
-    router = Router(committer, batches, rendering, limits, clock)
+    committer, bulk = (Committer(parts, limits, facts, clock) for _ in range(2))
+    router = Router(committer, bulk, rendering, limits, clock)
     context = AppContext(
         settings=settings,
         limits=limits,
@@ -165,8 +162,8 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     return context, {
         "committer": committer.run,
         "waiting room": committer.attend,
-        "batch committer": batches.run,
-        "batch waiting room": batches.attend,
+        "bulk committer": bulk.run,
+        "bulk waiting room": bulk.attend,
         "sweeper": router.sweep,
         "expiry of holds": expiry.run,
         "event streams": context.streams.run,

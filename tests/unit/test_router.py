@@ -49,8 +49,8 @@ class House:
     def __init__(self, limits: Limits) -> None:
         self.clock = Clock()
         self.committer = HandCommitter()
-        self.batches = HandCommitter()
-        self.router = Router(self.committer, self.batches, Rendering(), limits, self.clock)
+        self.bulk = HandCommitter()
+        self.router = Router(self.committer, self.bulk, Rendering(), limits, self.clock)
 
     async def ask(self, *envelopes: Envelope) -> list[Asking]:
         """Callers ask one after the other, and wait."""
@@ -260,7 +260,7 @@ async def test_a_large_batch_leaves_the_gate_open_and_goes_to_a_committer_of_its
     asking = await home.ask(*both)
     assert [each.command for each in home.committer.commit()] == [transfer()]
     assert await asking[1] == OK
-    assert [each.command for each in home.batches.commit()] == [batch]
+    assert [each.command for each in home.bulk.commit()] == [batch]
     assert await asking[0] == OK
     await assert_nothing_left(home)
 

@@ -55,14 +55,16 @@ class Expiry:
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
+            began = self._clock()
             try:
                 await self._count()
-                is_busy = await self.sweep_once() > 0
+                found = await self.sweep_once()
             except (StoreError, TransferdError) as error:
                 # PostgreSQL is away, or the replica is overloaded or drains. Nothing is lost.
                 self._facts.emit(ExpiryFailed(error))
-                is_busy = False
-            await asyncio.sleep(0 if is_busy else self._limits.expiry_sweep_s)
+                found = 0
+            # After a round as long a pause: payments get at least half of the time.
+            await asyncio.sleep(self._clock() - began if found else self._limits.expiry_sweep_s)
 
     async def sweep_once(self) -> int:
         """Expire the due holds of some wallets. Returns the number of holds; 0 also without the

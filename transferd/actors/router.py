@@ -20,6 +20,7 @@ from transferd.domain.errors import (
     RequestInProgress,
     TransferdError,
 )
+from transferd.domain.hold import ExpireHolds
 from transferd.domain.key import Key
 from transferd.domain.refusals import key_reused
 from transferd.domain.transfer import Batch
@@ -31,14 +32,14 @@ class Router:
     def __init__(
         self,
         committer: Committer,
-        batches: Committer,
+        bulk: Committer,
         renderer: Renderer,
         limits: Limits,
         clock: Callable[[], float],
     ) -> None:
         self._committer = committer
-        # Commits the batches, so that other commands do not wait for them.
-        self._batches = batches
+        # Commits what takes long, batches and expiries, so that other commands do not wait for it.
+        self._bulk = bulk
         self._renderer = renderer
         self._limits = limits
         self._clock = clock
@@ -119,8 +120,8 @@ class Router:
 
     def _deliver(self, envelope: Envelope) -> None:
         """Put the envelope into the mailbox of its paying wallet. Raises MailboxFull."""
-        if isinstance(envelope.command, Batch):
-            self._batches.announce(Solo(envelope))
+        if isinstance(envelope.command, Batch | ExpireHolds):
+            self._bulk.announce(Solo(envelope))
             return
         wallet_id = paying_wallet(envelope.command)
         if wallet_id is None:
