@@ -57,6 +57,20 @@ async def batch(api: Api, ada: str, bob: str) -> Reply:
     return await api.post("/transfers/batch", body, key=f"payday of {ada}")
 
 
+async def hold(api: Api, ada: str, bob: str) -> Reply:
+    return await api.hold(ada, 10, key=f"of {ada}", destination_wallet_id=bob)
+
+
+async def capture(api: Api, ada: str, bob: str) -> Reply:
+    [found] = (await api.get(f"/holds?wallet_id={ada}")).json["data"]
+    return await api.about_hold(found["id"], "capture", {"amount": 6}, key=f"of {ada}")
+
+
+async def release(api: Api, ada: str, bob: str) -> Reply:
+    [found] = (await api.get(f"/holds?wallet_id={ada}")).json["data"]
+    return await api.about_hold(found["id"], "release", key=f"of {ada}")
+
+
 async def new_user(api: Api, ada: str, bob: str) -> Reply:
     return await api.post("/users", {"name": "Eve"})
 
@@ -78,6 +92,9 @@ _ONCE: list[tuple[Action, int, dict[str, int]]] = [
     (refused, 422, {"transferd.outcomes": 1, "ledger_00.transfers": 0}),
     (batch, 200, {"ledger_00.transfers": 2, "transferd.outcomes": 1, "ledger_00.outbox": 1}),
     (reversal, 201, {"ledger_00.transfers": 1, "transferd.outcomes": 1}),
+    (hold, 201, {"ledger_00.holds": 1, "ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
+    (capture, 201, {"ledger_00.transfers": 1, "ledger_00.wallet_changes": 1}),
+    (release, 200, {"ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
     (freeze, 200, {"ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
     (new_limit, 200, {"ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
     (new_user, 201, {"transferd.users": 1}),
@@ -100,6 +117,7 @@ async def test_a_cut_commit_is_run_again_and_done_once(
     for number, cut in enumerate(Cut, start=1):
         ada, bob = await api.wallet(100), await api.wallet()
         await api.transfer(ada, bob, 10)
+        await api.hold(ada, 20, destination_wallet_id=bob)
         before = {table: await row_count(database, table) for table in rows}
         # Both are in the cache now.
         await assert_shown(api, database, ada, bob)
@@ -155,6 +173,7 @@ async def test_a_commit_that_goes_on_after_the_cut_is_waited_for(
     api = await replicas.start(database_url=proxy.url)
     ada, bob = await api.wallet(100), await api.wallet()
     await api.transfer(ada, bob, 10)
+    await api.hold(ada, 20, destination_wallet_id=bob)
     table, count = next(iter(rows.items()))
     before = await row_count(database, table)
     await _slow_commits(database, table)

@@ -1,0 +1,175 @@
+"""Changes of holds that race: each hold ends once, by one clock, and the sums stay right."""
+
+import time
+from collections.abc import Iterable
+from datetime import datetime, timedelta
+
+import pytest
+import redis.asyncio as redis
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api, Reply
+from tests.support.outbox import events_in
+from tests.support.past import clock_of
+from tests.support.pressure import crowd, statuses
+from tests.support.truth import faults_in
+from tests.support.waiting import until
+from transferd.config import Limits
+from transferd.domain.wallet import Wallet
+from transferd.ledger.store import group
+
+_UNSWEPT = Limits(expiry_sweep_s=3_600.0)
+_PAYERS = 20
+_HOLDS_EACH = 50
+
+
+async def test_each_of_1000_holds_has_one_winner(replicas: Replicas, database: Database) -> None:
+    first, second = await replicas.start(), await replicas.start()
+    payee = await first.wallet()
+    payers = [await first.wallet(1_000) for _ in range(_PAYERS)]
+    # They expire while the calls about them race.
+    made = await crowd(
+        first.hold(payer, 10, destination_wallet_id=payee, expires_in_s=3 + number % 3)
+        for payer in payers
+        for number in range(_HOLDS_EACH)
+    )
+    assert statuses(made) == {201: len(made)}
+    ids = [reply.json["id"] for reply in made]
+    calls = [
+        call
+        for id in ids
+        for call in (
+            first.about_hold(id, "capture", {"amount": 4}),
+            second.about_hold(id, "capture", {"amount": 7}),
+            first.about_hold(id, "release"),
+            second.about_hold(id, "adjust", {"amount": 9}),
+        )
+    ]
+    replies = await crowd(calls)
+    assert set(statuses(replies)) <= {200, 201, 409}
+    winners = [_winners(replies[at : at + 4]) for at in range(0, len(replies), 4)]
+    assert max(winners) == 1
+    assert sum(winners) > 0
+
+    async def all_over() -> bool:
+        [row] = await database.fetch("SELECT count(*) FROM ledger_00.holds WHERE status = 0")
+        return bool(row[0] == 0)
+
+    await until(all_over, within_s=20.0)
+    captured = sum(reply.json["amount"] for reply in replies if reply.status == 201)
+    assert await second.balance(payee) == captured
+    shown = [await first.money(payer) for payer in payers]
+    assert sum(balance for balance, _, _ in shown) == 1_000 * _PAYERS - captured
+    assert {held for _, held, _ in shown} == {0}
+    events = [event["type"] for event in await events_in(database)]
+    ends = events.count("hold.captured") + events.count("hold.released")
+    assert ends + events.count("hold.expired") == len(ids)
+    assert await faults_in(database) == []
+
+
+def _winners(replies: Iterable[Reply]) -> int:
+    """The number of calls that ended a hold: final captures and releases."""
+    return sum(reply.status == 201 or reply.json["status"] == "released" for reply in replies)
+
+
+@pytest.mark.parametrize("is_one_key", [True, False], ids=["one key", "50 keys"])
+async def test_50_equal_captures_pay_once(
+    replicas: Replicas, database: Database, is_one_key: bool
+) -> None:
+    apis = [await replicas.start(), await replicas.start()]
+    ada, bob = await apis[0].wallet(100), await apis[0].wallet()
+    hold = (await apis[0].hold(ada, 60, destination_wallet_id=bob)).json["id"]
+    keys = ["k"] * 50 if is_one_key else [f"k{number}" for number in range(50)]
+    replies = await crowd(
+        apis[number % 2].about_hold(hold, "capture", key=key) for number, key in enumerate(keys)
+    )
+    assert statuses(replies) == ({201: 50} if is_one_key else {201: 1, 409: 49})
+    if is_one_key:
+        assert len({reply.body for reply in replies}) == 1
+    assert (await apis[0].balance(ada), await apis[1].balance(bob)) == (40, 60)
+    assert await faults_in(database) == []
+
+
+@pytest.mark.parametrize(("shift_ms", "status"), [(-1, 201), (0, 409), (1, 409)])
+async def test_a_capture_is_decided_by_the_time_of_its_group(
+    replicas: Replicas,
+    database: Database,
+    monkeypatch: pytest.MonkeyPatch,
+    shift_ms: int,
+    status: int,
+) -> None:
+    api = await replicas.start(_UNSWEPT)
+    ada, bob = await api.wallet(100), await api.wallet()
+    hold = (await api.hold(ada, 60, destination_wallet_id=bob, expires_in_s=60)).json
+    expires_at = datetime.fromisoformat(hold["expires_at"])
+
+    def time_of_group(now: datetime, wallets: Iterable[Wallet]) -> datetime:
+        return expires_at + timedelta(milliseconds=shift_ms)
+
+    monkeypatch.setattr(group, "time_of_group", time_of_group)
+    reply = await api.about_hold(hold["id"], "capture")
+    assert reply.status == status, reply
+    assert status == 201 or reply.code == "hold-expired"
+    [row] = await database.fetch("SELECT status, captured FROM ledger_00.holds")
+    assert tuple(row) == ((1, 60) if status == 201 else (3, 0))
+
+
+async def test_a_wrong_clock_of_the_service_changes_nothing(
+    replicas: Replicas, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    api = await replicas.start(_UNSWEPT)
+    ada, bob = await api.wallet(100), await api.wallet()
+    real = time.time
+    for hours in (1, -1):
+        monkeypatch.setattr(time, "time", lambda ahead=hours * 3_600: real() + ahead)
+        hold = (await api.hold(ada, 60, destination_wallet_id=bob, expires_in_s=60)).json
+        left = datetime.fromisoformat(hold["expires_at"]) - await clock_of(database)
+        assert timedelta(seconds=50) < left <= timedelta(seconds=60)
+        assert (await api.get(f"/holds/{hold['id']}")).json["status"] == "active"
+        assert await api.money(ada) == (100, 60, 40)
+        assert (await api.about_hold(hold["id"], "release")).status == 200
+    soon = (await clock_of(database) + timedelta(seconds=30)).isoformat()
+    assert (await api.hold(ada, 1, expires_at=soon)).status == 201
+
+
+async def test_after_a_flush_of_redis_no_read_shows_a_hold_that_is_over(
+    replicas: Replicas, database: Database
+) -> None:
+    apis = [await replicas.start(_UNSWEPT), await replicas.start(_UNSWEPT)]
+    ada = await apis[0].wallet(100)
+    cache = redis.from_url(database.settings().required("redis_url"))
+    hold = (await apis[0].hold(ada, 60, expires_in_s=2)).json
+
+    async def is_over() -> bool:
+        await cache.flushdb()
+        shown = [await api.money(ada) for api in apis]
+        now = await clock_of(database)
+        # Read before the clock: a hold that was shown then may be over by now, not the reverse.
+        if now < datetime.fromisoformat(hold["expires_at"]):
+            assert shown == [(100, 60, 40)] * 2
+            return False
+        return True
+
+    await until(is_over)
+    assert [await api.money(ada) for api in apis] == [(100, 0, 100)] * 2
+    await cache.aclose()
+
+
+async def test_a_capture_in_the_same_group_as_the_expiry_is_refused(api: Api) -> None:
+    """Both hold locks wait for each other's wallet; the group expires first, then decides."""
+    ada, bob = await api.wallet(100), await api.wallet(100)
+    due = (await api.hold(ada, 60, destination_wallet_id=bob, expires_in_s=1)).json
+    other = (await api.hold(bob, 10, destination_wallet_id=ada)).json
+
+    async def has_expired() -> bool:
+        return bool((await api.get(f"/holds/{due['id']}")).json["status"] == "expired")
+
+    await until(has_expired)
+    replies = await crowd(
+        [
+            api.about_hold(due["id"], "capture"),
+            api.about_hold(other["id"], "capture"),
+            api.transfer(ada, bob, 100),
+        ]
+    )
+    assert [reply.status for reply in replies] == [409, 201, 201]
