@@ -13,7 +13,7 @@ from tests.support.api import Api
 from tests.support.command import run, running
 from tests.support.contract import ApiWithKey
 from tests.support.project import README
-from tests.support.readme_walk import README_URL, take, walk_in_readme, walk_moves_money
+from tests.support.readme_walk import README_URL, take, walk_in, walk_moves_money
 from tests.support.waiting import until
 from transferd.cli import main
 from transferd.config import Limits
@@ -54,7 +54,7 @@ def documented_commands() -> list[list[str]]:
 
 
 async def test_the_walk_moves_money(api: Api) -> None:
-    receiver = await walk_moves_money(walk_in_readme().replace(README_URL, api.url))
+    receiver = await walk_moves_money(walk_in().replace(README_URL, api.url))
     assert await api.balance(receiver) == 2500
 
 
@@ -64,9 +64,22 @@ async def test_a_walk_that_does_not_work_is_noticed(api: Api) -> None:
         ('"currency": "USD", "initial_balance"', '"initial_balance"', take),
         ("2500", "2501", walk_moves_money),
     ):
-        text = walk_in_readme().replace(old, new)
+        text = walk_in().replace(old, new)
         with pytest.raises(AssertionError):
             await walk(text.replace(README_URL, api.url))
+
+
+async def test_the_example_of_a_hotel_works(api: Api) -> None:
+    walk = walk_in(README.parent / "docs/holds.md").replace(README_URL, api.url)
+    adjusted, _, _, released, guest, refused, at_the_end = await take(walk)
+    assert (adjusted["amount"], released["captured"], released["released"]) == (
+        60_000,
+        48_000,
+        12_000,
+    )
+    for shown in (guest, at_the_end):
+        assert (shown["balance"], shown["held"], shown["available"]) == (52_000, 0, 52_000)
+    assert refused["code"] == "hold-expired"
 
 
 def test_every_documented_command_works(database: Database) -> None:

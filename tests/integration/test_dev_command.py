@@ -16,7 +16,7 @@ from tests.conftest import Database, Workers
 from tests.support.api import Api
 from tests.support.command import Command, alive, run, running, working_in
 from tests.support.pressure import held_rows
-from tests.support.readme_walk import README_URL, printed_walk, walk_in_readme, walk_moves_money
+from tests.support.readme_walk import README_URL, printed_walk, walk_in, walk_moves_money
 from tests.support.receivers import Receiver, receiving
 from tests.support.truth import faults_in, row_count
 from tests.support.waiting import patient_s, until
@@ -92,7 +92,7 @@ async def test_everything_starts_serves_and_stops(tmp_path: Path, database: Data
                 assert path == "/readyz" or command.lines_with(f"{command.url}{path}")
 
         walk = printed_walk(command.output)
-        assert walk.replace(command.url, README_URL) == walk_in_readme()
+        assert walk.replace(command.url, README_URL) == walk_in()
         await walk_moves_money(walk)
 
         # A second run on the same data is one line. Only its Redis would be private.

@@ -4,6 +4,7 @@ import asyncio
 import json
 import re
 import textwrap
+from pathlib import Path
 from typing import Any
 
 from tests.support.project import README
@@ -12,10 +13,10 @@ README_URL = "http://127.0.0.1:8080"
 _BLOCK = re.compile(r"^```sh\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
-def walk_in_readme() -> str:
-    """The one shell block of README.md that calls the API."""
+def walk_in(document: Path = README) -> str:
+    """The one shell block of a document that calls the API."""
     [walk] = [
-        block for block in _BLOCK.findall(README.read_text(encoding="utf-8")) if "curl" in block
+        block for block in _BLOCK.findall(document.read_text(encoding="utf-8")) if "curl" in block
     ]
     assert isinstance(walk, str)
     return walk
