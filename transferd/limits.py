@@ -129,7 +129,7 @@ class Limits:
     expiry_holds_max: int = 100
     # Active holds counted for the metrics, and how often. Counting millions is expensive.
     active_holds_counted_max: int = 1_000_000
-    active_holds_count_s: float = 15.0
+    active_holds_measure_s: float = 15.0
     # A reader that takes longer between PostgreSQL and the cache does not fill the cache.
     reservation_ttl_s: float = 2.0
     redis_timeout_s: float = 0.25

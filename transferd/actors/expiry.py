@@ -18,10 +18,11 @@ from transferd.ledger.ids import LEDGERS
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.holds import (
+    ActiveHolds,
     DueWallet,
-    count_active_holds,
     due_wallets,
     has_due_holds,
+    measure_holds,
 )
 from transferd.ledger.store.outbox import take_lease
 from transferd.observability.facts import ExpiryFailed, Facts
@@ -45,19 +46,19 @@ class Expiry:
         self._limits = limits
         self._facts = facts
         self._clock = clock
-        self._counted_at = -limits.active_holds_count_s
-        # The number of active holds of the ledger, as last counted.
-        self.active_holds = 0
+        self._measured_at = -limits.active_holds_measure_s
+        # The active holds of the ledger, as last measured.
+        self.active = ActiveHolds(0, 0.0)
 
     def __repr__(self) -> str:
-        return f"<Expiry of {self.active_holds} active holds>"
+        return f"<Expiry of {self.active.holds} active holds>"
 
     async def run(self) -> None:
         """Sweep until cancelled."""
         while True:
             began = self._clock()
             try:
-                await self._count()
+                await self._measure()
                 found = await self.sweep_once()
             except (StoreError, TransferdError) as error:
                 # PostgreSQL is away, or the replica is overloaded or drains. Nothing is lost.
@@ -96,11 +97,11 @@ class Expiry:
             )
         )
 
-    async def _count(self) -> None:
+    async def _measure(self) -> None:
         now = self._clock()
-        if now - self._counted_at >= self._limits.active_holds_count_s:
-            self._counted_at = now
-            self.active_holds = await count_active_holds(
+        if now - self._measured_at >= self._limits.active_holds_measure_s:
+            self._measured_at = now
+            self.active = await measure_holds(
                 self._database, holds_max=self._limits.active_holds_counted_max
             )
 

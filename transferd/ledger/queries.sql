@@ -265,11 +265,15 @@ WHERE ($1::uuid IS NULL OR source_wallet_id = $1)
 ORDER BY h.id DESC
 LIMIT $5;
 
--- name: count_active_holds
--- The number of active holds for the metrics, up to $1: counting millions is expensive.
-SELECT count(*) FROM (
-    SELECT FROM {ledger}.holds WHERE status = {hold_active} LIMIT $1
-) active;
+-- name: measure_holds
+-- For the metrics: the number of active holds, up to $1, because counting millions is expensive; and how long
+-- the expiry of the oldest due hold is not written yet, in seconds.
+SELECT (SELECT count(*) FROM (
+            SELECT FROM {ledger}.holds WHERE status = {hold_active} LIMIT $1
+        ) active) AS active,
+       coalesce(greatest(extract(epoch FROM statement_timestamp() - (
+           SELECT min(expires_at) FROM {ledger}.holds WHERE status = {hold_active}
+       )), 0), 0)::float8 AS overdue_s;
 
 -- name: wallets_now
 -- Wallets as they are now: holds that are due reserve nothing, also if their expiry is not written yet. Other

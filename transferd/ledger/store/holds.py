@@ -23,6 +23,13 @@ def _hold_of(row: Row) -> Hold:
     return Hold(*values)
 
 
+class ActiveHolds(NamedTuple):
+    """The number of active holds, and how many seconds ago the oldest of them was due."""
+
+    holds: int
+    overdue_s: float
+
+
 async def read_locked_holds(transaction: Transaction, ids: Sequence[str]) -> dict[str, Hold]:
     """Holds by id; unknown ids are missing. Their wallets must be locked."""
     return {row["id"]: _hold_of(row) for row in await transaction.fetch("read_holds", ids)}
@@ -69,8 +76,7 @@ async def due_wallets(transaction: Transaction, *, holds_max: int) -> list[DueWa
     return [DueWallet(*row) for row in await transaction.fetch("due_wallets", holds_max)]
 
 
-async def count_active_holds(database: Database, *, holds_max: int) -> int:
-    """The number of active holds, at most `holds_max`."""
-    [row] = await database.fetch("count_active_holds", holds_max)
-    count: int = row[0]
-    return count
+async def measure_holds(database: Database, *, holds_max: int) -> ActiveHolds:
+    """The active holds; at most `holds_max` are counted."""
+    [row] = await database.fetch("measure_holds", holds_max)
+    return ActiveHolds(*row)
