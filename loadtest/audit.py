@@ -3,31 +3,37 @@
 import struct
 import time
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from typing import Any
 
 import orjson
 
-from loadtest.api import Api, ServiceError
+from loadtest.api import Api
+from loadtest.book_reading import read_book, read_states
 from loadtest.progress import concurrently
-from loadtest.proof.answers import REFUSALS, REPLAYED, Answer, JsonObject
+from loadtest.proof.answers import REFUSALS, REPLAYED, Answer
 from loadtest.proof.bounded import StatementCheck, replay_violation
-from loadtest.proof.complaints import batch_complaint, transfer_complaint
-from loadtest.proof.history import ACKNOWLEDGED_MAX, Answered, History, Request
-from loadtest.proof.record import Entry, State
+from loadtest.proof.complaints import batch_complaint, hold_complaint, transfer_complaint
+from loadtest.proof.history import Answered, History, Request
+from loadtest.proof.hold_record import kind_of_path
+from loadtest.proof.record import State
 from loadtest.proof.rules.books import sums
 from loadtest.proof.violations import WRONG_ANSWER, Violation
 from loadtest.world import World
 
-_PAGE = 200
-
 
 @dataclass
 class Audit:
-    """The counts of an audit. `complete`: every transfer was compared, not only the sums."""
+    """The counts of an audit. `complete`: every transfer was compared, not only the sums.
+
+    hold_changes: acknowledged changes of holds, captures included. holds: holds that were read.
+    """
 
     wallets: int = 0
     entries: int = 0
     acknowledged: int = 0
+    hold_changes: int = 0
+    holds: int = 0
     settled: int = 0
     replays: int = 0
     seconds: float = 0.0
@@ -48,32 +54,12 @@ def audit(api: Api, world: World, history: History, *, only_sums: bool) -> Audit
     final = read_states(api, world.wallets)
     found.violations += sums(world.start, final)
     found.acknowledged = history.acknowledged_total
-    found.complete = not only_sums and history.acknowledged_total <= ACKNOWLEDGED_MAX
+    found.hold_changes = history.hold_changes_total
+    found.complete = not only_sums and history.is_complete
     if not only_sums:
         _compare(api, world, history, final=final, found=found)
     found.seconds = round(time.monotonic() - started, 1)
     return found
-
-
-def read_states(api: Api, wallets: list[str]) -> dict[str, State]:
-    """The current balance and version of each wallet. Raises ServiceError."""
-
-    def read(wallet_id: str) -> tuple[str, State]:
-        # A statement comes from PostgreSQL, so `min_version` makes the read skip an older snapshot.
-        entries = expect(api.get(f"/wallets/{wallet_id}/statement?limit=1"), 200)["data"]
-        version = entries[0]["version"] if entries else 0
-        wallet = expect(api.get(f"/wallets/{wallet_id}?min_version={version}"), 200)
-        return wallet_id, State(wallet["balance"], wallet["version"])
-
-    return dict(concurrently("reading wallets", read, wallets))
-
-
-def expect(answer: Answer, status: int) -> JsonObject:
-    """The body of an answer that must have this status. Raises ServiceError."""
-    if answer.status != status:
-        text = answer.content[:300].decode()
-        raise ServiceError(f"{answer.status} instead of {status}: {text}")
-    return answer.body
 
 
 def _settle(api: Api, history: History, found: Audit) -> None:
@@ -97,8 +83,12 @@ def _record(history: History, request: Request, answer: Answer) -> list[Violatio
     """Record the transfers of an answer; a violation if they are not the requested ones."""
     complaint = None
     try:
-        asked = orjson.loads(request.body)
-        if answer.status == 201:
+        asked = orjson.loads(request.body or b"{}")
+        if kind_of_path(request.path) is not None:
+            if answer.status < 300:
+                complaint = hold_complaint(request.path, asked, answer.body)
+                history.succeeded(request, answer.body)
+        elif answer.status == 201:
             if request.path == "/transfers":
                 complaint = transfer_complaint(asked, answer.body)
             history.transferred(answer.body)
@@ -132,44 +122,31 @@ def _compare(
     """Compare all statements with the acknowledged transfers."""
     check = StatementCheck(history if found.complete else None)
 
-    def read(wallet_id: str) -> int:
-        start, now = world.start[wallet_id], final[wallet_id]
-        entries = _entries(api, wallet_id, start.version) if now.version != start.version else []
-        check.wallet(wallet_id, start, now, entries[::-1])
-        return len(entries)
+    def read(wallet_id: str) -> tuple[int, int]:
+        start = world.start[wallet_id]
+        book = read_book(api, wallet_id, start, final[wallet_id])
+        check.wallet(wallet_id, start, book.state, book.entries, holds=book.holds)
+        return len(book.entries), len(book.holds.known) if book.holds is not None else 0
 
-    found.entries = sum(concurrently("reading statements", read, world.wallets))
+    counts = concurrently("reading statements", read, world.wallets)
+    found.entries, found.holds = map(sum, zip(*counts, strict=True))
     executed = _executed(api, history) if check.has_unknown else set()
     found.violations += check.finish(executed)
 
 
-def _entries(api: Api, wallet_id: str, since: int) -> list[Entry]:
-    """The entries of a wallet after this version, newest first."""
-    entries: list[Entry] = []
-    path = f"/wallets/{wallet_id}/statement?limit={_PAGE}"
-    cursor = ""
-    while True:
-        page = expect(api.get(path + cursor), 200)
-        for row in page["data"]:
-            if row["version"] <= since:
-                return entries
-            entry = Entry(row["transfer_id"], row["version"], row["amount"], row["balance_after"])
-            entries.append(entry)
-        if not page["has_more"]:
-            return entries
-        cursor = f"&cursor={page['next_cursor']}"
-
-
 def _executed(api: Api, history: History) -> set[str]:
-    """The transfers under keys that were turned away.
+    """The transfers and the changed holds under keys that were turned away.
 
     A replica may execute a request and die before it answers. Nginx then sends the request to
     another replica, and the client gets only the answer of the second one.
     """
 
-    def look_up(key: str) -> str:
+    def look_up(key: str) -> list[str]:
         answer = api.get(f"/idempotency-keys/{key}")
         stored = answer.body.get("answer") if answer.status == 200 else None
-        return str(stored.get("id", "")) if isinstance(stored, dict) else ""
+        if not isinstance(stored, dict):
+            return []
+        return [str(stored[name]) for name in ("id", "hold_id") if name in stored]
 
-    return set(concurrently("reading outcomes of keys", look_up, list(history.turned_away)))
+    ids = concurrently("reading outcomes of keys", look_up, list(history.turned_away))
+    return set(chain.from_iterable(ids))

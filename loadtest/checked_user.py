@@ -14,6 +14,8 @@ from loadtest.proof.answers import (
     BACK_PRESSURE,
     IN_PROGRESS,
     NO_ANSWER,
+    REFUSALS,
+    REFUSALS_OF_REVERSALS,
     REFUSALS_OF_TRANSFERS,
     REPLAYED,
     Answer,
@@ -145,8 +147,11 @@ class CheckedUser(FastHttpUser):
             self.history.nothing_happened(request)
         return answer
 
-    def repeat(self, request: Request, status: int, content: bytes) -> None:
-        """Repeat an answered request: the answer must have the same bytes."""
+    def repeat(self, request: Request, status: int, content: bytes, name: str = "") -> None:
+        """Repeat an answered request: the answer must have the same bytes.
+
+        name: its name in Locust's tables, by default its path.
+        """
 
         def judge(answer: Answer) -> tuple[str, str | None]:
             found = replay_violation(
@@ -160,7 +165,7 @@ class CheckedUser(FastHttpUser):
         self.send(
             "POST",
             request.path,
-            self._judged(request.path, judge),
+            self._judged(name or request.path, judge, REFUSALS),
             body=request.body,
             headers={"Idempotency-Key": request.key},
         )
@@ -215,24 +220,36 @@ class CheckedUser(FastHttpUser):
 
         return judge
 
-    def send_copies(self, body: JsonObject, number: int) -> None:
-        """Send the same request several times at once: it must be executed once."""
-        request = Request("/transfers", self.session.new_key(), orjson.dumps(body))
+    def send_copies(
+        self,
+        request: Request,
+        name: str,
+        number: int,
+        *,
+        complaint_of: Callable[[JsonObject], str | None],
+        acknowledge: Callable[[JsonObject], None],
+        refusals: frozenset[str] = REFUSALS_OF_TRANSFERS,
+    ) -> Answer:
+        """Send the same request several times at once: it must be executed once.
+
+        complaint_of: the complaint about the body of a success. acknowledge: records that body,
+        once. Returns the first final answer, or NO_ANSWER.
+        """
         answers: list[Answer] = []
 
         def judge(answer: Answer) -> tuple[str, str | None]:
-            name, complaint = "(replayed)" if answer.is_replay else "", None
-            if answer.status == 201:
-                complaint = self.wrong(request, transfer_complaint(body, answer.body))
+            suffix, complaint = "(replayed)" if answer.is_replay else "", None
+            if answer.status in (200, 201):
+                complaint = self.wrong(request, complaint_of(answer.body))
             elif not answer.is_replay:
-                name = "(refused)"
-            return name, complaint
+                suffix = "(refused)"
+            return suffix, complaint
 
         def send() -> None:
             answer = self.send(
                 "POST",
-                "/transfers",
-                self._judged("/transfers", judge),
+                request.path,
+                self._judged(name, judge, refusals),
                 body=request.body,
                 headers={"Idempotency-Key": request.key},
             )
@@ -240,14 +257,17 @@ class CheckedUser(FastHttpUser):
 
         self.history.sent(request)
         at_once([send] * number)
-        self._compare_copies(body, request, answers)
+        first = self._compare_copies(request, answers)
+        if first.status in (200, 201) and complaint_of(first.body) is None:
+            acknowledge(first.body)
+        return first
 
-    def _compare_copies(self, body: JsonObject, request: Request, answers: list[Answer]) -> None:
+    def _compare_copies(self, request: Request, answers: list[Answer]) -> Answer:
         final = [answer for answer in answers if answer.is_final]
         if not final:
             if all(answer.status == 429 for answer in answers):
                 self.history.nothing_happened(request)
-            return
+            return NO_ANSWER
         first = final[0]
         originals = sum(not answer.is_replay for answer in final)
         if originals > 1:
@@ -257,8 +277,33 @@ class CheckedUser(FastHttpUser):
             if change is not None:
                 self.complain(CHANGED_REPLAY, f"{request.key}, sent at once: {change}")
         self.history.settled(request, first.status, first.content)
-        if first.status == 201 and transfer_complaint(body, first.body) is None:
-            self.history.transferred(first.body)
+        return first
+
+    def reverse(
+        self, original: JsonObject, amount_minor: int | None, *, left: int | None = None
+    ) -> Answer:
+        """POST /transfers/{id}/reversal. `left`: the amount if none is sent; None if unknown."""
+        path = f"/transfers/{original['id']}/reversal"
+        body = {} if amount_minor is None else {"amount": amount_minor}
+        request = Request(path, self.session.new_key(), orjson.dumps(body))
+        asked = {
+            "source_wallet_id": original["destination_wallet_id"],
+            "destination_wallet_id": original["source_wallet_id"],
+            "currency": original["currency"],
+        }
+        expected = amount_minor if amount_minor is not None else left
+        if expected is not None:
+            asked["amount"] = expected
+
+        def judge(answer: Answer) -> tuple[str, str | None]:
+            if answer.status != 201:
+                return "(refused)", self.wrong(request, refusal_complaint(expected, answer.body))
+            wrong = self.wrong(request, transfer_complaint(asked, answer.body, "reversal"))
+            if wrong is None:
+                self.history.transferred(answer.body)
+            return "", wrong
+
+        return self.settle(request, "/transfers/{id}/reversal", judge, REFUSALS_OF_REVERSALS)
 
 
 def at_once(calls: Sequence[Callable[[], object]]) -> None:

@@ -63,6 +63,8 @@ class WorkerSide:
         self._runner.send_message("stats", data)
         for chunk in history.chunks():
             self._runner.send_message(_CHUNK, {"run": run, "acknowledged": chunk})
+        for chunk in history.hold_chunks():
+            self._runner.send_message(_CHUNK, {"run": run, "hold_changes": chunk})
         done = {"run": run, "history": history.to_message(), "cpu_s": cpu_s}
         self._runner.send_message(_DONE, done)
         # The users have stopped, so Locust need not wait before the next run.
@@ -155,7 +157,8 @@ class MasterSide:
 
     def _take_chunk(self, msg: Any, **_: Any) -> None:
         if self._world is not None and msg.data["run"] == self._world.run:
-            self._history.acknowledged += msg.data["acknowledged"]
+            self._history.acknowledged += msg.data.get("acknowledged", b"")
+            self._history.hold_changes += msg.data.get("hold_changes", b"")
 
     def _take_history(self, msg: Any, **_: Any) -> None:
         if self._world is None or msg.data["run"] != self._world.run:

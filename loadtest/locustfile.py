@@ -18,6 +18,7 @@ from prometheus_client import make_wsgi_app
 # Locust adds the folder of this file to the path, but the imports need its parent folder.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from loadtest.cardholder import Cardholder
 from loadtest.dashboards.exporter import ClientSide, registry_of
 from loadtest.dashboards.server_side import ServerSide
 from loadtest.dashboards.tab import add_tab
@@ -32,7 +33,16 @@ from loadtest.personas import (
 )
 from loadtest.run import Run
 
-__all__ = ["Attacker", "Load", "Merchant", "Payroll", "Reader", "Shopper", "Treasurer"]
+__all__ = [
+    "Attacker",
+    "Cardholder",
+    "Load",
+    "Merchant",
+    "Payroll",
+    "Reader",
+    "Shopper",
+    "Treasurer",
+]
 
 
 class Load(LoadTestShape):

@@ -11,13 +11,10 @@ from loadtest.attacks import ATTACKS, Attack, complaint_about, wrong_key
 from loadtest.checked_user import CheckedUser, Judge, at_once, failure_of
 from loadtest.proof.answers import (
     REFUSALS_OF_BATCHES,
-    REFUSALS_OF_REVERSALS,
     Answer,
-    JsonObject,
 )
 from loadtest.proof.complaints import (
     batch_complaint,
-    refusal_complaint,
     transfer_complaint,
 )
 from loadtest.proof.history import Request
@@ -48,10 +45,16 @@ class Shopper(ReadingUser):
         """A payment; in idempotency-storm several copies at once with one key."""
         source, destination = self.world.payment()
         body = self.world.transfer_body(source, destination, random.randint(1, _SMALL_MINOR))
-        if self.world.copies > 1:
-            self.send_copies(body, self.world.copies)
-            return
         request = Request("/transfers", self.session.new_key(), orjson.dumps(body))
+        if self.world.copies > 1:
+            self.send_copies(
+                request,
+                "/transfers",
+                self.world.copies,
+                complaint_of=partial(transfer_complaint, body),
+                acknowledge=self.history.transferred,
+            )
+            return
         answer = self.transfer(body, request.key)
         if answer.is_final:
             self._answered.append((request, answer.status, answer.content))
@@ -166,15 +169,15 @@ class Treasurer(ReadingUser):
         answer = self.transfer(body | {"reference": "treasury"})
         if answer.status != 201:
             return
-        half = self._reverse(answer.body, amount // 2)
+        half = self.reverse(answer.body, amount // 2)
         if half.status != 201:
             # The amount of the rest is known only after this reversal.
             return
-        rest = self._reverse(answer.body, None, left=amount - amount // 2)
-        if rest.status == 201 and self._reverse(answer.body, 1).status == 201:
+        rest = self.reverse(answer.body, None, left=amount - amount // 2)
+        if rest.status == 201 and self.reverse(answer.body, 1).status == 201:
             text = f"{answer.body['id']}: more was reversed than its amount {amount}"
             self.complain(WRONG_ANSWER, text)
-        if self._reverse(half.body, None).status == 201:
+        if self.reverse(half.body, None).status == 201:
             self.complain(WRONG_ANSWER, f"the reversal {half.body['id']} was reversed")
 
     @tag("read")
@@ -184,31 +187,6 @@ class Treasurer(ReadingUser):
         for wallet_id in self.world.two_treasuries():
             self.read_statement(wallet_id, 200)
             self.read_wallet(wallet_id, min_version=True)
-
-    def _reverse(
-        self, original: JsonObject, amount_minor: int | None, *, left: int | None = None
-    ) -> Answer:
-        path = f"/transfers/{original['id']}/reversal"
-        body = {} if amount_minor is None else {"amount": amount_minor}
-        request = Request(path, self.session.new_key(), orjson.dumps(body))
-        asked = {
-            "source_wallet_id": original["destination_wallet_id"],
-            "destination_wallet_id": original["source_wallet_id"],
-            "currency": original["currency"],
-        }
-        expected = amount_minor if amount_minor is not None else left
-        if expected is not None:
-            asked["amount"] = expected
-
-        def judge(answer: Answer) -> tuple[str, str | None]:
-            if answer.status != 201:
-                return "(refused)", self.wrong(request, refusal_complaint(expected, answer.body))
-            wrong = self.wrong(request, transfer_complaint(asked, answer.body, "reversal"))
-            if wrong is None:
-                self.history.transferred(answer.body)
-            return "", wrong
-
-        return self.settle(request, "/transfers/{id}/reversal", judge, REFUSALS_OF_REVERSALS)
 
 
 class Reader(ReadingUser):

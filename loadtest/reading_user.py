@@ -31,8 +31,11 @@ class ReadingUser(CheckedUser):
             elif answer.status == 200:
                 complaint = wallet_complaint(wallet_id, self.world.currency, answer.body)
                 version = answer.body.get("version", -1)
-                if complaint is None and answer.headers.get("etag") != f'"w{version}"':
-                    complaint = f"version {version} has ETag {answer.headers.get('etag')}"
+                found = answer.headers.get("etag")
+                # While an expiry is due and not written, the wallet differs from its version.
+                is_between = found is None and wallet_id in self.world.cards
+                if complaint is None and not is_between and found != f'"w{version}"':
+                    complaint = f"version {version} has ETag {found}"
                 if complaint is not None:
                     return name, self.complain(WRONG_ANSWER, complaint)
             else:

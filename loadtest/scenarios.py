@@ -13,6 +13,8 @@ class Scenario:
     weights: dict[str, int]
     payees: Literal["any", "hot", "ring"] = "any"
     copies: int = 1
+    # Wallets with holds. Few, so that several users change the holds of one wallet at once.
+    cards: int = 0
 
 
 _ALL_PERSONAS = {
@@ -41,6 +43,9 @@ SCENARIOS = {
     ),
     "read-mostly": Scenario(
         "are reads fast, and never older than before?", {"Reader": 17, "Shopper": 3}
+    ),
+    "card-payments": Scenario(
+        "does each hold end once, and is each capture paid once?", {"Cardholder": 1}, cards=40
     ),
     "mixed": Scenario("does everything work at the same time?", _ALL_PERSONAS),
     "soak": Scenario("does anything grow or become slower over hours?", _ALL_PERSONAS),

@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from loadtest.api import Api, ServiceError
-from loadtest.audit import expect, read_states
+from loadtest.book_reading import expect, read_states
 from loadtest.progress import concurrently
 from loadtest.proof.answers import Answer
 from loadtest.scenarios import Scenario
@@ -20,6 +20,8 @@ _EMPLOYERS = 4
 _TREASURIES = 4
 _PURSES = 8
 _PURSE_MINOR = 1_000
+_CARD = "card"
+_CARD_MINOR = 1_000_000
 
 
 class Seeding:
@@ -44,6 +46,9 @@ class Seeding:
             "treasury": (_TREASURIES, _RICH_MINOR),
             "purse": (_PURSES, _PURSE_MINOR),
         }
+        # New for each run: holds of an earlier run may still expire.
+        if scenario.cards:
+            parts[_CARD] = (scenario.cards, _CARD_MINOR)
         plan = [
             (part, number, minor)
             for part, (count, minor) in parts.items()
@@ -53,7 +58,8 @@ class Seeding:
         def create(item: tuple[str, int, int]) -> tuple[str, str]:
             part, number, minor = item
             body = {"user_id": user, "currency": self._currency, "initial_balance": minor}
-            key = f"{self._name}-{part}-{minor}-{number}"
+            of_run = f"-{run}" if part == _CARD else ""
+            key = f"{self._name}-{part}{of_run}-{minor}-{number}"
             return part, self._created("/wallets", body, key)
 
         ids: dict[str, list[str]] = {part: [] for part in parts}
@@ -67,6 +73,7 @@ class Seeding:
             employers=ids["employer"],
             treasuries=ids["treasury"],
             purses=ids["purse"],
+            cards=ids.get(_CARD, []),
             payees=scenario.payees,
             copies=scenario.copies,
         )

@@ -28,6 +28,8 @@ class World:
     treasuries: list[str]
     # Wallets with little money, for which concurrent payments race.
     purses: list[str]
+    # Wallets of this run only, whose money is held. Most scenarios have none.
+    cards: list[str] = field(default_factory=list)
     payees: str = "any"
     copies: int = 1
     start: dict[str, State] = field(default_factory=dict)
@@ -41,6 +43,7 @@ class World:
             *self.employers,
             *self.treasuries,
             *self.purses,
+            *self.cards,
         ]
 
     def payment(self) -> tuple[str, str]:

@@ -18,10 +18,18 @@ REFUSALS_OF_REVERSALS = frozenset(
     {"insufficient-funds", "reversal-exceeds-transfer", "not-reversible"}
 )
 REFUSALS_OF_BATCHES = frozenset({"batch-refused"})
-REFUSALS = REFUSALS_OF_TRANSFERS | REFUSALS_OF_REVERSALS | REFUSALS_OF_BATCHES
+REFUSALS_OF_HOLDS = frozenset(
+    {
+        *("amount-below-captured", "capture-exceeds-hold", "destination-mismatch"),
+        *("destination-missing", "expiry-invalid", "hold-expired", "hold-not-active"),
+        *("insufficient-funds", "too-many-holds"),
+    }
+)
+REFUSALS = REFUSALS_OF_TRANSFERS | REFUSALS_OF_REVERSALS | REFUSALS_OF_BATCHES | REFUSALS_OF_HOLDS
 # A decision is stored under its key, and a repetition gets the same bytes.
 DECIDED = REFUSALS | {
-    *("balance-out-of-range", "currency-mismatch", "same-wallet", "transfer-not-found"),
+    *("balance-out-of-range", "currency-mismatch", "hold-not-found", "same-wallet"),
+    "transfer-not-found",
     *("wallet-closed", "wallet-frozen", "wallet-not-found"),
 }
 # Back-pressure: nothing happened, and the key is still free.

@@ -3,9 +3,11 @@
 from collections.abc import Collection, Sequence
 
 from loadtest.proof.answers import change_of
-from loadtest.proof.history import Acknowledged, Answered, History
+from loadtest.proof.history import Acknowledged, Answered, History, acknowledged_holds
+from loadtest.proof.hold_record import HoldsRead
 from loadtest.proof.record import Entry, State
 from loadtest.proof.rules.books import statement
+from loadtest.proof.rules.holds import HoldMatching
 from loadtest.proof.rules.transfers import Matching
 from loadtest.proof.violations import CHANGED_REPLAY, DOUBLED_TRANSFER, Violation
 
@@ -27,6 +29,7 @@ class StatementCheck:
 
     def __init__(self, history: History | None) -> None:
         self._matching: Matching | None = None
+        self._holds = HoldMatching(None if history is None else acknowledged_holds(history))
         self.violations: list[Violation] = []
         if history is not None:
             acknowledged = Acknowledged(history)
@@ -37,8 +40,9 @@ class StatementCheck:
 
     @property
     def has_unknown(self) -> bool:
-        """Whether the ledger has transfers that are in no answer."""
-        return self._matching is not None and bool(self._matching.unknown)
+        """Whether the ledger has transfers or changes of holds that are in no answer."""
+        unknown = self._matching is not None and bool(self._matching.unknown)
+        return unknown or bool(self._holds.unknown)
 
     def wallet(
         self,
@@ -47,15 +51,23 @@ class StatementCheck:
         final: State,
         entries: Sequence[Entry],
         balance_min: int | None = 0,
+        *,
+        holds: HoldsRead | None = None,
     ) -> None:
-        """Check one wallet. `entries`: since the start, oldest first."""
+        """Check one wallet. `entries`: since the start, oldest first.
+
+        holds: the holds that it pays; None if neither its entries nor the wallet name one.
+        """
         self.violations += statement(wallet, start, final, entries, balance_min)
         if self._matching is not None:
             for entry in entries:
                 self.violations += self._matching.entry(wallet, entry)
+        if holds is not None:
+            self.violations += self._holds.payer(wallet, start, final, entries, holds)
 
     def finish(self, executed: Collection[str] = ()) -> list[Violation]:
-        """All violations. `executed`: transfers whose answers the client could not get."""
+        """All violations. `executed`: transfers and holds whose answers the client did not get."""
         if self._matching is not None:
             self.violations += self._matching.finish(executed)
+        self.violations += self._holds.finish(executed)
         return self.violations

@@ -5,6 +5,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from loadtest.proof.answers import REFUSALS_OF_TRANSFERS
+from loadtest.proof.hold_record import (
+    CAPTURE,
+    CREATE,
+    RELEASE,
+    hold_of_path,
+    kind_of_path,
+    microseconds,
+)
+
+# What a request about a hold has and its answer does not.
+_NOT_SHOWN = frozenset({"expires_in_s", "final"})
 
 
 def transfer_complaint(
@@ -93,4 +104,32 @@ def batch_complaint(
             complaint = refusal_complaint(item["amount"], result)
         if complaint is not None:
             return f"result {number}: {complaint}"
+    return None
+
+
+def hold_complaint(path: str, asked: Mapping[str, Any], answer: Mapping[str, Any]) -> str | None:
+    """Whether the success of a POST about a hold is what it asks for, and the hold adds up."""
+    kind = kind_of_path(path)
+    wanted = {name: value for name, value in asked.items() if name not in _NOT_SHOWN}
+    if kind == CAPTURE:
+        return transfer_complaint(wanted | {"hold_id": hold_of_path(path)}, answer, "capture")
+    wanted |= {"status": "released" if kind == RELEASE else "active"}
+    if kind != CREATE:
+        wanted["id"] = hold_of_path(path)
+    for name, value in wanted.items():
+        if answer.get(name) != value or type(answer.get(name)) is not type(value):
+            return f"{name} is {answer.get(name)!r}, asked for {value!r}"
+    if not isinstance(answer.get("id"), str) or len(answer["id"]) != 36:
+        return f"id is {answer.get('id')!r}"
+    try:
+        parts = [answer[name] for name in ("captured", "released", "remaining")]
+        if answer["amount"] != sum(parts) or min(parts) < 0:
+            return f"a hold that does not add up: {answer}"
+        if parts[2 if kind == RELEASE else 1]:
+            return f"a {answer['status']} hold with released {parts[1]}, remaining {parts[2]}"
+        lasts_us = microseconds(answer["expires_at"]) - microseconds(answer["created_at"])
+    except (KeyError, TypeError, ValueError):
+        return f"not a hold: {answer}"
+    if "expires_in_s" in asked and lasts_us != asked["expires_in_s"] * 1_000_000:
+        return f"it expires after {lasts_us} microseconds, asked for {asked['expires_in_s']} s"
     return None

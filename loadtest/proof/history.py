@@ -8,11 +8,22 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from uuid import UUID
 
+import orjson
+
+from loadtest.proof.hold_record import (
+    HOLD_RECORD_BYTES,
+    HoldChange,
+    change_of,
+    packed,
+    unpacked,
+)
 from loadtest.proof.violations import Violations
 
 # A transfer takes 44 bytes here and about 400 in the audit, so this many take 0.8 GB. With more
 # transfers the audit checks only sums and statements, and the verdict says so.
 ACKNOWLEDGED_MAX = 2_000_000
+# A change of a hold takes 63 bytes here and about 600 in the audit.
+HOLD_CHANGES_MAX = 500_000
 # Enough to find a fault that affects one replay in a hundred. Each costs a request at the end.
 SAMPLES_MAX = 300
 # With large batches the report of a worker would be too large for one message.
@@ -68,6 +79,9 @@ class History:
     numbers: dict[str, int]
     acknowledged: bytearray = field(default_factory=bytearray)
     acknowledged_total: int = 0
+    # The acknowledged changes of holds, captures included.
+    hold_changes: bytearray = field(default_factory=bytearray)
+    hold_changes_total: int = 0
     # Requests without a final answer.
     open: dict[str, Request] = field(default_factory=dict)
     samples: list[Answered] = field(default_factory=list)
@@ -114,6 +128,23 @@ class History:
                 transfer["source_balance_after"],
             )
 
+    def succeeded(self, request: Request, answer: dict[str, Any]) -> None:
+        """A request about a hold was acknowledged for the first time."""
+        change = change_of(request.path, orjson.loads(request.body or b"{}"), answer)
+        if "source_version" in answer:
+            self.transferred(answer)
+        self.hold_changes_total += 1
+        if self.hold_changes_total <= HOLD_CHANGES_MAX:
+            self.hold_changes += packed(change, self.numbers[change.wallet])
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether it was short enough to be kept."""
+        return (
+            self.acknowledged_total <= ACKNOWLEDGED_MAX
+            and self.hold_changes_total <= HOLD_CHANGES_MAX
+        )
+
     def saw(self, wallet_id: str, version: int) -> None:
         """An answer had this version of the wallet, so no later answer may have an older one."""
         if version > self.versions.get(wallet_id, -1):
@@ -125,14 +156,17 @@ class History:
 
     def chunks(self) -> Iterator[bytes]:
         """The acknowledged transfers in pieces."""
-        size = _RECORD.size * _CHUNK_TRANSFERS
-        for start in range(0, len(self.acknowledged), size):
-            yield bytes(self.acknowledged[start : start + size])
+        return _pieces(self.acknowledged, _RECORD.size * _CHUNK_TRANSFERS)
+
+    def hold_chunks(self) -> Iterator[bytes]:
+        """The acknowledged changes of holds in pieces."""
+        return _pieces(self.hold_changes, HOLD_RECORD_BYTES * _CHUNK_TRANSFERS)
 
     def to_message(self) -> dict[str, Any]:
         """The history without the chunks, for another process."""
         return {
             "acknowledged_total": self.acknowledged_total,
+            "hold_changes_total": self.hold_changes_total,
             "settled": self._settled,
             "turned_away": list(self.turned_away),
             "open": [[each.path, each.key, each.body] for each in self.open.values()],
@@ -146,6 +180,7 @@ class History:
     def merge_message(self, message: dict[str, Any]) -> None:
         """Add the history of another process, without its chunks."""
         self.acknowledged_total += message["acknowledged_total"]
+        self.hold_changes_total += message["hold_changes_total"]
         self._settled += message["settled"]
         self.turned_away.extend(message["turned_away"])
         for path, key, body in message["open"]:
@@ -183,3 +218,16 @@ class Acknowledged(Mapping[str, Sequence[TransferAnswer]]):
 
     def __len__(self) -> int:
         return len(self._places)
+
+
+def acknowledged_holds(history: History) -> dict[str, list[HoldChange]]:
+    """The acknowledged changes of each hold."""
+    changes: dict[str, list[HoldChange]] = {}
+    for change in unpacked(history.hold_changes, list(history.numbers)):
+        changes.setdefault(change.hold, []).append(change)
+    return changes
+
+
+def _pieces(data: bytearray, size: int) -> Iterator[bytes]:
+    for start in range(0, len(data), size):
+        yield bytes(data[start : start + size])

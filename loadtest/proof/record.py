@@ -79,16 +79,23 @@ class State(NamedTuple):
 
     balance_minor: int
     version: int
+    held_minor: int = 0
 
 
 class Entry(NamedTuple):
-    """An entry of a statement. The amount has a sign. Money in minor units."""
+    """An entry of a statement. The amount has a sign. Money in minor units.
+
+    kind: as the API names it. hold: the hold that was changed or captured.
+    """
 
     transfer: str | None
     version: int
     amount_minor: int
     balance_after_minor: int
     at_us: int = 0
+    kind: str = ""
+    hold: str | None = None
+    held_after_minor: int = 0
 
 
 @dataclass(frozen=True)

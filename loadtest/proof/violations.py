@@ -21,6 +21,20 @@ CHANGED_REPLAY: Final = "changed-replay"
 STALE_READ: Final = "stale-read"
 # An answer does not agree with its request, or breaks the contract in another way.
 WRONG_ANSWER: Final = "wrong-answer"
+# A change of a hold was acknowledged, and is not in the statement of the wallet that pays.
+LOST_HOLD_CHANGE: Final = "lost-hold-change"
+# The statement has a change of a hold that no answer of this run explains.
+INVENTED_HOLD_CHANGE: Final = "invented-hold-change"
+# A hold does not agree with its statement or with the answers about it.
+WRONG_HOLD: Final = "wrong-hold"
+# What a wallet holds is not the sum of its active holds, or does not follow from its statement.
+WRONG_HELD: Final = "wrong-held"
+# The captures of a hold exceed its amount.
+CAPTURED_ABOVE_HOLD: Final = "captured-above-hold"
+# A hold changed after its end.
+HOLD_ENDED_TWICE: Final = "hold-ended-twice"
+# A hold was changed after its expiry, or expired before it.
+WRONG_EXPIRY: Final = "wrong-expiry"
 # An invalid request was executed, or caused a 5xx.
 BAD_REQUEST_TAKEN: Final = "bad-request-taken"
 SERVER_ERROR_ON_BAD_REQUEST: Final = "server-error-on-bad-request"

@@ -87,6 +87,17 @@ async def test_each_fault_is_named(
     assert_named(test, kinds.values())
 
 
+async def test_each_fault_of_holds_is_named(replicas: Replicas) -> None:
+    api = await replicas.start()
+    # A release that the last front keeps from the service reaches no other front.
+    faults = (Fault.CAPTURED_AGAIN, Fault.REFUSED_AND_RELEASED, Fault.HOLD_KEPT)
+    async with fronts(api.url, *faults) as opened:
+        test = await run_against(opened, "card-payments", *run_time(4), "--users", "20")
+    assert_named(
+        test, ("invented-transfer", "invented-hold-change", "lost-hold-change", "wrong-hold")
+    )
+
+
 def assert_named(test: LoadTest, kinds: Collection[str]) -> None:
     """The run has failed, and its last line names violations of these kinds."""
     assert test.code == _VIOLATED, test.output[-5_000:]

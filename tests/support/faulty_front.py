@@ -38,6 +38,9 @@ class Fault(Enum):
     SLOW = "a payment is answered late; a replay is not"
     FAILING = "a payment is answered by 500 and never reaches the service"
     BUSY = "a new payment is answered by 429 `mailbox-full`, which is back-pressure, not a fault"
+    HOLD_KEPT = "a release is acknowledged and never reaches the service"
+    CAPTURED_AGAIN = "an acknowledged capture is executed again, under another key"
+    REFUSED_AND_RELEASED = "a refused request about a hold releases the hold, under another key"
     FAILING_ON_MALFORMED = "a malformed request is answered by 500 instead of 400"
 
 
@@ -47,6 +50,7 @@ class Fault(Enum):
 _EVERY = 50
 _EVERY_BUSY = 2
 _LATE_S = 1.5
+_HOLD_PATH = re.compile(r"(/holds/[0-9a-f-]{36})/(\w+)")
 _WALLET_PATH = re.compile(r"/wallets/([0-9a-f-]{36})")
 # Hop-by-hop headers, and the length, which a fault may change.
 _HOP = ("Connection", "Content-Length", "Keep-Alive", "Transfer-Encoding")
@@ -107,6 +111,12 @@ class Ask(Message):
         return match[1] if match and self.method == "GET" else None
 
     @property
+    def hold_change(self) -> str:
+        """The last part of the path of a capture, adjustment or release; empty for others."""
+        match = _HOLD_PATH.fullmatch(self.path)
+        return match[2] if match and self.method == "POST" else ""
+
+    @property
     def key(self) -> str:
         return self.headers.get("Idempotency-Key", "")
 
@@ -138,6 +148,8 @@ class FaultyFront:
     paid: set[str] = field(default_factory=set)
     # The answer to the first read of each wallet.
     first_reads: dict[str, Answer] = field(default_factory=dict)
+    # The invented answer to each release that was kept from the service, by key.
+    kept: dict[str, Answer] = field(default_factory=dict)
     _candidates: int = 0
 
     async def handle(self, request: web.Request) -> web.Response:
@@ -182,6 +194,8 @@ class FaultyFront:
                 return await self.forward(ask.under_a_new_key())
             case Fault.STALE_READ:
                 return self.first_reads.get(ask.wallet_read or "")
+            case Fault.HOLD_KEPT if ask.hold_change == "release":
+                return await self._keep(ask)
             case Fault.FAILING if ask.pays and self._is_due():
                 return ask.failed(InternalFailure())
             case Fault.BUSY if self._may_be_new(ask) and self._is_due():
@@ -190,7 +204,7 @@ class FaultyFront:
 
     async def _changed(self, ask: Ask, answer: Answer) -> Answer | None:
         """The wrong answer in place of the target's; None: keep the target's answer."""
-        is_new = ask.pays and answer.status == 201 and not answer.is_replay
+        is_new = ask.pays and _is_done(answer)
         match self.fault:
             case Fault.DOUBLED if is_new and self._is_due():
                 again = await self.forward(ask.under_a_new_key())
@@ -206,6 +220,13 @@ class FaultyFront:
             case Fault.SLOW if ask.pays and not answer.is_replay and self._is_due():
                 await asyncio.sleep(_LATE_S)
                 return answer
+            case Fault.CAPTURED_AGAIN if _is_done(answer) and ask.hold_change == "capture":
+                again = await self.forward(ask.under_a_new_key())
+                return answer if again.status == 201 else None
+            case Fault.REFUSED_AND_RELEASED if answer.status == 422 and ask.hold_change:
+                path = ask.path.replace(ask.hold_change, "release")
+                again = await self.forward(replace(ask.under_a_new_key(), path=path, body=b"{}"))
+                return answer if again.status == 200 else None
             case Fault.FAILING_ON_MALFORMED if answer.status == 400:
                 return ask.failed(InternalFailure())
         return None
@@ -217,6 +238,22 @@ class FaultyFront:
     def _is_due(self) -> bool:
         self._candidates += 1
         return self._candidates % self.every == 0
+
+    async def _keep(self, ask: Ask) -> Answer | None:
+        """An invented 200 to a release; None if the service would refuse it."""
+        if ask.key in self.kept:
+            answer = self.kept[ask.key]
+            return replace(
+                answer, headers=CIMultiDict(answer.headers, **{"Idempotent-Replayed": "true"})
+            )
+        found = await self.forward(Ask(ask.headers, b"", "GET", ask.path.removesuffix("/release")))
+        hold = found.json
+        if hold.get("status") != "active":
+            return None
+        released = hold | {"status": "released", "released": hold["remaining"], "remaining": 0}
+        headers = CIMultiDict({"Content-Type": "application/json"})
+        self.kept[ask.key] = answer = Answer(headers, orjson.dumps(released), 200)
+        return answer
 
     async def _made_up(self, ask: Ask) -> Answer | None:
         """An invented 201 to a payment; None if the service would refuse the payment."""
@@ -240,6 +277,10 @@ class FaultyFront:
         }
         headers = CIMultiDict({"Content-Type": "application/json"})
         return Answer(headers, orjson.dumps(transfer), 201)
+
+
+def _is_done(answer: Answer) -> bool:
+    return answer.status == 201 and not answer.is_replay
 
 
 def _end_to_end(message: web.Request | aiohttp.ClientResponse) -> CIMultiDict[str]:

@@ -6,6 +6,7 @@ import pytest
 
 from loadtest.proof.complaints import (
     batch_complaint,
+    hold_complaint,
     refusal_complaint,
     statement_complaint,
     transfer_complaint,
@@ -217,4 +218,63 @@ def test_a_batch_has_the_results_of_its_items(
     results: list[JsonObject], atomic: bool, words: str | None
 ) -> None:
     complaint = batch_complaint([ASKED, SECOND], results, atomic=atomic)
+    assert complaint is None if words is None else words in (complaint or "")
+
+
+# Holds
+
+HOLD = "01900000-0000-7000-8000-0000000000c1"
+HELD = {
+    "id": HOLD,
+    "source_wallet_id": "ada",
+    "amount": 10,
+    "captured": 4,
+    "released": 0,
+    "remaining": 6,
+    "status": "active",
+    "created_at": "2030-01-01T00:00:00.000001Z",
+    "expires_at": "2030-01-01T00:00:03.000001Z",
+}
+RELEASED = HELD | {"status": "released", "released": 6, "remaining": 0}
+CAPTURED = POSTED | {"kind": "capture", "hold_id": HOLD}
+NEW_HOLD = {"source_wallet_id": "ada", "amount": 10, "expires_in_s": 3}
+PART = {"amount": 5, "final": False, "destination_wallet_id": "bob"}
+
+
+@pytest.mark.parametrize(
+    ("what", "asked", "answer", "words"),
+    [
+        ("", NEW_HOLD, HELD, None),
+        ("", NEW_HOLD | {"amount": 11}, HELD, "amount is 10, asked for 11"),
+        ("", NEW_HOLD, HELD | {"amount": 10.0}, "amount is 10.0"),
+        ("", NEW_HOLD | {"source_wallet_id": "bob"}, HELD, "source_wallet_id is 'ada'"),
+        ("", NEW_HOLD | {"expires_in_s": 2}, HELD, "expires after 3000000 microseconds"),
+        ("", NEW_HOLD, HELD | {"id": "1"}, "id is '1'"),
+        ("", NEW_HOLD, HELD | {"status": "expired"}, "status is 'expired'"),
+        ("", NEW_HOLD, changed(HELD, captured=MISSING), "not a hold"),
+        ("", NEW_HOLD, HELD | {"expires_at": "tomorrow"}, "not a hold"),
+        ("", NEW_HOLD, HELD | {"remaining": 7}, "does not add up"),
+        ("", NEW_HOLD, HELD | {"captured": 11, "remaining": -1}, "does not add up"),
+        ("", NEW_HOLD, HELD | {"released": 6, "remaining": 0}, "active hold with released 6"),
+        ("/adjust", {"amount": 10}, HELD, None),
+        ("/adjust", {"amount": 9}, HELD, "amount is 10, asked for 9"),
+        ("/adjust", {"expires_at": HELD["expires_at"]}, HELD, None),
+        ("/adjust", {"expires_at": "2030-01-02T00:00:00Z"}, HELD, "expires_at is"),
+        ("/adjust", {"amount": 10}, HELD | {"id": HOLD[::-1]}, "id is"),
+        ("/release", {}, RELEASED, None),
+        ("/release", {}, HELD, "status is 'active'"),
+        ("/release", {}, HELD | {"status": "released"}, "remaining 6"),
+        ("/capture", PART, CAPTURED, None),
+        ("/capture", {}, CAPTURED, None),
+        ("/capture", PART | {"amount": 6}, CAPTURED, "amount is 5, asked for 6"),
+        ("/capture", PART, CAPTURED | {"hold_id": HOLD[::-1]}, "hold_id is"),
+        ("/capture", PART, CAPTURED | {"kind": "transfer"}, "kind 'transfer'"),
+        ("/capture", PART | {"destination_wallet_id": "eve"}, CAPTURED, "destination_wallet_id is"),
+    ],
+)
+def test_an_answer_about_a_hold_agrees_with_the_request_and_adds_up(
+    what: str, asked: JsonObject, answer: JsonObject, words: str | None
+) -> None:
+    path = f"/holds/{HOLD}{what}" if what else "/holds"
+    complaint = hold_complaint(path, asked, answer)
     assert complaint is None if words is None else words in (complaint or "")

@@ -7,7 +7,17 @@ import sys
 from tests.support.project import ROOT
 
 PURE = (
-    *("api", "attacks", "audit", "options", "progress", "proof.bounded", "proof.check", "report"),
+    *(
+        "api",
+        "attacks",
+        "audit",
+        "book_reading",
+        "options",
+        "progress",
+        "proof.bounded",
+        "proof.check",
+        "report",
+    ),
     *("scenarios", "seeding", "session", "shapes", "verdict", "world"),
 )
 _FRESH = """
