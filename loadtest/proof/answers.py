@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
 import orjson
 
 JsonObject = dict[str, Any]
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 # The header that marks a replay, in lower case.
 REPLAYED = "idempotent-replayed"
@@ -18,10 +20,17 @@ REFUSALS_OF_REVERSALS = frozenset(
     {"insufficient-funds", "reversal-exceeds-transfer", "not-reversible"}
 )
 REFUSALS_OF_BATCHES = frozenset({"batch-refused"})
-REFUSALS = REFUSALS_OF_TRANSFERS | REFUSALS_OF_REVERSALS | REFUSALS_OF_BATCHES
+REFUSALS_OF_HOLDS = frozenset(
+    {
+        *("hold-not-active", "hold-expired", "capture-exceeds-hold", "amount-below-captured"),
+        *("insufficient-funds", "expiry-invalid", "too-many-holds"),
+    }
+)
+REFUSALS = REFUSALS_OF_TRANSFERS | REFUSALS_OF_REVERSALS | REFUSALS_OF_BATCHES | REFUSALS_OF_HOLDS
 # A decision is stored under its key, and a repetition gets the same bytes.
 DECIDED = REFUSALS | {
     *("balance-out-of-range", "currency-mismatch", "same-wallet", "transfer-not-found"),
+    *("destination-mismatch", "destination-missing", "hold-not-found"),
     *("wallet-closed", "wallet-frozen", "wallet-not-found"),
 }
 # Back-pressure: nothing happened, and the key is still free.
@@ -70,6 +79,15 @@ def json_object(body: bytes) -> JsonObject | None:
     except orjson.JSONDecodeError:
         return None
     return document if isinstance(document, dict) else None
+
+
+def micros_of(time: object) -> int | None:
+    """The microseconds since 1970 of a time in an answer; None if it is no time."""
+    try:
+        at = datetime.fromisoformat(str(time))
+        return (at - _EPOCH) // timedelta(microseconds=1)
+    except (TypeError, ValueError):
+        return None
 
 
 def code_of(body: bytes) -> str:
