@@ -187,7 +187,9 @@ def unexplained_hold_refusal(evidence: Evidence) -> Iterator[Violation]:
         reasons: Mapping[str, bool] = {
             "hold-expired": last.status == "expired",
             "hold-not-active": last.status in ("captured", "released"),
-            "capture-exceeds-hold": any(max(asked.amount, 1) > each.remaining for each in states),
+            "capture-exceeds-hold": any(
+                max(asked.amount, 1) > each.remaining for each in states if each.is_active
+            ),
             "amount-below-captured": last.captured > asked.amount,
             "hold-not-found": False,
         }

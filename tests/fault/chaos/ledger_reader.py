@@ -82,7 +82,7 @@ class LedgerReader:
         return int(row["events"])
 
     async def due_holds(self, late_s: float) -> tuple[int, int]:
-        """The number of active holds that are or soon will be due; and of those due `late_s` ago."""
+        """The number of active holds that soon are due, and of those due `late_s` ago."""
         [row] = await self._fetch(_DUE, late_s)
         return row["soon"], row["late"]
 
