@@ -24,7 +24,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Try:
-    """One request and its answer. Seconds on the client's clock. Status 0: no answer."""
+    """One request and its answer. Seconds on the client's clock. Status 0: no answer.
+
+    `began_us` is its begin in microseconds since 1970, by the clock that PostgreSQL uses as well.
+    """
 
     began_s: float
     ended_s: float
@@ -33,6 +36,12 @@ class Try:
     code: str = ""
     body: bytes = b""
     replayed: bool = False
+    began_us: int = 0
+
+    @property
+    def ended_us(self) -> int:
+        """Its end in microseconds since 1970."""
+        return self.began_us + round((self.ended_s - self.began_s) * 1e6)
 
     @property
     def meaning(self) -> Meaning:

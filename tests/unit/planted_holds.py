@@ -266,7 +266,7 @@ PLANTED_IN_HOLDS: Table = (
      edit_change(h(0), 2, kind="hold_create")),
     ("a release that captures", "holds.wrong_step: wrong-answer wrong-hold",
      edit_change(h(1), 1, captured=1, released=29)),
-    ("an expiry before its time", "holds.wrong_step: changed-past wrong-hold",
+    ("an expiry before its time", "holds.wrong_step: changed-past wrong-answer wrong-hold",
      edit_change(h(2), 0, expires_us=10**12)),
     # It ends once, and not after its expiry.
     ("a capture when it is due", "holds.late_change: late-hold-change",
@@ -310,7 +310,8 @@ PLANTED_IN_HOLDS: Table = (
      edit_change(h(1), 1, held_after=30)),
     ("more is held than there is", "holds.wrong_held: wrong-held", lambda r: shrink(r, 61)),
     ("a read shows an ended hold", "times.wrong_read: wrong-answer", held("read", 41)),
-    ("a read leaves out what is due", "", held("read", 0)),
+    ("a read leaves out what is not due", "times.wrong_read: wrong-answer", held("read", 0)),
+    ("a read shows what is due", "times.wrong_read: wrong-answer", held("due read", 20)),
     ("a read shows a part of a hold", "times.wrong_read: wrong-answer", held("due read", 10)),
     ("a past that shows what was due", "past.changed_held: changed-past", held("due past", 20)),
     # A refusal has its reason.

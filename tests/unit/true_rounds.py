@@ -157,7 +157,8 @@ class World:
         self.now_s += 10
         row = self.wallets[wallet]
         operation = Operation(Kind.READ, wallet=wallet, min_version=min_version)
-        each = Try(self.now_s - 1, self.now_s + 1, 412, "version-not-reached")
+        began_us = self.now_us - 1_000_000
+        each = Try(self.now_s - 1, self.now_s + 1, 412, "version-not-reached", began_us=began_us)
         if min_version is None or min_version <= row.version:
             held = self.held_at(wallet, self.now_us)
             view = {"id": wallet, "balance": row.balance, "held": held, "version": row.version}

@@ -40,13 +40,14 @@ def stale_read(evidence: Evidence) -> Iterator[Violation]:
 def wrong_read(evidence: Evidence) -> Iterator[Violation]:
     """The version of a read exists, and the read has its balance and what it holds.
 
-    Holds that are due are left out, also before that is written: those that expire first.
+    Holds that are due are left out, also before that is written. Those that become due during the
+    read may be in it.
     """
     for read in evidence.reads:
         for each in read.tries:
             if each.status == 200 and _wallet(each) is None:
                 yield Violation(WRONG_ANSWER, f"wallet {read.wallet}: read {each.body[:200]!r}")
-    for read, _, body in _answered_reads(evidence):
+    for read, each, body in _answered_reads(evidence):
         wallet, version = evidence.wallets.get(read.wallet), body["version"]
         balance = evidence.balance_at(read.wallet, version)
         if body.get("id") != read.wallet or (wallet is not None and version > wallet.version):
@@ -54,7 +55,7 @@ def wrong_read(evidence: Evidence) -> Iterator[Violation]:
         elif balance is not None and body.get("balance") != balance:
             text = f"read {body.get('balance')} at version {version}, not {balance}"
             yield Violation(WRONG_ANSWER, f"wallet {read.wallet}: {text}")
-        elif body.get("held") not in (possible := _held_at(evidence, read.wallet, version)):
+        elif body.get("held") not in (possible := _held_at(evidence, each, read.wallet, version)):
             text = f"read held {body.get('held')} at version {version}, not one of {possible}"
             yield Violation(WRONG_ANSWER, f"wallet {read.wallet}: {text}")
 
@@ -134,11 +135,16 @@ def _needed(evidence: Evidence, asked: Operation) -> int:
     return asked.amount - min((row.hold.amount for row in life if row.hold), default=0)
 
 
-def _held_at(evidence: Evidence, wallet: str, version: int) -> list[int]:
-    """What a read may show as held, with more and more of the holds due."""
-    possible = [evidence.held_at(wallet, version)]
+def _held_at(evidence: Evidence, each: Try, wallet: str, version: int) -> list[int]:
+    """What a read of this version may show as held."""
+    held = evidence.held_at(wallet, version)
+    possible = [held]
     for hold in evidence.active_at(wallet, version):
-        possible.append(possible[-1] - hold.remaining)
+        held -= hold.remaining
+        if hold.expires_us <= each.began_us:
+            possible = [held]
+        elif hold.expires_us <= each.ended_us:
+            possible.append(held)
     return possible
 
 

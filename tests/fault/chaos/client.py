@@ -272,15 +272,15 @@ class Client:
         return f"{self._run}-{next(self._keys)}-{self.random.getrandbits(32):x}"
 
     async def _try(self, operation: Operation) -> Try:
-        began_s = self._clock()
+        began_s, began_us = self._clock(), now_us()
         try:
             reply = await self._reply(operation)
         except (aiohttp.ClientError, TimeoutError, OSError):
-            one = Try(began_s, self._clock(), 0)
+            one = Try(began_s, self._clock(), 0, began_us=began_us)
         else:
             code = code_of(reply.body) if reply.status >= 400 else ""
             replayed = "Idempotent-Replayed" in reply.headers
-            one = Try(began_s, self._clock(), reply.status, code, reply.body, replayed)
+            one = Try(began_s, self._clock(), reply.status, code, reply.body, replayed, began_us)
         operation.tries.append(one)
         if one.status in (200, 201) and not operation.is_past:
             self._record(operation, one)

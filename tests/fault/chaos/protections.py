@@ -92,6 +92,19 @@ PROTECTIONS: Mapping[str, Protection] = {
             _words("reversed-sums"),
         ),
         Protection(
+            "expiry-first",
+            "A group does not expire the due holds of its wallets before it decides.",
+            "race-holds",
+            _words("late-hold-change"),
+        ),
+        Protection(
+            "hold-ends-once",
+            "A hold is decided as it was before the lock, and written even if it has ended.",
+            "race-holds",
+            _words("hold-ended-twice wrong-hold wrong-held"),
+            _words("holds-under-lock active-holds-check"),
+        ),
+        Protection(
             "event-with-money",
             "Events are written a moment after the COMMIT of the money.",
             "kill-replica",
@@ -163,8 +176,8 @@ class Alone:
 
 ALONE: Mapping[str, Alone] = {
     "first layers": Alone(
-        _words("row-locks look-up funds-in-decide"),
-        _words("version-check version-keys key-conflict funds-in-table"),
+        _words("row-locks look-up funds-in-decide holds-under-lock"),
+        _words("version-check version-keys key-conflict funds-in-table active-holds-check"),
     ),
     # A conflict rolls the attempt back, and the next attempt looks the outcome up. A reader of the
     # past waits only for row locks, so without them its answers can change.

@@ -15,6 +15,9 @@ import asyncpg
 
 from transferd.cache.link import Link, Script
 from transferd.cache.wallets import Wallets
+from transferd.commit import transaction as group_transaction
+from transferd.domain.book import Book
+from transferd.domain.command import HoldCommand
 from transferd.domain.wallet import Wallet
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import LEDGERS
@@ -185,6 +188,33 @@ def _no_sums_of_reversals() -> None:
     replace(group, "reversed_sums", make)
 
 
+def _no_expiry_first() -> None:
+    def make(_: Any) -> Any:
+        async def none(*_: Any) -> list[float]:
+            return []
+
+        return none
+
+    replace(group_transaction, "expire_due_holds", make)
+
+
+def _holds_as_before_the_lock() -> None:
+    def make(true: Any) -> Any:
+        async def book_of(transaction: Any, locked: Any, commands: Sequence[Any]) -> Book:
+            book: Book = await true(transaction, locked, commands)
+            holds = (each.hold for each in commands if isinstance(each, HoldCommand))
+            book.holds |= {hold.id: hold for hold in holds if hold is not None}
+            return book
+
+        return book_of
+
+    replace(group_transaction, "book_of", make)
+
+
+def _no_check_of_active_holds() -> None:
+    reword("write_changes", "WHERE h.id = c.id AND h.status + 0 = 0", "WHERE h.id = c.id")
+
+
 def _replay_of_now() -> None:
     def make(true: Any) -> Any:
         async def as_of_now(source: Any, ids: Sequence[str]) -> dict[str, Any]:
@@ -328,6 +358,9 @@ PATCHES: Mapping[str, Callable[[], None]] = {
     "version-check": _no_version_check,
     "funds-in-decide": _no_limit_in_decide,
     "reversed-sums": _no_sums_of_reversals,
+    "expiry-first": _no_expiry_first,
+    "holds-under-lock": _holds_as_before_the_lock,
+    "active-holds-check": _no_check_of_active_holds,
     "replay-as-stored": _replay_of_now,
     "publish-before-delete": _delete_before_publishing,
     "deliver-before-record": _record_before_delivery,
