@@ -102,7 +102,7 @@ PROTECTIONS: Mapping[str, Protection] = {
             "A hold is decided as it was before the lock, and written even if it has ended.",
             "race-holds",
             _words("hold-ended-twice wrong-hold wrong-held"),
-            _words("holds-under-lock active-holds-check"),
+            _words("holds-under-lock active-holds-check held-counts"),
         ),
         Protection(
             "event-with-money",

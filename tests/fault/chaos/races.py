@@ -27,9 +27,9 @@ _HOLDS = 1_000
 # Half of them wait for their expiry.
 _HOLDS_AT_ONCE = 64
 _HOLD = 30
-# When the requests for a hold that expires are sent, in seconds from its expiry. They need some
-# milliseconds to get to the lock of its wallet.
-_FROM_EXPIRY_S = (-0.06, 0.02)
+# When the requests for a hold that expires are sent, in seconds from its expiry. They need about a
+# tenth of a second to get to the lock of its wallet.
+_FROM_EXPIRY_S = (-0.25, 0.0)
 _HOLD_REFUSALS = {"hold-expired", "hold-not-active", "capture-exceeds-hold"}
 
 

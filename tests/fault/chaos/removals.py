@@ -379,6 +379,7 @@ CONSTRAINTS: Mapping[str, Sequence[tuple[str, str]]] = {
         (_TRANSFERS, "transfers_destination_wallet_id_destination_version_key"),
     ),
     "funds-in-table": ((_WALLETS, "wallets_check1"),),
+    "held-counts": ((_WALLETS, "wallets_held_check"), (_WALLETS, "wallets_open_holds_check")),
 }
 
 
