@@ -9,8 +9,6 @@ from typing import Any, Final
 LOST_TRANSFER: Final = "lost-transfer"
 # One key was executed more than once, or a transfer is in a statement twice.
 DOUBLED_TRANSFER: Final = "doubled-transfer"
-# A change of a hold that was acknowledged is not in the ledger.
-LOST_HOLD_CHANGE: Final = "lost-hold-change"
 # In the ledger, although no request of this run explains it.
 INVENTED_TRANSFER: Final = "invented-transfer"
 # A balance is not the previous balance plus the amount, or the sum of all wallets changed.

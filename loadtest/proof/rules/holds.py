@@ -7,7 +7,7 @@ from itertools import pairwise
 from loadtest.proof.answers import micros_of
 from loadtest.proof.evidence import CHANGE_KINDS, Case, Evidence
 from loadtest.proof.record import ChangeRow, HoldState, Kind, TransferRow
-from loadtest.proof.violations import LOST_HOLD_CHANGE, WRONG_ANSWER, Violation
+from loadtest.proof.violations import WRONG_ANSWER, Violation
 
 # The status after a change; the status after a capture depends on the request.
 _STATUSES = {
@@ -29,7 +29,7 @@ def unmatched_change(evidence: Evidence) -> Iterator[Violation]:
         owners.update(row.event_id for row in rows)
         if not rows:
             text = f"key {case.key}: a {case.asked.kind.value} was acknowledged"
-            yield Violation(LOST_HOLD_CHANGE, f"{text}, and is not in the ledger")
+            yield Violation("lost-hold-change", f"{text}, and is not in the ledger")
         if len(rows) > 1:
             ids = ", ".join(row.event_id for row in rows)
             yield Violation("doubled-hold-change", f"key {case.key} has the changes {ids}")

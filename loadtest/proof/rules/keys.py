@@ -11,7 +11,6 @@ from loadtest.proof.violations import (
     CHANGED_REPLAY,
     DOUBLED_TRANSFER,
     INVENTED_TRANSFER,
-    LOST_HOLD_CHANGE,
     LOST_TRANSFER,
     WRONG_ANSWER,
     Violation,
@@ -28,7 +27,7 @@ def lost_outcome(evidence: Evidence) -> Iterator[Violation]:
             yield Violation(LOST_TRANSFER, text)
         elif case.holds:
             text = f"key {key}: a change of a hold was answered, and has no outcome"
-            yield Violation(LOST_HOLD_CHANGE, text)
+            yield Violation("lost-hold-change", text)
         codes = [each.code for each in case.tries if each.code in DECIDED]
         if codes:
             yield Violation(

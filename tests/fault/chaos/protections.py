@@ -102,7 +102,6 @@ PROTECTIONS: Mapping[str, Protection] = {
             "A hold is decided as it was before the lock, and written even if it has ended.",
             "race-holds",
             _words("hold-ended-twice wrong-hold wrong-held"),
-            _words("holds-under-lock active-holds-check held-counts"),
         ),
         Protection(
             "event-with-money",
@@ -176,8 +175,8 @@ class Alone:
 
 ALONE: Mapping[str, Alone] = {
     "first layers": Alone(
-        _words("row-locks look-up funds-in-decide holds-under-lock"),
-        _words("version-check version-keys key-conflict funds-in-table active-holds-check"),
+        _words("row-locks look-up funds-in-decide"),
+        _words("version-check version-keys key-conflict funds-in-table"),
     ),
     # A conflict rolls the attempt back, and the next attempt looks the outcome up. A reader of the
     # past waits only for row locks, so without them its answers can change.
