@@ -118,18 +118,22 @@ class Limits:
     # A snapshot must end this long before the first expiry of a hold: for clocks that do not run
     # equally fast, and for the call to Redis.
     snapshot_margin_s: float = 1.0
-    # The expiry of all holds of a wallet is written in one transaction, at about 20 us each.
+    # The expiry of all holds of a wallet is written in one transaction, at about 40 us each.
     open_holds_max: int = 1_000
+    # Most holds that one group expires. It must be more than a wallet can have. Commands of further
+    # wallets wait for the next group.
+    group_expiries_max: int = 2_000
     # How often due holds are looked for, and for how many of the oldest the wallets are taken.
     # Their expiry is exact without this; it makes the events appear.
     expiry_sweep_s: float = 1.0
-    expiry_wallets_max: int = 20
-    # Expiries in a row that other commands wait for: the wallets of a round have so many, or it is
-    # a single wallet.
+    expiry_look_holds_max: int = 20
+    # Most holds that one round expires, unless a single wallet has more.
     expiry_holds_max: int = 100
+    # A wallet whose expiry has failed is left out for a minute.
+    expiry_left_out_s: float = 60.0
     # Active holds counted for the metrics, and how often. Counting millions is expensive.
     active_holds_counted_max: int = 1_000_000
-    active_holds_count_s: float = 15.0
+    active_holds_measure_s: float = 15.0
     # A reader that takes longer between PostgreSQL and the cache does not fill the cache.
     reservation_ttl_s: float = 2.0
     redis_timeout_s: float = 0.25
@@ -330,6 +334,8 @@ class Limits:
             raise ConfigurationError(
                 "relay_publish_timeout_s must be shorter than idle_in_transaction_timeout_s"
             )
+        if not self.open_holds_max < self.group_expiries_max:
+            raise ConfigurationError("open_holds_max must be less than group_expiries_max")
         # The new secret, and the one before it.
         if self.webhook_secrets_max < 2:
             raise ConfigurationError("webhook_secrets_max must be at least 2")

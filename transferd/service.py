@@ -235,7 +235,12 @@ def _add_gauges(context: AppContext, commits: Database, expiry: Expiry) -> None:
             "Most commands inside and callers waiting; further callers get an error.",
             lambda: limits.backlog_max,
         ),
-        ("active_holds", "Active holds, as last counted.", lambda: expiry.active_holds),
+        ("active_holds", "Active holds of the ledger.", lambda: expiry.active.holds),
+        (
+            "holds_overdue_seconds",
+            "Since when the oldest due hold waits for its expiry to be written.",
+            lambda: expiry.active.overdue_s,
+        ),
         ("event_streams", "Event streams of wallets.", lambda: len(context.streams)),
         (
             "cache_breaker_open",

@@ -3,9 +3,11 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from copy import copy
+from itertools import islice
 from typing import Generic, TypeVar
 
 Value = TypeVar("Value")
+_Waiting = dict[str, list[asyncio.Future[Value | None]]]
 
 
 class SharedReads(Generic[Value]):
@@ -19,7 +21,8 @@ class SharedReads(Generic[Value]):
     ) -> None:
         self._read = read
         self._ids_max = ids_max
-        self._wanted: dict[str, list[asyncio.Future[Value | None]]] = {}
+        # In the order of the calls.
+        self._wanted: _Waiting[Value] = {}
         self._reader: asyncio.Task[None] | None = None
 
     def __repr__(self) -> str:
@@ -38,23 +41,20 @@ class SharedReads(Generic[Value]):
         """Read the requested ids in rounds, until no caller waits."""
         try:
             while self._wanted:
-                wanted, self._wanted = self._wanted, {}
-                ids = list(wanted)
-                for start in range(0, len(ids), self._ids_max):
-                    part = ids[start : start + self._ids_max]
-                    await self._answer(part, wanted)
+                ids = list(islice(self._wanted, self._ids_max))
+                await self._answer({id: self._wanted.pop(id) for id in ids})
         finally:
             self._reader = None
+            # Only if the reader was cancelled: no caller may wait forever.
+            _cancel(self._wanted)
+            self._wanted = {}
 
-    async def _answer(
-        self, ids: Sequence[str], wanted: Mapping[str, Sequence[asyncio.Future[Value | None]]]
-    ) -> None:
-        waiters = [(id, future) for id in ids for future in wanted[id]]
+    async def _answer(self, wanted: _Waiting[Value]) -> None:
+        waiters = [(id, future) for id, futures in wanted.items() for future in futures]
         try:
-            found = await self._read(ids)
+            found = await self._read(list(wanted))
         except asyncio.CancelledError:
-            for _, future in waiters:
-                future.cancel()
+            _cancel(wanted)
             raise
         except Exception as error:
             for _, future in waiters:
@@ -65,3 +65,9 @@ class SharedReads(Generic[Value]):
             for id, future in waiters:
                 if not future.done():
                     future.set_result(found.get(id))
+
+
+def _cancel(wanted: _Waiting[Value]) -> None:
+    for futures in wanted.values():
+        for future in futures:
+            future.cancel()

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from loadtest.bench import measures
+from loadtest.bench import holds, measures
 from loadtest.bench.measures import Options
 from loadtest.bench.setup import Setup
 
@@ -75,8 +75,15 @@ def _latency(
     return Row(name, what, "ms", measure, figures, needs)
 
 
-def _once(name: str, what: str, unit: str, measure: Measure, *figures: Figure) -> Row:
-    return Row(name, what, unit, measure, figures, once=True)
+def _once(
+    name: str,
+    what: str,
+    unit: str,
+    measure: Measure,
+    *figures: Figure,
+    needs: tuple[str, ...] = (),
+) -> Row:
+    return Row(name, what, unit, measure, figures, needs, once=True)
 
 
 _BEHIND, _BYTES = "two behind nginx", "bytes per transfer"
@@ -161,6 +168,22 @@ ROWS = (
             "1,000 of its wallets: p99 of quiet",
             within("beside-batches", "p99 beside 1,000 of its wallets", "quiet p99"),
         ),
+        needs=("uniform",),
+    ),
+    _transfers(
+        "holds",
+        "holds: authorise, and capture",
+        holds.holds,
+        Figure("authorise of transfers", within("holds", "authorise", "transfers"), 0.85),
+        Figure("capture of transfers", within("holds", "capture", "transfers"), 0.85),
+    ),
+    _once(
+        "expiry",
+        "100,000 holds that expire in one second, beside transfers of other wallets",
+        "",
+        holds.expiry,
+        Figure("until all are written", value("expiry", "written s"), None, 60.0, " s"),
+        Figure("p99 of quiet", within("expiry", "beside p99", "quiet p99"), None, 2.0),
         needs=("uniform",),
     ),
     Row(

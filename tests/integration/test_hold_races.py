@@ -11,7 +11,7 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
 from tests.support.outbox import events_in
 from tests.support.past import clock_of
-from tests.support.pressure import crowd, statuses
+from tests.support.pressure import crowd, held_rows, statuses
 from tests.support.truth import faults_in
 from tests.support.waiting import until
 from transferd.config import Limits
@@ -173,3 +173,54 @@ async def test_a_capture_in_the_same_group_as_the_expiry_is_refused(api: Api) ->
         ]
     )
     assert [reply.status for reply in replies] == [409, 201, 201]
+
+
+async def test_a_wallet_that_stays_locked_keeps_the_sweep_from_no_other(
+    replicas: Replicas, database: Database
+) -> None:
+    api = await replicas.start(Limits(lock_timeout_s=1.0))
+    locked, free = await api.wallet(100), await api.wallet(100)
+    async with held_rows(database, locked):
+        # More holds than the sweep looks at in one round.
+        await database.fetch(
+            "WITH made AS (INSERT INTO ledger_00.holds (id, source_wallet_id, amount, captured,"
+            " released, created_at, updated_at, expires_at, status, currency, metadata)"
+            " SELECT gen_random_uuid(), $1, 1, 0, 0, now(), now(), now(), 0, 'USD', '{}'"
+            " FROM generate_series(1, $2)) SELECT",
+            locked,
+            Limits().expiry_look_holds_max + 1,
+        )
+        due = (await api.hold(free, 5, expires_in_s=1)).json["id"]
+
+        async def is_written() -> bool:
+            [row] = await database.fetch("SELECT status FROM ledger_00.holds WHERE id = $1", due)
+            return bool(row[0] == 3)
+
+        await until(is_written, within_s=20.0)
+
+
+async def test_a_group_expires_a_limited_number_of_holds(
+    replicas: Replicas, database: Database
+) -> None:
+    api = await replicas.start(
+        Limits(open_holds_max=2, group_expiries_max=3, expiry_sweep_s=3_600.0)
+    )
+    payers = [await api.wallet(10) for _ in range(4)]
+    bob = await api.wallet()
+    holds = [await api.hold(payer, 4, expires_in_s=1) for payer in payers for _ in range(2)]
+    assert statuses(holds) == {201: 8}
+
+    async def are_due() -> bool:
+        return (await api.money(payers[-1]))[1] == 0
+
+    await until(are_due)
+    transfers = [
+        {"source_wallet_id": payer, "destination_wallet_id": bob, "amount": 10, "currency": "USD"}
+        for payer in payers
+    ]
+    paid = await api.post(
+        "/transfers/batch", {"mode": "atomic", "transfers": transfers}, key="all of it"
+    )
+    assert paid.status == 200, paid
+    assert await api.balance(bob) == 40
+    assert await faults_in(database) == []

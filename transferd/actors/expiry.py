@@ -18,10 +18,11 @@ from transferd.ledger.ids import LEDGERS
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.holds import (
+    ActiveHolds,
     DueWallet,
-    count_active_holds,
     due_wallets,
     has_due_holds,
+    measure_holds,
 )
 from transferd.ledger.store.outbox import take_lease
 from transferd.observability.facts import ExpiryFailed, Facts
@@ -45,62 +46,92 @@ class Expiry:
         self._limits = limits
         self._facts = facts
         self._clock = clock
-        self._counted_at = -limits.active_holds_count_s
-        # The number of active holds of the ledger, as last counted.
-        self.active_holds = 0
+        self._measured_at = -limits.active_holds_measure_s
+        # The commands in flight, and the times until which wallets are left out whose command has
+        # failed. Otherwise a wallet that stays locked would keep the sweep from all others.
+        self._asked: dict[str, asyncio.Task[None]] = {}
+        self._left_out: dict[str, float] = {}
+        # The active holds of the ledger, as last measured.
+        self.active = ActiveHolds(0, 0.0)
 
     def __repr__(self) -> str:
-        return f"<Expiry of {self.active_holds} active holds>"
+        return f"<Expiry of {self.active.holds} active holds>"
 
     async def run(self) -> None:
         """Sweep until cancelled."""
-        while True:
-            began = self._clock()
-            try:
-                await self._count()
-                found = await self.sweep_once()
-            except (StoreError, TransferdError) as error:
-                # PostgreSQL is away, or the replica is overloaded or drains. Nothing is lost.
-                self._facts.emit(ExpiryFailed(error))
-                found = 0
-            # After a round as long a pause: payments get at least half of the time.
-            await asyncio.sleep(self._clock() - began if found else self._limits.expiry_sweep_s)
+        try:
+            while True:
+                began = self._clock()
+                try:
+                    await self._measure()
+                    found = await self.sweep_once()
+                except StoreError as error:
+                    # PostgreSQL is away. Nothing is lost.
+                    self._facts.emit(ExpiryFailed(error))
+                    found = 0
+                # After a round as long a pause: payments get at least half of the time.
+                await asyncio.sleep(self._clock() - began if found else self._limits.expiry_sweep_s)
+        finally:
+            for task in self._asked.values():
+                task.cancel()
 
     async def sweep_once(self) -> int:
-        """Expire the due holds of some wallets. Returns the number of holds; 0 also without the
-        lease. Raises StoreError or TransferdError.
+        """Ask for the expiry of the due holds of some wallets. Returns the number of these holds; 0
+        without the lease. Raises StoreError.
 
-        The commands go through the mailboxes and the group commit like payments. The next round
-        begins after them, so payments come in between.
+        The commands go through the group commit like payments. The round ends with them, or after
+        a second; then another replica may take the lease.
         """
-        if not await has_due_holds(self._database):
+        if self._router.is_draining or not await has_due_holds(self._database):
             return 0
         async with self._database.transaction() as transaction:
             if not await take_lease(transaction, _LEASE):
                 return 0
-            found = await due_wallets(transaction, holds_max=self._limits.expiry_wallets_max)
+            found = await due_wallets(
+                transaction, self._excluded(), holds_max=self._limits.expiry_look_holds_max
+            )
             chosen = _first(found, self._limits.expiry_holds_max)
-            await asyncio.gather(*(self._expire(wallet.wallet_id) for wallet in chosen))
+            tasks = [self._ask(wallet.wallet_id) for wallet in chosen]
+            if tasks:
+                # PostgreSQL ends a transaction that is idle for twice as long.
+                wait_s = self._limits.idle_in_transaction_timeout_s / 2
+                await asyncio.wait(tasks, timeout=wait_s)
         return sum(wallet.holds for wallet in chosen)
+
+    def _excluded(self) -> list[str]:
+        now = self._clock()
+        self._left_out = {id: until for id, until in self._left_out.items() if until > now}
+        return [*self._asked, *self._left_out]
+
+    def _ask(self, wallet_id: str) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._expire(wallet_id))
+        self._asked[wallet_id] = task
+        return task
 
     async def _expire(self, wallet_id: str) -> None:
         now = self._clock()
-        await self._router.ask(
-            Envelope(
-                ExpireHolds(wallet_id),
-                key=None,
-                fingerprint=NO_FINGERPRINT,
-                origin=new_origin(),
-                enqueued_at=now,
-                deadline=now + self._limits.request_deadline_s,
-            )
+        envelope = Envelope(
+            ExpireHolds(wallet_id),
+            key=None,
+            fingerprint=NO_FINGERPRINT,
+            origin=new_origin(),
+            enqueued_at=now,
+            deadline=now + self._limits.request_deadline_s,
         )
+        try:
+            await self._router.ask(envelope)
+        except TransferdError as error:
+            self._left_out[wallet_id] = self._clock() + self._limits.expiry_left_out_s
+            if not self._router.is_draining:
+                self._facts.emit(ExpiryFailed(error))
+        finally:
+            self._asked.pop(wallet_id, None)
 
-    async def _count(self) -> None:
+    async def _measure(self) -> None:
         now = self._clock()
-        if now - self._counted_at >= self._limits.active_holds_count_s:
-            self._counted_at = now
-            self.active_holds = await count_active_holds(
+        if now - self._measured_at >= self._limits.active_holds_measure_s:
+            self._measured_at = now
+            self.active = await measure_holds(
                 self._database, holds_max=self._limits.active_holds_counted_max
             )
 

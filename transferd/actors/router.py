@@ -67,7 +67,7 @@ class Router:
 
     @property
     def gate(self) -> Gate:
-        """The gate, at which callers wait while too many transfers are in flight."""
+        """The gate, at which callers wait while too many commands are in flight."""
         return self._gate
 
     def mailbox_depths(self) -> list[int]:
@@ -119,7 +119,10 @@ class Router:
             raise
 
     def _deliver(self, envelope: Envelope) -> None:
-        """Put the envelope into the mailbox of its paying wallet. Raises MailboxFull."""
+        """Put the envelope into the mailbox of its paying wallet. Raises MailboxFull.
+
+        Bulk work goes to its committer without an actor.
+        """
         if isinstance(envelope.command, Batch | ExpireHolds):
             self._bulk.announce(Solo(envelope))
             return

@@ -12,7 +12,7 @@ from transferd.commit.report import Report
 from transferd.commit.state import book_of, expire_due_holds
 from transferd.commit.trail import Trail
 from transferd.config import Limits
-from transferd.domain.book import Book, Outcome
+from transferd.domain.book import BatchPosted, Book, Outcome
 from transferd.domain.command import touched_wallets
 from transferd.domain.decide import BatchDecision, decide
 from transferd.domain.errors import (
@@ -22,7 +22,7 @@ from transferd.domain.errors import (
     Refused,
     TransferdError,
 )
-from transferd.domain.hold import Capture
+from transferd.domain.hold import Capture, ExpireHolds
 from transferd.domain.refusals import key_reused
 from transferd.domain.transfer import Batch, Reversal, Transfer
 from transferd.domain.wallet import ChangeKind
@@ -185,7 +185,9 @@ class GroupTransaction:
                 locked.at, {wallet.id: wallet.version for wallet in locked.wallets.values()}
             )
             book = await book_of(transaction, locked, [e.command for e in envelopes])
-            report.late_expiries_s = await expire_due_holds(transaction, book, result)
+            expiries = await expire_due_holds(transaction, book, result, self._limits)
+            report.late_expiries_s = expiries.late_s
+            envelopes = _without(envelopes, expiries.postponed, report.aside)
             repeated: list[tuple[Envelope, StoredOutcome]] = []
             for envelope in envelopes:
                 if (
@@ -232,13 +234,15 @@ class GroupTransaction:
             report.refused += envelope.weight
         else:
             before = len(result.transfers)
-            posted = record(outcome, result)
+            # The sweep for due holds asks for expiries; they are nobody's commands.
+            posted = 0 if isinstance(envelope.command, ExpireHolds) else record(outcome, result)
             if self._facts.per_request_facts:
                 ids = envelope.origin.request_id, envelope.origin.traceparent
                 report.posted_abouts += [About(*ids, t.id) for t in result.transfers[before:]]
             result.events += events_of(envelope.origin, outcome)
             report.posted += posted
-            report.refused += envelope.weight - posted
+            if isinstance(outcome, BatchPosted):
+                report.refused += envelope.weight - posted
         if envelope.key is not None and answer.stored is not None:
             stored = StoredOutcome(envelope.stored_fingerprint, answer.status, answer.stored)
             result.outcomes.append((envelope.key, stored))

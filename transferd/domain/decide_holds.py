@@ -101,11 +101,9 @@ def decide_capture(command: Capture, book: Book) -> Captured | Refused:
 
     The check of the funds cannot fail: the wallet keeps the amount of the hold available for it.
     """
-    hold = book.holds.get(command.hold_id)
-    if hold is None:
-        return hold_not_found(command.hold_id)
-    if hold.status is not HoldStatus.ACTIVE:
-        return hold_over(hold)
+    hold = _active(command, book)
+    if isinstance(hold, Refused):
+        return hold
     amount_minor = hold.remaining_minor if command.amount_minor is None else command.amount_minor
     if not 0 < amount_minor <= hold.remaining_minor:
         return capture_exceeds_hold(hold)
@@ -152,11 +150,9 @@ def decide_capture(command: Capture, book: Book) -> Captured | Refused:
 def decide_adjust(command: AdjustHold, book: Book) -> HoldSet | Refused:
     """Checks, in this order: hold exists, its status and expiry, not below what is captured, new
     expiry; and for a larger amount: status of the wallet, funds, range."""
-    hold = book.holds.get(command.hold_id)
-    if hold is None:
-        return hold_not_found(command.hold_id)
-    if hold.status is not HoldStatus.ACTIVE:
-        return hold_over(hold)
+    hold = _active(command, book)
+    if isinstance(hold, Refused):
+        return hold
     amount_minor = hold.amount_minor if command.amount_minor is None else command.amount_minor
     if amount_minor < hold.captured_minor:
         return Refused(
@@ -183,11 +179,9 @@ def decide_adjust(command: AdjustHold, book: Book) -> HoldSet | Refused:
 
 def decide_release(command: ReleaseHold, book: Book) -> HoldSet | Refused:
     """Checks, in this order: hold exists, its status and expiry."""
-    hold = book.holds.get(command.hold_id)
-    if hold is None:
-        return hold_not_found(command.hold_id)
-    if hold.status is not HoldStatus.ACTIVE:
-        return hold_over(hold)
+    hold = _active(command, book)
+    if isinstance(hold, Refused):
+        return hold
     released = hold.ended(HoldStatus.RELEASED, book.at)
     source = book.wallets[hold.source_wallet_id]
     return _set(book, source, hold, released, ChangeKind.HOLD_RELEASE)
@@ -196,8 +190,17 @@ def decide_release(command: ReleaseHold, book: Book) -> HoldSet | Refused:
 def expired(hold: Hold, book: Book) -> HoldSet:
     """The expiry of an active hold that is due."""
     source = book.wallets[hold.source_wallet_id]
-    ended = hold.ended(HoldStatus.EXPIRED, book.at)
+    ended = hold.ended(HoldStatus.EXPIRED, hold.expires_at)
     return _set(book, source, hold, ended, ChangeKind.HOLD_EXPIRE)
+
+
+def _active(command: Capture | AdjustHold | ReleaseHold, book: Book) -> Hold | Refused:
+    """The hold that the command names, if it is active."""
+    hold = book.holds.get(command.hold_id)
+    # Without the hold in the command its wallets are neither checked nor locked.
+    if hold is None or command.hold is None:
+        return hold_not_found(command.hold_id)
+    return hold if hold.status is HoldStatus.ACTIVE else hold_over(hold)
 
 
 def _payer(command: CreateHold, book: Book) -> Wallet | Refused:

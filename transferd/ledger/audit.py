@@ -65,7 +65,13 @@ class Finding:
 Progress = Callable[[str, int, int], None]
 
 _WHOLE_LEDGER = ("currency_sums", "funding_wallets", "orphans")
-_OF_WALLETS = ("wallet_history", "wallet_states", "wallet_holds", "hold_captures")
+_OF_WALLETS = (
+    "wallet_history",
+    "wallet_states",
+    "wallet_holds",
+    "hold_captures",
+    "hold_histories",
+)
 _OF_TRANSFERS = ("transfer_wallets", "reversals", "reversal_sums")
 _OF_HOLDS = ("hold_states",)
 

@@ -269,17 +269,30 @@ FROM held h
 FULL JOIN captured c ON c.id = h.id AND c.source_wallet_id = h.source_wallet_id
 WHERE h.id IS NULL OR c.currency <> h.currency OR h.captured <> coalesce(c.amount, 0);
 
+-- name: hold_histories
+-- The holds of wallets are in the state of the last change of them, from one pass over the changes of the wallets of a
+-- chunk.
+WITH last AS (
+    SELECT DISTINCT ON (hold_id) hold_id, hold_status, hold_amount, hold_captured, hold_released,
+           hold_expires_at
+    FROM {ledger}.wallet_changes
+    WHERE wallet_id BETWEEN $1 AND $2 AND hold_id IS NOT NULL
+    ORDER BY hold_id, version DESC
+)
+SELECT 'hold-history' AS "check", h.id::text AS subject,
+       'is not in the state of the last change of it' AS detail
+FROM {ledger}.holds h
+LEFT JOIN last ON last.hold_id = h.id
+WHERE h.source_wallet_id BETWEEN $1 AND $2
+  AND (h.status, h.amount, h.captured, h.released, h.expires_at) IS DISTINCT FROM
+      (last.hold_status, last.hold_amount, last.hold_captured, last.hold_released,
+       last.hold_expires_at);
+
 -- name: hold_states
--- Each hold adds up, has a wallet in its currency, and is in the state of the last change of it.
+-- Each hold adds up and has a wallet in its currency.
 SELECT finding."check", h.id::text AS subject, finding.detail
 FROM {ledger}.holds h
 LEFT JOIN {ledger}.wallets w ON w.id = h.source_wallet_id
-LEFT JOIN LATERAL (
-    SELECT hold_status, hold_amount, hold_captured, hold_released, hold_expires_at
-    FROM {ledger}.wallet_changes
-    WHERE wallet_id = h.source_wallet_id AND hold_id = h.id
-    ORDER BY version DESC LIMIT 1
-) last ON true
 CROSS JOIN LATERAL (VALUES
     ('hold-amounts',
      CASE WHEN h.status = {hold_active} THEN h.released <> 0 OR h.captured > h.amount
@@ -287,11 +300,6 @@ CROSS JOIN LATERAL (VALUES
      format('amount %s, captured %s, released %s with status %s', h.amount, h.captured, h.released,
             h.status)),
     ('hold-wallet', w.id IS NULL OR w.currency <> h.currency,
-     format('is in %s, its wallet in %s', h.currency, coalesce(w.currency, 'nothing: it is missing'))),
-    ('hold-history',
-     (h.status, h.amount, h.captured, h.released, h.expires_at) IS DISTINCT FROM
-     (last.hold_status, last.hold_amount, last.hold_captured, last.hold_released,
-      last.hold_expires_at),
-     'is not in the state of the last change of it')
+     format('is in %s, its wallet in %s', h.currency, coalesce(w.currency, 'nothing: it is missing')))
 ) AS finding ("check", is_wrong, detail)
 WHERE h.id BETWEEN $1 AND $2 AND finding.is_wrong;

@@ -177,7 +177,8 @@ WITH updated AS (
 ), changed AS (
     UPDATE {ledger}.holds h
     SET amount = c.amount, captured = c.captured, released = c.released, status = c.status,
-        expires_at = c.expires_at, final_transfer_id = c.final_transfer, updated_at = $at
+        expires_at = c.expires_at, final_transfer_id = c.final_transfer,
+        updated_at = CASE WHEN c.status = {hold_expired} THEN c.expires_at ELSE $at END
     FROM unnest($hold_ids::text::uuid[], $hold_amounts::text::bigint[], $hold_captured::text::bigint[],
                 $hold_released::text::bigint[], $hold_statuses::text::smallint[],
                 $hold_expires_at::text::timestamptz[], $hold_final_transfers::text::uuid[])
@@ -196,13 +197,14 @@ FROM {ledger}.holds
 WHERE id = ANY ($1::uuid[]);
 
 -- name: due_holds
--- The active holds of locked wallets whose time has come, in the order in which they expire.
+-- The active holds of locked wallets whose time has come, by wallet, in the order in which they expire.
 SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
        released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
        updated_at
 FROM {ledger}.holds
 WHERE source_wallet_id = ANY ($1::uuid[]) AND status = {hold_active} AND expires_at <= $2
-ORDER BY expires_at, holds.id;
+ORDER BY holds.source_wallet_id, expires_at, holds.id
+LIMIT $3;
 
 -- name: next_expiries
 -- The earliest expiry of each of these wallets after a time; wallets without one are missing.
@@ -219,13 +221,15 @@ SELECT EXISTS (
 
 -- name: due_wallets
 -- Wallets with holds that are due, those with the oldest first, and the number of their due holds. Only the
--- $1 oldest holds are asked for their wallets, so the query is cheap however many are due.
+-- $1 oldest holds are asked for their wallets, so the query is cheap however many are due. $2 are wallets to
+-- leave out.
 SELECT wallet_id::text, holds
 FROM (
     SELECT source_wallet_id AS wallet_id, min(expires_at) AS oldest
     FROM (
         SELECT source_wallet_id, expires_at FROM {ledger}.holds
         WHERE status = {hold_active} AND expires_at <= statement_timestamp()
+          AND source_wallet_id <> ALL ($2::uuid[])
         ORDER BY expires_at LIMIT $1
     ) first
     GROUP BY source_wallet_id
@@ -265,11 +269,28 @@ WHERE ($1::uuid IS NULL OR source_wallet_id = $1)
 ORDER BY h.id DESC
 LIMIT $5;
 
--- name: count_active_holds
--- The number of active holds for the metrics, up to $1: counting millions is expensive.
-SELECT count(*) FROM (
-    SELECT FROM {ledger}.holds WHERE status = {hold_active} LIMIT $1
-) active;
+-- name: list_active_holds
+-- As `list_holds`, for holds that are active now. A wallet has a limited number of them, in an index of their own.
+SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
+       released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
+       updated_at
+FROM {ledger}.holds
+WHERE status = {hold_active} AND expires_at > statement_timestamp()
+  AND ($1::uuid IS NULL OR source_wallet_id = $1)
+  AND ($2::timestamptz IS NULL OR expires_at < $2)
+  AND ($3::uuid IS NULL OR id < $3)
+ORDER BY holds.id DESC
+LIMIT $4;
+
+-- name: measure_holds
+-- For the metrics: the number of active holds, up to $1, because counting millions is expensive; and how long
+-- the expiry of the oldest due hold is not written yet, in seconds.
+SELECT (SELECT count(*) FROM (
+            SELECT FROM {ledger}.holds WHERE status = {hold_active} LIMIT $1
+        ) active) AS active,
+       coalesce(greatest(extract(epoch FROM statement_timestamp() - (
+           SELECT min(expires_at) FROM {ledger}.holds WHERE status = {hold_active}
+       )), 0), 0)::float8 AS overdue_s;
 
 -- name: wallets_now
 -- Wallets as they are now: holds that are due reserve nothing, also if their expiry is not written yet. Other
@@ -281,7 +302,10 @@ SELECT wallets.id::text, user_id::text, currency, balance,
              AND expires_at <= statement_timestamp())
        ELSE held END AS held,
        overdraft_limit, status, funding, version, metadata::text, created_at, updated_at,
-       hold_expires_at,
+       CASE WHEN hold_expires_at <= statement_timestamp() THEN (
+           SELECT min(expires_at) FROM {ledger}.holds
+           WHERE source_wallet_id = wallets.id AND holds.status = {hold_active})
+       ELSE hold_expires_at END AS hold_expires_at,
        CASE WHEN hold_expires_at <= statement_timestamp() THEN open_holds - (
            SELECT count(*)::integer FROM {ledger}.holds
            WHERE source_wallet_id = wallets.id AND holds.status = {hold_active}
@@ -385,10 +409,9 @@ CROSS JOIN LATERAL (
 
 -- name: statement
 -- A wallet's entries between two versions, newest first: three index scans, merged. An entry has the kind of
--- a transfer or the kind of a change. Only changes change what is held, so a transfer has the value of the
--- change before it.
-SELECT entries.*, coalesce(entries.held, reserved.held_after, 0) AS held_after
-FROM (
+-- a transfer or the kind of a change. Only changes change what is held: `held` is null in other rows, and
+-- `held_before` is the value before the oldest entry.
+WITH entries AS MATERIALIZED (
     (SELECT id::text AS transfer_id, kind AS transfer_kind, NULL::smallint AS change_kind,
             -amount AS amount, source_balance_after AS balance_after, source_version AS version,
             destination_wallet_id::text AS counterparty_wallet_id, reference, created_at,
@@ -408,15 +431,16 @@ FROM (
      FROM {ledger}.wallet_changes
      WHERE wallet_id = $1 AND version > $2 AND version <= $3
      ORDER BY version DESC LIMIT $4)
-) entries
-LEFT JOIN LATERAL (
+    ORDER BY version DESC LIMIT $4
+)
+SELECT entries.*, (
     SELECT held_after FROM {ledger}.wallet_changes
-    WHERE wallet_id = $1 AND wallet_changes.version < entries.version AND held_after IS NOT NULL
-      AND entries.held IS NULL
+    WHERE wallet_id = $1 AND held_after IS NOT NULL
+      AND wallet_changes.version < (SELECT min(version) FROM entries)
     ORDER BY wallet_changes.version DESC LIMIT 1
-) reserved ON true
-ORDER BY entries.version DESC
-LIMIT $4;
+) AS held_before
+FROM entries
+ORDER BY version DESC;
 
 -- name: read_transfers
 -- Transfers by id: for GET, for reversals, and to render stored outcomes again.

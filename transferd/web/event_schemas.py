@@ -11,7 +11,16 @@ from transferd.domain.transfer import TransferKind
 from transferd.domain.wallet import WalletStatus
 from transferd.domain.webhook import EVENT_TYPES
 from transferd.web.components import reference
-from transferd.web.fields import Amount, Balance, CurrencyCode, Id, Metadata, NonNegative, Version
+from transferd.web.fields import (
+    Amount,
+    Balance,
+    CurrencyCode,
+    Held,
+    Id,
+    Metadata,
+    NonNegative,
+    Version,
+)
 
 
 class _CloudEvent(BaseModel):
@@ -84,7 +93,7 @@ class HoldEventData(BaseModel):
     reference: str | None
     metadata: Metadata
     version: Version
-    held_after: NonNegative
+    held_after: Held
 
 
 class UserEventData(BaseModel):

@@ -79,6 +79,8 @@ Amount = Annotated[
     _INT64,
 ]
 NonNegative = Annotated[int, Field(ge=0, le=AMOUNT_MINOR_MAX), _INT64]
+# A sum of amounts, as a balance is.
+Held = Annotated[int, Field(ge=0, le=BALANCE_MINOR_MAX), _INT64]
 Balance = Annotated[int, Field(ge=BALANCE_MINOR_MIN, le=BALANCE_MINOR_MAX), _INT64]
 Version = Annotated[int, Field(ge=0, le=BALANCE_MINOR_MAX), _INT64]
 InDigits = BeforeValidator(_digits)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from typing_extensions import TypeAliasType
 
 from transferd.domain.hold import HoldStatus
-from transferd.web.fields import Balance, CurrencyCode, Id, NonNegative, Version
+from transferd.web.fields import Balance, CurrencyCode, Held, Id, NonNegative, Version
 from transferd.web.problems import TYPES
 
 
@@ -105,9 +105,7 @@ class HoldExpired(_Problem):
     code: Literal["hold-expired"]
     hold_status: Literal["expired"]
     expires_at: datetime
-    ended_at: Annotated[
-        datetime, Field(description="When the expiry was written; the hold ended at `expires_at`.")
-    ]
+    ended_at: Annotated[datetime, _ENDED_AT]
 
 
 class CaptureExceedsHold(_Problem):
@@ -153,7 +151,7 @@ class WalletNotEmpty(_Problem):
 
     code: Literal["wallet-not-empty"]
     balance: Balance
-    held: NonNegative
+    held: Held
     open_holds: int
     currency: CurrencyCode
 

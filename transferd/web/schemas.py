@@ -15,6 +15,7 @@ from transferd.web.fields import (
     Cursor,
     EntryKind,
     Flag,
+    Held,
     Id,
     KeyStatus,
     Limit,
@@ -194,7 +195,7 @@ class PastWallet(BaseModel):
     user_id: Id | None
     currency: CurrencyCode
     balance: Balance
-    held: NonNegative
+    held: Held
     available: Annotated[
         Balance | None, Field(description="balance - held + overdraft_limit; null: no limit.")
     ]
@@ -255,7 +256,7 @@ class StatementEntry(BaseModel):
     counterparty_wallet_id: Id | None
     reference: str | None
     hold_id: Annotated[Id | None, Field(description="The hold that was changed or captured.")]
-    held_after: Annotated[NonNegative, Field(description="What the wallet holds after it.")]
+    held_after: Annotated[Held, Field(description="What the wallet holds after it.")]
     created_at: datetime
     metadata: Metadata
 

@@ -1,6 +1,6 @@
 """Reading holds: under the lock of their wallet, and as they are now."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
@@ -23,19 +23,32 @@ def _hold_of(row: Row) -> Hold:
     return Hold(*values)
 
 
+class ActiveHolds(NamedTuple):
+    """The number of active holds, and how many seconds ago the oldest of them was due."""
+
+    holds: int
+    overdue_s: float
+
+
 async def read_locked_holds(transaction: Transaction, ids: Sequence[str]) -> dict[str, Hold]:
     """Holds by id; unknown ids are missing. Their wallets must be locked."""
     return {row["id"]: _hold_of(row) for row in await transaction.fetch("read_holds", ids)}
 
 
 async def due_holds(
+    transaction: Transaction, wallet_ids: Sequence[str], at: datetime, *, holds_max: int
+) -> list[Hold]:
+    """The active holds of locked wallets that are due, by wallet, in the order of their expiry."""
+    rows = await transaction.fetch("due_holds", wallet_ids, at, holds_max)
+    return [_hold_of(row) for row in rows]
+
+
+async def next_expiries(
     transaction: Transaction, wallet_ids: Sequence[str], at: datetime
-) -> tuple[list[Hold], Mapping[str, datetime]]:
-    """The active holds of locked wallets that are due, in the order of their expiry; and the
-    earliest expiry after `at` of each wallet that has one."""
-    due = [_hold_of(row) for row in await transaction.fetch("due_holds", wallet_ids, at)]
-    later = await transaction.fetch("next_expiries", wallet_ids, at)
-    return due, {row["wallet_id"]: row["expires_at"] for row in later}
+) -> dict[str, datetime]:
+    """The earliest expiry after `at` of each of these wallets that has one."""
+    rows = await transaction.fetch("next_expiries", wallet_ids, at)
+    return {row["wallet_id"]: row["expires_at"] for row in rows}
 
 
 async def holds_now(database: Database, ids: Iterable[str]) -> dict[str, Hold]:
@@ -53,6 +66,11 @@ async def list_holds(
     limit: int,
 ) -> list[Hold]:
     """Newest first, those with an id below `before_id`; `wallet_id` is the wallet that pays."""
+    if status is HoldStatus.ACTIVE:
+        rows = await database.fetch(
+            "list_active_holds", wallet_id, expires_before, before_id, limit
+        )
+        return [_hold_of(row) for row in rows]
     number = None if status is None else HOLD_STATUS_NUMBERS[status]
     rows = await database.fetch("list_holds", wallet_id, number, expires_before, before_id, limit)
     return [_hold_of(row) for row in rows]
@@ -64,13 +82,18 @@ async def has_due_holds(database: Database) -> bool:
     return bool(row[0])
 
 
-async def due_wallets(transaction: Transaction, *, holds_max: int) -> list[DueWallet]:
-    """The wallets of the `holds_max` holds that have been due for the longest time."""
-    return [DueWallet(*row) for row in await transaction.fetch("due_wallets", holds_max)]
+async def due_wallets(
+    transaction: Transaction, excluded: Sequence[str], *, holds_max: int
+) -> list[DueWallet]:
+    """The wallets of the `holds_max` holds that have been due for the longest time.
+
+    Without the `excluded` wallets.
+    """
+    rows = await transaction.fetch("due_wallets", holds_max, excluded)
+    return [DueWallet(*row) for row in rows]
 
 
-async def count_active_holds(database: Database, *, holds_max: int) -> int:
-    """The number of active holds, at most `holds_max`."""
-    [row] = await database.fetch("count_active_holds", holds_max)
-    count: int = row[0]
-    return count
+async def measure_holds(database: Database, *, holds_max: int) -> ActiveHolds:
+    """The active holds; at most `holds_max` are counted."""
+    [row] = await database.fetch("measure_holds", holds_max)
+    return ActiveHolds(*row)

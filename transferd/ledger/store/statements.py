@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from transferd.ledger.ids import ledger_of
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import Database, Row
 from transferd.ledger.store.numbers import CHANGE_KINDS, TRANSFER_KINDS
 
 
@@ -35,22 +35,30 @@ async def statement(
     rows = await database.fetch(
         "statement", wallet_id, after_version, to_version, limit, ledger=ledger_of(wallet_id)
     )
-    return [
-        StatementEntry(
-            row["transfer_id"],
-            _kind_of_entry(row["transfer_kind"], row["change_kind"]),
-            row["amount"],
-            row["balance_after"],
-            row["version"],
-            row["counterparty_wallet_id"],
-            row["reference"],
-            row["created_at"],
-            row["metadata"] or "{}",
-            row["hold_id"],
-            row["held_after"],
-        )
-        for row in rows
-    ]
+    held_minor = rows[-1]["held_before"] or 0 if rows else 0
+    entries: list[StatementEntry] = []
+    # From the oldest on: an entry that does not change what is held has the value before it.
+    for row in reversed(rows):
+        if row["held"] is not None:
+            held_minor = row["held"]
+        entries.append(_entry_of(row, held_minor))
+    return entries[::-1]
+
+
+def _entry_of(row: Row, held_minor: int) -> StatementEntry:
+    return StatementEntry(
+        row["transfer_id"],
+        _kind_of_entry(row["transfer_kind"], row["change_kind"]),
+        row["amount"],
+        row["balance_after"],
+        row["version"],
+        row["counterparty_wallet_id"],
+        row["reference"],
+        row["created_at"],
+        row["metadata"] or "{}",
+        row["hold_id"],
+        held_minor,
+    )
 
 
 def _kind_of_entry(transfer_kind: int | None, change_kind: int) -> str:

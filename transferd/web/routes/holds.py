@@ -1,5 +1,7 @@
 """Holds: reserve money of a wallet now, pay later."""
 
+from collections.abc import Sequence
+
 import orjson
 
 from transferd.domain.book import Captured, HoldSet
@@ -128,12 +130,20 @@ async def _hold_of(call: Call) -> tuple[str, Hold | None]:
 async def _run(
     call: Call, command: _HoldCommand, *asked_for: object, location: str | None = None
 ) -> Reply:
-    require_admin_for_funding(call, touched_wallets(command))
+    require_admin_for_funding(call, [*touched_wallets(command), *_destination_of(command)])
     if call.request.has_query and call.query(schemas.DryRunQuery).dry_run:
         return await _dry_run(call, command)
     key = call.key(required=True)
     answer = await call.ask(command, key=key, fingerprint=fingerprint_of(*asked_for))
     return answered(answer, location=location)
+
+
+def _destination_of(command: _HoldCommand) -> Sequence[str]:
+    """The destination of the hold that a command changes."""
+    if isinstance(command, CreateHold) or command.hold is None:
+        return ()
+    id = command.hold.destination_wallet_id
+    return () if id is None else (id,)
 
 
 async def _dry_run(call: Call, command: _HoldCommand) -> Reply:
