@@ -16,6 +16,7 @@ import asyncpg
 from transferd.cache.link import Link, Script
 from transferd.cache.wallets import Wallets
 from transferd.commit import transaction as group_transaction
+from transferd.commit.state import Expired
 from transferd.domain.book import Book
 from transferd.domain.command import HoldCommand
 from transferd.domain.wallet import Wallet
@@ -190,8 +191,8 @@ def _no_sums_of_reversals() -> None:
 
 def _no_expiry_first() -> None:
     def make(_: Any) -> Any:
-        async def none(*_: Any) -> list[float]:
-            return []
+        async def none(*_: Any) -> Expired:
+            return Expired([], set())
 
         return none
 
