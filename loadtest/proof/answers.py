@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from enum import Enum
 from typing import Any
 
 import orjson
 
 JsonObject = dict[str, Any]
+_EPOCH = datetime.fromisoformat("1970-01-01T00:00:00Z")
 
 # The header that marks a replay, in lower case.
 REPLAYED = "idempotent-replayed"
@@ -78,6 +80,15 @@ def json_object(body: bytes) -> JsonObject | None:
     except orjson.JSONDecodeError:
         return None
     return document if isinstance(document, dict) else None
+
+
+def micros_of(time: object) -> int | None:
+    """The microseconds since 1970 of a time in an answer; None if it is no time."""
+    try:
+        at = datetime.fromisoformat(str(time))
+        return (at - _EPOCH) // timedelta(microseconds=1)
+    except (TypeError, ValueError):
+        return None
 
 
 def code_of(body: bytes) -> str:

@@ -7,7 +7,7 @@ from loadtest.proof.history import Acknowledged, Answered, History, acknowledged
 from loadtest.proof.hold_record import HoldsRead
 from loadtest.proof.record import Entry, State
 from loadtest.proof.rules.books import statement
-from loadtest.proof.rules.holds import HoldMatching
+from loadtest.proof.rules.hold_statements import HoldMatching
 from loadtest.proof.rules.transfers import Matching
 from loadtest.proof.violations import CHANGED_REPLAY, DOUBLED_TRANSFER, Violation
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from loadtest.proof.evidence import Evidence, evidence_of
 from loadtest.proof.record import Ledger, Operation
-from loadtest.proof.rules import books, events, keys, past, times, transfers
+from loadtest.proof.rules import books, events, holds, keys, past, times, transfers
 from loadtest.proof.rules.events import lost_event, unordered_event
 from loadtest.proof.rules.times import old_read
 from loadtest.proof.violations import Violation
@@ -32,8 +32,18 @@ RULES: tuple[Rule, ...] = (
     times.wrong_order,
     times.unexplained_refusal,
     times.unexplained_excess,
+    holds.unmatched_change,
+    holds.wrong_hold_answer,
+    holds.wrong_hold,
+    holds.wrong_step,
+    holds.late_change,
+    holds.ended_twice,
+    holds.unpaired_capture,
+    holds.wrong_held,
+    holds.unexplained_hold_refusal,
     past.decreasing_time,
     past.changed_past,
+    past.changed_held,
     past.other_answer,
     past.wrong_window,
     past.uneven_window,

@@ -1,12 +1,32 @@
-"""The record of a round, indexed by key, transfer, and wallet and version."""
+"""The record of a round, indexed by key, transfer, hold, and wallet and version."""
 
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
 from loadtest.proof.answers import JsonObject, Meaning, json_object
 from loadtest.proof.history import TransferAnswer
-from loadtest.proof.record import Entry, Kind, Ledger, Operation, State, TransferRow, Try, WalletRow
+from loadtest.proof.record import (
+    ChangeRow,
+    Entry,
+    HoldRow,
+    HoldState,
+    Kind,
+    Ledger,
+    Operation,
+    State,
+    TransferRow,
+    Try,
+    WalletRow,
+)
+
+# The kind of the row that a request about a hold writes.
+CHANGE_KINDS = {
+    Kind.HOLD: "hold_create",
+    Kind.ADJUST: "hold_adjust",
+    Kind.RELEASE: "hold_release",
+}
 
 
 @dataclass(frozen=True)
@@ -16,8 +36,10 @@ class Case:
     asked: Operation
     # In the order in which they ended.
     tries: Sequence[Try]
-    # The distinct bodies of its successes; None if a body is no transfer.
+    # The distinct bodies of its successes, if they are transfers; None if a body has no id.
     bodies: Sequence[JsonObject | None]
+    # The same, if they are holds.
+    holds: Sequence[JsonObject | None] = ()
 
     @property
     def key(self) -> str:
@@ -74,6 +96,10 @@ class Evidence:
     wallets: Mapping[str, WalletRow]
     # By wallet and version. Several entries of one version are a violation.
     entries: Mapping[str, Mapping[int, Sequence[Entry]]]
+    holds: Mapping[str, HoldRow]
+    # Changes without a transfer by wallet, and those of holds by hold, in the order of versions.
+    changes: Mapping[str, Sequence[ChangeRow]]
+    lives: Mapping[str, Sequence[ChangeRow]]
 
     def before(self, wallet: str) -> State:
         """The state of the wallet at the start of the round; a new wallet is empty."""
@@ -87,6 +113,58 @@ class Evidence:
             return before.balance_minor
         entries = self.entries.get(wallet, {}).get(version, ())
         return entries[0].balance_after_minor if len(entries) == 1 else None
+
+    def held_at(self, wallet: str, version: int) -> int:
+        """What a wallet holds at a version; holds that are due count until that is written."""
+        rows = self._changes_until(wallet, version)
+        before = self.ledger.before.get(wallet)
+        return rows[-1].held_after if rows else before.held if before is not None else 0
+
+    def active_at(self, wallet: str, version: int) -> list[HoldState]:
+        """The active holds of a wallet at a version, in the order of their expiries."""
+        last = {
+            row.hold.hold: row.hold
+            for row in self._changes_until(wallet, version)
+            if row.hold is not None
+        }
+        active = (hold for hold in last.values() if hold.is_active)
+        return sorted(active, key=lambda hold: hold.expires_us)
+
+    def _changes_until(self, wallet: str, version: int) -> Sequence[ChangeRow]:
+        rows = self.changes.get(wallet, ())
+        return rows[: bisect_right(rows, version, key=lambda row: row.version)]
+
+    def changes_of(self, case: Case) -> list[ChangeRow]:
+        """The rows that a request about a hold has written; captures are transfers."""
+        asked = case.asked
+        ids = {body["id"] for body in case.holds if body is not None}
+        rows = (row for id in ids | {asked.hold} for row in self.lives.get(id, ()))
+        return [
+            row
+            for row in rows
+            if row.kind == CHANGE_KINDS.get(asked.kind)
+            and (asked.kind is not Kind.ADJUST or _expiry_of(row) == asked.expires_us)
+        ]
+
+    @cached_property
+    def changed(self) -> Sequence[tuple[Case, ChangeRow]]:
+        """Each acknowledged change of a hold with each of its rows in the ledger."""
+        return [
+            (case, row)
+            for case in self.cases.values()
+            if case.success is not None
+            for row in self.changes_of(case)
+        ]
+
+    @cached_property
+    def ordered(self) -> Sequence[tuple[Case, str, Mapping[str, int]]]:
+        """Each case with each of its transfers and changes, and their versions of wallets."""
+        moved = [(case, f"transfer {row.id}", row.versions) for case, row in self.applied]
+        changed = [
+            (case, f"change {row.event_id}", {row.wallet: row.version})
+            for case, row in self.changed
+        ]
+        return [*moved, *changed]
 
     def statement(self, wallet: str) -> list[Entry]:
         """The entries of a wallet in the order of their versions."""
@@ -134,6 +212,14 @@ def evidence_of(history: Sequence[Operation], ledger: Ledger) -> Evidence:
     for row in ledger.transfers:
         for wallet, entry in row.entries:
             entries.setdefault(wallet, {}).setdefault(entry.version, []).append(entry)
+    changes: dict[str, list[ChangeRow]] = {}
+    lives: dict[str, list[ChangeRow]] = {}
+    for change in sorted(ledger.changes, key=lambda change: change.version):
+        by_version = entries.setdefault(change.wallet, {})
+        by_version.setdefault(change.version, []).append(change.entry)
+        changes.setdefault(change.wallet, []).append(change)
+        if change.hold is not None:
+            lives.setdefault(change.hold.hold, []).append(change)
     return Evidence(
         ledger=ledger,
         cases=cases,
@@ -144,14 +230,17 @@ def evidence_of(history: Sequence[Operation], ledger: Ledger) -> Evidence:
         owners=owners,
         wallets={wallet.id: wallet for wallet in ledger.wallets},
         entries=entries,
+        holds={hold.id: hold for hold in ledger.holds},
+        changes=changes,
+        lives=lives,
     )
 
 
 def _cases(history: Iterable[Operation]) -> dict[str, Case]:
-    """The operations that move money, by key. Operations with the same key are one case."""
+    """The operations that have an outcome, by key. Operations with the same key are one case."""
     by_key: dict[str, list[Operation]] = {}
     for operation in history:
-        if operation.moves_money:
+        if operation.has_outcome:
             by_key.setdefault(operation.key, []).append(operation)
     return {key: _case(operations) for key, operations in by_key.items()}
 
@@ -159,10 +248,17 @@ def _cases(history: Iterable[Operation]) -> dict[str, Case]:
 def _case(operations: Sequence[Operation]) -> Case:
     tries = sorted((each for one in operations for each in one.tries), key=lambda t: t.ended_s)
     successes = dict.fromkeys(each.body for each in tries if each.meaning is Meaning.APPLIED)
-    return Case(operations[0], tries, [_transfer(body) for body in successes])
+    documents = [_document(body) for body in successes]
+    if operations[0].changes_hold:
+        return Case(operations[0], tries, [], documents)
+    return Case(operations[0], tries, documents)
 
 
-def _transfer(body: bytes) -> JsonObject | None:
+def _expiry_of(row: ChangeRow) -> int:
+    return 0 if row.hold is None else row.hold.expires_us
+
+
+def _document(body: bytes) -> JsonObject | None:
     document = json_object(body)
     return document if document is not None and isinstance(document.get("id"), str) else None
 

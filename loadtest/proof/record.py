@@ -13,6 +13,10 @@ class Kind(Enum):
 
     TRANSFER = "transfer"
     REVERSAL = "reversal"
+    HOLD = "hold"
+    CAPTURE = "capture"
+    ADJUST = "adjust"
+    RELEASE = "release"
     READ = "read"
     INSTANT = "instant"
     WINDOW = "window"
@@ -20,7 +24,10 @@ class Kind(Enum):
 
 @dataclass(frozen=True)
 class Try:
-    """One request and its answer. Seconds on the client's clock. Status 0: no answer."""
+    """One request and its answer. Seconds on the client's clock. Status 0: no answer.
+
+    `began_us` is its begin in microseconds since 1970, by the clock that PostgreSQL uses as well.
+    """
 
     began_s: float
     ended_s: float
@@ -29,6 +36,12 @@ class Try:
     code: str = ""
     body: bytes = b""
     replayed: bool = False
+    began_us: int = 0
+
+    @property
+    def ended_us(self) -> int:
+        """Its end in microseconds since 1970."""
+        return self.began_us + round((self.ended_s - self.began_s) * 1e6)
 
     @property
     def meaning(self) -> Meaning:
@@ -46,9 +59,11 @@ class Operation:
     """A request of a client with all its tries, which share one key.
 
     TRANSFER: both wallets and the amount in minor units. REVERSAL: also the original transfer;
-    wallets and amount are as the answer must have them. READ: the wallet and an optional
-    min_version. INSTANT: the wallet and `until_us`. WINDOW: also `since_us`. Times are microseconds
-    since 1970.
+    wallets and amount are as the answer must have them. HOLD: both wallets, the amount and
+    `expires_in_s`. CAPTURE, ADJUST and RELEASE: also `hold`, its id. CAPTURE: an amount of 0 asks
+    for all that is left, and `final`. ADJUST: a new amount, and a new expiry `expires_us` that no
+    other adjustment of the round has. READ: the wallet and an optional min_version. INSTANT: the
+    wallet and `until_us`. WINDOW: also `since_us`. Times are microseconds since 1970.
     """
 
     kind: Kind
@@ -57,6 +72,10 @@ class Operation:
     destination: str = ""
     amount: int = 0
     original: str = ""
+    hold: str = ""
+    final: bool = True
+    expires_in_s: int = 0
+    expires_us: int = 0
     wallet: str = ""
     min_version: int | None = None
     since_us: int = 0
@@ -64,9 +83,19 @@ class Operation:
     tries: list[Try] = field(default_factory=list)
 
     @property
-    def moves_money(self) -> bool:
+    def has_outcome(self) -> bool:
         """Whether it has a key and an outcome."""
-        return self.kind in {Kind.TRANSFER, Kind.REVERSAL}
+        return self.moves_money or self.changes_hold
+
+    @property
+    def moves_money(self) -> bool:
+        """Whether its success is a transfer."""
+        return self.kind in {Kind.TRANSFER, Kind.REVERSAL, Kind.CAPTURE}
+
+    @property
+    def changes_hold(self) -> bool:
+        """Whether its success is a hold: no money moves."""
+        return self.kind in {Kind.HOLD, Kind.ADJUST, Kind.RELEASE}
 
     @property
     def is_past(self) -> bool:
@@ -108,6 +137,7 @@ class WalletRow:
     overdraft_limit: int
     version: int
     funding: bool = False
+    held: int = 0
 
     @property
     def state(self) -> State:
@@ -128,6 +158,8 @@ class TransferRow:
     destination_balance_after: int
     reverses: str | None = None
     at_us: int = 0
+    # The hold of a capture.
+    hold: str | None = None
 
     @property
     def entries(self) -> tuple[tuple[str, Entry], tuple[str, Entry]]:
@@ -150,6 +182,65 @@ class TransferRow:
         return {self.source: self.source_version, self.destination: self.destination_version}
 
 
+class HoldState(NamedTuple):
+    """A hold at one moment. Money in minor units."""
+
+    hold: str
+    amount: int
+    captured: int
+    released: int
+    status: str
+    expires_us: int
+
+    @property
+    def remaining(self) -> int:
+        """The amount that is still reserved."""
+        return self.amount - self.captured - self.released
+
+    @property
+    def is_active(self) -> bool:
+        """Whether it has not ended."""
+        return self.status == "active"
+
+
+@dataclass(frozen=True)
+class HoldRow:
+    """A hold in PostgreSQL at the end."""
+
+    source: str
+    destination: str | None
+    state: HoldState
+
+    @property
+    def id(self) -> str:
+        return self.state.hold
+
+
+@dataclass(frozen=True)
+class ChangeRow:
+    """A change of a wallet without a transfer in PostgreSQL: its version and state after it.
+
+    `hold` is the state of the hold after the change; None if the change is not about a hold.
+    """
+
+    wallet: str
+    version: int
+    kind: str
+    balance_after: int
+    held_after: int
+    at_us: int
+    hold: HoldState | None
+
+    @property
+    def entry(self) -> Entry:
+        """Its entry in the statement of the wallet."""
+        return Entry(None, self.version, 0, self.balance_after, self.at_us)
+
+    @property
+    def event_id(self) -> str:
+        return f"{self.wallet}:{self.version}"
+
+
 @dataclass(frozen=True)
 class Delivery:
     """An event that arrived at the receiver of a webhook; `number` counts arrivals."""
@@ -161,6 +252,8 @@ class Delivery:
     transfer: str | None
     # Wallet -> version, as in the event.
     versions: Mapping[str, int]
+    # The hold of the event after the change, if it has one.
+    hold: HoldState | None = None
 
 
 @dataclass(frozen=True)
@@ -177,3 +270,5 @@ class Ledger:
     deliveries: Sequence[Delivery] = ()
     before: Mapping[str, WalletRow] = field(default_factory=dict)
     waiting_events: int = 0
+    holds: Sequence[HoldRow] = ()
+    changes: Sequence[ChangeRow] = ()

@@ -29,7 +29,12 @@ IMPATIENT = Limits(
 async def runner(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ChaosRunner]:
     """One deployment for the rounds of a file."""
     async with (
-        chaos_deployment(tmp_path_factory.mktemp("chaos"), report=lambda _: None) as deployment,
+        chaos_deployment(
+            tmp_path_factory.mktemp("chaos"),
+            # Each round waits until its expiries are written.
+            limits="expiry_sweep_s=0.2",
+            report=lambda _: None,
+        ) as deployment,
         chaos_runner(deployment) as runner,
     ):
         yield runner

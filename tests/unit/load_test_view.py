@@ -1,10 +1,11 @@
-"""A round as a load test has it: a bounded history, and statements."""
+"""A round as a load test has it: a bounded history, and statements. It makes captures, but keeps no
+history of other changes of holds."""
 
 from loadtest.proof.answers import json_object
 from loadtest.proof.bounded import StatementCheck, replay_violation
 from loadtest.proof.complaints import transfer_complaint
 from loadtest.proof.history import Answered, History, Request
-from loadtest.proof.record import Entry, Operation
+from loadtest.proof.record import Entry, Kind, Operation
 from loadtest.proof.rules.books import sums
 from loadtest.proof.violations import WRONG_ANSWER, Violation
 from tests.unit.true_rounds import Round
@@ -27,6 +28,8 @@ class LoadTestView:
         for row in done.ledger.transfers:
             for wallet, entry in row.entries:
                 self.statements.get(wallet, []).append(entry)
+        for change in done.ledger.changes:
+            self.statements.get(change.wallet, []).append(change.entry)
         for entries in self.statements.values():
             entries.sort(key=lambda entry: entry.version)
         named = [name for row in done.ledger.transfers for name, _ in row.entries]
@@ -56,6 +59,8 @@ class LoadTestView:
         first = stored[0]
         asked = {"source_wallet_id": operation.source, "amount": operation.amount}
         asked["destination_wallet_id"] = operation.destination
+        if operation.kind is Kind.CAPTURE and not operation.amount:
+            del asked["amount"]
         if first.status == 201:
             answer = json_object(first.body) or {}
             kind = operation.kind.value

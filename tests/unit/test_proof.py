@@ -23,8 +23,10 @@ from loadtest.proof.rules import past
 from loadtest.proof.rules.events import lost_event, unordered_event
 from loadtest.proof.rules.times import old_read
 from tests.unit.edits import Edit, answer, drop_row, read_older, swap_deliveries
+from tests.unit.hold_rounds import hold_round, random_hold_round
 from tests.unit.load_test_view import LoadTestView
 from tests.unit.planted import PLANTED, PLANTED_IN_THE_PAST
+from tests.unit.planted_holds import PLANTED_IN_HOLDS
 from tests.unit.true_rounds import Round, World, past_round, random_round, t, true_round
 from transferd.web.problems import TYPES
 
@@ -32,11 +34,12 @@ NAMED = {
     f"{rule.__module__.rpartition('.')[2]}.{rule.__name__}": rule
     for rule in (*RULES, lost_event, unordered_event)
 }
-ROWS = [
-    pytest.param(make, *row[1:], id=row[0])
-    for make, table in ((true_round, PLANTED), (past_round, PLANTED_IN_THE_PAST))
-    for row in table
-]
+TABLES = (
+    (true_round, PLANTED),
+    (past_round, PLANTED_IN_THE_PAST),
+    (hold_round, PLANTED_IN_HOLDS),
+)
+ROWS = [pytest.param(make, *row[1:], id=row[0]) for make, table in TABLES for row in table]
 
 
 def kinds(done: Round, *, strict_reads: bool = False) -> set[str]:
@@ -61,7 +64,7 @@ def test_each_planted_anomaly_is_found_by_its_rule(
 
 
 def test_every_rule_has_a_planted_anomaly() -> None:
-    named = {found.partition(":")[0] for _, found, _ in (*PLANTED, *PLANTED_IN_THE_PAST)}
+    named = {found.partition(":")[0] for _, table in TABLES for _, found, _ in table}
     assert named - {""} == set(NAMED)
 
 
@@ -75,15 +78,20 @@ def test_a_violation_names_its_subject() -> None:
 # True rounds
 
 
-@pytest.mark.parametrize("done", [true_round(), past_round(), World.with_people("ada").round()])
+@pytest.mark.parametrize(
+    "done", [true_round(), past_round(), hold_round(), World.with_people("ada").round()]
+)
 def test_a_true_round_breaks_no_rule(done: Round) -> None:
     assert check(done.history, done.ledger, strict_reads=True, events=True) == []
     assert LoadTestView(done).violations() == []
 
 
+@pytest.mark.parametrize("make", [random_round, random_hold_round])
 @given(st.integers(0, 2**32), st.integers(0, 60), st.booleans())
-def test_a_random_true_round_breaks_no_rule(seed: int, operations: int, listening: bool) -> None:
-    done = random_round(Random(seed), operations=operations, listening=listening)
+def test_a_random_true_round_breaks_no_rule(
+    make: Callable[..., Round], seed: int, operations: int, listening: bool
+) -> None:
+    done = make(Random(seed), operations=operations, listening=listening)
     assert check(done.history, done.ledger, strict_reads=True, events=listening) == []
 
 

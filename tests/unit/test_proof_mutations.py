@@ -14,7 +14,7 @@ from loadtest.proof.check import check
 from loadtest.proof.record import Delivery, Entry, Kind, Operation, TransferRow
 from tests.unit.edits import answer, deliver_again, drop_row, refuse
 from tests.unit.load_test_view import LoadTestView
-from tests.unit.true_rounds import NEW, STRANGER, random_round
+from tests.unit.true_rounds import NEW, STRANGER, Round, random_round
 
 
 class NothingToBreak(Exception):
@@ -24,9 +24,9 @@ class NothingToBreak(Exception):
 class Broken:
     """A random true round with its parts. A mutation returns the kinds that have to be found."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, make: Callable[..., Round] = random_round) -> None:
         self.random = Random(seed)
-        self.round = random_round(self.random, operations=25)
+        self.round = make(self.random, operations=25)
 
     def one_of(self, things: Any) -> Any:
         found = list(things)

@@ -3,13 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from random import Random
-from typing import Any
+from typing import Any, Self
 
 import orjson
 
 from loadtest.proof.record import (
+    ChangeRow,
     Delivery,
     Entry,
+    HoldRow,
     Kind,
     Ledger,
     Operation,
@@ -17,8 +19,10 @@ from loadtest.proof.record import (
     Try,
     WalletRow,
 )
+from loadtest.proof.rules.events import EVENT_TYPES
 
 FUNDING = "fund"
+Act = Callable[["World", Random], None]
 
 
 def t(number: int) -> str:
@@ -87,7 +91,11 @@ class World:
     wallets: dict[str, WalletRow]
     before: dict[str, WalletRow] = field(init=False)
     rows: list[TransferRow] = field(default_factory=list)
+    # Everything that changed a wallet, in order.
+    log: list[TransferRow | ChangeRow] = field(default_factory=list)
     outcomes: dict[str, tuple[int, str | None]] = field(default_factory=dict)
+    # The code and the body of each outcome that is no transfer.
+    others: dict[str, tuple[str, bytes]] = field(default_factory=dict)
     history: list[Operation] = field(default_factory=list)
     now_s: float = 100.0
     # Where the last window of each wallet ended.
@@ -97,7 +105,7 @@ class World:
         self.before = dict(self.wallets)
 
     @classmethod
-    def with_people(cls, *people: str, each: int = 100, overdraft_limit: int = 0) -> "World":
+    def with_people(cls, *people: str, each: int = 100, overdraft_limit: int = 0) -> Self:
         """Each of these wallets got money from the funding wallet before the round."""
         wallets = {p: WalletRow(p, "USD", each, overdraft_limit, 7) for p in people}
         total = each * len(people)
@@ -125,11 +133,7 @@ class World:
         if not replayed:
             self._execute(operation)
         status, id = self.outcomes[operation.key]
-        if id is None:
-            code = "insufficient-funds" if status == 422 else "reversal-exceeds-transfer"
-            body = orjson.dumps({"code": code, "key": operation.key})
-        else:
-            code, body = "", self._body(id)
+        code, body = ("", self._body(id)) if id is not None else self.others[operation.key]
         return Try(self.now_s, self.now_s, status, code, body, replayed)
 
     def tell(self, operation: Operation, *, early_s: float = 1, late_s: float = 1) -> Try:
@@ -153,9 +157,11 @@ class World:
         self.now_s += 10
         row = self.wallets[wallet]
         operation = Operation(Kind.READ, wallet=wallet, min_version=min_version)
-        each = Try(self.now_s - 1, self.now_s + 1, 412, "version-not-reached")
+        began_us = self.now_us - 1_000_000
+        each = Try(self.now_s - 1, self.now_s + 1, 412, "version-not-reached", began_us=began_us)
         if min_version is None or min_version <= row.version:
-            view = {"id": wallet, "balance": row.balance, "version": row.version}
+            held = self.held_at(wallet, self.now_us)
+            view = {"id": wallet, "balance": row.balance, "held": held, "version": row.version}
             each = replace(each, status=200, code="", body=orjson.dumps(view))
         operation.tries.append(each)
         self.history.append(operation)
@@ -168,7 +174,8 @@ class World:
         for entry in self._entries(wallet):
             if entry.at_us < until_us:
                 version, balance = entry.version, entry.balance_after_minor
-        body = {"id": wallet, "version": version, "balance": balance}
+        held = self.held_at(wallet, until_us)
+        body = {"id": wallet, "version": version, "balance": balance, "held": held}
         return self._told(Operation(Kind.INSTANT, wallet=wallet, until_us=until_us), body)
 
     def window(self, wallet: str, since_us: int, until_us: int) -> Operation:
@@ -198,47 +205,74 @@ class World:
 
     def _entries(self, wallet: str) -> list[Entry]:
         """Each change, in order."""
-        entries = (pair for row in self.rows for pair in row.entries)
+        entries = (pair for row in self.log for pair in entries_of(row))
         return [entry for name, entry in entries if name == wallet]
+
+    def held_at(self, wallet: str, until_us: int) -> int:
+        """What the wallet holds before an instant."""
+        return 0
 
     def round(self, *, listening: bool = True) -> Round:
         """The round so far, with every event delivered once if a receiver listened."""
-        deliveries = [
-            Delivery(number, row.id, "transfer.posted", row.id, row.versions)
-            for number, row in enumerate(self.rows if listening else ())
-        ]
+        deliveries = [delivery_of(n, row) for n, row in enumerate(self.log if listening else ())]
+        changes = [row for row in self.log if isinstance(row, ChangeRow)]
         ledger = Ledger(
-            list(self.wallets.values()), list(self.rows), self.outcomes, deliveries, self.before
+            list(self.wallets.values()),
+            list(self.rows),
+            self.outcomes,
+            deliveries,
+            self.before,
+            holds=self.holds(),
+            changes=changes,
         )
         return Round(self.history, ledger)
 
+    def holds(self) -> list[HoldRow]:
+        """All holds as they are now."""
+        return []
+
+    def available(self, wallet: WalletRow) -> int:
+        """What the wallet can pay or reserve."""
+        return wallet.balance - wallet.held + wallet.overdraft_limit
+
+    def refuse(self, operation: Operation, status: int, code: str) -> None:
+        """The outcome is a refusal."""
+        self.outcomes[operation.key] = (status, None)
+        self.others[operation.key] = code, orjson.dumps({"code": code, "key": operation.key})
+
     def _execute(self, operation: Operation) -> None:
-        source, destination = self.wallets[operation.source], self.wallets[operation.destination]
+        source = self.wallets[operation.source]
         if operation.amount > self._left(operation):
-            self.outcomes[operation.key] = (409, None)
-        elif not source.funding and operation.amount > source.balance + source.overdraft_limit:
-            self.outcomes[operation.key] = (422, None)
+            self.refuse(operation, 409, "reversal-exceeds-transfer")
+        elif not source.funding and operation.amount > self.available(source):
+            self.refuse(operation, 422, "insufficient-funds")
         else:
-            row = TransferRow(
-                t(len(self.rows)),
-                source.id,
-                destination.id,
-                operation.amount,
-                source.version + 1,
-                source.balance - operation.amount,
-                destination.version + 1,
-                destination.balance + operation.amount,
-                operation.original or None,
-                self.now_us,
-            )
-            self.rows.append(row)
-            self.outcomes[operation.key] = (201, row.id)
-            for wallet, balance in (
-                (source, row.source_balance_after),
-                (destination, row.destination_balance_after),
-            ):
-                changed = replace(wallet, balance=balance, version=wallet.version + 1)
-                self.wallets[wallet.id] = changed
+            self._post(operation, operation.amount)
+
+    def _post(self, operation: Operation, amount: int) -> None:
+        source, destination = self.wallets[operation.source], self.wallets[operation.destination]
+        row = TransferRow(
+            t(len(self.rows)),
+            source.id,
+            destination.id,
+            amount,
+            source.version + 1,
+            source.balance - amount,
+            destination.version + 1,
+            destination.balance + amount,
+            operation.original or None,
+            self.now_us,
+            operation.hold or None,
+        )
+        self.rows.append(row)
+        self.log.append(row)
+        self.outcomes[operation.key] = (201, row.id)
+        for wallet, balance in (
+            (source, row.source_balance_after),
+            (destination, row.destination_balance_after),
+        ):
+            changed = replace(wallet, balance=balance, version=wallet.version + 1)
+            self.wallets[wallet.id] = changed
 
     def _left(self, operation: Operation) -> int:
         if operation.kind is not Kind.REVERSAL:
@@ -250,6 +284,19 @@ class World:
         return body_of(next(row for row in self.rows if row.id == id))
 
 
+def entries_of(row: TransferRow | ChangeRow) -> Sequence[tuple[str, Entry]]:
+    """The entries of a row, each with its wallet."""
+    return row.entries if isinstance(row, TransferRow) else [(row.wallet, row.entry)]
+
+
+def delivery_of(number: int, row: TransferRow | ChangeRow) -> Delivery:
+    """The delivery of the event of a row."""
+    if isinstance(row, TransferRow):
+        return Delivery(number, row.id, "transfer.posted", row.id, row.versions)
+    kind = EVENT_TYPES[row.kind]
+    return Delivery(number, row.event_id, kind, None, {row.wallet: row.version}, row.hold)
+
+
 def body_of(row: TransferRow) -> bytes:
     """The answer with 201 about a transfer."""
     return orjson.dumps(
@@ -258,13 +305,21 @@ def body_of(row: TransferRow) -> bytes:
             "source_wallet_id": row.source,
             "destination_wallet_id": row.destination,
             "amount": row.amount,
-            "kind": "transfer" if row.reverses is None else "reversal",
+            "kind": kind_of(row),
             "status": "posted",
             "source_version": row.source_version,
             "source_balance_after": row.source_balance_after,
             "reverses_transfer_id": row.reverses,
+            "hold_id": row.hold,
         }
     )
+
+
+def kind_of(row: TransferRow) -> str:
+    """The kind of a transfer in answers."""
+    if row.hold is not None:
+        return "capture"
+    return "transfer" if row.reverses is None else "reversal"
 
 
 def true_round() -> Round:
@@ -322,10 +377,13 @@ def past_round() -> Round:
 def random_round(random: Random, *, operations: int, listening: bool = True) -> Round:
     """Hot and quiet wallets, retries, replays, reversals, refusals, reads, repeated deliveries."""
     world = World.with_people("hot", *"abcdef", each=60, overdraft_limit=random.choice((0, 25)))
-    acts: Sequence[Callable[[World, Random], None]] = (
-        *[_transfer] * 6,
-        *(_reversal, _read, _look_back, _window),
-    )
+    return played(world, ACTS, random, operations, listening)
+
+
+def played(
+    world: World, acts: Sequence[Act], random: Random, operations: int, listening: bool
+) -> Round:
+    """The round after so many of the acts. Some events arrive again."""
     for _ in range(operations):
         random.choice(acts)(world, random)
     done = world.round(listening=listening)
@@ -342,14 +400,14 @@ def _transfer(world: World, random: Random) -> None:
     # Half of the round is about one wallet.
     if random.random() < 0.5:
         source, destination = random.choice((("hot", source), (source, "hot"), (FUNDING, "hot")))
-    _settle(world, random, world.asked(source, destination, random.randint(1, 90)))
+    settle(world, random, world.asked(source, destination, random.randint(1, 90)))
 
 
 def _reversal(world: World, random: Random) -> None:
     originals = [row for row in world.rows if row.reverses is None]
     if originals:
         original = random.choice(originals)
-        _settle(world, random, world.asked_back(original.id, random.randint(1, original.amount)))
+        settle(world, random, world.asked_back(original.id, random.randint(1, original.amount)))
 
 
 def _read(world: World, random: Random) -> None:
@@ -372,7 +430,8 @@ def _window(world: World, random: Random) -> None:
     world.window(wallet, since_us, world.now_us)
 
 
-def _settle(world: World, random: Random, operation: Operation) -> None:
+def settle(world: World, random: Random, operation: Operation) -> None:
+    """Send it, repeat it until it has an answer, and sometimes after that."""
     if random.random() < 0.1:
         # Never executed.
         return world.turn(operation, 429, "rate-limited")
@@ -396,3 +455,6 @@ def _try_in_vain(world: World, random: Random, operation: Operation) -> None:
         world.heard(operation, answer, early_s=1, late_s=4)
     else:
         world.turn(operation, status, code)
+
+
+ACTS: Sequence[Act] = (*[_transfer] * 6, *(_reversal, _read, _look_back, _window))

@@ -1,201 +1,266 @@
-"""Rules for holds: statements, holds and the answers about them agree.
-
-A statement has every change of the holds that its wallet pays, so it gives the final values of each
-hold and of what the wallet holds.
-"""
+"""Rules for holds: each change is written once, each hold ends once, and sums agree."""
 
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from itertools import pairwise
 
-from loadtest.proof.hold_record import (
-    ADJUST,
-    CAPTURE,
-    EXPIRE,
-    HoldChange,
-    HoldsRead,
-    HoldState,
-)
-from loadtest.proof.record import Entry, State
-from loadtest.proof.rules.hold_account import HoldAccount, WalletAccount
-from loadtest.proof.violations import (
-    HOLD_ENDED_TWICE,
-    INVENTED_HOLD_CHANGE,
-    LOST_HOLD_CHANGE,
-    WRONG_EXPIRY,
-    WRONG_HELD,
-    WRONG_HOLD,
-    Violation,
-)
+from loadtest.proof.answers import micros_of
+from loadtest.proof.evidence import CHANGE_KINDS, Case, Evidence
+from loadtest.proof.record import ChangeRow, HoldState, Kind, TransferRow
+from loadtest.proof.violations import WRONG_ANSWER, Violation
 
-# A change as an answer and an entry both have it: kind and time.
-_Mark = tuple[str, int]
+# The status after a change; the status after a capture depends on the request.
+_STATUSES = {
+    "hold_create": ("active",),
+    "hold_adjust": ("active",),
+    "hold_capture": ("active", "captured"),
+    "hold_release": ("released",),
+    "hold_expire": ("expired",),
+}
 
 
-class HoldMatching:
-    """Compares answers about holds with statements, one wallet after the other.
+def unmatched_change(evidence: Evidence) -> Iterator[Violation]:
+    """Each acknowledged change of a hold is in the ledger once, and the reverse."""
+    owners: Counter[str] = Counter()
+    for case in evidence.cases.values():
+        if not case.asked.changes_hold or case.success is None:
+            continue
+        rows = evidence.changes_of(case)
+        owners.update(row.event_id for row in rows)
+        if not rows:
+            text = f"key {case.key}: a {case.asked.kind.value} was acknowledged"
+            yield Violation("lost-hold-change", f"{text}, and is not in the ledger")
+        if len(rows) > 1:
+            ids = ", ".join(row.event_id for row in rows)
+            yield Violation("doubled-hold-change", f"key {case.key} has the changes {ids}")
+    for row in _changes(evidence):
+        count = owners[row.event_id]
+        if row.kind in CHANGE_KINDS.values() and count != 1:
+            kind = "doubled-hold-change" if count else "invented-hold-change"
+            yield Violation(kind, f"{row.kind} {row.event_id} has {count} acknowledged keys")
 
-    acknowledged: the changes of each hold; None if they were not kept. `unknown`: holds with
-    changes that are in no answer.
+
+def wrong_hold_answer(evidence: Evidence) -> Iterator[Violation]:
+    """A hold in an answer agrees with the request and with the ledger."""
+    for case, row in evidence.changed:
+        for body in case.holds:
+            told = _told(body or {})
+            for name, value in {**_written(evidence, row), **_asked(case, row)}.items():
+                if told.get(name) != value:
+                    text = f"{name} is {told.get(name)!r}, not {value!r}"
+                    yield Violation(WRONG_ANSWER, f"key {case.key}, {row.event_id}: {text}")
+
+
+def wrong_hold(evidence: Evidence) -> Iterator[Violation]:
+    """amount = captured + released + remaining, and captured is the sum of the captures.
+
+    An active hold has released nothing, and an ended one has nothing left. The hold is as its last
+    change left it.
     """
-
-    def __init__(self, acknowledged: Mapping[str, Sequence[HoldChange]] | None) -> None:
-        self._acknowledged = acknowledged
-        # Known only if no answer to a request that was executed is missing.
-        self._doubts: dict[str, list[Violation]] = {}
-        self._seen: set[str] = set()
-
-    @property
-    def unknown(self) -> Collection[str]:
-        return self._doubts
-
-    def payer(
-        self, wallet: str, start: State, final: State, entries: Iterable[Entry], holds: HoldsRead
-    ) -> Iterator[Violation]:
-        """Check the holds of one wallet. `entries`: since the start, oldest first."""
-        account = WalletAccount(wallet, start.held_minor)
-        for entry in entries:
-            yield from account.add(entry)
-        yield from account.finish()
-        yield from _held(wallet, account.held_minor, final, holds)
-        for id, hold in account.holds.items():
-            self._seen.add(id)
-            yield from self._hold(wallet, id, hold, holds.known.get(id))
-
-    def finish(self, explained: Collection[str] = ()) -> Iterator[Violation]:
-        """The violations that are known after all wallets.
-
-        explained: holds that were changed although the client got no answer.
-        """
-        for id, doubts in self._doubts.items():
-            if id not in explained:
-                yield from doubts
-        for id in self._acknowledged or ():
-            if id not in self._seen:
-                text = f"hold {id} was acknowledged and is in no statement"
-                yield Violation(LOST_HOLD_CHANGE, text)
-
-    def _hold(
-        self, wallet: str, id: str, account: HoldAccount, state: HoldState | None
-    ) -> Iterator[Violation]:
-        yield from _state(wallet, id, account, state)
-        if self._acknowledged is None:
-            return
-        changes = self._acknowledged.get(id, ())
-        yield from _lost(id, account, changes)
-        doubts = [*_invented(id, account, changes)]
-        if state is not None:
-            yield from _ends(state, changes)
-            yield from _expiry(state, account, changes)
-            doubts += _values(state, changes)
-        if doubts:
-            self._doubts[id] = doubts
+    captured: Counter[str] = Counter()
+    for transfer in evidence.ledger.transfers:
+        if transfer.hold is not None:
+            captured[transfer.hold] += transfer.amount
+    for id in evidence.lives.keys() | captured.keys():
+        hold, life = evidence.holds.get(id), evidence.lives.get(id, ())
+        if hold is None or not life:
+            yield Violation("wrong-hold", f"hold {id} is not in the ledger, or has no changes")
+            continue
+        if hold.state != life[-1].hold:
+            text = f"hold {id} is {hold.state}, after its last change it was {life[-1].hold}"
+            yield Violation("wrong-hold", text)
+        if hold.state.captured != captured[id]:
+            text = f"captured {hold.state.captured}, its transfers have {captured[id]}"
+            yield Violation("wrong-hold", f"hold {id}: {text}")
+        for row in life:
+            if not _adds_up(row):
+                yield Violation("wrong-hold", f"hold {id}, {row.kind} {row.event_id}: {row.hold}")
 
 
-def _held(wallet: str, told_minor: int, final: State, holds: HoldsRead) -> Iterator[Violation]:
-    """The wallet holds what its statement says, and what its active holds reserve."""
-    if final.held_minor != told_minor:
-        text = f"wallet {wallet} holds {final.held_minor}, its statement says {told_minor}"
-        yield Violation(WRONG_HELD, text)
-    reserved_minor = sum(hold.remaining_minor for hold in holds.active)
-    if final.held_minor != reserved_minor:
-        text = f"wallet {wallet} holds {final.held_minor}, its active holds {reserved_minor}"
-        yield Violation(WRONG_HELD, text)
-    listed = {hold.id: hold for hold in holds.active}
-    for id, state in holds.known.items():
-        if state is not None and listed.get(id) != (state if state.status == "active" else None):
-            text = f"hold {id} is {state}, in the list of active holds {listed.get(id)}"
-            yield Violation(WRONG_HOLD, text)
+def wrong_step(evidence: Evidence) -> Iterator[Violation]:
+    """A hold begins with its creation, only a capture captures, and it expires when it is due."""
+    for id, life in evidence.lives.items():
+        for number, row in enumerate(life):
+            if (row.kind == "hold_create") != (number == 0):
+                yield Violation("wrong-hold", f"hold {id}: change {number} is {row.kind}")
+        for before, after in _steps(life):
+            first, second = before[1], after[1]
+            is_due = after[0].at_us >= first.expires_us
+            has_captured = second.captured > first.captured
+            is_kept = second.captured == first.captured
+            if not (has_captured if after[0].kind == "hold_capture" else is_kept):
+                text = f"{after[0].kind} changed captured to {second.captured}"
+                yield Violation("wrong-hold", f"hold {id}: {text}")
+            if after[0].kind == "hold_expire" and not is_due:
+                yield Violation("wrong-hold", f"hold {id} expired before {first.expires_us} us")
 
 
-def _state(
-    wallet: str, id: str, account: HoldAccount, state: HoldState | None
-) -> Iterator[Violation]:
-    """The hold is what its entries make of it, and its parts add up to its amount."""
-    if state is None:
-        yield Violation(WRONG_HOLD, f"hold {id} is in the statement and cannot be read")
-        return
-    parts = (state.captured_minor, state.released_minor, state.remaining_minor)
-    if state.amount_minor != sum(parts) or min(parts) < 0:
-        yield Violation(WRONG_HOLD, f"hold {id} does not add up: {state}")
-    expected = (wallet, account.amount_minor, *account.parts)
-    if (state.wallet, state.amount_minor, *parts) != expected:
-        yield Violation(WRONG_HOLD, f"hold {id} is {state}, its statement says {account}")
-    if state.status not in account.statuses:
-        text = f"hold {id} is {state.status}, its last entry is {account.steps[-1].kind}"
-        yield Violation(WRONG_HOLD, text)
+def late_change(evidence: Evidence) -> Iterator[Violation]:
+    """From its expiry on a hold is neither captured, adjusted nor released."""
+    transfers = _transfers(evidence)
+    for id, life in evidence.lives.items():
+        for (_, before), (row, _) in _steps(life):
+            transfer = transfers.get((row.wallet, row.version + 1))
+            at_us = row.at_us
+            if row.kind == "hold_capture" and transfer is not None and transfer.hold == id:
+                at_us = transfer.at_us
+            if row.kind != "hold_expire" and at_us >= before.expires_us:
+                text = f"{row.kind} {row.event_id} at {at_us} us, due since {before.expires_us} us"
+                yield Violation("late-hold-change", f"hold {id}: {text}")
 
 
-def _marks(account: HoldAccount) -> Counter[_Mark]:
-    return Counter((step.kind, step.at_us) for step in account.steps)
+def ended_twice(evidence: Evidence) -> Iterator[Violation]:
+    """A hold ends once, by a final capture, its release or its expiry, and does not change then."""
+    for id, life in evidence.lives.items():
+        for (before, state), (after, _) in _steps(life):
+            if not state.is_active:
+                text = f"{after.kind} {after.event_id} follows {before.kind} {before.event_id}"
+                yield Violation("hold-ended-twice", f"hold {id}: {text}")
 
 
-def _lost(id: str, account: HoldAccount, changes: Sequence[HoldChange]) -> Iterator[Violation]:
-    """Each acknowledged change has an entry, after which the hold has the answered values."""
-    times_us = {step.at_us for step in account.steps}
-    answered = Counter((change.kind, change.at_us) for change in changes)
-    for (kind, at_us), count in (answered - _marks(account)).items():
-        # An adjustment that changes nothing has no entry; its answer has the time of the change
-        # before it.
-        if kind != ADJUST or at_us not in times_us:
-            text = f"hold {id}: {count} {kind} at {at_us} acknowledged and not in the statement"
-            yield Violation(LOST_HOLD_CHANGE, text)
-    for change in changes:
-        # Several changes of one group have the same time.
-        values = {
-            step[2:] for step in account.steps if step[:2] == (change.kind, change.at_us)
-        } or {change[4:7]}
-        if change.kind != CAPTURE and change[4:7] not in values:
-            text = f"hold {id} is answered as {change}, the statement has {values}"
-            yield Violation(WRONG_HOLD, text)
+def unpaired_capture(evidence: Evidence) -> Iterator[Violation]:
+    """A capture takes two versions: a change of the hold, and the transfer with its amount.
+
+    A final capture ends the hold. A capture without an amount takes all that was left.
+    """
+    transfers = _transfers(evidence)
+    paired: set[str] = set()
+    asked = {row.id: case.asked for case, row in evidence.applied}
+    for id, life in evidence.lives.items():
+        for (_, before), (row, after) in _steps(life):
+            if row.kind != "hold_capture":
+                continue
+            transfer = transfers.get((row.wallet, row.version + 1))
+            amount = after.captured - before.captured
+            if transfer is None or (transfer.hold, transfer.amount) != (id, amount):
+                text = f"{row.event_id} captured {amount}, the next version is {transfer}"
+                yield Violation("unpaired-capture", f"hold {id}: {text}")
+                continue
+            paired.add(transfer.id)
+            request = asked.get(transfer.id)
+            if request is not None and (
+                request.final is after.is_active
+                or (not request.amount and amount != before.remaining)
+            ):
+                text = f"{row.event_id} captured {amount} and left {after}, requested {request}"
+                yield Violation(WRONG_ANSWER, f"hold {id}: {text}")
+    for transfer in evidence.ledger.transfers:
+        if transfer.hold is not None and transfer.id not in paired:
+            text = f"transfer {transfer.id} captures hold {transfer.hold}, which did not change"
+            yield Violation("unpaired-capture", text)
 
 
-def _invented(id: str, account: HoldAccount, changes: Sequence[HoldChange]) -> Iterator[Violation]:
-    """Each entry has an answer. Nothing asks for an expiry."""
-    answered = Counter((change.kind, change.at_us) for change in changes)
-    for (kind, at_us), count in (_marks(account) - answered).items():
-        if kind != EXPIRE:
-            text = f"hold {id}: {count} {kind} at {at_us} in the statement and in no answer"
-            yield Violation(INVENTED_HOLD_CHANGE, text)
+def wrong_held(evidence: Evidence) -> Iterator[Violation]:
+    """What a wallet holds is the sum of what is left of its active holds, and is available."""
+    for id, rows in evidence.changes.items():
+        wallet = evidence.wallets.get(id)
+        before = evidence.ledger.before.get(id)
+        left: Counter[str] = Counter()
+        held = before.held if before is not None else 0
+        for row in rows:
+            if row.hold is not None:
+                held += row.hold.remaining - left[row.hold.hold]
+                left[row.hold.hold] = row.hold.remaining
+            if row.held_after != held:
+                text = f"holds {row.held_after} at version {row.version}, its holds have {held}"
+                yield Violation("wrong-held", f"wallet {id}: {text}")
+        if wallet is None:
+            continue
+        if rows and wallet.held != rows[-1].held_after:
+            text = f"holds {wallet.held}, {rows[-1].held_after} after its last change"
+            yield Violation("wrong-held", f"wallet {id}: {text}")
+        for entry in () if wallet.funding else evidence.statement(id):
+            held = evidence.held_at(id, entry.version)
+            if entry.balance_after_minor - held < -wallet.overdraft_limit:
+                text = f"holds {held} of {entry.balance_after_minor} at version {entry.version}"
+                yield Violation("wrong-held", f"wallet {id}: {text}")
 
 
-def _ends(state: HoldState, changes: Sequence[HoldChange]) -> Iterator[Violation]:
-    """At most one answer ends the hold, and its status names that end."""
-    ends = [change for change in changes if change.ends]
-    if len(ends) > 1:
-        text = f"hold {state.id}: {len(ends)} answers ended it"
-        yield Violation(HOLD_ENDED_TWICE, text)
-    for end in ends:
-        if state.status != ("captured" if end.kind == CAPTURE else "released"):
-            text = f"hold {state.id} is {state.status} after the acknowledged {end.kind}"
-            yield Violation(WRONG_HOLD, text)
+def unexplained_hold_refusal(evidence: Evidence) -> Iterator[Violation]:
+    """A refusal of a change of a hold has its reason in the life of the hold."""
+    for case in evidence.cases.values():
+        life = evidence.lives.get(case.asked.hold, ())
+        states = [row.hold for row in life if row.hold is not None]
+        if case.refusal is None or not states:
+            continue
+        code, asked, last = case.refusal.code, case.asked, states[-1]
+        reasons: Mapping[str, bool] = {
+            "hold-expired": last.status == "expired",
+            "hold-not-active": last.status in ("captured", "released"),
+            "capture-exceeds-hold": any(
+                max(asked.amount, 1) > each.remaining for each in states if each.is_active
+            ),
+            "amount-below-captured": last.captured > asked.amount,
+            "hold-not-found": False,
+        }
+        if not reasons.get(code, True):
+            text = f"hold {asked.hold} ends as {last}"
+            yield Violation("unexplained-refusal", f"key {case.key} got {code}, but {text}")
 
 
-def _expiry(
-    state: HoldState, account: HoldAccount, changes: Sequence[HoldChange]
-) -> Iterator[Violation]:
-    """No change is later than the expiry, and no expiry is early."""
-    latest_us = max((state.expires_us, *(change.expires_us for change in changes)))
-    for kind, at_us, *_ in account.steps:
-        if kind == EXPIRE and at_us < state.expires_us:
-            text = f"hold {state.id} expired at {at_us}, before {state.expires_us}"
-            yield Violation(WRONG_EXPIRY, text)
-        elif kind != EXPIRE and at_us >= latest_us:
-            text = f"hold {state.id}: {kind} at {at_us}, and it expired at {latest_us}"
-            yield Violation(WRONG_EXPIRY, text)
+Step = tuple[ChangeRow, HoldState]
 
 
-def _values(state: HoldState, changes: Sequence[HoldChange]) -> Iterator[Violation]:
-    """The hold has the amount and expiry of its last answers, their captures, and their end."""
-    views = [change for change in changes if change.kind != CAPTURE]
-    last_us = max((change.at_us for change in views), default=0)
-    # Two changes of one group have the same time, so their order is unknown.
-    last = {(each.amount_minor, each.expires_us) for each in views if each.at_us == last_us}
-    if last and (state.amount_minor, state.expires_us) not in last:
-        yield Violation(WRONG_HOLD, f"hold {state.id} is {state}, last answered as {last}")
-    captured_minor = sum(change.amount_minor for change in changes if change.kind == CAPTURE)
-    if state.captured_minor != captured_minor:
-        text = f"hold {state.id} is {state}, its answered captures are {captured_minor}"
-        yield Violation(WRONG_HOLD, text)
-    if state.status in ("captured", "released") and not any(each.ends for each in changes):
-        text = f"hold {state.id} is {state.status}, and no answer ended it"
-        yield Violation(WRONG_HOLD, text)
+def _steps(life: Iterable[ChangeRow]) -> Iterator[tuple[Step, Step]]:
+    """Each change of a hold with the change before it."""
+    return pairwise((row, row.hold) for row in life if row.hold is not None)
+
+
+def _changes(evidence: Evidence) -> Iterator[ChangeRow]:
+    return (row for life in evidence.lives.values() for row in life)
+
+
+def _transfers(evidence: Evidence) -> Mapping[tuple[str, int], TransferRow]:
+    """The transfers by the wallet that pays and its version."""
+    return {(row.source, row.source_version): row for row in evidence.ledger.transfers}
+
+
+def _adds_up(row: ChangeRow) -> bool:
+    hold = row.hold
+    if hold is None:
+        return True
+    is_positive = min(hold.captured, hold.released, hold.remaining) >= 0
+    is_ended = hold.remaining == 0 if not hold.is_active else hold.released == 0
+    return is_positive and is_ended and hold.status in _STATUSES[row.kind]
+
+
+def _told(body: Mapping[str, object]) -> dict[str, object]:
+    """The members of a hold in an answer, with its times in microseconds."""
+    times = {name: micros_of(body.get(name)) for name in ("expires_at", "updated_at")}
+    return {**body, **times}
+
+
+def _written(evidence: Evidence, row: ChangeRow) -> dict[str, object]:
+    """The members that an answer about the change must have."""
+    hold = row.hold
+    assert hold is not None
+    written = evidence.holds.get(hold.hold)
+    return {
+        "id": hold.hold,
+        "source_wallet_id": row.wallet,
+        "destination_wallet_id": None if written is None else written.destination,
+        "amount": hold.amount,
+        "captured": hold.captured,
+        "released": hold.released,
+        "remaining": hold.remaining,
+        "status": hold.status,
+        "expires_at": hold.expires_us,
+        "updated_at": row.at_us,
+    }
+
+
+def _asked(case: Case, row: ChangeRow) -> dict[str, object]:
+    """The members that the request asked for."""
+    asked = case.asked
+    match asked.kind:
+        case Kind.HOLD:
+            return {
+                "source_wallet_id": asked.source,
+                "destination_wallet_id": asked.destination,
+                "amount": asked.amount,
+                "expires_at": row.at_us + asked.expires_in_s * 1_000_000,
+            }
+        case Kind.ADJUST:
+            return {"amount": asked.amount, "expires_at": asked.expires_us}
+        case _:
+            return {}

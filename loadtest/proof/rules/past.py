@@ -37,6 +37,23 @@ def changed_past(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("changed-past", f"wallet {asked.wallet}, {asked.until_us} us: {text}")
 
 
+def changed_held(evidence: Evidence) -> Iterator[Violation]:
+    """The answer for an instant holds what the active holds reserve that expire after it."""
+    for asked, body in _answers(evidence, Kind.INSTANT):
+        version = body.get("version")
+        if not isinstance(version, int):
+            continue
+        due = (
+            hold.remaining
+            for hold in evidence.active_at(asked.wallet, version)
+            if hold.expires_us <= asked.until_us
+        )
+        held = evidence.held_at(asked.wallet, version) - sum(due)
+        if body.get("held") != held:
+            text = f"answered held {body.get('held')} at version {version}, it is {held}"
+            yield Violation("changed-past", f"wallet {asked.wallet}, {asked.until_us} us: {text}")
+
+
 def other_answer(evidence: Evidence) -> Iterator[Violation]:
     """The same question about the past always has the same answer."""
     answers: dict[tuple[Kind, str, int, int], JsonObject] = {}

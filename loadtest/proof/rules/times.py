@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from loadtest.proof.answers import JsonObject, json_object
 from loadtest.proof.evidence import Evidence
-from loadtest.proof.record import Operation, Try
+from loadtest.proof.record import Kind, Operation, Try
 from loadtest.proof.violations import STALE_READ, WRONG_ANSWER, Violation
 
 # A wallet, one of its versions, and when it was seen, in seconds on the client's clock.
@@ -38,18 +38,25 @@ def stale_read(evidence: Evidence) -> Iterator[Violation]:
 
 
 def wrong_read(evidence: Evidence) -> Iterator[Violation]:
-    """The version of a read exists, and the read has its balance."""
+    """The version of a read exists, and the read has its balance and what it holds.
+
+    Holds that are due are left out, also before that is written. Those that become due during the
+    read may be in it.
+    """
     for read in evidence.reads:
         for each in read.tries:
             if each.status == 200 and _wallet(each) is None:
                 yield Violation(WRONG_ANSWER, f"wallet {read.wallet}: read {each.body[:200]!r}")
-    for read, _, body in _answered_reads(evidence):
+    for read, each, body in _answered_reads(evidence):
         wallet, version = evidence.wallets.get(read.wallet), body["version"]
         balance = evidence.balance_at(read.wallet, version)
         if body.get("id") != read.wallet or (wallet is not None and version > wallet.version):
             yield Violation(WRONG_ANSWER, f"wallet {read.wallet}: read {body}")
         elif balance is not None and body.get("balance") != balance:
             text = f"read {body.get('balance')} at version {version}, not {balance}"
+            yield Violation(WRONG_ANSWER, f"wallet {read.wallet}: {text}")
+        elif body.get("held") not in (possible := _held_at(evidence, each, read.wallet, version)):
+            text = f"read held {body.get('held')} at version {version}, not one of {possible}"
             yield Violation(WRONG_ANSWER, f"wallet {read.wallet}: {text}")
 
 
@@ -66,24 +73,24 @@ def old_read(evidence: Evidence) -> Iterator[Violation]:
 def wrong_order(evidence: Evidence) -> Iterator[Violation]:
     """A transfer has later versions than each transfer that was acknowledged before its request.
 
-    This holds in every wallet that both have, as source or destination.
+    This is so in every wallet that both have, as source or destination, and for changes of holds.
     """
     acknowledged = SeenVersions(_acknowledged(evidence))
-    for case, row in evidence.applied:
-        for wallet, version in row.versions.items():
+    for case, what, versions in evidence.ordered:
+        for wallet, version in versions.items():
             known = acknowledged.before(wallet, case.began_s)
             # A case without a try has no time. Other rules find it.
             if case.tries and known is not None and version <= known:
                 text = f"version {version} was requested after {known} was acknowledged"
-                yield Violation("wrong-order", f"wallet {wallet}, transfer {row.id}: {text}")
+                yield Violation("wrong-order", f"wallet {wallet}, {what}: {text}")
 
 
 def unexplained_refusal(evidence: Evidence) -> Iterator[Violation]:
     """A wallet that was refused for insufficient funds had too little at some version.
 
     The version lies between the last one that was acknowledged before the first try began and the
-    last one that was requested before the refusal arrived. No request of a round holds money, so
-    only the balance and the overdraft limit count.
+    last one that was requested before the refusal arrived. An expiry is not requested, but it only
+    makes more available. The money of a hold is available to its capture, which is never refused.
     """
     acknowledged, begun = SeenVersions(_acknowledged(evidence)), SeenVersions(_begun(evidence))
     for case in evidence.cases.values():
@@ -94,10 +101,13 @@ def unexplained_refusal(evidence: Evidence) -> Iterator[Violation]:
         first = acknowledged.before(wallet.id, case.began_s)
         last = begun.before(wallet.id, refusal.ended_s)
         versions = range(first if first is not None else before, max(last or 0, before) + 1)
-        needed = case.asked.amount - wallet.overdraft_limit
-        balances = (evidence.balance_at(wallet.id, version) for version in versions)
+        needed = _needed(evidence, case.asked) - wallet.overdraft_limit
+        balances = ((each, evidence.balance_at(wallet.id, each)) for each in versions)
         # An unknown version may have had too little.
-        if all(balance is not None and balance >= needed for balance in balances):
+        if case.asked.kind is Kind.CAPTURE or all(
+            balance is not None and balance - evidence.held_at(wallet.id, version) >= needed
+            for version, balance in balances
+        ):
             text = f"wallet {wallet.id} always had {case.asked.amount}"
             yield Violation("unexplained-refusal", f"key {case.key} was refused, but {text}")
 
@@ -119,6 +129,25 @@ def unexplained_excess(evidence: Evidence) -> Iterator[Violation]:
             yield Violation("unexplained-refusal", f"key {case.key} was refused, but {text}")
 
 
+def _needed(evidence: Evidence, asked: Operation) -> int:
+    """The most money that the request needs. An adjustment needs only the difference."""
+    life = evidence.lives.get(asked.hold, ()) if asked.kind is Kind.ADJUST else ()
+    return asked.amount - min((row.hold.amount for row in life if row.hold), default=0)
+
+
+def _held_at(evidence: Evidence, each: Try, wallet: str, version: int) -> list[int]:
+    """What a read of this version may show as held."""
+    held = evidence.held_at(wallet, version)
+    possible = [held]
+    for hold in evidence.active_at(wallet, version):
+        held -= hold.remaining
+        if hold.expires_us <= each.began_us:
+            possible = [held]
+        elif hold.expires_us <= each.ended_us:
+            possible.append(held)
+    return possible
+
+
 def _wallet(each: Try) -> JsonObject | None:
     body = json_object(each.body)
     return body if body is not None and isinstance(body.get("version"), int) else None
@@ -133,15 +162,15 @@ def _answered_reads(evidence: Evidence) -> Iterator[tuple[Operation, Try, JsonOb
 
 
 def _acknowledged(evidence: Evidence) -> Iterator[SeenVersion]:
-    for case, row in evidence.applied:
+    for case, _, versions in evidence.ordered:
         if case.success is not None:
-            for wallet, version in row.versions.items():
+            for wallet, version in versions.items():
                 yield wallet, version, case.success.ended_s
 
 
 def _begun(evidence: Evidence) -> Iterator[SeenVersion]:
-    for case, row in evidence.applied:
-        for wallet, version in row.versions.items():
+    for case, _, versions in evidence.ordered:
+        for wallet, version in versions.items():
             yield wallet, version, case.began_s
 
 

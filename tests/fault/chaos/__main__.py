@@ -97,7 +97,7 @@ async def _run(  # noqa: PLR0917 one caller
                     await runner.recreate(removed.layers)
                 began_s = time.monotonic()
                 if fault in RACES:
-                    result = await runner.run_race(fault, seed + number)
+                    result = await runner.run_race(fault, seed + number, options=options)
                 else:
                     result = await runner.run_fault(fault, seed + number, options=options)
                 results.append(result)

@@ -1,9 +1,7 @@
-"""The load of chaos: payments, reversals, reads and repetitions, with a record of all answers."""
+"""The load of chaos: payments, holds, reads and repetitions, with a record of all answers."""
 
 import asyncio
-import time
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from itertools import count
 from random import Random
 
@@ -12,6 +10,14 @@ import orjson
 
 from loadtest.proof.answers import code_of, is_final
 from loadtest.proof.record import Kind, Operation, Try
+from tests.fault.chaos.hold_requests import (
+    EXPIRES_IN_S_MAX,
+    HOLDS,
+    HoldRequests,
+    now_us,
+    reply_about_hold,
+    text_of,
+)
 from tests.support.api import Api, Reply
 
 # Workers of a client. Each sends its next request after the answer to the previous one.
@@ -31,19 +37,9 @@ _RECENT = 200
 _PAST_REPEATED = 40
 
 
-def _now_us() -> int:
-    """Microseconds since 1970, by the clock of this machine, which the database uses too."""
-    return time.time_ns() // 1_000
-
-
-def _text_of(instant_us: int) -> str:
-    seconds, rest_us = divmod(instant_us, 1_000_000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{rest_us:06}Z"
-
-
 def is_open(operation: Operation) -> bool:
     """Whether its outcome is unknown: it may have been executed, and has no final answer."""
-    if not operation.moves_money:
+    if not operation.has_outcome:
         return False
     last = max(operation.tries, key=lambda one: one.ended_s)
     # After a 429 and after a 503 nothing was executed. The client repeats only after a 503.
@@ -55,8 +51,9 @@ def is_open(operation: Operation) -> bool:
 class Client:
     """A client with several workers.
 
-    `history` is all operations with their answers, `acknowledged` the 201s that are not replays.
-    `reads` is the share of reads, and `pause_s` the mean pause of a worker between requests.
+    `history` is all operations with their answers, `acknowledged` the transfers in answers that are
+    not replays. `reads` and `holds` are shares of the requests, and `pause_s` is the mean pause of
+    a worker between requests. The short expiries of holds are up to `expires_in_s_max`.
     """
 
     def __init__(
@@ -67,19 +64,23 @@ class Client:
         random: Random,
         *,
         reads: float = READS,
+        holds: float = HOLDS,
         pause_s: float = 0.0,
+        expires_in_s_max: float = EXPIRES_IN_S_MAX,
     ) -> None:
         self.history: list[Operation] = []
         self.acknowledged: list[Try] = []
         self.wallets = wallets
         self._run = run
-        self._random = random
+        self.random = random
         self._reads = reads
+        self._holds = holds
+        self.holds = HoldRequests(random, self._key, expires_in_s_max)
         self._pause_s = pause_s
         self._versions: dict[str, int] = {}
         # The end of the latest window of each wallet, at which the next one begins. The first
         # window begins when the client is created.
-        self._began_us = _now_us()
+        self._began_us = now_us()
         self._window_ends: dict[str, int] = {}
         self._posted: list[tuple[Operation, str]] = []
         self._keys = count()
@@ -132,7 +133,7 @@ class Client:
     async def repeat_past_reads(self) -> None:
         """Repeat some of the reads of the past."""
         reads = [each for each in self.history if each.is_past]
-        for operation in self._random.sample(reads, min(len(reads), _PAST_REPEATED)):
+        for operation in self.random.sample(reads, min(len(reads), _PAST_REPEATED)):
             await self._try(operation)
 
     async def _until_final(self, operation: Operation) -> None:
@@ -186,11 +187,11 @@ class Client:
 
     async def _work(self) -> None:
         while not self._is_over:
-            await asyncio.sleep(self._pause_s * self._random.uniform(0.5, 1.5))
-            chance = self._random.random() - _REPETITIONS
+            await asyncio.sleep(self._pause_s * self.random.uniform(0.5, 1.5))
+            chance = self.random.random() - _REPETITIONS
             if chance < 0 and self.history:
                 # Repeat a recent request, with or without an answer.
-                await self._try(self._random.choice(self.history[-_RECENT:]))
+                await self._try(self.random.choice(self.history[-_RECENT:]))
                 continue
             if chance < self._reads:
                 operation = self._a_read()
@@ -198,6 +199,8 @@ class Client:
                 operation = self._a_past_read()
             elif chance < self._reads + _PAST + _REVERSALS and self._posted:
                 operation = self._a_reversal()
+            elif chance < self._reads + _PAST + _REVERSALS + self._holds:
+                operation = self.holds.any(*self._two_wallets())
             else:
                 operation = self._a_transfer()
             self.history.append(operation)
@@ -205,7 +208,7 @@ class Client:
 
     async def _until_known(self, operation: Operation) -> None:
         # Some requests are sent twice at once.
-        copies = 2 if operation.key and self._random.random() < 0.05 else 1
+        copies = 2 if operation.key and self.random.random() < 0.05 else 1
         await asyncio.gather(*(self._try(operation) for _ in range(copies)))
         for attempt in range(1, _TRIES):
             if not is_open(operation) or self._is_over:
@@ -215,45 +218,50 @@ class Client:
         if operation.tries[-1].status in (0, 429, 503):
             await asyncio.sleep(0.05)
 
-    def _a_transfer(self) -> Operation:
-        source, destination = self._random.sample(self.wallets, 2)
-        chance = self._random.random()
+    def _two_wallets(self) -> tuple[str, str]:
+        """Often with the hot wallet."""
+        source, destination = self.random.sample(self.wallets, 2)
+        chance = self.random.random()
         hot = self.wallets[0]
         if chance < 0.4 and source != hot:
             destination = hot
         elif chance < 0.6 and destination != hot:
             source = hot
-        is_small = self._random.random() < 0.95
-        amount = self._random.randint(*_SMALL) if is_small else _TOO_MUCH
+        return source, destination
+
+    def _a_transfer(self) -> Operation:
+        source, destination = self._two_wallets()
+        is_small = self.random.random() < 0.95
+        amount = self.random.randint(*_SMALL) if is_small else _TOO_MUCH
         return self.transfer(source, destination, amount)
 
     def _a_reversal(self) -> Operation:
         # Half are further reversals of the same transfers, so their sum may exceed the amount.
-        if self._reversed and self._random.random() < 0.5:
-            paid, transfer = self._random.choice(self._reversed[-_RECENT:])
+        if self._reversed and self.random.random() < 0.5:
+            paid, transfer = self.random.choice(self._reversed[-_RECENT:])
         else:
-            paid, transfer = self._random.choice(self._posted[-_RECENT:])
+            paid, transfer = self.random.choice(self._posted[-_RECENT:])
             self._reversed.append((paid, transfer))
-        return self.reversal(paid, transfer, self._random.randint(1, paid.amount))
+        return self.reversal(paid, transfer, self.random.randint(1, paid.amount))
 
     def _wallet(self, hot: float) -> str:
         """The hot wallet with this probability, otherwise a random wallet."""
-        is_hot = self._random.random() < hot
-        return self.wallets[0] if is_hot else self._random.choice(self.wallets)
+        is_hot = self.random.random() < hot
+        return self.wallets[0] if is_hot else self.random.choice(self.wallets)
 
     def _a_read(self) -> Operation:
         wallet = self._wallet(hot=0.4)
         known = self._versions.get(wallet)
-        min_version = known if self._random.random() < 0.7 else None
+        min_version = known if self.random.random() < 0.7 else None
         return Operation(Kind.READ, wallet=wallet, min_version=min_version)
 
     def _a_past_read(self) -> Operation:
         """A read of the time until now, so that the service must wait for uncommitted changes."""
         wallet = self._wallet(hot=0.6)
-        until_us = _now_us()
-        if self._random.random() < 0.5:
+        until_us = now_us()
+        if self.random.random() < 0.5:
             # Now, or the end of a window of this wallet, so that both answers can be compared.
-            if self._random.random() < 0.5:
+            if self.random.random() < 0.5:
                 until_us = self._window_ends.get(wallet, until_us)
             return Operation(Kind.INSTANT, wallet=wallet, until_us=until_us)
         since_us = self._window_ends.get(wallet, self._began_us)
@@ -261,18 +269,18 @@ class Client:
         return Operation(Kind.WINDOW, wallet=wallet, since_us=since_us, until_us=until_us)
 
     def _key(self) -> str:
-        return f"{self._run}-{next(self._keys)}-{self._random.getrandbits(32):x}"
+        return f"{self._run}-{next(self._keys)}-{self.random.getrandbits(32):x}"
 
     async def _try(self, operation: Operation) -> Try:
-        began_s = self._clock()
+        began_s, began_us = self._clock(), now_us()
         try:
             reply = await self._reply(operation)
         except (aiohttp.ClientError, TimeoutError, OSError):
-            one = Try(began_s, self._clock(), 0)
+            one = Try(began_s, self._clock(), 0, began_us=began_us)
         else:
             code = code_of(reply.body) if reply.status >= 400 else ""
             replayed = "Idempotent-Replayed" in reply.headers
-            one = Try(began_s, self._clock(), reply.status, code, reply.body, replayed)
+            one = Try(began_s, self._clock(), reply.status, code, reply.body, replayed, began_us)
         operation.tries.append(one)
         if one.status in (200, 201) and not operation.is_past:
             self._record(operation, one)
@@ -294,10 +302,12 @@ class Client:
                 )
                 return await self._api.get(f"{wallet}{query}")
             case Kind.INSTANT:
-                return await self._api.get(f"{wallet}?at={_text_of(operation.until_us)}")
+                return await self._api.get(f"{wallet}?at={text_of(operation.until_us)}")
             case Kind.WINDOW:
-                since, until = _text_of(operation.since_us), _text_of(operation.until_us)
+                since, until = text_of(operation.since_us), text_of(operation.until_us)
                 return await self._pages(f"{wallet}/statement?limit=200&from={since}&to={until}")
+            case _:
+                return await reply_about_hold(self._api, operation)
 
     async def _pages(self, path: str) -> Reply:
         """All pages of a window as one answer, or the first answer that is not 200."""
@@ -317,10 +327,15 @@ class Client:
         if operation.kind is Kind.READ:
             self._record_version(operation.wallet, answer["version"])
             return
+        if operation.kind is Kind.HOLD:
+            self.holds.created(operation, answer["id"])
+        if not operation.moves_money:
+            return
         self._record_version(operation.source, answer["source_version"])
         if not one.replayed:
             self.acknowledged.append(one)
-        if operation.kind is Kind.TRANSFER:
+        # A capture without an amount has none that a reversal could ask for.
+        if operation.kind is not Kind.REVERSAL and operation.amount:
             self._posted.append((operation, answer["id"]))
 
     def _record_version(self, wallet: str, version: int) -> None:

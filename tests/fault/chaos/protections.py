@@ -92,6 +92,18 @@ PROTECTIONS: Mapping[str, Protection] = {
             _words("reversed-sums"),
         ),
         Protection(
+            "expiry-first",
+            "A group does not expire the due holds of its wallets before it decides.",
+            "race-holds",
+            _words("late-hold-change"),
+        ),
+        Protection(
+            "hold-ends-once",
+            "A hold is decided as it was before the lock, and written even if it has ended.",
+            "race-holds",
+            _words("hold-ended-twice wrong-hold wrong-held"),
+        ),
+        Protection(
             "event-with-money",
             "Events are written a moment after the COMMIT of the money.",
             "kill-replica",

@@ -15,6 +15,10 @@ import asyncpg
 
 from transferd.cache.link import Link, Script
 from transferd.cache.wallets import Wallets
+from transferd.commit import transaction as group_transaction
+from transferd.commit.state import Expired
+from transferd.domain.book import Book
+from transferd.domain.command import HoldCommand
 from transferd.domain.wallet import Wallet
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import LEDGERS
@@ -185,6 +189,30 @@ def _no_sums_of_reversals() -> None:
     replace(group, "reversed_sums", make)
 
 
+def _no_expiry_first() -> None:
+    def make(_: Any) -> Any:
+        async def none(*_: Any) -> Expired:
+            return Expired([], set())
+
+        return none
+
+    replace(group_transaction, "expire_due_holds", make)
+
+
+def _holds_as_before_the_lock() -> None:
+    def make(true: Any) -> Any:
+        async def book_of(transaction: Any, locked: Any, commands: Sequence[Any]) -> Book:
+            book: Book = await true(transaction, locked, commands)
+            holds = (each.hold for each in commands if isinstance(each, HoldCommand))
+            book.holds |= {hold.id: hold for hold in holds if hold is not None}
+            return book
+
+        return book_of
+
+    replace(group_transaction, "book_of", make)
+    reword("write_changes", "WHERE h.id = c.id AND h.status + 0 = 0", "WHERE h.id = c.id")
+
+
 def _replay_of_now() -> None:
     def make(true: Any) -> Any:
         async def as_of_now(source: Any, ids: Sequence[str]) -> dict[str, Any]:
@@ -328,6 +356,8 @@ PATCHES: Mapping[str, Callable[[], None]] = {
     "version-check": _no_version_check,
     "funds-in-decide": _no_limit_in_decide,
     "reversed-sums": _no_sums_of_reversals,
+    "expiry-first": _no_expiry_first,
+    "hold-ends-once": _holds_as_before_the_lock,
     "replay-as-stored": _replay_of_now,
     "publish-before-delete": _delete_before_publishing,
     "deliver-before-record": _record_before_delivery,
@@ -338,7 +368,7 @@ PATCHES: Mapping[str, Callable[[], None]] = {
     "refresh-before-answer": _refresh_late,
 }
 
-# Layers that are constraints of tables.
+# Layers that are constraints of tables, alone or with a patch of the same name.
 _TRANSFERS, _WALLETS = "ledger_00.transfers", "ledger_00.wallets"
 CONSTRAINTS: Mapping[str, Sequence[tuple[str, str]]] = {
     "version-keys": (
@@ -346,13 +376,15 @@ CONSTRAINTS: Mapping[str, Sequence[tuple[str, str]]] = {
         (_TRANSFERS, "transfers_destination_wallet_id_destination_version_key"),
     ),
     "funds-in-table": ((_WALLETS, "wallets_check1"),),
+    # They turn a part of the damage into 500s.
+    "hold-ends-once": ((_WALLETS, "wallets_held_check"), (_WALLETS, "wallets_open_holds_check")),
 }
 
 
 def remove(names: Iterable[str]) -> None:
     """Remove these layers from this process."""
     for name in names:
-        if name not in CONSTRAINTS:
+        if name in PATCHES or name not in CONSTRAINTS:
             PATCHES[name]()
 
 

@@ -14,6 +14,7 @@ from loadtest.proof.record import WalletRow
 from loadtest.proof.violations import Violation
 from tests.fault.chaos.client import READS, Client, is_open
 from tests.fault.chaos.faults import FAULTS
+from tests.fault.chaos.hold_requests import EXPIRES_IN_S_MAX, HOLDS
 from tests.fault.chaos.ledger_reader import LedgerReader
 from tests.fault.chaos.races import RACES
 from tests.fault.chaos.topology import ChaosDeployment
@@ -28,6 +29,9 @@ _CACHE_FAILURES = "transferd_cache_failures_total"
 # this many reads of the past, which are repeated at the end.
 _ACKNOWLEDGED_MIN = 50
 _PAST_MIN = 5
+_EVENTS = ["transfer.posted", "transfer.reversed", "hold.*"]
+# An expiry is written within this time after the service serves again.
+_EXPIRY_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -37,9 +41,9 @@ class RoundOptions:
     Load runs for about `quiet_s` before the fault and half as long after it. The fault lasts at
     most `hold_s_max`. After it the service must serve again within `serving_s`; the round waits up
     to `recovery_s`, to measure the time. `settle_s` is the timeout for unknown outcomes. The wait
-    for events ends when none arrives for `events_s`. `reads` is the share of reads in the load,
-    `pause_s` the mean pause of a worker, and `receiver_s` the time that the receiver takes for an
-    event until the fault is over.
+    for events ends when none arrives for `events_s`. `reads` and `holds` are shares of the load,
+    `pause_s` is the mean pause of a worker, and `receiver_s` the time that the receiver takes for
+    an event until the fault is over. Short expiries of holds are up to `expires_in_s_max`.
     """
 
     quiet_s: float = 1.5
@@ -49,8 +53,10 @@ class RoundOptions:
     settle_s: float = 60.0
     events_s: float = 60.0
     reads: float = READS
+    holds: float = HOLDS
     pause_s: float = 0.0
     receiver_s: float = 0.0
+    expires_in_s_max: float = EXPIRES_IN_S_MAX
 
 
 _DEFAULT = RoundOptions()
@@ -124,7 +130,9 @@ class ChaosRunner:
         ordered = not any(part in fault for part in ("worker", "rabbitmq", "two"))
         return await self._round(fault, seed, act, options, ordered=ordered)
 
-    async def run_race(self, name: str, seed: int, *, size: float = 1.0) -> Result:
+    async def run_race(
+        self, name: str, seed: int, *, size: float = 1.0, options: RoundOptions = _DEFAULT
+    ) -> Result:
         """Run one race, or a part of it: `size` 0.1 is a tenth."""
 
         async def act(client: Client, result: Result) -> float:
@@ -138,7 +146,7 @@ class ChaosRunner:
 
         # No check of the order of events: under so many events the receiver may not answer in time,
         # and later events may overtake retries.
-        return await self._round(name, seed, act, _DEFAULT, ordered=False)
+        return await self._round(name, seed, act, options, ordered=False)
 
     async def _round(
         self, name: str, seed: int, act: Act, options: RoundOptions, *, ordered: bool
@@ -159,11 +167,14 @@ class ChaosRunner:
             wallets,
             Random(seed),
             reads=options.reads,
+            holds=options.holds,
             pause_s=options.pause_s,
+            expires_in_s_max=options.expires_in_s_max,
         )
         try:
             healed_s = await act(client, result)
             await client.settle(options.settle_s)
+            await self._until_expired(result)
             await client.repeat_past_reads()
         finally:
             await client.close()
@@ -224,11 +235,22 @@ class ChaosRunner:
         await self.listen()
 
     async def listen(self) -> None:
-        """Register a webhook for all events of transfers."""
-        body = {"url": self._receiver.url, "events": ["transfer.posted", "transfer.reversed"]}
+        """Register a webhook for all events of transfers and holds."""
+        body = {"url": self._receiver.url, "events": _EVENTS}
         async with self._api() as api:
             reply = await api.post("/webhooks", body)
             assert reply.status == 201, reply
+
+    async def _until_expired(self, result: Result) -> None:
+        """Wait until the expiry of each hold that is due soon is written."""
+        while True:
+            soon, late = await self.ledger_reader.due_holds(_EXPIRY_S)
+            if late:
+                text = f"{late} holds are active {_EXPIRY_S:g} s after their expiry"
+                result.violations.append(Violation("late-expiry", text))
+            if late or not soon:
+                return
+            await asyncio.sleep(0.09)
 
     async def _until_delivered(
         self, before: Mapping[str, WalletRow], arrived: int, options: RoundOptions
@@ -241,7 +263,7 @@ class ChaosRunner:
         deadline_s, last = published_s + options.events_s, (-1, -1)
         came: set[str] = set()
         # Not read in each iteration: the receiver runs in this process and needs CPU time.
-        wanted = await self._posted(before)
+        wanted = await self.ledger_reader.events(before)
         while self._clock() < deadline_s:
             received = self._receiver.received
             came.update(each.event_id for each in received[arrived:])
@@ -250,16 +272,13 @@ class ChaosRunner:
             if waiting > 0:
                 published_s = self._clock()
             elif wanted <= came:
-                wanted = await self._posted(before)
+                wanted = await self.ledger_reader.events(before)
                 if wanted <= came:
                     break
             if (len(came), waiting) != last:
                 deadline_s, last = self._clock() + options.events_s, (len(came), waiting)
             await asyncio.sleep(0.09)
         return published_s
-
-    async def _posted(self, before: Mapping[str, WalletRow]) -> set[str]:
-        return {row.id for row in await self.ledger_reader.transfers(before)}
 
 
 @asynccontextmanager
