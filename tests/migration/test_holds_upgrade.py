@@ -4,7 +4,7 @@ write on until the last of them has stopped."""
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import asyncpg
@@ -12,7 +12,8 @@ import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api
-from tests.support.past import at, entries
+from tests.support.contract import time_of
+from tests.support.past import at, clock_of, entries
 from tests.support.servers import Servers
 from tests.support.truth import faults_in
 from tests.support.version_before_holds import (
@@ -131,6 +132,15 @@ async def test_an_upgrade_rewrites_nothing_and_reads_old_rows_as_before(old: Dat
         assert await faults_in(old) == []
 
 
+async def until_due(database: Database, expires_at: str) -> None:
+    """Wait until the clock of the database has reached the expiry of a hold."""
+
+    async def is_due() -> bool:
+        return await clock_of(database) >= time_of(expires_at)
+
+    await until(is_due)
+
+
 async def test_a_replica_of_the_version_before_writes_wallets_with_holds(
     old: Database, api: Api
 ) -> None:
@@ -167,6 +177,39 @@ async def test_a_replica_of_the_version_before_writes_wallets_with_holds(
     ]
     before_each = [(3, 90, 60), (4, 85, 60), (5, 85, 60), (6, 85, 60), (7, 86, 60), (10, 36, 0)]
     assert [await money_at(api, ada, time) for time in times] == before_each
+    assert await faults_in(old) == []
+
+
+async def test_an_expiry_is_exact_also_if_the_version_before_pays_first(
+    old: Database, api: Api
+) -> None:
+    """It locks the wallet of a hold that is due, and does not write its end."""
+    async with replica_before(old) as before:
+        ada, bob = await before.create_wallet(100), await before.create_wallet()
+        hold = (await api.hold(ada, 60, expires_in_s=1)).json
+        last = time_of(hold["expires_at"])
+        await until_due(old, hold["expires_at"])
+        paid = await before.transfer(ada, bob, 10)
+        changed = await before.change(ada, UPDATE, overdraft_limit=5)
+        assert await money_now(api, ada, 4) == (4, 90, 0)
+        instants = {
+            last - timedelta(microseconds=1): (2, 100, 60),
+            last: (2, 100, 0),
+            paid: (2, 100, 0),
+            paid + timedelta(microseconds=1): (3, 90, 0),
+            changed + timedelta(microseconds=1): (4, 90, 0),
+        }
+        assert {each: await money_at(api, ada, each) for each in instants} == instants
+        # Written later, the end of the hold changes no answer about the past.
+        assert (await api.transfer(ada, bob, 95)).status == 201
+        assert {each: await money_at(api, ada, each) for each in instants} == instants
+    assert shown(await entries(api, ada))[1:] == [
+        ("hold_create", 0, 100, 60),
+        ("transfer", -10, 90, 60),
+        ("update", 0, 90, 60),
+        ("hold_expire", 0, 90, 0),
+        ("transfer", -95, -5, 0),
+    ]
     assert await faults_in(old) == []
 
 

@@ -367,11 +367,17 @@ SELECT low AS version FROM search WHERE low = high;
 -- name: state_at_version
 -- A wallet at an instant ($3), after which no change was made up to the version $2. Holds that were due at the
 -- instant are left out: the first group after it has written all their expiries, in the order of their times, as
--- the versions after $2; or no group has locked the wallet since, and the holds are still active.
+-- the versions after $2; or no group has locked the wallet since, and the holds are still active. Groups of a
+-- replica of the version before holds write no expiry, so theirs may come first; `held_after` of their changes
+-- is null.
 WITH RECURSIVE expired AS (
-    SELECT version, held_after FROM {ledger}.wallet_changes
-    WHERE wallet_id = $1 AND version = $2 + 1 AND kind = {change_hold_expire}
-      AND hold_expires_at <= $3
+    SELECT version, held_after
+    FROM (
+        SELECT version, held_after, kind, hold_expires_at FROM {ledger}.wallet_changes
+        WHERE wallet_id = $1 AND version > $2 AND held_after IS NOT NULL
+        ORDER BY version LIMIT 1
+    ) following
+    WHERE kind = {change_hold_expire} AND hold_expires_at <= $3
     UNION ALL
     SELECT later.version, later.held_after
     FROM expired
