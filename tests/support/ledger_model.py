@@ -2,9 +2,12 @@
 
 from dataclasses import dataclass, field
 from datetime import timedelta
+from typing import Any
 
 from tests.support.model_state import Capture, Clock, Hold, Refusal, Transfer, Wallet
 
+# An item of a batch.
+Item = Transfer | Capture
 STATUS_AFTER = {"freeze": "frozen", "unfreeze": "active", "close": "closed"}
 # More than any test of the model takes, and less than 366 days.
 _STEPS_AHEAD_MAX = 1_000
@@ -240,3 +243,27 @@ def _refuse_funds(available: int, amount: int) -> Refusal | None:
         return None
     facts = {"available": available, "shortfall": amount - available}
     return Refusal(422, "insufficient-funds", facts)
+
+
+def body_of(item: Item) -> dict[str, Any]:
+    """The item of a batch in the API."""
+    if isinstance(item, Capture):
+        return {"hold_id": item.hold_id} | item.body()
+    return {
+        "source_wallet_id": item.source,
+        "destination_wallet_id": item.destination,
+        "amount": item.amount,
+        "currency": item.currency,
+    }
+
+
+def apply(model: Model, item: Item, transfer_id: str) -> Refusal | None:
+    """Decide an item of a batch and apply it; returns its refusal, if any."""
+    if isinstance(item, Capture):
+        if (refusal := model.refuse_capture(item)) is None:
+            model.capture(item, transfer_id)
+        return refusal
+    sides = (item.source, item.destination)
+    if (refusal := model.refuse_transfer(*sides, item.amount, item.currency)) is None:
+        model.transfer(Transfer(transfer_id, *sides, item.amount, item.currency, False))
+    return refusal
