@@ -99,6 +99,7 @@ async def test_a_query_about_holds_reads_little_by_an_index(
         ("read_holds", f"ARRAY[{NO_WALLET}]"),
         ("due_holds", f"ARRAY[{BUSY}], now()"),
         ("due_wallets", "20"),
+        ("has_due_holds", ""),
         ("read_wallets", f"ARRAY[{BUSY}]"),
         ("list_wallets", f"{NO_WALLET}, NULL, NULL, 51"),
         ("statement", f"{BUSY}, 1000, 2000, 51"),
@@ -111,6 +112,18 @@ async def test_a_query_about_holds_reads_little_by_an_index(
             assert "Seq Scan" not in plan, plan
             # The holds alone have more than a thousand.
             assert pages < 300, plan
+
+
+async def test_a_sweep_that_finds_nothing_reads_one_row(held: Database) -> None:
+    await held.fetch(
+        "UPDATE ledger_00.holds SET expires_at = now() + interval '1 hour'"
+        " WHERE status = 0 AND expires_at < now()"
+    )
+    await held.fetch("ANALYZE ledger_00.holds")
+    for name, arguments in (("has_due_holds", ""), ("due_wallets", "20")):
+        plan, pages = await plan_of(held, name, arguments)
+        assert "using holds_active on holds" in plan, plan
+        assert pages < 50, plan
 
 
 async def test_the_next_expiry_reads_the_active_holds_of_the_wallet_only(held: Database) -> None:

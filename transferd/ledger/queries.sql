@@ -214,9 +214,15 @@ WHERE source_wallet_id = ANY ($1::uuid[]) AND status = {hold_active} AND expires
 GROUP BY source_wallet_id;
 
 -- name: has_due_holds
--- Whether a hold is due: a cheap query for a sweep that mostly finds nothing.
+-- Whether a hold is due: a cheap query for a sweep that mostly finds nothing. It looks at the first expiry only.
+-- Most holds that have ended are past their expiry, so PostgreSQL expects many due holds, and would look for one of
+-- them in the whole table.
 SELECT EXISTS (
-    SELECT FROM {ledger}.holds WHERE status = {hold_active} AND expires_at <= statement_timestamp()
+    SELECT FROM (
+        SELECT expires_at FROM {ledger}.holds WHERE status = {hold_active}
+        ORDER BY expires_at LIMIT 1
+    ) first
+    WHERE expires_at <= statement_timestamp()
 );
 
 -- name: due_wallets
