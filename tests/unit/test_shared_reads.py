@@ -101,3 +101,28 @@ async def test_a_caller_that_is_cancelled_leaves_the_others() -> None:
     with pytest.raises(asyncio.CancelledError):
         await gone
     assert source.reads == [["a", "b"]]
+
+
+class Particular(Exception):
+    """An error that cannot be copied."""
+
+    def __reduce__(self) -> str:
+        raise TypeError
+
+
+async def test_an_error_that_cannot_be_copied_reaches_each_caller() -> None:
+    async def read(_: Sequence[str]) -> Mapping[str, str]:
+        raise Particular
+
+    shared = SharedReads(read, 10)
+    errors = await asyncio.gather(shared.get("a"), shared.get("b"), return_exceptions=True)
+    assert [type(error) for error in errors] == [Particular] * 2
+
+
+async def test_an_error_keeps_its_cause() -> None:
+    async def read(_: Sequence[str]) -> Mapping[str, str]:
+        raise LookupError from OSError("the server is gone")
+
+    with pytest.raises(LookupError) as found:
+        await SharedReads(read, 10).get("a")
+    assert str(found.value.__cause__) == "the server is gone"
