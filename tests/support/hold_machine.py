@@ -144,6 +144,21 @@ class HoldMachine(LedgerMachine):
             self.capture_of(self.hold_number(number), amount, True, None), is_dry_run=True
         )
 
+    @rule(number=NUMBERS, more=st.booleans())
+    def change_a_frozen_wallet(self, number: int, more: bool) -> None:
+        hold = self.model.holds[self.hold_number(number)]
+        self.set_status(hold.source, "freeze")
+        self.make_hold(hold.source, None, 1, 1)
+        self.change_amount(hold.id, max(1, hold.amount + (1 if more else -1)), 0)
+        self.pay_from(self.capture_of(hold.id, 1, False, None if hold.destination else 1))
+        self.set_status(hold.source, "unfreeze")
+
+    @rule(number=NUMBERS, below=st.booleans())
+    def capture_a_part_and_adjust(self, number: int, below: bool) -> None:
+        hold = self.model.holds[self.hold_number(number)]
+        self.pay_from(self.capture_of(hold.id, 2, False, None if hold.destination else 1))
+        self.change_amount(hold.id, max(1, hold.captured - below), 0)
+
     def pay_from(self, asked: Capture, *, is_dry_run: bool = False) -> Any:
         path, wallets = f"/holds/{asked.hold_id}/capture", self.wallets_of(asked)
         if is_dry_run:
