@@ -161,6 +161,11 @@ class LedgerMachine(RuleBasedStateMachine):
         transfer = self.model.transfers[original]
         return self.give_back(transfer, max(1, transfer.left + too_much))
 
+    @rule(target=transfers, original=transfers)
+    def reverse_again(self, original: str) -> Any:
+        self.give_back(self.model.transfers[original], None)
+        return self.give_back(self.model.transfers[original], 1)
+
     def give_back(self, original: Transfer, amount: int | None) -> Any:
         sides = (original.source, original.destination)
         self.lock(*sides)
