@@ -92,13 +92,13 @@ async def test_a_query_about_holds_reads_little_by_an_index(
         ("list_holds", f"NULL, NULL, NULL, {NO_WALLET}, 51"),
         ("list_holds", f"{BUSY}, NULL, NULL, NULL, 51"),
         ("list_holds", f"{BUSY}, {RELEASED}, NULL, {NO_WALLET}, 51"),
-        ("list_holds", f"{NO_WALLET}, {ACTIVE}, now(), NULL, 51"),
+        ("list_active_holds", "now() + interval '1 hour', NULL, 51"),
         ("list_holds", f"NULL, {RELEASED}, NULL, NULL, 51"),
         ("list_holds", "NULL, NULL, now(), NULL, 51"),
         ("holds_now_by_id", f"ARRAY[{NO_WALLET}]"),
         ("read_holds", f"ARRAY[{NO_WALLET}]"),
-        ("due_holds", f"ARRAY[{BUSY}], now()"),
-        ("due_wallets", "20"),
+        ("due_holds", f"ARRAY[{BUSY}], now(), 2001"),
+        ("due_wallets", f"20, ARRAY[{NO_WALLET}]"),
         ("has_due_holds", ""),
         ("read_wallets", f"ARRAY[{BUSY}]"),
         ("list_wallets", f"{NO_WALLET}, NULL, NULL, 51"),
@@ -120,7 +120,7 @@ async def test_a_sweep_that_finds_nothing_reads_one_row(held: Database) -> None:
         " WHERE status = 0 AND expires_at < now()"
     )
     await held.fetch("ANALYZE ledger_00.holds")
-    for name, arguments in (("has_due_holds", ""), ("due_wallets", "20")):
+    for name, arguments in (("has_due_holds", ""), ("due_wallets", f"20, ARRAY[{NO_WALLET}]")):
         plan, pages = await plan_of(held, name, arguments)
         assert "using holds_active on holds" in plan, plan
         assert pages < 50, plan

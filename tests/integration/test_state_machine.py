@@ -8,6 +8,7 @@ from tests.support.hold_machine import HoldMachine
 from tests.support.ledger_machine import LedgerMachine
 from tests.support.live import running_replica
 from tests.support.servers import Servers
+from transferd.commit.state import Expired
 from transferd.config import Limits
 from transferd.domain import wallet as domain
 from transferd.domain.book import Book, WalletSet
@@ -40,8 +41,8 @@ def ignore_the_status(book: Book, wallet: domain.Wallet, *_: object) -> WalletSe
     return WalletSet(wallet, None)
 
 
-async def expire_nothing(*_: object) -> list[float]:
-    return []
+async def expire_nothing(*_: object) -> Expired:
+    return Expired([], set())
 
 
 def reserve_anything(*_: object) -> None:
