@@ -114,6 +114,24 @@ async def test_a_query_about_holds_reads_little_by_an_index(
             assert pages < 300, plan
 
 
+async def test_the_active_holds_of_a_wallet_are_found_behind_newer_ones_that_have_ended(
+    held: Database,
+) -> None:
+    await held.fetch(
+        "UPDATE ledger_00.holds SET id = ('00000000' || substr(id::text, 9))::uuid WHERE status = 0"
+    )
+    await held.fetch("ANALYZE ledger_00.holds")
+    for arguments in (
+        f"{BUSY}, NULL, NULL, 51",
+        f"{BUSY}, now() + interval '5 hours', {NO_WALLET}, 51",
+        f"{NO_WALLET}, now(), NULL, 51",
+    ):
+        plan, pages = await plan_of(held, "list_active_holds_of_wallet", arguments)
+        assert "using holds_active_by_wallet on holds" in plan, plan
+        # About a page for each of its active holds, and not one for each that has ended.
+        assert pages < 2 * OPEN, plan
+
+
 async def test_a_sweep_that_finds_nothing_reads_one_row(held: Database) -> None:
     await held.fetch(
         "UPDATE ledger_00.holds SET expires_at = now() + interval '1 hour'"

@@ -276,16 +276,31 @@ ORDER BY h.id DESC
 LIMIT $5;
 
 -- name: list_active_holds
--- As `list_holds`, for holds that are active now. A wallet has a limited number of them, in an index of their own.
+-- As `list_holds`, for the holds of all wallets that are active now.
 SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
        released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
        updated_at
 FROM {ledger}.holds
 WHERE status = {hold_active} AND expires_at > statement_timestamp()
-  AND ($1::uuid IS NULL OR source_wallet_id = $1)
-  AND ($2::timestamptz IS NULL OR expires_at < $2)
-  AND ($3::uuid IS NULL OR id < $3)
+  AND ($1::timestamptz IS NULL OR expires_at < $1)
+  AND ($2::uuid IS NULL OR id < $2)
 ORDER BY holds.id DESC
+LIMIT $3;
+
+-- name: list_active_holds_of_wallet
+-- The same for one wallet, which has a limited number of them, in an index of their own. All of them are read and
+-- then sorted. In the order of the ids PostgreSQL would first read each newer hold of the wallet that has ended.
+WITH active AS MATERIALIZED (
+    SELECT * FROM {ledger}.holds
+    WHERE source_wallet_id = $1 AND status = {hold_active} AND expires_at > statement_timestamp()
+      AND ($2::timestamptz IS NULL OR expires_at < $2)
+      AND ($3::uuid IS NULL OR id < $3)
+)
+SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
+       released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
+       updated_at
+FROM active
+ORDER BY active.id DESC
 LIMIT $4;
 
 -- name: measure_holds
