@@ -19,7 +19,7 @@ LIMITS = Limits(expiry_sweep_s=3_600.0, open_holds_max=3)
 
 RUNS = settings(
     # A planted fault is found within four.
-    max_examples=20,
+    max_examples=15,
     stateful_step_count=30,
     deadline=None,
     suppress_health_check=list(HealthCheck),

@@ -234,3 +234,40 @@ async def test_groups_of_the_version_before_go_on_beside_an_upgrade(old: Databas
         await until(lambda: payments[0] >= then[0] + 10 and payments[1] >= then[1] + 10)
         done.set()
     assert await faults_in(old) == []
+
+
+async def is_waiting(database: Database, query: str) -> bool:
+    """Whether a statement that begins like this waits for a lock."""
+    rows = await database.fetch(
+        "SELECT 1 FROM pg_stat_activity WHERE datname = current_database()"
+        " AND wait_event_type = 'Lock' AND ltrim(query, E'\\n ') LIKE $1 || '%'",
+        query,
+    )
+    return bool(rows)
+
+
+async def test_an_event_stream_of_the_version_before_does_not_stop_an_upgrade(
+    old: Database,
+) -> None:
+    """It locks wallet_changes before wallets, the upgrade the other way round."""
+    async with AsyncExitStack() as exits:
+        before = await exits.enter_async_context(replica_before(old))
+        ada = await before.create_wallet(100)
+        url = old.servers.database_url(old.name, superuser=True)
+        reader = await asyncpg.connect(url)
+        exits.push_async_callback(reader.close)
+        # The upgrade has locked the wallets and waits for this read of transfers.
+        transaction = reader.transaction()
+        await transaction.start()
+        await reader.fetch("SELECT FROM ledger_00.transfers LIMIT 1")
+        upgrading = asyncio.create_task(upgrade(old))
+        await until(lambda: is_waiting(old, "-- Holds"))
+        reading = asyncio.create_task(before.changes_after(ada, -1))
+        await until(lambda: is_waiting(old, "SELECT c.wallet_id"))
+        await transaction.commit()
+        with pytest.raises((asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)):
+            await reading
+        await upgrading
+        # The stream reads again later.
+        assert await before.changes_after(ada, -1) == 1
+    assert await faults_in(old) == []
