@@ -18,7 +18,7 @@ from transferd.domain.key import Fingerprint
 LIMITS = Limits(expiry_sweep_s=3_600.0, open_holds_max=3)
 
 RUNS = settings(
-    # A planted fault is found within four.
+    # A planted fault of transfers is found within four.
     max_examples=15,
     stateful_step_count=30,
     deadline=None,
