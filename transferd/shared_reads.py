@@ -59,8 +59,7 @@ class SharedReads(Generic[Value]):
         except Exception as error:
             for _, future in waiters:
                 if not future.done():
-                    # A copy for each caller, whose frames its traceback refers to.
-                    future.set_exception(copy(error))
+                    future.set_exception(_copy_of(error))
         else:
             for id, future in waiters:
                 if not future.done():
@@ -71,3 +70,14 @@ def _cancel(wanted: _Waiting[Value]) -> None:
     for futures in wanted.values():
         for future in futures:
             future.cancel()
+
+
+def _copy_of(error: Exception) -> Exception:
+    """An error for one caller, to whose frames its traceback refers, with the same cause."""
+    try:
+        copied = copy(error)
+    except Exception:
+        # A class that cannot be copied. Its callers share the error: all of them must get one.
+        return error
+    copied.__cause__ = error.__cause__
+    return copied

@@ -214,9 +214,15 @@ WHERE source_wallet_id = ANY ($1::uuid[]) AND status = {hold_active} AND expires
 GROUP BY source_wallet_id;
 
 -- name: has_due_holds
--- Whether a hold is due: a cheap query for a sweep that mostly finds nothing.
+-- Whether a hold is due: a cheap query for a sweep that mostly finds nothing. It looks at the first expiry only.
+-- Most holds that have ended are past their expiry, so PostgreSQL expects many due holds, and would look for one of
+-- them in the whole table.
 SELECT EXISTS (
-    SELECT FROM {ledger}.holds WHERE status = {hold_active} AND expires_at <= statement_timestamp()
+    SELECT FROM (
+        SELECT expires_at FROM {ledger}.holds WHERE status = {hold_active}
+        ORDER BY expires_at LIMIT 1
+    ) first
+    WHERE expires_at <= statement_timestamp()
 );
 
 -- name: due_wallets
@@ -270,16 +276,31 @@ ORDER BY h.id DESC
 LIMIT $5;
 
 -- name: list_active_holds
--- As `list_holds`, for holds that are active now. A wallet has a limited number of them, in an index of their own.
+-- As `list_holds`, for the holds of all wallets that are active now.
 SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
        released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
        updated_at
 FROM {ledger}.holds
 WHERE status = {hold_active} AND expires_at > statement_timestamp()
-  AND ($1::uuid IS NULL OR source_wallet_id = $1)
-  AND ($2::timestamptz IS NULL OR expires_at < $2)
-  AND ($3::uuid IS NULL OR id < $3)
+  AND ($1::timestamptz IS NULL OR expires_at < $1)
+  AND ($2::uuid IS NULL OR id < $2)
 ORDER BY holds.id DESC
+LIMIT $3;
+
+-- name: list_active_holds_of_wallet
+-- The same for one wallet, which has a limited number of them, in an index of their own. All of them are read and
+-- then sorted. In the order of the ids PostgreSQL would first read each newer hold of the wallet that has ended.
+WITH active AS MATERIALIZED (
+    SELECT * FROM {ledger}.holds
+    WHERE source_wallet_id = $1 AND status = {hold_active} AND expires_at > statement_timestamp()
+      AND ($2::timestamptz IS NULL OR expires_at < $2)
+      AND ($3::uuid IS NULL OR id < $3)
+)
+SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
+       released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
+       updated_at
+FROM active
+ORDER BY active.id DESC
 LIMIT $4;
 
 -- name: measure_holds
@@ -367,11 +388,17 @@ SELECT low AS version FROM search WHERE low = high;
 -- name: state_at_version
 -- A wallet at an instant ($3), after which no change was made up to the version $2. Holds that were due at the
 -- instant are left out: the first group after it has written all their expiries, in the order of their times, as
--- the versions after $2; or no group has locked the wallet since, and the holds are still active.
+-- the versions after $2; or no group has locked the wallet since, and the holds are still active. Groups of a
+-- replica of the version before holds write no expiry, so theirs may come first; `held_after` of their changes
+-- is null.
 WITH RECURSIVE expired AS (
-    SELECT version, held_after FROM {ledger}.wallet_changes
-    WHERE wallet_id = $1 AND version = $2 + 1 AND kind = {change_hold_expire}
-      AND hold_expires_at <= $3
+    SELECT version, held_after
+    FROM (
+        SELECT version, held_after, kind, hold_expires_at FROM {ledger}.wallet_changes
+        WHERE wallet_id = $1 AND version > $2 AND held_after IS NOT NULL
+        ORDER BY version LIMIT 1
+    ) following
+    WHERE kind = {change_hold_expire} AND hold_expires_at <= $3
     UNION ALL
     SELECT later.version, later.held_after
     FROM expired

@@ -67,9 +67,12 @@ async def list_holds(
 ) -> list[Hold]:
     """Newest first, those with an id below `before_id`; `wallet_id` is the wallet that pays."""
     if status is HoldStatus.ACTIVE:
-        rows = await database.fetch(
-            "list_active_holds", wallet_id, expires_before, before_id, limit
-        )
+        if wallet_id is None:
+            rows = await database.fetch("list_active_holds", expires_before, before_id, limit)
+        else:
+            rows = await database.fetch(
+                "list_active_holds_of_wallet", wallet_id, expires_before, before_id, limit
+            )
         return [_hold_of(row) for row in rows]
     number = None if status is None else HOLD_STATUS_NUMBERS[status]
     rows = await database.fetch("list_holds", wallet_id, number, expires_before, before_id, limit)

@@ -1,0 +1,169 @@
+"""Queries about holds follow an index, and read little for a wallet that has had many holds."""
+
+import re
+from datetime import UTC, datetime
+
+import asyncpg
+import pytest
+
+from tests.conftest import Database
+from transferd.domain.hold import Hold, HoldStatus
+from transferd.ledger.ids import new_id
+from transferd.ledger.store.database import Transaction, queries
+from transferd.ledger.store.group_changes import change_parameters
+
+BUSY = "'00000000-0000-7000-8000-00000000000b'::uuid"
+NO_WALLET = "'ffffffff-ffff-7fff-bfff-ffffffffffff'::uuid"
+ACTIVE, RELEASED = 0, 2
+# The busy wallet has the most active holds that the limits allow, many that have ended, and as
+# many changes.
+OPEN, DUE, ENDED, CHANGES = 1_000, 20, 20_000, 40_000
+PAST = "now() - n * interval '1 second'"
+_HOLDS = (
+    "INSERT INTO ledger_00.holds (id, source_wallet_id, amount, captured, released, created_at,"
+    " updated_at, expires_at, status, currency, metadata)"
+    " SELECT gen_random_uuid(), wallet, 1, 0, {released}, now(), now(), {expires_at}, {status},"
+    " 'USD', '{{}}' FROM {wallets}"
+)
+
+
+def wallets(of_busy: int, of_others: int) -> str:
+    """Rows (wallet, n) for so many holds of the busy wallet, and of a wallet each."""
+    return (
+        f"(SELECT {BUSY} AS wallet, n FROM generate_series(1, {of_busy}) AS n UNION ALL"
+        f" SELECT gen_random_uuid(), n % {OPEN} + 1 FROM generate_series(1, {of_others}) AS n) w"
+    )
+
+
+@pytest.fixture
+async def held(database: Database) -> Database:
+    """A database with enough holds and changes for PostgreSQL to prefer an index."""
+    hours = f"now() + (n - {DUE} - 0.5) * interval '1 hour'"
+    for sql in (
+        _HOLDS.format(
+            released=0, expires_at=hours, status=ACTIVE, wallets=wallets(OPEN, 20 * OPEN)
+        ),
+        _HOLDS.format(released=1, expires_at=PAST, status=RELEASED, wallets=wallets(ENDED, ENDED)),
+        "INSERT INTO ledger_00.wallets (id, user_id, balance, held, overdraft_limit, version,"
+        " created_at, updated_at, status, funding, currency, metadata, hold_expires_at, open_holds)"
+        f" SELECT {BUSY}, gen_random_uuid(), {OPEN}, {OPEN}, 0, 0, now(), now(), 0, false, 'USD',"
+        f" '{{}}'::json, now(), {OPEN} UNION ALL SELECT gen_random_uuid(), gen_random_uuid(), 0, 0,"
+        " 0, 0, now(), now(), 0, false, 'USD', '{}'::json, NULL, 0"
+        f" FROM generate_series(1, {ENDED})",
+        # Each of these changes is an expiry, so they seem to follow each other without an end.
+        "INSERT INTO ledger_00.wallet_changes (wallet_id, version, created_at, balance_after,"
+        " overdraft_limit, kind, status, held_after, hold_id, hold_expires_at)"
+        f" SELECT {BUSY}, n, now(), 0, 0, 9, 0, 1, {BUSY}, now() + n * interval '1 hour'"
+        f" FROM generate_series(0, {CHANGES}) AS n",
+        "ANALYZE ledger_00.holds",
+        "ANALYZE ledger_00.wallets",
+        "ANALYZE ledger_00.wallet_changes",
+    ):
+        await database.fetch(sql)
+    return database
+
+
+async def plan_of(database: Database, name: str, arguments: str) -> tuple[str, int]:
+    """The plan of a query that has run often, and the number of pages that it reads."""
+    sql = queries("ledger_00")[name]
+    call = f"EXECUTE query ({arguments})" if arguments else "EXECUTE query"
+    url = database.servers.database_url(database.name, superuser=True)
+    connection = await asyncpg.connect(url, statement_cache_size=0)
+    try:
+        await connection.execute(f"PREPARE query AS {sql}")
+        # After five times PostgreSQL may choose a plan for all arguments.
+        for _ in range(6):
+            await connection.execute(call)
+        rows = await connection.fetch(f"EXPLAIN (ANALYZE, BUFFERS, COSTS OFF) {call}")
+    finally:
+        await connection.close()
+    plan = "\n".join(row[0] for row in rows)
+    # The first node includes the pages of the others.
+    found = re.search(r"Buffers: shared(?: hit=(\d+))?(?: read=(\d+))?", plan)
+    assert found is not None, plan
+    return plan, sum(int(pages) for pages in found.groups() if pages)
+
+
+async def test_a_query_about_holds_reads_little_by_an_index(
+    held: Database, subtests: pytest.Subtests
+) -> None:
+    for name, arguments in (
+        ("list_holds", "NULL, NULL, NULL, NULL, 51"),
+        ("list_holds", f"NULL, NULL, NULL, {NO_WALLET}, 51"),
+        ("list_holds", f"{BUSY}, NULL, NULL, NULL, 51"),
+        ("list_holds", f"{BUSY}, {RELEASED}, NULL, {NO_WALLET}, 51"),
+        ("list_active_holds", "now() + interval '1 hour', NULL, 51"),
+        ("list_holds", f"NULL, {RELEASED}, NULL, NULL, 51"),
+        ("list_holds", "NULL, NULL, now(), NULL, 51"),
+        ("holds_now_by_id", f"ARRAY[{NO_WALLET}]"),
+        ("read_holds", f"ARRAY[{NO_WALLET}]"),
+        ("due_holds", f"ARRAY[{BUSY}], now(), 2001"),
+        ("due_wallets", f"20, ARRAY[{NO_WALLET}]"),
+        ("has_due_holds", ""),
+        ("read_wallets", f"ARRAY[{BUSY}]"),
+        ("list_wallets", f"{NO_WALLET}, NULL, NULL, 51"),
+        ("statement", f"{BUSY}, 1000, 2000, 51"),
+        ("state_at_version", f"{BUSY}, 1000, now()"),
+        ("state_at_version", f"{BUSY}, 1000, now() + {1_000 + DUE} * interval '1 hour'"),
+    ):
+        with subtests.test(name=name, arguments=arguments):
+            plan, pages = await plan_of(held, name, arguments)
+            assert "Index" in plan, plan
+            assert "Seq Scan" not in plan, plan
+            # The holds alone have more than a thousand.
+            assert pages < 300, plan
+
+
+async def test_the_active_holds_of_a_wallet_are_found_behind_newer_ones_that_have_ended(
+    held: Database,
+) -> None:
+    await held.fetch(
+        "UPDATE ledger_00.holds SET id = ('00000000' || substr(id::text, 9))::uuid WHERE status = 0"
+    )
+    await held.fetch("ANALYZE ledger_00.holds")
+    for arguments in (
+        f"{BUSY}, NULL, NULL, 51",
+        f"{BUSY}, now() + interval '5 hours', {NO_WALLET}, 51",
+        f"{NO_WALLET}, now(), NULL, 51",
+    ):
+        plan, pages = await plan_of(held, "list_active_holds_of_wallet", arguments)
+        assert "using holds_active_by_wallet on holds" in plan, plan
+        # About a page for each of its active holds, and not one for each that has ended.
+        assert pages < 2 * OPEN, plan
+
+
+async def test_a_sweep_that_finds_nothing_reads_one_row(held: Database) -> None:
+    await held.fetch(
+        "UPDATE ledger_00.holds SET expires_at = now() + interval '1 hour'"
+        " WHERE status = 0 AND expires_at < now()"
+    )
+    await held.fetch("ANALYZE ledger_00.holds")
+    for name, arguments in (("has_due_holds", ""), ("due_wallets", f"20, ARRAY[{NO_WALLET}]")):
+        plan, pages = await plan_of(held, name, arguments)
+        assert "using holds_active on holds" in plan, plan
+        assert pages < 50, plan
+
+
+async def test_the_next_expiry_reads_the_active_holds_of_the_wallet_only(held: Database) -> None:
+    plan, pages = await plan_of(held, "next_expiries", f"ARRAY[{BUSY}], now()")
+    assert "using holds_active" in plan, plan
+    assert pages < 300, plan
+
+
+async def test_a_change_of_a_hold_finds_its_row_by_its_id(held: Database) -> None:
+    now = datetime.now(UTC)
+    wallet, id = "00000000-0000-7000-8000-00000000000b", new_id()
+    hold = Hold(
+        id, wallet, None, "USD", 1, 0, 1, HoldStatus.RELEASED, now, None, None, "{}", now, now
+    )
+    parameters = change_parameters(now, wallets=[], changes=[], created=[], changed=[hold])
+    url = held.servers.database_url(held.name, superuser=True)
+    async with (
+        asyncpg.create_pool(url, min_size=1, max_size=1) as pool,
+        pool.acquire() as connection,
+    ):
+        sql = {"write_changes": "EXPLAIN " + queries("ledger_00")["write_changes"]}
+        rows = await Transaction(connection, sql, None).fetch_named("write_changes", parameters)
+    reads = [row[0] for row in rows if " on holds h" in row[0] and "Update" not in row[0]]
+    assert len(reads) == 1
+    assert "using holds_pkey" in reads[0]
