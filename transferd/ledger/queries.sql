@@ -954,8 +954,8 @@ SELECT c.wallet_id::text, c.version, c.kind, c.status, c.balance_after, c.overdr
        c.hold_amount, c.hold_captured, c.hold_released, c.hold_expires_at,
        h.destination_wallet_id::text, h.final_transfer_id::text, h.reference, h.metadata::text,
        h.created_at AS hold_created_at
-FROM {ledger}.wallet_changes c
-JOIN {ledger}.wallets w ON w.id = c.wallet_id
+FROM {ledger}.wallets w
+JOIN {ledger}.wallet_changes c ON c.wallet_id = w.id
 LEFT JOIN {ledger}.holds h ON h.id = c.hold_id
 WHERE c.wallet_id = $1 AND c.version > $2
 ORDER BY c.version

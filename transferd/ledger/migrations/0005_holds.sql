@@ -26,7 +26,8 @@ CREATE INDEX holds_active_by_wallet ON ledger_00.holds (source_wallet_id, expire
 CREATE INDEX holds_active ON ledger_00.holds (expires_at) WHERE status = 0;
 REVOKE DELETE, TRUNCATE ON ledger_00.holds FROM CURRENT_USER;
 
--- Readers and groups lock these tables in this order, so the exclusive locks cannot deadlock with them. No row is
+-- Groups lock these tables in this order, so the exclusive locks cannot deadlock with them. A read of an event stream
+-- of the version before can: PostgreSQL ends that read after a second, and the stream reads again. No row is
 -- rewritten or scanned: the new columns have constant defaults, and the new checks hold for all rows.
 
 -- `hold_expires_at` is a lower bound of the expiries of the wallet's active holds; `open_holds` is their number.
