@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-_MANY_READS = {"reads": 0.5, "hold_s_max": 3.0}
+# Wallets whose holds expire soon are not cached, so there are no holds.
+_MANY_READS = {"reads": 0.5, "holds": 0.0, "hold_s_max": 3.0}
 # The worker must hold undelivered events when it is killed. A new worker needs half a second.
 _SLOW_RECEIVER = {"receiver_s": 0.05, "quiet_s": 1.5}
 
