@@ -9,7 +9,7 @@ import gevent
 from loadtest.api import Api, ServiceError
 from loadtest.progress import concurrently
 from loadtest.proof.answers import Answer, JsonObject
-from loadtest.proof.hold_record import CHANGES, HoldsRead, HoldState, microseconds
+from loadtest.proof.hold_record import CHANGES, HoldsRead, ShownHold, microseconds
 from loadtest.proof.record import Entry, State
 
 _PAGE = 200
@@ -77,21 +77,21 @@ def read_book(api: Api, wallet_id: str, start: State, now: State) -> Book:
         gevent.sleep(_AGREE_POLL_S)
 
 
-def _known(api: Api, ids: Iterable[str]) -> dict[str, HoldState | None]:
-    found: dict[str, HoldState | None] = {}
+def _known(api: Api, ids: Iterable[str]) -> dict[str, ShownHold | None]:
+    found: dict[str, ShownHold | None] = {}
     for id in ids:
         answer = api.get(f"/holds/{id}")
         is_unknown = answer.code == "hold-not-found"
-        found[id] = None if is_unknown else HoldState.of(expect(answer, 200))
+        found[id] = None if is_unknown else ShownHold.of(expect(answer, 200))
     return found
 
 
-def _active(api: Api, wallet_id: str) -> list[HoldState]:
-    holds: list[HoldState] = []
+def _active(api: Api, wallet_id: str) -> list[ShownHold]:
+    holds: list[ShownHold] = []
     path, cursor = f"/holds?wallet_id={wallet_id}&status=active&limit={_PAGE}", ""
     while True:
         page = expect(api.get(path + cursor), 200)
-        holds += map(HoldState.of, page["data"])
+        holds += map(ShownHold.of, page["data"])
         if not page["has_more"]:
             return holds
         cursor = f"&cursor={page['next_cursor']}"

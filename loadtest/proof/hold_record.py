@@ -46,7 +46,7 @@ class HoldChange(NamedTuple):
         return self.is_final or self.kind == RELEASE
 
 
-class HoldState(NamedTuple):
+class ShownHold(NamedTuple):
     """A hold as `GET /holds/{id}` shows it."""
 
     id: str
@@ -59,7 +59,7 @@ class HoldState(NamedTuple):
     expires_us: int
 
     @classmethod
-    def of(cls, view: Mapping[str, Any]) -> "HoldState":
+    def of(cls, view: Mapping[str, Any]) -> "ShownHold":
         """From the body of an answer."""
         names = ("id", "source_wallet_id", "amount", "captured", "released", "remaining", "status")
         return cls._make([*(view[name] for name in names), microseconds(view["expires_at"])])
@@ -72,8 +72,8 @@ class HoldsRead(NamedTuple):
     active: the holds in the list of active holds.
     """
 
-    known: Mapping[str, HoldState | None]
-    active: Sequence[HoldState]
+    known: Mapping[str, ShownHold | None]
+    active: Sequence[ShownHold]
 
 
 def kind_of_path(path: str) -> str | None:
@@ -99,7 +99,7 @@ def change_of(path: str, asked: Mapping[str, Any], answer: Mapping[str, Any]) ->
         values = (bool(asked.get("final", True)), answer["amount"], 0, 0, 0)
         at_us = microseconds(answer["created_at"])
         return HoldChange(hold_of_path(path), answer["source_wallet_id"], kind, *values, at_us)
-    hold = HoldState.of(answer)
+    hold = ShownHold.of(answer)
     amounts = (hold.amount_minor, hold.captured_minor, hold.released_minor, hold.expires_us)
     return HoldChange(
         hold.id, hold.wallet, kind, False, *amounts, microseconds(answer["updated_at"])

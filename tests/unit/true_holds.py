@@ -18,7 +18,7 @@ from loadtest.proof.hold_record import (
     EXPIRE,
     RELEASE,
     HoldsRead,
-    HoldState,
+    ShownHold,
 )
 from loadtest.proof.record import Entry, State
 from loadtest.proof.violations import Violation
@@ -56,10 +56,10 @@ class Made:
         return self.amount - self.captured - self.released
 
     @property
-    def state(self) -> HoldState:
+    def state(self) -> ShownHold:
         """As GET shows it."""
         amounts = (self.amount, self.captured, self.released, self.remaining)
-        return HoldState(self.id, ADA, *amounts, self.status, self.expires_us)
+        return ShownHold(self.id, ADA, *amounts, self.status, self.expires_us)
 
 
 class HoldRecord:
@@ -74,8 +74,8 @@ class HoldRecord:
         self.statements: dict[str, list[Entry]] = {ADA: [], BOB: []}
         self.made: dict[str, Made] = {}
         self.history = History({ADA: 0, BOB: 1})
-        self.known: dict[str, HoldState | None] = {}
-        self.active: list[HoldState] = []
+        self.known: dict[str, ShownHold | None] = {}
+        self.active: list[ShownHold] = []
         self.executed: set[str] = set()
         self.now_us = 10**15
         self._transfers = 0

@@ -13,7 +13,7 @@ from loadtest.proof.hold_record import (
     EXPIRE,
     HoldChange,
     HoldsRead,
-    HoldState,
+    ShownHold,
 )
 from loadtest.proof.record import Entry, State
 from loadtest.proof.rules.hold_account import HoldAccount, WalletAccount
@@ -75,7 +75,7 @@ class HoldMatching:
                 yield Violation(LOST_HOLD_CHANGE, text)
 
     def _hold(
-        self, wallet: str, id: str, account: HoldAccount, state: HoldState | None
+        self, wallet: str, id: str, account: HoldAccount, state: ShownHold | None
     ) -> Iterator[Violation]:
         yield from _state(wallet, id, account, state)
         if self._acknowledged is None:
@@ -108,7 +108,7 @@ def _held(wallet: str, told_minor: int, final: State, holds: HoldsRead) -> Itera
 
 
 def _state(
-    wallet: str, id: str, account: HoldAccount, state: HoldState | None
+    wallet: str, id: str, account: HoldAccount, state: ShownHold | None
 ) -> Iterator[Violation]:
     """The hold is what its entries make of it, and its parts add up to its amount."""
     if state is None:
@@ -158,7 +158,7 @@ def _invented(id: str, account: HoldAccount, changes: Sequence[HoldChange]) -> I
             yield Violation(INVENTED_HOLD_CHANGE, text)
 
 
-def _ends(state: HoldState, changes: Sequence[HoldChange]) -> Iterator[Violation]:
+def _ends(state: ShownHold, changes: Sequence[HoldChange]) -> Iterator[Violation]:
     """At most one answer ends the hold, and its status names that end."""
     ends = [change for change in changes if change.ends]
     if len(ends) > 1:
@@ -171,7 +171,7 @@ def _ends(state: HoldState, changes: Sequence[HoldChange]) -> Iterator[Violation
 
 
 def _expiry(
-    state: HoldState, account: HoldAccount, changes: Sequence[HoldChange]
+    state: ShownHold, account: HoldAccount, changes: Sequence[HoldChange]
 ) -> Iterator[Violation]:
     """No change is later than the expiry, and no expiry is early."""
     latest_us = max((state.expires_us, *(change.expires_us for change in changes)))
@@ -184,7 +184,7 @@ def _expiry(
             yield Violation(WRONG_EXPIRY, text)
 
 
-def _values(state: HoldState, changes: Sequence[HoldChange]) -> Iterator[Violation]:
+def _values(state: ShownHold, changes: Sequence[HoldChange]) -> Iterator[Violation]:
     """The hold has the amount and expiry of its last answers, their captures, and their end."""
     views = [change for change in changes if change.kind != CAPTURE]
     last_us = max((change.at_us for change in views), default=0)
