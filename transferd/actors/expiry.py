@@ -69,8 +69,9 @@ class Expiry:
                     # PostgreSQL is away. Nothing is lost.
                     self._facts.emit(ExpiryFailed(error))
                     found = 0
-                # After a round as long a pause: payments get at least half of the time.
-                await asyncio.sleep(self._clock() - began if found else self._limits.expiry_sweep_s)
+                # Payments get at least two thirds of the time.
+                pause_s = 2 * (self._clock() - began) if found else self._limits.expiry_sweep_s
+                await asyncio.sleep(pause_s)
         finally:
             for task in self._asked.values():
                 task.cancel()
