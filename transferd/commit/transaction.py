@@ -234,7 +234,7 @@ class GroupTransaction:
             report.refused += envelope.weight
         else:
             before = len(result.transfers)
-            # The sweep for due holds asks for expiries; they are nobody's commands.
+            # Expiries that the sweep asks for are not counted as commands.
             posted = 0 if isinstance(envelope.command, ExpireHolds) else record(outcome, result)
             if self._facts.per_request_facts:
                 ids = envelope.origin.request_id, envelope.origin.traceparent
