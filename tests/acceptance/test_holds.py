@@ -480,6 +480,7 @@ async def test_an_adjustment_moves_an_expiry_in_both_directions(
     assert await faults_in(database) == []
 
 
+@pytest.mark.needs_configuration("cache", why="the test tells hits from misses")
 async def test_a_cached_wallet_is_not_shown_after_an_expiry(
     replicas: Replicas, database: Database
 ) -> None:
