@@ -310,7 +310,7 @@ PLANTED_IN_HOLDS: Table = (
      edit_change(h(1), 1, held_after=30)),
     ("more is held than there is", "holds.wrong_held: wrong-held", lambda r: shrink(r, 61)),
     ("a read shows an ended hold", "times.wrong_read: wrong-answer", held("read", 41)),
-    ("a read leaves out what is not due", "times.wrong_read: wrong-answer", held("read", 0)),
+    ("a read leaves out a hold that is not due", "times.wrong_read: wrong-answer", held("read", 0)),
     ("a read shows what is due", "times.wrong_read: wrong-answer", held("due read", 20)),
     ("a read shows a part of a hold", "times.wrong_read: wrong-answer", held("due read", 10)),
     ("a past that shows what was due", "past.changed_held: changed-past", held("due past", 20)),

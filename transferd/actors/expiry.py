@@ -48,7 +48,7 @@ class Expiry:
         self._clock = clock
         self._measured_at = -limits.active_holds_measure_s
         # The commands in flight, and the times until which wallets are left out whose command has
-        # failed. Otherwise a wallet that stays locked would keep the sweep from all others.
+        # failed. Otherwise a wallet that stays locked would stop the sweep for all others.
         self._asked: dict[str, asyncio.Task[None]] = {}
         self._left_out: dict[str, float] = {}
         # The active holds of the ledger, as last measured.

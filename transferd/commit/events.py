@@ -159,7 +159,9 @@ def event_of_change(change: WalletChange, user_id: str | None, currency: str) ->
     """The event of a wallet's creation, or of a change without a transfer."""
     id = f"{change.wallet_id}:{change.version}"
     if change.hold is not None:
-        data = _hold_data(change, change.hold)
+        # Also the version of the wallet, with what it holds then.
+        wallet = {"version": change.version, "held_after": change.held_minor}
+        data = hold_members(change.hold) | wallet
         return LedgerEvent(id, _CHANGE_EVENT[change.kind], change.created_at, data)
     data = {
         "id": change.wallet_id,
@@ -173,8 +175,8 @@ def event_of_change(change: WalletChange, user_id: str | None, currency: str) ->
     return LedgerEvent(id, _CHANGE_EVENT[change.kind], change.created_at, data)
 
 
-def _hold_data(change: WalletChange, hold: Hold) -> dict[str, object]:
-    """The hold after the change, and the version of the wallet with what it holds then."""
+def hold_members(hold: Hold) -> dict[str, object]:
+    """The members of a hold that events and answers share, in the order of the contract."""
     return {
         "id": hold.id,
         "source_wallet_id": hold.source_wallet_id,
@@ -188,6 +190,4 @@ def _hold_data(change: WalletChange, hold: Hold) -> dict[str, object]:
         "expires_at": rfc3339(hold.expires_at),
         "reference": hold.reference,
         "metadata": orjson.Fragment(hold.metadata),
-        "version": change.version,
-        "held_after": change.held_minor,
     }

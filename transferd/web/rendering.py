@@ -7,6 +7,7 @@ import orjson
 
 from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
+from transferd.commit.events import hold_members
 from transferd.domain.book import (
     BatchPosted,
     Captured,
@@ -178,19 +179,7 @@ def transfer_view(transfer: PostedTransfer) -> dict[str, object]:
 
 def hold_view(hold: Hold) -> dict[str, object]:
     """The fields of a hold, in the order of the contract."""
-    return {
-        "id": hold.id,
-        "source_wallet_id": hold.source_wallet_id,
-        "destination_wallet_id": hold.destination_wallet_id,
-        "currency": hold.currency,
-        "amount": hold.amount_minor,
-        "captured": hold.captured_minor,
-        "released": hold.released_minor,
-        "remaining": hold.remaining_minor,
-        "status": hold.status,
-        "expires_at": rfc3339(hold.expires_at),
-        "reference": hold.reference,
-        "metadata": orjson.Fragment(hold.metadata),
+    return hold_members(hold) | {
         "created_at": rfc3339(hold.created_at),
         "updated_at": rfc3339(hold.updated_at),
     }
