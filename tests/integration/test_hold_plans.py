@@ -8,9 +8,10 @@ import pytest
 
 from tests.conftest import Database
 from transferd.domain.hold import Hold, HoldStatus
+from transferd.domain.wallet import ChangeKind, WalletChange, WalletStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Transaction, queries
-from transferd.ledger.store.group_changes import change_parameters
+from transferd.ledger.store.group_rows import GroupResult, change_parameters, group_parameters
 
 BUSY = "'00000000-0000-7000-8000-00000000000b'::uuid"
 NO_WALLET = "'ffffffff-ffff-7fff-bfff-ffffffffffff'::uuid"
@@ -156,14 +157,19 @@ async def test_a_change_of_a_hold_finds_its_row_by_its_id(held: Database) -> Non
     hold = Hold(
         id, wallet, None, "USD", 1, 0, 1, HoldStatus.RELEASED, now, None, None, "{}", now, now
     )
-    parameters = change_parameters(now, wallets=[], changes=[], created=[], changed=[hold])
+    change = WalletChange(
+        wallet, 2, ChangeKind.HOLD_RELEASE, WalletStatus.ACTIVE, 0, 0, now, 0, hold
+    )
+    result = GroupResult(now, {}, changes=[change], holds={id: hold})
+    parameters = group_parameters(result, [], 1)._asdict() | change_parameters(result, [])._asdict()
     url = held.servers.database_url(held.name, superuser=True)
     async with (
         asyncpg.create_pool(url, min_size=1, max_size=1) as pool,
         pool.acquire() as connection,
     ):
-        sql = {"write_changes": "EXPLAIN " + queries("ledger_00")["write_changes"]}
-        rows = await Transaction(connection, sql, None).fetch_named("write_changes", parameters)
+        name = "write_group_and_changes"
+        sql = {name: "EXPLAIN " + queries("ledger_00")[name]}
+        rows = await Transaction(connection, sql, None).fetch_named(name, parameters)
     reads = [row[0] for row in rows if " on holds h" in row[0] and "Update" not in row[0]]
     assert len(reads) == 1
     assert "using holds_pkey" in reads[0]

@@ -249,7 +249,7 @@ def _without_the_count(*arguments: str) -> dict[str, str]:
     texts = dict(_INTACT(*arguments))
     if "write_group" in texts:
         intact = texts["write_group"]
-        broken = intact.replace("(SELECT count(*) FROM kept)", "cardinality($20::text[])")
+        broken = intact.replace("(SELECT count(*) FROM kept)", "cardinality($17::text[])")
         assert broken != intact
         texts["write_group"] = broken
     return texts

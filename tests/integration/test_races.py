@@ -1,6 +1,6 @@
 """Concurrent requests to one replica and to two: money is never spent twice and never lost."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import cycle
 
 import asyncpg
@@ -129,8 +129,7 @@ def _without(*parts: str) -> Callable[..., dict[str, str]]:
     return queries
 
 
-async def _race_to_empty(replicas: Replicas) -> list[Reply]:
-    apis = [await replicas.start(_SMALL_GROUPS), await replicas.start(_SMALL_GROUPS)]
+async def _race_to_empty(apis: Sequence[Api]) -> list[Reply]:
     ada, bob = await apis[0].wallet(40), await apis[0].wallet()
     return await crowd(api.transfer(ada, bob, 1) for _ in range(40) for api in apis)
 
@@ -147,8 +146,12 @@ async def test_without_locks_and_versions_money_is_spent_twice(
             f" transfers_{side}_wallet_id_{side}_version_key"
         )
     monkeypatch.setattr(store, "queries", _without("lock", "version"))
-    replies = await _race_to_empty(replicas)
-    assert statuses(replies)[201] > 40
+    apis = [await replicas.start(_SMALL_GROUPS), await replicas.start(_SMALL_GROUPS)]
+    # In a single race the groups of the two replicas may happen to take turns.
+    posted: list[int] = []
+    while max(posted, default=0) <= 40 and len(posted) < 20:
+        posted.append(statuses(await _race_to_empty(apis))[201])
+    assert posted[-1] > 40, posted
     assert await faults_in(database) != []
 
 
@@ -160,7 +163,8 @@ async def test_any_one_of_lock_version_and_unique_key_keeps_the_books(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(store, "queries", _without(*missing))
-    replies = await _race_to_empty(replicas)
+    apis = [await replicas.start(_SMALL_GROUPS), await replicas.start(_SMALL_GROUPS)]
+    replies = await _race_to_empty(apis)
     assert statuses(replies)[201] <= 40
     assert await faults_in(database) == []
     if "lock" not in missing:

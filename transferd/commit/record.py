@@ -12,7 +12,7 @@ from transferd.domain.book import (
 )
 from transferd.domain.errors import Refused
 from transferd.domain.wallet import ChangeKind, WalletChange
-from transferd.ledger.store.group import GroupResult
+from transferd.ledger.store.group_rows import GroupResult
 
 
 def record(outcome: Outcome, result: GroupResult) -> int:
@@ -46,6 +46,6 @@ def _record_hold(change: WalletChange, result: GroupResult) -> None:
     assert change.hold is not None
     result.holds[change.hold.id] = change.hold
     if change.kind is ChangeKind.HOLD_CREATE:
-        result.created_holds.add(change.hold.id)
+        result.created_holds.append(change.hold)
     result.changes.append(change)
     result.set_wallets.add(change.wallet_id)

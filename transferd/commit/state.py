@@ -16,6 +16,7 @@ from transferd.domain.user import CreateUser
 from transferd.domain.wallet import CreateWallet
 from transferd.ledger.store import group as store
 from transferd.ledger.store.database import Transaction
+from transferd.ledger.store.group_rows import GroupResult
 from transferd.ledger.store.holds import due_holds, next_expiries, read_locked_holds
 
 
@@ -54,7 +55,7 @@ class Expired(NamedTuple):
 
 
 async def expire_due_holds(
-    transaction: Transaction, book: Book, result: store.GroupResult, limits: Limits
+    transaction: Transaction, book: Book, result: GroupResult, limits: Limits
 ) -> Expired:
     """Expire the holds of the locked wallets that are due, before any command is decided.
 

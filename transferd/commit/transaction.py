@@ -34,6 +34,7 @@ from transferd.ledger.store.errors import (
     LockTimeout,
     SerializationFailure,
 )
+from transferd.ledger.store.group_rows import GroupResult
 from transferd.ledger.store.outcomes import StoredOutcome, read_outcomes
 from transferd.observability.facts import (
     About,
@@ -181,7 +182,7 @@ class GroupTransaction:
                 if len(self._contended) > self._limits.contended_wallets_max:
                     self._contended.clear()
                 envelopes = _without(envelopes, locked.contended, report.aside)
-            result = store.GroupResult(
+            result = GroupResult(
                 locked.at, {wallet.id: wallet.version for wallet in locked.wallets.values()}
             )
             book = await book_of(transaction, locked, [e.command for e in envelopes])
@@ -222,7 +223,7 @@ class GroupTransaction:
         return report
 
     async def _decide(
-        self, envelope: Envelope, book: Book, result: store.GroupResult, report: Report
+        self, envelope: Envelope, book: Book, result: GroupResult, report: Report
     ) -> None:
         if isinstance(envelope.command, Batch):
             outcome = await self._decide_batch(envelope.command, book)
@@ -248,7 +249,7 @@ class GroupTransaction:
             result.outcomes.append((envelope.key, stored))
         report.answers.append((envelope, answer))
 
-    def _emit_about_holds(self, result: store.GroupResult, report: Report) -> None:
+    def _emit_about_holds(self, result: GroupResult, report: Report) -> None:
         captures = [c for c in result.changes if c.kind is ChangeKind.HOLD_CAPTURE]
         if captures:
             self._facts.emit(HoldsCaptured(len(captures)))

@@ -1,6 +1,6 @@
 """The state on which a group of commands is decided, and the outcomes that change it."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import NamedTuple
 
@@ -94,17 +94,17 @@ class Book:
                 for result in results:
                     self.apply(result)
             case WalletCreated(wallet, _, initial):
-                self.wallets[wallet.id] = replace(wallet)
+                self.wallets[wallet.id] = wallet.copy()
                 if initial is not None:
                     self._move(initial)
             case WalletSet(wallet, change) if change is not None:
-                self.wallets[wallet.id] = replace(wallet)
+                self.wallets[wallet.id] = wallet.copy()
             case HoldSet(hold, wallet, change) if change is not None:
                 self.holds[hold.id] = hold
-                self.wallets[wallet.id] = replace(wallet)
+                self.wallets[wallet.id] = wallet.copy()
             case Captured(transfer, hold, wallet, _):
                 self.holds[hold.id] = hold
-                self.wallets[wallet.id] = replace(wallet)
+                self.wallets[wallet.id] = wallet.copy()
                 self._move(transfer)
             case _:
                 pass

@@ -3,7 +3,6 @@
 A group expires the holds that are due first (`expired`), so here an active hold is not due.
 """
 
-from dataclasses import replace
 from datetime import datetime, timedelta
 
 from transferd.domain.book import Book, Captured, HoldSet, WalletSet
@@ -124,14 +123,11 @@ def decide_capture(command: Capture, book: Book) -> Captured | Refused:
     source = book.wallets.get(hold.source_wallet_id)
     if source is None:
         return wallet_not_found(hold.source_wallet_id)
-    captured = hold._replace(captured_minor=hold.captured_minor + amount_minor, updated_at=book.at)
-    if command.is_final:
-        captured = captured.ended(HoldStatus.CAPTURED, book.at)
-        captured = captured._replace(final_transfer_id=command.id)
+    captured = hold.captured(amount_minor, book.at, command.id if command.is_final else None)
     after = _set(book, source, hold, captured, ChangeKind.HOLD_CAPTURE)
     assert after.change is not None
     posted = post(
-        replace(book, wallets={**_destination(book, destination_id), source.id: after.wallet}),
+        Book(book.at, {**_destination(book, destination_id), source.id: after.wallet}),
         id=command.id,
         kind=TransferKind.CAPTURE,
         source_id=source.id,

@@ -44,6 +44,19 @@ class Hold(NamedTuple):
         """The amount that is still reserved."""
         return self.amount_minor - self.captured_minor - self.released_minor
 
+    def captured(self, amount_minor: int, at: datetime, final_transfer_id: str | None) -> "Hold":
+        """The hold after a capture; the transfer of a final capture ends it."""
+        captured_minor = self.captured_minor + amount_minor
+        if final_transfer_id is None:
+            return self._replace(captured_minor=captured_minor, updated_at=at)
+        return self._replace(
+            captured_minor=captured_minor,
+            released_minor=self.amount_minor - captured_minor,
+            status=HoldStatus.CAPTURED,
+            final_transfer_id=final_transfer_id,
+            updated_at=at,
+        )
+
     def ended(self, status: HoldStatus, at: datetime) -> "Hold":
         """The hold after its end, which releases what is left."""
         released_minor = self.released_minor + self.remaining_minor

@@ -52,12 +52,10 @@ GROUP BY reverses_transfer_id;
 -- The users of new wallets. Users are never deleted, so they need no lock.
 SELECT id::text, created_at FROM transferd.users WHERE id = ANY ($1::uuid[]);
 
--- name: write_group
--- Writes the result of a group in one statement: transfers, balances, outcomes and events. A count below the
--- expected one means that the version of a wallet has changed (a lost update), or that another replica has
--- stored an outcome for a key. Ids, numbers and currencies are array literals, because PostgreSQL parses a
--- text faster than the driver encodes an array item by item. The parameters are the fields of
--- `GroupParameters`.
+-- name: group_rows
+-- The rows that every group writes: transfers, outcomes and events. Ids, numbers and currencies are array
+-- literals, because PostgreSQL parses a text faster than the driver encodes an array item by item. `write_group`
+-- and `write_group_and_changes` begin with this one. The parameters are the fields of `GroupParameters`.
 WITH moved AS (
     INSERT INTO {ledger}.transfers (
         id, kind, source_wallet_id, destination_wallet_id, amount, currency, reference, metadata,
@@ -75,14 +73,6 @@ WITH moved AS (
         $captured_hold_ids::text::uuid[])
         AS t (id, kind, source, destination, amount, currency, reference, metadata, source_version,
               source_after, destination_version, destination_after, reverses, hold)
-), updated AS (
-    UPDATE {ledger}.wallets w
-    SET balance = c.balance, version = c.version, updated_at = $at
-    FROM unnest($wallet_ids::text::uuid[], $wallet_versions_read::text::bigint[],
-                $wallet_versions::text::bigint[], $wallet_balances::text::bigint[])
-        AS c (id, version_read, version, balance)
-    WHERE w.id = c.id AND w.version = c.version_read
-    RETURNING 1
 ), kept AS (
     INSERT INTO transferd.outcomes (
         client_id, key, fingerprint, status, render_version, transfer_id, body, created_at)
@@ -102,7 +92,90 @@ WITH moved AS (
         AS n (event_count, events, position)
     ORDER BY position
 )
-SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM kept) AS outcomes;
+
+-- name: write_group
+-- Writes the result of a group that only moves money, in one statement. A count below the expected one means
+-- that the version of a wallet has changed (a lost update), or that another replica has stored an outcome for
+-- a key.
+{group_rows}, updated AS (
+    UPDATE {ledger}.wallets w
+    SET balance = c.balance, version = c.version, updated_at = $at
+    FROM unnest($wallet_ids::text::uuid[], $wallet_versions_read::text::bigint[],
+                $wallet_versions::text::bigint[], $wallet_balances::text::bigint[])
+        AS c (id, version_read, version, balance)
+    WHERE w.id = c.id AND w.version = c.version_read
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM kept) AS outcomes,
+       0 AS holds;
+
+-- name: write_group_and_changes
+-- Writes the result of any group, in one statement: also wallets that were frozen, closed or changed, or whose
+-- holds have changed, the rows of their history, and holds. The counts are compared as in `write_group`. A
+-- wallet of which only `hold_expires_at` changes keeps its version and its time. The last change of a hold is
+-- written to the hold, which is inserted if it is new. Without the `+ 0` PostgreSQL could plan, while the table
+-- is small, to find each hold by a walk through the index of the active ones. The further parameters are the
+-- fields of `ChangeParameters`.
+{group_rows}, updated AS (
+    UPDATE {ledger}.wallets w
+    SET balance = c.balance, version = c.version, status = c.status, held = c.held,
+        overdraft_limit = c.overdraft_limit, metadata = coalesce(c.metadata::json, w.metadata),
+        hold_expires_at = c.hold_expires_at, open_holds = c.open_holds,
+        updated_at = CASE WHEN c.version = c.version_read THEN w.updated_at ELSE $at END
+    FROM unnest($wallet_ids::text::uuid[], $wallet_versions_read::text::bigint[],
+                $wallet_versions::text::bigint[], $wallet_balances::text::bigint[],
+                $wallet_statuses::text::smallint[], $wallet_held::text::bigint[],
+                $wallet_overdraft_limits::text::bigint[], $wallet_metadata::text[],
+                $wallet_hold_expires_at::text::timestamptz[], $wallet_open_holds::text::integer[])
+        AS c (id, version_read, version, balance, status, held, overdraft_limit, metadata,
+              hold_expires_at, open_holds)
+    WHERE w.id = c.id AND w.version = c.version_read
+    RETURNING 1
+), changes AS MATERIALIZED (
+    SELECT *
+    FROM unnest($change_wallet_ids::text::uuid[], $change_versions::text::bigint[],
+                $change_kinds::text::smallint[], $change_statuses::text::smallint[],
+                $change_balances::text::bigint[], $change_overdraft_limits::text::bigint[],
+                $change_held::text::bigint[], $change_hold_ids::text::uuid[],
+                $change_hold_is_last::text::boolean[], $change_hold_statuses::text::smallint[],
+                $change_hold_amounts::text::bigint[], $change_hold_captured::text::bigint[],
+                $change_hold_released::text::bigint[],
+                $change_hold_expires_at::text::timestamptz[],
+                $change_hold_final_transfers::text::uuid[])
+        AS c (wallet_id, version, kind, status, balance, overdraft_limit, held, hold_id, is_last,
+              hold_status, hold_amount, hold_captured, hold_released, hold_expires_at,
+              hold_final_transfer)
+), recorded AS (
+    INSERT INTO {ledger}.wallet_changes (
+        wallet_id, version, kind, status, balance_after, overdraft_limit, held_after, created_at,
+        hold_id, hold_status, hold_amount, hold_captured, hold_released, hold_expires_at)
+    SELECT wallet_id, version, kind, status, balance, overdraft_limit, held, $at, hold_id,
+           hold_status, hold_amount, hold_captured, hold_released, hold_expires_at
+    FROM changes
+), created AS (
+    INSERT INTO {ledger}.holds (
+        id, source_wallet_id, destination_wallet_id, currency, amount, captured, released, status,
+        expires_at, final_transfer_id, reference, metadata, created_at, updated_at)
+    SELECT h.id, c.wallet_id, h.destination, h.currency, c.hold_amount, c.hold_captured,
+           c.hold_released, c.hold_status, c.hold_expires_at, c.hold_final_transfer, h.reference,
+           h.metadata::json, $at, $at
+    FROM unnest($new_hold_ids::text::uuid[], $new_hold_destinations::text::uuid[],
+                $new_hold_currencies::text::text[], $new_hold_references::text[],
+                $new_hold_metadata::text[])
+        AS h (id, destination, currency, reference, metadata)
+    JOIN changes c ON c.hold_id = h.id AND c.is_last
+), changed AS (
+    UPDATE {ledger}.holds h
+    SET amount = c.hold_amount, captured = c.hold_captured, released = c.hold_released,
+        status = c.hold_status, expires_at = c.hold_expires_at,
+        final_transfer_id = c.hold_final_transfer,
+        updated_at = CASE WHEN c.hold_status = {hold_expired} THEN c.hold_expires_at ELSE $at END
+    FROM changes c
+    WHERE h.id = c.hold_id AND c.is_last AND h.status + 0 = {hold_active}
+    RETURNING 1
+)
+SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM kept) AS outcomes,
+       (SELECT count(*) FROM changed) AS holds;
 
 -- name: insert_users
 -- Inserts the new users of a group. A missing row means that an earlier attempt of the group was committed.
@@ -124,69 +197,6 @@ FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[])
     AS w (id, user_id, currency, overdraft_limit, metadata)
 ON CONFLICT DO NOTHING
 RETURNING 1;
-
--- name: write_changes
--- Writes the changes of a group that are not transfers, in one statement: wallets that were frozen, closed or
--- changed, or whose holds have changed, together with their balance, because the checks of the table compare
--- balance, held and limit; the rows of their history; and holds. The counts are compared as in `write_group`.
--- A wallet of which only `hold_expires_at` changes keeps its version and its time. Without the `+ 0` PostgreSQL
--- could plan, while the table is small, to find each hold by a walk through the index of the active ones. The
--- parameters are the fields of `ChangeParameters`.
-WITH updated AS (
-    UPDATE {ledger}.wallets w
-    SET balance = c.balance, version = c.version, status = c.status, held = c.held,
-        overdraft_limit = c.overdraft_limit, metadata = c.metadata::json,
-        hold_expires_at = c.hold_expires_at, open_holds = c.open_holds,
-        updated_at = CASE WHEN c.version = c.version_read THEN w.updated_at ELSE $at END
-    FROM unnest($wallet_ids::text::uuid[], $wallet_versions_read::text::bigint[], $wallet_versions::text::bigint[],
-                $wallet_balances::text::bigint[], $wallet_statuses::text::smallint[], $wallet_held::text::bigint[],
-                $wallet_overdraft_limits::text::bigint[], $wallet_metadata::text[],
-                $wallet_hold_expires_at::text::timestamptz[], $wallet_open_holds::text::integer[])
-        AS c (id, version_read, version, balance, status, held, overdraft_limit, metadata,
-              hold_expires_at, open_holds)
-    WHERE w.id = c.id AND w.version = c.version_read
-    RETURNING 1
-), recorded AS (
-    INSERT INTO {ledger}.wallet_changes (
-        wallet_id, version, kind, status, balance_after, overdraft_limit, held_after, created_at,
-        hold_id, hold_status, hold_amount, hold_captured, hold_released, hold_expires_at)
-    SELECT wallet_id, version, kind, status, balance, overdraft_limit, held, $at, hold_id,
-           hold_status, hold_amount, hold_captured, hold_released, hold_expires_at
-    FROM unnest($change_wallet_ids::text::uuid[], $change_versions::text::bigint[], $change_kinds::text::smallint[],
-                $change_statuses::text::smallint[], $change_balances::text::bigint[],
-                $change_overdraft_limits::text::bigint[], $change_held::text::bigint[],
-                $change_hold_ids::text::uuid[], $change_hold_statuses::text::smallint[],
-                $change_hold_amounts::text::bigint[], $change_hold_captured::text::bigint[],
-                $change_hold_released::text::bigint[], $change_hold_expires_at::text::timestamptz[])
-        AS c (wallet_id, version, kind, status, balance, overdraft_limit, held, hold_id,
-              hold_status, hold_amount, hold_captured, hold_released, hold_expires_at)
-), created AS (
-    INSERT INTO {ledger}.holds (
-        id, source_wallet_id, destination_wallet_id, currency, amount, captured, released, status,
-        expires_at, final_transfer_id, reference, metadata, created_at, updated_at)
-    SELECT id, source, destination, currency, amount, captured, released, status, expires_at,
-           final_transfer, reference, metadata::json, $at, $at
-    FROM unnest($new_hold_ids::text::uuid[], $new_hold_sources::text::uuid[], $new_hold_destinations::text::uuid[],
-                $new_hold_currencies::text::text[], $new_hold_amounts::text::bigint[],
-                $new_hold_captured::text::bigint[], $new_hold_released::text::bigint[],
-                $new_hold_statuses::text::smallint[], $new_hold_expires_at::text::timestamptz[],
-                $new_hold_final_transfers::text::uuid[], $new_hold_references::text[],
-                $new_hold_metadata::text[])
-        AS h (id, source, destination, currency, amount, captured, released, status, expires_at,
-              final_transfer, reference, metadata)
-), changed AS (
-    UPDATE {ledger}.holds h
-    SET amount = c.amount, captured = c.captured, released = c.released, status = c.status,
-        expires_at = c.expires_at, final_transfer_id = c.final_transfer,
-        updated_at = CASE WHEN c.status = {hold_expired} THEN c.expires_at ELSE $at END
-    FROM unnest($hold_ids::text::uuid[], $hold_amounts::text::bigint[], $hold_captured::text::bigint[],
-                $hold_released::text::bigint[], $hold_statuses::text::smallint[],
-                $hold_expires_at::text::timestamptz[], $hold_final_transfers::text::uuid[])
-        AS c (id, amount, captured, released, status, expires_at, final_transfer)
-    WHERE h.id = c.id AND h.status + 0 = {hold_active}
-    RETURNING 1
-)
-SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM changed) AS holds;
 
 -- name: read_holds
 -- Holds by id. In a group the wallets that pay are locked, so the holds cannot change.

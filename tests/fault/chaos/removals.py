@@ -25,6 +25,7 @@ from transferd.ledger.ids import LEDGERS
 from transferd.ledger.store import database, group, outbox
 from transferd.ledger.store.deliveries import DeliveryRecord, record_deliveries
 from transferd.ledger.store.errors import StoreError
+from transferd.ledger.store.group_rows import GroupResult
 from transferd.ledger.store.wallets import read_wallets
 from transferd.notifications import notifier
 from transferd.web import past_schemas, rendering
@@ -42,6 +43,9 @@ def replace(owner: object, name: str, make: Callable[[Any], Any]) -> None:
     assert found is not None, f"{owner} no longer defines {name}"
     assert not name.startswith("_"), f"{name} of {owner} is private"
     setattr(owner, name, make(found))
+
+
+_WRITES = ("write_group", "write_group_and_changes")
 
 
 def reword(name: str, old: str, new: str) -> None:
@@ -118,20 +122,21 @@ def _no_first_look_up() -> None:
 
 
 def _used_keys_count_as_new() -> None:
-    reword("write_group", "(SELECT count(*) FROM kept)", "cardinality($20::text[])")
+    for name in _WRITES:
+        reword(name, "(SELECT count(*) FROM kept)", "cardinality($17::text[])")
 
 
 def _written_late(part: str) -> Callable[[], None]:
     """Write one kind of row of a group in another transaction, soon after the COMMIT."""
 
     def apply() -> None:
-        late: dict[database.Transaction, tuple[group.GroupResult, Mapping[str, int]]] = {}
+        late: dict[database.Transaction, tuple[GroupResult, Mapping[str, int]]] = {}
 
         def make_write(true: Any) -> Any:
             async def write(
-                inside: database.Transaction, result: group.GroupResult, **bounds: int
+                inside: database.Transaction, result: GroupResult, **bounds: int
             ) -> None:
-                rest = group.GroupResult(result.at, {})
+                rest = GroupResult(result.at, {})
                 setattr(rest, part, getattr(result, part))
                 setattr(result, part, [])
                 late[inside] = rest, bounds
@@ -172,7 +177,8 @@ def _no_row_locks() -> None:
 
 
 def _no_version_check() -> None:
-    reword("write_group", "WHERE w.id = c.id AND w.version = c.version_read", "WHERE w.id = c.id")
+    for name in _WRITES:
+        reword(name, "WHERE w.id = c.id AND w.version = c.version_read", "WHERE w.id = c.id")
 
 
 def _no_limit_in_decide() -> None:
@@ -210,7 +216,7 @@ def _holds_as_before_the_lock() -> None:
         return book_of
 
     replace(group_transaction, "book_of", make)
-    reword("write_changes", "WHERE h.id = c.id AND h.status + 0 = 0", "WHERE h.id = c.id")
+    reword("write_group_and_changes", "AND h.status + 0 = 0", "")
 
 
 def _replay_of_now() -> None:

@@ -8,8 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from functools import cache
 from importlib import resources
-from operator import attrgetter
-from typing import NamedTuple
+from operator import itemgetter
 from uuid import UUID
 
 import asyncpg
@@ -37,17 +36,21 @@ BEGIN_SNAPSHOT = (
 
 
 # Queries with which others begin; these name them in braces.
-_FRAGMENTS = ("wallets_now", "holds_now")
+_FRAGMENTS = ("group_rows", "wallets_now", "holds_now")
 # A parameter that has a name in place of a number.
 _PARAMETER = re.compile(r"\$([a-z_]+)")
 
 
 @cache
 def _texts(file: str) -> dict[str, str]:
-    """Name -> SQL of every query in `file`, as it is written there."""
+    """Name -> SQL of every query in `file`, complete, but with names for what is bound later."""
     text = resources.files("transferd.ledger").joinpath(file).read_text()
     parts = (part.partition("\n") for part in text.split("-- name: ")[1:])
-    return {name.strip(): sql.strip().rstrip(";") for name, _, sql in parts}
+    texts = {name.strip(): sql.strip().rstrip(";") for name, _, sql in parts}
+    for part in _FRAGMENTS:
+        for name, sql in texts.items():
+            texts[name] = sql.replace(f"{{{part}}}", texts.get(part, ""))
+    return texts
 
 
 @cache
@@ -57,9 +60,9 @@ def _parameters(name: str, file: str = "queries.sql") -> tuple[str, ...]:
 
 
 @cache
-def _fields(name: str) -> Callable[[NamedTuple], tuple[object, ...]]:
-    """Takes the fields that a query's parameters name, of which there are two or more, in order."""
-    return attrgetter(*_parameters(name))
+def _values(name: str) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
+    """Takes the values that a query's parameters name, of which there are two or more, in order."""
+    return itemgetter(*_parameters(name))
 
 
 @cache
@@ -69,10 +72,7 @@ def queries(ledger: str, file: str = "queries.sql") -> dict[str, str]:
     for name, text in _texts(file).items():
         # From the longest on, because a name may begin with another one.
         numbers = {each: n for n, each in enumerate(_parameters(name, file), start=1)}
-        query = text
-        for part in _FRAGMENTS:
-            query = query.replace(f"{{{part}}}", _texts(file).get(part, ""))
-        query = query.replace("{ledger}", ledger)
+        query = text.replace("{ledger}", ledger)
         for each in sorted(numbers, key=len, reverse=True):
             query = query.replace(f"${each}", f"${numbers[each]}")
         for each, number in NAMES_IN_SQL.items():
@@ -106,9 +106,9 @@ class Transaction:
                 self._sql[name], *arguments, timeout=self._timeout_s
             )
 
-    async def fetch_named(self, name: str, parameters: NamedTuple) -> Sequence[Row]:
-        """Run the query `name` with the fields that its parameters name. Raises StoreError."""
-        return await self.fetch(name, *_fields(name)(parameters))
+    async def fetch_named(self, name: str, parameters: Mapping[str, object]) -> Sequence[Row]:
+        """Run the query `name`, whose parameters have names. Raises StoreError."""
+        return await self.fetch(name, *_values(name)(parameters))
 
 
 class Database:
