@@ -258,44 +258,87 @@ CROSS JOIN LATERAL (
 ORDER BY oldest;
 
 -- name: holds_now
--- Holds as they are now: a hold that is due is expired, also if that is not written yet. Other queries begin
--- with this one.
+-- The columns of holds `h` as they are now: one that `is_due` is expired, also if that is not written yet. Other
+-- queries begin with this one.
 SELECT h.id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
        CASE WHEN is_due THEN amount - captured ELSE released END AS released,
        CASE WHEN is_due THEN {hold_expired} ELSE status END AS status, expires_at,
        final_transfer_id::text, reference, metadata::text, created_at,
-       CASE WHEN is_due THEN expires_at ELSE updated_at END AS updated_at
-FROM {ledger}.holds h
-CROSS JOIN LATERAL (
-    SELECT status = {hold_active} AND expires_at <= statement_timestamp() AS is_due
-) expiry;
+       CASE WHEN is_due THEN expires_at ELSE updated_at END AS updated_at;
 
 -- name: holds_now_by_id
 -- Holds for reads and dry runs, without a lock.
 {holds_now}
+FROM {ledger}.holds h
+CROSS JOIN LATERAL (
+    SELECT status = {hold_active} AND expires_at <= statement_timestamp() AS is_due
+) expiry
 WHERE h.id = ANY ($1::uuid[]);
 
 -- name: list_holds
--- A page of holds, newest first by id. A filter that is null does not filter; the status is the one of now.
-{holds_now}
-WHERE ($1::uuid IS NULL OR source_wallet_id = $1)
-  AND ($2::smallint IS NULL OR CASE WHEN is_due THEN {hold_expired} ELSE status END = $2)
-  AND ($3::timestamptz IS NULL OR expires_at < $3)
-  AND ($4::uuid IS NULL OR h.id < $4)
+-- A page of holds, newest first by id. A filter that is null does not filter; the status is the one of now. Only $5
+-- holds are looked at, because few of a million may match. The last one of them `is_end` and is in the result also if
+-- it does not match. The conditions with `coalesce` can use an index for any value, also for null.
+{holds_now}, matches, place = $5 AS is_end
+FROM (
+    SELECT *, row_number() OVER (ORDER BY id DESC) AS place FROM {ledger}.holds
+    WHERE id < coalesce($3, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+    ORDER BY id DESC
+    LIMIT $5
+) h
+CROSS JOIN LATERAL (
+    SELECT status = {hold_active} AND expires_at <= statement_timestamp() AS is_due
+) expiry
+CROSS JOIN LATERAL (
+    SELECT ($1::smallint IS NULL OR CASE WHEN is_due THEN {hold_expired} ELSE status END = $1)
+       AND ($2::timestamptz IS NULL OR expires_at < $2) AS matches
+) filters
+WHERE matches OR place = $5
 ORDER BY h.id DESC
+LIMIT $4;
+
+-- name: list_holds_of_wallet
+-- The same for one wallet. The two conditions on its id are an equality for which PostgreSQL must use the index of the
+-- wallet: in the index of the ids it could first read all newer holds of other wallets.
+{holds_now}, matches, place = $6 AS is_end
+FROM (
+    SELECT *, row_number() OVER (ORDER BY source_wallet_id DESC, id DESC) AS place FROM {ledger}.holds
+    WHERE source_wallet_id >= $1
+      AND (source_wallet_id, id) < ($1, coalesce($4, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+    ORDER BY source_wallet_id DESC, id DESC
+    LIMIT $6
+) h
+CROSS JOIN LATERAL (
+    SELECT status = {hold_active} AND expires_at <= statement_timestamp() AS is_due
+) expiry
+CROSS JOIN LATERAL (
+    SELECT ($2::smallint IS NULL OR CASE WHEN is_due THEN {hold_expired} ELSE status END = $2)
+       AND ($3::timestamptz IS NULL OR expires_at < $3) AS matches
+) filters
+WHERE matches OR place = $6
+ORDER BY h.source_wallet_id DESC, h.id DESC
 LIMIT $5;
 
 -- name: list_active_holds
--- As `list_holds`, for the holds of all wallets that are active now.
-SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
-       released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
-       updated_at
-FROM {ledger}.holds
-WHERE status = {hold_active} AND expires_at > statement_timestamp()
-  AND ($1::timestamptz IS NULL OR expires_at < $1)
-  AND ($2::uuid IS NULL OR id < $2)
-ORDER BY holds.id DESC
-LIMIT $3;
+-- As `list_holds`, for the holds of all wallets that are active now. All of them are read and then sorted, so there
+-- are no holds if there are more than $4. There is always a row with their number; without a hold it has no id.
+WITH active AS MATERIALIZED (
+    SELECT * FROM {ledger}.holds
+    WHERE status = {hold_active} AND expires_at > statement_timestamp()
+      AND expires_at < coalesce($1, 'infinity'::timestamptz)
+    LIMIT $4 + 1
+)
+SELECT page.*, found
+FROM (SELECT count(*) AS found FROM active) number
+LEFT JOIN LATERAL (
+    SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
+           released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
+           updated_at
+    FROM active
+    WHERE found <= $4 AND ($2::uuid IS NULL OR id < $2)
+    ORDER BY active.id DESC
+    LIMIT $3
+) page ON true;
 
 -- name: list_active_holds_of_wallet
 -- The same for one wallet, which has a limited number of them, in an index of their own. All of them are read and
