@@ -108,7 +108,7 @@ async def test_a_query_about_holds_reads_little_by_an_index(
         ("list_holds_of_wallet", f"{BUSY}, {RELEASED}, NULL, {NO_WALLET}, {PAGE}"),
         ("list_active_holds", "now() + interval '1 hour', NULL, 51, 100"),
         ("holds_now_by_id", f"ARRAY[{NO_WALLET}]"),
-        ("read_holds", f"ARRAY[{NO_WALLET}]"),
+        ("lock_and_look_up", f"'{{}}', ARRAY[{NO_WALLET}], '{{}}', '{{}}'"),
         ("due_holds", f"ARRAY[{BUSY}], now(), 2001"),
         ("due_wallets", f"20, ARRAY[{NO_WALLET}]"),
         ("has_due_holds", ""),

@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from tests.conftest import Database
-from tests.support.waiting import until
+from tests.support.pressure import until_waiting
 from transferd.ledger.store.database import queries
 
 _WALLETS = 20_000
@@ -69,7 +69,6 @@ async def test_a_page_follows_an_index(large: Database, subtests: pytest.Subtest
 
 
 _LOCKED = 1_000
-_IS_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'"
 
 
 async def test_locks_of_many_wallets_cost_little_after_a_wait(large: Database) -> None:
@@ -81,7 +80,7 @@ async def test_locks_of_many_wallets_cost_little_after_a_wait(large: Database) -
     one, other = await asyncpg.connect(url), await asyncpg.connect(url)
 
     async def lock() -> None:
-        assert len(await one.fetch(sql, ids, "{}", [])) == len(ids) + 1
+        assert len(await one.fetch(sql, ids, [], "{}", [])) == len(ids) + 1
 
     async def after_a_wait_s() -> float:
         async with other.transaction():
@@ -89,8 +88,7 @@ async def test_locks_of_many_wallets_cost_little_after_a_wait(large: Database) -
                 "UPDATE ledger_00.wallets SET version = version + 1 WHERE id = ANY ($1)", ids
             )
             locking = asyncio.create_task(lock())
-            pid = one.get_server_pid()
-            await until(lambda: _is_waiting(large, pid))
+            await until_waiting(large, one.get_server_pid())
             began = time.perf_counter()
         await locking
         return time.perf_counter() - began
@@ -108,11 +106,6 @@ async def test_locks_of_many_wallets_cost_little_after_a_wait(large: Database) -
         await other.close()
     # Twice the time, and a hundred times if the ids have to be parsed again for each row.
     assert after_a_wait < 20 * at_once
-
-
-async def _is_waiting(database: Database, pid: int) -> bool:
-    [row] = await database.fetch(_IS_WAITING, pid)
-    return bool(row["count"])
 
 
 _ENDPOINTS = 100

@@ -2,12 +2,14 @@
 
 -- name: lock_and_look_up
 -- The first statement of a group. It locks the rows of the wallets in id order, so two groups cannot
--- deadlock. With the locks held it reads the outcomes that the keys already have, and the clock; so the time
--- of a wallet never goes back. The outcomes are as of the start of the statement: if it had to wait for a
--- COMMIT, an outcome of that transaction is missing, and `write_group` reports the conflict. PostgreSQL runs
--- the branches in this order. {skip_locked} is empty, or SKIP LOCKED after a lock timeout, so that only
--- commands of locked wallets wait. The ids are an array, not its literal: after a wait PostgreSQL evaluates
--- the condition again for each row, and would parse the literal each time.
+-- deadlock, and then the rows of the holds: a hold that has changed while the statement waited for its wallet
+-- would otherwise be as it was before. With the locks held it reads the outcomes that the keys already have,
+-- and the clock; so the time of a wallet never goes back. The outcomes are as of the start of the statement:
+-- if it had to wait for a COMMIT, an outcome of that transaction is missing, and `write_group` reports the
+-- conflict. PostgreSQL runs the branches in this order. A hold comes in the columns of a wallet, by their
+-- types. {skip_locked} is empty, or SKIP LOCKED after a lock timeout, so that only commands of locked wallets
+-- wait; who has locked a hold has locked its wallet. The ids are arrays, not literals: after a wait PostgreSQL
+-- evaluates the condition again for each row, and would parse the literal each time.
 WITH locked AS MATERIALIZED (
     SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding,
            version, metadata::text, created_at, updated_at, hold_expires_at, open_holds
@@ -15,20 +17,34 @@ WITH locked AS MATERIALIZED (
     WHERE id = ANY ($1::uuid[])
     ORDER BY wallets.id
     FOR NO KEY UPDATE {skip_locked}
+), holds AS MATERIALIZED (
+    SELECT id::text, source_wallet_id::text, currency, amount, captured, released, status,
+           metadata::text, created_at, updated_at, expires_at, destination_wallet_id::text,
+           final_transfer_id::text, reference
+    FROM {ledger}.holds
+    WHERE id = ANY ($2::uuid[])
+    FOR NO KEY UPDATE {skip_locked}
 )
-SELECT locked.*, NULL::integer AS client_id, NULL::text AS key, NULL::bytea AS fingerprint,
-       NULL::smallint AS outcome_status, NULL::smallint AS render_version,
-       NULL::text AS transfer_id, NULL::bytea AS body, NULL::timestamptz AS at
+SELECT locked.*, NULL::text AS destination_wallet_id, NULL::text AS final_transfer_id,
+       NULL::text AS reference, NULL::integer AS client_id, NULL::text AS key,
+       NULL::bytea AS fingerprint, NULL::smallint AS outcome_status,
+       NULL::smallint AS render_version, NULL::text AS transfer_id, NULL::bytea AS body,
+       NULL::timestamptz AS at
 FROM locked
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       stored.client_id, stored.key, stored.fingerprint, stored.status, stored.render_version,
-       stored.transfer_id::text, stored.body, NULL
-FROM unnest($2::text::integer[], $3::text[]) AS wanted (client_id, key)
+SELECT id, source_wallet_id, currency, amount, captured, released, status, NULL, NULL, metadata,
+       created_at, updated_at, expires_at, NULL, destination_wallet_id, final_transfer_id,
+       reference, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM holds
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, NULL, stored.client_id, stored.key, stored.fingerprint, stored.status,
+       stored.render_version, stored.transfer_id::text, stored.body, NULL
+FROM unnest($3::text::integer[], $4::text[]) AS wanted (client_id, key)
 JOIN transferd.outcomes stored USING (client_id, key)
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp();
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp();
 
 -- name: existing_wallets
 -- Distinguishes a wallet that another transaction has locked from a wallet that does not exist.
@@ -197,14 +213,6 @@ FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[])
     AS w (id, user_id, currency, overdraft_limit, metadata)
 ON CONFLICT DO NOTHING
 RETURNING 1;
-
--- name: read_holds
--- Holds by id. In a group the wallets that pay are locked, so the holds cannot change.
-SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
-       released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
-       updated_at
-FROM {ledger}.holds
-WHERE id = ANY ($1::uuid[]);
 
 -- name: due_holds
 -- The active holds of locked wallets whose time has come, by wallet, in the order in which they expire.

@@ -157,8 +157,9 @@ def _written_late(part: str) -> Callable[[], None]:
 
 
 def _no_row_locks() -> None:
-    reword("lock_and_look_up", "FOR NO KEY UPDATE", "")
-    reword("lock_and_look_up_skipping", "FOR NO KEY UPDATE SKIP LOCKED", "")
+    for rows in ("ORDER BY wallets.id\n    ", "WHERE id = ANY ($2::uuid[])\n    "):
+        reword("lock_and_look_up", f"{rows}FOR NO KEY UPDATE", rows)
+        reword("lock_and_look_up_skipping", f"{rows}FOR NO KEY UPDATE SKIP LOCKED", rows)
 
 
 def _no_version_check() -> None:

@@ -25,6 +25,26 @@ def _hold_of(row: Row) -> Hold:
     return Hold(*values)
 
 
+def locked_hold_of(row: Row) -> Hold:
+    """The hold of `lock_and_look_up`, which comes in the columns of a wallet."""
+    return Hold(
+        row["id"],
+        row["user_id"],
+        row["destination_wallet_id"],
+        row["currency"],
+        row["balance"],
+        row["held"],
+        row["overdraft_limit"],
+        HOLD_STATUSES[row["status"]],
+        row["hold_expires_at"],
+        row["final_transfer_id"],
+        row["reference"],
+        row["metadata"],
+        row["created_at"],
+        row["updated_at"],
+    )
+
+
 class HoldPage(NamedTuple):
     """A page of holds, newest first. Further pages have ids below `end`; None: there are none."""
 
@@ -37,11 +57,6 @@ class ActiveHolds(NamedTuple):
 
     holds: int
     overdue_s: float
-
-
-async def read_locked_holds(transaction: Transaction, ids: Sequence[str]) -> dict[str, Hold]:
-    """Holds by id; unknown ids are missing. Their wallets must be locked."""
-    return {row["id"]: _hold_of(row) for row in await transaction.fetch("read_holds", ids)}
 
 
 async def due_holds(
