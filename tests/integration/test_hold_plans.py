@@ -8,10 +8,11 @@ import pytest
 
 from tests.conftest import Database
 from transferd.domain.hold import Hold, HoldStatus
+from transferd.domain.ledger import MAIN
 from transferd.domain.wallet import ChangeKind, WalletChange, WalletStatus
 from transferd.ledger.ids import new_id
-from transferd.ledger.store.database import Transaction, queries
 from transferd.ledger.store.group_rows import GroupResult, change_parameters, group_parameters
+from transferd.ledger.store.queries import query, values
 
 BUSY = "'00000000-0000-7000-8000-00000000000b'::uuid"
 NO_WALLET = "'ffffffff-ffff-7fff-bfff-ffffffffffff'::uuid"
@@ -66,7 +67,7 @@ async def held(database: Database) -> Database:
 
 async def plan_of(database: Database, name: str, arguments: str) -> tuple[str, int]:
     """The plan of a query that has run often, and the number of pages that it reads."""
-    sql = queries("ledger_00")[name]
+    sql = query(MAIN.schema, name)
     call = f"EXECUTE query ({arguments})" if arguments else "EXECUTE query"
     url = database.servers.database_url(database.name, superuser=True)
     connection = await asyncpg.connect(url, statement_cache_size=0)
@@ -168,8 +169,8 @@ async def test_a_change_of_a_hold_finds_its_row_by_its_id(held: Database) -> Non
         pool.acquire() as connection,
     ):
         name = "write_group_and_changes"
-        sql = {name: "EXPLAIN " + queries("ledger_00")[name]}
-        rows = await Transaction(connection, sql, None).fetch_named(name, parameters)
+        sql = f"EXPLAIN {query(MAIN.schema, name)}"
+        rows = await connection.fetch(sql, *values(name)(parameters))
     reads = [row[0] for row in rows if " on holds h" in row[0] and "Update" not in row[0]]
     assert len(reads) == 1
     assert "using holds_pkey" in reads[0]

@@ -8,7 +8,8 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.waiting import until
-from transferd.ledger.store.database import queries
+from transferd.domain.ledger import MAIN
+from transferd.ledger.store.queries import query
 
 _WALLETS = 20_000
 
@@ -45,7 +46,7 @@ _UNKNOWN = "'ffffffff-ffff-7fff-bfff-ffffffffffff'"
 
 async def plan_of(database: Database, file: str, name: str, arguments: list[str]) -> str:
     """How PostgreSQL executes a query with these arguments."""
-    sql = queries("ledger_00", file)[name]
+    sql = query(MAIN.schema, name, file)
     for number in range(len(arguments), 0, -1):
         sql = sql.replace(f"${number}", arguments[number - 1])
     return "\n".join(row[0] for row in await database.fetch(f"EXPLAIN {sql}"))
@@ -76,7 +77,7 @@ async def test_locks_of_many_wallets_cost_little_after_a_wait(large: Database) -
     # PostgreSQL checks the condition again for each row that another transaction has changed.
     rows = await large.fetch("SELECT id::text FROM ledger_00.wallets LIMIT $1", _LOCKED)
     ids = [row["id"] for row in rows]
-    sql = queries("ledger_00")["lock_and_look_up"]
+    sql = query(MAIN.schema, "lock_and_look_up")
     url = large.servers.database_url(large.name, superuser=True)
     one, other = await asyncpg.connect(url), await asyncpg.connect(url)
 

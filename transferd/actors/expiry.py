@@ -14,7 +14,7 @@ from transferd.config import Limits
 from transferd.domain.errors import TransferdError
 from transferd.domain.hold import ExpireHolds
 from transferd.domain.key import NO_FINGERPRINT
-from transferd.ledger.ids import LEDGERS
+from transferd.domain.ledger import MAIN
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.holds import (
@@ -27,7 +27,7 @@ from transferd.ledger.store.holds import (
 from transferd.ledger.store.outbox import take_lease
 from transferd.observability.facts import ExpiryFailed, Facts
 
-_LEASE = f"{LEDGERS[0]}/expiry"
+_LEASE = f"{MAIN.schema}/expiry"
 
 
 class Expiry:

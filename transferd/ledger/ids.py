@@ -3,9 +3,10 @@
 import time
 
 from transferd.digits import random_digits
+from transferd.domain.ledger import MAIN
 
 # One ledger today. Each further ledger is a schema of its own; an id contains its number.
-LEDGERS = ("ledger_00",)
+LEDGERS = (MAIN.schema,)
 
 
 # RFC 9562 section 4.1: the highest two bits of this digit are 10.

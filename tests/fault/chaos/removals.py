@@ -21,8 +21,7 @@ from transferd.domain.book import Book
 from transferd.domain.command import HoldCommand
 from transferd.domain.wallet import Wallet
 from transferd.domain.webhook import DeliveryStatus
-from transferd.ledger.ids import LEDGERS
-from transferd.ledger.store import database, group, outbox
+from transferd.ledger.store import database, group, outbox, queries
 from transferd.ledger.store.deliveries import DeliveryRecord, record_deliveries
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.group_rows import GroupResult
@@ -50,10 +49,11 @@ _WRITES = ("write_group", "write_group_and_changes")
 
 def reword(name: str, old: str, new: str) -> None:
     """Replace words of a named query, which must contain them exactly once."""
-    # The process reads queries once, so this changes the query for all callers.
-    named = database.queries(LEDGERS[0])
+    # The process reads queries once, so this changes the query for all callers and ledgers.
+    named = queries.templates("queries.sql")
     assert named[name].count(old) == 1, f"the query {name} no longer contains {old!r}"
     named[name] = named[name].replace(old, new)
+    queries.query.cache_clear()
 
 
 def _ignore_failed_commits() -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transferd.ledger.ids import LEDGERS
+from transferd.domain.ledger import MAIN
 from transferd.ledger.store.database import Database
 
 
@@ -19,5 +19,5 @@ class Currency:
 
 async def read_currencies(database: Database) -> Sequence[Currency]:
     """All currencies, by code."""
-    rows = await database.fetch("read_currencies", ledger=LEDGERS[0])
+    rows = await database.fetch("read_currencies", ledger=MAIN.schema)
     return [Currency(*row) for row in rows]

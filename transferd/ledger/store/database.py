@@ -1,20 +1,16 @@
-"""The pool, and the named queries bound to a ledger's schema."""
+"""The pool of connections, and transactions on them."""
 
 from __future__ import annotations
 
 import asyncio
-import re
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from functools import cache
-from importlib import resources
-from operator import itemgetter
 from uuid import UUID
 
 import asyncpg
 
 from transferd.config import Limits, Settings
-from transferd.ledger.ids import LEDGERS
+from transferd.domain.ledger import MAIN
 from transferd.ledger.store.errors import (
     ConnectionFailure,
     NoConnectionFree,
@@ -22,7 +18,7 @@ from transferd.ledger.store.errors import (
     StoreError,
     translated,
 )
-from transferd.ledger.store.numbers import NAMES_IN_SQL
+from transferd.ledger.store.queries import query, values
 
 Row = asyncpg.Record
 
@@ -35,54 +31,6 @@ BEGIN_SNAPSHOT = (
 )
 
 
-# Queries with which others begin; these name them in braces.
-_FRAGMENTS = ("group_rows", "wallets_now", "holds_now")
-# A parameter that has a name in place of a number.
-_PARAMETER = re.compile(r"\$([a-z_]+)")
-
-
-@cache
-def _texts(file: str) -> dict[str, str]:
-    """Name -> SQL of every query in `file`, complete, but with names for what is bound later."""
-    text = resources.files("transferd.ledger").joinpath(file).read_text()
-    parts = (part.partition("\n") for part in text.split("-- name: ")[1:])
-    texts = {name.strip(): sql.strip().rstrip(";") for name, _, sql in parts}
-    for part in _FRAGMENTS:
-        for name, sql in texts.items():
-            texts[name] = sql.replace(f"{{{part}}}", texts.get(part, ""))
-    return texts
-
-
-@cache
-def _parameters(name: str, file: str = "queries.sql") -> tuple[str, ...]:
-    """The names of a query's parameters, in the order of their numbers."""
-    return tuple(dict.fromkeys(_PARAMETER.findall(_texts(file)[name])))
-
-
-@cache
-def _values(name: str) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
-    """Takes the values that a query's parameters name, of which there are two or more, in order."""
-    return itemgetter(*_parameters(name))
-
-
-@cache
-def queries(ledger: str, file: str = "queries.sql") -> dict[str, str]:
-    """Name -> SQL of every query in `file`, for the schema `ledger`."""
-    named = {}
-    for name, text in _texts(file).items():
-        # From the longest on, because a name may begin with another one.
-        numbers = {each: n for n, each in enumerate(_parameters(name, file), start=1)}
-        query = text.replace("{ledger}", ledger)
-        for each in sorted(numbers, key=len, reverse=True):
-            query = query.replace(f"${each}", f"${numbers[each]}")
-        for each, number in NAMES_IN_SQL.items():
-            query = query.replace(each, number)
-        named[name] = query.replace("{skip_locked}", "")
-        if "{skip_locked}" in query:
-            named[f"{name}_skipping"] = query.replace("{skip_locked}", "SKIP LOCKED")
-    return named
-
-
 class Transaction:
     """One transaction on one connection; made by `Database.transaction` and `Database.snapshot`.
 
@@ -92,23 +40,25 @@ class Transaction:
     def __init__(
         self,
         connection: asyncpg.pool.PoolConnectionProxy[Row],
-        sql: Mapping[str, str],
+        schema: str,
+        file: str,
         timeout_s: float | None,
     ) -> None:
         self._connection = connection
-        self._sql = sql
+        self._schema = schema
+        self._file = file
         self._timeout_s = timeout_s
 
     async def fetch(self, name: str, *arguments: object) -> Sequence[Row]:
         """Run the query `name`. Raises StoreError."""
         with translated():
             return await self._connection.fetch(
-                self._sql[name], *arguments, timeout=self._timeout_s
+                query(self._schema, name, self._file), *arguments, timeout=self._timeout_s
             )
 
     async def fetch_named(self, name: str, parameters: Mapping[str, object]) -> Sequence[Row]:
         """Run the query `name`, whose parameters have names. Raises StoreError."""
-        return await self.fetch(name, *_values(name)(parameters))
+        return await self.fetch(name, *values(name)(parameters))
 
 
 class Database:
@@ -163,19 +113,21 @@ class Database:
         """How many there can be."""
         return self._connections
 
-    async def fetch(self, name: str, *arguments: object, ledger: str = LEDGERS[0]) -> Sequence[Row]:
+    async def fetch(
+        self, name: str, *arguments: object, ledger: str = MAIN.schema
+    ) -> Sequence[Row]:
         """Run one read. Raises StoreError; does it again after a dead connection or a conflict."""
         if self._waiting_reads >= self._limits.waiting_reads_max:
             raise NoConnectionFree("too many reads wait for a connection")
         self._waiting_reads += 1
         try:
-            return await self._fetch(queries(ledger)[name], arguments)
+            return await self._fetch(query(ledger, name), arguments)
         except ConnectionFailure:
             # The pool hands out connections that died while idle; the next one is new.
-            return await self._fetch(queries(ledger)[name], arguments)
+            return await self._fetch(query(ledger, name), arguments)
         except SerializationFailure:
             # The database's default isolation is above READ COMMITTED, at which no read fails so.
-            return await self._fetch(queries(ledger)[name], arguments, read_committed=True)
+            return await self._fetch(query(ledger, name), arguments, read_committed=True)
         finally:
             self._waiting_reads -= 1
 
@@ -186,7 +138,7 @@ class Database:
         dead connection. The number of rows of the last statement.
         """
         # The simple query protocol has no parameters. A UUID that was read as one needs no quoting.
-        script = queries(ledger)[name].replace("{id}", str(UUID(id)))
+        script = query(ledger, name).replace("{id}", str(UUID(id)))
         try:
             return await self._run_script(script)
         except ConnectionFailure:
@@ -233,7 +185,7 @@ class Database:
                 raise
 
     def transaction(
-        self, ledger: str = LEDGERS[0], *, is_retried: bool = False
+        self, ledger: str = MAIN.schema, *, is_retried: bool = False
     ) -> AbstractAsyncContextManager[Transaction]:
         """COMMIT at the end, ROLLBACK on an exception. Raises StoreError.
 
@@ -242,7 +194,7 @@ class Database:
         A ConnectionFailure during COMMIT is `in_doubt`: the transaction may have been committed.
         """
         begin = "BEGIN" if is_retried else _BEGIN_READ_COMMITTED
-        return self._transaction(begin, queries(ledger), None)
+        return self._transaction(begin, ledger, "queries.sql", None)
 
     def snapshot(
         self, ledger: str, *, file: str, query_timeout_s: float
@@ -251,11 +203,11 @@ class Database:
 
         Each of its queries sees the data of the moment at which the first one began.
         """
-        return self._transaction(BEGIN_SNAPSHOT, queries(ledger, file), query_timeout_s)
+        return self._transaction(BEGIN_SNAPSHOT, ledger, file, query_timeout_s)
 
     @asynccontextmanager
     async def _transaction(
-        self, begin: str, sql: Mapping[str, str], timeout_s: float | None
+        self, begin: str, schema: str, file: str, timeout_s: float | None
     ) -> AsyncIterator[Transaction]:
         pool = self._open_pool()
         with translated():
@@ -263,7 +215,7 @@ class Database:
         try:
             with translated():
                 await connection.execute(begin)
-            yield Transaction(connection, sql, timeout_s)
+            yield Transaction(connection, schema, file, timeout_s)
             try:
                 with translated():
                     status = await connection.execute("COMMIT")

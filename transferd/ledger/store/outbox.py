@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from transferd.ledger.ids import LEDGERS
+from transferd.domain.ledger import MAIN
 from transferd.ledger.store.database import Database, Transaction
 
 
@@ -24,19 +24,19 @@ class OutboxSize(NamedTuple):
     oldest_s: float
 
 
-async def has_rows(database: Database, ledger: str = LEDGERS[0]) -> bool:
+async def has_rows(database: Database, ledger: str = MAIN.schema) -> bool:
     """Whether the outbox has rows."""
     [row] = await database.fetch("outbox_has_rows", ledger=ledger)
     return bool(row[0])
 
 
-async def size(database: Database, ledger: str = LEDGERS[0]) -> OutboxSize:
+async def size(database: Database, ledger: str = MAIN.schema) -> OutboxSize:
     """The size of the outbox."""
     [row] = await database.fetch("outbox_size", ledger=ledger)
     return OutboxSize(row["events"], row["oldest_s"] or 0.0)
 
 
-async def take_lease(transaction: Transaction, ledger: str = LEDGERS[0]) -> bool:
+async def take_lease(transaction: Transaction, ledger: str = MAIN.schema) -> bool:
     """Whether this transaction has the lease: it may publish until it ends."""
     return bool(await transaction.fetch("take_lease", ledger))
 
