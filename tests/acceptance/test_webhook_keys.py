@@ -11,10 +11,10 @@ from tests.support.api import Api
 from tests.support.contract import ApiWithKey, api_key, transfer_body
 from tests.support.deliveries import logged_delivery
 from tests.support.pressure import crowd, held, held_rows, statuses, until_sessions_wait
+from tests.support.store import open_main
 from tests.support.truth import row_count
 from transferd.config import Limits
 from transferd.ledger.audit import audit
-from transferd.ledger.store.database import Database as Store
 
 _HOOK = {"url": "https://example.com/", "events": ["transfer.*", "user.*"]}
 
@@ -66,7 +66,7 @@ async def test_a_repeated_request_gets_the_same_bytes_and_changes_nothing(
     assert (await traces(database))["version"] == before["version"] + 2
     assert await row_count(database, "ledger_00.outbox") == before["events"] + 1
     # Every outcome of a key can be replayed.
-    async with Store(database.settings(), Limits(), connections=1) as store:
+    async with open_main(database.settings()) as store:
         assert await audit(store, lambda step, done, total: None) == []
 
 

@@ -9,9 +9,9 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.contract import footprint, time_of
 from tests.support.pressure import crowd, statuses
+from tests.support.store import open_main
 from transferd.config import Limits
 from transferd.domain.webhook import Webhook
-from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.webhooks import read_webhook
 
 _HOOK = {"url": "https://example.com/", "events": ["*"]}
@@ -24,7 +24,7 @@ _ROTATED_BY_THE_VERSION_BEFORE = (
 
 async def stored(database: Database, id: str) -> Webhook:
     """A webhook as a notifier reads it."""
-    async with Store(database.settings(), Limits(), 1) as store:
+    async with open_main(database.settings()) as store:
         webhook = await read_webhook(store, id)
     assert webhook is not None
     return webhook

@@ -154,7 +154,7 @@ async def test_the_next_expiry_reads_the_active_holds_of_the_wallet_only(held: D
 
 async def test_a_change_of_a_hold_finds_its_row_by_its_id(held: Database) -> None:
     now = datetime.now(UTC)
-    wallet, id = "00000000-0000-7000-8000-00000000000b", new_id()
+    wallet, id = "00000000-0000-7000-8000-00000000000b", new_id(MAIN)
     hold = Hold(
         id, wallet, None, "USD", 1, 0, 1, HoldStatus.RELEASED, now, None, None, "{}", now, now
     )

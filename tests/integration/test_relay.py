@@ -16,13 +16,14 @@ from tests.support.endpoints import new_webhook, update_webhook
 from tests.support.outbox import TRACEPARENT, again, left, put, transfer_event, wallet_event
 from tests.support.pressure import held
 from tests.support.queues import bound_queue, message_count, take, topology_of
+from tests.support.store import open_main
 from tests.support.waiting import until
 from transferd.commit.events import CLOUD_EVENT, cloud_event
 from transferd.config import Limits
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import WebhookStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import outbox
-from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.deliveries import LOG
 from transferd.notifications.broker import TransportFailure
@@ -54,7 +55,7 @@ class Relays:
     ) -> Relay:
         """One more relay, which works only when it is called."""
         limits = limits or Limits()
-        store = await self.exits.enter_async_context(Store(self.settings, limits, 2))
+        store = await self.exits.enter_async_context(open_main(self.settings, limits, 2))
         topology = topology_of(self.settings, limits)
         url = self.settings.required("amqp_url")
         relay = Relay(
@@ -146,7 +147,7 @@ async def test_a_published_message_is_persistent_and_has_the_headers_of_its_even
 async def test_each_event_gets_a_delivery_for_each_matching_endpoint(
     database: Database, relays: Relays
 ) -> None:
-    ada = new_id()
+    ada = new_id(MAIN)
     everything = await new_webhook(database, "https://a.example/")
     of_ada = await new_webhook(database, "https://b.example/", "transfer.*", wallet=ada)
     disabled = await new_webhook(database, "https://c.example/", "wallet.*")
@@ -168,7 +169,7 @@ async def test_each_event_gets_a_delivery_for_each_matching_endpoint(
     assert set(decode_wakeup(message.body)) == {everything, of_ada}
     # A webhook that is newer than the relay's knowledge gets the next event.
     newer = await new_webhook(database, "https://d.example/", "user.created")
-    user = transfer_event(type="user.created", data={"id": new_id(), "name": "Ada"})
+    user = transfer_event(type="user.created", data={"id": new_id(MAIN), "name": "Ada"})
     await put(database, [user])
     await relay.relay_once()
     assert {row[1] for row in (await written(database))[5:]} == {everything, newer}

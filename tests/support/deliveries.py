@@ -6,6 +6,7 @@ from typing import Any
 import orjson
 
 from tests.conftest import Database
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import id_at, new_id
 from transferd.ledger.store.deliveries import NUMBERS
@@ -37,7 +38,7 @@ def sent_event(id: str, type: str = "transfer.posted") -> dict[str, Any]:
 
 async def logged_delivery(database: Database, webhook: str, **changes: object) -> str:
     """The id of a new row. `changes` are columns; `days` is its age; `event=None` stores none."""
-    own = new_id()
+    own = new_id(MAIN)
     values = _FAILED | {"event_id": own, "event": sent_event(own)} | changes
     # The first digits of a UUIDv7 are its time; the others make it unique.
     id = id_at(time.time() - values["days"] * _DAY_S)[:19] + own[19:] if values["days"] else own

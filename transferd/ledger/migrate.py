@@ -11,8 +11,9 @@ import asyncpg
 from iso4217 import Currency
 
 from transferd.config import ConfigurationError, Limits, Settings
+from transferd.domain.ledger import MAIN
 from transferd.domain.wallet import ChangeKind, WalletStatus
-from transferd.ledger.ids import LEDGERS, new_id
+from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import Rejected, translated
 from transferd.ledger.store.migrations import applied_migrations
@@ -100,8 +101,7 @@ async def _apply(
     connection: asyncpg.Connection[asyncpg.Record], known: Sequence[Migration]
 ) -> list[str]:
     await connection.execute("CREATE SCHEMA IF NOT EXISTS transferd")
-    for ledger in LEDGERS:
-        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {ledger}")
+    await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {MAIN.schema}")
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS transferd.schema_migrations ("
         " name text PRIMARY KEY, sha256 text NOT NULL,"
@@ -133,38 +133,36 @@ async def _apply(
 
 async def _add_currencies(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Every ISO 4217 currency that has minor units, with its funding wallet at version 0."""
-    for ledger in LEDGERS:
-        # As SET LOCAL, but with the name as a parameter.
-        await connection.execute("SELECT set_config('search_path', $1, true)", ledger)
-        rows = await connection.fetch("SELECT code FROM currencies")
-        present = {row["code"] for row in rows}
-        missing = [
-            (currency.code, currency.currency_name, currency.exponent, new_id())
-            for currency in Currency
-            if currency.exponent is not None and currency.code not in present
-        ]
-        await connection.executemany(
-            "INSERT INTO currencies (code, name, exponent, funding_wallet_id)"
-            " VALUES ($1, $2, $3, $4)",
-            missing,
-        )
-        await connection.executemany(
-            "WITH wallet AS (INSERT INTO wallets (id, balance, held, overdraft_limit,"
-            " version, created_at, updated_at, status, funding, currency, metadata)"
-            " VALUES ($1, 0, 0, 0, 0, now(), now(), $3, true, $2, '{}') RETURNING id, created_at)"
-            " INSERT INTO wallet_changes (wallet_id, version, created_at, balance_after,"
-            " overdraft_limit, kind, status) SELECT id, 0, created_at, 0, 0, $4::smallint, $3"
-            " FROM wallet",
-            [
-                (
-                    wallet_id,
-                    code,
-                    WALLET_STATUS_NUMBERS[WalletStatus.ACTIVE],
-                    CHANGE_KIND_NUMBERS[ChangeKind.CREATED],
-                )
-                for code, _, _, wallet_id in missing
-            ],
-        )
+    # As SET LOCAL, but with the name as a parameter.
+    await connection.execute("SELECT set_config('search_path', $1, true)", MAIN.schema)
+    rows = await connection.fetch("SELECT code FROM currencies")
+    present = {row["code"] for row in rows}
+    missing = [
+        (currency.code, currency.currency_name, currency.exponent, new_id(MAIN))
+        for currency in Currency
+        if currency.exponent is not None and currency.code not in present
+    ]
+    await connection.executemany(
+        "INSERT INTO currencies (code, name, exponent, funding_wallet_id) VALUES ($1, $2, $3, $4)",
+        missing,
+    )
+    await connection.executemany(
+        "WITH wallet AS (INSERT INTO wallets (id, balance, held, overdraft_limit,"
+        " version, created_at, updated_at, status, funding, currency, metadata)"
+        " VALUES ($1, 0, 0, 0, 0, now(), now(), $3, true, $2, '{}') RETURNING id, created_at)"
+        " INSERT INTO wallet_changes (wallet_id, version, created_at, balance_after,"
+        " overdraft_limit, kind, status) SELECT id, 0, created_at, 0, 0, $4::smallint, $3"
+        " FROM wallet",
+        [
+            (
+                wallet_id,
+                code,
+                WALLET_STATUS_NUMBERS[WalletStatus.ACTIVE],
+                CHANGE_KIND_NUMBERS[ChangeKind.CREATED],
+            )
+            for code, _, _, wallet_id in missing
+        ],
+    )
 
 
 async def _limit_role(connection: asyncpg.Connection[asyncpg.Record], limits: Limits) -> None:

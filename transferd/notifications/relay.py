@@ -12,7 +12,7 @@ from transferd.config import Limits
 from transferd.domain.transfer import PostedTransfer
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.store import outbox
-from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Transaction
 from transferd.ledger.store.deliveries import EventText, NewDelivery, insert_deliveries
 from transferd.ledger.store.outbox import OutboxRow
 from transferd.ledger.store.transfers import read_transfers
@@ -42,7 +42,7 @@ class Relay:
     def __init__(
         self,
         *,
-        database: Database,
+        database: LedgerDatabase,
         connect: Connect,
         directory: Directory,
         limits: Limits,

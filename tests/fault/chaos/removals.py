@@ -72,7 +72,7 @@ def _ignore_failed_commits() -> None:
 
         return transaction
 
-    replace(database.Database, "transaction", make)
+    replace(database.LedgerDatabase, "transaction", make)
 
 
 def _commit_to_memory() -> None:
@@ -117,7 +117,7 @@ def _no_first_look_up() -> None:
 
         return look_up
 
-    replace(database.Database, "transaction", make_transaction)
+    replace(database.LedgerDatabase, "transaction", make_transaction)
     replace(group, "lock_and_look_up", make_look_up)
 
 
@@ -166,7 +166,7 @@ def _written_late(part: str) -> Callable[[], None]:
                 await true_write(inside, rest, **bounds)
 
         replace(group, "write", make_write)
-        replace(database.Database, "transaction", make_transaction)
+        replace(database.LedgerDatabase, "transaction", make_transaction)
 
     return apply
 
@@ -248,7 +248,7 @@ def _delete_before_publishing() -> None:
         return read_outbox
 
     def make_has_rows(true: Any) -> Any:
-        async def has_rows(store: database.Database) -> bool:
+        async def has_rows(store: database.LedgerDatabase) -> bool:
             if not await true(store):
                 return False
             async with store.transaction() as transaction:
@@ -264,7 +264,7 @@ def _delete_before_publishing() -> None:
 
 def _record_before_delivery() -> None:
     def make(true: Any) -> Any:
-        async def read_waiting(store: database.Database, *arguments: Any) -> Any:
+        async def read_waiting(store: database.LedgerDatabase, *arguments: Any) -> Any:
             found, version = await true(store, *arguments)
             delivered = [
                 DeliveryRecord(
