@@ -27,7 +27,7 @@ _CLIENT = 1
 _REDIS_CONNECTIONS_MAX = 1024
 
 _KEEP = """
-INSERT INTO transferd.outcomes
+INSERT INTO ledger_00.outcomes
     (client_id, key, fingerprint, status, render_version, transfer_id, created_at)
 VALUES ($1, $2, $3, 201, 1, $4, now()) ON CONFLICT DO NOTHING RETURNING 1"""
 _LOCK = """

@@ -113,7 +113,7 @@ async def _fill_outbox(settings: Settings, count: int) -> None:
 async def _delete_deliveries(settings: Settings) -> None:
     """Delete the deliveries that the relay has written."""
     connection = await asyncpg.connect(settings.required("database_url"))
-    await connection.execute("DELETE FROM transferd.deliveries")
+    await connection.execute("DELETE FROM ledger_00.deliveries")
     await connection.close()
 
 

@@ -300,7 +300,7 @@ async def test_events_of_a_batch_equal_those_of_single_transfers(
         )
         assert await relay.relay_once() == 3
     rows = await database.fetch(
-        "SELECT event_type, event::text FROM transferd.deliveries ORDER BY number"
+        "SELECT event_type, event::text FROM ledger_00.deliveries ORDER BY number"
     )
     events = [orjson.loads(row["event"]) for row in rows]
     assert [event["id"] for event in events[1:]] == [result["id"] for result in results]

@@ -58,7 +58,7 @@ def environment(scene: Scene) -> dict[str, str]:
 
 async def log_of(database: Database) -> Counter[tuple[int, int]]:
     """How many deliveries have each (status, attempts)."""
-    rows = await database.fetch("SELECT status, attempts FROM transferd.deliveries")
+    rows = await database.fetch("SELECT status, attempts FROM ledger_00.deliveries")
     return Counter((row[0], row[1]) for row in rows)
 
 
@@ -290,7 +290,7 @@ async def test_another_relay_takes_over_in_order(number: signal.Signals, scene: 
     order = [orjson.loads(message.body)["data"]["source_version"] for message in taken]
     assert list(dict.fromkeys(order)) == list(range(events)), "first arrivals, without a gap"
     rows = await scene.database.fetch(
-        "SELECT event::text FROM transferd.deliveries ORDER BY number"
+        "SELECT event::text FROM ledger_00.deliveries ORDER BY number"
     )
     order = [orjson.loads(row["event"])["data"]["source_version"] for row in rows]
     assert order == list(range(events)), "each once, in order"

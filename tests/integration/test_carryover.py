@@ -99,7 +99,7 @@ async def kept_letter(
 ) -> None:
     """A dead letter as the version before keeps it."""
     await database.fetch(
-        "INSERT INTO transferd.dead_letters (id, endpoint_id, event_id, event_type, reason, detail,"
+        "INSERT INTO ledger_00.dead_letters (id, endpoint_id, event_id, event_type, reason, detail,"
         " attempts, body, died_at) VALUES ($1, $2, $3, $4, $5, 'answered 500', 4, $6, now())",
         new_id(MAIN),
         endpoint,

@@ -39,17 +39,17 @@ UNDYING = """
 CREATE SEQUENCE again;
 CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
     IF TG_OP = 'UPDATE' THEN
-        UPDATE transferd.deliveries SET status = 3, dead_reason = OLD.dead_reason
+        UPDATE ledger_00.deliveries SET status = 3, dead_reason = OLD.dead_reason
         WHERE id = OLD.id;
     END IF;
     OLD.event_id := nextval('again');
     OLD.id := ('ffffffff-0000-7000-8000-' || lpad(OLD.event_id, 12, '0'))::uuid;
-    INSERT INTO transferd.deliveries SELECT (OLD).*;
+    INSERT INTO ledger_00.deliveries SELECT (OLD).*;
     RETURN NULL;
 END $$;
-CREATE TRIGGER again AFTER UPDATE ON transferd.deliveries FOR EACH ROW
+CREATE TRIGGER again AFTER UPDATE ON ledger_00.deliveries FOR EACH ROW
     WHEN (OLD.dead_reason IS NOT NULL AND NEW.dead_reason IS NULL) EXECUTE FUNCTION again();
-CREATE TRIGGER gone AFTER DELETE ON transferd.deliveries FOR EACH ROW EXECUTE FUNCTION again();
+CREATE TRIGGER gone AFTER DELETE ON ledger_00.deliveries FOR EACH ROW EXECUTE FUNCTION again();
 """
 
 
@@ -97,7 +97,7 @@ async def letter(
 async def many_letters(database: Database, endpoint: str, count: int) -> list[str]:
     """The events of this many new dead letters, oldest first."""
     rows = await database.fetch(
-        "INSERT INTO transferd.deliveries (id, endpoint_id, event_id, event_type, status, attempts,"
+        "INSERT INTO ledger_00.deliveries (id, endpoint_id, event_id, event_type, status, attempts,"
         " dead_reason, event, created_at, updated_at) SELECT gen_random_uuid(), $1::uuid, number,"
         " 'transfer.posted', 3, 5, 'attempts exhausted', json_build_object('id', number::text),"
         " now(), now() FROM generate_series(1, $2) AS number RETURNING id, event_id",
@@ -118,7 +118,7 @@ async def unreadable(database: Database, body: bytes = b"\xffno event") -> DeadL
 
 async def made_older(database: Database, id: str, hours: float) -> None:
     await database.fetch(
-        "UPDATE transferd.deliveries SET updated_at = updated_at - make_interval(secs => $2)"
+        "UPDATE ledger_00.deliveries SET updated_at = updated_at - make_interval(secs => $2)"
         " WHERE id::text = $1",
         id,
         hours * 3600,
@@ -192,7 +192,7 @@ async def test_a_letter_of_the_version_before_is_its_delivery(database: Database
     event = transfer_event()
     id = await logged_delivery(database, ada, event_id=event["id"], status="dead", attempts=5)
     await database.fetch(
-        "INSERT INTO transferd.dead_letters (id, endpoint_id, event_id, event_type, reason, detail,"
+        "INSERT INTO ledger_00.dead_letters (id, endpoint_id, event_id, event_type, reason, detail,"
         " attempts, body, died_at) VALUES ($1, $2, $3, 'transfer.posted', 'attempts exhausted',"
         " 'answered 500', 5, $4, now())",
         new_id(MAIN),
@@ -205,7 +205,7 @@ async def test_a_letter_of_the_version_before_is_its_delivery(database: Database
     assert json.loads(line)["id"] == id
     [dead] = await found(database, Filter())
     assert (dead.reason, dead.body) == ("attempts exhausted", cloud_event(event))
-    assert await row_count(database, "transferd.dead_letters") == 0
+    assert await row_count(database, "ledger_00.dead_letters") == 0
     assert (await command(database, "redrive", id)).stdout == "1 redriven\n"
     assert await status_of(database, ada, event["id"]) is DeliveryStatus.PENDING
 
@@ -237,7 +237,7 @@ async def test_a_letter_survives_its_webhook_and_is_not_redriven(
     dead, other, of_log = [await letter(database, each) for each in (ada, bob, LOG)]
     await logged_delivery(database, ada, status="dead")
     await delete_webhook(database, ada)
-    assert await row_count(database, "transferd.deliveries") == 3
+    assert await row_count(database, "ledger_00.deliveries") == 3
     assert await redrive(store, Filter(), silent) == Redriven(sent=2, kept=1)
     assert set(await in_the_outbox(database)) == {(bob, other.event_id), (LOG, of_log.event_id)}
     assert await found(database, Filter()) == [dead]

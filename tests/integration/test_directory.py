@@ -53,13 +53,13 @@ async def test_an_event_is_for_a_disabled_webhook_too_and_not_for_a_deleted_one(
 async def add_webhooks(database: Database, count: int) -> None:
     """Add this many webhooks, each for another wallet."""
     await database.fetch(
-        "INSERT INTO transferd.webhooks (id, client_id, url, events, wallet_id, secret, status,"
+        "INSERT INTO ledger_00.webhooks (id, client_id, url, events, wallet_id, secret, status,"
         " created_at, updated_at) SELECT gen_random_uuid(), 0, $2, '{*}', gen_random_uuid(),"
         " 'whsec_AAAA', 0, now(), now() FROM generate_series(1, $1)",
         count,
         URL,
     )
-    await database.fetch("UPDATE transferd.webhooks_version SET version = version + 1")
+    await database.fetch("UPDATE ledger_00.webhooks_version SET version = version + 1")
 
 
 def fastest_s(directory: Directory, wallets: list[str], expected: list[str]) -> float:

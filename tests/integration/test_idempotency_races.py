@@ -90,7 +90,7 @@ async def test_the_same_wallet_and_user_50_times_are_created_once(
         assert wallets[0].json["balance"] == balance
     rows = await database.fetch("SELECT 1 FROM ledger_00.wallets WHERE NOT funding")
     assert len(rows) == 2
-    assert await row_count(database, "transferd.users") == 1
+    assert await row_count(database, "ledger_00.users") == 1
     assert await faults_in(database) == []
 
 
@@ -209,7 +209,7 @@ async def _one_key_for_two_requests(
     apis = [await replicas.start(cache=cache), await replicas.start(cache=cache)]
     pairs = [(await api.wallet(10), await api.wallet()) for api in apis]
     # Both have looked up the key and found nothing before one of them writes it.
-    async with held(database, "LOCK TABLE transferd.outcomes IN SHARE MODE"):
+    async with held(database, "LOCK TABLE ledger_00.outcomes IN SHARE MODE"):
         running = [
             asyncio.create_task(api.transfer(source, destination, 1, key="rent"))
             for api, (source, destination) in zip(apis, pairs, strict=True)

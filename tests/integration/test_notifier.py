@@ -429,7 +429,7 @@ async def test_a_result_that_cannot_be_written_does_not_delay_the_others(scene: 
     events = [transfer_event() for _ in range(5)]
     bad = events[2]
     await scene.database.fetch(
-        "ALTER TABLE transferd.deliveries"
+        "ALTER TABLE ledger_00.deliveries"
         f" ADD CHECK (NOT (event_id = '{bad['id']}' AND status = 3))"
     )
     async with scene.working(
@@ -577,7 +577,7 @@ async def test_a_backlog_does_not_hold_up_a_retry_whose_time_has_come(
             [NewDelivery(n, webhook, DeliveryStatus.PENDING) for n in range(1, 4)],
         )
     await scene.database.fetch(
-        "UPDATE transferd.deliveries SET status = 2, next_attempt_at = now() WHERE event_id = $1",
+        "UPDATE ledger_00.deliveries SET status = 2, next_attempt_at = now() WHERE event_id = $1",
         events[2]["id"],
     )
     found, _ = await read_waiting(store, {webhook: 2}, [])

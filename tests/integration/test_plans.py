@@ -18,7 +18,7 @@ _WALLETS = 20_000
 async def large(database: Database) -> Database:
     """A database with enough wallets, users and transfers for PostgreSQL to prefer an index."""
     await database.fetch(
-        "INSERT INTO transferd.users (id, name, metadata, created_at)"
+        "INSERT INTO ledger_00.users (id, name, metadata, created_at)"
         " SELECT gen_random_uuid(), NULL, '{}', now() FROM generate_series(1, $1)",
         _WALLETS,
     )
@@ -26,7 +26,7 @@ async def large(database: Database) -> Database:
         "INSERT INTO ledger_00.wallets (id, user_id, balance, held, overdraft_limit, version,"
         " created_at, updated_at, status, funding, currency, metadata)"
         " SELECT gen_random_uuid(), id, 0, 0, 0, 0, now(), now(), 0, false, 'USD', '{}'"
-        " FROM transferd.users"
+        " FROM ledger_00.users"
     )
     await database.fetch(
         "INSERT INTO ledger_00.transfers (id, source_wallet_id, destination_wallet_id, amount,"
@@ -36,7 +36,7 @@ async def large(database: Database) -> Database:
         " 'USD' FROM generate_series(1, $1)",
         _WALLETS,
     )
-    for table in ("transferd.users", "ledger_00.wallets", "ledger_00.transfers"):
+    for table in ("ledger_00.users", "ledger_00.wallets", "ledger_00.transfers"):
         await database.fetch(f"ANALYZE {table}")
     return database
 
@@ -124,7 +124,7 @@ _ENDPOINT = "'00000000-0000-0000-0000-000000000001'::uuid"
 async def logged(database: Database) -> Database:
     """A database with enough deliveries, of which half wait, for PostgreSQL to prefer an index."""
     await database.fetch(
-        "INSERT INTO transferd.deliveries (id, number, endpoint_id, event_id, event_type, status,"
+        "INSERT INTO ledger_00.deliveries (id, number, endpoint_id, event_id, event_type, status,"
         " attempts, next_attempt_at, event, created_at, updated_at) SELECT gen_random_uuid(), n,"
         " ('00000000-0000-0000-0000-' || lpad((n % $2)::text, 12, '0'))::uuid, n,"
         " 'transfer.posted', CASE WHEN n / $2 % 2 = 0 THEN 2 ELSE 1 END, 1,"
@@ -133,7 +133,7 @@ async def logged(database: Database) -> Database:
         500 * _ENDPOINTS,
         _ENDPOINTS,
     )
-    await database.fetch("ANALYZE transferd.deliveries")
+    await database.fetch("ANALYZE ledger_00.deliveries")
     return database
 
 

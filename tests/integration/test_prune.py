@@ -50,7 +50,7 @@ async def test_finished_deliveries_older_than_the_window_are_removed(
     assert await prune_once(store, Limits(), older_than_s=7 * DAY_S) == 10
     assert await left(database) == kept
     assert [each.event for each in await letters(database)] == [letter]
-    assert await row_count(database, "transferd.deliveries") == len(kept)
+    assert await row_count(database, "ledger_00.deliveries") == len(kept)
     assert await prune_once(store, Limits(), older_than_s=7 * DAY_S) == 0
 
 
@@ -63,7 +63,7 @@ async def test_rows_are_removed_in_small_steps(database: Database, store: Ledger
     await aged(database, 1)
     limits = replace(Limits(), prune_rows=10)
     assert await prune_once(store, limits, older_than_s=7 * DAY_S) == 35
-    assert await row_count(database, "transferd.deliveries") == 1
+    assert await row_count(database, "ledger_00.deliveries") == 1
 
 
 async def test_an_event_is_delivered_again_after_its_row_was_removed(
@@ -80,7 +80,7 @@ async def test_an_event_is_delivered_again_after_its_row_was_removed(
     assert len(receiver.received) == 2
     # As if the delivery had begun eight days ago.
     await database.fetch(
-        "UPDATE transferd.deliveries SET id = $1 WHERE event_id = $2",
+        "UPDATE ledger_00.deliveries SET id = $1 WHERE event_id = $2",
         id_at(time.time() - 8 * DAY_S),
         event["id"],
     )

@@ -32,7 +32,7 @@ from transferd.notifications.rabbit import RabbitBroker, decode_wakeup
 from transferd.notifications.relay import Relay
 from transferd.observability.facts import Fact, Facts, OutboxRelayed, RelayFailed
 
-LEASE = "SELECT 1 FROM transferd.relay_leases FOR UPDATE"
+LEASE = "SELECT 1 FROM ledger_00.relay_leases FOR UPDATE"
 
 
 @dataclass
@@ -117,7 +117,7 @@ def full_queue(relays: Relays, key: str) -> AbstractAsyncContextManager[str]:
 async def written(database: Database) -> list[tuple[str, str, int, int]]:
     """Event, endpoint, status and attempts of each delivery, in order."""
     rows = await database.fetch(
-        "SELECT event_id, endpoint_id::text, status, attempts FROM transferd.deliveries"
+        "SELECT event_id, endpoint_id::text, status, attempts FROM ledger_00.deliveries"
         " ORDER BY number"
     )
     return [tuple(row) for row in rows]
@@ -202,7 +202,7 @@ async def test_an_event_that_is_published_twice_has_one_delivery(
     relay = await relays.open()
     await put(database, [event, event])
     await relay.relay_once()
-    await database.fetch("UPDATE transferd.deliveries SET status = 1, attempts = 1")
+    await database.fetch("UPDATE ledger_00.deliveries SET status = 1, attempts = 1")
     await put(database, [event])
     await relay.relay_once()
     assert await written(database) == [(event["id"], webhook, 1, 1)]

@@ -308,11 +308,11 @@ async def test_an_upgrade_keeps_rows_and_letters_of_the_version_before(blank: Da
     assert (await blank.fetch(rows), await blank.fetch(letters)) == before
     indexes = await blank.fetch(
         "SELECT indexrelid::regclass::text AS name FROM pg_index"
-        " WHERE indrelid = 'transferd.deliveries'::regclass AND indisvalid"
+        " WHERE indrelid = 'ledger_00.deliveries'::regclass AND indisvalid"
     )
     assert {row["name"] for row in indexes} >= {
-        "transferd.deliveries_waiting",
-        "transferd.deliveries_dead",
+        "ledger_00.deliveries_waiting",
+        "ledger_00.deliveries_dead",
     }
     async with open_main(blank.settings()) as store:
         await fold_dead_letters(store)
@@ -482,7 +482,7 @@ async def test_the_service_cannot_rewrite_history(
             for table in (
                 "ledger_00.transfers",
                 "ledger_00.wallet_changes",
-                "transferd.outcomes",
+                "ledger_00.outcomes",
             )
             for statement in (
                 "UPDATE {} SET created_at = created_at",

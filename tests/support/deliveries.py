@@ -44,7 +44,7 @@ async def logged_delivery(database: Database, webhook: str, **changes: object) -
     id = id_at(time.time() - values["days"] * _DAY_S)[:19] + own[19:] if values["days"] else own
     event = values["event"]
     await database.fetch(
-        "INSERT INTO transferd.deliveries (id, endpoint_id, event_id, event_type, status, attempts,"
+        "INSERT INTO ledger_00.deliveries (id, endpoint_id, event_id, event_type, status, attempts,"
         " response_status, error, response_excerpt, event, dead_reason, next_attempt_at,"
         " created_at, updated_at)"
         " VALUES ($1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10::json, $11,"

@@ -97,7 +97,7 @@ async def deliveries(database: Database, endpoint: str) -> dict[str, Delivery]:
     rows = await database.fetch(
         "SELECT event_id, status, attempts, response_status, response_excerpt, error, created_at,"
         " updated_at, next_attempt_at, event_type, event::text"
-        " FROM transferd.deliveries WHERE endpoint_id = $1 ORDER BY id",
+        " FROM ledger_00.deliveries WHERE endpoint_id = $1 ORDER BY id",
         UUID(endpoint),
     )
     return {row[0]: Delivery(STATUSES[row[1]], *row[2:]) for row in (tuple(r) for r in rows)}

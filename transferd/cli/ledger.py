@@ -27,7 +27,9 @@ def migrate_command() -> None:
 
 
 async def _migrate(settings: Settings) -> int:
-    applied = await migrate(settings, settings.limits_of())
+    applied = await migrate(
+        settings, settings.limits_of(), report=lambda why: click.echo(why, err=True)
+    )
     click.echo("\n".join(f"applied {name}" for name in applied) or "the database is up to date")
     return 0
 

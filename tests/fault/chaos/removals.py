@@ -88,7 +88,7 @@ def _commit_to_memory() -> None:
 
 def _no_look_up() -> None:
     for name in ("lock_and_look_up", "lock_and_look_up_skipping"):
-        join = "JOIN transferd.outcomes stored "
+        join = "JOIN {ledger}.outcomes stored "
         reword(name, f"{join}USING (client_id, key)", f"{join}ON false")
 
 
