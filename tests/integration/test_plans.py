@@ -116,6 +116,19 @@ async def _is_waiting(database: Database, pid: int) -> bool:
     return bool(row["count"])
 
 
+async def test_the_relay_reads_the_oldest_rows_of_the_outbox_by_an_index(
+    database: Database,
+) -> None:
+    await database.fetch(
+        "INSERT INTO ledger_00.outbox (created_at, event_count, events)"
+        " SELECT now() + n * interval '1 second', 1, '[]' FROM generate_series(1, 20000) AS n"
+    )
+    await database.fetch("ANALYZE ledger_00.outbox")
+    plan = await plan_of(database, "queries.sql", "read_outbox", ["500"])
+    assert "using outbox_in_order on outbox" in plan, plan
+    assert "Sort" not in plan, plan
+
+
 _ENDPOINTS = 100
 _ENDPOINT = "'00000000-0000-0000-0000-000000000001'::uuid"
 

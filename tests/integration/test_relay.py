@@ -237,6 +237,40 @@ async def test_rows_leave_in_order_in_batches_that_end_with_the_row_that_fills_t
 # Only confirmed events are deleted
 
 
+async def test_rows_leave_in_the_order_of_their_times(database: Database, relays: Relays) -> None:
+    """Then in the order of `seq`, which need not grow when the ledger has moved to another node."""
+    events = [transfer_event() for _ in range(6)]
+    await put(database, *([event] for event in events))
+    await database.fetch(
+        "UPDATE ledger_00.outbox SET created_at = now() - (seq / 2) * interval '1 minute'"
+    )
+    rows = await database.fetch("SELECT created_at, seq FROM ledger_00.outbox ORDER BY 1, 2")
+    first = min(row["seq"] for row in rows)
+    order = [events[row["seq"] - first]["id"] for row in rows]
+    assert order != [event["id"] for event in events]
+    async with full_queue(relays, "transfer.posted"):
+        with pytest.raises(TransportFailure):
+            await (await relays.open()).relay_once()
+    relay = await relays.open(Limits(relay_batch_events_max=4))
+    while await relay.relay_once():
+        pass
+    assert [message.message_id for message in await relays.published(6)] == order
+
+
+async def test_deliveries_are_numbered_through_all_batches(
+    database: Database, relays: Relays
+) -> None:
+    await new_webhook(database, "https://a.example/")
+    await new_webhook(database, "https://b.example/")
+    for _ in range(2):
+        await put(database, [transfer_event(), transfer_event()], [transfer_event()])
+        await (await relays.open()).relay_once()
+    rows = await database.fetch("SELECT number FROM ledger_00.deliveries ORDER BY number")
+    assert [row["number"] for row in rows] == list(range(2, 14))
+    [[last]] = await database.fetch("SELECT max(delivery_number) FROM ledger_00.relay_leases")
+    assert last == 13
+
+
 async def test_a_refused_event_stays_until_the_broker_accepts_it(
     database: Database, relays: Relays
 ) -> None:

@@ -547,19 +547,21 @@ RETURNING 1;
 SELECT ledger FROM {ledger}.relay_leases WHERE ledger = $1 FOR UPDATE SKIP LOCKED;
 
 -- name: read_outbox
--- The oldest rows, with up to $1 events. The query never asks for rows after the last one that was read,
--- because sequence numbers are not committed in order; for one wallet they are. The version of the webhooks
--- comes from the same snapshot: it includes each webhook that may get an event of these rows.
+-- The oldest rows, with up to $1 events, in the order of their times, then of `seq`. For one wallet this is the order
+-- of its changes: its times never decrease, and both are drawn under its lock. The query never asks for rows after
+-- the last one that was read, because groups of different wallets do not commit in this order. The version of the
+-- webhooks comes from the same snapshot: it includes each webhook that may get an event of these rows.
 SELECT seq, created_at, events::text, (SELECT version FROM {ledger}.webhooks_version) AS webhooks_version
 FROM (
-    SELECT seq, created_at, events, sum(event_count) OVER (ORDER BY seq) - event_count AS before
+    SELECT seq, created_at, events,
+           sum(event_count) OVER (ORDER BY created_at, seq) - event_count AS before
     FROM (
         SELECT seq, created_at, event_count, events FROM {ledger}.outbox
-        ORDER BY seq LIMIT $1
+        ORDER BY created_at, seq LIMIT $1
     ) oldest
 ) counted
 WHERE before < $1
-ORDER BY seq;
+ORDER BY created_at, seq;
 
 -- name: outbox_has_rows
 -- Whether the outbox has rows: a cheap query for a poll that mostly finds nothing.
@@ -655,19 +657,22 @@ SELECT version FROM {ledger}.webhooks_version;
 
 -- name: insert_deliveries
 -- Inserts deliveries of the events in $5 to $7, in order; $2 is the position of each delivery's event,
--- counted from 1. A row that exists stays as it is: its event was published before.
+-- counted from 1. Their numbers follow those of the deliveries before; the lease $9, which the relay has locked,
+-- has the last one. A row that exists stays as it is: its event was published before.
+WITH numbered AS (
+    UPDATE {ledger}.relay_leases SET delivery_number = delivery_number + cardinality($1::uuid[])
+    WHERE ledger = $9
+    RETURNING delivery_number - cardinality($1::uuid[]) AS last
+)
 INSERT INTO {ledger}.deliveries (
     id, number, event_id, endpoint_id, event_type, status, attempts, error, event, created_at, updated_at)
-SELECT id, nextval('transferd.delivery_numbers'), event_id, endpoint_id, event_type, status, 0, error,
-       event::json, now(), now()
-FROM (
-    SELECT *
-    FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::smallint[], $8::text[])
-        AS d (id, event_number, endpoint_id, status, error)
-    JOIN unnest($5::text[], $6::text[], $7::text[]) WITH ORDINALITY
-        AS e (event_id, event_type, event, event_number) USING (event_number)
-    ORDER BY event_number
-) ordered
+SELECT id, last + row_number() OVER (ORDER BY event_number), event_id, endpoint_id, event_type, status, 0,
+       error, event::json, now(), now()
+FROM numbered
+CROSS JOIN unnest($1::uuid[], $2::integer[], $3::uuid[], $4::smallint[], $8::text[])
+    AS d (id, event_number, endpoint_id, status, error)
+JOIN unnest($5::text[], $6::text[], $7::text[]) WITH ORDINALITY
+    AS e (event_id, event_type, event, event_number) USING (event_number)
 ON CONFLICT DO NOTHING;
 
 -- name: read_waiting
@@ -731,11 +736,11 @@ WHERE d.event_id = r.event_id AND d.endpoint_id = r.endpoint_id AND d.status IN 
 
 -- name: carry_deliveries
 -- Takes over what the version before has left: messages that contain the event and the number of attempts,
--- and dead letters without an endpoint. A retry whose message has arrived becomes due; any other existing row
--- stays as it is.
+-- and dead letters without an endpoint. They come before deliveries of this version, so their number is 0. A
+-- retry whose message has arrived becomes due; any other existing row stays as it is.
 INSERT INTO {ledger}.deliveries AS d (
     id, number, event_id, endpoint_id, event_type, status, attempts, failures, event, dead_reason, created_at, updated_at)
-SELECT id, nextval('transferd.delivery_numbers'), event_id, endpoint_id, event_type,
+SELECT id, 0, event_id, endpoint_id, event_type,
        CASE WHEN dead_reason IS NOT NULL THEN 3 WHEN attempts > 0 THEN 2 ELSE 0 END, attempts, attempts,
        event::json, dead_reason, now(), now()
 FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::integer[], $6::text[], $7::text[])

@@ -129,7 +129,8 @@ class Relay:
             self._facts.emit(EventsPublished(published, started, self._clock()))
         for item, outcome in zip(public, outcomes, strict=True):
             if outcome is not None:
-                return [each for each in items if each.seq < item.seq], outcome
+                rows = [each.seq for each in items]
+                return items[: rows.index(item.seq)], outcome
         return items, None
 
     async def _address(self, transaction: Transaction, items: Sequence[_Item]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import LedgerDatabase, Row, Transaction
+from transferd.ledger.store.outbox import lease_of
 
 # How a status is stored. The version before knows the first four and finds them by their place in a
 # list, so it reads -1 as dead: it shows a skipped delivery and does not send it.
@@ -125,6 +126,7 @@ async def insert_deliveries(
         [event.type for event in events],
         [event.text for event in events],
         [d.error for d in deliveries],
+        lease_of(transaction.ledger),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from transferd.domain.ledger import Ledger
 from transferd.ledger.store.database import LedgerDatabase, Transaction
 
 
@@ -23,6 +24,11 @@ class OutboxSize(NamedTuple):
     oldest_s: float
 
 
+def lease_of(ledger: Ledger) -> str:
+    """The name of the relay's lease, which counts its deliveries."""
+    return ledger.schema
+
+
 async def has_rows(database: LedgerDatabase) -> bool:
     """Whether the outbox has rows."""
     [row] = await database.fetch("outbox_has_rows")
@@ -40,7 +46,7 @@ async def take_lease(transaction: Transaction, suffix: str = "") -> bool:
 
     With a suffix, the lease of another task of the ledger.
     """
-    return bool(await transaction.fetch("take_lease", transaction.ledger.schema + suffix))
+    return bool(await transaction.fetch("take_lease", lease_of(transaction.ledger) + suffix))
 
 
 async def read_outbox(transaction: Transaction, *, events_max: int) -> list[OutboxRow]:
