@@ -312,6 +312,11 @@ class Limits:
     # The audit of a large ledger may take hours, but must end if the server hangs.
     audit_query_timeout_s: float = 24 * 3600.0
 
+    # A migration waits for a table lock for half of lock_timeout_s, so requests that wait behind it
+    # do not fail. Then it tries again: a backup or an audit may have the table locked for hours.
+    migrate_lock_pause_s: float = 1.0
+    migrate_lock_wait_max_s: float = 300.0
+
     def __post_init__(self) -> None:
         """Raise ConfigurationError unless timeouts nest and related limits fit together."""
         nest = (

@@ -17,6 +17,7 @@ from transferd.cache.replays import Replays
 from transferd.cache.wallets import Wallets
 from transferd.commit.committer import CommitParts, Committer
 from transferd.config import ConfigurationError, Limits, Settings
+from transferd.domain.ledger import MAIN
 from transferd.ledger.migrate import assert_migrated
 from transferd.ledger.past import Past
 from transferd.ledger.store.clients import has_usable_api_key
@@ -120,24 +121,26 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     clock: Callable[[], float],
 ) -> tuple[AppContext, Mapping[str, Loop]]:
     """All layers below HTTP, built from the bottom up, and the loops to run, by name."""
-    database = await stack.enter_async_context(Database(settings, limits, limits.read_connections))
+    shared = await stack.enter_async_context(Database(settings, limits, limits.read_connections))
     commits = await stack.enter_async_context(Database(settings, limits, limits.commit_connections))
     redis_url = settings.required("redis_url") if settings.cache else None
     link = await stack.enter_async_context(Link(redis_url, limits, facts))
     # A ping must not wait for a connection behind reads: a busy replica is ready.
     probe = await stack.enter_async_context(Database(settings, limits, connections=1))
-    await assert_migrated(database)
+    await assert_migrated(shared)
+    database = shared.of(MAIN)
     currencies = {each.code: each for each in await read_currencies(database)}
     if settings.auth == "on":
-        await _assert_usable_api_key(database)
+        await _assert_usable_api_key(shared)
     rendering = Rendering()
     wallets, replays = Wallets(link, limits), Replays(link, limits, name=os.urandom(8).hex())
-    parts = CommitParts(commits, database, wallets, replays, rendering)
+    parts = CommitParts(commits.of(MAIN), database, wallets, replays, rendering)
     committer, bulk = (Committer(parts, limits, facts, clock) for _ in range(2))
     router = Router(committer, bulk, rendering, limits, clock)
     context = AppContext(
         settings=settings,
         limits=limits,
+        shared=shared,
         database=database,
         probe=probe,
         link=link,
@@ -148,7 +151,7 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
         router=router,
         rendering=rendering,
         streams=Streams(database, limits),
-        key_uses=KeyUses(database, limits, facts),
+        key_uses=KeyUses(shared, limits, facts),
         batches=asyncio.Semaphore(limits.batches_max),
         currencies=currencies,
         funding_wallet_ids=frozenset(c.funding_wallet_id for c in currencies.values()),
@@ -256,7 +259,7 @@ def _add_gauges(context: AppContext, commits: Database, expiry: Expiry) -> None:
         ("ready", "1 if `/readyz` answers 200.", lambda: lifecycle.is_ready),
     ):
         gauge(f"transferd_{name}", text, read)
-    for name, pool in (("reads", context.database), ("commit", commits)):
+    for name, pool in (("reads", context.shared), ("commit", commits)):
         context.metrics.watch_pool(name, pool)
 
 

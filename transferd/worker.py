@@ -18,9 +18,10 @@ import orjson
 
 from transferd.commit.origin import Origin
 from transferd.config import ConfigurationError, Limits, Settings
+from transferd.domain.ledger import MAIN
 from transferd.ledger.migrate import assert_migrated
 from transferd.ledger.store import outbox
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import Database, LedgerDatabase
 from transferd.ledger.store.deliveries import WaitingCount, count_waiting
 from transferd.ledger.store.errors import StoreError
 from transferd.notifications.broker import Broker, Connect
@@ -112,17 +113,15 @@ async def open_worker(
             facts = await stack.enter_async_context(
                 _facts_of_worker(settings, limits, metrics, log)
             )
-        database = await stack.enter_async_context(
-            Database(settings, limits, _DATABASE_CONNECTIONS)
-        )
-        await assert_migrated(database)
-        metrics.watch_pool("worker", database)
+        shared = await stack.enter_async_context(Database(settings, limits, _DATABASE_CONNECTIONS))
+        await assert_migrated(shared)
+        metrics.watch_pool("worker", shared)
         metrics.gauge(
             "transferd_worker_ready",
             "1 if the worker's `/readyz` answers 200.",
             lambda: not worker.complaints(),
         )
-        tasks = _Tasks(settings, limits, facts, metrics, database, worker, stack)
+        tasks = _Tasks(settings, limits, facts, metrics, shared.of(MAIN), worker, stack)
         connect = _connect(settings, limits)
         if only != "notifier":
             await tasks.relay(partial(connect, "transferd relay"), wakeup)
@@ -179,7 +178,7 @@ class _Tasks:
         limits: Limits,
         facts: Facts,
         metrics: Metrics,
-        database: Database,
+        database: LedgerDatabase,
         worker: Worker,
         stack: AsyncExitStack,
     ) -> None:
@@ -261,7 +260,7 @@ class _Tasks:
 class _BacklogGauges:
     """The number and the age of events in the outbox and of deliveries that wait."""
 
-    def __init__(self, database: Database, limits: Limits, metrics: Metrics) -> None:
+    def __init__(self, database: LedgerDatabase, limits: Limits, metrics: Metrics) -> None:
         self._database = database
         self._limits = limits
         self._size = outbox.OutboxSize(0, 0.0)

@@ -16,6 +16,7 @@ from aiohttp import web
 from redis.asyncio import Redis
 
 from loadtest.bench.ceiling import serve
+from transferd.domain.ledger import MAIN
 from transferd.ledger.ids import new_id
 from transferd.web.schemas import NewTransfer
 
@@ -26,7 +27,7 @@ _CLIENT = 1
 _REDIS_CONNECTIONS_MAX = 1024
 
 _KEEP = """
-INSERT INTO transferd.outcomes
+INSERT INTO ledger_00.outcomes
     (client_id, key, fingerprint, status, render_version, transfer_id, created_at)
 VALUES ($1, $2, $3, 201, 1, $4, now()) ON CONFLICT DO NOTHING RETURNING 1"""
 _LOCK = """
@@ -68,7 +69,7 @@ class Baseline:
         return web.Response(status=status, body=answer, content_type="application/json")
 
     async def _commit(self, body: NewTransfer, key: str, fingerprint: bytes) -> tuple[int, bytes]:
-        id = new_id()
+        id = new_id(MAIN)
         async with self._pool.acquire() as connection, connection.transaction():
             if not await connection.fetchval(_KEEP, _CLIENT, key, fingerprint, id):
                 return 409, b"{}"

@@ -322,7 +322,7 @@ async def resources(setup: Setup, options: Options) -> dict[str, float]:
     await _posts(side, uniform_pairs(setup), options)
     connection = await asyncpg.connect(side.database_url)
     [row] = await connection.fetch(
-        "SELECT count(*) AS transfers, pg_total_relation_size('transferd.outcomes')"
+        "SELECT count(*) AS transfers, pg_total_relation_size('ledger_00.outcomes')"
         " + pg_total_relation_size('ledger_00.transfers') AS bytes FROM ledger_00.transfers"
     )
     await connection.close()

@@ -28,6 +28,7 @@ from loadtest.bench.setup import SERVICE, WORKER, Setup, Side, bench_setup
 from loadtest.dashboards.figures import quantile
 from transferd.config import Limits, Settings, load_settings
 from transferd.devstack import RabbitServer
+from transferd.domain.ledger import MAIN
 from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Database
 from transferd.notifications.directory import Directory
@@ -74,16 +75,16 @@ async def _measure(rounds: int, events: int, backlog: int, rate: int, seconds: i
 
 def _event(number: int) -> dict[str, object]:
     return {
-        "id": new_id(),
+        "id": new_id(MAIN),
         "type": "transfer.posted",
         "time": "2026-01-01T00:00:00.000000Z",
         "traceparent": f"00-{number:032x}-{number:016x}-00",
         "request_id": f"{number:032x}",
         "data": {
-            "id": new_id(),
+            "id": new_id(MAIN),
             "kind": "transfer",
-            "source_wallet_id": new_id(),
-            "destination_wallet_id": new_id(),
+            "source_wallet_id": new_id(MAIN),
+            "destination_wallet_id": new_id(MAIN),
             "amount": 1,
             "currency": "USD",
             "reference": None,
@@ -112,7 +113,7 @@ async def _fill_outbox(settings: Settings, count: int) -> None:
 async def _delete_deliveries(settings: Settings) -> None:
     """Delete the deliveries that the relay has written."""
     connection = await asyncpg.connect(settings.required("database_url"))
-    await connection.execute("DELETE FROM transferd.deliveries")
+    await connection.execute("DELETE FROM ledger_00.deliveries")
     await connection.close()
 
 
@@ -139,7 +140,7 @@ async def _relay_all(settings: Settings, topology: Topology) -> float:
     limits = Limits()
     async with Database(settings, limits, connections=1) as database:
         relay = Relay(
-            database=database,
+            database=database.of(MAIN),
             connect=partial(RabbitBroker, settings.required("amqp_url"), topology, limits, "bench"),
             directory=Directory(with_log=True),
             limits=limits,

@@ -38,7 +38,7 @@ STAGES: tuple[tuple[str, tuple[str, ...]], ...] = (
     ("decide", ("decide (", "Book.apply", "GroupTransaction._decide")),
     ("render the answer and the event", ("Rendering.answer", "events_of")),
     ("write", ("_write_group", "write (transferd")),
-    ("begin and commit", ("Database.transaction", "_give_back")),
+    ("begin and commit", ("Database.begun", "_give_back")),
     ("cache", ("Committer._refresh", "Wallets.refresh")),
     (
         "reply",

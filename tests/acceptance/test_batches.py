@@ -17,9 +17,9 @@ from tests.support.contract import (
     transfer_body,
 )
 from tests.support.pressure import held_rows, until_sessions_wait
+from tests.support.store import open_main
 from tests.support.truth import faults_in, row_count
 from transferd.config import Limits
-from transferd.ledger.store.database import Database as Store
 from transferd.notifications.directory import Directory
 from transferd.notifications.local import LocalBroker
 from transferd.notifications.relay import Relay
@@ -288,7 +288,7 @@ async def test_events_of_a_batch_equal_those_of_single_transfers(
     await api.transfer(ada, bob, 1)
     lunch = transfer_body(ada, bob, 2, reference="lunch", metadata={"table": 7})
     results = (await post(api, "atomic", [lunch, transfer_body(bob, ada, 1)])).json["results"]
-    async with Store(database.settings(), Limits(), 1) as store:
+    async with open_main(database.settings()) as store:
         relay = Relay(
             database=store,
             connect=LocalBroker().connect,
@@ -300,7 +300,7 @@ async def test_events_of_a_batch_equal_those_of_single_transfers(
         )
         assert await relay.relay_once() == 3
     rows = await database.fetch(
-        "SELECT event_type, event::text FROM transferd.deliveries ORDER BY number"
+        "SELECT event_type, event::text FROM ledger_00.deliveries ORDER BY number"
     )
     events = [orjson.loads(row["event"]) for row in rows]
     assert [event["id"] for event in events[1:]] == [result["id"] for result in results]

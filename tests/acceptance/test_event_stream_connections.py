@@ -18,7 +18,8 @@ from tests.support.events import Event, Stream, following, until_streams, versio
 from tests.support.pressure import counted
 from tests.support.waiting import SLOWNESS, patient_s, until
 from transferd.config import Limits
-from transferd.ledger.store.database import queries
+from transferd.domain.ledger import MAIN
+from transferd.ledger.store.queries import query
 from transferd.service import open_replica
 
 _QUICK = Limits(stream_poll_s=0.02)
@@ -223,7 +224,7 @@ async def test_the_duration_of_a_stream_request_ends_at_the_first_byte(
 
 async def last_polls(database: Database) -> list[datetime]:
     """The start times of queries for versions, of sessions whose last query that was."""
-    poll = queries("ledger_00")["wallet_versions"]
+    poll = query(MAIN.schema, "wallet_versions")
     rows = await database.fetch(
         "SELECT query_start FROM pg_stat_activity"
         " WHERE datname = current_database() AND query = $1",

@@ -51,7 +51,7 @@ async def test_an_unknown_id_is_not_found(
                 assert (reply.status, reply.code) == (404, code)
     if code == "webhook-not-found":
         # Webhooks store no refusal.
-        assert await row_count(database, "transferd.outcomes") == 0
+        assert await row_count(database, "ledger_00.outcomes") == 0
         assert await row_count(database, "ledger_00.outbox") == 0
 
 

@@ -11,10 +11,10 @@ from tests.support.api import Api
 from tests.support.contract import ApiWithKey, api_key, transfer_body
 from tests.support.deliveries import logged_delivery
 from tests.support.pressure import crowd, held, held_rows, statuses, until_sessions_wait
+from tests.support.store import open_main
 from tests.support.truth import row_count
 from transferd.config import Limits
 from transferd.ledger.audit import audit
-from transferd.ledger.store.database import Database as Store
 
 _HOOK = {"url": "https://example.com/", "events": ["transfer.*", "user.*"]}
 
@@ -33,11 +33,11 @@ async def asks(api: Api, database: Database) -> dict[str, Ask]:
 async def traces(database: Database) -> dict[str, Any]:
     """Counts and checksums of everything that such a request may change."""
     [row] = await database.fetch(
-        "SELECT (SELECT md5(string_agg(w::text, ';' ORDER BY id)) FROM transferd.webhooks w),"
-        " (SELECT md5(string_agg(d::text, ';' ORDER BY id)) FROM transferd.deliveries d) AS log,"
+        "SELECT (SELECT md5(string_agg(w::text, ';' ORDER BY id)) FROM ledger_00.webhooks w),"
+        " (SELECT md5(string_agg(d::text, ';' ORDER BY id)) FROM ledger_00.deliveries d) AS log,"
         " (SELECT count(*) FROM ledger_00.outbox) AS events,"
-        " (SELECT count(*) FROM transferd.outcomes) AS outcomes,"
-        " (SELECT version FROM transferd.webhooks_version)"
+        " (SELECT count(*) FROM ledger_00.outcomes) AS outcomes,"
+        " (SELECT version FROM ledger_00.webhooks_version)"
     )
     return dict(row)
 
@@ -66,7 +66,7 @@ async def test_a_repeated_request_gets_the_same_bytes_and_changes_nothing(
     assert (await traces(database))["version"] == before["version"] + 2
     assert await row_count(database, "ledger_00.outbox") == before["events"] + 1
     # Every outcome of a key can be replayed.
-    async with Store(database.settings(), Limits(), connections=1) as store:
+    async with open_main(database.settings()) as store:
         assert await audit(store, lambda step, done, total: None) == []
 
 
@@ -110,7 +110,7 @@ async def test_keys_belong_to_the_client(locked: Api, database: Database) -> Non
     assert other.json["id"] != hers.json["id"]
     assert_is_replay(await second.post("/webhooks", _HOOK, key="hook"), hers)
     assert_is_replay(await carol.post("/webhooks", _HOOK, key="hook"), other)
-    assert await row_count(database, "transferd.webhooks") == 2
+    assert await row_count(database, "ledger_00.webhooks") == 2
 
 
 @pytest.mark.parametrize("level", ["read committed", "serializable"])
@@ -130,7 +130,7 @@ async def test_of_concurrent_creations_one_succeeds_and_all_get_its_answer(
     # Two changes of webhooks, one event.
     for name, more in (("version", 2), ("events", 1), ("outcomes", 3)):
         assert after[name] == before[name] + more
-    assert await row_count(database, "transferd.webhooks") == 2
+    assert await row_count(database, "ledger_00.webhooks") == 2
 
 
 async def test_a_request_that_waits_too_long_for_its_key_is_in_progress(
@@ -150,13 +150,13 @@ async def test_a_request_that_waits_too_long_for_its_key_is_in_progress(
         relay_publish_timeout_s=0.1,
     )
     api = await replicas.start(short)
-    async with held(database, "SELECT version FROM transferd.webhooks_version FOR UPDATE"):
+    async with held(database, "SELECT version FROM ledger_00.webhooks_version FOR UPDATE"):
         waiting = await api.post("/webhooks", _HOOK, key="hook")
         assert (waiting.status, waiting.code) == (409, "request-in-progress")
         assert waiting.headers["Retry-After"] == "1"
         other = await api.post("/webhooks", _HOOK)
         assert (other.status, other.code) == (503, "overloaded")
-    assert await row_count(database, "transferd.webhooks") == 0
+    assert await row_count(database, "ledger_00.webhooks") == 0
     # Repeated while a busy machine misses the short deadline.
     while (made := await api.post("/webhooks", _HOOK, key="hook")).status == 503:
         assert made.code == "overloaded"

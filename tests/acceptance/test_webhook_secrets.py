@@ -9,22 +9,22 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.contract import footprint, time_of
 from tests.support.pressure import crowd, statuses
+from tests.support.store import open_main
 from transferd.config import Limits
 from transferd.domain.webhook import Webhook
-from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.webhooks import read_webhook
 
 _HOOK = {"url": "https://example.com/", "events": ["*"]}
 # As written by a version that keeps only one old secret.
 _ROTATED_BY_THE_VERSION_BEFORE = (
-    "UPDATE transferd.webhooks SET previous_secret = secret, secret = 'whsec_b2xk',"
+    "UPDATE ledger_00.webhooks SET previous_secret = secret, secret = 'whsec_b2xk',"
     " previous_secret_until = now() + interval '1 day', updated_at = now()"
 )
 
 
 async def stored(database: Database, id: str) -> Webhook:
     """A webhook as a notifier reads it."""
-    async with Store(database.settings(), Limits(), 1) as store:
+    async with open_main(database.settings()) as store:
         webhook = await read_webhook(store, id)
     assert webhook is not None
     return webhook
@@ -40,7 +40,7 @@ async def signing(database: Database, id: str, after_s: float = 0.0) -> list[str
 async def ended(database: Database, until: str) -> None:
     """Move the end of the secrets that end at this time into the past."""
     await database.fetch(
-        "UPDATE transferd.webhooks SET old_secrets_until ="
+        "UPDATE ledger_00.webhooks SET old_secrets_until ="
         " array_replace(old_secrets_until, $1::timestamptz, now() - interval '1 s')",
         time_of(until),
     )
@@ -73,7 +73,7 @@ async def test_an_expired_secret_is_removed_by_the_next_rotation(
     await ended(database, rotations[0]["previous_secret_until"])
     assert made["secret"] not in await signing(database, made["id"])
     last = (await api.post(f"/webhooks/{made['id']}/rotate")).json
-    [row] = await database.fetch("SELECT w::text AS stored FROM transferd.webhooks w")
+    [row] = await database.fetch("SELECT w::text AS stored FROM ledger_00.webhooks w")
     assert made["secret"] not in row["stored"]
     assert await signing(database, made["id"]) == [
         each["secret"] for each in (last, *reversed(rotations))

@@ -44,7 +44,7 @@ async def webhook(api: Api, **changes: object) -> Any:
 
 async def changes_of(database: Database) -> int:
     """The number by which notifiers see that webhooks have changed."""
-    [row] = await database.fetch("SELECT version FROM transferd.webhooks_version")
+    [row] = await database.fetch("SELECT version FROM ledger_00.webhooks_version")
     version: int = row["version"]
     return version
 
@@ -180,7 +180,7 @@ async def test_a_webhook_of_one_wallet_needs_one_that_exists(api: Api, database:
     assert UNKNOWN_ID in refused.json["detail"]
     # It has no effect, and the key stays free.
     assert (await api.get("/idempotency-keys/hook")).code == "not-found"
-    assert await row_count(database, "transferd.webhooks") == 0
+    assert await row_count(database, "ledger_00.webhooks") == 0
     assert (await api.post("/webhooks", body | {"wallet_id": None}, key="hook")).status == 201
 
 
@@ -217,7 +217,7 @@ async def test_a_webhook_that_a_notifier_has_disabled_can_be_enabled_again(
 ) -> None:
     id = (await webhook(api))["id"]
     await database.fetch(
-        "UPDATE transferd.webhooks SET status = 1, disabled_reason = 'it answered 410 Gone'"
+        "UPDATE ledger_00.webhooks SET status = 1, disabled_reason = 'it answered 410 Gone'"
     )
     read = (await api.get(f"/webhooks/{id}")).json
     assert (read["status"], read["disabled_reason"]) == ("disabled", "it answered 410 Gone")
@@ -239,7 +239,7 @@ async def test_a_rotated_secret_stays_valid_for_its_grace_period(
     assert until - time_of(rotated.json["updated_at"]) == timedelta(hours=1)
     read = (await api.get(f"/webhooks/{made['id']}")).json
     assert read == {name: rotated.json[name] for name in _FIELDS}
-    [row] = await database.fetch("SELECT secret, previous_secret FROM transferd.webhooks")
+    [row] = await database.fetch("SELECT secret, previous_secret FROM ledger_00.webhooks")
     assert tuple(row) == (rotated.json["secret"], made["secret"])
     assert await changes_of(database) == 2
 
@@ -252,7 +252,7 @@ async def test_a_deleted_webhook_is_gone_with_its_log(api: Api, database: Databa
     assert (deleted.status, deleted.body) == (204, b"")
     again = await api.call("DELETE", f"/webhooks/{gone}")
     assert (again.status, again.code) == (404, "webhook-not-found")
-    [row] = await database.fetch("SELECT endpoint_id::text FROM transferd.deliveries")
+    [row] = await database.fetch("SELECT endpoint_id::text FROM ledger_00.deliveries")
     assert row["endpoint_id"] == kept
     assert [each["id"] for each in (await api.get("/webhooks")).json["data"]] == [kept]
     assert (await api.get(f"/webhooks/{kept}")).status == 200

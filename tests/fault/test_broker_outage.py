@@ -45,7 +45,7 @@ async def all_events(database: Database) -> set[str]:
         "SELECT id::text FROM ledger_00.transfers UNION ALL"
         " SELECT wallet_id || ':' || version FROM ledger_00.wallet_changes c"
         " WHERE EXISTS (SELECT FROM ledger_00.wallets w WHERE w.id = c.wallet_id AND NOT funding)"
-        " UNION ALL SELECT id::text FROM transferd.users"
+        " UNION ALL SELECT id::text FROM ledger_00.users"
     )
     return {row[0] for row in rows}
 
@@ -98,7 +98,7 @@ async def test_a_broker_that_is_killed_under_load_keeps_all_events_and_their_ord
 
     async def recorded() -> set[tuple[str, int]]:
         rows = await scene.database.fetch(
-            "SELECT event_id, status FROM transferd.deliveries WHERE endpoint_id::text = $1",
+            "SELECT event_id, status FROM ledger_00.deliveries WHERE endpoint_id::text = $1",
             webhook,
         )
         return {(row[0], row[1]) for row in rows}

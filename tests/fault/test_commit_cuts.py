@@ -88,16 +88,16 @@ async def new_full_wallet(api: Api, ada: str, bob: str) -> Reply:
 
 # A request, its status, and the rows that it adds to each table; to the first one at least one.
 _ONCE: list[tuple[Action, int, dict[str, int]]] = [
-    (transfer, 201, {"ledger_00.transfers": 1, "transferd.outcomes": 1}),
-    (refused, 422, {"transferd.outcomes": 1, "ledger_00.transfers": 0}),
-    (batch, 200, {"ledger_00.transfers": 2, "transferd.outcomes": 1, "ledger_00.outbox": 1}),
-    (reversal, 201, {"ledger_00.transfers": 1, "transferd.outcomes": 1}),
+    (transfer, 201, {"ledger_00.transfers": 1, "ledger_00.outcomes": 1}),
+    (refused, 422, {"ledger_00.outcomes": 1, "ledger_00.transfers": 0}),
+    (batch, 200, {"ledger_00.transfers": 2, "ledger_00.outcomes": 1, "ledger_00.outbox": 1}),
+    (reversal, 201, {"ledger_00.transfers": 1, "ledger_00.outcomes": 1}),
     (hold, 201, {"ledger_00.holds": 1, "ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
     (capture, 201, {"ledger_00.transfers": 1, "ledger_00.wallet_changes": 1}),
     (release, 200, {"ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
     (freeze, 200, {"ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
     (new_limit, 200, {"ledger_00.wallet_changes": 1, "ledger_00.outbox": 1}),
-    (new_user, 201, {"transferd.users": 1}),
+    (new_user, 201, {"ledger_00.users": 1}),
     (new_wallet, 201, {"ledger_00.wallets": 1, "ledger_00.wallet_changes": 1}),
     (new_full_wallet, 201, {"ledger_00.wallets": 1, "ledger_00.transfers": 1}),
 ]

@@ -20,11 +20,11 @@ from tests.support.outbox import left, put, transfer_event
 from tests.support.proxy import Cut, Proxy
 from tests.support.queues import bound_queue, message_count, take, topology_of
 from tests.support.receivers import after
+from tests.support.store import open_main
 from tests.support.waiting import SLOWNESS, until
-from transferd.config import Limits
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
-from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.dead_letters import Filter
 from transferd.ledger.store.deliveries import LOG
 from transferd.notifications.dead_letters import redrive
@@ -58,7 +58,7 @@ def environment(scene: Scene) -> dict[str, str]:
 
 async def log_of(database: Database) -> Counter[tuple[int, int]]:
     """How many deliveries have each (status, attempts)."""
-    rows = await database.fetch("SELECT status, attempts FROM transferd.deliveries")
+    rows = await database.fetch("SELECT status, attempts FROM ledger_00.deliveries")
     return Counter((row[0], row[1]) for row in rows)
 
 
@@ -175,7 +175,7 @@ async def test_a_fail_rate_of_one_kills_all_and_a_redrive_delivers_all(scene: Sc
     assert {(letter.reason, letter.attempts) for letter in found} == {("attempts exhausted", 3)}
     assert all("simulated" in letter.detail for letter in found)
 
-    async with Store(scene.database.settings(), Limits(), 1) as store:
+    async with open_main(scene.database.settings()) as store:
         redriven = await redrive(store, Filter(), lambda done, total: None)
     assert redriven.sent == len(events)
     assert await letters(scene.database) == []
@@ -252,7 +252,7 @@ async def test_a_connection_that_carries_no_data_is_noticed_and_replaced(scene: 
 async def test_another_relay_takes_over_in_order(number: signal.Signals, scene: Scene) -> None:
     settings = scene.settings_with()
     await scene.receiver()
-    wallet, events = new_id(), 1_500
+    wallet, events = new_id(MAIN), 1_500
     relay = ("worker", "--only", "relay")
     variables = environment(scene)
     # Small batches, each of one row, so that it takes longer.
@@ -290,7 +290,7 @@ async def test_another_relay_takes_over_in_order(number: signal.Signals, scene: 
     order = [orjson.loads(message.body)["data"]["source_version"] for message in taken]
     assert list(dict.fromkeys(order)) == list(range(events)), "first arrivals, without a gap"
     rows = await scene.database.fetch(
-        "SELECT event::text FROM transferd.deliveries ORDER BY number"
+        "SELECT event::text FROM ledger_00.deliveries ORDER BY number"
     )
     order = [orjson.loads(row["event"])["data"]["source_version"] for row in rows]
     assert order == list(range(events)), "each once, in order"

@@ -9,14 +9,23 @@ from redis.asyncio import Redis
 
 from tests.conftest import Database, Workers
 from tests.support.notifying import Scene
+from tests.support.store import open_main
 from transferd.config import Limits, Settings
 from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.database import LedgerDatabase
 
 
 @pytest.fixture
-async def store(database: Database) -> AsyncIterator[Store]:
-    """The service's store on the test's database."""
+async def shared(database: Database) -> AsyncIterator[Store]:
+    """The service's tables of no ledger, on the test's database."""
     async with Store(database.settings(), Limits(), 1) as opened:
+        yield opened
+
+
+@pytest.fixture
+async def store(database: Database) -> AsyncIterator[LedgerDatabase]:
+    """The service's store on the test's database."""
+    async with open_main(database.settings()) as opened:
         yield opened
 
 

@@ -18,6 +18,7 @@ from tests.support.queues import message_count, publish, topology_of
 from tests.support.waiting import until
 from transferd.commit.events import cloud_event
 from transferd.config import Settings
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
 from transferd.notifications.carryover import ATTEMPTS, ENDPOINT
@@ -98,9 +99,9 @@ async def kept_letter(
 ) -> None:
     """A dead letter as the version before keeps it."""
     await database.fetch(
-        "INSERT INTO transferd.dead_letters (id, endpoint_id, event_id, event_type, reason, detail,"
+        "INSERT INTO ledger_00.dead_letters (id, endpoint_id, event_id, event_type, reason, detail,"
         " attempts, body, died_at) VALUES ($1, $2, $3, $4, $5, 'answered 500', 4, $6, now())",
-        new_id(),
+        new_id(MAIN),
         endpoint,
         event["id"],
         event["type"],

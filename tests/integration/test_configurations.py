@@ -151,8 +151,7 @@ async def test_a_read_with_a_serialization_failure_is_repeated(
 ) -> None:
     await database.isolate("serializable")
     await database.fetch(_CONFLICT)
-    strict = store.queries("ledger_00") | {"ping": "SELECT conflict() AS level"}
-    monkeypatch.setattr(store, "queries", lambda _: strict)
+    monkeypatch.setattr(store, "query", lambda *_: "SELECT conflict() AS level")
     async with store.Database(database.settings(), Limits(), connections=1) as reads:
         [row] = await reads.fetch("ping")
     assert row["level"] == "read committed"

@@ -12,14 +12,15 @@ from tests.conftest import Database
 from tests.support.deliveries import logged_delivery
 from tests.support.endpoints import delete_webhook, letters, new_webhook, status_of
 from tests.support.outbox import transfer_event, wallet_event
+from tests.support.store import open_main
 from tests.support.truth import row_count
 from tests.support.waiting import patient_s
 from transferd.cli import main
 from transferd.commit.events import cloud_event
-from transferd.config import Limits
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
-from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.dead_letters import (
     DeadLetter,
     Filter,
@@ -38,17 +39,17 @@ UNDYING = """
 CREATE SEQUENCE again;
 CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
     IF TG_OP = 'UPDATE' THEN
-        UPDATE transferd.deliveries SET status = 3, dead_reason = OLD.dead_reason
+        UPDATE ledger_00.deliveries SET status = 3, dead_reason = OLD.dead_reason
         WHERE id = OLD.id;
     END IF;
     OLD.event_id := nextval('again');
     OLD.id := ('ffffffff-0000-7000-8000-' || lpad(OLD.event_id, 12, '0'))::uuid;
-    INSERT INTO transferd.deliveries SELECT (OLD).*;
+    INSERT INTO ledger_00.deliveries SELECT (OLD).*;
     RETURN NULL;
 END $$;
-CREATE TRIGGER again AFTER UPDATE ON transferd.deliveries FOR EACH ROW
+CREATE TRIGGER again AFTER UPDATE ON ledger_00.deliveries FOR EACH ROW
     WHEN (OLD.dead_reason IS NOT NULL AND NEW.dead_reason IS NULL) EXECUTE FUNCTION again();
-CREATE TRIGGER gone AFTER DELETE ON transferd.deliveries FOR EACH ROW EXECUTE FUNCTION again();
+CREATE TRIGGER gone AFTER DELETE ON ledger_00.deliveries FOR EACH ROW EXECUTE FUNCTION again();
 """
 
 
@@ -66,7 +67,7 @@ async def bob(database: Database) -> str:
 
 async def found(database: Database, wanted: Filter) -> list[DeadLetter]:
     """The dead letters that the filter selects, oldest first."""
-    async with Store(database.settings(), Limits(), 1) as store:
+    async with open_main(database.settings()) as store:
         return await list_dead_letters(store, wanted, after_id=None, limit=1000)
 
 
@@ -96,7 +97,7 @@ async def letter(
 async def many_letters(database: Database, endpoint: str, count: int) -> list[str]:
     """The events of this many new dead letters, oldest first."""
     rows = await database.fetch(
-        "INSERT INTO transferd.deliveries (id, endpoint_id, event_id, event_type, status, attempts,"
+        "INSERT INTO ledger_00.deliveries (id, endpoint_id, event_id, event_type, status, attempts,"
         " dead_reason, event, created_at, updated_at) SELECT gen_random_uuid(), $1::uuid, number,"
         " 'transfer.posted', 3, 5, 'attempts exhausted', json_build_object('id', number::text),"
         " now(), now() FROM generate_series(1, $2) AS number RETURNING id, event_id",
@@ -108,7 +109,7 @@ async def many_letters(database: Database, endpoint: str, count: int) -> list[st
 
 async def unreadable(database: Database, body: bytes = b"\xffno event") -> DeadLetter:
     """The dead letter of a message that is no event."""
-    async with Store(database.settings(), Limits(), 1) as store, store.transaction() as transaction:
+    async with open_main(database.settings()) as store, store.transaction() as transaction:
         await insert_dead_letters(transaction, {body: "not an event: oh\0no"})
     return next(
         each for each in await found(database, Filter(reason="undeliverable")) if each.body == body
@@ -117,7 +118,7 @@ async def unreadable(database: Database, body: bytes = b"\xffno event") -> DeadL
 
 async def made_older(database: Database, id: str, hours: float) -> None:
     await database.fetch(
-        "UPDATE transferd.deliveries SET updated_at = updated_at - make_interval(secs => $2)"
+        "UPDATE ledger_00.deliveries SET updated_at = updated_at - make_interval(secs => $2)"
         " WHERE id::text = $1",
         id,
         hours * 3600,
@@ -146,7 +147,9 @@ async def command(database: Database, *arguments: str, answer: str | None = None
 # Filters
 
 
-async def test_a_letter_has_to_match_every_filter(database: Database, store: Store) -> None:
+async def test_a_letter_has_to_match_every_filter(
+    database: Database, store: LedgerDatabase
+) -> None:
     exhausted = await letter(database, ADA)
     gone = await letter(database, ADA, reason="endpoint gone")
     of_bob = await letter(database, BOB, reason="endpoint gone", type="wallet.frozen")
@@ -189,10 +192,10 @@ async def test_a_letter_of_the_version_before_is_its_delivery(database: Database
     event = transfer_event()
     id = await logged_delivery(database, ada, event_id=event["id"], status="dead", attempts=5)
     await database.fetch(
-        "INSERT INTO transferd.dead_letters (id, endpoint_id, event_id, event_type, reason, detail,"
+        "INSERT INTO ledger_00.dead_letters (id, endpoint_id, event_id, event_type, reason, detail,"
         " attempts, body, died_at) VALUES ($1, $2, $3, 'transfer.posted', 'attempts exhausted',"
         " 'answered 500', 5, $4, now())",
-        new_id(),
+        new_id(MAIN),
         ada,
         event["id"],
         cloud_event(event),
@@ -202,7 +205,7 @@ async def test_a_letter_of_the_version_before_is_its_delivery(database: Database
     assert json.loads(line)["id"] == id
     [dead] = await found(database, Filter())
     assert (dead.reason, dead.body) == ("attempts exhausted", cloud_event(event))
-    assert await row_count(database, "transferd.dead_letters") == 0
+    assert await row_count(database, "ledger_00.dead_letters") == 0
     assert (await command(database, "redrive", id)).stdout == "1 redriven\n"
     assert await status_of(database, ada, event["id"]) is DeliveryStatus.PENDING
 
@@ -211,7 +214,7 @@ async def test_a_letter_of_the_version_before_is_its_delivery(database: Database
 
 
 async def test_a_redriven_letter_is_pending_and_its_event_is_in_the_outbox(
-    database: Database, ada: str, store: Store
+    database: Database, ada: str, store: LedgerDatabase
 ) -> None:
     dead, odd = await letter(database, ada), await unreadable(database)
     assert dead.event_id is not None
@@ -229,19 +232,19 @@ async def test_a_redriven_letter_is_pending_and_its_event_is_in_the_outbox(
 
 
 async def test_a_letter_survives_its_webhook_and_is_not_redriven(
-    database: Database, ada: str, bob: str, store: Store
+    database: Database, ada: str, bob: str, store: LedgerDatabase
 ) -> None:
     dead, other, of_log = [await letter(database, each) for each in (ada, bob, LOG)]
     await logged_delivery(database, ada, status="dead")
     await delete_webhook(database, ada)
-    assert await row_count(database, "transferd.deliveries") == 3
+    assert await row_count(database, "ledger_00.deliveries") == 3
     assert await redrive(store, Filter(), silent) == Redriven(sent=2, kept=1)
     assert set(await in_the_outbox(database)) == {(bob, other.event_id), (LOG, of_log.event_id)}
     assert await found(database, Filter()) == [dead]
 
 
 async def test_a_redrive_goes_page_by_page_and_reports_progress(
-    database: Database, ada: str, store: Store
+    database: Database, ada: str, store: LedgerDatabase
 ) -> None:
     events = await many_letters(database, ada, 450)
     reported: list[tuple[int, int]] = []
@@ -265,7 +268,7 @@ async def test_two_concurrent_redrives_send_each_letter_once(
     events = await many_letters(database, ada, 300)
     await database.isolate(level)
     settings = database.settings()
-    async with Store(settings, Limits(), 1) as one, Store(settings, Limits(), 1) as other:
+    async with open_main(settings) as one, open_main(settings) as other:
         results = await asyncio.gather(
             redrive(one, Filter(), silent), redrive(other, Filter(), silent)
         )
@@ -276,7 +279,7 @@ async def test_two_concurrent_redrives_send_each_letter_once(
 
 
 async def test_a_letter_stays_if_its_event_cannot_be_written_to_the_outbox(
-    database: Database, ada: str, store: Store
+    database: Database, ada: str, store: LedgerDatabase
 ) -> None:
     kept = [await letter(database, ada) for _ in range(2)]
     await database.fetch("ALTER TABLE ledger_00.outbox ADD CHECK (event_count > 2)")
@@ -288,7 +291,7 @@ async def test_a_letter_stays_if_its_event_cannot_be_written_to_the_outbox(
 
 @pytest.mark.parametrize(("name", "dead"), [("redrive", 6), ("purge", 3)])
 async def test_letters_that_appear_meanwhile_are_left_for_the_next_run(
-    database: Database, ada: str, name: str, dead: int, store: Store
+    database: Database, ada: str, name: str, dead: int, store: LedgerDatabase
 ) -> None:
     for _ in range(3):
         await letter(database, ada)
@@ -369,7 +372,7 @@ async def test_show_prints_the_letter_with_its_message(database: Database) -> No
     shown = json.loads((await command(database, "show", odd.id)).stdout)
     assert shown["message"] == "\ufffdno event"
     assert shown["event_id"] is None
-    id = new_id()
+    id = new_id(MAIN)
     result = await command(database, "show", id)
     assert (result.exit_code, result.output) == (1, f"Error: there is no dead letter {id}\n")
 

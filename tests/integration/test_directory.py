@@ -4,9 +4,10 @@ import time
 
 from tests.conftest import Database
 from tests.support.endpoints import delete_webhook, new_webhook, update_webhook
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import WebhookStatus
 from transferd.ledger.ids import new_id
-from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.deliveries import LOG
 from transferd.ledger.store.webhooks import webhooks_version
 from transferd.notifications.directory import Directory
@@ -15,7 +16,7 @@ URL = "https://receiver.example/"
 ADA, BOB, CY = (f"019a0000-0000-7000-8000-00000000000{letter}" for letter in "abc")
 
 
-async def read(store: Store, directory: Directory) -> Directory:
+async def read(store: LedgerDatabase, directory: Directory) -> Directory:
     """The directory as of now."""
     async with store.transaction() as transaction:
         await directory.refresh(transaction, await webhooks_version(transaction))
@@ -23,7 +24,7 @@ async def read(store: Store, directory: Directory) -> Directory:
 
 
 async def test_an_event_is_for_the_log_and_each_webhook_once(
-    database: Database, store: Store
+    database: Database, store: LedgerDatabase
 ) -> None:
     both = await new_webhook(database, URL, "transfer.*", "transfer.posted")
     ada = await new_webhook(database, URL, wallet=ADA)
@@ -34,7 +35,7 @@ async def test_an_event_is_for_the_log_and_each_webhook_once(
 
 
 async def test_an_event_is_for_a_disabled_webhook_too_and_not_for_a_deleted_one(
-    database: Database, store: Store
+    database: Database, store: LedgerDatabase
 ) -> None:
     disabled, deleted = [await new_webhook(database, URL) for _ in range(2)]
     directory = await read(store, Directory(with_log=False))
@@ -52,13 +53,13 @@ async def test_an_event_is_for_a_disabled_webhook_too_and_not_for_a_deleted_one(
 async def add_webhooks(database: Database, count: int) -> None:
     """Add this many webhooks, each for another wallet."""
     await database.fetch(
-        "INSERT INTO transferd.webhooks (id, client_id, url, events, wallet_id, secret, status,"
+        "INSERT INTO ledger_00.webhooks (id, client_id, url, events, wallet_id, secret, status,"
         " created_at, updated_at) SELECT gen_random_uuid(), 0, $2, '{*}', gen_random_uuid(),"
         " 'whsec_AAAA', 0, now(), now() FROM generate_series(1, $1)",
         count,
         URL,
     )
-    await database.fetch("UPDATE transferd.webhooks_version SET version = version + 1")
+    await database.fetch("UPDATE ledger_00.webhooks_version SET version = version + 1")
 
 
 def fastest_s(directory: Directory, wallets: list[str], expected: list[str]) -> float:
@@ -73,10 +74,10 @@ def fastest_s(directory: Directory, wallets: list[str], expected: list[str]) -> 
 
 
 async def test_webhooks_of_other_wallets_cost_an_event_nothing(
-    database: Database, store: Store
+    database: Database, store: LedgerDatabase
 ) -> None:
     ada = await new_webhook(database, URL, wallet=ADA)
-    wallets = [ADA, new_id()]
+    wallets = [ADA, new_id(MAIN)]
     await add_webhooks(database, 9)
     directory = await read(store, Directory(with_log=True))
     few_s = fastest_s(directory, wallets, [LOG, ada])

@@ -13,9 +13,10 @@ from tests.support.outbox import again, transfer_event
 from tests.support.receivers import after
 from tests.support.waiting import until
 from transferd.commit.events import cloud_event
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus, WebhookStatus
 from transferd.ledger.ids import new_id
-from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.dead_letters import Filter
 from transferd.ledger.store.deliveries import (
     DeliveryRecord,
@@ -47,7 +48,9 @@ async def enable(scene: Scene, webhook: str) -> None:
     await update_webhook(scene.database, webhook, status=WebhookStatus.ACTIVE)
 
 
-async def asked_again(scene: Scene, store: Store, event: dict[str, Any], webhook: str) -> None:
+async def asked_again(
+    scene: Scene, store: LedgerDatabase, event: dict[str, Any], webhook: str
+) -> None:
     """Redeliver an event, as a request does."""
     log = await list_deliveries(store, webhook, status=None, before_id=None, limit=100)
     [id] = [row.id for row in log if row.event_id == event["id"]]
@@ -56,14 +59,14 @@ async def asked_again(scene: Scene, store: Store, event: dict[str, Any], webhook
     await scene.put(again(event, webhook))
 
 
-async def relayed(store: Store, event: dict[str, Any], status: DeliveryStatus) -> None:
+async def relayed(store: LedgerDatabase, event: dict[str, Any], status: DeliveryStatus) -> None:
     """Write a delivery to the webhook, as a relay does."""
     text = EventText(event["id"], event["type"], cloud_event(event).decode())
     async with store.transaction() as transaction:
         await insert_deliveries(transaction, [text], [NewDelivery(1, WEBHOOK, status, "why")])
 
 
-async def attempted(store: Store, event: dict[str, Any], result: DeliveryStatus) -> None:
+async def attempted(store: LedgerDatabase, event: dict[str, Any], result: DeliveryStatus) -> None:
     """Write the result of a delivery, as a notifier does."""
     record = DeliveryRecord(
         event_id=event["id"],
@@ -86,7 +89,10 @@ async def test_events_of_a_disabled_webhook_are_in_its_log_and_can_be_redelivere
     path = f"/webhooks/{webhook}"
     await api.patch(path, {"status": "disabled"})
     await scene.start()
-    event, other = transfer_event(), transfer_event(type="wallet.created", data={"id": new_id()})
+    event, other = (
+        transfer_event(),
+        transfer_event(type="wallet.created", data={"id": new_id(MAIN)}),
+    )
     await scene.put(event, other)
     await scene.ends(webhook, event, DeliveryStatus.SKIPPED)
     await scene.relayed()
@@ -145,7 +151,7 @@ async def test_a_waiting_delivery_of_a_disabled_webhook_is_skipped(
     await until(has_received(receiver, 1))
     # The second event waits in the table; the third makes the worker read the webhooks again.
     await disable(scene, webhook)
-    await scene.put(transfer_event(type="wallet.frozen", data={"id": new_id()}))
+    await scene.put(transfer_event(type="wallet.frozen", data={"id": new_id(MAIN)}))
     await until(has_received(marker, 1))
     released.set()
     await scene.ends(webhook, first, DeliveryStatus.DELIVERED)
@@ -159,7 +165,7 @@ async def test_a_waiting_delivery_of_a_disabled_webhook_is_skipped(
 
 
 async def test_a_redelivery_of_a_sent_event_to_a_disabled_webhook_is_a_dead_letter(
-    scene: Scene, store: Store
+    scene: Scene, store: LedgerDatabase
 ) -> None:
     receiver, webhook = await scene.receiver()
     event = transfer_event()
@@ -180,7 +186,7 @@ async def test_a_redelivery_of_a_sent_event_to_a_disabled_webhook_is_a_dead_lett
 
 
 async def test_a_redelivery_of_a_skipped_event_to_a_disabled_webhook_is_skipped(
-    scene: Scene, store: Store
+    scene: Scene, store: LedgerDatabase
 ) -> None:
     receiver, webhook = await scene.receiver()
     await disable(scene, webhook)
@@ -204,7 +210,7 @@ async def test_a_redelivery_of_a_skipped_event_to_a_disabled_webhook_is_skipped(
 
 @pytest.mark.parametrize("known", list(DeliveryStatus))
 async def test_relays_replace_no_row_and_notifiers_write_only_waiting_ones(
-    database: Database, store: Store, known: DeliveryStatus
+    database: Database, store: LedgerDatabase, known: DeliveryStatus
 ) -> None:
     for writes, later in (
         (relayed, DeliveryStatus.PENDING),

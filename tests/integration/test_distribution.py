@@ -92,6 +92,7 @@ def test_a_wheel_from_it_has_the_whole_package_and_nothing_else(
         "transferd/py.typed",
         "transferd/ledger/migrations/0001_ledger.sql",
         "transferd/ledger/queries.sql",
+        "transferd/ledger/shared.sql",
         "transferd/cache/claim.lua",
         "transferd/web/static/favicon.ico",
         "transferd/web/static/swagger-ui.css",

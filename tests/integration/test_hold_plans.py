@@ -9,10 +9,11 @@ import pytest
 
 from tests.conftest import Database
 from transferd.domain.hold import Hold, HoldStatus
+from transferd.domain.ledger import MAIN
 from transferd.domain.wallet import ChangeKind, WalletChange, WalletStatus
 from transferd.ledger.ids import new_id
-from transferd.ledger.store.database import Transaction, queries
 from transferd.ledger.store.group_rows import GroupResult, change_parameters, group_parameters
+from transferd.ledger.store.queries import query, values
 
 BUSY = "'00000000-0000-7000-8000-00000000000b'::uuid"
 NO_WALLET = "'ffffffff-ffff-7fff-bfff-ffffffffffff'::uuid"
@@ -76,7 +77,7 @@ async def plan_of(
 
     mode: the setting plan_cache_mode.
     """
-    sql = queries("ledger_00")[name]
+    sql = query(MAIN.schema, name)
     call = f"EXECUTE query ({arguments})" if arguments else "EXECUTE query"
     url = database.servers.database_url(database.name, superuser=True)
     connection = await asyncpg.connect(url, statement_cache_size=0)
@@ -216,7 +217,7 @@ async def test_the_next_expiry_reads_the_active_holds_of_the_wallet_only(held: D
 
 async def test_a_change_of_a_hold_finds_its_row_by_its_id(held: Database) -> None:
     now = datetime.now(UTC)
-    wallet, id = "00000000-0000-7000-8000-00000000000b", new_id()
+    wallet, id = "00000000-0000-7000-8000-00000000000b", new_id(MAIN)
     hold = Hold(
         id, wallet, None, "USD", 1, 0, 1, HoldStatus.RELEASED, now, None, None, "{}", now, now
     )
@@ -231,8 +232,8 @@ async def test_a_change_of_a_hold_finds_its_row_by_its_id(held: Database) -> Non
         pool.acquire() as connection,
     ):
         name = "write_group_and_changes"
-        sql = {name: "EXPLAIN " + queries("ledger_00")[name]}
-        rows = await Transaction(connection, sql, None).fetch_named(name, parameters)
+        sql = f"EXPLAIN {query(MAIN.schema, name)}"
+        rows = await connection.fetch(sql, *values(name)(parameters))
     reads = [row[0] for row in rows if " on holds h" in row[0] and "Update" not in row[0]]
     assert len(reads) == 1
     assert "using holds_pkey" in reads[0]

@@ -2,7 +2,8 @@
 
 import asyncio
 import time
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from datetime import datetime, timedelta
 
 import asyncpg
@@ -17,10 +18,11 @@ from tests.support.pressure import crowd, held_rows, statuses, until_waiting
 from tests.support.truth import faults_in
 from tests.support.waiting import until
 from transferd.config import Limits
+from transferd.domain.ledger import MAIN
 from transferd.domain.wallet import Wallet
 from transferd.ledger.store import group
-from transferd.ledger.store.database import queries
 from transferd.ledger.store.holds import locked_hold_of
+from transferd.ledger.store.queries import query
 
 _UNSWEPT = Limits(expiry_sweep_s=3_600.0)
 _PAYERS = 20
@@ -28,12 +30,25 @@ _HOLDS_EACH = 50
 
 
 async def test_each_of_1000_holds_has_one_winner(replicas: Replicas, database: Database) -> None:
-    first, second = await replicas.start(), await replicas.start()
+    apis = [await replicas.start(), await replicas.start()]
+    # They expire while the calls about them race: on a slow machine that needs a later expiry.
+    ended: list[tuple[int, int]] = []
+    for expires_in_s in (3, 12, 48):
+        ended.append(await _race_over_holds(apis, database, expires_in_s))
+        if all(ended[-1]):
+            break
+    assert all(ended[-1]), ended
+
+
+async def _race_over_holds(
+    apis: Sequence[Api], database: Database, expires_in_s: int
+) -> tuple[int, int]:
+    """How many holds were ended by calls, and how many by their expiry."""
+    first, second = apis
     payee = await first.wallet()
     payers = [await first.wallet(1_000) for _ in range(_PAYERS)]
-    # They expire while the calls about them race.
     made = await crowd(
-        first.hold(payer, 10, destination_wallet_id=payee, expires_in_s=3 + number % 3)
+        first.hold(payer, 10, destination_wallet_id=payee, expires_in_s=expires_in_s + number % 3)
         for payer in payers
         for number in range(_HOLDS_EACH)
     )
@@ -52,23 +67,25 @@ async def test_each_of_1000_holds_has_one_winner(replicas: Replicas, database: D
     replies = await crowd(calls)
     assert set(statuses(replies)) <= {200, 201, 409}
     winners = [_winners(replies[at : at + 4]) for at in range(0, len(replies), 4)]
-    assert max(winners) == 1
-    assert sum(winners) > 0
+    assert max(winners) <= 1
 
     async def all_over() -> bool:
         [row] = await database.fetch("SELECT count(*) FROM ledger_00.holds WHERE status = 0")
         return bool(row[0] == 0)
 
-    await until(all_over, within_s=20.0)
+    await until(all_over, within_s=expires_in_s + 20.0)
     captured = sum(reply.json["amount"] for reply in replies if reply.status == 201)
     assert await second.balance(payee) == captured
     shown = [await first.money(payer) for payer in payers]
     assert sum(balance for balance, _, _ in shown) == 1_000 * _PAYERS - captured
     assert {held for _, held, _ in shown} == {0}
-    events = [event["type"] for event in await events_in(database)]
-    ends = events.count("hold.captured") + events.count("hold.released")
-    assert ends + events.count("hold.expired") == len(ids)
+    ends = Counter(
+        event["type"] for event in await events_in(database) if event["data"]["id"] in ids
+    )
+    assert ends["hold.captured"] + ends["hold.released"] == sum(winners)
+    assert sum(winners) + ends["hold.expired"] == len(ids)
     assert await faults_in(database) == []
+    return sum(winners), ends["hold.expired"]
 
 
 def _winners(replies: Iterable[Reply]) -> int:
@@ -239,7 +256,7 @@ async def test_a_hold_is_read_as_it_is_after_the_wait_for_its_wallet(
 ) -> None:
     ada = await api.wallet(100)
     id = (await api.hold(ada, 10)).json["id"]
-    sql = queries("ledger_00")["lock_and_look_up"]
+    sql = query(MAIN.schema, "lock_and_look_up")
     if locks == "wallets":
         sql = sql.replace("($2::uuid[])\n    FOR NO KEY UPDATE", "($2::uuid[])")
     url = database.servers.database_url(database.name, superuser=True)

@@ -27,6 +27,7 @@ from tests.support.waiting import SLOWNESS
 from transferd.config import Limits
 from transferd.devstack import RedisServer
 from transferd.ledger.store import database as store
+from transferd.ledger.store.queries import query
 
 
 @pytest.fixture
@@ -89,7 +90,7 @@ async def test_the_same_wallet_and_user_50_times_are_created_once(
         assert wallets[0].json["balance"] == balance
     rows = await database.fetch("SELECT 1 FROM ledger_00.wallets WHERE NOT funding")
     assert len(rows) == 2
-    assert await row_count(database, "transferd.users") == 1
+    assert await row_count(database, "ledger_00.users") == 1
     assert await faults_in(database) == []
 
 
@@ -208,7 +209,7 @@ async def _one_key_for_two_requests(
     apis = [await replicas.start(cache=cache), await replicas.start(cache=cache)]
     pairs = [(await api.wallet(10), await api.wallet()) for api in apis]
     # Both have looked up the key and found nothing before one of them writes it.
-    async with held(database, "LOCK TABLE transferd.outcomes IN SHARE MODE"):
+    async with held(database, "LOCK TABLE ledger_00.outcomes IN SHARE MODE"):
         running = [
             asyncio.create_task(api.transfer(source, destination, 1, key="rent"))
             for api, (source, destination) in zip(apis, pairs, strict=True)
@@ -235,24 +236,20 @@ async def test_a_key_used_at_once_for_two_requests_serves_one_of_them(
 async def test_without_the_count_such_a_key_moves_money_twice(
     replicas: Replicas, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store, "queries", _without_the_count)
+    monkeypatch.setattr(store, "query", _without_the_count)
     replies = await _one_key_for_two_requests(replicas, database, cache=False)
     assert statuses(replies) == {201: 2}
     assert await row_count(database, "ledger_00.transfers") == 2 + 2
 
 
-_INTACT = store.queries
-
-
-def _without_the_count(*arguments: str) -> dict[str, str]:
+def _without_the_count(schema: str, name: str, *file: str) -> str:
     """A replica that believes it has won every claim."""
-    texts = dict(_INTACT(*arguments))
-    if "write_group" in texts:
-        intact = texts["write_group"]
-        broken = intact.replace("(SELECT count(*) FROM kept)", "cardinality($17::text[])")
-        assert broken != intact
-        texts["write_group"] = broken
-    return texts
+    intact = query(schema, name, *file)
+    if name != "write_group":
+        return intact
+    broken = intact.replace("(SELECT count(*) FROM kept)", "cardinality($17::text[])")
+    assert broken != intact
+    return broken
 
 
 async def test_a_key_belongs_to_one_request_of_any_resource(api: Api) -> None:

@@ -76,12 +76,12 @@ async def test_a_use_is_stored_a_moment_later(database: Database, replicas: Repl
     assert (stored["idle"], stored["revoked"], stored["unknown-secret"]) == (None, None, None)
 
 
-async def test_many_uses_of_many_keys_are_one_statement(database: Database, store: Store) -> None:
+async def test_many_uses_of_many_keys_are_one_statement(database: Database, shared: Store) -> None:
     await database.servers.as_superuser(_COUNTED, database=database.name)
     names = [f"key{number}" for number in range(20)]
     for name in names:
         await api_key(database, name, "admin")
-    uses = KeyUses(store, Limits(), Facts())
+    uses = KeyUses(shared, Limits(), Facts())
     for second in range(10):
         for name in names:
             uses.note(name, _NOW + timedelta(seconds=second))
@@ -111,16 +111,16 @@ async def test_a_replica_writes_once_a_minute_and_when_it_stops(database: Databa
 
 
 async def test_the_latest_use_stays_in_any_order_of_writers(
-    database: Database, store: Store
+    database: Database, shared: Store
 ) -> None:
     await api_key(database, "used", "admin")
     for at in (_NOW, _NOW - timedelta(hours=1)):
         # As from another replica.
-        uses = KeyUses(store, Limits(), Facts())
+        uses = KeyUses(shared, Limits(), Facts())
         uses.note("used", at)
         await uses.write_once()
     assert await last_uses(database) == {"used": _NOW}
-    ahead = KeyUses(store, Limits(), Facts())
+    ahead = KeyUses(shared, Limits(), Facts())
     ahead.note("used", datetime.now(UTC) + timedelta(days=1))
     await ahead.write_once()
     stored = (await last_uses(database))["used"]
@@ -129,11 +129,11 @@ async def test_the_latest_use_stays_in_any_order_of_writers(
 
 
 async def test_above_the_limit_uses_of_further_keys_are_not_recorded(
-    database: Database, store: Store
+    database: Database, shared: Store
 ) -> None:
     for name in ("one", "three", "two"):
         await api_key(database, name, "admin")
-    uses = KeyUses(store, Limits(key_uses_max=2), Facts())
+    uses = KeyUses(shared, Limits(key_uses_max=2), Facts())
     for name in ("one", "two", "three"):
         uses.note(name, _NOW)
     uses.note("one", _NOW + timedelta(seconds=1))
@@ -144,9 +144,9 @@ async def test_above_the_limit_uses_of_further_keys_are_not_recorded(
     assert await uses.write_once() == 1
 
 
-async def test_a_use_during_a_write_is_for_the_next_one(database: Database, store: Store) -> None:
+async def test_a_use_during_a_write_is_for_the_next_one(database: Database, shared: Store) -> None:
     await api_key(database, "used", "admin")
-    uses = KeyUses(store, Limits(), Facts())
+    uses = KeyUses(shared, Limits(), Facts())
     uses.note("used", _NOW)
     async with held(database, _HOLD_KEYS):
         writing = asyncio.create_task(uses.write_once())
@@ -158,23 +158,23 @@ async def test_a_use_during_a_write_is_for_the_next_one(database: Database, stor
     assert await last_uses(database) == {"used": _NOW + timedelta(seconds=1)}
 
 
-async def record_uses(store: Store, *names: str) -> None:
-    await record_key_uses(store, dict.fromkeys(names, _NOW))
+async def record_uses(shared: Store, *names: str) -> None:
+    await record_key_uses(shared, dict.fromkeys(names, _NOW))
 
 
-async def revoke(store: Store, *names: str) -> None:
-    await revoke_api_keys(store, names)
+async def revoke(shared: Store, *names: str) -> None:
+    await revoke_api_keys(shared, names)
 
 
 @pytest.mark.parametrize("change", [record_uses, revoke])
 async def test_a_writer_that_waits_for_a_key_locks_no_later_one(
-    database: Database, store: Store, change: Callable[..., Coroutine[None, None, None]]
+    database: Database, shared: Store, change: Callable[..., Coroutine[None, None, None]]
 ) -> None:
     # Rows are locked in this order; otherwise two writers could deadlock.
     for name in ("later", "first"):
         await api_key(database, name, "admin")
     async with held(database, _HOLD_FIRST):
-        changing = asyncio.create_task(change(store, "later", "first"))
+        changing = asyncio.create_task(change(shared, "later", "first"))
         await until_sessions_wait(database, 1)
         free = await database.fetch(
             "SELECT id FROM transferd.api_keys WHERE id = 'later' FOR UPDATE NOWAIT"
@@ -217,11 +217,11 @@ async def test_uses_that_cannot_be_written_fail_no_request_and_are_kept(
 
 
 async def test_a_replica_that_stops_bounds_its_wait_for_the_last_write(
-    database: Database, store: Store
+    database: Database, shared: Store
 ) -> None:
     await api_key(database, "used", "admin")
     facts: list[Fact] = []
-    uses = KeyUses(store, Limits(key_uses_last_write_s=0.05), Facts(facts.append))
+    uses = KeyUses(shared, Limits(key_uses_last_write_s=0.05), Facts(facts.append))
     running = asyncio.create_task(uses.run())
     uses.note("used", _NOW)
     # A task that has not begun would be cancelled before its first line.

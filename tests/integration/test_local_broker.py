@@ -11,6 +11,7 @@ from tests.support.outbox import left, transfer_event
 from tests.support.receivers import after, in_turn, status
 from tests.support.waiting import until
 from transferd.commit.events import cloud_event
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
 
@@ -46,7 +47,7 @@ async def test_a_signal_delivers_at_once(scene: Scene) -> None:
 
 async def test_events_of_one_wallet_arrive_in_order(scene: Scene) -> None:
     receiver, webhook = await scene.receiver()
-    ada = new_id()
+    ada = new_id(MAIN)
     events = [transfer_event(ada) for _ in range(30)]
     for event in events[:20]:
         await scene.put(event)

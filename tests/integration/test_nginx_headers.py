@@ -198,7 +198,7 @@ async def test_two_lines_of_a_header_that_is_not_a_list_are_refused(
         with subtests.test(name):
             refused = await asked(door, *lines, **_USER)
             assert (status_of(refused), refused.code) == (400, code)
-            assert await database.fetch("SELECT 1 FROM transferd.users") == []
+            assert await database.fetch("SELECT 1 FROM ledger_00.users") == []
 
 
 async def test_two_ids_of_an_event_are_refused(door: int, replicas: Replicas) -> None:

@@ -26,9 +26,10 @@ from tests.support.queues import publish, take, topology_of
 from tests.support.receivers import after, in_turn, status
 from tests.support.waiting import patient_s, until
 from transferd.commit.events import CLOUD_EVENT, cloud_event
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus, WebhookStatus
 from transferd.ledger.ids import new_id
-from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.dead_letters import Filter
 from transferd.ledger.store.deliveries import (
     EventText,
@@ -78,11 +79,11 @@ async def test_an_event_is_signed_with_every_valid_secret(scene: Scene) -> None:
 
 
 async def test_each_endpoint_gets_the_events_of_its_types_and_wallet(scene: Scene) -> None:
-    ada, bob, cy = new_id(), new_id(), new_id()
+    ada, bob, cy = new_id(MAIN), new_id(MAIN), new_id(MAIN)
     transfer = transfer_event(ada, bob)
     reversal = transfer_event(bob, cy, type="transfer.reversed")
     frozen = wallet_event(ada)
-    user = transfer_event(type="user.created", data={"id": new_id(), "name": "Ada"})
+    user = transfer_event(type="user.created", data={"id": new_id(MAIN), "name": "Ada"})
     last = wallet_event(ada, "wallet.closed", version=8)
     expected = [
         (await scene.receiver(), [transfer, reversal, frozen, user, last]),
@@ -126,7 +127,7 @@ async def test_events_of_one_wallet_are_sequential_and_wallets_are_concurrent(
         return web.Response(status=204)
 
     receiver.answer = answer
-    wallets = [new_id() for _ in range(6)]
+    wallets = [new_id(MAIN) for _ in range(6)]
     events = [transfer_event(wallets[number % 6]) for number in range(60)]
     await scene.start(replace(QUICK, endpoint_in_flight_max=3))
     await scene.put(*events)
@@ -171,7 +172,7 @@ async def test_deliveries_that_wait_in_the_table_keep_the_order_of_each_wallet(
     scene: Scene,
 ) -> None:
     receiver, webhook = await scene.receiver()
-    wallets = [new_id() for _ in range(3)]
+    wallets = [new_id(MAIN) for _ in range(3)]
     events = [transfer_event(wallets[number % 3]) for number in range(90)]
     # Many more events than are held at a time, in many rows of the outbox.
     await scene.start(replace(QUICK, endpoint_held_max=4, relay_batch_events_max=10))
@@ -208,7 +209,7 @@ async def test_a_delivery_that_is_read_while_a_pause_begins_overtakes_none(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     receiver, webhook = await scene.receiver()
-    ada = new_id()
+    ada = new_id(MAIN)
     first, second, third = (transfer_event(ada) for _ in range(3))
     released, is_read, may_go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
     receiver.answer = in_turn(after(released, status(500)), status(204), status(204))
@@ -317,7 +318,7 @@ async def test_a_surplus_message_does_nothing(scene: Scene) -> None:
     await scene.put(delivered)
     await scene.ends(webhook, delivered, DeliveryStatus.DELIVERED)
     assert scene.settings is not None
-    surplus = encode_wakeup([webhook, new_id()])
+    surplus = encode_wakeup([webhook, new_id(MAIN)])
     await publish(scene.settings, topology_of(scene.settings).work, surplus)
     await scene.put(wallet_event())
     await until(has_received(marker, 1))
@@ -428,7 +429,7 @@ async def test_a_result_that_cannot_be_written_does_not_delay_the_others(scene: 
     events = [transfer_event() for _ in range(5)]
     bad = events[2]
     await scene.database.fetch(
-        "ALTER TABLE transferd.deliveries"
+        "ALTER TABLE ledger_00.deliveries"
         f" ADD CHECK (NOT (event_id = '{bad['id']}' AND status = 3))"
     )
     async with scene.working(
@@ -450,7 +451,9 @@ async def test_a_result_that_cannot_be_written_does_not_delay_the_others(scene: 
 # Disabled and deleted endpoints
 
 
-async def test_an_endpoint_that_answers_410_is_disabled(scene: Scene, store: Store) -> None:
+async def test_an_endpoint_that_answers_410_is_disabled(
+    scene: Scene, store: LedgerDatabase
+) -> None:
     receiver, webhook = await scene.receiver()
     receiver.answer = status(410)
     event = transfer_event()
@@ -473,7 +476,7 @@ async def test_an_endpoint_that_answers_410_is_disabled(scene: Scene, store: Sto
 
 
 async def test_a_retry_for_a_disabled_webhook_becomes_a_dead_letter_that_can_be_redriven(
-    scene: Scene, store: Store
+    scene: Scene, store: LedgerDatabase
 ) -> None:
     receiver, webhook = await scene.receiver()
     receiver.answer = status(500)
@@ -563,7 +566,7 @@ async def test_the_log_sink_is_an_endpoint(scene: Scene) -> None:
 
 
 async def test_a_backlog_does_not_hold_up_a_retry_whose_time_has_come(
-    scene: Scene, store: Store
+    scene: Scene, store: LedgerDatabase
 ) -> None:
     _, webhook = await scene.receiver()
     events = [transfer_event() for _ in range(3)]
@@ -574,7 +577,7 @@ async def test_a_backlog_does_not_hold_up_a_retry_whose_time_has_come(
             [NewDelivery(n, webhook, DeliveryStatus.PENDING) for n in range(1, 4)],
         )
     await scene.database.fetch(
-        "UPDATE transferd.deliveries SET status = 2, next_attempt_at = now() WHERE event_id = $1",
+        "UPDATE ledger_00.deliveries SET status = 2, next_attempt_at = now() WHERE event_id = $1",
         events[2]["id"],
     )
     found, _ = await read_waiting(store, {webhook: 2}, [])
@@ -584,7 +587,7 @@ async def test_a_backlog_does_not_hold_up_a_retry_whose_time_has_come(
 # Metrics
 
 
-async def test_a_long_backlog_is_counted_up_to_a_limit(scene: Scene, store: Store) -> None:
+async def test_a_long_backlog_is_counted_up_to_a_limit(scene: Scene, store: LedgerDatabase) -> None:
     _, webhook = await scene.receiver()
     events = [transfer_event() for _ in range(5)]
     async with store.transaction() as transaction:

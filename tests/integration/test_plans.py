@@ -8,7 +8,8 @@ import pytest
 
 from tests.conftest import Database
 from tests.support.pressure import until_waiting
-from transferd.ledger.store.database import queries
+from transferd.domain.ledger import MAIN
+from transferd.ledger.store.queries import query
 
 _WALLETS = 20_000
 
@@ -17,7 +18,7 @@ _WALLETS = 20_000
 async def large(database: Database) -> Database:
     """A database with enough wallets, users and transfers for PostgreSQL to prefer an index."""
     await database.fetch(
-        "INSERT INTO transferd.users (id, name, metadata, created_at)"
+        "INSERT INTO ledger_00.users (id, name, metadata, created_at)"
         " SELECT gen_random_uuid(), NULL, '{}', now() FROM generate_series(1, $1)",
         _WALLETS,
     )
@@ -25,7 +26,7 @@ async def large(database: Database) -> Database:
         "INSERT INTO ledger_00.wallets (id, user_id, balance, held, overdraft_limit, version,"
         " created_at, updated_at, status, funding, currency, metadata)"
         " SELECT gen_random_uuid(), id, 0, 0, 0, 0, now(), now(), 0, false, 'USD', '{}'"
-        " FROM transferd.users"
+        " FROM ledger_00.users"
     )
     await database.fetch(
         "INSERT INTO ledger_00.transfers (id, source_wallet_id, destination_wallet_id, amount,"
@@ -35,7 +36,7 @@ async def large(database: Database) -> Database:
         " 'USD' FROM generate_series(1, $1)",
         _WALLETS,
     )
-    for table in ("transferd.users", "ledger_00.wallets", "ledger_00.transfers"):
+    for table in ("ledger_00.users", "ledger_00.wallets", "ledger_00.transfers"):
         await database.fetch(f"ANALYZE {table}")
     return database
 
@@ -45,7 +46,7 @@ _UNKNOWN = "'ffffffff-ffff-7fff-bfff-ffffffffffff'"
 
 async def plan_of(database: Database, file: str, name: str, arguments: list[str]) -> str:
     """How PostgreSQL executes a query with these arguments."""
-    sql = queries("ledger_00", file)[name]
+    sql = query(MAIN.schema, name, file)
     for number in range(len(arguments), 0, -1):
         sql = sql.replace(f"${number}", arguments[number - 1])
     return "\n".join(row[0] for row in await database.fetch(f"EXPLAIN {sql}"))
@@ -75,7 +76,7 @@ async def test_locks_of_many_wallets_cost_little_after_a_wait(large: Database) -
     # PostgreSQL checks the condition again for each row that another transaction has changed.
     rows = await large.fetch("SELECT id::text FROM ledger_00.wallets LIMIT $1", _LOCKED)
     ids = [row["id"] for row in rows]
-    sql = queries("ledger_00")["lock_and_look_up"]
+    sql = query(MAIN.schema, "lock_and_look_up")
     url = large.servers.database_url(large.name, superuser=True)
     one, other = await asyncpg.connect(url), await asyncpg.connect(url)
 
@@ -108,6 +109,19 @@ async def test_locks_of_many_wallets_cost_little_after_a_wait(large: Database) -
     assert after_a_wait < 20 * at_once
 
 
+async def test_the_relay_reads_the_oldest_rows_of_the_outbox_by_an_index(
+    database: Database,
+) -> None:
+    await database.fetch(
+        "INSERT INTO ledger_00.outbox (created_at, event_count, events)"
+        " SELECT now() + n * interval '1 second', 1, '[]' FROM generate_series(1, 20000) AS n"
+    )
+    await database.fetch("ANALYZE ledger_00.outbox")
+    plan = await plan_of(database, "queries.sql", "read_outbox", ["500"])
+    assert "using outbox_in_order on outbox" in plan, plan
+    assert "Sort" not in plan, plan
+
+
 _ENDPOINTS = 100
 _ENDPOINT = "'00000000-0000-0000-0000-000000000001'::uuid"
 
@@ -116,7 +130,7 @@ _ENDPOINT = "'00000000-0000-0000-0000-000000000001'::uuid"
 async def logged(database: Database) -> Database:
     """A database with enough deliveries, of which half wait, for PostgreSQL to prefer an index."""
     await database.fetch(
-        "INSERT INTO transferd.deliveries (id, number, endpoint_id, event_id, event_type, status,"
+        "INSERT INTO ledger_00.deliveries (id, number, endpoint_id, event_id, event_type, status,"
         " attempts, next_attempt_at, event, created_at, updated_at) SELECT gen_random_uuid(), n,"
         " ('00000000-0000-0000-0000-' || lpad((n % $2)::text, 12, '0'))::uuid, n,"
         " 'transfer.posted', CASE WHEN n / $2 % 2 = 0 THEN 2 ELSE 1 END, 1,"
@@ -125,7 +139,7 @@ async def logged(database: Database) -> Database:
         500 * _ENDPOINTS,
         _ENDPOINTS,
     )
-    await database.fetch("ANALYZE transferd.deliveries")
+    await database.fetch("ANALYZE ledger_00.deliveries")
     return database
 
 

@@ -11,9 +11,10 @@ from tests.support.outbox import transfer_event
 from tests.support.truth import row_count
 from tests.support.waiting import until
 from transferd.config import Limits
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import id_at, new_id
-from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.deliveries import LOG
 from transferd.notifications.prune import prune_once
 
@@ -24,7 +25,7 @@ DELETED = "019a0000-0000-7000-8000-00000000000b"
 
 async def aged(database: Database, days: float, endpoint: str = WEBHOOK, **changes: object) -> str:
     """The event of a delivery that began this many days ago."""
-    event_id = new_id()
+    event_id = new_id(MAIN)
     values = {"event_id": event_id, "status": "delivered"} | changes
     await logged_delivery(database, endpoint, days=days, **values)
     return event_id
@@ -35,7 +36,7 @@ async def left(database: Database, endpoint: str = WEBHOOK) -> set[str]:
 
 
 async def test_finished_deliveries_older_than_the_window_are_removed(
-    database: Database, store: Store
+    database: Database, store: LedgerDatabase
 ) -> None:
     for days in (7.1, 400):
         for endpoint in (WEBHOOK, DELETED, LOG):
@@ -49,11 +50,11 @@ async def test_finished_deliveries_older_than_the_window_are_removed(
     assert await prune_once(store, Limits(), older_than_s=7 * DAY_S) == 10
     assert await left(database) == kept
     assert [each.event for each in await letters(database)] == [letter]
-    assert await row_count(database, "transferd.deliveries") == len(kept)
+    assert await row_count(database, "ledger_00.deliveries") == len(kept)
     assert await prune_once(store, Limits(), older_than_s=7 * DAY_S) == 0
 
 
-async def test_rows_are_removed_in_small_steps(database: Database, store: Store) -> None:
+async def test_rows_are_removed_in_small_steps(database: Database, store: LedgerDatabase) -> None:
     for _ in range(25):
         await aged(database, 30)
     # Ten rows are exactly one step, so another step has to follow.
@@ -62,11 +63,11 @@ async def test_rows_are_removed_in_small_steps(database: Database, store: Store)
     await aged(database, 1)
     limits = replace(Limits(), prune_rows=10)
     assert await prune_once(store, limits, older_than_s=7 * DAY_S) == 35
-    assert await row_count(database, "transferd.deliveries") == 1
+    assert await row_count(database, "ledger_00.deliveries") == 1
 
 
 async def test_an_event_is_delivered_again_after_its_row_was_removed(
-    database: Database, store: Store, local_scene: Scene
+    database: Database, store: LedgerDatabase, local_scene: Scene
 ) -> None:
     """A repeated event is recognized by the row of its delivery, for as long as the row exists."""
     receiver, webhook = await local_scene.receiver()
@@ -79,7 +80,7 @@ async def test_an_event_is_delivered_again_after_its_row_was_removed(
     assert len(receiver.received) == 2
     # As if the delivery had begun eight days ago.
     await database.fetch(
-        "UPDATE transferd.deliveries SET id = $1 WHERE event_id = $2",
+        "UPDATE ledger_00.deliveries SET id = $1 WHERE event_id = $2",
         id_at(time.time() - 8 * DAY_S),
         event["id"],
     )

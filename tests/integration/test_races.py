@@ -12,6 +12,7 @@ from tests.support.pressure import crowd, statuses
 from tests.support.truth import faults_in
 from transferd.config import Limits
 from transferd.ledger.store import database as store
+from transferd.ledger.store.queries import query, templates
 
 # Small groups are frequent, and so conflict often.
 _SMALL_GROUPS = Limits(group_envelopes_max=4, turn_envelopes_max=4)
@@ -111,22 +112,22 @@ async def test_a_freeze_among_transfers_cuts_them_off_at_one_version(
 # The protections between two replicas that change the same wallet. Each is removed by a change
 # of the query texts, or of the tables, that a careless refactoring could make.
 _PARTS = {"lock": "FOR NO KEY UPDATE", "version": "AND w.version = c.version_read"}
-_INTACT = store.queries
 
 
-def _without(*parts: str) -> Callable[..., dict[str, str]]:
-    def queries(ledger: str, file: str = "queries.sql") -> dict[str, str]:
-        texts = dict(_INTACT(ledger, file))
-        # Queries of the audit have neither.
-        for part in parts if file == "queries.sql" else ():
-            hits = [name for name, text in texts.items() if _PARTS[part] in text]
-            assert hits, f"no query has {_PARTS[part]}"
-            for name in hits:
+def _without(*parts: str) -> Callable[..., str]:
+    for part in parts:
+        hits = [name for name, text in templates("queries.sql").items() if _PARTS[part] in text]
+        assert hits, f"no query has {_PARTS[part]}"
+
+    def changed(schema: str, name: str, *file: str) -> str:
+        text = query(schema, name, *file)
+        for part in parts:
+            if _PARTS[part] in text:
                 # A row that is not locked cannot be skipped either.
-                texts[name] = texts[name].replace(_PARTS[part], "").replace("SKIP LOCKED", "")
-        return texts
+                text = text.replace(_PARTS[part], "").replace("SKIP LOCKED", "")
+        return text
 
-    return queries
+    return changed
 
 
 async def _race_to_empty(apis: Sequence[Api]) -> list[Reply]:
@@ -145,7 +146,7 @@ async def test_without_locks_and_versions_money_is_spent_twice(
             "ALTER TABLE ledger_00.transfers DROP CONSTRAINT"
             f" transfers_{side}_wallet_id_{side}_version_key"
         )
-    monkeypatch.setattr(store, "queries", _without("lock", "version"))
+    monkeypatch.setattr(store, "query", _without("lock", "version"))
     apis = [await replicas.start(_SMALL_GROUPS), await replicas.start(_SMALL_GROUPS)]
     # In a single race the groups of the two replicas may happen to take turns.
     posted: list[int] = []
@@ -162,7 +163,7 @@ async def test_any_one_of_lock_version_and_unique_key_keeps_the_books(
     database: Database,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(store, "queries", _without(*missing))
+    monkeypatch.setattr(store, "query", _without(*missing))
     apis = [await replicas.start(_SMALL_GROUPS), await replicas.start(_SMALL_GROUPS)]
     replies = await _race_to_empty(apis)
     assert statuses(replies)[201] <= 40

@@ -16,13 +16,14 @@ from tests.support.endpoints import new_webhook, update_webhook
 from tests.support.outbox import TRACEPARENT, again, left, put, transfer_event, wallet_event
 from tests.support.pressure import held
 from tests.support.queues import bound_queue, message_count, take, topology_of
+from tests.support.store import open_main
 from tests.support.waiting import until
 from transferd.commit.events import CLOUD_EVENT, cloud_event
 from transferd.config import Limits
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import WebhookStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import outbox
-from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.deliveries import LOG
 from transferd.notifications.broker import TransportFailure
@@ -31,7 +32,7 @@ from transferd.notifications.rabbit import RabbitBroker, decode_wakeup
 from transferd.notifications.relay import Relay
 from transferd.observability.facts import Fact, Facts, OutboxRelayed, RelayFailed
 
-LEASE = "SELECT 1 FROM transferd.relay_leases FOR UPDATE"
+LEASE = "SELECT 1 FROM ledger_00.relay_leases FOR UPDATE"
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Relays:
     ) -> Relay:
         """One more relay, which works only when it is called."""
         limits = limits or Limits()
-        store = await self.exits.enter_async_context(Store(self.settings, limits, 2))
+        store = await self.exits.enter_async_context(open_main(self.settings, limits, 2))
         topology = topology_of(self.settings, limits)
         url = self.settings.required("amqp_url")
         relay = Relay(
@@ -116,7 +117,7 @@ def full_queue(relays: Relays, key: str) -> AbstractAsyncContextManager[str]:
 async def written(database: Database) -> list[tuple[str, str, int, int]]:
     """Event, endpoint, status and attempts of each delivery, in order."""
     rows = await database.fetch(
-        "SELECT event_id, endpoint_id::text, status, attempts FROM transferd.deliveries"
+        "SELECT event_id, endpoint_id::text, status, attempts FROM ledger_00.deliveries"
         " ORDER BY number"
     )
     return [tuple(row) for row in rows]
@@ -146,7 +147,7 @@ async def test_a_published_message_is_persistent_and_has_the_headers_of_its_even
 async def test_each_event_gets_a_delivery_for_each_matching_endpoint(
     database: Database, relays: Relays
 ) -> None:
-    ada = new_id()
+    ada = new_id(MAIN)
     everything = await new_webhook(database, "https://a.example/")
     of_ada = await new_webhook(database, "https://b.example/", "transfer.*", wallet=ada)
     disabled = await new_webhook(database, "https://c.example/", "wallet.*")
@@ -168,7 +169,7 @@ async def test_each_event_gets_a_delivery_for_each_matching_endpoint(
     assert set(decode_wakeup(message.body)) == {everything, of_ada}
     # A webhook that is newer than the relay's knowledge gets the next event.
     newer = await new_webhook(database, "https://d.example/", "user.created")
-    user = transfer_event(type="user.created", data={"id": new_id(), "name": "Ada"})
+    user = transfer_event(type="user.created", data={"id": new_id(MAIN), "name": "Ada"})
     await put(database, [user])
     await relay.relay_once()
     assert {row[1] for row in (await written(database))[5:]} == {everything, newer}
@@ -201,7 +202,7 @@ async def test_an_event_that_is_published_twice_has_one_delivery(
     relay = await relays.open()
     await put(database, [event, event])
     await relay.relay_once()
-    await database.fetch("UPDATE transferd.deliveries SET status = 1, attempts = 1")
+    await database.fetch("UPDATE ledger_00.deliveries SET status = 1, attempts = 1")
     await put(database, [event])
     await relay.relay_once()
     assert await written(database) == [(event["id"], webhook, 1, 1)]
@@ -234,6 +235,40 @@ async def test_rows_leave_in_order_in_batches_that_end_with_the_row_that_fills_t
 
 
 # Only confirmed events are deleted
+
+
+async def test_rows_leave_in_the_order_of_their_times(database: Database, relays: Relays) -> None:
+    """Then in the order of `seq`, which need not grow when the ledger has moved to another node."""
+    events = [transfer_event() for _ in range(6)]
+    await put(database, *([event] for event in events))
+    await database.fetch(
+        "UPDATE ledger_00.outbox SET created_at = now() - (seq / 2) * interval '1 minute'"
+    )
+    rows = await database.fetch("SELECT created_at, seq FROM ledger_00.outbox ORDER BY 1, 2")
+    first = min(row["seq"] for row in rows)
+    order = [events[row["seq"] - first]["id"] for row in rows]
+    assert order != [event["id"] for event in events]
+    async with full_queue(relays, "transfer.posted"):
+        with pytest.raises(TransportFailure):
+            await (await relays.open()).relay_once()
+    relay = await relays.open(Limits(relay_batch_events_max=4))
+    while await relay.relay_once():
+        pass
+    assert [message.message_id for message in await relays.published(6)] == order
+
+
+async def test_deliveries_are_numbered_through_all_batches(
+    database: Database, relays: Relays
+) -> None:
+    await new_webhook(database, "https://a.example/")
+    await new_webhook(database, "https://b.example/")
+    for _ in range(2):
+        await put(database, [transfer_event(), transfer_event()], [transfer_event()])
+        await (await relays.open()).relay_once()
+    rows = await database.fetch("SELECT number FROM ledger_00.deliveries ORDER BY number")
+    assert [row["number"] for row in rows] == list(range(2, 14))
+    [[last]] = await database.fetch("SELECT max(delivery_number) FROM ledger_00.relay_leases")
+    assert last == 13
 
 
 async def test_a_refused_event_stays_until_the_broker_accepts_it(

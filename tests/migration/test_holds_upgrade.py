@@ -264,12 +264,9 @@ async def test_an_event_stream_of_the_version_before_does_not_stop_an_upgrade(
         await reader.fetch("SELECT FROM ledger_00.transfers LIMIT 1")
         upgrading = asyncio.create_task(upgrade(old))
         await until(lambda: is_waiting(old, "-- Holds"))
-        reading = asyncio.create_task(before.changes_after(ada, -1))
-        await until(lambda: is_waiting(old, "SELECT c.wallet_id"))
+        # The upgrade gives up before the stream does, and begins again.
+        assert await before.changes_after(ada, -1) == 1
         await transaction.commit()
-        with pytest.raises((asyncpg.LockNotAvailableError, asyncpg.DeadlockDetectedError)):
-            await reading
         await upgrading
-        # The stream reads again later.
         assert await before.changes_after(ada, -1) == 1
     assert await faults_in(old) == []

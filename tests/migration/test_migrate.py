@@ -17,12 +17,13 @@ from tests.support.command import run, transferd
 from tests.support.damage import make_traffic
 from tests.support.outbox import transfer_event
 from tests.support.servers import Servers
+from tests.support.store import open_main
 from transferd.commit.events import cloud_event
 from transferd.config import Limits
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.migrate import Migration, MigrationError, migrate, migrations
-from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.dead_letters import Filter, fold_dead_letters, list_dead_letters
 from transferd.ledger.store.deliveries import (
     LOG,
@@ -186,7 +187,7 @@ async def webhook_of_the_version_before(
 
 async def signing(database: Database, id: str) -> list[str]:
     """The secrets of a webhook that sign now."""
-    async with Store(database.settings(), Limits(), 1) as store, store.transaction() as transaction:
+    async with open_main(database.settings()) as store, store.transaction() as transaction:
         locked = await lock_webhook(transaction, id)
     assert locked is not None
     webhook, now = locked
@@ -255,7 +256,7 @@ async def recorded_by_the_version_before(
     database: Database, endpoint: str, event: dict[str, Any], status: int
 ) -> None:
     """The result of an attempt; a retry waits for an hour."""
-    columns = [new_id(), event["id"], endpoint, event["type"], status, 1]
+    columns = [new_id(MAIN), event["id"], endpoint, event["type"], status, 1]
     result = [None, None, None] if status == 1 else [500, "answered 500", "oh no"]
     # The log sink's rows have no event.
     text = None if endpoint == LOG else cloud_event(event).decode()
@@ -267,7 +268,7 @@ async def buried_by_the_version_before(
     database: Database, endpoint: str | None, event: dict[str, Any] | None
 ) -> str:
     """The id of a dead letter: of an event, or of a message that is none."""
-    id = new_id()
+    id = new_id(MAIN)
     named = [None, None] if event is None else [event["id"], event["type"]]
     why = (
         ["attempts exhausted", "answered 500", 1]
@@ -307,13 +308,13 @@ async def test_an_upgrade_keeps_rows_and_letters_of_the_version_before(blank: Da
     assert (await blank.fetch(rows), await blank.fetch(letters)) == before
     indexes = await blank.fetch(
         "SELECT indexrelid::regclass::text AS name FROM pg_index"
-        " WHERE indrelid = 'transferd.deliveries'::regclass AND indisvalid"
+        " WHERE indrelid = 'ledger_00.deliveries'::regclass AND indisvalid"
     )
     assert {row["name"] for row in indexes} >= {
-        "transferd.deliveries_waiting",
-        "transferd.deliveries_dead",
+        "ledger_00.deliveries_waiting",
+        "ledger_00.deliveries_dead",
     }
-    async with Store(blank.settings(), Limits(), 1) as store:
+    async with open_main(blank.settings()) as store:
         await fold_dead_letters(store)
         found = await list_dead_letters(store, Filter(), after_id=None, limit=10)
     given_up = {(each.endpoint_id, each.event_id) for each in found}
@@ -341,7 +342,7 @@ async def test_rows_that_a_worker_of_the_version_before_writes_later_are_taken_o
         EventText(event["id"], event["type"], cloud_event(event).decode())
         for event in (failed, delivered)
     ]
-    async with Store(database.settings(), Limits(), 1) as store:
+    async with open_main(database.settings()) as store:
         async with store.transaction() as transaction:
             pending = [NewDelivery(n, HOOK, DeliveryStatus.PENDING) for n in (1, 2)]
             await insert_deliveries(transaction, texts, pending)
@@ -391,7 +392,7 @@ async def test_a_delivery_that_is_pending_or_delivered_meanwhile_has_no_letter(
     )
     rows = "SELECT * FROM transferd.deliveries ORDER BY event_id"
     before = await database.fetch(rows)
-    async with Store(database.settings(), Limits(), 1) as store:
+    async with open_main(database.settings()) as store:
         await fold_dead_letters(store)
         assert await list_dead_letters(store, Filter(), after_id=None, limit=10) == []
     assert await database.fetch(rows) == before
@@ -415,7 +416,7 @@ async def test_an_upgraded_log_accepts_skipped_deliveries(blank: Database) -> No
     await blank.fetch(insert, HOOK, "skipped", -1)
     with pytest.raises(asyncpg.CheckViolationError):
         await blank.fetch(insert, HOOK, "unknown", 4)
-    async with Store(blank.settings(), Limits(), 1) as store:
+    async with open_main(blank.settings()) as store:
         log = await list_deliveries(store, HOOK, status=None, before_id=None, limit=10)
     assert {row.event_id: row.status for row in log} == dict(
         zip([*(f"event-{number}" for number in range(4)), "skipped"], DeliveryStatus, strict=True)
@@ -481,7 +482,7 @@ async def test_the_service_cannot_rewrite_history(
             for table in (
                 "ledger_00.transfers",
                 "ledger_00.wallet_changes",
-                "transferd.outcomes",
+                "ledger_00.outcomes",
             )
             for statement in (
                 "UPDATE {} SET created_at = created_at",

@@ -24,8 +24,8 @@ async def footprint(database: Database) -> dict[str, Any]:
     """Counts of every table that a request may write to, with checksums of users and wallets."""
     [row] = await database.fetch(
         """
-        SELECT (SELECT md5(string_agg(u::text, ';' ORDER BY id)) FROM transferd.users u) AS users,
-               (SELECT count(*) FROM transferd.outcomes) AS outcomes,
+        SELECT (SELECT md5(string_agg(u::text, ';' ORDER BY id)) FROM ledger_00.users u) AS users,
+               (SELECT count(*) FROM ledger_00.outcomes) AS outcomes,
                (SELECT md5(string_agg(w::text, ';' ORDER BY id))
                 FROM ledger_00.wallets w) AS wallets,
                (SELECT count(*) FROM ledger_00.transfers) AS transfers,

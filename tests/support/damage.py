@@ -86,7 +86,7 @@ def set_reversal(amount: int, what: str, subject: str = "id::text") -> str:
 
 def set_outcome(key: str, what: str) -> str:
     return (
-        f"UPDATE transferd.outcomes SET {what} WHERE key = '{key}'"
+        f"UPDATE ledger_00.outcomes SET {what} WHERE key = '{key}'"
         " RETURNING 'client ' || client_id || ', key ' || key"
     )
 
@@ -282,7 +282,7 @@ DAMAGES = {
     "an outcome without an answer": damage(
         Check.OUTCOME_BODY,
         set_outcome("house", "body = NULL"),
-        unguarded="transferd.outcomes outcomes_check",
+        unguarded="ledger_00.outcomes outcomes_check",
     ),
     "a batch that lost a transfer": damage(
         Check.OUTCOME_TRANSFER,
@@ -301,6 +301,6 @@ DAMAGES = {
     "a short fingerprint": damage(
         Check.OUTCOME_FINGERPRINT,
         set_outcome("lunch", r"fingerprint = '\x00'"),
-        unguarded="transferd.outcomes outcomes_fingerprint_check",
+        unguarded="ledger_00.outcomes outcomes_fingerprint_check",
     ),
 }

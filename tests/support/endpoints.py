@@ -6,11 +6,11 @@ from typing import Any
 from uuid import UUID
 
 from tests.conftest import Database
-from transferd.config import Limits
+from tests.support.store import open_main
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import webhooks
-from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.dead_letters import Filter, list_dead_letters
 from transferd.ledger.store.deliveries import STATUSES
 
@@ -22,12 +22,12 @@ async def new_webhook(
 ) -> str:
     """The id of a new webhook, for these events or for all."""
     async with (
-        Store(database.settings(), Limits(), 1) as store,
+        open_main(database.settings()) as store,
         store.transaction() as transaction,
     ):
         webhook = await webhooks.insert_webhook(
             transaction,
-            id=new_id(),
+            id=new_id(MAIN),
             client_id=0,
             url=url,
             events=events or ("*",),
@@ -40,7 +40,7 @@ async def new_webhook(
 async def update_webhook(database: Database, id: str, **changes: Any) -> None:
     """Change columns of a webhook."""
     async with (
-        Store(database.settings(), Limits(), 1) as store,
+        open_main(database.settings()) as store,
         store.transaction() as transaction,
     ):
         assert await webhooks.update_webhook(transaction, id, **changes)
@@ -49,7 +49,7 @@ async def update_webhook(database: Database, id: str, **changes: Any) -> None:
 async def rotate_webhook(database: Database, id: str, secret: str) -> None:
     """Replace the secret of a webhook; the previous secret signs for one more minute."""
     async with (
-        Store(database.settings(), Limits(), 1) as store,
+        open_main(database.settings()) as store,
         store.transaction() as transaction,
     ):
         locked = await webhooks.lock_webhook(transaction, id)
@@ -63,7 +63,7 @@ async def rotate_webhook(database: Database, id: str, secret: str) -> None:
 async def delete_webhook(database: Database, id: str) -> None:
     """Delete a webhook and its delivery log."""
     async with (
-        Store(database.settings(), Limits(), 1) as store,
+        open_main(database.settings()) as store,
         store.transaction() as transaction,
     ):
         assert await webhooks.delete_webhook(transaction, id)
@@ -97,7 +97,7 @@ async def deliveries(database: Database, endpoint: str) -> dict[str, Delivery]:
     rows = await database.fetch(
         "SELECT event_id, status, attempts, response_status, response_excerpt, error, created_at,"
         " updated_at, next_attempt_at, event_type, event::text"
-        " FROM transferd.deliveries WHERE endpoint_id = $1 ORDER BY id",
+        " FROM ledger_00.deliveries WHERE endpoint_id = $1 ORDER BY id",
         UUID(endpoint),
     )
     return {row[0]: Delivery(STATUSES[row[1]], *row[2:]) for row in (tuple(r) for r in rows)}
@@ -129,7 +129,7 @@ class Letter:
 
 async def letters(database: Database) -> list[Letter]:
     """All dead letters, oldest first."""
-    async with Store(database.settings(), Limits(), 1) as store:
+    async with open_main(database.settings()) as store:
         found = await list_dead_letters(store, Filter(), after_id=None, limit=10_000)
     return [
         Letter(

@@ -20,6 +20,7 @@ from yarl import URL
 from tests.support.serving import serving
 from transferd.commit.origin import Origin
 from transferd.domain.errors import InternalFailure, MailboxFull, TransferdError
+from transferd.domain.ledger import MAIN
 from transferd.domain.times import rfc3339
 from transferd.ledger.ids import new_id
 from transferd.web.problems import MEDIA_TYPE, Problem
@@ -129,7 +130,7 @@ class Ask(Message):
         """The problem that the service would answer for the error."""
         problem = Problem.of_error(error)
         headers = CIMultiDict({"Content-Type": MEDIA_TYPE, **problem.headers})
-        return Answer(headers, problem.body(Origin(new_id(), "", self.path)), problem.status)
+        return Answer(headers, problem.body(Origin(new_id(MAIN), "", self.path)), problem.status)
 
 
 @dataclass
@@ -266,7 +267,7 @@ class FaultyFront:
         if not 0 < amount <= source.get("available", 0):
             return None
         transfer = wanted | {
-            "id": new_id(),
+            "id": new_id(MAIN),
             "kind": "transfer",
             "status": "posted",
             "reference": None,

@@ -93,7 +93,7 @@ class Scene:
     async def unfinished(self) -> int:
         """The number of deliveries that wait for an attempt."""
         [row] = await self.database.fetch(
-            "SELECT count(*) FROM transferd.deliveries WHERE status IN (0, 2)"
+            "SELECT count(*) FROM ledger_00.deliveries WHERE status IN (0, 2)"
         )
         return int(row[0])
 

@@ -5,10 +5,10 @@ from typing import Any
 import orjson
 
 from tests.conftest import Database
+from tests.support.store import open_main
 from transferd.commit.events import cloud_event, completed, is_bare
-from transferd.config import Limits
+from transferd.domain.ledger import MAIN
 from transferd.ledger.ids import new_id
-from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.transfers import read_transfers
 
 TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
@@ -18,12 +18,12 @@ def transfer_event(
     source: str | None = None, destination: str | None = None, **changes: object
 ) -> dict[str, Any]:
     """A transfer of 123,456 minor units; without arguments, between two invented wallets."""
-    id = new_id()
+    id = new_id(MAIN)
     data = {
         "id": id,
         "kind": "transfer",
-        "source_wallet_id": source or new_id(),
-        "destination_wallet_id": destination or new_id(),
+        "source_wallet_id": source or new_id(MAIN),
+        "destination_wallet_id": destination or new_id(MAIN),
         "amount": 123_456,
         "currency": "USD",
         "reference": None,
@@ -48,7 +48,7 @@ def wallet_event(
     wallet: str | None = None, type: str = "wallet.frozen", version: int = 7
 ) -> dict[str, Any]:
     """A change that gave a wallet this version."""
-    wallet = wallet or new_id()
+    wallet = wallet or new_id(MAIN)
     return transfer_event() | {
         "id": f"{wallet}:{version}",
         "type": type,
@@ -78,7 +78,7 @@ async def events_in(database: Database) -> list[dict[str, Any]]:
     rows = await database.fetch("SELECT events::text FROM ledger_00.outbox ORDER BY seq")
     events = [event for row in rows for event in orjson.loads(row["events"])]
     bare = [event["id"] for event in events if is_bare(event)]
-    async with Store(database.settings(), Limits(), 1) as store:
+    async with open_main(database.settings()) as store:
         transfers = await read_transfers(store, bare)
     whole = [dict(completed(event, transfers)) for event in events]
     decoded: list[dict[str, Any]] = orjson.loads(orjson.dumps(whole, option=orjson.OPT_UTC_Z))

@@ -1,16 +1,16 @@
 """Checks of the ledger in PostgreSQL, without the service."""
 
 from tests.conftest import Database
+from tests.support.store import open_main
 from transferd.config import Limits
 from transferd.ledger.audit import Finding, Progress, audit
-from transferd.ledger.store.database import Database as Store
 
 
 async def faults_in(
     database: Database, limits: Limits | None = None, progress: Progress = lambda *_: None
 ) -> list[Finding]:
     """The findings of the audit, run with the role of the service; empty if there are none."""
-    async with Store(database.settings(), Limits(), connections=1) as store:
+    async with open_main(database.settings()) as store:
         return await audit(store, progress, limits)
 
 

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import asyncpg
 
 from tests.conftest import Database
+from transferd.domain.ledger import MAIN
 from transferd.ledger.ids import new_id
 
 CREATED, FREEZE, UNFREEZE, UPDATE = 0, 1, 2, 4
@@ -121,7 +122,7 @@ class ReplicaBefore:
 
     async def create_wallet(self, balance: int = 0, overdraft_limit: int = 0) -> str:
         """The id of a new wallet in USD, with an initial balance."""
-        id, user = new_id(), new_id()
+        id, user = new_id(MAIN), new_id(MAIN)
         funding = await self._connection.fetchval(
             "SELECT funding_wallet_id::text FROM ledger_00.currencies WHERE code = 'USD'"
         )
@@ -187,7 +188,7 @@ class ReplicaBefore:
             (source, source.balance - amount),
             (destination, destination.balance + amount),
         )
-        transfer: list[list[Any]] = [[new_id()], [0], [source.id], [destination.id], [amount]]
+        transfer: list[list[Any]] = [[new_id(MAIN)], [0], [source.id], [destination.id], [amount]]
         transfer += [["USD"], [None], [None]]
         transfer += [
             [number] for wallet, balance in after for number in (wallet.version + 1, balance)

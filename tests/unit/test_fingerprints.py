@@ -17,6 +17,7 @@ from transferd.commit.answer import Answer
 from transferd.config import Limits
 from transferd.domain.api_key import ADMIN
 from transferd.domain.key import Fingerprint
+from transferd.domain.ledger import MAIN
 from transferd.web.auth import Principal
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
@@ -45,6 +46,8 @@ ROUTES: dict[str, Handler] = {
 
 class Asker:
     """Sends bodies to routes whose router only records the fingerprint."""
+
+    ledger = MAIN
 
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner

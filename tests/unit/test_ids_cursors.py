@@ -10,9 +10,9 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from transferd.domain.ledger import MAIN
 from transferd.domain.money import BALANCE_MINOR_MAX
-from transferd.ledger import ids
-from transferd.ledger.ids import ledger_of, new_id
+from transferd.ledger.ids import new_id
 from transferd.web.cursors import decode, decode_id, decode_version, encode
 from transferd.web.fields import is_id
 from transferd.web.problems import Problem
@@ -25,7 +25,7 @@ LISTS = ("users", "wallets", "transfers", "statement")
 
 def test_an_id_is_a_uuid_of_version_7_in_canonical_form() -> None:
     for _ in range(1_000):
-        id = new_id()
+        id = new_id(MAIN)
         uuid = UUID(id)
         assert str(uuid) == id
         assert (uuid.version, uuid.variant) == (7, RFC_4122)
@@ -34,29 +34,29 @@ def test_an_id_is_a_uuid_of_version_7_in_canonical_form() -> None:
 
 def test_an_id_begins_with_its_millisecond() -> None:
     before = time.time_ns() // 1_000_000
-    id = UUID(new_id())
+    id = UUID(new_id(MAIN))
     after = time.time_ns() // 1_000_000
     assert before <= id.int >> 80 <= after
 
 
-@pytest.mark.parametrize("ledger", [0, 1, 0xABC, 0xFFF])
-def test_rand_a_is_the_number_of_the_ledger(ledger: int) -> None:
-    uuid = UUID(new_id(ledger))
-    assert (uuid.int >> 64) & 0xFFF == ledger
+@pytest.mark.parametrize("number", [0, 1, 0xABC, 0xFFF])
+def test_rand_a_is_the_number_of_the_ledger(number: int) -> None:
+    uuid = UUID(new_id(MAIN._replace(number=number)))
+    assert (uuid.int >> 64) & 0xFFF == number
     assert (uuid.version, uuid.variant) == (7, RFC_4122)
 
 
 def test_ids_are_ordered_by_time_as_text_and_as_numbers() -> None:
     made: list[str] = []
     while len({id[:13] for id in made}) < 5:
-        made.append(new_id())
+        made.append(new_id(MAIN))
     # Ids of one millisecond have no order, so one of each millisecond is compared.
     one_each = list({id[:13]: id for id in made}.values())
     assert one_each == sorted(one_each) == sorted(one_each, key=lambda id: UUID(id).int)
 
 
 def test_ids_of_one_millisecond_are_unique_by_62_random_bits() -> None:
-    made = [new_id() for _ in range(20_000)]
+    made = [new_id(MAIN) for _ in range(20_000)]
     assert len(set(made)) == len(made)
     tails = [UUID(id).int & (2**62 - 1) for id in made]
     seen_set = seen_clear = 0
@@ -64,26 +64,6 @@ def test_ids_of_one_millisecond_are_unique_by_62_random_bits() -> None:
         seen_set |= tail
         seen_clear |= ~tail & (2**62 - 1)
     assert seen_set == seen_clear == 2**62 - 1, "every bit is sometimes 1 and sometimes 0"
-
-
-def test_an_id_leads_to_its_ledger(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ids, "LEDGERS", ("ledger_00", "ledger_01"))
-    assert ledger_of(new_id(0)) == "ledger_00"
-    assert ledger_of(new_id(1)) == "ledger_01"
-    assert ledger_of(new_id(1).upper()) == "ledger_01"
-    assert ledger_of(new_id(2)) == "ledger_00", "there is no such ledger"
-    ours = new_id(1)
-    assert ledger_of(f"{ours[:14]}4{ours[15:]}") == "ledger_00", "only version 7 has a ledger"
-
-
-@given(
-    st.one_of(
-        st.uuids(), st.uuids(version=4), st.integers(0, 2**128 - 1).map(lambda n: UUID(int=n))
-    )
-)
-def test_a_foreign_id_belongs_to_the_first_ledger(foreign: UUID) -> None:
-    assert ledger_of(str(foreign)) == "ledger_00"
-    assert ledger_of(str(foreign).upper()) == "ledger_00"
 
 
 # Cursors

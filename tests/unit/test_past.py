@@ -14,7 +14,7 @@ from tests.unit.samples import settled
 from transferd.config import Limits
 from transferd.ledger.past import SharedWaits
 from transferd.ledger.store import wallets as store
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.errors import ConnectionFailure, LockTimeout
 
 
@@ -25,18 +25,18 @@ class Rows:
     begun: list[str] = field(default_factory=list)
     _ends: dict[str, list[asyncio.Future[None]]] = field(default_factory=dict)
 
-    async def wait(self, _: Database, wallet: str) -> None:
+    async def wait(self, _: LedgerDatabase, wallet: str) -> None:
         """The future that a lock of the row waits for."""
         self.begun.append(wallet)
         end: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._ends.setdefault(wallet, []).append(end)
         await end
 
-    async def is_unlocked(self, _: Database, wallet: str) -> bool:
+    async def is_unlocked(self, _: LedgerDatabase, wallet: str) -> bool:
         """The writers keep all rows."""
         return False
 
-    async def read(self, _: Database, wallet: str) -> None:
+    async def read(self, _: LedgerDatabase, wallet: str) -> None:
         """Skip the looks, so that readers wait for the lock at once."""
 
     def end(self, wallet: str, failure: Exception | None = None) -> None:
@@ -159,10 +159,10 @@ def looks(
     """What each look finds: whether the row is free, and the wallet's time, in seconds from now."""
     free, times = iter(is_unlocked), iter(changed_s)
 
-    async def unlocked(_: Database, wallet: str) -> bool:
+    async def unlocked(_: LedgerDatabase, wallet: str) -> bool:
         return next(free)
 
-    async def read(_: Database, wallet: str) -> tuple[Any, datetime]:
+    async def read(_: LedgerDatabase, wallet: str) -> tuple[Any, datetime]:
         return SimpleNamespace(updated_at=_NOW + timedelta(seconds=next(times))), _NOW
 
     monkeypatch.setattr(store, "is_unlocked", unlocked)

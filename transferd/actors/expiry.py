@@ -14,8 +14,7 @@ from transferd.config import Limits
 from transferd.domain.errors import TransferdError
 from transferd.domain.hold import ExpireHolds
 from transferd.domain.key import NO_FINGERPRINT
-from transferd.ledger.ids import LEDGERS
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.holds import (
     ActiveHolds,
@@ -27,7 +26,7 @@ from transferd.ledger.store.holds import (
 from transferd.ledger.store.outbox import take_lease
 from transferd.observability.facts import ExpiryFailed, Facts
 
-_LEASE = f"{LEDGERS[0]}/expiry"
+_LEASE = "/expiry"
 
 
 class Expiry:
@@ -35,7 +34,7 @@ class Expiry:
 
     def __init__(
         self,
-        database: Database,
+        database: LedgerDatabase,
         router: Router,
         limits: Limits,
         facts: Facts,

@@ -1,7 +1,8 @@
 """`transferd dead-letters`: list, show, redrive or purge undeliverable notifications."""
 
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -13,8 +14,9 @@ from rich.text import Text
 
 from transferd.cli.running import print_table, progress_bars, run, settings_of
 from transferd.config import Settings
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import EVENT_TYPES
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import Database, LedgerDatabase
 from transferd.ledger.store.dead_letters import (
     DeadLetter,
     Filter,
@@ -75,7 +77,7 @@ def list_command(*, limit: int, as_json: bool, **chosen: Any) -> None:
 
 
 async def _list(settings: Settings, wanted: Filter, limit: int, as_json: bool) -> int:
-    async with Database(settings, settings.limits_of(), connections=1) as database:
+    async with _opened(settings) as database:
         await fold_dead_letters(database)
         letters = await list_dead_letters(database, wanted, after_id=None, limit=limit)
         total = await count_dead_letters(database, wanted)
@@ -105,7 +107,7 @@ def show_command(*, id: object) -> None:
 
 
 async def _show(settings: Settings, id: str) -> int:
-    async with Database(settings, settings.limits_of(), connections=1) as database:
+    async with _opened(settings) as database:
         await fold_dead_letters(database)
         letters = await list_dead_letters(database, Filter(ids=[id]), after_id=None, limit=1)
     if not letters:
@@ -131,7 +133,7 @@ def redrive_command(*, ids: tuple[object, ...], everything: bool, **chosen: Any)
 
 
 async def _redrive(settings: Settings, wanted: Filter) -> int:
-    async def work(database: Database, progress: Progress) -> str:
+    async def work(database: LedgerDatabase, progress: Progress) -> str:
         sent, kept = await redrive(database, wanted, progress)
         rest = f"; {kept} kept: not an event, or the webhook was deleted" if kept else ""
         return f"{sent} redriven{rest}"
@@ -151,7 +153,7 @@ def purge_command(*, ids: tuple[object, ...], everything: bool, **chosen: Any) -
 
 
 async def _purge(settings: Settings, wanted: Filter) -> int:
-    async def work(database: Database, progress: Progress) -> str:
+    async def work(database: LedgerDatabase, progress: Progress) -> str:
         return f"{await purge(database, wanted, progress)} purged"
 
     return await _with_progress(settings, "purging", work)
@@ -168,9 +170,9 @@ def _chosen(ids: tuple[object, ...], everything: bool, chosen: dict[str, Any]) -
 async def _with_progress(
     settings: Settings,
     title: str,
-    work: Callable[[Database, Progress], Coroutine[Any, Any, str]],
+    work: Callable[[LedgerDatabase, Progress], Coroutine[Any, Any, str]],
 ) -> int:
-    async with Database(settings, settings.limits_of(), connections=1) as database:
+    async with _opened(settings) as database:
         with progress_bars(Console(stderr=True)) as bars:
             bar = bars.add_task(title, total=None)
             summary = await work(
@@ -178,6 +180,12 @@ async def _with_progress(
             )
     click.echo(summary)
     return 0
+
+
+@asynccontextmanager
+async def _opened(settings: Settings) -> AsyncIterator[LedgerDatabase]:
+    async with Database(settings, settings.limits_of(), connections=1) as database:
+        yield database.of(MAIN)
 
 
 def _view(letter: DeadLetter) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from transferd.cli.running import print_table, progress_bars, run, settings_of
 from transferd.config import Settings
+from transferd.domain.ledger import MAIN
 from transferd.ledger.audit import Finding, audit
 from transferd.ledger.migrate import migrate
 from transferd.ledger.store.database import Database
@@ -26,7 +27,9 @@ def migrate_command() -> None:
 
 
 async def _migrate(settings: Settings) -> int:
-    applied = await migrate(settings, settings.limits_of())
+    applied = await migrate(
+        settings, settings.limits_of(), report=lambda why: click.echo(why, err=True)
+    )
     click.echo("\n".join(f"applied {name}" for name in applied) or "the database is up to date")
     return 0
 
@@ -54,7 +57,7 @@ async def _audit(settings: Settings, as_json: bool) -> int:
             counts[step] = total
 
         async with Database(settings, limits, connections=1) as database:
-            findings = await audit(database, report_progress, limits)
+            findings = await audit(database.of(MAIN), report_progress, limits)
     if as_json:
         listed = [asdict(finding) for finding in findings]
         click.echo(json.dumps(counts | {"findings": listed}, indent=2))

@@ -20,7 +20,7 @@ from transferd.commit.waiting_room import WaitingRoom
 from transferd.config import Limits
 from transferd.domain.errors import InternalFailure
 from transferd.domain.refusals import key_reused
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.outcomes import read_outcomes
 from transferd.observability.facts import (
@@ -36,8 +36,8 @@ from transferd.observability.facts import (
 class CommitParts(NamedTuple):
     """What committers share. `database` has a connection for each of them."""
 
-    database: Database
-    reads: Database
+    database: LedgerDatabase
+    reads: LedgerDatabase
     wallets: Wallets
     replays: Replays
     renderer: Renderer

@@ -7,7 +7,7 @@ from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
 from transferd.domain.book import Outcome
 from transferd.domain.wallet import Wallet
-from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Transaction
 from transferd.ledger.store.outcomes import StoredAnswer
 
 
@@ -19,7 +19,7 @@ class Renderer(Protocol):
         ...
 
     async def replay(
-        self, stored: Sequence[StoredAnswer], source: Database | Transaction
+        self, stored: Sequence[StoredAnswer], source: LedgerDatabase | Transaction
     ) -> list[bytes]:
         """The bodies of stored answers. The same stored answer always gives the same bytes."""
         ...

@@ -27,7 +27,7 @@ from transferd.domain.refusals import key_reused
 from transferd.domain.transfer import Batch, Reversal, Transfer
 from transferd.domain.wallet import ChangeKind
 from transferd.ledger.store import group as store
-from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Transaction
 from transferd.ledger.store.errors import (
     ConnectionFailure,
     Duplicate,
@@ -51,7 +51,7 @@ class GroupTransaction:
 
     def __init__(
         self,
-        database: Database,
+        database: LedgerDatabase,
         renderer: Renderer,
         limits: Limits,
         facts: Facts,
@@ -269,7 +269,7 @@ class GroupTransaction:
     async def replay(
         self,
         repeated: Sequence[tuple[Envelope, StoredOutcome]],
-        source: Database | Transaction,
+        source: LedgerDatabase | Transaction,
     ) -> list[tuple[Envelope, Answer]]:
         """Answer repeated requests from their stored outcomes."""
         theirs = [s.answer for e, s in repeated if e.fingerprint.matches(s.fingerprint)]

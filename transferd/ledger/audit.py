@@ -9,8 +9,7 @@ from uuid import UUID
 import orjson
 
 from transferd.config import ConfigurationError, Limits
-from transferd.ledger.ids import LEDGERS, ledger_of
-from transferd.ledger.store.database import Database, Row, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Row, Transaction
 from transferd.ledger.store.errors import Rejected
 from transferd.ledger.store.outcomes import RENDER_BATCH, RENDER_VERSION_MAX
 
@@ -85,20 +84,19 @@ _SUBJECT_OF_MORE = "more"
 
 
 async def audit(
-    database: Database, report_progress: Progress, limits: Limits | None = None
+    database: LedgerDatabase, report_progress: Progress, limits: Limits | None = None
 ) -> list[Finding]:
-    """Check every ledger in one snapshot each, without a lock.
+    """Check a ledger in one snapshot, without a lock.
 
     PostgreSQL cannot remove old row versions while the audit runs, so audit a large ledger in a
     quiet hour or on a standby. Raises ConfigurationError without a schema, and StoreError.
     """
     run = _Audit(report_progress, limits or Limits())
     try:
-        for ledger in LEDGERS:
-            async with database.snapshot(
-                ledger, file="audit.sql", query_timeout_s=run.limits.audit_query_timeout_s
-            ) as view:
-                await run.check(view, ledger)
+        async with database.snapshot(
+            file="audit.sql", query_timeout_s=run.limits.audit_query_timeout_s
+        ) as view:
+            await run.check(view)
     except Rejected as error:
         if error.sqlstate in _NO_LEDGER:
             raise ConfigurationError(
@@ -122,8 +120,8 @@ class _Audit:
         """All findings, by check; a check with too many has a last finding that says so."""
         return [finding for found in self._found.values() for finding in found]
 
-    async def check(self, view: Transaction, ledger: str) -> None:
-        """All checks of one ledger."""
+    async def check(self, view: Transaction) -> None:
+        """All checks."""
         [counts] = await view.fetch("row_counts")
         for step, count in counts.items():
             self._total[step] += count
@@ -135,7 +133,7 @@ class _Audit:
         await self._walk(view, "wallets", _OF_WALLETS)
         await self._walk(view, "transfers", _OF_TRANSFERS)
         await self._walk(view, "holds", _OF_HOLDS)
-        await self._walk_outcomes(view, ledger)
+        await self._walk_outcomes(view)
 
     async def _walk(self, view: Transaction, step: str, queries: Sequence[str]) -> None:
         """Run the queries over all ids of a table, a chunk at a time."""
@@ -149,17 +147,15 @@ class _Audit:
             following = page[chunk_rows]["id"] if len(page) > chunk_rows else None
             self._advance(step, len(ids))
 
-    async def _walk_outcomes(self, view: Transaction, ledger: str) -> None:
+    async def _walk_outcomes(self, view: Transaction) -> None:
         chunk_rows = self.limits.audit_chunk_rows
         following: tuple[int, str] | None = _FIRST_KEY
         while following is not None:
             page = await view.fetch("outcomes_page", *following, chunk_rows + 1)
             for row in page[:chunk_rows]:
-                # A transfer of another ledger is read there.
-                if ledger_of(row["transfer_id"] or _FIRST_ID) == ledger:
-                    self._take(_judge_outcome(row))
-                    if row["render_version"] == RENDER_BATCH and row["has_body"]:
-                        await self._judge_batch(view, row)
+                self._take(_judge_outcome(row))
+                if row["render_version"] == RENDER_BATCH and row["has_body"]:
+                    await self._judge_batch(view, row)
             last = page[chunk_rows] if len(page) > chunk_rows else None
             following = (last["client_id"], last["key"]) if last else None
             self._advance("outcomes", len(page[:chunk_rows]))

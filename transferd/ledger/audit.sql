@@ -8,7 +8,7 @@ SELECT (SELECT count(*) FROM {ledger}.currencies) AS currencies,
        (SELECT count(*) FROM {ledger}.wallets) AS wallets,
        (SELECT count(*) FROM {ledger}.transfers) AS transfers,
        (SELECT count(*) FROM {ledger}.holds) AS holds,
-       (SELECT count(*) FROM transferd.outcomes) AS outcomes;
+       (SELECT count(*) FROM {ledger}.outcomes) AS outcomes;
 
 -- name: wallets_page
 -- The ids of a chunk and one more: the last id is the start of the next chunk.
@@ -25,7 +25,7 @@ SELECT o.client_id, o.key, o.status, o.render_version, length(o.fingerprint) AS 
        o.transfer_id::text, o.body IS NOT NULL AS has_body,
        CASE WHEN o.render_version <> 2 THEN o.body END AS body, t.id IS NOT NULL AS is_stored
 FROM (
-    SELECT * FROM transferd.outcomes
+    SELECT * FROM {ledger}.outcomes
     WHERE (client_id, key) >= ($1::integer, $2::text)
     ORDER BY client_id, key
     LIMIT $3
@@ -35,7 +35,7 @@ ORDER BY o.client_id, o.key;
 
 -- name: outcome_body
 -- The stored body of one batch.
-SELECT body FROM transferd.outcomes WHERE client_id = $1 AND key = $2;
+SELECT body FROM {ledger}.outcomes WHERE client_id = $1 AND key = $2;
 
 -- name: missing_transfers
 -- Ids of a batch without a transfer, up to a number.

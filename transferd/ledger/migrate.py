@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -11,8 +13,9 @@ import asyncpg
 from iso4217 import Currency
 
 from transferd.config import ConfigurationError, Limits, Settings
+from transferd.domain.ledger import MAIN
 from transferd.domain.wallet import ChangeKind, WalletStatus
-from transferd.ledger.ids import LEDGERS, new_id
+from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import Rejected, translated
 from transferd.ledger.store.migrations import applied_migrations
@@ -47,15 +50,20 @@ def migrations() -> list[Migration]:
 
 
 async def migrate(
-    settings: Settings, limits: Limits, available: Sequence[Migration] | None = None
+    settings: Settings,
+    limits: Limits,
+    available: Sequence[Migration] | None = None,
+    report: Callable[[str], None] = lambda _: None,
 ) -> list[str]:
     """Apply the missing migrations; returns their names.
 
-    Safe when several start at once. Raises MigrationError, and StoreError if PostgreSQL does not
-    do what it is asked; then nothing of it is kept.
+    Safe when several start at once. While a transaction has a table locked it tries again, and
+    reports which one. Raises MigrationError, and StoreError if PostgreSQL does not do what it is
+    asked; then nothing of it is kept.
     """
     known = migrations() if available is None else list(available)
     password = settings.database_password
+    give_up_at = time.monotonic() + limits.migrate_lock_wait_max_s
     with translated():
         connection = await asyncpg.connect(
             settings.required("database_url"),
@@ -64,20 +72,55 @@ async def migrate(
             statement_cache_size=0,
         )
         try:
-            # Another process may have applied migrations while this one waited for the lock.
-            async with connection.transaction(isolation="read_committed"):
-                # The timeouts of the role are for short transactions; a migration may take longer.
-                await connection.execute(
-                    "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '60s';"
-                    "SET LOCAL idle_in_transaction_session_timeout = 0"
-                )
-                await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
-                applied = await _apply(connection, known)
-                await _add_currencies(connection)
-                await _limit_role(connection, limits)
+            while True:
+                try:
+                    return await _migrate_once(connection, limits, known)
+                except asyncpg.LockNotAvailableError:
+                    if time.monotonic() > give_up_at:
+                        raise
+                    report(await _obstacle(connection))
+                await asyncio.sleep(limits.migrate_lock_pause_s)
         finally:
             await connection.close(timeout=limits.command_timeout_s)
+
+
+async def _migrate_once(
+    connection: asyncpg.Connection[asyncpg.Record], limits: Limits, known: Sequence[Migration]
+) -> list[str]:
+    async with connection.transaction(isolation="read_committed"):
+        # The timeouts of the role are for short transactions; a migration may take longer.
+        await connection.execute(
+            "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;"
+            "SET LOCAL idle_in_transaction_session_timeout = 0"
+        )
+        # Another process may apply migrations while this one waits for the lock.
+        await connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+        # All requests about a table wait behind a migration that waits for its lock.
+        lock_timeout_ms = int(limits.lock_timeout_s / 2 * 1000)
+        await connection.execute(f"SET LOCAL lock_timeout = {lock_timeout_ms}")
+        applied = await _apply(connection, known)
+        await _add_currencies(connection)
+        await _limit_role(connection, limits)
     return applied
+
+
+async def _obstacle(connection: asyncpg.Connection[asyncpg.Record]) -> str:
+    """A sentence about the oldest transaction that has a table locked."""
+    row = await connection.fetchrow(
+        "SELECT pid, extract(epoch FROM clock_timestamp() - xact_start)::integer AS age_s"
+        " FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND pid IN ("
+        "  SELECT l.pid FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
+        "  JOIN pg_namespace n ON n.oid = c.relnamespace"
+        "  WHERE l.granted AND c.relkind = 'r' AND n.nspname IN ('transferd', $1)"
+        "  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
+        " ORDER BY xact_start LIMIT 1",
+        MAIN.schema,
+    )
+    if row is None:
+        return "a table was locked: trying again"
+    # The age is null for sessions of other roles.
+    age = "" if row["age_s"] is None else f", in a transaction for {row['age_s']} s"
+    return f"waiting for process {row['pid']}{age}"
 
 
 async def assert_migrated(database: Database) -> None:
@@ -100,8 +143,7 @@ async def _apply(
     connection: asyncpg.Connection[asyncpg.Record], known: Sequence[Migration]
 ) -> list[str]:
     await connection.execute("CREATE SCHEMA IF NOT EXISTS transferd")
-    for ledger in LEDGERS:
-        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {ledger}")
+    await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {MAIN.schema}")
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS transferd.schema_migrations ("
         " name text PRIMARY KEY, sha256 text NOT NULL,"
@@ -133,38 +175,36 @@ async def _apply(
 
 async def _add_currencies(connection: asyncpg.Connection[asyncpg.Record]) -> None:
     """Every ISO 4217 currency that has minor units, with its funding wallet at version 0."""
-    for ledger in LEDGERS:
-        # As SET LOCAL, but with the name as a parameter.
-        await connection.execute("SELECT set_config('search_path', $1, true)", ledger)
-        rows = await connection.fetch("SELECT code FROM currencies")
-        present = {row["code"] for row in rows}
-        missing = [
-            (currency.code, currency.currency_name, currency.exponent, new_id())
-            for currency in Currency
-            if currency.exponent is not None and currency.code not in present
-        ]
-        await connection.executemany(
-            "INSERT INTO currencies (code, name, exponent, funding_wallet_id)"
-            " VALUES ($1, $2, $3, $4)",
-            missing,
-        )
-        await connection.executemany(
-            "WITH wallet AS (INSERT INTO wallets (id, balance, held, overdraft_limit,"
-            " version, created_at, updated_at, status, funding, currency, metadata)"
-            " VALUES ($1, 0, 0, 0, 0, now(), now(), $3, true, $2, '{}') RETURNING id, created_at)"
-            " INSERT INTO wallet_changes (wallet_id, version, created_at, balance_after,"
-            " overdraft_limit, kind, status) SELECT id, 0, created_at, 0, 0, $4::smallint, $3"
-            " FROM wallet",
-            [
-                (
-                    wallet_id,
-                    code,
-                    WALLET_STATUS_NUMBERS[WalletStatus.ACTIVE],
-                    CHANGE_KIND_NUMBERS[ChangeKind.CREATED],
-                )
-                for code, _, _, wallet_id in missing
-            ],
-        )
+    # As SET LOCAL, but with the name as a parameter.
+    await connection.execute("SELECT set_config('search_path', $1, true)", MAIN.schema)
+    rows = await connection.fetch("SELECT code FROM currencies")
+    present = {row["code"] for row in rows}
+    missing = [
+        (currency.code, currency.currency_name, currency.exponent, new_id(MAIN))
+        for currency in Currency
+        if currency.exponent is not None and currency.code not in present
+    ]
+    await connection.executemany(
+        "INSERT INTO currencies (code, name, exponent, funding_wallet_id) VALUES ($1, $2, $3, $4)",
+        missing,
+    )
+    await connection.executemany(
+        "WITH wallet AS (INSERT INTO wallets (id, balance, held, overdraft_limit,"
+        " version, created_at, updated_at, status, funding, currency, metadata)"
+        " VALUES ($1, 0, 0, 0, 0, now(), now(), $3, true, $2, '{}') RETURNING id, created_at)"
+        " INSERT INTO wallet_changes (wallet_id, version, created_at, balance_after,"
+        " overdraft_limit, kind, status) SELECT id, 0, created_at, 0, 0, $4::smallint, $3"
+        " FROM wallet",
+        [
+            (
+                wallet_id,
+                code,
+                WALLET_STATUS_NUMBERS[WalletStatus.ACTIVE],
+                CHANGE_KIND_NUMBERS[ChangeKind.CREATED],
+            )
+            for code, _, _, wallet_id in missing
+        ],
+    )
 
 
 async def _limit_role(connection: asyncpg.Connection[asyncpg.Record], limits: Limits) -> None:

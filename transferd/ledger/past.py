@@ -23,7 +23,7 @@ from transferd.config import Limits
 from transferd.domain.errors import Overloaded
 from transferd.domain.wallet import Wallet
 from transferd.ledger.store import wallets as store
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.errors import LockTimeout
 
 
@@ -38,7 +38,7 @@ class InstantNotReached(Exception):
 class Past:
     """The past of the wallets, for the readers of one replica."""
 
-    def __init__(self, database: Database, limits: Limits) -> None:
+    def __init__(self, database: LedgerDatabase, limits: Limits) -> None:
         self._database = database
         self._limits = limits
         self._waits = SharedWaits(database, limits)
@@ -93,7 +93,7 @@ class SharedWaits:
     while a writer waits for the row.
     """
 
-    def __init__(self, database: Database, limits: Limits) -> None:
+    def __init__(self, database: LedgerDatabase, limits: Limits) -> None:
         self._database = database
         self._limits = limits
         self._turns = asyncio.Semaphore(limits.settling_locks_max)

@@ -1,4 +1,4 @@
--- Every query that the service runs. {ledger} is the schema that `ledger_of` names.
+-- The queries about the tables of a ledger. {ledger} is its schema.
 
 -- name: lock_and_look_up
 -- The first statement of a group. It locks the rows of the wallets in id order, so two groups cannot
@@ -41,7 +41,7 @@ SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, N
        NULL, NULL, stored.client_id, stored.key, stored.fingerprint, stored.status,
        stored.render_version, stored.transfer_id::text, stored.body, NULL
 FROM unnest($3::text::integer[], $4::text[]) AS wanted (client_id, key)
-JOIN transferd.outcomes stored USING (client_id, key)
+JOIN {ledger}.outcomes stored USING (client_id, key)
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
        NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp();
@@ -55,7 +55,7 @@ SELECT id::text FROM {ledger}.wallets WHERE id = ANY ($1::uuid[]);
 SELECT stored.client_id, stored.key, stored.fingerprint, stored.status AS outcome_status,
        stored.render_version, stored.transfer_id::text, stored.body
 FROM unnest($1::integer[], $2::text[]) AS wanted (client_id, key)
-JOIN transferd.outcomes stored USING (client_id, key);
+JOIN {ledger}.outcomes stored USING (client_id, key);
 
 -- name: reversed_sums
 -- The amount of each transfer that was already reversed, read under the lock of the wallet that pays it back.
@@ -66,7 +66,7 @@ GROUP BY reverses_transfer_id;
 
 -- name: existing_users
 -- The users of new wallets. Users are never deleted, so they need no lock.
-SELECT id::text, created_at FROM transferd.users WHERE id = ANY ($1::uuid[]);
+SELECT id::text, created_at FROM {ledger}.users WHERE id = ANY ($1::uuid[]);
 
 -- name: group_rows
 -- The rows that every group writes: transfers, outcomes and events. Ids, numbers and currencies are array
@@ -90,7 +90,7 @@ WITH moved AS (
         AS t (id, kind, source, destination, amount, currency, reference, metadata, source_version,
               source_after, destination_version, destination_after, reverses, hold)
 ), kept AS (
-    INSERT INTO transferd.outcomes (
+    INSERT INTO {ledger}.outcomes (
         client_id, key, fingerprint, status, render_version, transfer_id, body, created_at)
     SELECT client_id, key, fingerprint, status, render_version, transfer_id, body, $at
     FROM unnest($outcome_client_ids::text::integer[], $outcome_keys::text[],
@@ -195,7 +195,7 @@ SELECT (SELECT count(*) FROM updated) AS wallets, (SELECT count(*) FROM kept) AS
 
 -- name: insert_users
 -- Inserts the new users of a group. A missing row means that an earlier attempt of the group was committed.
-INSERT INTO transferd.users (id, name, metadata, created_at)
+INSERT INTO {ledger}.users (id, name, metadata, created_at)
 SELECT id, name, metadata::json, $1
 FROM unnest($2::uuid[], $3::text[], $4::text[]) AS u (id, name, metadata)
 ON CONFLICT DO NOTHING
@@ -566,104 +566,28 @@ SELECT code, name, exponent, funding_wallet_id::text FROM {ledger}.currencies OR
 
 -- name: read_user
 -- One user.
-SELECT id::text, name, metadata::text, created_at FROM transferd.users WHERE id = $1;
+SELECT id::text, name, metadata::text, created_at FROM {ledger}.users WHERE id = $1;
 
 -- name: list_users
 -- Newest first by id.
 SELECT id::text, name, metadata::text, created_at
-FROM transferd.users
+FROM {ledger}.users
 WHERE ($1::uuid IS NULL OR id < $1)
 ORDER BY users.id DESC
 LIMIT $2;
 
 -- name: update_user
 -- Updates name and metadata of a user. A user has no version: the last write wins.
-UPDATE transferd.users
+UPDATE {ledger}.users
 SET name = CASE WHEN $2 THEN $3 ELSE name END,
     metadata = CASE WHEN $4 THEN $5::json ELSE metadata END
 WHERE id = $1
 RETURNING id::text, name, metadata::text, created_at;
 
--- name: read_api_key
--- An API key with its client. The caller compares the secret, in constant time. An expiry of infinity, which
--- an earlier version stored for the largest possible time, counts as no expiry, because Python has no such
--- time.
-SELECT client_id, secret_sha256, scopes, revoked_at,
-    CASE WHEN expires_at < '10000-01-01+00' THEN greatest(expires_at, '0001-01-02+00') END AS expires_at
-FROM transferd.api_keys
-WHERE id = $1;
-
--- name: lock_clients
--- Transactions that may create a client run one after the other, so that each sees the names of all clients
--- before it. Requests to replicas do not read this table and do not wait.
-LOCK TABLE transferd.clients IN SHARE ROW EXCLUSIVE MODE;
-
--- name: client_names
--- All clients, oldest first. Operators create them, so there are few.
-SELECT name FROM transferd.clients ORDER BY id;
-
--- name: insert_client
--- Inserts a client together with its first key, under the lock of `lock_clients`.
-INSERT INTO transferd.clients (name) VALUES ($1);
-
--- name: insert_api_key
--- Inserts a key and returns the columns that may be shown.
-INSERT INTO transferd.api_keys (id, client_id, secret_sha256, scopes, expires_at)
-SELECT $1, clients.id, $3, $4, $5 FROM transferd.clients WHERE name = $2
-RETURNING id, $2::text AS client, scopes, created_at, expires_at, last_used_at, revoked_at;
-
--- name: list_api_keys
--- Keys for operators, oldest first, without the secret and its digest.
-SELECT api_keys.id, clients.name, scopes, api_keys.created_at,
-    CASE WHEN expires_at < '10000-01-01+00' THEN greatest(expires_at, '0001-01-02+00') END AS expires_at,
-    last_used_at, revoked_at
-FROM transferd.api_keys
-JOIN transferd.clients ON clients.id = client_id
-WHERE $1::text IS NULL OR clients.name = $1
-ORDER BY api_keys.created_at, api_keys.id;
-
--- name: has_usable_api_key
--- Whether any key is neither revoked nor expired. Without one no client can call, so the replica does not
--- start.
-SELECT EXISTS (
-    SELECT FROM transferd.api_keys
-    WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
-) AS found;
-
--- name: revoke_api_keys
--- Revokes keys; a key that is already revoked keeps its time. Rows are locked in id order, as in
--- `record_key_uses`, so the two cannot deadlock.
-WITH locked AS MATERIALIZED (
-    SELECT id FROM transferd.api_keys WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE
-)
-UPDATE transferd.api_keys SET revoked_at = coalesce(revoked_at, now())
-FROM locked
-WHERE api_keys.id = locked.id
-RETURNING api_keys.id;
-
--- name: record_key_uses
--- Writes the times of the last uses of keys in one statement. A time after the database's clock is replaced
--- by that clock.
-WITH locked AS MATERIALIZED (
-    SELECT id FROM transferd.api_keys WHERE id = ANY ($1::text[]) ORDER BY id FOR NO KEY UPDATE
-)
-UPDATE transferd.api_keys SET last_used_at = greatest(last_used_at, least(used.at, now()))
-FROM locked
-JOIN unnest($1::text[], $2::timestamptz[]) AS used (id, at) USING (id)
-WHERE api_keys.id = locked.id;
-
--- name: applied_migrations
--- The applied migrations: a process starts only if the database has the tables of its version.
-SELECT name FROM transferd.schema_migrations;
-
--- name: ping
--- Checks that PostgreSQL answers.
-SELECT 1;
-
 -- name: insert_outcome
 -- Inserts the outcome of a key whose request moves no money, in the transaction of the change. No row means
 -- that another request has stored an outcome for the key.
-INSERT INTO transferd.outcomes (
+INSERT INTO {ledger}.outcomes (
     client_id, key, fingerprint, status, render_version, transfer_id, body, created_at)
 VALUES ($1, $2, $3, $4, $5, NULL, $6, now())
 ON CONFLICT DO NOTHING
@@ -671,22 +595,24 @@ RETURNING 1;
 
 -- name: take_lease
 -- The relay that has locked this row publishes until its transaction ends. Other relays do not wait for it.
-SELECT ledger FROM transferd.relay_leases WHERE ledger = $1 FOR UPDATE SKIP LOCKED;
+SELECT ledger FROM {ledger}.relay_leases WHERE ledger = $1 FOR UPDATE SKIP LOCKED;
 
 -- name: read_outbox
--- The oldest rows, with up to $1 events. The query never asks for rows after the last one that was read,
--- because sequence numbers are not committed in order; for one wallet they are. The version of the webhooks
--- comes from the same snapshot: it includes each webhook that may get an event of these rows.
-SELECT seq, created_at, events::text, (SELECT version FROM transferd.webhooks_version) AS webhooks_version
+-- The oldest rows, with up to $1 events, in the order of their times, then of `seq`. For one wallet this is the order
+-- of its changes: its times never decrease, and both are drawn under its lock. The query never asks for rows after
+-- the last one that was read, because groups of different wallets do not commit in this order. The version of the
+-- webhooks comes from the same snapshot: it includes each webhook that may get an event of these rows.
+SELECT seq, created_at, events::text, (SELECT version FROM {ledger}.webhooks_version) AS webhooks_version
 FROM (
-    SELECT seq, created_at, events, sum(event_count) OVER (ORDER BY seq) - event_count AS before
+    SELECT seq, created_at, events,
+           sum(event_count) OVER (ORDER BY created_at, seq) - event_count AS before
     FROM (
         SELECT seq, created_at, event_count, events FROM {ledger}.outbox
-        ORDER BY seq LIMIT $1
+        ORDER BY created_at, seq LIMIT $1
     ) oldest
 ) counted
 WHERE before < $1
-ORDER BY seq;
+ORDER BY created_at, seq;
 
 -- name: outbox_has_rows
 -- Whether the outbox has rows: a cheap query for a poll that mostly finds nothing.
@@ -709,7 +635,7 @@ VALUES (clock_timestamp(), $1, $2::json);
 
 -- name: insert_webhook
 -- Inserts an endpoint.
-INSERT INTO transferd.webhooks (
+INSERT INTO {ledger}.webhooks (
     id, client_id, url, events, wallet_id, secret, status, created_at, updated_at)
 VALUES ($1, $2, $3, $4, $5, $6, 0, now(), now())
 RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
@@ -719,14 +645,14 @@ RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secre
 -- One endpoint, or all endpoints for a notifier.
 SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
        previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at
-FROM transferd.webhooks
+FROM {ledger}.webhooks
 WHERE $1::uuid IS NULL OR id = $1;
 
 -- name: list_webhooks
 -- Newest first by id.
 SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
        previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at
-FROM transferd.webhooks
+FROM {ledger}.webhooks
 WHERE $1::uuid IS NULL OR id < $1
 ORDER BY webhooks.id DESC
 LIMIT $2;
@@ -734,7 +660,7 @@ LIMIT $2;
 -- name: update_webhook
 -- Updates the columns whose parameter is not null. An endpoint that becomes active loses its reason of
 -- disabling.
-UPDATE transferd.webhooks
+UPDATE {ledger}.webhooks
 SET url = coalesce($2, url), events = coalesce($3, events), status = coalesce($4, status),
     disabled_reason = CASE $4::smallint WHEN 0 THEN NULL WHEN 1 THEN $5::text
                       ELSE disabled_reason END,
@@ -748,14 +674,14 @@ RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secre
 -- secrets of the one before.
 SELECT id::text, url, events, wallet_id::text, status, disabled_reason, secret, previous_secret,
        previous_secret_until, old_secrets, old_secrets_until, created_at, updated_at, now() AS now
-FROM transferd.webhooks
+FROM {ledger}.webhooks
 WHERE id = $1
 FOR NO KEY UPDATE;
 
 -- name: rotate_webhook
 -- Stores a new secret. The secret before it signs until $3 seconds from now, the secrets in $4 until the
 -- times in $5.
-UPDATE transferd.webhooks
+UPDATE {ledger}.webhooks
 SET previous_secret = secret, previous_secret_until = now() + make_interval(secs => $3),
     old_secrets = array_prepend(secret, $4::text[]),
     old_secrets_until = array_prepend(now() + make_interval(secs => $3), $5::timestamptz[]),
@@ -767,34 +693,37 @@ RETURNING id::text, url, events, wallet_id::text, status, disabled_reason, secre
 -- name: delete_webhook
 -- Deletes an endpoint and its delivery log. Dead deliveries stay, because an operator decides about them.
 WITH log AS (
-    DELETE FROM transferd.deliveries
+    DELETE FROM {ledger}.deliveries
     WHERE endpoint_id = $1 AND NOT (status = 3 AND dead_reason IS NOT NULL)
 )
-DELETE FROM transferd.webhooks WHERE id = $1 RETURNING 1;
+DELETE FROM {ledger}.webhooks WHERE id = $1 RETURNING 1;
 
 -- name: count_webhook_change
 -- Increments the version of the webhooks in the transaction of a change.
-UPDATE transferd.webhooks_version SET version = version + 1;
+UPDATE {ledger}.webhooks_version SET version = version + 1;
 
 -- name: webhooks_version
 -- The version of the webhooks: a worker reads them again when it has changed.
-SELECT version FROM transferd.webhooks_version;
+SELECT version FROM {ledger}.webhooks_version;
 
 -- name: insert_deliveries
 -- Inserts deliveries of the events in $5 to $7, in order; $2 is the position of each delivery's event,
--- counted from 1. A row that exists stays as it is: its event was published before.
-INSERT INTO transferd.deliveries (
+-- counted from 1. Their numbers follow those of the deliveries before; the lease $9, which the relay has locked,
+-- has the last one. A row that exists stays as it is: its event was published before.
+WITH numbered AS (
+    UPDATE {ledger}.relay_leases SET delivery_number = delivery_number + cardinality($1::uuid[])
+    WHERE ledger = $9
+    RETURNING delivery_number - cardinality($1::uuid[]) AS last
+)
+INSERT INTO {ledger}.deliveries (
     id, number, event_id, endpoint_id, event_type, status, attempts, error, event, created_at, updated_at)
-SELECT id, nextval('transferd.delivery_numbers'), event_id, endpoint_id, event_type, status, 0, error,
-       event::json, now(), now()
-FROM (
-    SELECT *
-    FROM unnest($1::uuid[], $2::integer[], $3::uuid[], $4::smallint[], $8::text[])
-        AS d (id, event_number, endpoint_id, status, error)
-    JOIN unnest($5::text[], $6::text[], $7::text[]) WITH ORDINALITY
-        AS e (event_id, event_type, event, event_number) USING (event_number)
-    ORDER BY event_number
-) ordered
+SELECT id, last + row_number() OVER (ORDER BY event_number), event_id, endpoint_id, event_type, status, 0,
+       error, event::json, now(), now()
+FROM numbered
+CROSS JOIN unnest($1::uuid[], $2::integer[], $3::uuid[], $4::smallint[], $8::text[])
+    AS d (id, event_number, endpoint_id, status, error)
+JOIN unnest($5::text[], $6::text[], $7::text[]) WITH ORDINALITY
+    AS e (event_id, event_type, event, event_number) USING (event_number)
 ON CONFLICT DO NOTHING;
 
 -- name: read_waiting
@@ -808,13 +737,13 @@ WITH in_flight (endpoint_id, event_id) AS MATERIALIZED (
 SELECT w.endpoint_id::text, w.event_id, w.status, w.attempts, w.failures, w.event::text, NULL::bigint AS version
 FROM unnest($1::uuid[], $2::integer[]) AS e (endpoint_id, room)
 CROSS JOIN LATERAL (
-    (SELECT * FROM transferd.deliveries d
+    (SELECT * FROM {ledger}.deliveries d
      WHERE d.endpoint_id = e.endpoint_id AND d.status IN (0, 2) AND d.next_attempt_at <= now()
        AND d.event IS NOT NULL
        AND (d.endpoint_id, d.event_id) NOT IN (SELECT endpoint_id, event_id FROM in_flight)
      ORDER BY d.next_attempt_at, d.number LIMIT e.room)
     UNION ALL
-    (SELECT * FROM transferd.deliveries d
+    (SELECT * FROM {ledger}.deliveries d
      WHERE d.endpoint_id = e.endpoint_id AND d.status IN (0, 2) AND d.next_attempt_at IS NULL
        AND d.event IS NOT NULL
        AND (d.endpoint_id, d.event_id) NOT IN (SELECT endpoint_id, event_id FROM in_flight)
@@ -822,23 +751,23 @@ CROSS JOIN LATERAL (
     LIMIT e.room
 ) w
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, version FROM transferd.webhooks_version;
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, version FROM {ledger}.webhooks_version;
 
 -- name: endpoints_waiting
 -- The endpoints that have due deliveries. The query jumps in the index from one endpoint to the next.
 WITH RECURSIVE endpoints (id) AS (
-    (SELECT endpoint_id FROM transferd.deliveries WHERE status IN (0, 2) ORDER BY endpoint_id LIMIT 1)
+    (SELECT endpoint_id FROM {ledger}.deliveries WHERE status IN (0, 2) ORDER BY endpoint_id LIMIT 1)
     UNION ALL
-    SELECT (SELECT endpoint_id FROM transferd.deliveries d
+    SELECT (SELECT endpoint_id FROM {ledger}.deliveries d
             WHERE d.endpoint_id > endpoints.id AND d.status IN (0, 2) ORDER BY endpoint_id LIMIT 1)
     FROM endpoints WHERE id IS NOT NULL
 )
 SELECT id::text FROM endpoints
 WHERE id IS NOT NULL
   AND coalesce(
-      (SELECT true FROM transferd.deliveries
+      (SELECT true FROM {ledger}.deliveries
        WHERE endpoint_id = endpoints.id AND status IN (0, 2) AND next_attempt_at IS NULL LIMIT 1),
-      (SELECT true FROM transferd.deliveries
+      (SELECT true FROM {ledger}.deliveries
        WHERE endpoint_id = endpoints.id AND status IN (0, 2) AND next_attempt_at <= now() LIMIT 1),
       false);
 
@@ -846,7 +775,7 @@ WHERE id IS NOT NULL
 -- Writes the results of attempts; -1 means skipped, without an attempt. Only a waiting row gets a result: a
 -- row that is delivered stays delivered when a slower notifier writes a failure. A delivered row of the log
 -- sink ($9) drops its event.
-UPDATE transferd.deliveries d
+UPDATE {ledger}.deliveries d
 SET status = r.status, attempts = d.attempts + (r.status <> -1)::integer,
     failures = d.failures + (r.error IS NOT NULL)::integer,
     response_status = r.response_status, error = r.error, response_excerpt = r.excerpt,
@@ -858,11 +787,11 @@ WHERE d.event_id = r.event_id AND d.endpoint_id = r.endpoint_id AND d.status IN 
 
 -- name: carry_deliveries
 -- Takes over what the version before has left: messages that contain the event and the number of attempts,
--- and dead letters without an endpoint. A retry whose message has arrived becomes due; any other existing row
--- stays as it is.
-INSERT INTO transferd.deliveries AS d (
+-- and dead letters without an endpoint. They come before deliveries of this version, so their number is 0. A
+-- retry whose message has arrived becomes due; any other existing row stays as it is.
+INSERT INTO {ledger}.deliveries AS d (
     id, number, event_id, endpoint_id, event_type, status, attempts, failures, event, dead_reason, created_at, updated_at)
-SELECT id, nextval('transferd.delivery_numbers'), event_id, endpoint_id, event_type,
+SELECT id, 0, event_id, endpoint_id, event_type,
        CASE WHEN dead_reason IS NOT NULL THEN 3 WHEN attempts > 0 THEN 2 ELSE 0 END, attempts, attempts,
        event::json, dead_reason, now(), now()
 FROM unnest($1::uuid[], $2::text[], $3::uuid[], $4::text[], $5::integer[], $6::text[], $7::text[])
@@ -877,13 +806,13 @@ WHERE d.status = 2 AND excluded.status = 2;
 SELECT count(*) AS deliveries,
        extract(epoch FROM clock_timestamp() - min(created_at) FILTER (
            WHERE next_attempt_at IS NULL))::float8 AS oldest_s
-FROM (SELECT created_at, next_attempt_at FROM transferd.deliveries WHERE status IN (0, 2) LIMIT $1) waiting;
+FROM (SELECT created_at, next_attempt_at FROM {ledger}.deliveries WHERE status IN (0, 2) LIMIT $1) waiting;
 
 -- name: list_deliveries
 -- A page of an endpoint's delivery log, newest first.
 SELECT id::text, event_id, event_type, status, attempts, response_status, error, response_excerpt,
        next_attempt_at, created_at, updated_at, event::text
-FROM transferd.deliveries
+FROM {ledger}.deliveries
 WHERE endpoint_id = $1
   AND ($2::smallint IS NULL OR status = $2)
   AND ($3::uuid IS NULL OR id < $3)
@@ -892,7 +821,7 @@ LIMIT $4;
 
 -- name: ask_again
 -- Makes a delivery wait for another attempt, with as many retries as a new delivery has.
-UPDATE transferd.deliveries
+UPDATE {ledger}.deliveries
 SET status = 0, failures = 0, dead_reason = NULL, next_attempt_at = NULL, updated_at = now()
 WHERE endpoint_id = $1 AND id = $2 AND event IS NOT NULL
 RETURNING id::text, event_id, event_type, status, attempts, response_status, error,
@@ -901,9 +830,9 @@ RETURNING id::text, event_id, event_type, status, attempts, response_status, err
 -- name: endpoints_with_deliveries
 -- The endpoints that have a delivery log. The query jumps in the index from one endpoint to the next.
 WITH RECURSIVE endpoints (id) AS (
-    (SELECT endpoint_id FROM transferd.deliveries ORDER BY endpoint_id LIMIT 1)
+    (SELECT endpoint_id FROM {ledger}.deliveries ORDER BY endpoint_id LIMIT 1)
     UNION ALL
-    SELECT (SELECT endpoint_id FROM transferd.deliveries d WHERE d.endpoint_id > endpoints.id
+    SELECT (SELECT endpoint_id FROM {ledger}.deliveries d WHERE d.endpoint_id > endpoints.id
             ORDER BY endpoint_id LIMIT 1)
     FROM endpoints WHERE id IS NOT NULL
 )
@@ -912,9 +841,9 @@ SELECT id::text FROM endpoints WHERE id IS NOT NULL;
 -- name: prune_deliveries
 -- Deletes the oldest deliveries of an endpoint that are older than the window, up to a number of rows; $2 is
 -- an id (UUIDv7) with the time of the window. Waiting and dead deliveries stay.
-DELETE FROM transferd.deliveries
+DELETE FROM {ledger}.deliveries
 WHERE ctid = ANY (ARRAY(
-    SELECT ctid FROM transferd.deliveries
+    SELECT ctid FROM {ledger}.deliveries
     WHERE endpoint_id = $1 AND id < $2 AND status NOT IN (0, 2)
       AND NOT (status = 3 AND dead_reason IS NOT NULL)
     ORDER BY id LIMIT $3))
@@ -923,12 +852,12 @@ RETURNING 1;
 -- name: take_unaddressed_letters
 -- Takes the dead letters of the version before that name an event and no endpoint: each endpoint gets a
 -- delivery of its own.
-DELETE FROM transferd.dead_letters WHERE event_id IS NOT NULL AND endpoint_id IS NULL
+DELETE FROM {ledger}.dead_letters WHERE event_id IS NOT NULL AND endpoint_id IS NULL
 RETURNING body, reason;
 
 -- name: insert_dead_letters
 -- Inserts messages that are not events. A message that arrives again exists already.
-INSERT INTO transferd.dead_letters (
+INSERT INTO {ledger}.dead_letters (
     id, endpoint_id, event_id, event_type, reason, detail, attempts, body, died_at)
 SELECT id, NULL, NULL, NULL, 'undeliverable', detail, 0, body, now()
 FROM unnest($1::uuid[], $2::text[], $3::bytea[]) AS l (id, detail, body)
@@ -938,11 +867,11 @@ ON CONFLICT DO NOTHING;
 -- A worker of the version before stores a dead delivery as a letter beside the row. The row takes its
 -- content, and the letter is deleted.
 WITH letters AS (
-    DELETE FROM transferd.dead_letters
+    DELETE FROM {ledger}.dead_letters
     WHERE endpoint_id IS NOT NULL AND event_id IS NOT NULL
     RETURNING id, endpoint_id, event_id, event_type, reason, detail, attempts, body, died_at
 )
-INSERT INTO transferd.deliveries AS d (
+INSERT INTO {ledger}.deliveries AS d (
     id, event_id, endpoint_id, event_type, status, attempts, error, event, dead_reason, created_at, updated_at)
 SELECT id, event_id, endpoint_id, event_type, 3, attempts, detail, convert_from(body, 'UTF8')::json, reason,
        died_at, died_at
@@ -957,10 +886,10 @@ SELECT id::text, endpoint_id::text, event_id, event_type, reason, detail, attemp
 FROM (
     SELECT id, endpoint_id, event_id, event_type, dead_reason AS reason, coalesce(error, '') AS detail, attempts,
            convert_to(event::text, 'UTF8') AS body, updated_at AS died_at
-    FROM transferd.deliveries WHERE status = 3 AND dead_reason IS NOT NULL
+    FROM {ledger}.deliveries WHERE status = 3 AND dead_reason IS NOT NULL
     UNION ALL
     SELECT id, endpoint_id, event_id, event_type, reason, detail, attempts, body, died_at
-    FROM transferd.dead_letters
+    FROM {ledger}.dead_letters
 ) letters
 WHERE ($1::uuid IS NULL OR endpoint_id = $1)
   AND ($2::text IS NULL OR event_type = $2)
@@ -976,9 +905,9 @@ LIMIT $7;
 SELECT count(*) AS count
 FROM (
     SELECT id, endpoint_id, event_type, dead_reason AS reason, updated_at AS died_at
-    FROM transferd.deliveries WHERE status = 3 AND dead_reason IS NOT NULL
+    FROM {ledger}.deliveries WHERE status = 3 AND dead_reason IS NOT NULL
     UNION ALL
-    SELECT id, endpoint_id, event_type, reason, died_at FROM transferd.dead_letters
+    SELECT id, endpoint_id, event_type, reason, died_at FROM {ledger}.dead_letters
 ) letters
 WHERE ($1::uuid IS NULL OR endpoint_id = $1)
   AND ($2::text IS NULL OR event_type = $2)
@@ -988,19 +917,19 @@ WHERE ($1::uuid IS NULL OR endpoint_id = $1)
 
 -- name: redrive_dead_letters
 -- Makes dead deliveries wait for an attempt again, if their endpoint exists or is the log sink.
-UPDATE transferd.deliveries d
+UPDATE {ledger}.deliveries d
 SET status = 0, failures = 0, dead_reason = NULL, next_attempt_at = NULL, updated_at = now()
 WHERE id = ANY ($1::uuid[]) AND status = 3 AND dead_reason IS NOT NULL AND event IS NOT NULL
-  AND (endpoint_id = $2 OR endpoint_id IN (SELECT id FROM transferd.webhooks))
+  AND (endpoint_id = $2 OR endpoint_id IN (SELECT id FROM {ledger}.webhooks))
 RETURNING id::text, endpoint_id::text, event::text;
 
 -- name: delete_dead_letters
 -- Deletes dead letters, and returns how many existed.
 WITH rows AS (
-    DELETE FROM transferd.deliveries
+    DELETE FROM {ledger}.deliveries
     WHERE id = ANY ($1::uuid[]) AND status = 3 AND dead_reason IS NOT NULL RETURNING 1
 ), letters AS (
-    DELETE FROM transferd.dead_letters WHERE id = ANY ($1::uuid[]) RETURNING 1
+    DELETE FROM {ledger}.dead_letters WHERE id = ANY ($1::uuid[]) RETURNING 1
 )
 SELECT (SELECT count(*) FROM rows) + (SELECT count(*) FROM letters) AS count;
 

@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 from transferd.config import Limits
-from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Transaction
 from transferd.ledger.store.dead_letters import (
     fold_dead_letters,
     insert_dead_letters,
@@ -31,7 +31,7 @@ class Carryover:
     """Takes messages that are not wake-ups. One that is not an event becomes a dead letter."""
 
     def __init__(
-        self, database: Database, directory: Directory, limits: Limits, facts: Facts
+        self, database: LedgerDatabase, directory: Directory, limits: Limits, facts: Facts
     ) -> None:
         self._database = database
         self._directory = directory

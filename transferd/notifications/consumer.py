@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any
 
 from transferd.config import Limits
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.deliveries import endpoints_waiting
 from transferd.ledger.store.errors import StoreError
 from transferd.notifications.broker import Broker, Connect, TransportFailure
@@ -28,7 +28,7 @@ class Consumer:
         self,
         *,
         notifier: Notifier,
-        database: Database,
+        database: LedgerDatabase,
         connect: Connect,
         carryover: Carryover,
         limits: Limits,

@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 import orjson
 
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.dead_letters import (
     DeadLetter,
     Filter,
@@ -30,7 +30,7 @@ class Redriven(NamedTuple):
     kept: int
 
 
-async def redrive(database: Database, wanted: Filter, progress: Progress) -> Redriven:
+async def redrive(database: LedgerDatabase, wanted: Filter, progress: Progress) -> Redriven:
     """Let deliveries wait again, and wake the worker up through the outbox. Raises StoreError; then
     the rest stays.
 
@@ -55,7 +55,7 @@ async def redrive(database: Database, wanted: Filter, progress: Progress) -> Red
     return Redriven(sent, kept)
 
 
-async def purge(database: Database, wanted: Filter, progress: Progress) -> int:
+async def purge(database: LedgerDatabase, wanted: Filter, progress: Progress) -> int:
     """Delete letters; how many. Raises StoreError."""
     await fold_dead_letters(database)
     total = await count_dead_letters(database, wanted)
@@ -72,7 +72,9 @@ def again(endpoint_id: str, event: str) -> bytes:
     return orjson.dumps({"endpoint": endpoint_id, "event": orjson.Fragment(event)})
 
 
-async def _pages(database: Database, wanted: Filter, total: int) -> AsyncIterator[list[DeadLetter]]:
+async def _pages(
+    database: LedgerDatabase, wanted: Filter, total: int
+) -> AsyncIterator[list[DeadLetter]]:
     """So many letters, oldest first. Letters that are added meanwhile come behind them: otherwise a
     redrive to an endpoint that is still broken would never end."""
     after_id: str | None = None

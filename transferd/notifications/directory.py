@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 
 from transferd.domain.webhook import EVENT_TYPES, Webhook, WebhookStatus
-from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Transaction
 from transferd.ledger.store.deliveries import LOG
 from transferd.ledger.store.webhooks import read_all_webhooks
 
@@ -23,7 +23,7 @@ class Directory:
     def __repr__(self) -> str:
         return f"<Directory of {len(self._webhooks)} webhooks at version {self._version}>"
 
-    async def refresh(self, source: Database | Transaction, version: int) -> None:
+    async def refresh(self, source: LedgerDatabase | Transaction, version: int) -> None:
         """Read all webhooks unless they are those of this version. Raises StoreError."""
         if version == self._version:
             return

@@ -10,7 +10,7 @@ from contextlib import suppress
 from functools import partial
 
 from transferd.config import Limits
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.deliveries import LOG, WaitingDelivery, read_waiting
 from transferd.ledger.store.errors import StoreError
 from transferd.notifications.attempt import Attempt
@@ -30,7 +30,7 @@ class Notifier:
     def __init__(
         self,
         *,
-        database: Database,
+        database: LedgerDatabase,
         directory: Directory,
         sinks: Sinks,
         delays_s: Sequence[float],

@@ -6,14 +6,14 @@ import time
 from transferd.config import Limits
 from transferd.ledger.ids import id_at
 from transferd.ledger.store import deliveries
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.errors import StoreError
 from transferd.observability.facts import Facts, NotifierFailed
 
 _DAY_S = 24 * 3600
 
 
-async def prune(database: Database, limits: Limits, facts: Facts, days: int) -> None:
+async def prune(database: LedgerDatabase, limits: Limits, facts: Facts, days: int) -> None:
     """Remove deliveries that are older than the window, again and again, until cancelled."""
     while True:
         try:
@@ -23,7 +23,7 @@ async def prune(database: Database, limits: Limits, facts: Facts, days: int) -> 
         await asyncio.sleep(limits.prune_interval_s)
 
 
-async def prune_once(database: Database, limits: Limits, *, older_than_s: float) -> int:
+async def prune_once(database: LedgerDatabase, limits: Limits, *, older_than_s: float) -> int:
     """Remove finished deliveries that began longer ago; how many. Raises StoreError."""
     before_id = id_at(time.time() - older_than_s)
     count = 0

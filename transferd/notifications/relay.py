@@ -12,7 +12,7 @@ from transferd.config import Limits
 from transferd.domain.transfer import PostedTransfer
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.store import outbox
-from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Transaction
 from transferd.ledger.store.deliveries import EventText, NewDelivery, insert_deliveries
 from transferd.ledger.store.outbox import OutboxRow
 from transferd.ledger.store.transfers import read_transfers
@@ -42,7 +42,7 @@ class Relay:
     def __init__(
         self,
         *,
-        database: Database,
+        database: LedgerDatabase,
         connect: Connect,
         directory: Directory,
         limits: Limits,
@@ -129,7 +129,8 @@ class Relay:
             self._facts.emit(EventsPublished(published, started, self._clock()))
         for item, outcome in zip(public, outcomes, strict=True):
             if outcome is not None:
-                return [each for each in items if each.seq < item.seq], outcome
+                rows = [each.seq for each in items]
+                return items[: rows.index(item.seq)], outcome
         return items, None
 
     async def _address(self, transaction: Transaction, items: Sequence[_Item]) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from transferd.config import Limits
 from transferd.domain.webhook import WebhookStatus
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.deliveries import DeliveryRecord, record_deliveries
 from transferd.ledger.store.errors import Rejected
 from transferd.ledger.store.webhooks import update_webhook
@@ -28,7 +28,7 @@ class Results:
     def __init__(
         self,
         *,
-        database: Database,
+        database: LedgerDatabase,
         delays_s: Sequence[float],
         written: Callable[[Attempt], None],
         limits: Limits,

@@ -37,7 +37,7 @@ OPERATIONS: tuple[Operation, ...] = (
 def build(context: AppContext) -> Edge:
     """The handler of one replica."""
     authentication = Authentication(
-        context.database,
+        context.shared,
         context.limits,
         context.key_uses,
         is_required=context.settings.auth == "on",

@@ -14,6 +14,7 @@ from transferd.commit.origin import Origin
 from transferd.config import Limits
 from transferd.domain.command import Command
 from transferd.domain.key import NO_FINGERPRINT, Fingerprint, Key
+from transferd.ledger.ids import new_id
 from transferd.observability.facts import Begin
 from transferd.observability.traceparent import is_traceparent, new_traceparent
 from transferd.web.auth import Principal
@@ -109,6 +110,10 @@ class Call:
             return model.model_validate(values)
         except ValidationError as error:
             raise _problem_of(error, self.context.limits) from None
+
+    def new_id(self) -> str:
+        """A new id in the ledger of the call."""
+        return new_id(self.context.database.ledger)
 
     def key(self, *, required: bool) -> Key | None:
         """The Idempotency-Key with its owner. Raises Problem."""

@@ -12,7 +12,7 @@ from transferd.config import Limits, Settings
 from transferd.domain.hold import Hold
 from transferd.ledger.past import Past
 from transferd.ledger.store.currencies import Currency
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import Database, LedgerDatabase
 from transferd.observability.facts import Facts
 from transferd.observability.metrics import Metrics
 from transferd.shared_reads import SharedReads
@@ -41,7 +41,9 @@ class AppContext:
 
     settings: Settings
     limits: Limits
-    database: Database
+    # The pool for reads: of what belongs to no ledger, and of the ledger.
+    shared: Database
+    database: LedgerDatabase
     probe: Database
     link: Link
     wallets: Wallets

@@ -26,7 +26,7 @@ from transferd.domain.user import User
 from transferd.domain.wallet import CreateWallet, Wallet
 from transferd.domain.webhook import Webhook
 from transferd.ledger.store.currencies import Currency
-from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Transaction
 from transferd.ledger.store.deliveries import Delivery
 from transferd.ledger.store.outcomes import RENDER_BATCH, RENDER_SINGLE, StoredAnswer
 from transferd.ledger.store.statements import StatementEntry
@@ -86,7 +86,7 @@ class Rendering:
         return Answer(200, _batch(bodies), StoredAnswer(RENDER_BATCH, None, orjson.dumps(items)))
 
     async def replay(
-        self, stored: Sequence[StoredAnswer], source: Database | Transaction
+        self, stored: Sequence[StoredAnswer], source: LedgerDatabase | Transaction
     ) -> list[bytes]:
         """The bodies of stored answers, from one read of all their transfers."""
         batches = [

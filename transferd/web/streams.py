@@ -11,7 +11,7 @@ from typing import NamedTuple
 from transferd.commit.events import LedgerEvent, cloud_event, event_of_change, event_of_transfer
 from transferd.config import Limits
 from transferd.domain.errors import Draining, Overloaded
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.transfers import transfers_after
 from transferd.ledger.store.wallet_changes import changes_after
@@ -94,7 +94,7 @@ class Watch:
 class Streams:
     """The streams of a replica. `run` is the task that polls while there are streams."""
 
-    def __init__(self, database: Database, limits: Limits) -> None:
+    def __init__(self, database: LedgerDatabase, limits: Limits) -> None:
         self._database = database
         self._limits = limits
         self._watches: dict[str, set[Watch]] = {}

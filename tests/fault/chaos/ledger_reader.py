@@ -52,7 +52,7 @@ SELECT count(*) AS soon,
 FROM ledger_00.holds
 WHERE status = 0 AND expires_at <= clock_timestamp() + interval '1 hour'"""
 _OUTCOMES = """
-SELECT key, status, transfer_id::text AS transfer FROM transferd.outcomes
+SELECT key, status, transfer_id::text AS transfer FROM ledger_00.outcomes
 WHERE starts_with(key, $1)"""
 _WAITING = "SELECT coalesce(sum(event_count), 0)::bigint AS events FROM ledger_00.outbox"
 

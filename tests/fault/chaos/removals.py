@@ -57,7 +57,7 @@ def _ignore_failed_commits() -> None:
 
         return transaction
 
-    replace(database.Database, "transaction", make)
+    replace(database.LedgerDatabase, "transaction", make)
 
 
 def _commit_to_memory() -> None:
@@ -73,7 +73,7 @@ def _commit_to_memory() -> None:
 
 def _no_look_up() -> None:
     for name in ("lock_and_look_up", "lock_and_look_up_skipping"):
-        join = "JOIN transferd.outcomes stored "
+        join = "JOIN {ledger}.outcomes stored "
         reword(name, f"{join}USING (client_id, key)", f"{join}ON false")
 
 
@@ -102,7 +102,7 @@ def _no_first_look_up() -> None:
 
         return look_up
 
-    replace(database.Database, "transaction", make_transaction)
+    replace(database.LedgerDatabase, "transaction", make_transaction)
     replace(group, "lock_and_look_up", make_look_up)
 
 
@@ -151,7 +151,7 @@ def _written_late(part: str) -> Callable[[], None]:
                 await true_write(inside, rest, **bounds)
 
         replace(group, "write", make_write)
-        replace(database.Database, "transaction", make_transaction)
+        replace(database.LedgerDatabase, "transaction", make_transaction)
 
     return apply
 
@@ -196,7 +196,7 @@ def _delete_before_publishing() -> None:
         return read_outbox
 
     def make_has_rows(true: Any) -> Any:
-        async def has_rows(store: database.Database) -> bool:
+        async def has_rows(store: database.LedgerDatabase) -> bool:
             if not await true(store):
                 return False
             async with store.transaction() as transaction:
@@ -212,7 +212,7 @@ def _delete_before_publishing() -> None:
 
 def _record_before_delivery() -> None:
     def make(true: Any) -> Any:
-        async def read_waiting(store: database.Database, *arguments: Any) -> Any:
+        async def read_waiting(store: database.LedgerDatabase, *arguments: Any) -> Any:
             found, version = await true(store, *arguments)
             delivered = [
                 DeliveryRecord(

@@ -3,8 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from transferd.ledger.ids import LEDGERS
-from transferd.ledger.store import database
+from transferd.ledger.store import queries
 
 
 def replace(owner: object, name: str, make: Callable[[Any], Any]) -> None:
@@ -17,7 +16,8 @@ def replace(owner: object, name: str, make: Callable[[Any], Any]) -> None:
 
 def reword(name: str, old: str, new: str) -> None:
     """Replace words of a named query, which must contain them exactly once."""
-    # The process reads queries once, so this changes the query for all callers.
-    named = database.queries(LEDGERS[0])
+    # The process reads queries once, so this changes the query for all callers and ledgers.
+    named = queries.templates("queries.sql")
     assert named[name].count(old) == 1, f"the query {name} no longer contains {old!r}"
     named[name] = named[name].replace(old, new)
+    queries.query.cache_clear()

@@ -3,8 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from transferd.ledger.ids import LEDGERS
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import LedgerDatabase
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,7 +16,7 @@ class Currency:
     funding_wallet_id: str
 
 
-async def read_currencies(database: Database) -> Sequence[Currency]:
+async def read_currencies(database: LedgerDatabase) -> Sequence[Currency]:
     """All currencies, by code."""
-    rows = await database.fetch("read_currencies", ledger=LEDGERS[0])
+    rows = await database.fetch("read_currencies")
     return [Currency(*row) for row in rows]

@@ -1,20 +1,17 @@
-"""The pool, and the named queries bound to a ledger's schema."""
+"""The pool of connections, and transactions on them."""
 
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from functools import cache
-from importlib import resources
-from operator import itemgetter
+from typing import TypeAlias, TypeVar
 from uuid import UUID
 
 import asyncpg
 
 from transferd.config import Limits, Settings
-from transferd.ledger.ids import LEDGERS
+from transferd.domain.ledger import Ledger
 from transferd.ledger.store.errors import (
     ConnectionFailure,
     NoConnectionFree,
@@ -22,9 +19,15 @@ from transferd.ledger.store.errors import (
     StoreError,
     translated,
 )
-from transferd.ledger.store.numbers import NAMES_IN_SQL
+from transferd.ledger.store.queries import query, values
 
 Row = asyncpg.Record
+Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Row]"
+Made = TypeVar("Made", bound="SchemaTransaction")
+
+# The tables that belong to no ledger, and the queries about them.
+_SHARED, _SHARED_FILE = "transferd", "shared.sql"
+_LEDGER_FILE = "queries.sql"
 
 _BEGIN_READ_COMMITTED = "BEGIN ISOLATION LEVEL READ COMMITTED"
 # The time limits of the role are for short transactions; a snapshot is read for as long as the
@@ -35,84 +38,44 @@ BEGIN_SNAPSHOT = (
 )
 
 
-# Queries with which others begin; these name them in braces.
-_FRAGMENTS = ("group_rows", "wallets_now", "holds_now")
-# A parameter that has a name in place of a number.
-_PARAMETER = re.compile(r"\$([a-z_]+)")
-
-
-@cache
-def _texts(file: str) -> dict[str, str]:
-    """Name -> SQL of every query in `file`, complete, but with names for what is bound later."""
-    text = resources.files("transferd.ledger").joinpath(file).read_text()
-    parts = (part.partition("\n") for part in text.split("-- name: ")[1:])
-    texts = {name.strip(): sql.strip().rstrip(";") for name, _, sql in parts}
-    for part in _FRAGMENTS:
-        for name, sql in texts.items():
-            texts[name] = sql.replace(f"{{{part}}}", texts.get(part, ""))
-    return texts
-
-
-@cache
-def _parameters(name: str, file: str = "queries.sql") -> tuple[str, ...]:
-    """The names of a query's parameters, in the order of their numbers."""
-    return tuple(dict.fromkeys(_PARAMETER.findall(_texts(file)[name])))
-
-
-@cache
-def _values(name: str) -> Callable[[Mapping[str, object]], tuple[object, ...]]:
-    """Takes the values that a query's parameters name, of which there are two or more, in order."""
-    return itemgetter(*_parameters(name))
-
-
-@cache
-def queries(ledger: str, file: str = "queries.sql") -> dict[str, str]:
-    """Name -> SQL of every query in `file`, for the schema `ledger`."""
-    named = {}
-    for name, text in _texts(file).items():
-        # From the longest on, because a name may begin with another one.
-        numbers = {each: n for n, each in enumerate(_parameters(name, file), start=1)}
-        query = text.replace("{ledger}", ledger)
-        for each in sorted(numbers, key=len, reverse=True):
-            query = query.replace(f"${each}", f"${numbers[each]}")
-        for each, number in NAMES_IN_SQL.items():
-            query = query.replace(each, number)
-        named[name] = query.replace("{skip_locked}", "")
-        if "{skip_locked}" in query:
-            named[f"{name}_skipping"] = query.replace("{skip_locked}", "SKIP LOCKED")
-    return named
-
-
-class Transaction:
-    """One transaction on one connection; made by `Database.transaction` and `Database.snapshot`.
+class SchemaTransaction:
+    """One transaction on one connection, with the queries of one file for one schema.
 
     `timeout_s` bounds each query; None stands for the timeout of the pool.
     """
 
     def __init__(
-        self,
-        connection: asyncpg.pool.PoolConnectionProxy[Row],
-        sql: Mapping[str, str],
-        timeout_s: float | None,
+        self, connection: Connection, schema: str, file: str, timeout_s: float | None = None
     ) -> None:
         self._connection = connection
-        self._sql = sql
+        self._schema = schema
+        self._file = file
         self._timeout_s = timeout_s
 
     async def fetch(self, name: str, *arguments: object) -> Sequence[Row]:
         """Run the query `name`. Raises StoreError."""
         with translated():
             return await self._connection.fetch(
-                self._sql[name], *arguments, timeout=self._timeout_s
+                query(self._schema, name, self._file), *arguments, timeout=self._timeout_s
             )
+
+
+class Transaction(SchemaTransaction):
+    """A transaction in a ledger; made by `LedgerDatabase`."""
+
+    def __init__(
+        self, connection: Connection, ledger: Ledger, file: str, timeout_s: float | None
+    ) -> None:
+        super().__init__(connection, ledger.schema, file, timeout_s)
+        self.ledger = ledger
 
     async def fetch_named(self, name: str, parameters: Mapping[str, object]) -> Sequence[Row]:
         """Run the query `name`, whose parameters have names. Raises StoreError."""
-        return await self.fetch(name, *_values(name)(parameters))
+        return await self.fetch(name, *values(name)(parameters))
 
 
 class Database:
-    """A pool of connections. Opens with `async with`."""
+    """A pool of connections, with the queries of the shared schema. Opens with `async with`."""
 
     def __init__(self, settings: Settings, limits: Limits, connections: int) -> None:
         self._settings = settings
@@ -163,38 +126,51 @@ class Database:
         """How many there can be."""
         return self._connections
 
-    async def fetch(self, name: str, *arguments: object, ledger: str = LEDGERS[0]) -> Sequence[Row]:
+    def of(self, ledger: Ledger) -> LedgerDatabase:
+        """The tables of a ledger, over the same connections."""
+        return LedgerDatabase(self, ledger)
+
+    async def fetch(self, name: str, *arguments: object) -> Sequence[Row]:
+        """Run one read in the shared schema. Raises as `read` does."""
+        return await self.read(query(_SHARED, name, _SHARED_FILE), arguments)
+
+    def transaction(self) -> AbstractAsyncContextManager[SchemaTransaction]:
+        """A transaction in the shared schema, at READ COMMITTED. Raises as `begun` does."""
+        return self.begun(
+            _BEGIN_READ_COMMITTED,
+            lambda connection: SchemaTransaction(connection, _SHARED, _SHARED_FILE),
+        )
+
+    async def ping(self) -> None:
+        """Raise StoreError unless PostgreSQL answers."""
+        await self.fetch("ping")
+
+    async def read(self, sql: str, arguments: Sequence[object]) -> Sequence[Row]:
         """Run one read. Raises StoreError; does it again after a dead connection or a conflict."""
         if self._waiting_reads >= self._limits.waiting_reads_max:
             raise NoConnectionFree("too many reads wait for a connection")
         self._waiting_reads += 1
         try:
-            return await self._fetch(queries(ledger)[name], arguments)
+            return await self._fetch(sql, arguments)
         except ConnectionFailure:
             # The pool hands out connections that died while idle; the next one is new.
-            return await self._fetch(queries(ledger)[name], arguments)
+            return await self._fetch(sql, arguments)
         except SerializationFailure:
             # The database's default isolation is above READ COMMITTED, at which no read fails so.
-            return await self._fetch(queries(ledger)[name], arguments, read_committed=True)
+            return await self._fetch(sql, arguments, read_committed=True)
         finally:
             self._waiting_reads -= 1
 
-    async def run_script(self, name: str, id: str, *, ledger: str) -> int:
-        """Run the statements of `name` about the row `id` as one message. Raises StoreError.
-
-        They are a whole transaction, which never waits for the service. Runs them again after a
-        dead connection. The number of rows of the last statement.
-        """
-        # The simple query protocol has no parameters. A UUID that was read as one needs no quoting.
-        script = queries(ledger)[name].replace("{id}", str(UUID(id)))
+    async def execute(self, script: str) -> int:
+        """Run statements as one message; the number of rows of the last one. Raises StoreError."""
+        pool = self._open_pool()
+        connection = await self._acquire(pool)
         try:
-            return await self._run_script(script)
-        except ConnectionFailure:
-            return await self._run_script(script)
-
-    async def ping(self) -> None:
-        """Raise StoreError unless PostgreSQL answers."""
-        await self.fetch("ping")
+            with translated():
+                status = await connection.execute(script)
+        finally:
+            await _give_back(pool, connection)
+        return int(status.rpartition(" ")[2])
 
     async def _fetch(
         self, sql: str, arguments: Sequence[object], *, read_committed: bool = False
@@ -212,17 +188,7 @@ class Database:
         finally:
             await _give_back(pool, connection)
 
-    async def _run_script(self, script: str) -> int:
-        pool = self._open_pool()
-        connection = await self._acquire(pool)
-        try:
-            with translated():
-                status = await connection.execute(script)
-        finally:
-            await _give_back(pool, connection)
-        return int(status.rpartition(" ")[2])
-
-    async def _acquire(self, pool: asyncpg.Pool[Row]) -> asyncpg.pool.PoolConnectionProxy[Row]:
+    async def _acquire(self, pool: asyncpg.Pool[Row]) -> Connection:
         """A connection for a read. Raises StoreError."""
         with translated():
             try:
@@ -232,38 +198,19 @@ class Database:
                     raise NoConnectionFree("no connection became free in time") from None
                 raise
 
-    def transaction(
-        self, ledger: str = LEDGERS[0], *, is_retried: bool = False
-    ) -> AbstractAsyncContextManager[Transaction]:
+    @asynccontextmanager
+    async def begun(self, begin: str, made: Callable[[Connection], Made]) -> AsyncIterator[Made]:
         """COMMIT at the end, ROLLBACK on an exception. Raises StoreError.
 
-        is_retried: the caller runs the transaction again after a SerializationFailure, so it has
-        the default isolation of the database. All others run at READ COMMITTED, which raises none.
         A ConnectionFailure during COMMIT is `in_doubt`: the transaction may have been committed.
         """
-        begin = "BEGIN" if is_retried else _BEGIN_READ_COMMITTED
-        return self._transaction(begin, queries(ledger), None)
-
-    def snapshot(
-        self, ledger: str, *, file: str, query_timeout_s: float
-    ) -> AbstractAsyncContextManager[Transaction]:
-        """A read-only transaction with the queries of `file`. Raises StoreError.
-
-        Each of its queries sees the data of the moment at which the first one began.
-        """
-        return self._transaction(BEGIN_SNAPSHOT, queries(ledger, file), query_timeout_s)
-
-    @asynccontextmanager
-    async def _transaction(
-        self, begin: str, sql: Mapping[str, str], timeout_s: float | None
-    ) -> AsyncIterator[Transaction]:
         pool = self._open_pool()
         with translated():
             connection = await pool.acquire(timeout=self._limits.pool_acquire_timeout_s)
         try:
             with translated():
                 await connection.execute(begin)
-            yield Transaction(connection, sql, timeout_s)
+            yield made(connection)
             try:
                 with translated():
                     status = await connection.execute("COMMIT")
@@ -278,9 +225,7 @@ class Database:
         finally:
             await _give_back(pool, connection)
 
-    async def _abandon(
-        self, connection: asyncpg.pool.PoolConnectionProxy[Row], error: BaseException
-    ) -> None:
+    async def _abandon(self, connection: Connection, error: BaseException) -> None:
         """ROLLBACK where the server still listens; else drop the connection: same effect."""
         try:
             if isinstance(error, ConnectionFailure) or not isinstance(error, Exception):
@@ -296,20 +241,69 @@ class Database:
         return self._pool
 
 
+class LedgerDatabase:
+    """The tables of one ledger; made by `Database.of`. No query can reach another ledger."""
+
+    def __init__(self, database: Database, ledger: Ledger) -> None:
+        self._database = database
+        self.ledger = ledger
+
+    def __repr__(self) -> str:
+        return f"<LedgerDatabase {self.ledger.name} in {self._database!r}>"
+
+    async def fetch(self, name: str, *arguments: object) -> Sequence[Row]:
+        """Run one read. Raises StoreError; does it again after a dead connection or a conflict."""
+        return await self._database.read(query(self.ledger.schema, name), arguments)
+
+    async def run_script(self, name: str, id: str) -> int:
+        """Run the statements of `name` about the row `id` as one message. Raises StoreError.
+
+        They are a whole transaction, which never waits for the service. Runs them again after a
+        dead connection. The number of rows of the last statement.
+        """
+        # The simple query protocol has no parameters. A UUID that was read as one needs no quoting.
+        script = query(self.ledger.schema, name).replace("{id}", str(UUID(id)))
+        try:
+            return await self._database.execute(script)
+        except ConnectionFailure:
+            return await self._database.execute(script)
+
+    def transaction(self, *, is_retried: bool = False) -> AbstractAsyncContextManager[Transaction]:
+        """A transaction in the ledger. Raises as `Database.begun` does.
+
+        is_retried: the caller runs the transaction again after a SerializationFailure, so it has
+        the default isolation of the database. All others run at READ COMMITTED, which raises none.
+        """
+        begin = "BEGIN" if is_retried else _BEGIN_READ_COMMITTED
+        return self._database.begun(
+            begin, lambda connection: Transaction(connection, self.ledger, _LEDGER_FILE, None)
+        )
+
+    def snapshot(
+        self, *, file: str, query_timeout_s: float
+    ) -> AbstractAsyncContextManager[Transaction]:
+        """A read-only transaction with the queries of `file`. Raises StoreError.
+
+        Each of its queries sees the data of the moment at which the first one began.
+        """
+        return self._database.begun(
+            BEGIN_SNAPSHOT,
+            lambda connection: Transaction(connection, self.ledger, file, query_timeout_s),
+        )
+
+
 async def _no_reset(_: object) -> None:
     return None
 
 
-async def _give_back(
-    pool: asyncpg.Pool[Row], connection: asyncpg.pool.PoolConnectionProxy[Row]
-) -> None:
+async def _give_back(pool: asyncpg.Pool[Row], connection: Connection) -> None:
     try:
         await pool.release(connection)
     except (asyncpg.InterfaceError, OSError):
         _drop(connection)
 
 
-def _drop(connection: asyncpg.pool.PoolConnectionProxy[Row]) -> None:
+def _drop(connection: Connection) -> None:
     # A connection that was lost has left the pool by itself, and then nothing may be asked of it.
     with suppress(asyncpg.InterfaceError):
         connection.terminate()

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from transferd.ledger.ids import new_id
-from transferd.ledger.store.database import Database, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Transaction
 from transferd.ledger.store.deliveries import LOG
 
 _DETAIL_CHARS_MAX = 500
@@ -51,14 +51,14 @@ async def insert_dead_letters(transaction: Transaction, bodies: Mapping[bytes, s
     """Keep messages that are not events, each with the reason; known ones stay."""
     await transaction.fetch(
         "insert_dead_letters",
-        [new_id() for _ in bodies],
+        [new_id(transaction.ledger) for _ in bodies],
         # PostgreSQL's text has no NUL, and a reason may quote what came.
         [reason.replace("\0", "")[:_DETAIL_CHARS_MAX] for reason in bodies.values()],
         list(bodies),
     )
 
 
-async def fold_dead_letters(database: Database) -> None:
+async def fold_dead_letters(database: LedgerDatabase) -> None:
     """Move the letters of a worker of the version before into the rows of their deliveries."""
     async with database.transaction() as transaction:
         await transaction.fetch("fold_dead_letters")
@@ -70,14 +70,14 @@ async def take_unaddressed_letters(transaction: Transaction) -> list[tuple[bytes
 
 
 async def list_dead_letters(
-    database: Database, wanted: Filter, *, after_id: str | None, limit: int
+    database: LedgerDatabase, wanted: Filter, *, after_id: str | None, limit: int
 ) -> list[DeadLetter]:
     """Oldest first, those with an id above `after_id`."""
     rows = await database.fetch("list_dead_letters", *wanted, after_id, limit)
     return [DeadLetter(**dict(row)) for row in rows]
 
 
-async def count_dead_letters(database: Database, wanted: Filter) -> int:
+async def count_dead_letters(database: LedgerDatabase, wanted: Filter) -> int:
     """How many there are."""
     [row] = await database.fetch("count_dead_letters", *wanted)
     count: int = row["count"]

@@ -6,7 +6,8 @@ from typing import NamedTuple
 
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
-from transferd.ledger.store.database import Database, Row, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Row, Transaction
+from transferd.ledger.store.outbox import lease_of
 
 # How a status is stored. The version before knows the first four and finds them by their place in a
 # list, so it reads -1 as dead: it shows a skipped delivery and does not send it.
@@ -117,7 +118,7 @@ async def insert_deliveries(
     """Write new deliveries, in the order in which first attempts follow. Known ones stay."""
     await transaction.fetch(
         "insert_deliveries",
-        [new_id() for _ in deliveries],
+        [new_id(transaction.ledger) for _ in deliveries],
         [d.event_number for d in deliveries],
         [d.endpoint_id for d in deliveries],
         [NUMBERS[d.status] for d in deliveries],
@@ -125,11 +126,12 @@ async def insert_deliveries(
         [event.type for event in events],
         [event.text for event in events],
         [d.error for d in deliveries],
+        lease_of(transaction.ledger),
     )
 
 
 async def read_waiting(
-    database: Database, room: Mapping[str, int], in_flight: Sequence[DeliveryKey]
+    database: LedgerDatabase, room: Mapping[str, int], in_flight: Sequence[DeliveryKey]
 ) -> tuple[list[WaitingDelivery], int]:
     """The due deliveries of each endpoint in `room`, up to its number, without `in_flight`; and the
     version of the webhooks."""
@@ -149,7 +151,7 @@ async def read_waiting(
     return found, version
 
 
-async def endpoints_waiting(database: Database) -> list[str]:
+async def endpoints_waiting(database: LedgerDatabase) -> list[str]:
     """The endpoints at which something is due, deleted ones among them."""
     return [row["id"] for row in await database.fetch("endpoints_waiting")]
 
@@ -177,7 +179,7 @@ async def carry_deliveries(transaction: Transaction, carried: Sequence[CarriedDe
     ordered = sorted(carried, key=lambda each: (each.event.id, each.endpoint_id))
     await transaction.fetch(
         "carry_deliveries",
-        [new_id() for _ in ordered],
+        [new_id(transaction.ledger) for _ in ordered],
         [c.event.id for c in ordered],
         [c.endpoint_id for c in ordered],
         [c.event.type for c in ordered],
@@ -187,14 +189,14 @@ async def carry_deliveries(transaction: Transaction, carried: Sequence[CarriedDe
     )
 
 
-async def count_waiting(database: Database, *, count_max: int) -> WaitingCount:
+async def count_waiting(database: LedgerDatabase, *, count_max: int) -> WaitingCount:
     """Count the deliveries that wait for an attempt, retries too; `count_max` at most."""
     [row] = await database.fetch("waiting_deliveries", count_max)
     return WaitingCount(row["deliveries"], row["oldest_s"] or 0.0)
 
 
 async def list_deliveries(
-    database: Database,
+    database: LedgerDatabase,
     endpoint_id: str,
     *,
     status: DeliveryStatus | None,
@@ -213,13 +215,13 @@ async def ask_again(transaction: Transaction, endpoint_id: str, id: str) -> Deli
     return _delivery_of(rows[0]) if rows else None
 
 
-async def endpoints_with_deliveries(database: Database) -> list[str]:
+async def endpoints_with_deliveries(database: LedgerDatabase) -> list[str]:
     """The ids of all endpoints that have a log, deleted ones and the log sink's among them."""
     return [row["id"] for row in await database.fetch("endpoints_with_deliveries")]
 
 
 async def prune_deliveries(
-    database: Database, endpoint_id: str, *, before_id: str, limit: int
+    database: LedgerDatabase, endpoint_id: str, *, before_id: str, limit: int
 ) -> int:
     """Remove up to `limit` finished rows that are older than the id; how many there were."""
     return len(await database.fetch("prune_deliveries", endpoint_id, before_id, limit))

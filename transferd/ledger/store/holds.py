@@ -5,7 +5,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from transferd.domain.hold import Hold, HoldStatus
-from transferd.ledger.store.database import Database, Row, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Row, Transaction
 from transferd.ledger.store.numbers import HOLD_STATUS_NUMBERS, HOLD_STATUSES
 
 _COLUMNS = len(Hold._fields)
@@ -75,13 +75,13 @@ async def next_expiries(
     return {row["wallet_id"]: row["expires_at"] for row in rows}
 
 
-async def holds_now(database: Database, ids: Iterable[str]) -> dict[str, Hold]:
+async def holds_now(database: LedgerDatabase, ids: Iterable[str]) -> dict[str, Hold]:
     """Holds by id as they are now; unknown ids are missing."""
     return {row["id"]: _hold_of(row) for row in await database.fetch("holds_now_by_id", list(ids))}
 
 
 async def list_holds(
-    database: Database,
+    database: LedgerDatabase,
     *,
     wallet_id: str | None,
     status: HoldStatus | None,
@@ -124,7 +124,7 @@ def _page(rows: Sequence[Row], limit: int) -> HoldPage:
     return HoldPage(holds, holds[-1].id if len(rows) > limit else None)
 
 
-async def has_due_holds(database: Database) -> bool:
+async def has_due_holds(database: LedgerDatabase) -> bool:
     """Whether a hold is due."""
     [row] = await database.fetch("has_due_holds")
     return bool(row[0])
@@ -141,7 +141,7 @@ async def due_wallets(
     return [DueWallet(*row) for row in rows]
 
 
-async def measure_holds(database: Database, *, holds_max: int) -> ActiveHolds:
+async def measure_holds(database: LedgerDatabase, *, holds_max: int) -> ActiveHolds:
     """The active holds; at most `holds_max` are counted."""
     [row] = await database.fetch("measure_holds", holds_max)
     return ActiveHolds(*row)

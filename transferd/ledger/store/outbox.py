@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
-from transferd.ledger.ids import LEDGERS
-from transferd.ledger.store.database import Database, Transaction
+from transferd.domain.ledger import Ledger
+from transferd.ledger.store.database import LedgerDatabase, Transaction
 
 
 class OutboxRow(NamedTuple):
@@ -24,21 +24,29 @@ class OutboxSize(NamedTuple):
     oldest_s: float
 
 
-async def has_rows(database: Database, ledger: str = LEDGERS[0]) -> bool:
+def lease_of(ledger: Ledger) -> str:
+    """The name of the relay's lease, which counts its deliveries."""
+    return ledger.schema
+
+
+async def has_rows(database: LedgerDatabase) -> bool:
     """Whether the outbox has rows."""
-    [row] = await database.fetch("outbox_has_rows", ledger=ledger)
+    [row] = await database.fetch("outbox_has_rows")
     return bool(row[0])
 
 
-async def size(database: Database, ledger: str = LEDGERS[0]) -> OutboxSize:
+async def size(database: LedgerDatabase) -> OutboxSize:
     """The size of the outbox."""
-    [row] = await database.fetch("outbox_size", ledger=ledger)
+    [row] = await database.fetch("outbox_size")
     return OutboxSize(row["events"], row["oldest_s"] or 0.0)
 
 
-async def take_lease(transaction: Transaction, ledger: str = LEDGERS[0]) -> bool:
-    """Whether this transaction has the lease: it may publish until it ends."""
-    return bool(await transaction.fetch("take_lease", ledger))
+async def take_lease(transaction: Transaction, suffix: str = "") -> bool:
+    """Whether this transaction has the lease of the relay: it may publish until it ends.
+
+    With a suffix, the lease of another task of the ledger.
+    """
+    return bool(await transaction.fetch("take_lease", lease_of(transaction.ledger) + suffix))
 
 
 async def read_outbox(transaction: Transaction, *, events_max: int) -> list[OutboxRow]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from transferd.domain.key import Key
-from transferd.ledger.store.database import Database, Row, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Row, Transaction
 
 # How a stored answer is rendered: 1 is the transfer `transfer_id` or the bytes of `body`, 2 is a
 # batch whose transfers `body` names. A new way gets a new number; the old ones stay.
@@ -37,7 +37,7 @@ def outcome_of(row: Row) -> tuple[Key, StoredOutcome]:
 
 
 async def read_outcomes(
-    source: Database | Transaction, keys: Sequence[Key]
+    source: LedgerDatabase | Transaction, keys: Sequence[Key]
 ) -> dict[Key, StoredOutcome]:
     """The outcomes of keys; keys without one are missing."""
     rows = await source.fetch("outcomes", [client for client, _ in keys], [k for _, k in keys])

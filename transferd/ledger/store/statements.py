@@ -3,8 +3,7 @@
 from dataclasses import dataclass
 from datetime import datetime
 
-from transferd.ledger.ids import ledger_of
-from transferd.ledger.store.database import Database, Row
+from transferd.ledger.store.database import LedgerDatabase, Row
 from transferd.ledger.store.numbers import CHANGE_KINDS, TRANSFER_KINDS
 
 
@@ -29,12 +28,10 @@ class StatementEntry:
 
 
 async def statement(
-    database: Database, wallet_id: str, *, after_version: int, to_version: int, limit: int
+    database: LedgerDatabase, wallet_id: str, *, after_version: int, to_version: int, limit: int
 ) -> list[StatementEntry]:
     """Entries with after_version < version <= to_version, newest first."""
-    rows = await database.fetch(
-        "statement", wallet_id, after_version, to_version, limit, ledger=ledger_of(wallet_id)
-    )
+    rows = await database.fetch("statement", wallet_id, after_version, to_version, limit)
     held_minor = rows[-1]["held_before"] or 0 if rows else 0
     entries: list[StatementEntry] = []
     # From the oldest on: an entry that does not change what is held has the value before it.

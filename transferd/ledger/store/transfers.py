@@ -3,8 +3,7 @@
 from collections.abc import Iterable
 
 from transferd.domain.transfer import PostedTransfer
-from transferd.ledger.ids import ledger_of
-from transferd.ledger.store.database import Database, Row, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Row, Transaction
 from transferd.ledger.store.numbers import TRANSFER_KINDS
 
 
@@ -30,33 +29,29 @@ def transfer_of(row: Row) -> PostedTransfer:
 
 
 async def read_transfers(
-    source: Database | Transaction, ids: Iterable[str]
+    source: LedgerDatabase | Transaction, ids: Iterable[str]
 ) -> dict[str, PostedTransfer]:
     """Transfers by id; unknown ids are missing."""
     return {row["id"]: transfer_of(row) for row in await source.fetch("read_transfers", list(ids))}
 
 
-async def read_transfer(database: Database, id: str) -> PostedTransfer | None:
+async def read_transfer(database: LedgerDatabase, id: str) -> PostedTransfer | None:
     """One transfer, or None."""
-    rows = await database.fetch("read_transfers", [id], ledger=ledger_of(id))
+    rows = await database.fetch("read_transfers", [id])
     return transfer_of(rows[0]) if rows else None
 
 
 async def list_transfers(
-    database: Database, wallet_id: str, *, before_version: int, limit: int
+    database: LedgerDatabase, wallet_id: str, *, before_version: int, limit: int
 ) -> list[tuple[int, PostedTransfer]]:
     """The wallet's (version, transfer) pairs below `before_version`, newest first."""
-    rows = await database.fetch(
-        "list_transfers", wallet_id, before_version, limit, ledger=ledger_of(wallet_id)
-    )
+    rows = await database.fetch("list_transfers", wallet_id, before_version, limit)
     return [(row["wallet_version"], transfer_of(row)) for row in rows]
 
 
 async def transfers_after(
-    database: Database, wallet_id: str, *, after_version: int, limit: int
+    database: LedgerDatabase, wallet_id: str, *, after_version: int, limit: int
 ) -> list[tuple[int, PostedTransfer]]:
     """The wallet's (version, transfer) pairs above `after_version`, oldest first."""
-    rows = await database.fetch(
-        "transfers_after", wallet_id, after_version, limit, ledger=ledger_of(wallet_id)
-    )
+    rows = await database.fetch("transfers_after", wallet_id, after_version, limit)
     return [(row["wallet_version"], transfer_of(row)) for row in rows]

@@ -2,23 +2,23 @@
 
 from transferd.domain.errors import DeadlineExceeded
 from transferd.domain.user import User
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.errors import ConnectionFailure
 
 
-async def read_user(database: Database, id: str) -> User | None:
+async def read_user(database: LedgerDatabase, id: str) -> User | None:
     """One user, or None."""
     rows = await database.fetch("read_user", id)
     return User(*rows[0]) if rows else None
 
 
-async def list_users(database: Database, *, before_id: str | None, limit: int) -> list[User]:
+async def list_users(database: LedgerDatabase, *, before_id: str | None, limit: int) -> list[User]:
     """Newest first, those with an id below `before_id`."""
     return [User(*row) for row in await database.fetch("list_users", before_id, limit)]
 
 
 async def update_user(
-    database: Database, id: str, *, name: tuple[str | None] | None, metadata: str | None
+    database: LedgerDatabase, id: str, *, name: tuple[str | None] | None, metadata: str | None
 ) -> User | None:
     """Change the given values (`name` in a tuple, because a name may be set to null).
 

@@ -4,8 +4,7 @@ from typing import NamedTuple
 
 from transferd.domain.hold import Hold, HoldStatus
 from transferd.domain.wallet import WalletChange
-from transferd.ledger.ids import ledger_of
-from transferd.ledger.store.database import Database, Row
+from transferd.ledger.store.database import LedgerDatabase, Row
 from transferd.ledger.store.numbers import CHANGE_KINDS, HOLD_STATUSES, WALLET_STATUSES
 
 
@@ -18,12 +17,10 @@ class OwnedChange(NamedTuple):
 
 
 async def changes_after(
-    database: Database, wallet_id: str, *, after_version: int, limit: int
+    database: LedgerDatabase, wallet_id: str, *, after_version: int, limit: int
 ) -> list[OwnedChange]:
     """The wallet's changes that are not transfers, above a version, oldest first."""
-    rows = await database.fetch(
-        "changes_after", wallet_id, after_version, limit, ledger=ledger_of(wallet_id)
-    )
+    rows = await database.fetch("changes_after", wallet_id, after_version, limit)
     return [
         OwnedChange(
             row["user_id"],

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 
 from transferd.domain.webhook import OldSecret, Webhook, WebhookStatus
-from transferd.ledger.store.database import Database, Row, Transaction
+from transferd.ledger.store.database import LedgerDatabase, Row, Transaction
 
 # How the status is stored: by position.
 _STATUSES = (WebhookStatus.ACTIVE, WebhookStatus.DISABLED)
@@ -26,13 +26,13 @@ async def insert_webhook(
     )
 
 
-async def read_webhook(source: Database | Transaction, id: str) -> Webhook | None:
+async def read_webhook(source: LedgerDatabase | Transaction, id: str) -> Webhook | None:
     """One endpoint, or None."""
     rows = await source.fetch("read_webhooks", id)
     return _webhook_of(rows[0]) if rows else None
 
 
-async def read_all_webhooks(source: Database | Transaction) -> list[Webhook]:
+async def read_all_webhooks(source: LedgerDatabase | Transaction) -> list[Webhook]:
     """All endpoints."""
     return [_webhook_of(row) for row in await source.fetch("read_webhooks", None)]
 
@@ -44,7 +44,9 @@ async def webhooks_version(transaction: Transaction) -> int:
     return version
 
 
-async def list_webhooks(database: Database, *, before_id: str | None, limit: int) -> list[Webhook]:
+async def list_webhooks(
+    database: LedgerDatabase, *, before_id: str | None, limit: int
+) -> list[Webhook]:
     """Newest first, those with an id below `before_id`."""
     return [_webhook_of(row) for row in await database.fetch("list_webhooks", before_id, limit)]
 

@@ -11,7 +11,6 @@ from transferd.domain.decide_holds import decide_about_hold
 from transferd.domain.errors import Refused
 from transferd.domain.hold import AdjustHold, Capture, CreateHold, Hold, ReleaseHold
 from transferd.domain.times import rfc3339
-from transferd.ledger.ids import new_id
 from transferd.ledger.store import holds as store
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call
@@ -47,7 +46,7 @@ async def create(call: Call) -> Reply:
     """POST /holds."""
     body = await call.body(NewHold)
     command = CreateHold(
-        id=new_id(),
+        id=call.new_id(),
         source_wallet_id=body.source_wallet_id,
         destination_wallet_id=body.destination_wallet_id,
         amount_minor=body.amount,
@@ -78,7 +77,7 @@ async def capture(call: Call) -> Reply:
     """POST /holds/{id}/capture."""
     body = await call.optional_body(NewCapture)
     id, hold = await _hold_of(call)
-    command = capture_of(id, hold, body)
+    command = capture_of(call, id, hold, body)
     parts = capture_parts(body, command)
     return await _run(call, command, "capture", *parts, location="/transfers/")
 

@@ -6,7 +6,6 @@ from transferd.domain.api_key import ADMIN
 from transferd.domain.book import Book
 from transferd.domain.command import Command, named_holds, touched_wallets
 from transferd.domain.hold import Capture, Hold
-from transferd.ledger.ids import new_id
 from transferd.ledger.store.holds import holds_now
 from transferd.ledger.store.wallets import read_wallets_and_clock
 from transferd.web.calls import Call
@@ -31,10 +30,10 @@ def require_admin_for_funding(call: Call, wallet_ids: Iterable[str]) -> None:
         call.principal.require(ADMIN)
 
 
-def capture_of(hold_id: str, hold: Hold | None, body: NewCapture) -> Capture:
+def capture_of(call: Call, hold_id: str, hold: Hold | None, body: NewCapture) -> Capture:
     """The command of a capture, alone or in a batch."""
     return Capture(
-        id=new_id(),
+        id=call.new_id(),
         hold_id=hold_id,
         hold=hold,
         amount_minor=body.amount,

@@ -11,7 +11,6 @@ from transferd.domain.decide import decide_transfer
 from transferd.domain.errors import Overloaded, Refused
 from transferd.domain.hold import Capture, Hold
 from transferd.domain.transfer import Batch, Reversal, Transfer
-from transferd.ledger.ids import new_id
 from transferd.ledger.store import transfers as store
 from transferd.ledger.store.holds import holds_now
 from transferd.ledger.store.wallets import read_wallets
@@ -41,7 +40,7 @@ async def create(call: Call) -> Reply:
     """POST /transfers."""
     body = await call.body(schemas.NewTransfer)
     require_admin_for_funding(call, (body.source_wallet_id, body.destination_wallet_id))
-    command = _command_of(body)
+    command = _command_of(call, body)
     if call.request.has_query and call.query(schemas.DryRunQuery).dry_run:
         return await _dry_run(call, command)
     key = call.key(required=True)
@@ -58,9 +57,7 @@ async def create_batch(call: Call) -> Reply:
     async with _batch_slot(call.context):
         body = await call.body(NewBatch, bytes_max=call.context.limits.batch_body_bytes_max)
         holds = await _holds_of(call, body.transfers)
-        commands, parts = await _commands_of(
-            body.transfers, holds, call.context.limits.items_per_tick
-        )
+        commands, parts = await _commands_of(call, body.transfers, holds)
         command = Batch(body.mode, tuple(commands))
         require_admin_for_funding(call, touched_wallets(command))
         key = call.key(required=True)
@@ -93,28 +90,29 @@ async def _holds_of(call: Call, bodies: Sequence[BatchItem]) -> dict[str, Hold]:
 
 
 async def _commands_of(
-    bodies: Sequence[BatchItem], holds: Mapping[str, Hold], per_tick: int
+    call: Call, bodies: Sequence[BatchItem], holds: Mapping[str, Hold]
 ) -> tuple[list[Transfer | Capture], list[tuple[object, ...]]]:
     """The commands of a batch and their parts of its fingerprint. Other requests run in between."""
+    per_tick = call.context.limits.items_per_tick
     commands: list[Transfer | Capture] = []
     parts: list[tuple[object, ...]] = []
     for start in range(0, len(bodies), per_tick):
         for body in bodies[start : start + per_tick]:
             if isinstance(body, BatchCapture):
-                capture = capture_of(body.hold_id, holds.get(body.hold_id), body)
+                capture = capture_of(call, body.hold_id, holds.get(body.hold_id), body)
                 commands.append(capture)
                 parts.append(("capture", *capture_parts(body, capture)))
             else:
-                transfer = _command_of(body)
+                transfer = _command_of(call, body)
                 commands.append(transfer)
                 parts.append(_parts_of(body, transfer))
         await asyncio.sleep(0)
     return commands, parts
 
 
-def _command_of(body: schemas.NewTransfer) -> Transfer:
+def _command_of(call: Call, body: schemas.NewTransfer) -> Transfer:
     return Transfer(
-        new_id(),
+        call.new_id(),
         body.source_wallet_id,
         body.destination_wallet_id,
         body.amount,
@@ -156,7 +154,7 @@ async def reverse(call: Call) -> Reply:
         # Without them the fingerprint stays the one of versions without these members.
         asked_for += [body.reference, metadata_part(body.metadata, metadata)]
     answer = await call.ask(
-        Reversal(new_id(), id, original, body.amount, body.reference, metadata),
+        Reversal(call.new_id(), id, original, body.amount, body.reference, metadata),
         key=key,
         fingerprint=fingerprint_of(*asked_for),
     )

@@ -1,7 +1,6 @@
 """Users."""
 
 from transferd.domain.user import CreateUser
-from transferd.ledger.ids import new_id
 from transferd.ledger.store import users as store
 from transferd.web import cursors, schemas
 from transferd.web.calls import Call
@@ -20,7 +19,7 @@ async def create(call: Call) -> Reply:
     body = await call.body(schemas.NewUser)
     key = call.key(required=False)
     metadata = metadata_text(body.metadata)
-    command = CreateUser(new_id(), body.name, metadata)
+    command = CreateUser(call.new_id(), body.name, metadata)
     answer = await call.ask(
         command,
         key=key,

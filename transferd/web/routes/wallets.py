@@ -14,7 +14,6 @@ from transferd.domain.wallet import (
     Wallet,
     etag_of,
 )
-from transferd.ledger.ids import new_id
 from transferd.ledger.past import InstantNotReached
 from transferd.ledger.store import statements
 from transferd.ledger.store import wallets as store
@@ -47,14 +46,14 @@ async def create(call: Call) -> Reply:
     key = call.key(required=body.initial_balance > 0)
     metadata = metadata_text(body.metadata)
     command = CreateWallet(
-        id=new_id(),
+        id=call.new_id(),
         user_id=body.user_id,
         currency=body.currency,
         overdraft_limit_minor=body.overdraft_limit,
         metadata=metadata,
         initial_minor=body.initial_balance,
         funding_wallet_id=currency.funding_wallet_id,
-        transfer_id=new_id(),
+        transfer_id=call.new_id(),
     )
     answer = await call.ask(
         command,

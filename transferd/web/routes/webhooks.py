@@ -9,7 +9,6 @@ from transferd.commit.answer import Answer
 from transferd.domain.api_key import Scope
 from transferd.domain.times import rfc3339
 from transferd.domain.webhook import Webhook, WebhookStatus, url_fault
-from transferd.ledger.ids import new_id
 from transferd.ledger.store import deliveries as log
 from transferd.ledger.store import webhooks as store
 from transferd.ledger.store.database import Transaction
@@ -43,7 +42,7 @@ async def create(call: Call) -> Reply:
             raise Problem("wallet-not-found", f"There is no wallet {body.wallet_id}.")
         webhook = await store.insert_webhook(
             transaction,
-            id=new_id(),
+            id=call.new_id(),
             client_id=call.principal.client_id,
             url=body.url,
             events=body.events,

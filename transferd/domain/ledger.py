@@ -1,0 +1,18 @@
+"""Ledgers: closed books."""
+
+from typing import NamedTuple
+
+
+class Ledger(NamedTuple):
+    """Closed books: no transaction, reference or query goes from one ledger to another.
+
+    `number` (0 to 4095) is in the ids of the ledger. `schema` has all of its tables in PostgreSQL.
+    """
+
+    number: int
+    name: str
+    schema: str
+
+
+# The first ledger, which every installation has.
+MAIN = Ledger(0, "main", "ledger_00")
