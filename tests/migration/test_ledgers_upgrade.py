@@ -22,7 +22,8 @@ from tests.support.version_before_ledgers import (
 from tests.support.waiting import until
 from transferd.config import Limits
 from transferd.domain.ledger import MAIN
-from transferd.ledger.migrate import migrate, migrations
+from transferd.ledger.migrate import migrate
+from transferd.ledger.steps import migrations
 from transferd.ledger.store.errors import LockTimeout
 from transferd.ledger.store.queries import query
 
