@@ -18,12 +18,13 @@ class Scenario:
 
 
 _ALL_PERSONAS = {
-    "Shopper": 10,
+    "Shopper": 9,
     "Reader": 4,
     "Merchant": 2,
     "Attacker": 2,
     "Payroll": 1,
     "Treasurer": 1,
+    "Cardholder": 1,
 }
 
 SCENARIOS = {
@@ -47,8 +48,8 @@ SCENARIOS = {
     "card-payments": Scenario(
         "does each hold end once, and is each capture paid once?", {"Cardholder": 1}, cards=40
     ),
-    "mixed": Scenario("does everything work at the same time?", _ALL_PERSONAS),
-    "soak": Scenario("does anything grow or become slower over hours?", _ALL_PERSONAS),
+    "mixed": Scenario("does everything work at the same time?", _ALL_PERSONAS, cards=10),
+    "soak": Scenario("does anything grow or become slower over hours?", _ALL_PERSONAS, cards=10),
 }
 
 

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 
 from loadtest.proof.evidence import Evidence, evidence_of
 from loadtest.proof.record import Ledger, Operation
-from loadtest.proof.rules import books, events, holds, keys, past, times, transfers
+from loadtest.proof.rules import batches, books, events, frozen, holds, keys, past, times, transfers
 from loadtest.proof.rules.events import lost_event, unordered_event
 from loadtest.proof.rules.times import old_read
 from loadtest.proof.violations import Violation
@@ -41,6 +41,10 @@ RULES: tuple[Rule, ...] = (
     holds.unpaired_capture,
     holds.wrong_held,
     holds.unexplained_hold_refusal,
+    batches.torn_batch,
+    frozen.unmatched_status,
+    frozen.moved_while_frozen,
+    frozen.unexplained_frozen,
     past.decreasing_time,
     past.changed_past,
     past.changed_held,

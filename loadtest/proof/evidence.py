@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from loadtest.proof.answers import JsonObject, Meaning, json_object
+from loadtest.proof.batches import with_items
 from loadtest.proof.history import TransferAnswer
 from loadtest.proof.record import (
     ChangeRow,
@@ -202,6 +203,7 @@ class Evidence:
 
 def evidence_of(history: Sequence[Operation], ledger: Ledger) -> Evidence:
     """Build all indexes once, so that a rule takes linear time, or the time of a sort."""
+    history, ledger = with_items(history, ledger)
     cases = _cases(history)
     owned = {key: _owned(case, ledger) for key, case in cases.items()}
     owners: dict[str, list[str]] = {}
@@ -247,6 +249,8 @@ def _cases(history: Iterable[Operation]) -> dict[str, Case]:
 
 def _case(operations: Sequence[Operation]) -> Case:
     tries = sorted((each for one in operations for each in one.tries), key=lambda t: t.ended_s)
+    if not (operations[0].moves_money or operations[0].changes_hold):
+        return Case(operations[0], tries, [])
     successes = dict.fromkeys(each.body for each in tries if each.meaning is Meaning.APPLIED)
     documents = [_document(body) for body in successes]
     if operations[0].changes_hold:

@@ -17,6 +17,9 @@ class Kind(Enum):
     CAPTURE = "capture"
     ADJUST = "adjust"
     RELEASE = "release"
+    BATCH = "batch"
+    FREEZE = "freeze"
+    UNFREEZE = "unfreeze"
     READ = "read"
     INSTANT = "instant"
     WINDOW = "window"
@@ -62,8 +65,10 @@ class Operation:
     wallets and amount are as the answer must have them. HOLD: both wallets, the amount and
     `expires_in_s`. CAPTURE, ADJUST and RELEASE: also `hold`, its id. CAPTURE: an amount of 0 asks
     for all that is left, and `final`. ADJUST: a new amount, and a new expiry `expires_us` that no
-    other adjustment of the round has. READ: the wallet and an optional min_version. INSTANT: the
-    wallet and `until_us`. WINDOW: also `since_us`. Times are microseconds since 1970.
+    other adjustment of the round has. BATCH: its items, which are TRANSFER and CAPTURE without keys
+    and tries, and whether it is atomic. FREEZE and UNFREEZE: the wallet. READ: the wallet and an
+    optional min_version. INSTANT: the wallet and `until_us`. WINDOW: also `since_us`. Times are
+    microseconds since 1970.
     """
 
     kind: Kind
@@ -80,12 +85,15 @@ class Operation:
     min_version: int | None = None
     since_us: int = 0
     until_us: int = 0
+    items: Sequence["Operation"] = ()
+    atomic: bool = False
     tries: list[Try] = field(default_factory=list)
 
     @property
     def has_outcome(self) -> bool:
         """Whether it has a key and an outcome."""
-        return self.moves_money or self.changes_hold
+        is_batch = self.kind is Kind.BATCH
+        return self.moves_money or self.changes_hold or self.sets_status or is_batch
 
     @property
     def moves_money(self) -> bool:
@@ -96,6 +104,11 @@ class Operation:
     def changes_hold(self) -> bool:
         """Whether its success is a hold: no money moves."""
         return self.kind in {Kind.HOLD, Kind.ADJUST, Kind.RELEASE}
+
+    @property
+    def sets_status(self) -> bool:
+        """Whether its success is a wallet with another status."""
+        return self.kind in {Kind.FREEZE, Kind.UNFREEZE}
 
     @property
     def is_past(self) -> bool:

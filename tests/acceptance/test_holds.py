@@ -384,6 +384,75 @@ async def test_lists_filter_by_wallet_status_and_expiry(
     assert await status_written(database, due) == 0
 
 
+@pytest.mark.parametrize("looked_at_max", [1, 2, 3, 5, 100])
+async def test_pages_that_are_short_lead_to_all_holds_that_match(
+    replicas: Replicas, database: Database, looked_at_max: int
+) -> None:
+    """However few holds a page looks at, its cursors leave none out and repeat none."""
+    api = await replicas.start(
+        Limits(expiry_sweep_s=3_600.0, listed_holds_looked_at_max=looked_at_max)
+    )
+    ada, eve, bob = await api.wallet(100), await api.wallet(100), await api.wallet()
+    due = [(await api.hold(ada, 1, expires_in_s=1)).json["id"] for _ in range(2)]
+    ids = [
+        (await api.hold(wallet, 1, destination_wallet_id=bob, expires_in_s=600 + n)).json["id"]
+        for n, wallet in enumerate((ada, eve, ada, ada, ada, eve, ada))
+    ]
+    for id in ids[2:4]:
+        assert (await api.about_hold(id, "capture")).status == 201
+    assert (await api.about_hold(ids[5], "release")).status == 200
+    for id in due:
+        await until_due(database, id)
+    soon = (await api.get(f"/holds/{ids[4]}")).json["expires_at"]
+
+    async def listed(query: str, limit: int) -> list[str]:
+        path = f"/holds?{query}&limit={limit}"
+        found: list[str] = []
+        cursor = ""
+        while True:
+            page = (await api.get(f"{path}{cursor}")).json
+            assert len(page["data"]) <= limit
+            assert page["has_more"] is (page["next_cursor"] is not None)
+            found += [hold["id"] for hold in page["data"]]
+            if not page["has_more"]:
+                return found
+            cursor = f"&cursor={page['next_cursor']}"
+
+    everything = [*reversed(ids), *reversed(due)]
+    for limit in (1, 2, 50):
+        assert await listed("", limit) == everything
+        assert await listed("status=captured", limit) == [ids[3], ids[2]]
+        assert await listed("status=released", limit) == [ids[5]]
+        assert await listed("status=expired", limit) == due[::-1]
+        assert await listed("status=active", limit) == [ids[6], ids[4], ids[1], ids[0]]
+        assert await listed(f"status=active&expires_before={soon}", limit) == [ids[1], ids[0]]
+        assert await listed(f"expires_before={soon}", limit) == everything[3:]
+        assert await listed(f"wallet_id={ada}&status=expired", limit) == due[::-1]
+        assert await listed(f"wallet_id={eve}&status=captured", limit) == []
+        assert await listed(f"wallet_id={ada}&status=active", limit) == [ids[6], ids[4], ids[0]]
+    assert [await status_written(database, id) for id in due] == [0, 0]
+
+
+async def test_few_active_holds_are_one_page_behind_many_that_have_ended(
+    replicas: Replicas,
+) -> None:
+    """More active holds than a page looks at come in short pages."""
+    api = await replicas.start(Limits(listed_holds_looked_at_max=3))
+    ada, bob = await api.wallet(100), await api.wallet()
+    active = [(await api.hold(ada, 1)).json["id"] for _ in range(3)]
+    for _ in range(8):
+        ended = (await api.hold(ada, 1, destination_wallet_id=bob)).json["id"]
+        assert (await api.about_hold(ended, "capture")).status == 201
+    page = (await api.get("/holds?status=active")).json
+    assert [hold["id"] for hold in page["data"]] == active[::-1]
+    assert page["has_more"] is False
+    first = (await api.get("/holds?status=captured")).json
+    assert (len(first["data"]), first["has_more"]) == (3, True)
+    newest = (await api.hold(ada, 1)).json["id"]
+    page = (await api.get("/holds?status=active")).json
+    assert ([hold["id"] for hold in page["data"]], page["has_more"]) == ([newest], True)
+
+
 # Expiry
 
 

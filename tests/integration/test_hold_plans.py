@@ -2,6 +2,7 @@
 
 import re
 from datetime import UTC, datetime
+from itertools import product
 
 import asyncpg
 import pytest
@@ -16,10 +17,14 @@ from transferd.ledger.store.queries import query, values
 
 BUSY = "'00000000-0000-7000-8000-00000000000b'::uuid"
 NO_WALLET = "'ffffffff-ffff-7fff-bfff-ffffffffffff'::uuid"
-ACTIVE, RELEASED = 0, 2
+ACTIVE, RELEASED, EXPIRED = 0, 2, 3
 # The busy wallet has the most active holds that the limits allow, many that have ended, and as
 # many changes.
 OPEN, DUE, ENDED, CHANGES = 1_000, 20, 20_000, 40_000
+# A page of 50 looks at so many holds at most.
+LOOKED_AT = 500
+PAGE = f"51, {LOOKED_AT}"
+_OF_WALLET = "list_holds_of_wallet"
 PAST = "now() - n * interval '1 second'"
 _HOLDS = (
     "INSERT INTO ledger_00.holds (id, source_wallet_id, amount, captured, released, created_at,"
@@ -65,13 +70,19 @@ async def held(database: Database) -> Database:
     return database
 
 
-async def plan_of(database: Database, name: str, arguments: str) -> tuple[str, int]:
-    """The plan of a query that has run often, and the number of pages that it reads."""
+async def plan_of(
+    database: Database, name: str, arguments: str, mode: str = "auto"
+) -> tuple[str, int]:
+    """The plan of a query that has run often, and the number of pages that it reads.
+
+    mode: the setting plan_cache_mode.
+    """
     sql = query(MAIN.schema, name)
     call = f"EXECUTE query ({arguments})" if arguments else "EXECUTE query"
     url = database.servers.database_url(database.name, superuser=True)
     connection = await asyncpg.connect(url, statement_cache_size=0)
     try:
+        await connection.execute(f"SET plan_cache_mode = {mode}")
         await connection.execute(f"PREPARE query AS {sql}")
         # After five times PostgreSQL may choose a plan for all arguments.
         for _ in range(6):
@@ -90,15 +101,15 @@ async def test_a_query_about_holds_reads_little_by_an_index(
     held: Database, subtests: pytest.Subtests
 ) -> None:
     for name, arguments in (
-        ("list_holds", "NULL, NULL, NULL, NULL, 51"),
-        ("list_holds", f"NULL, NULL, NULL, {NO_WALLET}, 51"),
-        ("list_holds", f"{BUSY}, NULL, NULL, NULL, 51"),
-        ("list_holds", f"{BUSY}, {RELEASED}, NULL, {NO_WALLET}, 51"),
-        ("list_active_holds", "now() + interval '1 hour', NULL, 51"),
-        ("list_holds", f"NULL, {RELEASED}, NULL, NULL, 51"),
-        ("list_holds", "NULL, NULL, now(), NULL, 51"),
+        ("list_holds", f"NULL, NULL, NULL, {PAGE}"),
+        ("list_holds", f"NULL, NULL, {NO_WALLET}, {PAGE}"),
+        ("list_holds", f"{RELEASED}, NULL, NULL, {PAGE}"),
+        ("list_holds", f"NULL, now(), NULL, {PAGE}"),
+        ("list_holds_of_wallet", f"{BUSY}, NULL, NULL, NULL, {PAGE}"),
+        ("list_holds_of_wallet", f"{BUSY}, {RELEASED}, NULL, {NO_WALLET}, {PAGE}"),
+        ("list_active_holds", "now() + interval '1 hour', NULL, 51, 100"),
         ("holds_now_by_id", f"ARRAY[{NO_WALLET}]"),
-        ("read_holds", f"ARRAY[{NO_WALLET}]"),
+        ("lock_and_look_up", f"'{{}}', ARRAY[{NO_WALLET}], '{{}}', '{{}}'"),
         ("due_holds", f"ARRAY[{BUSY}], now(), 2001"),
         ("due_wallets", f"20, ARRAY[{NO_WALLET}]"),
         ("has_due_holds", ""),
@@ -114,6 +125,58 @@ async def test_a_query_about_holds_reads_little_by_an_index(
             assert "Seq Scan" not in plan, plan
             # The holds alone have more than a thousand.
             assert pages < 300, plan
+
+
+async def test_a_page_of_holds_reads_little_where_few_or_none_match(
+    held: Database, subtests: pytest.Subtests
+) -> None:
+    """Every combination of filters, at the beginning and in the middle of the list."""
+    # All holds of the busy wallet are older than those of the others.
+    await held.fetch(
+        "UPDATE ledger_00.holds SET id = ('00000000' || substr(id::text, 9))::uuid"
+        f" WHERE source_wallet_id = {BUSY}"
+    )
+    await held.fetch("VACUUM (FULL, ANALYZE) ledger_00.holds")
+    [[middle]] = await held.fetch("SELECT id FROM ledger_00.holds ORDER BY id OFFSET 10000 LIMIT 1")
+    for wallet, status, before, cursor, mode in product(
+        (None, BUSY, NO_WALLET),
+        ("NULL", ACTIVE, RELEASED, EXPIRED),
+        ("NULL", "'1970-01-01'", "now() + interval '1 hour'"),
+        ("NULL", f"'{middle}'"),
+        ("auto", "force_generic_plan"),
+    ):
+        name, first = ("list_holds", "") if wallet is None else (_OF_WALLET, f"{wallet}, ")
+        arguments = f"{first}{status}, {before}, {cursor}, {PAGE}"
+        with subtests.test(name=name, arguments=arguments, mode=mode):
+            plan, pages = await plan_of(held, name, arguments, mode)
+            assert "Seq Scan" not in plan, plan
+            index = "holds_pkey" if wallet is None else "holds_by_wallet"
+            assert f"using {index} on holds" in plan, plan
+            # The ids are in a random order here, so each hold that is looked at may be on a page of
+            # its own; beside it are the pages of the index.
+            assert pages < 2 * LOOKED_AT, plan
+
+
+async def test_a_page_without_a_filter_reads_its_own_holds_only(held: Database) -> None:
+    for name, first in (("list_holds", ""), (_OF_WALLET, f"{BUSY}, ")):
+        plan, pages = await plan_of(held, name, f"{first}NULL, NULL, NULL, {PAGE}")
+        assert pages < 2 * 51, plan
+
+
+async def test_a_page_of_active_holds_reads_no_more_of_them_than_it_looks_at(
+    held: Database, subtests: pytest.Subtests
+) -> None:
+    for before, cursor, looked_at, mode in product(
+        ("NULL", "now() + interval '5 hours'"),
+        ("NULL", NO_WALLET),
+        (LOOKED_AT, 10 * LOOKED_AT),
+        ("auto", "force_generic_plan"),
+    ):
+        arguments = f"{before}, {cursor}, 51, {looked_at}"
+        with subtests.test(arguments=arguments, mode=mode):
+            plan, pages = await plan_of(held, "list_active_holds", arguments, mode)
+            assert "using holds_active on holds" in plan, plan
+            assert pages < 2 * looked_at, plan
 
 
 async def test_the_active_holds_of_a_wallet_are_found_behind_newer_ones_that_have_ended(

@@ -1,9 +1,11 @@
 """Changes of holds that race: each hold ends once, by one clock, and the sums stay right."""
 
+import asyncio
 import time
 from collections.abc import Iterable
 from datetime import datetime, timedelta
 
+import asyncpg
 import pytest
 import redis.asyncio as redis
 
@@ -11,12 +13,15 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
 from tests.support.outbox import events_in
 from tests.support.past import clock_of
-from tests.support.pressure import crowd, held_rows, statuses
+from tests.support.pressure import crowd, held_rows, statuses, until_waiting
 from tests.support.truth import faults_in
 from tests.support.waiting import until
 from transferd.config import Limits
+from transferd.domain.ledger import MAIN
 from transferd.domain.wallet import Wallet
 from transferd.ledger.store import group
+from transferd.ledger.store.holds import locked_hold_of
+from transferd.ledger.store.queries import query
 
 _UNSWEPT = Limits(expiry_sweep_s=3_600.0)
 _PAYERS = 20
@@ -224,3 +229,33 @@ async def test_a_group_expires_a_limited_number_of_holds(
     assert paid.status == 200, paid
     assert await api.balance(bob) == 40
     assert await faults_in(database) == []
+
+
+@pytest.mark.needs_configuration(
+    "read committed", why="a wait for a changed row ends with a conflict, and the group is repeated"
+)
+@pytest.mark.parametrize("locks", ["wallets and holds", "wallets"])
+async def test_a_hold_is_read_as_it_is_after_the_wait_for_its_wallet(
+    locks: str, api: Api, database: Database
+) -> None:
+    ada = await api.wallet(100)
+    id = (await api.hold(ada, 10)).json["id"]
+    sql = query(MAIN.schema, "lock_and_look_up")
+    if locks == "wallets":
+        sql = sql.replace("($2::uuid[])\n    FOR NO KEY UPDATE", "($2::uuid[])")
+    url = database.servers.database_url(database.name, superuser=True)
+    one, other = await asyncpg.connect(url), await asyncpg.connect(url)
+    try:
+        async with other.transaction():
+            await other.execute("UPDATE ledger_00.wallets SET held = 7 WHERE id = $1", ada)
+            await other.execute("UPDATE ledger_00.holds SET amount = 7 WHERE id = $1", id)
+            locking = asyncio.create_task(one.fetch(sql, [ada], [id], "{}", []))
+            await until_waiting(database, one.get_server_pid())
+        wallet, hold, _ = await locking
+    finally:
+        await one.close()
+        await other.close()
+    assert wallet["held"] == 7
+    amount_minor = locked_hold_of(hold).amount_minor
+    # What the lock of the holds prevents.
+    assert amount_minor == (7 if locks == "wallets and holds" else 10)

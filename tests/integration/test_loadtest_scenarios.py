@@ -21,6 +21,8 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 _WALLETS = 100
 # Wallets of merchants, payrolls, treasurers and attackers, by default.
 _OTHERS = 10 + 4 + 4 + 8
+# Of cardholders, in a run of soak.
+_CARDS = 10
 
 
 @dataclass(frozen=True)
@@ -110,7 +112,9 @@ async def test_a_soak_in_several_processes_is_audited_as_one_run_and_a_storm_use
         assert requests(first, f"POST {name}") > 0
     assert requests(first, "POST attack") > 0
     assert requests(first, "GET /wallets/{id}/statement") > 0
-    assert await scene.wallets() == _WALLETS + _OTHERS
+    assert requests(first, "POST /holds") > 0
+    assert first.verdict["audit"]["holds"] > 0
+    assert await scene.wallets() == _WALLETS + _OTHERS + _CARDS
 
     # Each request of the storm is sent five times at once and is executed once.
     storm = ("--scenario", "idempotency-storm", "--tags", "pay")
@@ -120,7 +124,7 @@ async def test_a_soak_in_several_processes_is_audited_as_one_run_and_a_storm_use
     assert requests(later, "POST /transfers (replayed)") >= 3 * originals
     # It makes only payments.
     assert requests(later, "GET /wallets/{id}") == 0
-    assert await scene.wallets() == _WALLETS + _OTHERS
+    assert await scene.wallets() == _WALLETS + _OTHERS + _CARDS
 
 
 async def test_card_payments_are_audited_hold_by_hold(scene: Scene) -> None:

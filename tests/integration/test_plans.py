@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 
 from tests.conftest import Database
-from tests.support.waiting import until
+from tests.support.pressure import until_waiting
 from transferd.domain.ledger import MAIN
 from transferd.ledger.store.queries import query
 
@@ -70,7 +70,6 @@ async def test_a_page_follows_an_index(large: Database, subtests: pytest.Subtest
 
 
 _LOCKED = 1_000
-_IS_WAITING = "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'"
 
 
 async def test_locks_of_many_wallets_cost_little_after_a_wait(large: Database) -> None:
@@ -82,7 +81,7 @@ async def test_locks_of_many_wallets_cost_little_after_a_wait(large: Database) -
     one, other = await asyncpg.connect(url), await asyncpg.connect(url)
 
     async def lock() -> None:
-        assert len(await one.fetch(sql, ids, "{}", [])) == len(ids) + 1
+        assert len(await one.fetch(sql, ids, [], "{}", [])) == len(ids) + 1
 
     async def after_a_wait_s() -> float:
         async with other.transaction():
@@ -90,8 +89,7 @@ async def test_locks_of_many_wallets_cost_little_after_a_wait(large: Database) -
                 "UPDATE ledger_00.wallets SET version = version + 1 WHERE id = ANY ($1)", ids
             )
             locking = asyncio.create_task(lock())
-            pid = one.get_server_pid()
-            await until(lambda: _is_waiting(large, pid))
+            await until_waiting(large, one.get_server_pid())
             began = time.perf_counter()
         await locking
         return time.perf_counter() - began
@@ -109,11 +107,6 @@ async def test_locks_of_many_wallets_cost_little_after_a_wait(large: Database) -
         await other.close()
     # Twice the time, and a hundred times if the ids have to be parsed again for each row.
     assert after_a_wait < 20 * at_once
-
-
-async def _is_waiting(database: Database, pid: int) -> bool:
-    [row] = await database.fetch(_IS_WAITING, pid)
-    return bool(row["count"])
 
 
 async def test_the_relay_reads_the_oldest_rows_of_the_outbox_by_an_index(

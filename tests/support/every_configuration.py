@@ -22,6 +22,7 @@ SUITE = (
         f"tests/integration/test_{name}.py"
         for name in (
             *("audit", "back_pressure", "cache_coherence", "dead_letters", "disconnects"),
+            "hold_races",
             *("idempotency_races", "key_uses", "notifier", "prune", "races", "relay"),
             "state_machine",
         )

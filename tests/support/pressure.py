@@ -62,6 +62,18 @@ async def held_rows(database: Database, *wallets: str) -> AsyncIterator[None]:
         yield
 
 
+async def until_waiting(database: Database, pid: int) -> None:
+    """Wait until the session with this process id waits for a lock."""
+
+    async def it_waits() -> bool:
+        [row] = await database.fetch(
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'", pid
+        )
+        return bool(row[0])
+
+    await until(it_waits)
+
+
 async def until_sessions_wait(database: Database, count: int) -> None:
     """Wait until this many sessions of the service wait for a lock in the test's database."""
 

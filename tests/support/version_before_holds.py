@@ -209,7 +209,11 @@ class ReplicaBefore:
 @asynccontextmanager
 async def replica_before(database: Database) -> AsyncIterator[ReplicaBefore]:
     """A replica of the version before holds, on one connection with the role of the service."""
-    connection = await asyncpg.connect(database.settings().required("database_url"))
+    settings = database.settings()
+    connection = await asyncpg.connect(
+        settings.required("database_url"),
+        statement_cache_size=100 if settings.prepared_statements else 0,
+    )
     try:
         yield ReplicaBefore(connection)
     finally:

@@ -1,4 +1,4 @@
--- The statements of commit 04893fa about the tables that moved into the schema of their ledger, for ledger_00.
+-- The statements of commit c104985 about the tables that moved into the schema of their ledger, for ledger_00.
 
 -- name: lock_and_look_up
 WITH locked AS MATERIALIZED (
@@ -8,20 +8,34 @@ WITH locked AS MATERIALIZED (
     WHERE id = ANY ($1::uuid[])
     ORDER BY wallets.id
     FOR NO KEY UPDATE 
+), holds AS MATERIALIZED (
+    SELECT id::text, source_wallet_id::text, currency, amount, captured, released, status,
+           metadata::text, created_at, updated_at, expires_at, destination_wallet_id::text,
+           final_transfer_id::text, reference
+    FROM ledger_00.holds
+    WHERE id = ANY ($2::uuid[])
+    FOR NO KEY UPDATE 
 )
-SELECT locked.*, NULL::integer AS client_id, NULL::text AS key, NULL::bytea AS fingerprint,
-       NULL::smallint AS outcome_status, NULL::smallint AS render_version,
-       NULL::text AS transfer_id, NULL::bytea AS body, NULL::timestamptz AS at
+SELECT locked.*, NULL::text AS destination_wallet_id, NULL::text AS final_transfer_id,
+       NULL::text AS reference, NULL::integer AS client_id, NULL::text AS key,
+       NULL::bytea AS fingerprint, NULL::smallint AS outcome_status,
+       NULL::smallint AS render_version, NULL::text AS transfer_id, NULL::bytea AS body,
+       NULL::timestamptz AS at
 FROM locked
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       stored.client_id, stored.key, stored.fingerprint, stored.status, stored.render_version,
-       stored.transfer_id::text, stored.body, NULL
-FROM unnest($2::text::integer[], $3::text[]) AS wanted (client_id, key)
+SELECT id, source_wallet_id, currency, amount, captured, released, status, NULL, NULL, metadata,
+       created_at, updated_at, expires_at, NULL, destination_wallet_id, final_transfer_id,
+       reference, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM holds
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, NULL, stored.client_id, stored.key, stored.fingerprint, stored.status,
+       stored.render_version, stored.transfer_id::text, stored.body, NULL
+FROM unnest($3::text::integer[], $4::text[]) AS wanted (client_id, key)
 JOIN transferd.outcomes stored USING (client_id, key)
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp();
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp();
 
 -- name: lock_and_look_up_skipping
 WITH locked AS MATERIALIZED (
@@ -31,20 +45,34 @@ WITH locked AS MATERIALIZED (
     WHERE id = ANY ($1::uuid[])
     ORDER BY wallets.id
     FOR NO KEY UPDATE SKIP LOCKED
+), holds AS MATERIALIZED (
+    SELECT id::text, source_wallet_id::text, currency, amount, captured, released, status,
+           metadata::text, created_at, updated_at, expires_at, destination_wallet_id::text,
+           final_transfer_id::text, reference
+    FROM ledger_00.holds
+    WHERE id = ANY ($2::uuid[])
+    FOR NO KEY UPDATE SKIP LOCKED
 )
-SELECT locked.*, NULL::integer AS client_id, NULL::text AS key, NULL::bytea AS fingerprint,
-       NULL::smallint AS outcome_status, NULL::smallint AS render_version,
-       NULL::text AS transfer_id, NULL::bytea AS body, NULL::timestamptz AS at
+SELECT locked.*, NULL::text AS destination_wallet_id, NULL::text AS final_transfer_id,
+       NULL::text AS reference, NULL::integer AS client_id, NULL::text AS key,
+       NULL::bytea AS fingerprint, NULL::smallint AS outcome_status,
+       NULL::smallint AS render_version, NULL::text AS transfer_id, NULL::bytea AS body,
+       NULL::timestamptz AS at
 FROM locked
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       stored.client_id, stored.key, stored.fingerprint, stored.status, stored.render_version,
-       stored.transfer_id::text, stored.body, NULL
-FROM unnest($2::text::integer[], $3::text[]) AS wanted (client_id, key)
+SELECT id, source_wallet_id, currency, amount, captured, released, status, NULL, NULL, metadata,
+       created_at, updated_at, expires_at, NULL, destination_wallet_id, final_transfer_id,
+       reference, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM holds
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, NULL, stored.client_id, stored.key, stored.fingerprint, stored.status,
+       stored.render_version, stored.transfer_id::text, stored.body, NULL
+FROM unnest($3::text::integer[], $4::text[]) AS wanted (client_id, key)
 JOIN transferd.outcomes stored USING (client_id, key)
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp();
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp();
 
 -- name: outcomes
 SELECT stored.client_id, stored.key, stored.fingerprint, stored.status AS outcome_status,

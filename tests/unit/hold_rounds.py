@@ -50,8 +50,8 @@ class HoldWorld(World):
     def held_at(self, wallet: str, until_us: int) -> int:
         last: dict[str, HoldState] = {}
         for row in self.log:
-            if isinstance(row, ChangeRow) and row.wallet == wallet and row.at_us < until_us:
-                assert row.hold is not None
+            is_before = row.at_us < until_us
+            if isinstance(row, ChangeRow) and row.hold and row.wallet == wallet and is_before:
                 last[row.hold.hold] = row.hold
         return sum(hold.remaining for hold in last.values() if hold.expires_us > until_us)
 

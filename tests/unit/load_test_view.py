@@ -2,6 +2,7 @@
 history of other changes of holds."""
 
 from loadtest.proof.answers import json_object
+from loadtest.proof.batches import with_items
 from loadtest.proof.bounded import StatementCheck, replay_violation
 from loadtest.proof.complaints import transfer_complaint
 from loadtest.proof.history import Answered, History, Request
@@ -36,7 +37,8 @@ class LoadTestView:
         ids = dict.fromkeys([*done.ledger.before, *wallets, *named])
         self.history = History({id: number for number, id in enumerate(ids)})
         self.answered: list[Violation] = []
-        for operation in done.history:
+        history, _ = with_items(done.history, done.ledger)
+        for operation in history:
             if operation.moves_money:
                 self._listen(operation)
 

@@ -93,7 +93,7 @@ PLANTED: Table = (
     ("applied, then refused", "keys.applied_but_refused: applied-but-refused changed-replay",
      one_refusal_of_many),
     ("refused, then applied",
-     "keys.applied_but_refused: applied-but-refused changed-replay"
+     "keys.applied_but_refused: applied-but-refused changed-replay unexplained-refusal"
      " / changed-replay invented-transfer",
      lambda r: refuse(r, "k0", 0, 422, "wallet-frozen")),
     ("applied, refusal stored", "keys.applied_but_refused: applied-but-refused",

@@ -22,10 +22,12 @@ from loadtest.proof.evidence import evidence_of
 from loadtest.proof.rules import past
 from loadtest.proof.rules.events import lost_event, unordered_event
 from loadtest.proof.rules.times import old_read
+from tests.unit.batch_rounds import batch_round, random_batch_round
 from tests.unit.edits import Edit, answer, drop_row, read_older, swap_deliveries
 from tests.unit.hold_rounds import hold_round, random_hold_round
 from tests.unit.load_test_view import LoadTestView
 from tests.unit.planted import PLANTED, PLANTED_IN_THE_PAST
+from tests.unit.planted_batches import PLANTED_IN_BATCHES
 from tests.unit.planted_holds import PLANTED_IN_HOLDS
 from tests.unit.true_rounds import Round, World, past_round, random_round, t, true_round
 from transferd.web.problems import TYPES
@@ -38,6 +40,7 @@ TABLES = (
     (true_round, PLANTED),
     (past_round, PLANTED_IN_THE_PAST),
     (hold_round, PLANTED_IN_HOLDS),
+    (batch_round, PLANTED_IN_BATCHES),
 )
 ROWS = [pytest.param(make, *row[1:], id=row[0]) for make, table in TABLES for row in table]
 
@@ -79,14 +82,18 @@ def test_a_violation_names_its_subject() -> None:
 
 
 @pytest.mark.parametrize(
-    "done", [true_round(), past_round(), hold_round(), World.with_people("ada").round()]
+    "done",
+    [
+        *(true_round(), past_round(), hold_round(), batch_round()),
+        World.with_people("ada").round(),
+    ],
 )
 def test_a_true_round_breaks_no_rule(done: Round) -> None:
     assert check(done.history, done.ledger, strict_reads=True, events=True) == []
     assert LoadTestView(done).violations() == []
 
 
-@pytest.mark.parametrize("make", [random_round, random_hold_round])
+@pytest.mark.parametrize("make", [random_round, random_hold_round, random_batch_round])
 @given(st.integers(0, 2**32), st.integers(0, 60), st.booleans())
 def test_a_random_true_round_breaks_no_rule(
     make: Callable[..., Round], seed: int, operations: int, listening: bool

@@ -15,7 +15,6 @@ from transferd.actors.wallet_actor import WalletActor
 from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
 from transferd.config import Limits
-from transferd.domain.command import paying_wallet
 from transferd.domain.errors import (
     DatabaseUnavailable,
     DeadlineExceeded,
@@ -25,7 +24,7 @@ from transferd.domain.errors import (
     Overloaded,
     RequestInProgress,
 )
-from transferd.domain.transfer import Batch, BatchMode
+from transferd.domain.transfer import Batch, BatchMode, Transfer
 from transferd.web.rendering import Rendering
 
 KEY = (1, "lunch")
@@ -245,8 +244,9 @@ async def test_an_envelope_admitted_at_the_low_mark_is_executed() -> None:
     home = house(backlog_low=0, backlog_high=1, backlog_max=3)
     asking = await home.ask(envelope("ada"), envelope("bob"), envelope("cyd"))
     for wallet_id in ("ada", "bob", "cyd"):
-        payers = [paying_wallet(each.command) for each in home.committer.commit()]
-        assert payers == [wallet_id]
+        [executed] = home.committer.commit()
+        assert isinstance(executed.command, Transfer)
+        assert executed.command.source_wallet_id == wallet_id
         await settled()
     assert await asyncio.gather(*asking) == [OK] * 3
     await assert_nothing_left(home)

@@ -214,7 +214,9 @@ class World:
 
     def round(self, *, listening: bool = True) -> Round:
         """The round so far, with every event delivered once if a receiver listened."""
-        deliveries = [delivery_of(n, row) for n, row in enumerate(self.log if listening else ())]
+        # The receiver has subscribed to transfers and holds only.
+        told = [row for row in self.log if isinstance(row, TransferRow) or row.hold is not None]
+        deliveries = [delivery_of(n, row) for n, row in enumerate(told if listening else ())]
         changes = [row for row in self.log if isinstance(row, ChangeRow)]
         ledger = Ledger(
             list(self.wallets.values()),

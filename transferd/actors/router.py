@@ -12,7 +12,7 @@ from transferd.commit.envelope import Envelope
 from transferd.commit.renderer import Renderer
 from transferd.commit.turn import Solo
 from transferd.config import Limits
-from transferd.domain.command import paying_wallet
+from transferd.domain.command import BulkCommand, paying_wallet
 from transferd.domain.errors import (
     DeadlineExceeded,
     Draining,
@@ -20,10 +20,8 @@ from transferd.domain.errors import (
     RequestInProgress,
     TransferdError,
 )
-from transferd.domain.hold import ExpireHolds
 from transferd.domain.key import Key
 from transferd.domain.refusals import key_reused
-from transferd.domain.transfer import Batch
 
 
 class Router:
@@ -123,7 +121,7 @@ class Router:
 
         Bulk work goes to its committer without an actor.
         """
-        if isinstance(envelope.command, Batch | ExpireHolds):
+        if isinstance(envelope.command, BulkCommand):
             self._bulk.announce(Solo(envelope))
             return
         wallet_id = paying_wallet(envelope.command)

@@ -9,7 +9,7 @@ from transferd.commit.origin import new_origin
 from transferd.commit.record import record
 from transferd.config import Limits
 from transferd.domain.book import Book
-from transferd.domain.command import Command, named_holds
+from transferd.domain.command import Command
 from transferd.domain.decide_holds import expired
 from transferd.domain.transfer import PostedTransfer, Reversal
 from transferd.domain.user import CreateUser
@@ -17,17 +17,16 @@ from transferd.domain.wallet import CreateWallet
 from transferd.ledger.store import group as store
 from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.group_rows import GroupResult
-from transferd.ledger.store.holds import due_holds, next_expiries, read_locked_holds
+from transferd.ledger.store.holds import due_holds, next_expiries
 
 
 async def book_of(
     transaction: Transaction, locked: store.Locked, commands: Sequence[Command]
 ) -> Book:
-    """The locked wallets, and what else the commands need; most groups need nothing else."""
-    book = Book(locked.at, locked.wallets)
+    """What was locked, and what else the commands need; most groups need nothing else."""
+    book = Book(locked.at, locked.wallets, holds=locked.holds)
     originals = set()
     users = set()
-    holds: set[str] = set()
     for command in commands:
         match command:
             case Reversal(original=PostedTransfer(id=id)):
@@ -36,14 +35,10 @@ async def book_of(
                 users.add(user_id)
             case CreateUser(id=id):
                 users.add(id)
-            case _:
-                holds.update(named_holds(command))
     if originals:
         book.reversed_minor = await store.reversed_sums(transaction, list(originals))
     if users:
         book.users = await store.existing_users(transaction, list(users))
-    if holds:
-        book.holds = await read_locked_holds(transaction, list(holds))
     return book
 
 

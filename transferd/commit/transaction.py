@@ -13,7 +13,7 @@ from transferd.commit.state import book_of, expire_due_holds
 from transferd.commit.trail import Trail
 from transferd.config import Limits
 from transferd.domain.book import BatchPosted, Book, Outcome
-from transferd.domain.command import touched_wallets
+from transferd.domain.command import named_holds, touched_wallets
 from transferd.domain.decide import BatchDecision, decide
 from transferd.domain.errors import (
     DatabaseUnavailable,
@@ -170,9 +170,10 @@ class GroupTransaction:
             self._trail.end("begin")
             asked_at = self._clock()
             touched = {id for e in envelopes for id in touched_wallets(e.command)}
+            holds = {id for e in envelopes for id in named_holds(e.command)}
             keys = [envelope.key for envelope in envelopes if envelope.key is not None]
             locked = await store.lock_and_look_up(
-                transaction, touched, keys, skip_locked=skip_locked
+                transaction, touched, holds, keys, skip_locked=skip_locked
             )
             self._trail.end("lock and look up")
             report.at, report.asked_at = locked.at, asked_at

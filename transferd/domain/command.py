@@ -16,18 +16,19 @@ from transferd.domain.wallet import ChangeKind, CreateWallet, SetStatus, UpdateW
 
 # The commands about a hold that exists.
 HoldCommand = Capture | AdjustHold | ReleaseHold
-Command = (
+# Large work, which no actor orders.
+BulkCommand = Batch | ExpireHolds
+OrderedCommand = (
     Transfer
-    | Batch
     | Reversal
     | CreateHold
     | HoldCommand
-    | ExpireHolds
     | CreateWallet
     | SetStatus
     | UpdateWallet
     | CreateUser
 )
+Command = OrderedCommand | BulkCommand
 
 
 def touched_wallets(command: Command) -> Iterable[str]:
@@ -89,8 +90,8 @@ def named_holds(command: Command) -> Iterable[str]:
             return ()
 
 
-def paying_wallet(command: Command) -> str | None:
-    """Id of the wallet whose actor orders `command`; None if no single wallet pays.
+def paying_wallet(command: OrderedCommand) -> str | None:
+    """Id of the wallet whose actor orders `command`; None for a command without a wallet.
 
     A command that changes a wallet without a payment is ordered by that wallet. The id may be
     unknown; its actor then orders the commands that name it.
@@ -106,13 +107,13 @@ def paying_wallet(command: Command) -> str | None:
             return command.id
         case CreateWallet():
             return command.funding_wallet_id
-        case SetStatus() | UpdateWallet() | ExpireHolds():
+        case SetStatus() | UpdateWallet():
             return command.wallet_id
         case CreateHold():
             return command.source_wallet_id
         case Capture() | AdjustHold() | ReleaseHold():
             return command.hold_id if command.hold is None else command.hold.source_wallet_id
-        case Batch() | CreateUser():
+        case CreateUser():
             return None
 
 

@@ -1,4 +1,4 @@
-"""Transfers and reversals: the commands, and a posted transfer."""
+"""Transfers, reversals and batches, which may capture holds: the commands; a posted transfer."""
 
 from datetime import datetime
 from enum import StrEnum

@@ -2,12 +2,14 @@
 
 -- name: lock_and_look_up
 -- The first statement of a group. It locks the rows of the wallets in id order, so two groups cannot
--- deadlock. With the locks held it reads the outcomes that the keys already have, and the clock; so the time
--- of a wallet never goes back. The outcomes are as of the start of the statement: if it had to wait for a
--- COMMIT, an outcome of that transaction is missing, and `write_group` reports the conflict. PostgreSQL runs
--- the branches in this order. {skip_locked} is empty, or SKIP LOCKED after a lock timeout, so that only
--- commands of locked wallets wait. The ids are an array, not its literal: after a wait PostgreSQL evaluates
--- the condition again for each row, and would parse the literal each time.
+-- deadlock, and then the rows of the holds: a hold that has changed while the statement waited for its wallet
+-- would otherwise be as it was before. With the locks held it reads the outcomes that the keys already have,
+-- and the clock; so the time of a wallet never goes back. The outcomes are as of the start of the statement:
+-- if it had to wait for a COMMIT, an outcome of that transaction is missing, and `write_group` reports the
+-- conflict. PostgreSQL runs the branches in this order. A hold comes in the columns of a wallet, by their
+-- types. {skip_locked} is empty, or SKIP LOCKED after a lock timeout, so that only commands of locked wallets
+-- wait; who has locked a hold has locked its wallet. The ids are arrays, not literals: after a wait PostgreSQL
+-- evaluates the condition again for each row, and would parse the literal each time.
 WITH locked AS MATERIALIZED (
     SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding,
            version, metadata::text, created_at, updated_at, hold_expires_at, open_holds
@@ -15,20 +17,34 @@ WITH locked AS MATERIALIZED (
     WHERE id = ANY ($1::uuid[])
     ORDER BY wallets.id
     FOR NO KEY UPDATE {skip_locked}
+), holds AS MATERIALIZED (
+    SELECT id::text, source_wallet_id::text, currency, amount, captured, released, status,
+           metadata::text, created_at, updated_at, expires_at, destination_wallet_id::text,
+           final_transfer_id::text, reference
+    FROM {ledger}.holds
+    WHERE id = ANY ($2::uuid[])
+    FOR NO KEY UPDATE {skip_locked}
 )
-SELECT locked.*, NULL::integer AS client_id, NULL::text AS key, NULL::bytea AS fingerprint,
-       NULL::smallint AS outcome_status, NULL::smallint AS render_version,
-       NULL::text AS transfer_id, NULL::bytea AS body, NULL::timestamptz AS at
+SELECT locked.*, NULL::text AS destination_wallet_id, NULL::text AS final_transfer_id,
+       NULL::text AS reference, NULL::integer AS client_id, NULL::text AS key,
+       NULL::bytea AS fingerprint, NULL::smallint AS outcome_status,
+       NULL::smallint AS render_version, NULL::text AS transfer_id, NULL::bytea AS body,
+       NULL::timestamptz AS at
 FROM locked
 UNION ALL
-SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       stored.client_id, stored.key, stored.fingerprint, stored.status, stored.render_version,
-       stored.transfer_id::text, stored.body, NULL
-FROM unnest($2::text::integer[], $3::text[]) AS wanted (client_id, key)
+SELECT id, source_wallet_id, currency, amount, captured, released, status, NULL, NULL, metadata,
+       created_at, updated_at, expires_at, NULL, destination_wallet_id, final_transfer_id,
+       reference, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL
+FROM holds
+UNION ALL
+SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
+       NULL, NULL, stored.client_id, stored.key, stored.fingerprint, stored.status,
+       stored.render_version, stored.transfer_id::text, stored.body, NULL
+FROM unnest($3::text::integer[], $4::text[]) AS wanted (client_id, key)
 JOIN {ledger}.outcomes stored USING (client_id, key)
 UNION ALL
 SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL,
-       NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp();
+       NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, clock_timestamp();
 
 -- name: existing_wallets
 -- Distinguishes a wallet that another transaction has locked from a wallet that does not exist.
@@ -198,14 +214,6 @@ FROM unnest($2::uuid[], $3::uuid[], $4::text[], $5::bigint[], $6::text[])
 ON CONFLICT DO NOTHING
 RETURNING 1;
 
--- name: read_holds
--- Holds by id. In a group the wallets that pay are locked, so the holds cannot change.
-SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
-       released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
-       updated_at
-FROM {ledger}.holds
-WHERE id = ANY ($1::uuid[]);
-
 -- name: due_holds
 -- The active holds of locked wallets whose time has come, by wallet, in the order in which they expire.
 SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
@@ -258,44 +266,87 @@ CROSS JOIN LATERAL (
 ORDER BY oldest;
 
 -- name: holds_now
--- Holds as they are now: a hold that is due is expired, also if that is not written yet. Other queries begin
--- with this one.
+-- The columns of holds `h` as they are now: one that `is_due` is expired, also if that is not written yet. Other
+-- queries begin with this one.
 SELECT h.id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
        CASE WHEN is_due THEN amount - captured ELSE released END AS released,
        CASE WHEN is_due THEN {hold_expired} ELSE status END AS status, expires_at,
        final_transfer_id::text, reference, metadata::text, created_at,
-       CASE WHEN is_due THEN expires_at ELSE updated_at END AS updated_at
-FROM {ledger}.holds h
-CROSS JOIN LATERAL (
-    SELECT status = {hold_active} AND expires_at <= statement_timestamp() AS is_due
-) expiry;
+       CASE WHEN is_due THEN expires_at ELSE updated_at END AS updated_at;
 
 -- name: holds_now_by_id
 -- Holds for reads and dry runs, without a lock.
 {holds_now}
+FROM {ledger}.holds h
+CROSS JOIN LATERAL (
+    SELECT status = {hold_active} AND expires_at <= statement_timestamp() AS is_due
+) expiry
 WHERE h.id = ANY ($1::uuid[]);
 
 -- name: list_holds
--- A page of holds, newest first by id. A filter that is null does not filter; the status is the one of now.
-{holds_now}
-WHERE ($1::uuid IS NULL OR source_wallet_id = $1)
-  AND ($2::smallint IS NULL OR CASE WHEN is_due THEN {hold_expired} ELSE status END = $2)
-  AND ($3::timestamptz IS NULL OR expires_at < $3)
-  AND ($4::uuid IS NULL OR h.id < $4)
+-- A page of holds, newest first by id. A filter that is null does not filter; the status is the one of now. Only $5
+-- holds are looked at, because few of a million may match. The last one of them `is_end` and is in the result also if
+-- it does not match. The conditions with `coalesce` can use an index for any value, also for null.
+{holds_now}, matches, place = $5 AS is_end
+FROM (
+    SELECT *, row_number() OVER (ORDER BY id DESC) AS place FROM {ledger}.holds
+    WHERE id < coalesce($3, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid)
+    ORDER BY id DESC
+    LIMIT $5
+) h
+CROSS JOIN LATERAL (
+    SELECT status = {hold_active} AND expires_at <= statement_timestamp() AS is_due
+) expiry
+CROSS JOIN LATERAL (
+    SELECT ($1::smallint IS NULL OR CASE WHEN is_due THEN {hold_expired} ELSE status END = $1)
+       AND ($2::timestamptz IS NULL OR expires_at < $2) AS matches
+) filters
+WHERE matches OR place = $5
 ORDER BY h.id DESC
+LIMIT $4;
+
+-- name: list_holds_of_wallet
+-- The same for one wallet. The two conditions on its id are an equality for which PostgreSQL must use the index of the
+-- wallet: in the index of the ids it could first read all newer holds of other wallets.
+{holds_now}, matches, place = $6 AS is_end
+FROM (
+    SELECT *, row_number() OVER (ORDER BY source_wallet_id DESC, id DESC) AS place FROM {ledger}.holds
+    WHERE source_wallet_id >= $1
+      AND (source_wallet_id, id) < ($1, coalesce($4, 'ffffffff-ffff-ffff-ffff-ffffffffffff'::uuid))
+    ORDER BY source_wallet_id DESC, id DESC
+    LIMIT $6
+) h
+CROSS JOIN LATERAL (
+    SELECT status = {hold_active} AND expires_at <= statement_timestamp() AS is_due
+) expiry
+CROSS JOIN LATERAL (
+    SELECT ($2::smallint IS NULL OR CASE WHEN is_due THEN {hold_expired} ELSE status END = $2)
+       AND ($3::timestamptz IS NULL OR expires_at < $3) AS matches
+) filters
+WHERE matches OR place = $6
+ORDER BY h.source_wallet_id DESC, h.id DESC
 LIMIT $5;
 
 -- name: list_active_holds
--- As `list_holds`, for the holds of all wallets that are active now.
-SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
-       released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
-       updated_at
-FROM {ledger}.holds
-WHERE status = {hold_active} AND expires_at > statement_timestamp()
-  AND ($1::timestamptz IS NULL OR expires_at < $1)
-  AND ($2::uuid IS NULL OR id < $2)
-ORDER BY holds.id DESC
-LIMIT $3;
+-- As `list_holds`, for the holds of all wallets that are active now. All of them are read and then sorted, so there
+-- are no holds if there are more than $4. There is always a row with their number; without a hold it has no id.
+WITH active AS MATERIALIZED (
+    SELECT * FROM {ledger}.holds
+    WHERE status = {hold_active} AND expires_at > statement_timestamp()
+      AND expires_at < coalesce($1, 'infinity'::timestamptz)
+    LIMIT $4 + 1
+)
+SELECT page.*, found
+FROM (SELECT count(*) AS found FROM active) number
+LEFT JOIN LATERAL (
+    SELECT id::text, source_wallet_id::text, destination_wallet_id::text, currency, amount, captured,
+           released, status, expires_at, final_transfer_id::text, reference, metadata::text, created_at,
+           updated_at
+    FROM active
+    WHERE found <= $4 AND ($2::uuid IS NULL OR id < $2)
+    ORDER BY active.id DESC
+    LIMIT $3
+) page ON true;
 
 -- name: list_active_holds_of_wallet
 -- The same for one wallet, which has a limited number of them, in an index of their own. All of them are read and

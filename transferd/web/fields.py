@@ -109,7 +109,7 @@ EntryKind = TypeAliasType(
 KeyStatus = TypeAliasType("KeyStatus", Literal["pending", "succeeded", "refused"])
 
 
-# Metadata of users, wallets and transfers
+# Metadata of users, wallets, transfers and holds
 
 
 def _flat(value: dict[str, Any]) -> dict[str, Any]:

@@ -92,8 +92,16 @@ def listed(
     `scope` is what its cursor belongs to.
     """
     has_more = len(items) > limit
-    cursor = cursors.encode(scope, positions[limit - 1]) if has_more else None
-    body = orjson.dumps({"data": items[:limit], "has_more": has_more, "next_cursor": cursor})
+    return page(call, scope, items[:limit], positions[limit - 1] if has_more else None)
+
+
+def page(
+    call: Call, scope: str, items: Sequence[dict[str, object]], end: str | int | None
+) -> Reply:
+    """A page, behind whose position `end` the next one begins; None: it is the last one."""
+    cursor = None if end is None else cursors.encode(scope, end)
+    has_more = cursor is not None
+    body = orjson.dumps({"data": items, "has_more": has_more, "next_cursor": cursor})
     extra = {}
     if cursor is not None:
         url = call.request.url.update_query(cursor=cursor).with_fragment(None)

@@ -173,7 +173,7 @@ class NoQuery(Query):
 class Page(BaseModel):
     """The members of every page of a list."""
 
-    has_more: bool
+    has_more: Annotated[bool, Field(description="Whether `next_cursor` may lead to more.")]
     next_cursor: Annotated[
         str | None, Field(description="What to send as `cursor` for the next page; null: none.")
     ]

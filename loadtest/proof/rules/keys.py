@@ -28,6 +28,9 @@ def lost_outcome(evidence: Evidence) -> Iterator[Violation]:
         elif case.holds:
             text = f"key {key}: a change of a hold was answered, and has no outcome"
             yield Violation("lost-hold-change", text)
+        elif case.success is not None:
+            text = f"key {key}: {case.success.status} was answered, and has no outcome"
+            yield Violation("lost-outcome", text)
         codes = [each.code for each in case.tries if each.code in DECIDED]
         if codes:
             yield Violation(
@@ -128,7 +131,7 @@ def wrong_answer(evidence: Evidence) -> Iterator[Violation]:
     for key, case in evidence.cases.items():
         for each in case.tries:
             status, _ = evidence.ledger.outcomes.get(key, (each.status, None))
-            expected = 200 if case.asked.kind in (Kind.ADJUST, Kind.RELEASE) else 201
+            expected = 201 if case.asked.kind is Kind.HOLD or case.asked.moves_money else 200
             if each.meaning is Meaning.APPLIED and each.status != expected:
                 yield Violation(WRONG_ANSWER, f"key {key} got {each.status}, not {expected}")
             if each.code in DECIDED and status >= 400 and status != each.status:

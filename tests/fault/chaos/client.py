@@ -1,4 +1,4 @@
-"""The load of chaos: payments, holds, reads and repetitions, with a record of all answers."""
+"""The load of chaos: payments, holds, batches, freezes, reads and repetitions, with all answers."""
 
 import asyncio
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from random import Random
 import aiohttp
 import orjson
 
-from loadtest.proof.answers import code_of, is_final
+from loadtest.proof.answers import JsonObject, code_of, is_final
 from loadtest.proof.record import Kind, Operation, Try
+from tests.fault.chaos.batch_requests import BATCHES, any_batch
 from tests.fault.chaos.hold_requests import (
     EXPIRES_IN_S_MAX,
     HOLDS,
     HoldRequests,
     now_us,
-    reply_about_hold,
-    text_of,
 )
-from tests.support.api import Api, Reply
+from tests.fault.chaos.sending import reply_to
+from tests.support.api import Api
 
 # Workers of a client. Each sends its next request after the answer to the previous one.
 _WORKERS = 16
@@ -35,6 +35,8 @@ _SMALL = (1, 50)
 _TOO_MUCH = 10**9
 _RECENT = 200
 _PAST_REPEATED = 40
+# How long a wallet is frozen, and the pause before the next one.
+_FROZEN_S = (0.02, 0.3)
 
 
 def is_open(operation: Operation) -> bool:
@@ -98,6 +100,7 @@ class Client:
     def start(self) -> None:
         """Start the workers."""
         self._tasks = [asyncio.create_task(self._work()) for _ in range(_WORKERS)]
+        self._tasks.append(asyncio.create_task(self._freeze()))
 
     async def stop(self) -> None:
         """Wait until each worker has finished its last operation."""
@@ -201,10 +204,34 @@ class Client:
                 operation = self._a_reversal()
             elif chance < self._reads + _PAST + _REVERSALS + self._holds:
                 operation = self.holds.any(*self._two_wallets())
+            elif chance < self._reads + _PAST + _REVERSALS + self._holds + BATCHES:
+                operation = any_batch(self.random, self._key, self.wallets, self.holds)
             else:
                 operation = self._a_transfer()
             self.history.append(operation)
             await self._until_known(operation)
+
+    async def _freeze(self) -> None:
+        """Freeze one wallet at a time for a moment, often one with holds."""
+        while not self._is_over:
+            await asyncio.sleep(self.random.uniform(*_FROZEN_S))
+            wallet = self.holds.recent_payer() or self.random.choice(self.wallets)
+            for kind in (Kind.FREEZE, Kind.UNFREEZE):
+                # The next request needs the outcome of this one.
+                if not await self._until_settled(Operation(kind, self._key(), wallet=wallet)):
+                    return
+                await asyncio.sleep(self.random.uniform(*_FROZEN_S))
+
+    async def _until_settled(self, operation: Operation) -> bool:
+        """Repeat it until it has a final answer; returns False if the load is over before."""
+        self.history.append(operation)
+        while True:
+            one = await self._try(operation)
+            if is_final(one.status, one.code):
+                return True
+            if self._is_over:
+                return False
+            await asyncio.sleep(0.05)
 
     async def _until_known(self, operation: Operation) -> None:
         # Some requests are sent twice at once.
@@ -274,7 +301,7 @@ class Client:
     async def _try(self, operation: Operation) -> Try:
         began_s, began_us = self._clock(), now_us()
         try:
-            reply = await self._reply(operation)
+            reply = await reply_to(self._api, operation)
         except (aiohttp.ClientError, TimeoutError, OSError):
             one = Try(began_s, self._clock(), 0, began_us=began_us)
         else:
@@ -286,51 +313,23 @@ class Client:
             self._record(operation, one)
         return one
 
-    async def _reply(self, operation: Operation) -> Reply:
-        wallet = f"/wallets/{operation.wallet}"
-        match operation.kind:
-            case Kind.TRANSFER:
-                return await self._api.transfer(
-                    operation.source, operation.destination, operation.amount, key=operation.key
-                )
-            case Kind.REVERSAL:
-                path = f"/transfers/{operation.original}/reversal"
-                return await self._api.post(path, {"amount": operation.amount}, key=operation.key)
-            case Kind.READ:
-                query = (
-                    "" if operation.min_version is None else f"?min_version={operation.min_version}"
-                )
-                return await self._api.get(f"{wallet}{query}")
-            case Kind.INSTANT:
-                return await self._api.get(f"{wallet}?at={text_of(operation.until_us)}")
-            case Kind.WINDOW:
-                since, until = text_of(operation.since_us), text_of(operation.until_us)
-                return await self._pages(f"{wallet}/statement?limit=200&from={since}&to={until}")
-            case _:
-                return await reply_about_hold(self._api, operation)
-
-    async def _pages(self, path: str) -> Reply:
-        """All pages of a window as one answer, or the first answer that is not 200."""
-        data: list[object] = []
-        cursor = ""
-        while True:
-            reply = await self._api.get(f"{path}{cursor}")
-            if reply.status != 200:
-                return reply
-            data += reply.json["data"]
-            if not reply.json["has_more"]:
-                return Reply(200, reply.headers, orjson.dumps({"data": data}))
-            cursor = f"&cursor={reply.json['next_cursor']}"
-
     def _record(self, operation: Operation, one: Try) -> None:
         answer = orjson.loads(one.body)
-        if operation.kind is Kind.READ:
+        if operation.kind is Kind.READ or operation.sets_status:
             self._record_version(operation.wallet, answer["version"])
+            return
+        if operation.kind is Kind.BATCH:
+            for item, result in zip(operation.items, answer["results"], strict=True):
+                if "code" not in result:
+                    self._record_transfer(item, result, one)
             return
         if operation.kind is Kind.HOLD:
             self.holds.created(operation, answer["id"])
-        if not operation.moves_money:
-            return
+        if operation.moves_money:
+            self._record_transfer(operation, answer, one)
+
+    def _record_transfer(self, operation: Operation, answer: JsonObject, one: Try) -> None:
+        """`operation` is the request of the transfer, or the item of its batch."""
         self._record_version(operation.source, answer["source_version"])
         if not one.replayed:
             self.acknowledged.append(one)

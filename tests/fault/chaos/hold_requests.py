@@ -69,6 +69,21 @@ class HoldRequests:
             return self.adjust(created, hold, amount, expires_in_s)
         return self.release(created, hold)
 
+    def captures(self, most: int) -> list[Operation]:
+        """Captures of up to so many different recent holds, also of those that have ended."""
+        recent = self._known[-_RECENT:]
+        chosen = self._random.sample(recent, min(most, len(recent)))
+        return [
+            self.capture(
+                created, hold, self._random.randint(*_AMOUNTS), final=self._random.random() < 0.3
+            )
+            for created, hold in chosen
+        ]
+
+    def recent_payer(self) -> str | None:
+        """The wallet that pays a recent hold; None if there is no hold."""
+        return self._random.choice(self._known[-_RECENT:])[0].source if self._known else None
+
     def create(self, source: str, destination: str, amount: int, expires_in_s: int) -> Operation:
         return Operation(
             Kind.HOLD, self._key(), source, destination, amount, expires_in_s=expires_in_s
@@ -93,6 +108,12 @@ class HoldRequests:
         return Operation(kind, self._key(), created.source, created.destination, hold=hold)
 
 
+def body_of_capture(operation: Operation) -> dict[str, object]:
+    """The body of a capture, alone or as an item of a batch."""
+    amount = {"amount": operation.amount} if operation.amount else {}
+    return {**amount, "final": operation.final}
+
+
 async def reply_about_hold(api: Api, operation: Operation) -> Reply:
     """Send the request."""
     match operation.kind:
@@ -105,8 +126,7 @@ async def reply_about_hold(api: Api, operation: Operation) -> Reply:
                 expires_in_s=operation.expires_in_s,
             )
         case Kind.CAPTURE:
-            amount = {"amount": operation.amount} if operation.amount else {}
-            body: object = {**amount, "final": operation.final}
+            body: object = body_of_capture(operation)
         case Kind.ADJUST:
             expires_at = text_of(operation.expires_us)
             body = {"amount": operation.amount, "expires_at": expires_at}

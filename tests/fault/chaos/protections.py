@@ -105,6 +105,12 @@ PROTECTIONS: Mapping[str, Protection] = {
             _words("hold-ended-twice wrong-hold wrong-held"),
         ),
         Protection(
+            "frozen",
+            "A group decides on a frozen wallet as if it were active.",
+            "flush-redis",
+            _words("moved-while-frozen"),
+        ),
+        Protection(
             "event-with-money",
             "Events are written a moment after the COMMIT of the money.",
             "kill-replica",

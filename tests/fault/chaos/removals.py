@@ -13,15 +13,18 @@ from typing import Any
 
 import asyncpg
 
+from tests.fault.chaos.decision_removals import (
+    frozen_wallets_as_active,
+    holds_as_before_the_lock,
+    no_expiry_first,
+    no_limit_in_decide,
+    no_sums_of_reversals,
+)
+from tests.fault.chaos.replacing import replace, reword
 from transferd.cache.link import Link, Script
 from transferd.cache.wallets import Wallets
-from transferd.commit import transaction as group_transaction
-from transferd.commit.state import Expired
-from transferd.domain.book import Book
-from transferd.domain.command import HoldCommand
-from transferd.domain.wallet import Wallet
 from transferd.domain.webhook import DeliveryStatus
-from transferd.ledger.store import database, group, outbox, queries
+from transferd.ledger.store import database, group, outbox
 from transferd.ledger.store.deliveries import DeliveryRecord, record_deliveries
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.group_rows import GroupResult
@@ -34,26 +37,8 @@ from transferd.web.calls import Call
 _LATE_S = 0.2
 # The event loop holds only weak references to tasks.
 _tasks: set[asyncio.Task[Any]] = set()
-
-
-def replace(owner: object, name: str, make: Callable[[Any], Any]) -> None:
-    """Replace a public attribute of a class or module by `make` of the original."""
-    found = vars(owner).get(name)
-    assert found is not None, f"{owner} no longer defines {name}"
-    assert not name.startswith("_"), f"{name} of {owner} is private"
-    setattr(owner, name, make(found))
-
-
+# The statements that write a group.
 _WRITES = ("write_group", "write_group_and_changes")
-
-
-def reword(name: str, old: str, new: str) -> None:
-    """Replace words of a named query, which must contain them exactly once."""
-    # The process reads queries once, so this changes the query for all callers and ledgers.
-    named = queries.templates("queries.sql")
-    assert named[name].count(old) == 1, f"the query {name} no longer contains {old!r}"
-    named[name] = named[name].replace(old, new)
-    queries.query.cache_clear()
 
 
 def _ignore_failed_commits() -> None:
@@ -172,51 +157,14 @@ def _written_late(part: str) -> Callable[[], None]:
 
 
 def _no_row_locks() -> None:
-    reword("lock_and_look_up", "FOR NO KEY UPDATE", "")
-    reword("lock_and_look_up_skipping", "FOR NO KEY UPDATE SKIP LOCKED", "")
+    for rows in ("ORDER BY wallets.id\n    ", "WHERE id = ANY ($2::uuid[])\n    "):
+        reword("lock_and_look_up", f"{rows}FOR NO KEY UPDATE", rows)
+        reword("lock_and_look_up_skipping", f"{rows}FOR NO KEY UPDATE SKIP LOCKED", rows)
 
 
 def _no_version_check() -> None:
     for name in _WRITES:
         reword(name, "WHERE w.id = c.id AND w.version = c.version_read", "WHERE w.id = c.id")
-
-
-def _no_limit_in_decide() -> None:
-    replace(Wallet, "available_minor", lambda _: property(lambda self: None))
-
-
-def _no_sums_of_reversals() -> None:
-    def make(_: Any) -> Any:
-        async def none(*_: Any) -> dict[str, int]:
-            return {}
-
-        return none
-
-    replace(group, "reversed_sums", make)
-
-
-def _no_expiry_first() -> None:
-    def make(_: Any) -> Any:
-        async def none(*_: Any) -> Expired:
-            return Expired([], set())
-
-        return none
-
-    replace(group_transaction, "expire_due_holds", make)
-
-
-def _holds_as_before_the_lock() -> None:
-    def make(true: Any) -> Any:
-        async def book_of(transaction: Any, locked: Any, commands: Sequence[Any]) -> Book:
-            book: Book = await true(transaction, locked, commands)
-            holds = (each.hold for each in commands if isinstance(each, HoldCommand))
-            book.holds |= {hold.id: hold for hold in holds if hold is not None}
-            return book
-
-        return book_of
-
-    replace(group_transaction, "book_of", make)
-    reword("write_group_and_changes", "AND h.status + 0 = 0", "")
 
 
 def _replay_of_now() -> None:
@@ -360,10 +308,11 @@ PATCHES: Mapping[str, Callable[[], None]] = {
     "event-in-transaction": _written_late("events"),
     "row-locks": _no_row_locks,
     "version-check": _no_version_check,
-    "funds-in-decide": _no_limit_in_decide,
-    "reversed-sums": _no_sums_of_reversals,
-    "expiry-first": _no_expiry_first,
-    "hold-ends-once": _holds_as_before_the_lock,
+    "funds-in-decide": no_limit_in_decide,
+    "reversed-sums": no_sums_of_reversals,
+    "expiry-first": no_expiry_first,
+    "hold-ends-once": holds_as_before_the_lock,
+    "frozen": frozen_wallets_as_active,
     "replay-as-stored": _replay_of_now,
     "publish-before-delete": _delete_before_publishing,
     "deliver-before-record": _record_before_delivery,

@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from transferd.domain.hold import Hold
 from transferd.domain.key import Key
 from transferd.domain.wallet import Wallet
 from transferd.ledger.store.database import Transaction
@@ -14,6 +15,7 @@ from transferd.ledger.store.group_rows import (
     change_parameters,
     group_parameters,
 )
+from transferd.ledger.store.holds import locked_hold_of
 from transferd.ledger.store.outcomes import StoredOutcome, outcome_of
 from transferd.ledger.store.wallets import wallet_of
 
@@ -26,35 +28,47 @@ class Locked(NamedTuple):
     """
 
     wallets: dict[str, Wallet]
+    holds: dict[str, Hold]
     contended: set[str]
     outcomes: dict[Key, StoredOutcome]
     at: datetime
 
 
 async def lock_and_look_up(
-    transaction: Transaction, ids: Collection[str], keys: Sequence[Key], *, skip_locked: bool
+    transaction: Transaction,
+    ids: Collection[str],
+    hold_ids: Collection[str],
+    keys: Sequence[Key],
+    *,
+    skip_locked: bool,
 ) -> Locked:
-    """Lock the wallets until the transaction ends, then look up the outcomes of the keys.
+    """Lock the wallets and these holds of them until the transaction ends, then look up the
+    outcomes of the keys. Unknown ids are missing.
 
     Waits for a row that another transaction has locked (LockTimeout), or leaves it out with
     `skip_locked`.
     """
     name = "lock_and_look_up_skipping" if skip_locked else "lock_and_look_up"
     clients = array_literal([str(client_id) for client_id, _ in keys])
-    rows = await transaction.fetch(name, list(ids), clients, [text for _, text in keys])
+    texts = [text for _, text in keys]
+    rows = await transaction.fetch(name, list(ids), list(hold_ids), clients, texts)
     wallets: dict[str, Wallet] = {}
+    holds: dict[str, Hold] = {}
     outcomes: dict[Key, StoredOutcome] = {}
     for row in rows[:-1]:
-        if row[0] is not None:
-            wallets[row[0]] = wallet_of(row)
-        else:
+        if row[0] is None:
             key, outcome = outcome_of(row)
             outcomes[key] = outcome
+        elif row["version"] is None:
+            holds[row[0]] = locked_hold_of(row)
+        else:
+            wallets[row[0]] = wallet_of(row)
     missing = [id for id in ids if id not in wallets] if skip_locked else []
     contended: set[str] = set()
     if missing:
         contended = {row["id"] for row in await transaction.fetch("existing_wallets", missing)}
-    return Locked(wallets, contended, outcomes, time_of_group(rows[-1]["at"], wallets.values()))
+    at = time_of_group(rows[-1]["at"], wallets.values())
+    return Locked(wallets, holds, contended, outcomes, at)
 
 
 def time_of_group(now: datetime, wallets: Iterable[Wallet]) -> datetime:

@@ -8,6 +8,8 @@ from transferd.domain.hold import Hold, HoldStatus
 from transferd.ledger.store.database import LedgerDatabase, Row, Transaction
 from transferd.ledger.store.numbers import HOLD_STATUS_NUMBERS, HOLD_STATUSES
 
+_COLUMNS = len(Hold._fields)
+
 
 class DueWallet(NamedTuple):
     """A wallet with holds that are due, and their number."""
@@ -17,10 +19,37 @@ class DueWallet(NamedTuple):
 
 
 def _hold_of(row: Row) -> Hold:
-    """The columns of a hold, which come in the same order from every query."""
-    values = list(row)
+    """The columns of a hold, which come first and in the same order from every query."""
+    values = list(row)[:_COLUMNS]
     values[7] = HOLD_STATUSES[values[7]]
     return Hold(*values)
+
+
+def locked_hold_of(row: Row) -> Hold:
+    """The hold of `lock_and_look_up`, which comes in the columns of a wallet."""
+    return Hold(
+        row["id"],
+        row["user_id"],
+        row["destination_wallet_id"],
+        row["currency"],
+        row["balance"],
+        row["held"],
+        row["overdraft_limit"],
+        HOLD_STATUSES[row["status"]],
+        row["hold_expires_at"],
+        row["final_transfer_id"],
+        row["reference"],
+        row["metadata"],
+        row["created_at"],
+        row["updated_at"],
+    )
+
+
+class HoldPage(NamedTuple):
+    """A page of holds, newest first. Further pages have ids below `end`; None: there are none."""
+
+    holds: list[Hold]
+    end: str | None
 
 
 class ActiveHolds(NamedTuple):
@@ -28,11 +57,6 @@ class ActiveHolds(NamedTuple):
 
     holds: int
     overdue_s: float
-
-
-async def read_locked_holds(transaction: Transaction, ids: Sequence[str]) -> dict[str, Hold]:
-    """Holds by id; unknown ids are missing. Their wallets must be locked."""
-    return {row["id"]: _hold_of(row) for row in await transaction.fetch("read_holds", ids)}
 
 
 async def due_holds(
@@ -64,19 +88,40 @@ async def list_holds(
     expires_before: datetime | None,
     before_id: str | None,
     limit: int,
-) -> list[Hold]:
-    """Newest first, those with an id below `before_id`; `wallet_id` is the wallet that pays."""
-    if status is HoldStatus.ACTIVE:
-        if wallet_id is None:
-            rows = await database.fetch("list_active_holds", expires_before, before_id, limit)
-        else:
-            rows = await database.fetch(
-                "list_active_holds_of_wallet", wallet_id, expires_before, before_id, limit
-            )
-        return [_hold_of(row) for row in rows]
+    looked_at_max: int,
+) -> HoldPage:
+    """At most `limit` holds with ids below `before_id`; `wallet_id` is the wallet that pays.
+
+    A page looks at `looked_at_max` holds and may have fewer than `limit`, or none, and an `end`.
+    """
+    if status is HoldStatus.ACTIVE and wallet_id is not None:
+        rows = await database.fetch(
+            "list_active_holds_of_wallet", wallet_id, expires_before, before_id, limit + 1
+        )
+        return _page(rows, limit)
     number = None if status is None else HOLD_STATUS_NUMBERS[status]
-    rows = await database.fetch("list_holds", wallet_id, number, expires_before, before_id, limit)
-    return [_hold_of(row) for row in rows]
+    filters = (number, expires_before, before_id, limit + 1, looked_at_max)
+    if wallet_id is None:
+        rows = await database.fetch("list_holds", *filters)
+    else:
+        rows = await database.fetch("list_holds_of_wallet", wallet_id, *filters)
+    matching = [row for row in rows if row["matches"]]
+    if len(matching) > limit or not (rows and rows[-1]["is_end"]):
+        return _page(matching, limit)
+    if status is HoldStatus.ACTIVE:
+        # The others lie behind many that have ended. Their own index finds them if they are few.
+        active = await database.fetch(
+            "list_active_holds", expires_before, before_id, limit + 1, looked_at_max
+        )
+        if active[0]["found"] <= looked_at_max:
+            return _page([row for row in active if row["id"] is not None], limit)
+    return HoldPage([_hold_of(row) for row in matching], rows[-1]["id"])
+
+
+def _page(rows: Sequence[Row], limit: int) -> HoldPage:
+    """A page of rows of which one beyond `limit` means that there is a next page."""
+    holds = [_hold_of(row) for row in rows[:limit]]
+    return HoldPage(holds, holds[-1].id if len(rows) > limit else None)
 
 
 async def has_due_holds(database: LedgerDatabase) -> bool:

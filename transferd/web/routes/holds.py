@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import orjson
 
+from transferd.config import Limits
 from transferd.domain.book import Captured, HoldSet
 from transferd.domain.command import touched_wallets
 from transferd.domain.decide_holds import decide_about_hold
@@ -24,7 +25,7 @@ from transferd.web.hold_schemas import (
     NewHold,
 )
 from transferd.web.hold_schemas import Hold as HoldAnswer
-from transferd.web.operations import BY_ID, Operation, answered, listed, shown
+from transferd.web.operations import BY_ID, Operation, answered, page, shown
 from transferd.web.problems import Problem
 from transferd.web.rendering import hold_view, transfer_view
 from transferd.web.replies import Reply
@@ -37,6 +38,7 @@ from transferd.web.routes.payments import (
 )
 
 _LIST = "holds"
+_LOOKED_AT_MAX = Limits().listed_holds_looked_at_max
 _HoldCommand = CreateHold | Capture | AdjustHold | ReleaseHold
 
 
@@ -108,15 +110,16 @@ async def list_(call: Call) -> Reply:
     """GET /holds."""
     query = call.query(HoldsQuery)
     scope = cursors.scope_of(_LIST, query)
-    holds = await store.list_holds(
+    holds, end = await store.list_holds(
         call.context.database,
         wallet_id=query.wallet_id,
         status=query.status,
         expires_before=query.expires_before,
         before_id=cursors.decode_id(scope, query.cursor),
-        limit=query.limit + 1,
+        limit=query.limit,
+        looked_at_max=call.context.limits.listed_holds_looked_at_max,
     )
-    return listed(call, scope, query.limit, list(map(hold_view, holds)), [h.id for h in holds])
+    return page(call, scope, [hold_view(hold) for hold in holds], end)
 
 
 async def _hold_of(call: Call) -> tuple[str, Hold | None]:
@@ -198,8 +201,10 @@ OPERATIONS = (
         scope="wallets:read",
         query=HoldsQuery,
         is_list=True,
-        description=f"{BY_ID} The events `hold.created`, from a webhook or the exchange, miss none."
-        " For one wallet its versions are the position that loses nothing.",
+        description=f"A page looks at {_LOOKED_AT_MAX:,} holds at most, so with a filter it may be"
+        " short or empty while `has_more` is true; the next pages go on. This is not so for the"
+        f" active holds of one wallet. {BY_ID} The events `hold.created`, from a webhook or the"
+        " exchange, miss none. For one wallet its versions are the position that loses nothing.",
     ),
     Operation(
         "GET",
