@@ -91,6 +91,7 @@ def test_a_wheel_from_it_has_the_whole_package_and_nothing_else(
     assert package >= {
         "transferd/py.typed",
         "transferd/ledger/migrations/0001_ledger.sql",
+        "transferd/ledger/migrations/ledger/0001_tables.sql",
         "transferd/ledger/queries.sql",
         "transferd/ledger/shared.sql",
         "transferd/cache/claim.lua",

@@ -27,7 +27,8 @@ from tests.support.version_before_holds import (
 )
 from tests.support.waiting import until
 from transferd.config import Limits
-from transferd.ledger.migrate import migrate, migrations
+from transferd.ledger.migrate import migrate
+from transferd.ledger.steps import migrations
 
 HOLDS = "0005_holds.sql"
 # Without a sweep only commands write the end of a hold that is due.

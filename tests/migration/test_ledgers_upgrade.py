@@ -22,7 +22,8 @@ from tests.support.version_before_ledgers import (
 from tests.support.waiting import until
 from transferd.config import Limits
 from transferd.domain.ledger import MAIN
-from transferd.ledger.migrate import migrate, migrations
+from transferd.ledger.migrate import migrate
+from transferd.ledger.steps import migrations
 from transferd.ledger.store.errors import LockTimeout
 from transferd.ledger.store.queries import query
 
@@ -54,8 +55,9 @@ async def upgrade(database: Database, limits: Limits = QUICK) -> list[str]:
 
 
 async def service(database: Database, exits: AsyncExitStack) -> Any:
-    """A connection with the rights of the service."""
-    connection = await asyncpg.connect(database.settings().required("database_url"))
+    """A session of its own with the rights of the service; PgBouncer would share it."""
+    server = database.servers.postgres.url.rpartition("/")[0]
+    connection = await asyncpg.connect(f"{server}/{database.name}")
     exits.push_async_callback(connection.close)
     return connection
 

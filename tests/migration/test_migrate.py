@@ -23,7 +23,8 @@ from transferd.config import Limits
 from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
-from transferd.ledger.migrate import Migration, MigrationError, migrate, migrations
+from transferd.ledger.migrate import migrate
+from transferd.ledger.steps import Migration, MigrationError, migrations
 from transferd.ledger.store.dead_letters import Filter, fold_dead_letters, list_dead_letters
 from transferd.ledger.store.deliveries import (
     LOG,

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from transferd.config import ConfigurationError, Settings, load_settings
 from transferd.devstack import StackError
-from transferd.ledger.migrate import MigrationError
+from transferd.ledger.steps import MigrationError
 from transferd.ledger.store.errors import StoreError
 
 # Wider than any row, so that each row of a table in a file or a pipe is one line.

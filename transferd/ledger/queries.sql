@@ -973,3 +973,7 @@ SELECT * FROM (
 ) transfers
 ORDER BY wallet_version
 LIMIT $3;
+
+-- name: applied_to_ledger
+-- The migrations of the ledger, which it records itself: so a backup of its schema has its version.
+SELECT name FROM {ledger}.migrations;

@@ -22,7 +22,7 @@ from transferd.ledger.store.errors import (
 from transferd.ledger.store.queries import query, values
 
 Row = asyncpg.Record
-Connection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Row]"
+PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Row]"
 Made = TypeVar("Made", bound="SchemaTransaction")
 
 # The tables that belong to no ledger, and the queries about them.
@@ -45,7 +45,7 @@ class SchemaTransaction:
     """
 
     def __init__(
-        self, connection: Connection, schema: str, file: str, timeout_s: float | None = None
+        self, connection: PooledConnection, schema: str, file: str, timeout_s: float | None = None
     ) -> None:
         self._connection = connection
         self._schema = schema
@@ -64,7 +64,7 @@ class Transaction(SchemaTransaction):
     """A transaction in a ledger; made by `LedgerDatabase`."""
 
     def __init__(
-        self, connection: Connection, ledger: Ledger, file: str, timeout_s: float | None
+        self, connection: PooledConnection, ledger: Ledger, file: str, timeout_s: float | None
     ) -> None:
         super().__init__(connection, ledger.schema, file, timeout_s)
         self.ledger = ledger
@@ -188,7 +188,7 @@ class Database:
         finally:
             await _give_back(pool, connection)
 
-    async def _acquire(self, pool: asyncpg.Pool[Row]) -> Connection:
+    async def _acquire(self, pool: asyncpg.Pool[Row]) -> PooledConnection:
         """A connection for a read. Raises StoreError."""
         with translated():
             try:
@@ -199,7 +199,9 @@ class Database:
                 raise
 
     @asynccontextmanager
-    async def begun(self, begin: str, made: Callable[[Connection], Made]) -> AsyncIterator[Made]:
+    async def begun(
+        self, begin: str, made: Callable[[PooledConnection], Made]
+    ) -> AsyncIterator[Made]:
         """COMMIT at the end, ROLLBACK on an exception. Raises StoreError.
 
         A ConnectionFailure during COMMIT is `in_doubt`: the transaction may have been committed.
@@ -225,7 +227,7 @@ class Database:
         finally:
             await _give_back(pool, connection)
 
-    async def _abandon(self, connection: Connection, error: BaseException) -> None:
+    async def _abandon(self, connection: PooledConnection, error: BaseException) -> None:
         """ROLLBACK where the server still listens; else drop the connection: same effect."""
         try:
             if isinstance(error, ConnectionFailure) or not isinstance(error, Exception):
@@ -296,14 +298,14 @@ async def _no_reset(_: object) -> None:
     return None
 
 
-async def _give_back(pool: asyncpg.Pool[Row], connection: Connection) -> None:
+async def _give_back(pool: asyncpg.Pool[Row], connection: PooledConnection) -> None:
     try:
         await pool.release(connection)
     except (asyncpg.InterfaceError, OSError):
         _drop(connection)
 
 
-def _drop(connection: Connection) -> None:
+def _drop(connection: PooledConnection) -> None:
     # A connection that was lost has left the pool by itself, and then nothing may be asked of it.
     with suppress(asyncpg.InterfaceError):
         connection.terminate()

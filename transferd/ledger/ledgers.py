@@ -1,0 +1,149 @@
+"""New ledgers, and the migrations of ledgers. A ledger records its migrations in its own schema."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TypeAlias
+
+import asyncpg
+from iso4217 import Currency
+
+from transferd.domain.ledger import MAIN, Ledger
+from transferd.domain.wallet import ChangeKind, WalletStatus
+from transferd.ledger.ids import new_id
+from transferd.ledger.steps import Migration, MigrationError, ledger_migrations, missing
+from transferd.ledger.store.numbers import CHANGE_KIND_NUMBERS, WALLET_STATUS_NUMBERS
+
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
+
+# A new schema takes about 60 locks, and PostgreSQL by default has room for 6,400.
+_LEDGERS_PER_TRANSACTION = 16
+_CURRENCIES = [
+    (currency.code, currency.currency_name, currency.exponent)
+    for currency in Currency
+    if currency.exponent is not None
+]
+
+
+async def ledger_numbers(connection: Connection) -> list[int]:
+    """The numbers of all ledgers; empty if the database has no list of ledgers yet."""
+    if await connection.fetchval("SELECT to_regclass('transferd.ledgers')") is None:
+        return []
+    rows = await connection.fetch("SELECT number FROM transferd.ledgers ORDER BY number")
+    return [row["number"] for row in rows]
+
+
+def batches(numbers: Sequence[int]) -> list[Sequence[int]]:
+    """The ledgers of each transaction."""
+    starts = range(0, len(numbers), _LEDGERS_PER_TRANSACTION)
+    return [numbers[start : start + _LEDGERS_PER_TRANSACTION] for start in starts]
+
+
+async def migrate_batch(
+    connection: Connection, numbers: Sequence[int], known: Sequence[Migration]
+) -> tuple[Counter[str], list[str]]:
+    """Bring ledgers up to date, in the transaction of the caller.
+
+    How many got each migration, and a sentence about each ledger that could not; the others are
+    up to date all the same. Raises asyncpg.LockNotAvailableError.
+    """
+    rows = await connection.fetch(
+        "SELECT number, name, schema FROM transferd.ledgers WHERE number = ANY ($1)", numbers
+    )
+    applied: Counter[str] = Counter()
+    failures = []
+    for ledger in (Ledger(*row) for row in rows):
+        try:
+            async with connection.transaction():
+                applied.update(await _bring_up(connection, ledger, known))
+        except asyncpg.LockNotAvailableError:
+            raise
+        except (asyncpg.PostgresError, MigrationError) as error:
+            failures.append(f"the ledger {ledger.name} is not up to date: {error}")
+    return applied, failures
+
+
+async def insert_ledger(connection: Connection, name: str, number: int | None) -> Ledger:
+    """A new ledger with its tables, in the transaction of the caller. Raises MigrationError.
+
+    Without a number it gets a random one that is free: clients see the number in their ids, and
+    serial ones would tell how many ledgers there are.
+    """
+    if await connection.fetchval("SELECT 1 FROM transferd.ledgers WHERE name = $1", name):
+        raise MigrationError(f"there is a ledger {name} already")
+    if number is None:
+        number = await connection.fetchval(
+            "SELECT n FROM generate_series(1, 4095) AS n"
+            " WHERE n NOT IN (SELECT number FROM transferd.ledgers) ORDER BY random() LIMIT 1"
+        )
+    if number is None:
+        raise MigrationError("all 4,096 numbers of ledgers are in use")
+    ledger = Ledger(number, name, f"ledger_{number:02d}")
+    await connection.execute(
+        "INSERT INTO transferd.ledgers (number, name, schema) VALUES ($1, $2, $3)", *ledger
+    )
+    await connection.execute(f"CREATE SCHEMA {ledger.schema}")
+    await _bring_up(connection, ledger, ledger_migrations())
+    return ledger
+
+
+async def _bring_up(
+    connection: Connection, ledger: Ledger, known: Sequence[Migration]
+) -> list[str]:
+    await _enter(connection, ledger)
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS migrations ("
+        " name text PRIMARY KEY, sha256 text NOT NULL,"
+        " applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+    rows = await connection.fetch("SELECT name, sha256 FROM migrations")
+    done = {row["name"]: row["sha256"] for row in rows}
+    applied = []
+    for migration in missing(known, done):
+        # The tables of main were made by migrations of the shared schema.
+        if done or ledger.number != MAIN.number:
+            await connection.execute(migration.sql)
+            applied.append(migration.name)
+        done[migration.name] = migration.sha256
+        await connection.execute(
+            "INSERT INTO migrations (name, sha256) VALUES ($1, $2)",
+            migration.name,
+            migration.sha256,
+        )
+    await add_currencies(connection, ledger)
+    return applied
+
+
+async def add_currencies(connection: Connection, ledger: Ledger) -> None:
+    """Every ISO 4217 currency that has minor units, with its funding wallet at version 0."""
+    await _enter(connection, ledger)
+    present = {row["code"] for row in await connection.fetch("SELECT code FROM currencies")}
+    absent = [(*each, new_id(ledger)) for each in _CURRENCIES if each[0] not in present]
+    await connection.executemany(
+        "INSERT INTO currencies (code, name, exponent, funding_wallet_id) VALUES ($1, $2, $3, $4)",
+        absent,
+    )
+    await connection.executemany(
+        "WITH wallet AS (INSERT INTO wallets (id, balance, held, overdraft_limit,"
+        " version, created_at, updated_at, status, funding, currency, metadata)"
+        " VALUES ($1, 0, 0, 0, 0, now(), now(), $3, true, $2, '{}') RETURNING id, created_at)"
+        " INSERT INTO wallet_changes (wallet_id, version, created_at, balance_after,"
+        " overdraft_limit, kind, status) SELECT id, 0, created_at, 0, 0, $4::smallint, $3"
+        " FROM wallet",
+        [
+            (
+                wallet_id,
+                code,
+                WALLET_STATUS_NUMBERS[WalletStatus.ACTIVE],
+                CHANGE_KIND_NUMBERS[ChangeKind.CREATED],
+            )
+            for code, _, _, wallet_id in absent
+        ],
+    )
+
+
+async def _enter(connection: Connection, ledger: Ledger) -> None:
+    """Let names without a schema mean the ledger's tables until the transaction ends."""
+    # As SET LOCAL, but with the name as a parameter.
+    await connection.execute("SELECT set_config('search_path', $1, true)", ledger.schema)
