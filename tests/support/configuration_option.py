@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.configurations import CONFIGURATIONS, NEEDS, chosen
+from tests.support.configurations import CONFIGURATIONS, NEEDS, lacking
 
 _DESELECTED = pytest.StashKey[dict[str, int]]()
 
@@ -30,8 +30,8 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Deselect tests whose requirements this configuration does not meet."""
-    lacks = chosen(config).lacks
+    """Deselect tests whose requirements this run does not meet."""
+    lacks = lacking(config)
     kept, out, reasons = [], [], Counter[str]()
     for item in items:
         for marker in item.iter_markers("needs_configuration"):

@@ -8,6 +8,7 @@ import pytest
 
 from tests.support.waiting import SLOWNESS, patient_s
 from transferd.config import Limits
+from transferd.devstack import StackError, find_citus_binaries
 
 # Timeouts of the service that end an attempt, a request or a call. A timeout that a test sets is
 # multiplied by the slowness of this machine. The others are so long that no load reaches them.
@@ -74,10 +75,23 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     ),
 }
 
+# What no package of the developers installs: its tests run where it is installed by hand.
+_CITUS = "Citus"
+
 # The names that `needs_configuration` accepts.
-NEEDS: frozenset[str] = frozenset().union(*(each.lacks for each in CONFIGURATIONS.values()))
+NEEDS = frozenset({_CITUS}).union(*(each.lacks for each in CONFIGURATIONS.values()))
 
 
 def chosen(config: pytest.Config) -> Configuration:
     """The configuration of this run."""
     return CONFIGURATIONS[config.getoption("--configuration")]
+
+
+def lacking(config: pytest.Config) -> frozenset[str]:
+    """The requirements of tests that this run does not meet."""
+    lacks = chosen(config).lacks
+    try:
+        find_citus_binaries()
+    except StackError:
+        return lacks | {_CITUS}
+    return lacks

@@ -18,6 +18,7 @@ from types import TracebackType
 from typing import Self
 
 from transferd.config import Limits
+from transferd.devstack.citus import CitusCluster, CitusNode, find_citus_binaries
 from transferd.devstack.postgres import PostgresServer, find_postgres_binaries
 from transferd.devstack.process import StackError
 from transferd.devstack.rabbitmq import RabbitServer, find_rabbitmq
@@ -25,12 +26,15 @@ from transferd.devstack.redis import RedisServer, find_redis
 from transferd.devstack.server import Server
 
 __all__ = [
+    "CitusCluster",
+    "CitusNode",
     "DevStack",
     "PostgresServer",
     "RabbitServer",
     "RedisServer",
     "Server",
     "StackError",
+    "find_citus_binaries",
     "find_postgres_binaries",
     "find_rabbitmq",
     "find_redis",

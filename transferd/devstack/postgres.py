@@ -67,15 +67,19 @@ NOT_DURABLE: Mapping[str, str] = {
 }
 
 
-def find_postgres_binaries(major: str | None = None) -> tuple[Path, str]:
+def find_postgres_binaries(
+    major: str | None = None, *, extension: str | None = None
+) -> tuple[Path, str]:
     """The directory of ``initdb`` and ``postgres`` and their version, such as "15.20".
 
     An installation of the major version ``major`` (of an existing data directory) is preferred.
-    StackError if PostgreSQL is not installed.
+    Installations without ``extension`` do not count. StackError if PostgreSQL is not installed.
     """
     found: list[tuple[Path, str]] = []
     for directory in postgres_directories():
         version = _version_in(directory)
+        if extension is not None and not _has_extension(directory, extension):
+            continue
         if version is not None and int(version.split(".")[0]) >= MAJOR_VERSION_MIN:
             if major is None or version.split(".")[0] == major:
                 return directory, version
@@ -116,6 +120,11 @@ def _version_in(directory: Path) -> str | None:
         return None
     match = re.search(r"\d+(\.\d+)*", output_of(directory / "postgres", "--version") or "")
     return match.group() if match else None
+
+
+def _has_extension(directory: Path, extension: str) -> bool:
+    share = (output_of(directory / "pg_config", "--sharedir") or "").strip()
+    return share != "" and Path(share, "extension", f"{extension}.control").is_file()
 
 
 class PostgresServer(Server):
@@ -178,7 +187,7 @@ class PostgresServer(Server):
     async def _prepare(self) -> None:
         version_file = self.data / "PG_VERSION"
         major = version_file.read_text().strip() if version_file.exists() else None
-        self._binaries, self._version = find_postgres_binaries(major)
+        self._binaries, self._version = self._find_binaries(major)
         self.origin = f"PostgreSQL {self._version} from {self._binaries}"
         if major is not None and self._version.split(".")[0] != major:
             raise StackError(
@@ -190,6 +199,9 @@ class PostgresServer(Server):
         if major is None:
             await self._create_cluster()
         self._write_settings()
+
+    def _find_binaries(self, major: str | None) -> tuple[Path, str]:
+        return find_postgres_binaries(major)
 
     async def _launch(self) -> None:
         self._spawn(
@@ -245,6 +257,13 @@ class PostgresServer(Server):
             os.chown(path, self._account.uid, self._account.gid)
 
     async def _run_tool(self, program: str, *arguments: str | Path, stdin: bytes = b"") -> None:
+        code = await self._exit_code_of(program, *arguments, stdin=stdin)
+        # Single-user mode reports an error in a statement and still exits with 0.
+        if code != 0 or re.search(r"\b(ERROR|FATAL|PANIC):", self._fresh_log()):
+            raise self._failure(f"{program} failed with exit code {code}")
+
+    async def _exit_code_of(self, program: str, *arguments: str | Path, stdin: bytes = b"") -> int:
+        """Run a program of PostgreSQL. Its output begins the fresh part of the log."""
         self._log_offset = self.log_path.stat().st_size if self.log_path.exists() else 0
         child = launch(
             [self._binaries / program, *arguments],
@@ -255,12 +274,9 @@ class PostgresServer(Server):
             stdin=stdin,
         )
         try:
-            code = await child.wait()
+            return await child.wait()
         finally:
             await child.kill()
-        # Single-user mode reports an error in a statement and still exits with 0.
-        if code != 0 or re.search(r"\b(ERROR|FATAL|PANIC):", self._fresh_log()):
-            raise self._failure(f"{program} failed with exit code {code}")
 
     def _pid_file(self) -> list[str]:
         with suppress(OSError):
