@@ -129,9 +129,12 @@ async def test_a_soak_in_several_processes_is_audited_as_one_run_and_a_storm_use
 
 async def test_card_payments_are_audited_hold_by_hold(scene: Scene) -> None:
     cards = ("--scenario", "card-payments", "--processes", "2", "--think", "0.1")
-    test = await loaded(scene, 6, 20, *cards)
+    users = 20
+    test = await loaded(scene, 6, users, *cards)
     holds = await row_count(scene.database, "ledger_00.holds")
-    assert test.verdict["audit"]["holds"] == holds > 0
+    # The end of the run may cut off the answer to the last request of a user.
+    assert holds - users <= test.verdict["audit"]["holds"] <= holds
+    assert test.verdict["audit"]["holds"] > 0
     for status in range(4):
         # Active, captured, released and expired ones.
         assert await row_count(scene.database, f"ledger_00.holds WHERE status = {status}") > 0
