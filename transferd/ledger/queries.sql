@@ -662,7 +662,7 @@ LIMIT $2;
 -- disabling.
 UPDATE {ledger}.webhooks
 SET url = coalesce($2, url), events = coalesce($3, events), status = coalesce($4, status),
-    disabled_reason = CASE $4::smallint WHEN 0 THEN NULL WHEN 1 THEN $5::text
+    disabled_reason = CASE WHEN $4::smallint = 0 THEN NULL WHEN $4::smallint = 1 THEN $5::text
                       ELSE disabled_reason END,
     updated_at = now()
 WHERE id = $1
@@ -774,15 +774,21 @@ WHERE id IS NOT NULL
 -- name: record_deliveries
 -- Writes the results of attempts; -1 means skipped, without an attempt. Only a waiting row gets a result: a
 -- row that is delivered stays delivered when a slower notifier writes a failure. A delivered row of the log
--- sink ($9) drops its event.
+-- sink ($9) drops its event. Citus refuses to compute a time in SET.
+WITH r AS MATERIALIZED (
+    SELECT event_id, endpoint_id, status, response_status, error, excerpt, dead_reason,
+           now() + make_interval(secs => wait_s) AS next_attempt_at
+    FROM unnest($1::text[], $2::uuid[], $3::smallint[], $4::smallint[], $5::text[], $6::text[], $7::text[],
+                $8::float8[])
+        AS results (event_id, endpoint_id, status, response_status, error, excerpt, dead_reason, wait_s)
+)
 UPDATE {ledger}.deliveries d
 SET status = r.status, attempts = d.attempts + (r.status <> -1)::integer,
     failures = d.failures + (r.error IS NOT NULL)::integer,
     response_status = r.response_status, error = r.error, response_excerpt = r.excerpt,
-    dead_reason = r.dead_reason, next_attempt_at = now() + make_interval(secs => r.wait_s),
+    dead_reason = r.dead_reason, next_attempt_at = r.next_attempt_at,
     event = CASE WHEN r.status <> 1 OR r.endpoint_id <> $9 THEN d.event END, updated_at = now()
-FROM unnest($1::text[], $2::uuid[], $3::smallint[], $4::smallint[], $5::text[], $6::text[], $7::text[], $8::float8[])
-    AS r (event_id, endpoint_id, status, response_status, error, excerpt, dead_reason, wait_s)
+FROM r
 WHERE d.event_id = r.event_id AND d.endpoint_id = r.endpoint_id AND d.status IN (0, 2);
 
 -- name: carry_deliveries
