@@ -24,6 +24,7 @@ from transferd.ledger.store.clients import has_usable_api_key
 from transferd.ledger.store.currencies import read_currencies
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.holds import holds_now
+from transferd.ledger.store.ledgers import read_ledger
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
@@ -130,8 +131,7 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     await assert_migrated(shared)
     database = shared.of(MAIN)
     currencies = {each.code: each for each in await read_currencies(database)}
-    if settings.auth == "on":
-        await _assert_usable_api_key(shared)
+    await _assert_usable_api_key(settings, shared)
     rendering = Rendering()
     wallets, replays = Wallets(link, limits), Replays(link, limits, name=os.urandom(8).hex())
     parts = CommitParts(commits.of(MAIN), database, wallets, replays, rendering)
@@ -140,6 +140,7 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     context = AppContext(
         settings=settings,
         limits=limits,
+        ledger=await read_ledger(shared, settings.ledger),
         shared=shared,
         database=database,
         probe=probe,
@@ -202,8 +203,8 @@ async def _serving(context: AppContext, listener: Listener, linger_s: float) -> 
             await context.router.drain()
 
 
-async def _assert_usable_api_key(database: Database) -> None:
-    if not await has_usable_api_key(database):
+async def _assert_usable_api_key(settings: Settings, database: Database) -> None:
+    if settings.auth == "on" and not await has_usable_api_key(database):
         raise ConfigurationError(
             "there is no usable API key: make one with `transferd keys create --client NAME"
             " --scope SCOPE`, or set TRANSFERD_AUTH=off"

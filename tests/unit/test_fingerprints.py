@@ -15,10 +15,9 @@ from tests.support.json_spellings import spelled
 from tests.support.request_reader import ORIGIN, request_of
 from transferd.commit.answer import Answer
 from transferd.config import Limits
-from transferd.domain.api_key import ADMIN
 from transferd.domain.key import Fingerprint
 from transferd.domain.ledger import MAIN
-from transferd.web.auth import Principal
+from transferd.web.auth import local_client
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
 from transferd.web.operations import Handler
@@ -78,7 +77,7 @@ class Asker:
                 currencies={"EUR": SimpleNamespace(funding_wallet_id=BOB)},
             )
             call = Call(cast(AppContext, context), request, ORIGIN)
-            call.principal = Principal(1, frozenset({ADMIN}))
+            call.principal = local_client(MAIN)
             call.path = {"id": ADA.upper()}
             await ROUTES[path](call)
 

@@ -1,11 +1,13 @@
 """The handler of a replica's requests: every operation, behind authentication, and the rest."""
 
+from transferd.domain.ledger import MAIN
 from transferd.web import openapi
-from transferd.web.auth import Authentication
+from transferd.web.auth import Authentication, local_client
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
 from transferd.web.edge import Edge
 from transferd.web.operations import Operation
+from transferd.web.problems import Problem
 from transferd.web.replies import Reply
 from transferd.web.request_headers import only_line
 from transferd.web.routes import (
@@ -36,14 +38,15 @@ OPERATIONS: tuple[Operation, ...] = (
 
 def build(context: AppContext) -> Edge:
     """The handler of one replica."""
+    is_open = context.settings.auth == "off"
     authentication = Authentication(
         context.shared,
         context.limits,
         context.key_uses,
-        is_required=context.settings.auth == "on",
+        anonymous=local_client(context.ledger) if is_open else None,
         clock=context.clock,
     )
-    document = openapi.document(OPERATIONS, is_open=context.settings.auth == "off")
+    document = openapi.document(OPERATIONS, is_open=is_open)
     routes = Routes(
         [
             *(
@@ -68,6 +71,9 @@ def _behind(authentication: Authentication, operation: Operation) -> Handler:
         )
         if scope is not None:
             principal.require(scope)
+        if principal.ledger.number != MAIN.number:
+            # Committers, event streams and workers serve main only.
+            raise Problem("database-unavailable", "This ledger is not served yet.")
         if not has_query and request.has_query:
             call.query(NoQuery)
         return await handler(call)

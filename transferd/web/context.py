@@ -10,6 +10,7 @@ from transferd.cache.replays import Replays
 from transferd.cache.wallets import Wallets
 from transferd.config import Limits, Settings
 from transferd.domain.hold import Hold
+from transferd.domain.ledger import Ledger
 from transferd.ledger.past import Past
 from transferd.ledger.store.currencies import Currency
 from transferd.ledger.store.database import Database, LedgerDatabase
@@ -41,6 +42,8 @@ class AppContext:
 
     settings: Settings
     limits: Limits
+    # TRANSFERD_LEDGER.
+    ledger: Ledger
     # The pool for reads: of what belongs to no ledger, and of the ledger.
     shared: Database
     database: LedgerDatabase
