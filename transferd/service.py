@@ -133,7 +133,7 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     currencies = {each.code: each for each in await read_currencies(database)}
     await _assert_usable_api_key(settings, shared)
     rendering = Rendering()
-    wallets, replays = Wallets(link, limits), Replays(link, limits, name=os.urandom(8).hex())
+    wallets, replays = Wallets(link, limits, MAIN), Replays(link, limits, MAIN, os.urandom(8).hex())
     parts = CommitParts(commits.of(MAIN), database, wallets, replays, rendering)
     committer, bulk = (Committer(parts, limits, facts, clock) for _ in range(2))
     router = Router(committer, bulk, rendering, limits, clock)

@@ -11,7 +11,12 @@ from tests.support.api import Api
 from tests.support.pressure import counted, crowd
 from tests.support.truth import faults_in
 from tests.support.waiting import patient_s
+from transferd.cache.link import Link
+from transferd.cache.replays import Claim, Replay, Replays
 from transferd.cache.wallets import Snapshot, Wallets
+from transferd.config import Limits
+from transferd.domain.ledger import MAIN, Ledger
+from transferd.observability.facts import Facts
 
 pytestmark = pytest.mark.needs_configuration("cache", why="the cache may be old or wrong")
 
@@ -170,6 +175,55 @@ async def test_invalid_content_of_the_cache_is_ignored(api: Api, redis: Any) -> 
         again = await api.transfer(ada, bob, 1, key=ada)
         assert again.body == reply.body
         assert await api.balance(ada) == 99
+
+
+OTHERS = (
+    MAIN._replace(cache_generation=1),
+    *(Ledger(1, "shop", "ledger_01", generation) for generation in (0, 1)),
+    Ledger(11, "bank", "ledger_11"),
+)
+
+
+async def test_a_ledger_does_not_read_what_another_has_cached(
+    database: Database, redis: Any
+) -> None:
+    limits = Limits()
+    async with Link(database.settings().required("redis_url"), limits, Facts()) as link:
+        for writer in (MAIN, *OTHERS):
+            await redis.flushdb()
+            await Wallets(link, limits, writer).refresh(
+                [Snapshot("ada", 7, b"{}")], [((1, "rent"), Replay(201, bytes(16), b"{}"))], []
+            )
+            assert await Replays(link, limits, writer, "a").claim([(1, "other")]) == [Claim.OURS]
+            for reader in (MAIN, *OTHERS):
+                wallets, replays = (
+                    Wallets(link, limits, reader),
+                    Replays(link, limits, reader, "b"),
+                )
+                seen = (
+                    await wallets.get("ada"),
+                    await replays.look_up((1, "rent")),
+                    await replays.look_up((1, "other")),
+                )
+                if reader == writer:
+                    assert seen[0] == Snapshot("ada", 7, b"{}")
+                    assert isinstance(seen[1], Replay)
+                    assert seen[2] is Claim.BUSY
+                else:
+                    assert seen == (None, None, None)
+
+
+async def test_a_reader_of_another_ledger_does_not_fill_or_reserve(
+    database: Database, redis: Any
+) -> None:
+    limits = Limits()
+    async with Link(database.settings().required("redis_url"), limits, Facts()) as link:
+        for ledger in OTHERS:
+            wallets = Wallets(link, limits, ledger)
+            await wallets.fill(Snapshot("ada", 8, b"{}"), await wallets.reserve("ada"))
+            assert await wallets.get("ada") == Snapshot("ada", 8, b"{}")
+        assert await Wallets(link, limits, MAIN).get("ada") is None
+    assert await redis.get("td:w:ada") is None
 
 
 async def test_a_wrong_balance_in_the_cache_misleads_readers_but_never_money(

@@ -2,7 +2,7 @@
 
 -- name: read_ledger
 -- A ledger that an operator has named.
-SELECT number, name, schema FROM transferd.ledgers WHERE name = $1;
+SELECT number, name, schema, cache_generation FROM transferd.ledgers WHERE name = $1;
 
 -- name: read_api_key
 -- An API key with its client and the client's ledger. The caller compares the secret, in constant time. An expiry
@@ -10,7 +10,7 @@ SELECT number, name, schema FROM transferd.ledgers WHERE name = $1;
 -- has no such time.
 SELECT client_id, secret_sha256, scopes, revoked_at,
     CASE WHEN expires_at < '10000-01-01+00' THEN greatest(expires_at, '0001-01-02+00') END AS expires_at,
-    ledgers.number, ledgers.name, ledgers.schema
+    ledgers.number, ledgers.name, ledgers.schema, ledgers.cache_generation
 FROM transferd.api_keys
 JOIN transferd.clients ON clients.id = client_id
 JOIN transferd.ledgers ON ledgers.number = ledger_number

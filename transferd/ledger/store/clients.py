@@ -81,7 +81,7 @@ async def read_api_key(database: Database, id: str) -> ApiKey | None:
     row = rows[0]
     return ApiKey(
         row["client_id"],
-        Ledger(row["number"], row["name"], row["schema"]),
+        Ledger(row["number"], row["name"], row["schema"], row["cache_generation"]),
         row["secret_sha256"],
         frozenset(row["scopes"]),
         row["expires_at"],
