@@ -86,6 +86,7 @@ async def test_a_ledger_other_than_main_is_not_served(
     for api in (with_key, without):
         for reply in (await api.get("/users"), await api.post("/users", {})):
             assert (reply.status, reply.code) == (503, "database-unavailable")
+            assert reply.headers["Retry-After"] == "1"
     assert (await without.get("/healthz")).status == 200
 
 

@@ -1,13 +1,13 @@
 """The handler of a replica's requests: every operation, behind authentication, and the rest."""
 
-from transferd.domain.ledger import MAIN
+from transferd.domain.errors import DatabaseUnavailable
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.web import openapi
 from transferd.web.auth import Authentication, local_client
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
 from transferd.web.edge import Edge
 from transferd.web.operations import Operation
-from transferd.web.problems import Problem
 from transferd.web.replies import Reply
 from transferd.web.request_headers import only_line
 from transferd.web.routes import (
@@ -71,11 +71,16 @@ def _behind(authentication: Authentication, operation: Operation) -> Handler:
         )
         if scope is not None:
             principal.require(scope)
-        if principal.ledger.number != MAIN.number:
-            # Committers, event streams and workers serve main only.
-            raise Problem("database-unavailable", "This ledger is not served yet.")
+        _assert_served(principal.ledger)
+        call.ledger = await call.context.ledgers.of(principal.ledger)
         if not has_query and request.has_query:
             call.query(NoQuery)
         return await handler(call)
 
     return handle
+
+
+def _assert_served(ledger: Ledger) -> None:
+    # Committers, event streams and workers serve main only.
+    if ledger.number != MAIN.number:
+        raise DatabaseUnavailable("This ledger is not served yet.")
