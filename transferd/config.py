@@ -88,6 +88,11 @@ class Settings(BaseSettings):
         "on",
         description="`off` gives every caller all rights, as `dev` does, on loopback only.",
     )
+    ledger: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")] = Field(
+        "main",
+        description="Ledger of requests without an API key and of `keys`. Only `main` is served"
+        " yet.",
+    )
     prepared_statements: bool = Field(
         True, description="Turn off behind PgBouncer in transaction mode."
     )

@@ -58,8 +58,7 @@ class Limits:
     mailbox_refusal_delay_s: float = 2.5
     # Larger groups take longer and do not lower the cost per transfer.
     group_envelopes_max: int = 512
-    # Answers sent in one iteration of the event loop: a quarter of a millisecond of work. Measured:
-    # 2 and 16 are slower.
+    # Answers sent in one iteration of the event loop, 0.25 ms. Measured: 2 and 16 are slower.
     answers_per_tick: int = 4
     # Transfers of a batch that become commands, or are decided, in one iteration. In one piece,
     # those of a batch of 5,000 would stop all other requests for tens of milliseconds.
@@ -78,8 +77,7 @@ class Limits:
     backlog_high: int = 4096
     backlog_low: int = 3072
     backlog_max: int = 8192
-    # Connections that wait to be accepted. Beyond the limit the kernel drops the SYN. The client
-    # repeats it after a second.
+    # Connections that wait to be accepted. A client beyond the limit repeats its SYN after 1 s.
     accept_queue_max: int = 1024
 
     # Nested timeouts: each is shorter than the one before, so an outer caller gets the reason of
@@ -162,6 +160,8 @@ class Limits:
     # One for the group in flight and one for the batch in flight. Reads cannot use them.
     commit_connections: int = 2
     pool_acquire_timeout_s: float = 2.0
+    # Ledgers kept open without a request in progress, with their currencies: 60 KiB each.
+    open_ledgers_max: int = 256
     api_key_cache_s: float = 5.0
     api_key_cache_entries_max: int = 10_000
     # Operators look at the last use of a key to decide whether to revoke the key, so a delay of a
@@ -292,8 +292,7 @@ class Limits:
     server_start_s: float = 60.0
     # Then SIGKILL. PostgreSQL and RabbitMQ keep their data and recover at the next start.
     server_stop_s: float = 10.0
-    # The answer of a server to a readiness check, and the start of RabbitMQ's epmd. Both take
-    # milliseconds.
+    # A server's answer to a readiness check, and the start of RabbitMQ's epmd: milliseconds.
     server_answer_s: float = 1.0
     server_epmd_s: float = 5.0
     # After a parent has died, its servers hold their locks until their last processes have ended.

@@ -5,7 +5,6 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, closing
-from functools import partial
 from typing import Any
 
 from aiohttp import http_parser
@@ -13,25 +12,21 @@ from aiohttp import http_parser
 from transferd.actors.expiry import Expiry
 from transferd.actors.router import Router
 from transferd.cache.link import Link
-from transferd.cache.replays import Replays
-from transferd.cache.wallets import Wallets
 from transferd.commit.committer import CommitParts, Committer
 from transferd.config import ConfigurationError, Limits, Settings
 from transferd.domain.ledger import MAIN
 from transferd.ledger.migrate import assert_migrated
-from transferd.ledger.past import Past
 from transferd.ledger.store.clients import has_usable_api_key
-from transferd.ledger.store.currencies import read_currencies
 from transferd.ledger.store.database import Database
-from transferd.ledger.store.holds import holds_now
+from transferd.ledger.store.ledgers import read_ledger
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
 from transferd.observability.opening import open_facts
-from transferd.shared_reads import SharedReads
 from transferd.web.application import build
 from transferd.web.context import AppContext, Lifecycle
 from transferd.web.key_uses import KeyUses
+from transferd.web.ledgers import OpenLedgers
 from transferd.web.listener import Listener
 from transferd.web.rendering import Rendering
 from transferd.web.streams import Streams
@@ -128,33 +123,30 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     # A ping must not wait for a connection behind reads: a busy replica is ready.
     probe = await stack.enter_async_context(Database(settings, limits, connections=1))
     await assert_migrated(shared)
-    database = shared.of(MAIN)
-    currencies = {each.code: each for each in await read_currencies(database)}
-    if settings.auth == "on":
-        await _assert_usable_api_key(shared)
+    ledgers = OpenLedgers(shared, link, limits, facts, replica=os.urandom(8).hex())
+    main = await ledgers.of(await read_ledger(shared, MAIN.name))
+    database = main.database
+    await _assert_usable_api_key(settings, shared)
     rendering = Rendering()
-    wallets, replays = Wallets(link, limits), Replays(link, limits, name=os.urandom(8).hex())
-    parts = CommitParts(commits.of(MAIN), database, wallets, replays, rendering)
+    parts = CommitParts(
+        commits.of(database.ledger), database, main.wallets, main.replays, rendering
+    )
     committer, bulk = (Committer(parts, limits, facts, clock) for _ in range(2))
     router = Router(committer, bulk, rendering, limits, clock)
     context = AppContext(
         settings=settings,
         limits=limits,
+        ledger=await read_ledger(shared, settings.ledger),
         shared=shared,
-        database=database,
+        ledgers=ledgers,
+        main=main,
         probe=probe,
         link=link,
-        wallets=wallets,
-        past=Past(database, limits),
-        holds=SharedReads(partial(holds_now, database), limits.hold_read_ids_max),
-        replays=replays,
         router=router,
         rendering=rendering,
         streams=Streams(database, limits),
         key_uses=KeyUses(shared, limits, facts),
         batches=asyncio.Semaphore(limits.batches_max),
-        currencies=currencies,
-        funding_wallet_ids=frozenset(c.funding_wallet_id for c in currencies.values()),
         lifecycle=Lifecycle(),
         facts=facts,
         metrics=metrics,
@@ -202,8 +194,8 @@ async def _serving(context: AppContext, listener: Listener, linger_s: float) -> 
             await context.router.drain()
 
 
-async def _assert_usable_api_key(database: Database) -> None:
-    if not await has_usable_api_key(database):
+async def _assert_usable_api_key(settings: Settings, database: Database) -> None:
+    if settings.auth == "on" and not await has_usable_api_key(database):
         raise ConfigurationError(
             "there is no usable API key: make one with `transferd keys create --client NAME"
             " --scope SCOPE`, or set TRANSFERD_AUTH=off"

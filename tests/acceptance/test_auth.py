@@ -14,6 +14,8 @@ from tests.support.events import following
 from tests.support.waiting import SLOWNESS, until
 from transferd.config import ConfigurationError, Limits
 from transferd.domain.api_key import SCOPES
+from transferd.domain.ledger import MAIN
+from transferd.ledger.migrate import create_ledger
 from transferd.service import open_replica
 
 _SCOPES = ("wallets:read", "wallets:write", "transfers:write", "webhooks:admin", "admin")
@@ -72,6 +74,38 @@ async def test_a_call_without_a_valid_key_is_refused(locked: Api, database: Data
     texts = {str(reply.json | {"request_id": ""}) for reply in replies}
     assert len(texts) == 1
     assert await footprint(database) == before
+
+
+async def test_a_ledger_other_than_main_is_not_served(
+    replicas: Replicas, database: Database
+) -> None:
+    ledger = await create_ledger(database.settings(), Limits(), "shop")
+    token = await api_key(database, "till", "admin", ledger=ledger)
+    with_key = ApiWithKey(await replicas.start(auth="on"), token)
+    without = await replicas.start(ledger="shop")
+    for api in (with_key, without):
+        for reply in (await api.get("/users"), await api.post("/users", {})):
+            assert (reply.status, reply.code) == (503, "database-unavailable")
+            assert reply.headers["Retry-After"] == "1"
+    assert (await without.get("/healthz")).status == 200
+
+
+async def test_a_key_is_valid_in_the_ledger_of_its_client_only(
+    locked: Api, database: Database
+) -> None:
+    ledger = await create_ledger(database.settings(), Limits(), "shop")
+    # Their clients were moved, which no command does.
+    for name, made_for, moved_to in (("one", MAIN, ledger), ("two", ledger, MAIN)):
+        token = await api_key(database, name, "admin", ledger=made_for)
+        await database.fetch(
+            "UPDATE transferd.clients SET ledger_number = $2 WHERE name = $1", name, moved_to.number
+        )
+        assert_unauthenticated(await locked.get("/users", {"Authorization": f"Bearer {token}"}))
+
+
+async def test_a_replica_does_not_start_for_an_unknown_ledger(replicas: Replicas) -> None:
+    with pytest.raises(ConfigurationError, match="there is no ledger nowhere"):
+        await replicas.start(ledger="nowhere")
 
 
 async def test_a_revoked_key_is_refused_within_the_time_of_the_cache(

@@ -8,10 +8,17 @@ import pytest
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api
+from tests.support.contract import ApiWithKey, api_key
 from tests.support.pressure import counted, crowd
 from tests.support.truth import faults_in
 from tests.support.waiting import patient_s
+from transferd.cache.keyspace import Keyspace
+from transferd.cache.link import Link
+from transferd.cache.replays import Claim, Replay, Replays
 from transferd.cache.wallets import Snapshot, Wallets
+from transferd.config import Limits
+from transferd.domain.ledger import MAIN, Ledger
+from transferd.observability.facts import Facts
 
 pytestmark = pytest.mark.needs_configuration("cache", why="the cache may be old or wrong")
 
@@ -134,7 +141,7 @@ async def test_snapshots_of_two_groups_may_come_in_either_order(
     await api.transfer(ada, bob, 1)
     new = await redis.get(f"td:w:{ada}")
     assert new != old
-    wallets = replicas.opened[0].context.wallets
+    wallets = replicas.opened[0].context.main.wallets
     await wallets.refresh([Snapshot(ada, int(version), body)], [], [])
     assert await redis.get(f"td:w:{ada}") == new
     # Versions are compared as numbers: 10 is newer than 9.
@@ -170,6 +177,78 @@ async def test_invalid_content_of_the_cache_is_ignored(api: Api, redis: Any) -> 
         again = await api.transfer(ada, bob, 1, key=ada)
         assert again.body == reply.body
         assert await api.balance(ada) == 99
+
+
+OTHERS = (
+    MAIN._replace(cache_generation=1),
+    *(Ledger(1, "shop", "ledger_01", generation) for generation in (0, 1)),
+    Ledger(11, "bank", "ledger_11"),
+)
+
+
+async def test_a_ledger_does_not_read_what_another_has_cached(
+    database: Database, redis: Any
+) -> None:
+    limits = Limits()
+    async with Link(database.settings().required("redis_url"), limits, Facts()) as link:
+        for writer in (MAIN, *OTHERS):
+            await redis.flushdb()
+            await Wallets(link, limits, Keyspace(writer)).refresh(
+                [Snapshot("ada", 7, b"{}")], [((1, "rent"), Replay(201, bytes(16), b"{}"))], []
+            )
+            assert await Replays(link, limits, Keyspace(writer), "a").claim([(1, "other")]) == [
+                Claim.OURS
+            ]
+            for reader in (MAIN, *OTHERS):
+                wallets, replays = (
+                    Wallets(link, limits, Keyspace(reader)),
+                    Replays(link, limits, Keyspace(reader), "b"),
+                )
+                seen = (
+                    await wallets.get("ada"),
+                    await replays.look_up((1, "rent")),
+                    await replays.look_up((1, "other")),
+                )
+                if reader == writer:
+                    assert seen[0] == Snapshot("ada", 7, b"{}")
+                    assert isinstance(seen[1], Replay)
+                    assert seen[2] is Claim.BUSY
+                else:
+                    assert seen == (None, None, None)
+
+
+async def test_a_reader_of_another_ledger_does_not_fill_or_reserve(
+    database: Database, redis: Any
+) -> None:
+    limits = Limits()
+    async with Link(database.settings().required("redis_url"), limits, Facts()) as link:
+        for ledger in OTHERS:
+            wallets = Wallets(link, limits, Keyspace(ledger))
+            await wallets.fill(Snapshot("ada", 8, b"{}"), await wallets.reserve("ada"))
+            assert await wallets.get("ada") == Snapshot("ada", 8, b"{}")
+        assert await Wallets(link, limits, Keyspace(MAIN)).get("ada") is None
+    assert await redis.get("td:w:ada") is None
+
+
+async def test_a_raised_generation_forgets_the_cache(
+    replicas: Replicas, database: Database, redis: Any
+) -> None:
+    api = ApiWithKey(
+        await replicas.start(Limits(api_key_cache_s=0.0), auth="on"),
+        await api_key(database, "till", "admin"),
+    )
+    ada, bob = await api.wallet(100), await api.wallet()
+    old = await redis.get(f"td:w:{ada}")
+    await redis.set(f"td:w:{ada}", old.replace(b'"balance":100', b'"balance":900'))
+    assert await api.balance(ada) == 900
+    await database.fetch("UPDATE transferd.ledgers SET cache_generation = 1")
+    assert await api.balance(ada) == 100
+    # Commits use the new names as well.
+    written = (await api.transfer(ada, bob, 1, key="rent")).json["source_version"]
+    hit = await api.get(f"/wallets/{ada}")
+    assert (hit.headers["X-Cache"], hit.json["version"]) == ("hit", written)
+    assert await redis.exists(f"td:0.1:w:{ada}", "td:0.1:k:2:rent") == 2
+    assert await redis.exists("td:k:2:rent") == 0
 
 
 async def test_a_wrong_balance_in_the_cache_misleads_readers_but_never_money(

@@ -14,6 +14,8 @@ from tests.conftest import Database, Replicas
 from tests.support.contract import ApiWithKey, time_of
 from transferd.cli import main
 from transferd.config import Limits
+from transferd.domain.ledger import MAIN
+from transferd.ledger.migrate import create_ledger
 from transferd.ledger.store.clients import (
     CreatedKey,
     SimilarClient,
@@ -123,6 +125,7 @@ async def created_at_once(store: Store, *clients: str) -> list[CreatedKey | Simi
         *(
             insert_api_key(
                 store,
+                ledger=MAIN,
                 id=f"key{number}",
                 client=client,
                 secret_sha256=bytes(32),
@@ -142,7 +145,7 @@ async def created_at_once(store: Store, *clients: str) -> list[CreatedKey | Simi
 async def test_concurrent_creations_make_one_client(database: Database, names: list[str]) -> None:
     async with Store(database.settings(), Limits(), connections=4) as store:
         results = await created_at_once(store, *names)
-        keys = await list_api_keys(store, client=None)
+        keys = await list_api_keys(store, ledger=MAIN, client=None)
     assert len(keys) == (8 if len(set(names)) == 1 else 1)
     assert {key.client for key in keys} == {keys[0].client}
     made = [result for result in results if isinstance(result, CreatedKey)]
@@ -268,6 +271,66 @@ async def test_invalid_arguments_create_no_key(
             assert result.exit_code == 2
             assert result.output.startswith("Usage: ")
             assert await everything_stored(database) == before
+
+
+# Ledgers
+
+
+async def test_a_key_belongs_to_a_client_of_its_ledger(database: Database) -> None:
+    await create_ledger(database.settings(), Limits(), "shop")
+    arguments = ("--client", "till", "--scope", "admin")
+    in_main = await created(database, *arguments)
+    in_shop = await created(database, *arguments, "--ledger", "shop")
+    # Also another spelling of a name that only main has.
+    loud = await created(database, "--client", "TILL 2", "--scope", "admin", "--ledger", "shop")
+    await created(database, "--client", "Till 2", "--scope", "admin")
+    assert all(key["client_is_new"] for key in (in_main, in_shop, loud))
+    assert in_main["id"] in {key["id"] for key in await listed(database)}
+    of_shop = [in_shop["id"], loud["id"]]
+    assert [key["id"] for key in await listed(database, "--ledger", "shop")] == of_shop
+    assert [
+        key["id"] for key in await listed(database, "--ledger", "shop", "--client", "till")
+    ] == [in_shop["id"]]
+    rows = await database.fetch(
+        "SELECT ledgers.name FROM transferd.api_keys"
+        " JOIN transferd.clients ON clients.id = client_id"
+        " JOIN transferd.ledgers ON number = ledger_number ORDER BY api_keys.created_at"
+    )
+    assert [row["name"] for row in rows] == ["main", "shop", "shop", "main"]
+
+
+async def test_a_setting_names_the_ledger_of_keys(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await create_ledger(database.settings(), Limits(), "shop")
+    monkeypatch.setenv("TRANSFERD_LEDGER", "shop")
+    arguments = ("--client", "till", "--scope", "admin")
+    in_shop = await created(database, *arguments)
+    in_main = await created(database, *arguments, "--ledger", "main")
+    assert [key["id"] for key in await listed(database)] == [in_shop["id"]]
+    assert [key["id"] for key in await listed(database, "--ledger", "main")] == [in_main["id"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [("nowhere", "there is no ledger nowhere\n"), ("No Name", "TRANSFERD_LEDGER: ")],
+)
+async def test_an_unknown_ledger_is_one_line(database: Database, name: str, error: str) -> None:
+    for arguments in (["create", "--client", "till", "--scope", "admin"], ["list"]):
+        result = await command(database, *arguments, "--ledger", name)
+        assert (result.exit_code, result.stdout) == (1, "")
+        assert result.stderr.startswith(f"Error: {error}")
+        assert result.stderr.count("\n") == 1
+
+
+async def test_the_version_before_refuses_keys_of_other_ledgers(database: Database) -> None:
+    await create_ledger(database.settings(), Limits(), "shop")
+    key = await created(database, "--client", "till", "--scope", "admin", "--ledger", "shop")
+    [row] = await database.fetch(
+        "SELECT secret_sha256 FROM transferd.api_keys WHERE id = $1", key["id"]
+    )
+    # It compares with this digest, and knows no other ledger than main.
+    assert row["secret_sha256"] != hashlib.sha256(key["token"].encode()).digest()
 
 
 # List

@@ -211,7 +211,7 @@ async def test_both_pools_export_their_connections_in_use(api: Api, replicas: Re
         )
 
     await until(are_idle)
-    async with replicas.opened[0].context.database.transaction():
+    async with replicas.opened[0].context.shared.transaction():
         assert counted(replicas, "transferd_pool_connections_in_use", pool="reads") == 1
         assert counted(replicas, "transferd_pool_connections_in_use", pool="commit") == 0
 

@@ -110,7 +110,7 @@ async def test_tables_move_and_no_row_does(old: Database, monkeypatch: pytest.Mo
         "SELECT delivery_number FROM ledger_00.relay_leases WHERE ledger = 'ledger_00'"
     )
     assert number == 4711
-    rows = await old.fetch("SELECT number, name, schema FROM transferd.ledgers")
+    rows = await old.fetch("SELECT number, name, schema, cache_generation FROM transferd.ledgers")
     assert [tuple(row) for row in rows] == [MAIN]
     [[client]] = await old.fetch("SELECT ledger_number FROM transferd.clients")
     assert client == MAIN.number

@@ -1,6 +1,5 @@
 """Helpers for the HTTP contract: API keys, raw requests, footprints, invalid requests."""
 
-import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,6 +11,8 @@ from yarl import URL
 
 from tests.conftest import Database
 from tests.support.api import Api, Reply
+from transferd.domain.api_key import digest_of
+from transferd.domain.ledger import MAIN, Ledger
 
 # A valid id that no row has.
 UNKNOWN_ID = "01900000-0000-7000-8000-000000000000"
@@ -57,24 +58,30 @@ async def api_key(
     name: str,
     *scopes: str,
     client: str | None = None,
+    ledger: Ledger = MAIN,
     expires_at: datetime | None = None,
     revoked_at: datetime | None = None,
 ) -> str:
     """The token of a new key with these scopes, for `client` or for a new client `name`."""
     token = f"td_{name}_{uuid4().hex}"
     await database.fetch(
-        "INSERT INTO transferd.clients (name) VALUES ($1) ON CONFLICT DO NOTHING", client or name
+        "INSERT INTO transferd.clients (name, ledger_number) VALUES ($1, $2)"
+        " ON CONFLICT DO NOTHING",
+        client or name,
+        ledger.number,
     )
     await database.fetch(
         "INSERT INTO transferd.api_keys"
         " (id, client_id, secret_sha256, scopes, expires_at, revoked_at)"
-        " SELECT $1, id, $3, $4, $5, $6 FROM transferd.clients WHERE name = $2",
+        " SELECT $1, id, $3, $4, $5, $6 FROM transferd.clients"
+        " WHERE name = $2 AND ledger_number = $7",
         name,
         client or name,
-        hashlib.sha256(token.encode()).digest(),
+        digest_of(token, ledger),
         list(scopes),
         expires_at,
         revoked_at,
+        ledger.number,
     )
     return token
 

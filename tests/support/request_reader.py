@@ -13,8 +13,8 @@ from yarl import URL
 
 from transferd.commit.origin import Origin
 from transferd.config import Limits
-from transferd.domain.api_key import ADMIN
-from transferd.web.auth import Principal
+from transferd.domain.ledger import MAIN
+from transferd.web.auth import local_client
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
 from transferd.web.request import Request
@@ -76,7 +76,7 @@ def call_of(request: Request) -> Call:
     """The call of a route that uses only the limits of its context."""
     context = cast(AppContext, SimpleNamespace(limits=Limits()))
     call = Call(context, request, ORIGIN)
-    call.principal = Principal(1, frozenset({ADMIN}))
+    call.principal = local_client(MAIN)
     return call
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.ledger.store import database
 from transferd.ledger.store.queries import query
 
@@ -50,6 +51,16 @@ def use_statements_before(patch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
     async def assume(_: object) -> None:
         """The version before does not ask for the migration."""
 
+    async def none(_: object) -> list[str]:
+        """The version before does not ask for migrations of a ledger."""
+        return []
+
+    async def main(*_: object) -> Ledger:
+        """The version before knows one ledger."""
+        return MAIN
+
     patch.setattr(database, "query", before)
     patch.setattr("transferd.service.assert_migrated", assume)
+    patch.setattr("transferd.service.read_ledger", main)
+    patch.setattr("transferd.web.ledgers.absent_from", none)
     return lambda: used

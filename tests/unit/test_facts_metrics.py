@@ -22,6 +22,7 @@ from transferd.observability.facts import (
     HoldsExpired,
     KeysClaimed,
     KeyUsesFailed,
+    LedgerNotOpened,
     NotificationFinished,
     NotifierFailed,
     OutboxRelayed,
@@ -101,6 +102,10 @@ TRACES: list[tuple[Fact, list[str]]] = [
     (
         RequestFailed(ABOUT, "/transfers", ValueError("hush")),
         ['transferd_errors_total{where="RequestFailed"} 1.0'],
+    ),
+    (
+        LedgerNotOpened("shop", "no tables"),
+        ['transferd_errors_total{where="LedgerNotOpened"} 1.0'],
     ),
     (
         KeyUsesFailed(ConnectionError("postgresql://ada:hush@db.example")),

@@ -15,12 +15,12 @@ from tests.support.json_spellings import spelled
 from tests.support.request_reader import ORIGIN, request_of
 from transferd.commit.answer import Answer
 from transferd.config import Limits
-from transferd.domain.api_key import ADMIN
 from transferd.domain.key import Fingerprint
 from transferd.domain.ledger import MAIN
-from transferd.web.auth import Principal
+from transferd.web.auth import local_client
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
+from transferd.web.ledgers import OpenLedger
 from transferd.web.operations import Handler
 from transferd.web.routes import transfers, users, wallets
 
@@ -47,8 +47,6 @@ ROUTES: dict[str, Handler] = {
 class Asker:
     """Sends bodies to routes whose router only records the fingerprint."""
 
-    ledger = MAIN
-
     def __init__(self, runner: asyncio.Runner) -> None:
         self._runner = runner
         self.asked: list[Fingerprint] = []
@@ -71,14 +69,17 @@ class Asker:
             context = SimpleNamespace(
                 limits=Limits(),
                 router=self,
-                database=self,
                 clock=lambda: 0.0,
                 batches=asyncio.Semaphore(1),
+            )
+            ledger = SimpleNamespace(
+                database=self,
                 funding_wallet_ids=frozenset(),
                 currencies={"EUR": SimpleNamespace(funding_wallet_id=BOB)},
             )
             call = Call(cast(AppContext, context), request, ORIGIN)
-            call.principal = Principal(1, frozenset({ADMIN}))
+            call.principal = local_client(MAIN)
+            call.ledger = cast(OpenLedger, ledger)
             call.path = {"id": ADA.upper()}
             await ROUTES[path](call)
 

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from tests.support.request_reader import JSON, ORIGIN, Reader, call_of, request_of
 from transferd.domain.api_key import digest_of, id_in
+from transferd.domain.ledger import MAIN
 from transferd.observability.traceparent import is_traceparent
 from transferd.web.calls import origin_of
 from transferd.web.past_schemas import StatementQuery, WalletQuery
@@ -156,7 +157,7 @@ def test_a_last_event_id_is_a_version_or_refused(value: str) -> None:
 @given(ANY_HEADER | ANY_HEADER.map("td_a_{}".format))
 def test_any_token_has_an_id_and_a_digest_or_none(token: str) -> None:
     if id_in(token) is not None:
-        assert len(digest_of(token)) == 32
+        assert len(digest_of(token, MAIN)) == 32
 
 
 QUERIES = st.one_of(

@@ -10,12 +10,13 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from transferd.domain.ledger import MAIN
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.ledger.ids import new_id
-from transferd.web.cursors import decode, decode_id, decode_version, encode
+from transferd.web.cursors import decode, decode_id, decode_version, encode, scope_of
 from transferd.web.fields import is_id
 from transferd.web.problems import Problem
+from transferd.web.schemas import ListQuery, WalletsQuery
 
 SOME_ID = "01890000-0000-7000-8000-000000000000"
 LISTS = ("users", "wallets", "transfers", "statement")
@@ -167,3 +168,23 @@ def test_an_id_has_the_shape_of_one(position: str) -> None:
 )
 def test_another_spelling_of_a_cursor_is_refused(cursor: str) -> None:
     assert refused(lambda: decode_version("transfers", cursor))
+
+
+def scopes_in(ledger: Ledger) -> list[str]:
+    return [
+        scope_of(ledger, "users", ListQuery()),
+        scope_of(ledger, "deliveries", ListQuery.model_validate({"limit": "5"}), SOME_ID),
+        scope_of(ledger, "wallets", WalletsQuery.model_validate({"currency": "EUR"})),
+    ]
+
+
+def test_cursors_of_main_are_those_of_the_version_without_ledgers() -> None:
+    # Computed by the code before cursors had a ledger (commit 41a083f).
+    before = ["users.82835075e398", "deliveries.0f98335bc3d2", "wallets.3dc456571d58"]
+    assert scopes_in(MAIN) == before
+
+
+def test_no_two_ledgers_have_a_cursor_in_common() -> None:
+    numbers = (0, 1, 2, 10, 4095)
+    scopes = {scope for each in numbers for scope in scopes_in(MAIN._replace(number=each))}
+    assert len(scopes) == 3 * len(numbers)

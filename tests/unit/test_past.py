@@ -58,7 +58,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
 
 
 def locks_of(rows: Rows, locks_max: int = 4) -> SharedWaits:
-    return SharedWaits(cast(Any, None), Limits(settling_locks_max=locks_max))
+    return SharedWaits(cast(Any, None), Limits(), asyncio.Semaphore(locks_max))
 
 
 def ask(locks: SharedWaits, wallet: str = "ada") -> asyncio.Task[bool]:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from enum import Enum
 from typing import NamedTuple
 
+from transferd.cache.keyspace import Keyspace
 from transferd.cache.link import Link, Script
 from transferd.config import Limits
 from transferd.domain.key import Key
@@ -36,17 +37,13 @@ class Replay(NamedTuple):
         return cls(int(value[1:4]), bytes.fromhex(value[4:36].decode()), value[36:])
 
 
-def redis_key(key: Key) -> str:
-    """The Redis key of a claim or replay. The client's part is a number, so keys never collide."""
-    return f"td:k:{key[0]}:{key[1]}"
-
-
 class Replays:
-    """Claims keys for one replica; `name` distinguishes its claims from those of other replicas."""
+    """Claims keys of a ledger for one replica; `name` marks its claims."""
 
-    def __init__(self, link: Link, limits: Limits, name: str) -> None:
+    def __init__(self, link: Link, limits: Limits, keyspace: Keyspace, name: str) -> None:
         self._link = link
         self._limits = limits
+        self._keyspace = keyspace
         self.claim_value = f"c{name}"
 
     async def claim(self, keys: Sequence[Key]) -> list[Claim | Replay]:
@@ -57,7 +54,7 @@ class Replays:
             _CLAIM,
             self.claim_value,
             int(self._limits.claim_ttl_s * 1000),
-            "\n".join(map(redis_key, keys)),
+            "\n".join(map(self._keyspace.of_key, keys)),
         )
         if answers is None or len(answers) != len(keys):
             return [Claim.UNKNOWN] * len(keys)
@@ -65,7 +62,7 @@ class Replays:
 
     async def look_up(self, key: Key) -> Claim | Replay | None:
         """Read a key: a replay, BUSY for a claim, None without a value or an answer."""
-        values = await self._link.get_many([redis_key(key)])
+        values = await self._link.get_many([self._keyspace.of_key(key)])
         if not values or values[0] is None:
             return None
         return Claim.BUSY if values[0].startswith(b"c") else _read(values[0])

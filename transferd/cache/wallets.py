@@ -5,8 +5,9 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import NamedTuple
 
+from transferd.cache.keyspace import Keyspace
 from transferd.cache.link import Link, Script
-from transferd.cache.replays import Replay, redis_key
+from transferd.cache.replays import Replay
 from transferd.config import Limits
 from transferd.domain.key import Key
 from transferd.shared_reads import SharedReads
@@ -28,12 +29,15 @@ class Snapshot(NamedTuple):
 
 
 class Wallets:
-    """Reads and writes snapshots. Concurrent reads share a round trip; a write never replaces a
-    newer version."""
+    """Reads and writes snapshots of a ledger's wallets.
 
-    def __init__(self, link: Link, limits: Limits) -> None:
+    Concurrent reads share a round trip; a write never replaces a newer version.
+    """
+
+    def __init__(self, link: Link, limits: Limits, keyspace: Keyspace) -> None:
         self._link = link
         self._limits = limits
+        self._keyspace = keyspace
         self._reads = SharedReads(self._read, limits.cache_read_keys_max)
 
     async def get(self, wallet_id: str) -> Snapshot | None:
@@ -57,7 +61,10 @@ class Wallets:
         """Reserve the place of a snapshot before PostgreSQL is read. `fill` needs the result."""
         reservation = f"l{random.getrandbits(64):016x}"
         await self._link.run(
-            _RESERVE, _key(wallet_id), reservation, int(self._limits.reservation_ttl_s * 1000)
+            _RESERVE,
+            self._keyspace.of_wallet(wallet_id),
+            reservation,
+            int(self._limits.reservation_ttl_s * 1000),
         )
         return reservation
 
@@ -65,7 +72,7 @@ class Wallets:
         """Store a snapshot read from PostgreSQL, unless the wallet has changed since `reserve`."""
         await self._link.run(
             _FILL,
-            _key(snapshot.wallet_id),
+            self._keyspace.of_wallet(snapshot.wallet_id),
             reservation,
             snapshot.version,
             b"%d %s" % (snapshot.version, snapshot.body),
@@ -86,20 +93,19 @@ class Wallets:
             self._limits.snapshot_ttl_s,
             self._limits.replay_ttl_s,
             b"\n".join(
-                b"%s\n%d %s" % (_key(s.wallet_id).encode(), s.version, s.body) for s in snapshots
+                b"%s\n%d %s" % (self._keyspace.of_wallet(s.wallet_id).encode(), s.version, s.body)
+                for s in snapshots
             ),
-            b"\n".join(redis_key(key).encode() + b"\n" + r.encode() for key, r in replays),
-            "\n".join(f"{redis_key(key)}\n{claim}" for key, claim in releases),
+            b"\n".join(
+                self._keyspace.of_key(key).encode() + b"\n" + r.encode() for key, r in replays
+            ),
+            "\n".join(f"{self._keyspace.of_key(key)}\n{claim}" for key, claim in releases),
         )
 
     async def _read(self, ids: Sequence[str]) -> dict[str, Snapshot]:
-        values = await self._link.get_many([_key(id) for id in ids]) or ()
+        values = await self._link.get_many([self._keyspace.of_wallet(id) for id in ids]) or ()
         found = (_snapshot_of(id, value) for id, value in zip(ids, values, strict=False))
         return {each.wallet_id: each for each in found if each is not None}
-
-
-def _key(wallet_id: str) -> str:
-    return f"td:w:{wallet_id}"
 
 
 def _snapshot_of(wallet_id: str, value: bytes | None) -> Snapshot | None:

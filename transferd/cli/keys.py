@@ -28,6 +28,7 @@ from transferd.ledger.store.clients import (
 )
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import Rejected
+from transferd.ledger.store.ledgers import read_ledger
 from transferd.web.fields import StoredTime
 
 # 64 random bits make ids unique; 256 random bits cannot be guessed.
@@ -61,7 +62,13 @@ def _client_name(_: click.Context, __: click.Parameter, name: str | None) -> str
     return name
 
 
+_in_ledger = click.option(
+    "--ledger", metavar="NAME", help="Ledger of the client. By default that of TRANSFERD_LEDGER."
+)
+
+
 @keys.command("create")
+@_in_ledger
 @click.option(
     "--client",
     required=True,
@@ -85,11 +92,17 @@ def _client_name(_: click.Context, __: click.Parameter, name: str | None) -> str
 @click.option("--expires-at", "at", metavar="TIME", help="RFC 3339: 2031-01-01T00:00:00Z.")
 @click.option("--json", "as_json", is_flag=True, help="The key with its token as a JSON object.")
 def create_command(
-    *, client: str, scopes: tuple[str, ...], days: int | None, at: str | None, as_json: bool
+    *,
+    ledger: str | None,
+    client: str,
+    scopes: tuple[str, ...],
+    days: int | None,
+    at: str | None,
+    as_json: bool,
 ) -> None:
     """Create a key and print its token, which is shown only once."""
     expires_at = _expiry_of(days, at)
-    run(_create(settings_of(), client, scopes, expires_at, as_json))
+    run(_create(_settings_of(ledger), client, scopes, expires_at, as_json))
 
 
 def _expiry_of(days: int | None, at: str | None) -> datetime | None:
@@ -119,11 +132,13 @@ async def _create(
     id = secrets.token_hex(_ID_BYTES)
     token = token_of(id, secrets.token_hex(_SECRET_BYTES))
     async with _opened(settings) as database:
+        ledger = await read_ledger(database, settings.ledger)
         created = await insert_api_key(
             database,
+            ledger=ledger,
             id=id,
             client=client,
-            secret_sha256=digest_of(token),
+            secret_sha256=digest_of(token, ledger),
             scopes=[scope for scope in SCOPES if scope in scopes],
             expires_at=expires_at,
         )
@@ -152,16 +167,18 @@ async def _create(
 
 
 @keys.command("list")
+@_in_ledger
 @click.option("--client", callback=_client_name, help="Only keys of this client.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-def list_command(*, client: str | None, as_json: bool) -> None:
+def list_command(*, ledger: str | None, client: str | None, as_json: bool) -> None:
     """List keys, oldest first. Their secrets are not stored."""
-    run(_list(settings_of(), client, as_json))
+    run(_list(_settings_of(ledger), client, as_json))
 
 
 async def _list(settings: Settings, client: str | None, as_json: bool) -> int:
     async with _opened(settings) as database:
-        listed = await list_api_keys(database, client=client)
+        ledger = await read_ledger(database, settings.ledger)
+        listed = await list_api_keys(database, ledger=ledger, client=client)
     if as_json:
         for key in listed:
             click.echo(json.dumps(_view(key)))
@@ -212,6 +229,10 @@ async def _revoke(settings: Settings, ids: Sequence[str]) -> int:
     if unknown:
         raise click.ClickException(f"there is no API key {', '.join(unknown)}")
     return 0
+
+
+def _settings_of(ledger: str | None) -> Settings:
+    return settings_of() if ledger is None else settings_of(ledger=ledger)
 
 
 @asynccontextmanager

@@ -4,6 +4,8 @@ import hashlib
 import re
 from typing import Literal, get_args
 
+from transferd.domain.ledger import MAIN, Ledger
+
 Scope = Literal["wallets:read", "wallets:write", "transfers:write", "webhooks:admin", "admin"]
 SCOPES: tuple[Scope, ...] = get_args(Scope)
 # Includes all other scopes. Only this scope can create money.
@@ -23,7 +25,11 @@ def id_in(token: str) -> str | None:
     return match[1] if match else None
 
 
-def digest_of(token: str) -> bytes:
-    """The digest under which a token is stored. SHA-256 without a salt is enough for a secret of
-    256 random bits."""
-    return hashlib.sha256(token.encode()).digest()
+def digest_of(token: str, ledger: Ledger) -> bytes:
+    """The digest under which a token of a client of the ledger is stored.
+
+    SHA-256 without a salt is enough for a secret of 256 random bits. Versions without ledgers
+    compare with the digest of main, so they refuse the clients of all other ledgers.
+    """
+    text = token if ledger.number == MAIN.number else f"{ledger.number}:{token}"
+    return hashlib.sha256(text.encode()).digest()

@@ -7,11 +7,13 @@ class Ledger(NamedTuple):
     """Closed books: no transaction, reference or query goes from one ledger to another.
 
     `number` (0 to 4095) is in the ids of the ledger. `schema` has all of its tables in PostgreSQL.
+    What the cache holds of an earlier generation is not used.
     """
 
     number: int
     name: str
     schema: str
+    cache_generation: int = 0
 
 
 # The first ledger, which every installation has.

@@ -81,7 +81,10 @@ async def insert_ledger(connection: Connection, name: str, number: int | None) -
         raise MigrationError("all 4,096 numbers of ledgers are in use")
     ledger = Ledger(number, name, f"ledger_{number:02d}")
     await connection.execute(
-        "INSERT INTO transferd.ledgers (number, name, schema) VALUES ($1, $2, $3)", *ledger
+        "INSERT INTO transferd.ledgers (number, name, schema) VALUES ($1, $2, $3)",
+        ledger.number,
+        ledger.name,
+        ledger.schema,
     )
     await connection.execute(f"CREATE SCHEMA {ledger.schema}")
     await _bring_up(connection, ledger, ledger_migrations())

@@ -29,7 +29,7 @@ from transferd.ledger.steps import (
     migrations,
     missing,
 )
-from transferd.ledger.store.database import Database
+from transferd.ledger.store.database import Database, LedgerDatabase
 from transferd.ledger.store.errors import Rejected, translated
 from transferd.ledger.store.migrations import applied_migrations, applied_to_ledger
 
@@ -166,9 +166,7 @@ async def assert_migrated(database: Database) -> None:
     try:
         applied = await applied_migrations(database)
         absent = [each.name for each in migrations() if each.name not in applied]
-        if not absent:
-            of_main = await applied_to_ledger(database.of(MAIN))
-            absent = [each.name for each in ledger_migrations() if each.name not in of_main]
+        absent = absent or await absent_from(database.of(MAIN))
     except Rejected as error:
         raise ConfigurationError(
             f"the database has no ledger yet ({error}): run `transferd migrate`"
@@ -177,6 +175,12 @@ async def assert_migrated(database: Database) -> None:
         raise ConfigurationError(
             f"the database is not up to date ({absent[0]} is not applied): run `transferd migrate`"
         )
+
+
+async def absent_from(database: LedgerDatabase) -> list[str]:
+    """The migrations of this release that a ledger lacks. Raises Rejected if it has no tables."""
+    applied = await applied_to_ledger(database)
+    return [each.name for each in ledger_migrations() if each.name not in applied]
 
 
 async def _migrate_shared(

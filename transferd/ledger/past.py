@@ -36,12 +36,15 @@ class InstantNotReached(Exception):
 
 
 class Past:
-    """The past of the wallets, for the readers of one replica."""
+    """The past of a ledger's wallets, for the readers of one replica.
 
-    def __init__(self, database: LedgerDatabase, limits: Limits) -> None:
+    `locks` are the permits of all ledgers to keep a connection until a row is unlocked.
+    """
+
+    def __init__(self, database: LedgerDatabase, limits: Limits, locks: asyncio.Semaphore) -> None:
         self._database = database
         self._limits = limits
-        self._waits = SharedWaits(database, limits)
+        self._waits = SharedWaits(database, limits, locks)
 
     def __repr__(self) -> str:
         return f"<Past {self._waits!r}>"
@@ -93,10 +96,10 @@ class SharedWaits:
     while a writer waits for the row.
     """
 
-    def __init__(self, database: LedgerDatabase, limits: Limits) -> None:
+    def __init__(self, database: LedgerDatabase, limits: Limits, locks: asyncio.Semaphore) -> None:
         self._database = database
         self._limits = limits
-        self._turns = asyncio.Semaphore(limits.settling_locks_max)
+        self._locks = locks
         # By wallet. A reader joins the wait that has not begun.
         self._begun: dict[str, asyncio.Task[bool]] = {}
         self._next: dict[str, asyncio.Task[bool]] = {}
@@ -148,7 +151,7 @@ class SharedWaits:
         return False
 
     async def _lock(self, wallet_id: str) -> bool:
-        async with self._turns:
+        async with self._locks:
             try:
                 await store.wait_for_writers(self._database, wallet_id)
             except LockTimeout:

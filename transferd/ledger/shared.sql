@@ -1,13 +1,20 @@
--- The queries about tables that belong to no ledger: API clients, their keys, and the migrations.
+-- The queries about tables that belong to no ledger: ledgers, API clients, their keys, and the migrations.
+
+-- name: read_ledger
+-- A ledger that an operator has named.
+SELECT number, name, schema, cache_generation FROM transferd.ledgers WHERE name = $1;
 
 -- name: read_api_key
--- An API key with its client. The caller compares the secret, in constant time. An expiry of infinity, which
--- an earlier version stored for the largest possible time, counts as no expiry, because Python has no such
--- time.
+-- An API key with its client and the client's ledger. The caller compares the secret, in constant time. An expiry
+-- of infinity, which an earlier version stored for the largest possible time, counts as no expiry, because Python
+-- has no such time.
 SELECT client_id, secret_sha256, scopes, revoked_at,
-    CASE WHEN expires_at < '10000-01-01+00' THEN greatest(expires_at, '0001-01-02+00') END AS expires_at
+    CASE WHEN expires_at < '10000-01-01+00' THEN greatest(expires_at, '0001-01-02+00') END AS expires_at,
+    ledgers.number, ledgers.name, ledgers.schema, ledgers.cache_generation
 FROM transferd.api_keys
-WHERE id = $1;
+JOIN transferd.clients ON clients.id = client_id
+JOIN transferd.ledgers ON ledgers.number = ledger_number
+WHERE api_keys.id = $1;
 
 -- name: lock_clients
 -- Transactions that may create a client run one after the other, so that each sees the names of all clients
@@ -15,27 +22,27 @@ WHERE id = $1;
 LOCK TABLE transferd.clients IN SHARE ROW EXCLUSIVE MODE;
 
 -- name: client_names
--- All clients, oldest first. Operators create them, so there are few.
-SELECT name FROM transferd.clients ORDER BY id;
+-- The clients of a ledger, oldest first. Operators create them, so there are few.
+SELECT name FROM transferd.clients WHERE ledger_number = $1 ORDER BY id;
 
 -- name: insert_client
 -- Inserts a client together with its first key, under the lock of `lock_clients`.
-INSERT INTO transferd.clients (name) VALUES ($1);
+INSERT INTO transferd.clients (ledger_number, name) VALUES ($1, $2);
 
 -- name: insert_api_key
 -- Inserts a key and returns the columns that may be shown.
 INSERT INTO transferd.api_keys (id, client_id, secret_sha256, scopes, expires_at)
-SELECT $1, clients.id, $3, $4, $5 FROM transferd.clients WHERE name = $2
+SELECT $3, clients.id, $4, $5, $6 FROM transferd.clients WHERE ledger_number = $1 AND name = $2
 RETURNING id, $2::text AS client, scopes, created_at, expires_at, last_used_at, revoked_at;
 
 -- name: list_api_keys
--- Keys for operators, oldest first, without the secret and its digest.
+-- Keys of a ledger for operators, oldest first, without the secret and its digest.
 SELECT api_keys.id, clients.name, scopes, api_keys.created_at,
     CASE WHEN expires_at < '10000-01-01+00' THEN greatest(expires_at, '0001-01-02+00') END AS expires_at,
     last_used_at, revoked_at
 FROM transferd.api_keys
 JOIN transferd.clients ON clients.id = client_id
-WHERE $1::text IS NULL OR clients.name = $1
+WHERE ledger_number = $1 AND ($2::text IS NULL OR clients.name = $2)
 ORDER BY api_keys.created_at, api_keys.id;
 
 -- name: has_usable_api_key

@@ -121,6 +121,13 @@ class WalletRead(NamedTuple):
     cache: str
 
 
+class LedgerNotOpened(NamedTuple):
+    """A request needs the ledger of this name, which cannot be used."""
+
+    ledger: str
+    reason: str
+
+
 class KeyUsesFailed(NamedTuple):
     """The last uses of API keys could not be written; the write is retried."""
 
@@ -247,6 +254,7 @@ Fact = (
     | ExpiryFailed
     | CacheFailed
     | WalletRead
+    | LedgerNotOpened
     | KeyUsesFailed
     | RequestFinished
     | RequestFailed

@@ -17,6 +17,7 @@ from transferd.observability.facts import (
     Fact,
     GroupRetried,
     KeyUsesFailed,
+    LedgerNotOpened,
     NotificationFinished,
     NotifierFailed,
     RelayFailed,
@@ -58,6 +59,7 @@ _LOGGED = frozenset(
         ActorFailed,
         GroupRetried,
         CacheFailed,
+        LedgerNotOpened,
         KeyUsesFailed,
         ExpiryFailed,
         RelayFailed,
@@ -106,6 +108,8 @@ class Log:
                 self._log.warning("group retried", cause=cause, envelopes=envelopes)
             case CacheFailed(error):
                 self._log.warning("redis call failed", error=_one_line(error))
+            case LedgerNotOpened(ledger, reason):
+                self._log.warning("ledger not opened", ledger=ledger, reason=reason)
             case KeyUsesFailed(error):
                 self._log.warning("uses of API keys not written", error=_one_line(error))
             case ExpiryFailed(error):

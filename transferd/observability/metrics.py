@@ -29,6 +29,7 @@ from transferd.observability.facts import (
     HoldsExpired,
     KeysClaimed,
     KeyUsesFailed,
+    LedgerNotOpened,
     NotificationFinished,
     NotifierFailed,
     OutboxRelayed,
@@ -193,7 +194,7 @@ class Metrics:
                 self._errors.labels(type(fact).__name__).inc()
             case SpansLost(spans):
                 self._spans_lost.inc(spans)
-            case NotifierFailed() | KeyUsesFailed() | ExpiryFailed():
+            case NotifierFailed() | KeyUsesFailed() | ExpiryFailed() | LedgerNotOpened():
                 self._errors.labels(type(fact).__name__).inc()
 
     def gauge(self, name: str, text: str, read: Callable[[], float], **labels: str) -> None:

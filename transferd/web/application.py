@@ -1,7 +1,9 @@
 """The handler of a replica's requests: every operation, behind authentication, and the rest."""
 
+from transferd.domain.errors import DatabaseUnavailable
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.web import openapi
-from transferd.web.auth import Authentication
+from transferd.web.auth import Authentication, local_client
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
 from transferd.web.edge import Edge
@@ -36,14 +38,15 @@ OPERATIONS: tuple[Operation, ...] = (
 
 def build(context: AppContext) -> Edge:
     """The handler of one replica."""
+    is_open = context.settings.auth == "off"
     authentication = Authentication(
         context.shared,
         context.limits,
         context.key_uses,
-        is_required=context.settings.auth == "on",
+        anonymous=local_client(context.ledger) if is_open else None,
         clock=context.clock,
     )
-    document = openapi.document(OPERATIONS, is_open=context.settings.auth == "off")
+    document = openapi.document(OPERATIONS, is_open=is_open)
     routes = Routes(
         [
             *(
@@ -68,8 +71,16 @@ def _behind(authentication: Authentication, operation: Operation) -> Handler:
         )
         if scope is not None:
             principal.require(scope)
+        _assert_served(principal.ledger)
+        call.ledger = await call.context.ledgers.of(principal.ledger)
         if not has_query and request.has_query:
             call.query(NoQuery)
         return await handler(call)
 
     return handle
+
+
+def _assert_served(ledger: Ledger) -> None:
+    # Committers, event streams and workers serve main only.
+    if ledger.number != MAIN.number:
+        raise DatabaseUnavailable("This ledger is not served yet.")

@@ -21,6 +21,7 @@ from transferd.web.auth import Principal
 from transferd.web.batch_schemas import ITEM_TAGS
 from transferd.web.context import AppContext
 from transferd.web.exactness import Fault, faults_of, pointer_step
+from transferd.web.ledgers import OpenLedger
 from transferd.web.problems import Problem
 from transferd.web.request import Request
 from transferd.web.request_headers import Headers, items_of
@@ -70,13 +71,15 @@ def _single(headers: Headers, name: str) -> str | None:
 class Call:
     """A request inside a route.
 
-    `path` are the values in its path, by name. `principal` is set for operations only.
+    `path` are the values in its path, by name. `principal`, and its ledger, are set for operations
+    only.
     """
 
-    __slots__ = ("_awaits_continue", "context", "origin", "path", "principal", "request")
+    __slots__ = ("_awaits_continue", "context", "ledger", "origin", "path", "principal", "request")
 
     path: Mapping[str, str]
     principal: Principal
+    ledger: OpenLedger
 
     def __init__(self, context: AppContext, request: Request, origin: Origin) -> None:
         self.context = context
@@ -113,7 +116,7 @@ class Call:
 
     def new_id(self) -> str:
         """A new id in the ledger of the call."""
-        return new_id(self.context.database.ledger)
+        return new_id(self.principal.ledger)
 
     def key(self, *, required: bool) -> Key | None:
         """The Idempotency-Key with its owner. Raises Problem."""

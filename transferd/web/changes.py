@@ -63,7 +63,7 @@ async def change_once(
 
 
 async def _attempt(call: Call, change: Change, key: Key | None, fingerprint: Fingerprint) -> Answer:
-    async with call.context.database.transaction(is_retried=True) as transaction:
+    async with call.ledger.database.transaction(is_retried=True) as transaction:
         if key is None:
             return await change(transaction)
         stored = (await read_outcomes(transaction, [key])).get(key)

@@ -1,22 +1,18 @@
 """What the routes of a replica work with; the composition root puts it together."""
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from transferd.actors.router import Router
 from transferd.cache.link import Link
-from transferd.cache.replays import Replays
-from transferd.cache.wallets import Wallets
 from transferd.config import Limits, Settings
-from transferd.domain.hold import Hold
-from transferd.ledger.past import Past
-from transferd.ledger.store.currencies import Currency
-from transferd.ledger.store.database import Database, LedgerDatabase
+from transferd.domain.ledger import Ledger
+from transferd.ledger.store.database import Database
 from transferd.observability.facts import Facts
 from transferd.observability.metrics import Metrics
-from transferd.shared_reads import SharedReads
 from transferd.web.key_uses import KeyUses
+from transferd.web.ledgers import OpenLedger, OpenLedgers
 from transferd.web.rendering import Rendering
 from transferd.web.streams import Streams
 
@@ -37,27 +33,25 @@ class Lifecycle:
 
 @dataclass(frozen=True, slots=True)
 class AppContext:
-    """Everything that a route may need. `clock` gives seconds; `currencies` are by code."""
+    """Everything that a route may need. `clock` gives seconds."""
 
     settings: Settings
     limits: Limits
-    # The pool for reads: of what belongs to no ledger, and of the ledger.
+    # TRANSFERD_LEDGER.
+    ledger: Ledger
+    # The pool for reads.
     shared: Database
-    database: LedgerDatabase
+    ledgers: OpenLedgers
+    # Open until the replica stops, because its committers use it.
+    main: OpenLedger
     probe: Database
     link: Link
-    wallets: Wallets
-    past: Past
-    holds: SharedReads[Hold]
-    replays: Replays
     router: Router
     rendering: Rendering
     streams: Streams
     key_uses: KeyUses
     # Permits for batches in progress.
     batches: asyncio.Semaphore
-    currencies: Mapping[str, Currency]
-    funding_wallet_ids: frozenset[str]
     lifecycle: Lifecycle
     facts: Facts
     metrics: Metrics

@@ -1,6 +1,7 @@
 """Opaque cursors of keyset pages: the list, its filters, and the position of the next page.
 
-A cursor that is used with other filters, or for another wallet, would leave rows out of the list.
+A cursor that is used with other filters, for another wallet, or in another ledger, would leave rows
+out of the list.
 """
 
 import base64
@@ -10,6 +11,7 @@ import re
 
 import orjson
 
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.domain.money import BALANCE_MINOR_MAX
 from transferd.web.fields import is_id
 from transferd.web.problems import Problem
@@ -21,14 +23,18 @@ _VERSION = re.compile(r"0|[1-9][0-9]{0,18}")
 _DIGEST_BYTES = 6
 
 
-def scope_of(list_name: str, query: ListQuery, *ids: str) -> str:
-    """The scope of the cursors of a list: the ids in its path, and its filters.
+def scope_of(ledger: Ledger, list_name: str, query: ListQuery, *ids: str) -> str:
+    """The scope of the cursors of a list: its ledger, the ids in its path, and its filters.
 
     The size of a page may change from page to page. Filters that are not given are left out, so
     that a later version, which has more filters, reads the cursors of this one.
     """
     filters = query.model_dump(mode="json", exclude={"limit", "cursor"}, exclude_none=True)
-    digest = hashlib.blake2b(orjson.dumps([ids, filters]), digest_size=_DIGEST_BYTES)
+    parts: list[object] = [ids, filters]
+    if ledger.number != MAIN.number:
+        # Without it in main, cursors of the version before stay valid.
+        parts.append(ledger.number)
+    digest = hashlib.blake2b(orjson.dumps(parts), digest_size=_DIGEST_BYTES)
     return f"{list_name}.{digest.hexdigest()}"
 
 

@@ -6,14 +6,16 @@ from datetime import datetime
 from typing import NamedTuple
 
 from transferd.domain.client import similar_name
+from transferd.domain.ledger import Ledger
 from transferd.ledger.store.database import Database
 
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A stored API key, with the SHA-256 of its secret."""
+    """A stored API key, with the SHA-256 of its token (`digest_of`) and its client's ledger."""
 
     client_id: int
+    ledger: Ledger
     secret_sha256: bytes
     scopes: frozenset[str]
     expires_at: datetime | None
@@ -48,23 +50,25 @@ class SimilarClient(NamedTuple):
 async def insert_api_key(
     database: Database,
     *,
+    ledger: Ledger,
     id: str,
     client: str,
     secret_sha256: bytes,
     scopes: Sequence[str],
     expires_at: datetime | None,
 ) -> CreatedKey | SimilarClient:
-    """A new key of the client with that name, which is created with its first key."""
+    """A new key of the ledger's client with that name, which is created with its first key."""
     async with database.transaction() as transaction:
         await transaction.fetch("lock_clients")
-        names = [row["name"] for row in await transaction.fetch("client_names")]
+        rows = await transaction.fetch("client_names", ledger.number)
+        names = [row["name"] for row in rows]
         is_new = client not in names
         if is_new:
             if (similar := similar_name(client, names)) is not None:
                 return SimilarClient(similar)
-            await transaction.fetch("insert_client", client)
+            await transaction.fetch("insert_client", ledger.number, client)
         [row] = await transaction.fetch(
-            "insert_api_key", id, client, secret_sha256, list(scopes), expires_at
+            "insert_api_key", ledger.number, client, id, secret_sha256, list(scopes), expires_at
         )
     return CreatedKey(ListedKey(*row), is_new)
 
@@ -77,6 +81,7 @@ async def read_api_key(database: Database, id: str) -> ApiKey | None:
     row = rows[0]
     return ApiKey(
         row["client_id"],
+        Ledger(row["number"], row["name"], row["schema"], row["cache_generation"]),
         row["secret_sha256"],
         frozenset(row["scopes"]),
         row["expires_at"],
@@ -84,9 +89,12 @@ async def read_api_key(database: Database, id: str) -> ApiKey | None:
     )
 
 
-async def list_api_keys(database: Database, *, client: str | None) -> list[ListedKey]:
-    """All keys, or those of a client, in the order in which they were created."""
-    return [ListedKey(*row) for row in await database.fetch("list_api_keys", client)]
+async def list_api_keys(
+    database: Database, *, ledger: Ledger, client: str | None
+) -> list[ListedKey]:
+    """The keys of a ledger, or of one of its clients, in the order of their creation."""
+    rows = await database.fetch("list_api_keys", ledger.number, client)
+    return [ListedKey(*row) for row in rows]
 
 
 async def has_usable_api_key(database: Database) -> bool:

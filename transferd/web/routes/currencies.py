@@ -11,7 +11,7 @@ from transferd.web.replies import Reply
 
 async def list_(call: Call) -> Reply:
     """GET /currencies: all of them, in one page."""
-    data = [currency_view(currency) for currency in call.context.currencies.values()]
+    data = [currency_view(currency) for currency in call.ledger.currencies.values()]
     return shown(orjson.dumps({"data": data, "has_more": False, "next_cursor": None}))
 
 

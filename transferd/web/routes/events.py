@@ -20,7 +20,7 @@ async def follow(call: Call) -> Reply:
     """GET /wallets/{id}/events."""
     last = _last_event_id(call)
     id = wallet_id_of(call)
-    wallet = (await read_wallets(call.context.database, [id])).get(id)
+    wallet = (await read_wallets(call.ledger.database, [id])).get(id)
     if wallet is None:
         raise wallet_not_found(call)
     if last is not None and last > wallet.version:

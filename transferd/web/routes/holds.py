@@ -109,9 +109,9 @@ async def read(call: Call) -> Reply:
 async def list_(call: Call) -> Reply:
     """GET /holds."""
     query = call.query(HoldsQuery)
-    scope = cursors.scope_of(_LIST, query)
+    scope = cursors.scope_of(call.principal.ledger, _LIST, query)
     holds, end = await store.list_holds(
-        call.context.database,
+        call.ledger.database,
         wallet_id=query.wallet_id,
         status=query.status,
         expires_before=query.expires_before,
@@ -125,7 +125,7 @@ async def list_(call: Call) -> Reply:
 async def _hold_of(call: Call) -> tuple[str, Hold | None]:
     """The id in the path, and its hold as it is now."""
     id = call.path["id"].lower()
-    hold = await call.context.holds.get(id) if is_id(id) else None
+    hold = await call.ledger.holds.get(id) if is_id(id) else None
     return id, hold
 
 

@@ -20,10 +20,10 @@ async def read(call: Call) -> Reply:
     if "\x00" in text:
         raise Problem("idempotency-key-invalid")
     key: Key = (call.principal.client_id, text)
-    stored = (await read_outcomes(call.context.database, [key])).get(key)
+    stored = (await read_outcomes(call.ledger.database, [key])).get(key)
     if stored is not None:
         return shown(await _settled(call, stored))
-    cached = await call.context.replays.look_up(key)
+    cached = await call.ledger.replays.look_up(key)
     if isinstance(cached, Replay):
         # The request was committed after PostgreSQL was read.
         return shown(_view(cached.status, cached.body))
@@ -36,7 +36,7 @@ async def read(call: Call) -> Reply:
 
 
 async def _settled(call: Call, stored: StoredOutcome) -> bytes:
-    [body] = await call.context.rendering.replay([stored.answer], call.context.database)
+    [body] = await call.context.rendering.replay([stored.answer], call.ledger.database)
     return _view(stored.status, body or b"null")
 
 

@@ -26,7 +26,7 @@ MOVING_REFUSALS = (
 def require_admin_for_funding(call: Call, wallet_ids: Iterable[str]) -> None:
     """Raise Problem unless the client may use these wallets: a payment from a funding wallet
     creates money."""
-    if not call.context.funding_wallet_ids.isdisjoint(wallet_ids):
+    if not call.ledger.funding_wallet_ids.isdisjoint(wallet_ids):
         call.principal.require(ADMIN)
 
 
@@ -58,7 +58,7 @@ def capture_parts(body: NewCapture, command: Capture) -> tuple[object, ...]:
 
 async def committed_book(call: Call, command: Command) -> Book:
     """What a dry run is decided on: wallets and holds as they are now, without locks."""
-    database = call.context.database
+    database = call.ledger.database
     wallets, now = await read_wallets_and_clock(database, touched_wallets(command))
     ids = list(named_holds(command))
     holds = await holds_now(database, ids) if ids else {}

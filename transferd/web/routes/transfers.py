@@ -86,7 +86,7 @@ async def _batch_slot(context: AppContext) -> AsyncIterator[None]:
 async def _holds_of(call: Call, bodies: Sequence[BatchItem]) -> dict[str, Hold]:
     """The holds that a batch captures; unknown ids are missing."""
     ids = {body.hold_id for body in bodies if isinstance(body, BatchCapture)}
-    return await holds_now(call.context.database, ids) if ids else {}
+    return await holds_now(call.ledger.database, ids) if ids else {}
 
 
 async def _commands_of(
@@ -143,7 +143,7 @@ async def reverse(call: Call) -> Reply:
     original = None
     if is_id(id):
         # Transfers never change, so this may be read before any lock.
-        original = await store.read_transfer(call.context.database, id)
+        original = await store.read_transfer(call.ledger.database, id)
     if original is not None:
         sides = (original.source_wallet_id, original.destination_wallet_id)
         require_admin_for_funding(call, sides)
@@ -166,7 +166,7 @@ async def read(call: Call) -> Reply:
     id = call.path["id"].lower()
     transfer = None
     if is_id(id):
-        transfer = await store.read_transfer(call.context.database, id)
+        transfer = await store.read_transfer(call.ledger.database, id)
     if transfer is None:
         raise Problem("transfer-not-found", f"There is no transfer {id}.")
     return shown(call.context.rendering.transfer(transfer))
@@ -175,10 +175,10 @@ async def read(call: Call) -> Reply:
 async def list_(call: Call) -> Reply:
     """GET /transfers."""
     query = call.query(schemas.TransfersQuery)
-    database = call.context.database
+    database = call.ledger.database
     if not await read_wallets(database, [query.wallet_id]):
         raise Problem("wallet-not-found", f"There is no wallet {query.wallet_id}.")
-    scope = cursors.scope_of(_LIST, query)
+    scope = cursors.scope_of(call.principal.ledger, _LIST, query)
     below = cursors.decode_version(scope, query.cursor)
     found = await store.list_transfers(
         database,

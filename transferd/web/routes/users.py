@@ -30,7 +30,7 @@ async def create(call: Call) -> Reply:
 
 async def read(call: Call) -> Reply:
     """GET /users/{id}."""
-    user = await store.read_user(call.context.database, _id(call))
+    user = await store.read_user(call.ledger.database, _id(call))
     if user is None:
         raise _not_found(call)
     return shown(call.context.rendering.user(user))
@@ -39,11 +39,9 @@ async def read(call: Call) -> Reply:
 async def list_(call: Call) -> Reply:
     """GET /users."""
     query = call.query(schemas.ListQuery)
-    scope = cursors.scope_of(_LIST, query)
+    scope = cursors.scope_of(call.principal.ledger, _LIST, query)
     before_id = cursors.decode_id(scope, query.cursor)
-    users = await store.list_users(
-        call.context.database, before_id=before_id, limit=query.limit + 1
-    )
+    users = await store.list_users(call.ledger.database, before_id=before_id, limit=query.limit + 1)
     items = [user_view(user) for user in users]
     return listed(call, scope, query.limit, items, [user.id for user in users])
 
@@ -54,7 +52,7 @@ async def update(call: Call) -> Reply:
     body = await call.body(schemas.UserPatch)
     given = body.model_fields_set
     user = await store.update_user(
-        call.context.database,
+        call.ledger.database,
         id,
         name=(body.name,) if "name" in given else None,
         metadata=metadata_text(body.metadata) if "metadata" in given else None,

@@ -36,7 +36,7 @@ _STATEMENT = "statement"
 async def create(call: Call) -> Reply:
     """POST /wallets."""
     body = await call.body(schemas.NewWallet)
-    currency = call.context.currencies.get(body.currency)
+    currency = call.ledger.currencies.get(body.currency)
     if currency is None:
         raise invalid(
             "/currency", "currency_unknown", "must be an ISO 4217 currency with minor units"
@@ -79,7 +79,7 @@ async def read(call: Call) -> Reply:
     if query.at is not None:
         return await _read_before(call, id, query.at)
     min_version = query.min_version or 0
-    snapshot = await call.context.wallets.get(id)
+    snapshot = await call.ledger.wallets.get(id)
     cache, is_due = "hit", False
     if snapshot is None or snapshot.version < min_version:
         cache = "miss" if call.context.link.is_available else "bypass"
@@ -100,10 +100,10 @@ async def read(call: Call) -> Reply:
 
 async def _read_through(call: Call, id: str) -> tuple[Snapshot, bool]:
     """Read from PostgreSQL and fill the cache; also whether a hold of the wallet is due."""
-    wallets, clock = call.context.wallets, call.context.clock
+    wallets, clock = call.ledger.wallets, call.context.clock
     reservation = await wallets.reserve(id)
     asked_at = clock()
-    found = await store.read_wallet_and_clock(call.context.database, id)
+    found = await store.read_wallet_and_clock(call.ledger.database, id)
     if found is None:
         raise wallet_not_found(call)
     wallet, now = found
@@ -115,7 +115,7 @@ async def _read_through(call: Call, id: str) -> tuple[Snapshot, bool]:
 
 async def _read_before(call: Call, id: str, instant: datetime) -> Reply:
     try:
-        wallet = await call.context.past.wallet_before(id, instant)
+        wallet = await call.ledger.past.wallet_before(id, instant)
     except InstantNotReached as error:
         raise _not_reached("at", error.now) from None
     if wallet is None:
@@ -146,9 +146,9 @@ def version_not_reached(version: int, wanted: int) -> Problem:
 async def list_(call: Call) -> Reply:
     """GET /wallets."""
     query = call.query(schemas.WalletsQuery)
-    scope = cursors.scope_of(_LIST, query)
+    scope = cursors.scope_of(call.principal.ledger, _LIST, query)
     wallets = await store.list_wallets(
-        call.context.database,
+        call.ledger.database,
         user_id=query.user_id,
         currency=query.currency,
         before_id=cursors.decode_id(scope, query.cursor),
@@ -163,7 +163,7 @@ async def update(call: Call) -> Reply:
     id = wallet_id_of(call)
     body = await call.body(schemas.WalletPatch)
     given = body.model_fields_set
-    if "overdraft_limit" in given or id in call.context.funding_wallet_ids:
+    if "overdraft_limit" in given or id in call.ledger.funding_wallet_ids:
         call.principal.require(ADMIN)
     if "overdraft_limit" in given:
         _refuse_funding(call, id)
@@ -196,7 +196,7 @@ async def statement(call: Call) -> Reply:
     """GET /wallets/{id}/statement."""
     query = call.query(StatementQuery)
     id = wallet_id_of(call)
-    database = call.context.database
+    database = call.ledger.database
     wallet = await _settled(call, id, query.to)
     after_version = query.after_version or 0
     if after_version > wallet.version:
@@ -209,7 +209,7 @@ async def statement(call: Call) -> Reply:
         # `to_version`. It is read after `to_version`, so no change up to there is missed.
         opening = await store.version_before(database, id, query.from_)
         after_version = max(after_version, opening or 0)
-    scope = cursors.scope_of(_STATEMENT, query, id)
+    scope = cursors.scope_of(call.principal.ledger, _STATEMENT, query, id)
     below = cursors.decode_version(scope, query.cursor)
     entries = await statements.statement(
         database,
@@ -225,10 +225,10 @@ async def statement(call: Call) -> Reply:
 async def _settled(call: Call, id: str, to: datetime | None) -> Wallet:
     """The wallet, once nothing can be added to it before `to`."""
     if to is None:
-        wallet = (await store.read_wallets(call.context.database, [id])).get(id)
+        wallet = (await store.read_wallets(call.ledger.database, [id])).get(id)
     else:
         try:
-            wallet = await call.context.past.settle(id, to)
+            wallet = await call.ledger.past.settle(id, to)
         except InstantNotReached as error:
             raise _not_reached("to", error.now) from None
     if wallet is None:
@@ -250,7 +250,7 @@ def wallet_not_found(call: Call) -> Problem:
 
 
 def _refuse_funding(call: Call, id: str) -> None:
-    if id in call.context.funding_wallet_ids:
+    if id in call.ledger.funding_wallet_ids:
         raise Problem(
             "forbidden",
             "A funding wallet can be neither frozen nor closed, and has no overdraft limit.",

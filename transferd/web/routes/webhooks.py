@@ -59,9 +59,9 @@ async def create(call: Call) -> Reply:
 async def list_(call: Call) -> Reply:
     """GET /webhooks."""
     query = call.query(schemas.ListQuery)
-    scope = cursors.scope_of(_LIST, query)
+    scope = cursors.scope_of(call.principal.ledger, _LIST, query)
     webhooks = await store.list_webhooks(
-        call.context.database,
+        call.ledger.database,
         before_id=cursors.decode_id(scope, query.cursor),
         limit=query.limit + 1,
     )
@@ -71,7 +71,7 @@ async def list_(call: Call) -> Reply:
 
 async def read(call: Call) -> Reply:
     """GET /webhooks/{id}."""
-    webhook = _found(call, await store.read_webhook(call.context.database, _id(call)))
+    webhook = _found(call, await store.read_webhook(call.ledger.database, _id(call)))
     return shown(orjson.dumps(webhook_view(webhook)))
 
 
@@ -147,10 +147,10 @@ async def deliveries(call: Call) -> Reply:
     """GET /webhooks/{id}/deliveries."""
     query = call.query(webhook_schemas.DeliveriesQuery)
     id = _id(call)
-    _found(call, await store.read_webhook(call.context.database, id))
-    scope = cursors.scope_of(_DELIVERIES, query, id)
+    _found(call, await store.read_webhook(call.ledger.database, id))
+    scope = cursors.scope_of(call.principal.ledger, _DELIVERIES, query, id)
     found = await log.list_deliveries(
-        call.context.database,
+        call.ledger.database,
         id,
         status=query.status,
         before_id=cursors.decode_id(scope, query.cursor),

@@ -1,0 +1,251 @@
+"""Routes work with the ledger of their client, and with no other one.
+
+Replicas refuse all ledgers but main, because commands, event streams and notifications do not know
+ledgers yet. Tests of the other routes turn that off.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import pytest
+
+from tests.conftest import Database, Replicas
+from tests.support.api import Api, Reply
+from tests.support.contract import ApiWithKey, api_key, footprint, transfer_body
+from transferd.cache.link import Link
+from transferd.config import Limits
+from transferd.domain.errors import DatabaseUnavailable
+from transferd.domain.ledger import MAIN, Ledger
+from transferd.ledger.ids import new_id
+from transferd.ledger.migrate import create_ledger, migrate
+from transferd.ledger.steps import ledger_migrations
+from transferd.ledger.store.database import Database as Store
+from transferd.observability.facts import Fact, Facts, LedgerNotOpened
+from transferd.web.ledgers import OpenLedgers
+
+URL = "https://example.com/"
+
+
+class Two(NamedTuple):
+    """Clients of two ledgers, with the same name and all rights."""
+
+    main: Api
+    shop: Api
+    ledger: Ledger
+
+
+@pytest.fixture
+async def shop(database: Database) -> Ledger:
+    """A second ledger."""
+    return await create_ledger(database.settings(), Limits(), "shop")
+
+
+@pytest.fixture
+async def two(
+    replicas: Replicas, database: Database, shop: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> Two:
+    """Two ledgers in one replica, which serves both."""
+    monkeypatch.setattr("transferd.web.application._assert_served", lambda _: None)
+    api = await replicas.start(auth="on")
+    tokens = [
+        await api_key(database, f"of{ledger.name}", "admin", client="till", ledger=ledger)
+        for ledger in (MAIN, shop)
+    ]
+    return Two(ApiWithKey(api, tokens[0]), ApiWithKey(api, tokens[1]), shop)
+
+
+@pytest.fixture
+async def ledgers(database: Database) -> AsyncIterator[OpenLedgers]:
+    """Room for one ledger that is not in use."""
+    limits = Limits(open_ledgers_max=1)
+    async with (
+        Store(database.settings(), limits, connections=2) as store,
+        Link(None, limits, Facts()) as link,
+    ):
+        yield OpenLedgers(store, link, limits, Facts(), replica="a")
+
+
+def without(reply: Reply, id: str) -> tuple[int, str]:
+    """The status and the body, except for the id and the id of the request."""
+    body = reply.body.decode().replace(id, "ID").replace(reply.headers["X-Request-Id"], "REQUEST")
+    return reply.status, body
+
+
+async def made(api: Api) -> dict[str, str]:
+    """An id of each kind in the ledger of a client."""
+    wallet, other = await api.wallet(100), await api.wallet()
+    hook = {"url": URL, "events": ["*"]}
+    return {
+        "user": (await api.get(f"/wallets/{wallet}")).json["user_id"],
+        "wallet": wallet,
+        "transfer": (await api.transfer(wallet, other, 1)).json["id"],
+        "hold": (await api.hold(wallet, 1)).json["id"],
+        "webhook": (await api.post("/webhooks", hook, key="a hook of main")).json["id"],
+    }
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "path", "body"),
+    [
+        ("user", "GET", "/users/{}", None),
+        ("user", "PATCH", "/users/{}", {"name": "Mallory"}),
+        ("user", "GET", "/wallets?user_id={}", None),
+        ("wallet", "GET", "/wallets/{}", None),
+        ("wallet", "GET", "/wallets/{}?min_version=1", None),
+        ("wallet", "GET", "/wallets/{}?at=2020-01-01T00:00:00Z", None),
+        ("wallet", "GET", "/wallets/{}/statement", None),
+        ("wallet", "GET", "/wallets/{}/statement?to=2020-01-01T00:00:00Z", None),
+        ("wallet", "HEAD", "/wallets/{}/events", None),
+        ("wallet", "GET", "/transfers?wallet_id={}", None),
+        ("wallet", "GET", "/holds?wallet_id={}", None),
+        ("wallet", "POST", "/webhooks", {"url": URL, "events": ["*"], "wallet_id": "{}"}),
+        ("wallet", "POST", "/transfers?dry_run=true", {"source_wallet_id": "{}"}),
+        ("transfer", "GET", "/transfers/{}", None),
+        ("hold", "GET", "/holds/{}", None),
+        ("hold", "POST", "/holds/{}/capture?dry_run=true", None),
+        ("webhook", "GET", "/webhooks/{}", None),
+        ("webhook", "PATCH", "/webhooks/{}", {"status": "disabled"}),
+        ("webhook", "POST", "/webhooks/{}/rotate", None),
+        ("webhook", "GET", "/webhooks/{}/deliveries", None),
+        ("webhook", "DELETE", "/webhooks/{}", None),
+    ],
+)
+async def test_an_id_of_another_ledger_is_like_an_unknown_one(
+    kind: str, method: str, path: str, *, body: dict[str, Any] | None, two: Two, database: Database
+) -> None:
+    id = (await made(two.main))[kind]
+    before = await footprint(database), await database.fetch("SELECT * FROM ledger_00.webhooks")
+
+    async def asked(named: str) -> tuple[int, str]:
+        sent = body
+        if body is not None:
+            sent = {name: named if text == "{}" else text for name, text in body.items()}
+            if "source_wallet_id" in sent:
+                sent = transfer_body(named, new_id(two.ledger))
+        reply = await two.shop.call(method, path.format(named), sent)
+        return without(reply, named)
+
+    assert await asked(id) == await asked(new_id(two.ledger))
+    assert await asked(id) == await asked(new_id(MAIN))
+    after = await footprint(database), await database.fetch("SELECT * FROM ledger_00.webhooks")
+    assert after == before
+
+
+async def test_lists_have_the_rows_of_their_own_ledger(two: Two) -> None:
+    await made(two.main)
+    for path in ("/users", "/holds", "/webhooks"):
+        assert (await two.main.get(path)).json["data"]
+        assert (await two.shop.get(path)).json["data"] == []
+    own = {row["funding_wallet_id"] for row in (await two.shop.get("/currencies")).json["data"]}
+    assert len(own) > 100
+    listed = (await two.shop.get("/wallets?limit=200")).json
+    assert ({wallet["id"] for wallet in listed["data"]}, listed["has_more"]) == (own, False)
+
+
+async def test_new_ids_have_the_number_of_their_ledger(two: Two) -> None:
+    for api, ledger in ((two.main, MAIN), (two.shop, two.ledger)):
+        made = await api.post("/webhooks", {"url": URL, "events": ["*"]}, key="once")
+        again = await api.post("/webhooks", {"url": URL, "events": ["*"]}, key="once")
+        assert (made.status, again.body) == (201, made.body)
+        assert (UUID(made.json["id"]).int >> 64) & 0xFFF == ledger.number
+        listed = (await api.get("/webhooks")).json["data"]
+        assert [each["id"] for each in listed] == [made.json["id"]]
+        state = (await api.get("/idempotency-keys/once")).json
+        assert (state["state"], state["answer"]["id"]) == ("succeeded", made.json["id"])
+
+
+async def test_a_change_stays_in_its_ledger(two: Two) -> None:
+    webhooks = [
+        (await api.post("/webhooks", {"url": URL, "events": ["*"]})).json["id"]
+        for api in (two.main, two.shop)
+    ]
+    assert (await two.shop.patch(f"/webhooks/{webhooks[1]}", {"status": "disabled"})).status == 200
+    statuses = [
+        (await api.get(f"/webhooks/{id}")).json["status"]
+        for api, id in zip((two.main, two.shop), webhooks, strict=True)
+    ]
+    assert statuses == ["active", "disabled"]
+
+
+async def test_a_cursor_belongs_to_its_ledger(two: Two) -> None:
+    cursors = [
+        (await api.get("/wallets?limit=1")).json["next_cursor"] for api in (two.main, two.shop)
+    ]
+    for api, own, foreign in (
+        (two.main, cursors[0], cursors[1]),
+        (two.shop, cursors[1], cursors[0]),
+    ):
+        assert (await api.get(f"/wallets?limit=1&cursor={own}")).status == 200
+        refused = await api.get(f"/wallets?limit=1&cursor={foreign}")
+        assert (refused.status, refused.code) == (400, "cursor-invalid")
+
+
+async def test_a_funding_wallet_of_another_ledger_is_unknown(two: Two, database: Database) -> None:
+    token = await api_key(database, "payer", "transfers:write", client="till", ledger=two.ledger)
+    payer = ApiWithKey(two.shop, token)
+    answers = []
+    for api in (two.shop, two.main):
+        body = transfer_body(await api.funding_wallet(), new_id(two.ledger))
+        answers.append((await payer.post("/transfers?dry_run=true", body)).code)
+    assert answers == ["forbidden", "wallet-not-found"]
+
+
+# Opening
+
+
+async def test_a_ledger_that_is_not_migrated_is_503_and_one_log_line(
+    two: Two, replicas: Replicas, database: Database
+) -> None:
+    facts: list[Fact] = []
+    replicas.opened[0].context.facts.add_hook(facts.append)
+    await database.fetch(f"DELETE FROM {two.ledger.schema}.migrations")
+    reply = await two.shop.get("/users")
+    assert (reply.status, reply.code) == (503, "database-unavailable")
+    assert two.ledger.schema not in reply.body.decode()
+    [fact] = [fact for fact in facts if isinstance(fact, LedgerNotOpened)]
+    assert fact.ledger == "shop"
+    assert fact.reason.startswith(ledger_migrations()[0].name)
+    assert (await two.main.get("/users")).status == 200
+    rows = [(each.name, each.sha256) for each in ledger_migrations()]
+    for name, sha256 in rows:
+        await database.fetch(
+            f"INSERT INTO {two.ledger.schema}.migrations (name, sha256) VALUES ($1, $2)",
+            name,
+            sha256,
+        )
+    assert await migrate(database.settings(), Limits()) == []
+    assert (await two.shop.get("/users")).status == 200
+
+
+async def test_a_ledger_without_a_schema_cannot_be_opened(
+    ledgers: OpenLedgers, shop: Ledger, database: Database
+) -> None:
+    await database.fetch(f"DROP SCHEMA {shop.schema} CASCADE")
+    with pytest.raises(DatabaseUnavailable, match="cannot be used now"):
+        await ledgers.of(shop)
+
+
+async def test_a_ledger_is_open_once(ledgers: OpenLedgers, shop: Ledger) -> None:
+    assert len({id(each) for each in await asyncio.gather(*[ledgers.of(shop)] * 8)}) == 1
+    in_use = await ledgers.of(shop)
+    await ledgers.of(MAIN)
+    assert repr(ledgers) == "<OpenLedgers 1 of 1>"
+    assert await ledgers.of(shop) is in_use
+
+
+async def test_a_ledger_that_is_neither_recent_nor_in_use_is_opened_again(
+    ledgers: OpenLedgers, shop: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = []
+
+    async def counted(ledger: Ledger) -> Any:
+        read.append(ledger.name)
+        return await original(ledger)
+
+    original = ledgers._read
+    monkeypatch.setattr(ledgers, "_read", counted)
+    for ledger in (shop, shop, MAIN, MAIN, shop):
+        await ledgers.of(ledger)
+    assert read == ["shop", "main", "shop"]
