@@ -25,6 +25,7 @@ _CONTRACT_LIMITS = frozenset(
         "key_chars_max",
         "list_items_default",
         "list_items_max",
+        "listed_holds_looked_at_max",
         "metadata_bytes_max",
         "text_chars_max",
     }
@@ -90,8 +91,8 @@ class Settings(BaseSettings):
     )
     ledger: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")] = Field(
         "main",
-        description="Ledger of requests without an API key and of `keys`. Only `main` is served"
-        " yet.",
+        description="Ledger of requests without an API key, of `keys create` and of `keys list`."
+        " Only `main` exists and is served yet.",
     )
     prepared_statements: bool = Field(
         True, description="Turn off behind PgBouncer in transaction mode."

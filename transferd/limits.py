@@ -44,7 +44,7 @@ class Limits:
     key_chars_max: int = 255
     list_items_default: int = 50
     list_items_max: int = 200
-    # Holds that a page looks at to find those that match: at most about 10 ms of PostgreSQL.
+    # Holds that a page looks at to find those that match: at most about 12 ms of PostgreSQL.
     listed_holds_looked_at_max: int = 5_000
 
     # One wallet commits about 5,000 transfers/s, so a full mailbox is a tenth of a second of work:

@@ -18,7 +18,7 @@ class Keyspace:
         return f"<Keyspace {self._prefix}>"
 
     def renew(self, ledger: Ledger) -> None:
-        """Use the generation of `ledger`, which is the same ledger, if it is a later one."""
+        """Use the cache generation of `ledger`, the same ledger, if it is later."""
         if ledger.cache_generation > self._generation:
             self._use(ledger)
 

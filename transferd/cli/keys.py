@@ -63,7 +63,7 @@ def _client_name(_: click.Context, __: click.Parameter, name: str | None) -> str
 
 
 _in_ledger = click.option(
-    "--ledger", metavar="NAME", help="Ledger of the client. By default that of TRANSFERD_LEDGER."
+    "--ledger", metavar="NAME", help="Ledger of the client. Default: TRANSFERD_LEDGER."
 )
 
 

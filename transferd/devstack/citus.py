@@ -36,7 +36,7 @@ INTRODUCE_ROLE = (
     "DROP SCHEMA introduction CASCADE",
 )
 
-# Those of databases that admit no connections: of Citus itself, too, which keeps some in each.
+# Ends the sessions in databases that admit no connections. Citus keeps sessions in each database.
 END_SESSIONS = (
     "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
     " JOIN pg_database USING (datname) WHERE NOT datallowconn"

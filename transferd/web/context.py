@@ -37,7 +37,7 @@ class AppContext:
 
     settings: Settings
     limits: Limits
-    # TRANSFERD_LEDGER.
+    # The ledger of requests without an API key.
     ledger: Ledger
     # The pool for reads.
     shared: Database

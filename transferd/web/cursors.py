@@ -32,7 +32,7 @@ def scope_of(ledger: Ledger, list_name: str, query: ListQuery, *ids: str) -> str
     filters = query.model_dump(mode="json", exclude={"limit", "cursor"}, exclude_none=True)
     parts: list[object] = [ids, filters]
     if ledger.number != MAIN.number:
-        # Without it in main, cursors of the version before stay valid.
+        # Cursors of main have no number, as in the version without ledgers.
         parts.append(ledger.number)
     digest = hashlib.blake2b(orjson.dumps(parts), digest_size=_DIGEST_BYTES)
     return f"{list_name}.{digest.hexdigest()}"

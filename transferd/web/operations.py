@@ -98,7 +98,7 @@ def listed(
 def page(
     call: Call, scope: str, items: Sequence[dict[str, object]], end: str | int | None
 ) -> Reply:
-    """A page, behind whose position `end` the next one begins; None: it is the last one."""
+    """A page. The next page begins after the position `end`; None: this is the last page."""
     cursor = None if end is None else cursors.encode(scope, end)
     has_more = cursor is not None
     body = orjson.dumps({"data": items, "has_more": has_more, "next_cursor": cursor})
