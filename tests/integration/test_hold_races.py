@@ -258,7 +258,7 @@ async def test_a_hold_is_read_as_it_is_after_the_wait_for_its_wallet(
     id = (await api.hold(ada, 10)).json["id"]
     sql = query(MAIN.schema, "lock_and_look_up")
     if locks == "wallets":
-        sql = sql.replace("($2::uuid[])\n    FOR NO KEY UPDATE", "($2::uuid[])")
+        sql = sql.replace("FROM locked))\n    FOR NO KEY UPDATE", "FROM locked))")
     url = database.servers.database_url(database.name, superuser=True)
     one, other = await asyncpg.connect(url), await asyncpg.connect(url)
     try:
@@ -275,3 +275,22 @@ async def test_a_hold_is_read_as_it_is_after_the_wait_for_its_wallet(
     amount_minor = locked_hold_of(hold).amount_minor
     # What the lock of the holds prevents.
     assert amount_minor == (7 if locks == "wallets and holds" else 10)
+
+
+async def test_a_hold_is_not_locked_without_its_wallet(api: Api, database: Database) -> None:
+    """Otherwise a group that gets the wallet a moment later would skip the hold, as if unknown."""
+    ada = await api.wallet(100)
+    id = (await api.hold(ada, 10)).json["id"]
+    url = database.servers.database_url(database.name, superuser=True)
+    one, other = await asyncpg.connect(url), await asyncpg.connect(url)
+    skipping = query(MAIN.schema, "lock_and_look_up_skipping")
+    try:
+        async with held_rows(database, ada), one.transaction():
+            [_] = await one.fetch(skipping, [ada], [id], "{}", [])
+            await other.fetch("SELECT FROM ledger_00.holds WHERE id = $1 FOR UPDATE NOWAIT", id)
+        async with one.transaction():
+            wallet, hold, _ = await one.fetch(skipping, [ada], [id], "{}", [])
+            assert (wallet["id"], hold["id"]) == (ada, id)
+    finally:
+        await one.close()
+        await other.close()

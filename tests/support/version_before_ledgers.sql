@@ -7,14 +7,14 @@ WITH locked AS MATERIALIZED (
     FROM ledger_00.wallets
     WHERE id = ANY ($1::uuid[])
     ORDER BY wallets.id
-    FOR NO KEY UPDATE 
+    FOR NO KEY UPDATE
 ), holds AS MATERIALIZED (
     SELECT id::text, source_wallet_id::text, currency, amount, captured, released, status,
            metadata::text, created_at, updated_at, expires_at, destination_wallet_id::text,
            final_transfer_id::text, reference
     FROM ledger_00.holds
-    WHERE id = ANY ($2::uuid[])
-    FOR NO KEY UPDATE 
+    WHERE id = ANY ($2::uuid[]) AND source_wallet_id = ANY (ARRAY(SELECT id::uuid FROM locked))
+    FOR NO KEY UPDATE
 )
 SELECT locked.*, NULL::text AS destination_wallet_id, NULL::text AS final_transfer_id,
        NULL::text AS reference, NULL::integer AS client_id, NULL::text AS key,
@@ -50,7 +50,7 @@ WITH locked AS MATERIALIZED (
            metadata::text, created_at, updated_at, expires_at, destination_wallet_id::text,
            final_transfer_id::text, reference
     FROM ledger_00.holds
-    WHERE id = ANY ($2::uuid[])
+    WHERE id = ANY ($2::uuid[]) AND source_wallet_id = ANY (ARRAY(SELECT id::uuid FROM locked))
     FOR NO KEY UPDATE SKIP LOCKED
 )
 SELECT locked.*, NULL::text AS destination_wallet_id, NULL::text AS final_transfer_id,

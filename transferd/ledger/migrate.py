@@ -52,14 +52,14 @@ async def migrate(
     Safe when several start at once. While a transaction has a table locked it tries again, and
     reports which one. Raises MigrationError, also if some ledgers could not be migrated; and
     StoreError if PostgreSQL does not do what it is asked. Then nothing of the transaction is kept:
-    one for all that ledgers share, and one for some ledgers at a time.
+    one for each migration that ledgers share, and one for some ledgers at a time.
     """
     known = migrations() if available is None else list(available)
     steps = ledger_migrations() if for_ledgers is None else list(for_ledgers)
     applied: Counter[str] = Counter()
     failures: list[str] = []
     async with _alone(settings, limits, report) as alone:
-        shared = await alone.run(lambda connection: _migrate_shared(connection, limits, known))
+        shared = await _migrate_shared(alone, limits, known)
         for numbers in batches(await alone.run(ledger_numbers)):
             done, failed = await alone.run(partial(migrate_batch, numbers=numbers, known=steps))
             applied += done
@@ -183,9 +183,18 @@ async def absent_from(database: LedgerDatabase) -> list[str]:
     return [each.name for each in ledger_migrations() if each.name not in applied]
 
 
-async def _migrate_shared(
-    connection: Connection, limits: Limits, known: Sequence[Migration]
-) -> list[str]:
+async def _migrate_shared(alone: _Alone, limits: Limits, known: Sequence[Migration]) -> list[str]:
+    """A transaction for each migration: together they would lock tables in another order than the
+    groups do."""
+    await alone.run(_prepare)
+    applied = []
+    while name := await alone.run(partial(_apply_next, known=known)):
+        applied.append(name)
+    await alone.run(partial(_finish, limits=limits))
+    return applied
+
+
+async def _prepare(connection: Connection) -> None:
     await connection.execute("CREATE SCHEMA IF NOT EXISTS transferd")
     await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {MAIN.schema}")
     await connection.execute(
@@ -193,7 +202,10 @@ async def _migrate_shared(
         " name text PRIMARY KEY, sha256 text NOT NULL,"
         " applied_at timestamptz NOT NULL DEFAULT now())"
     )
-    applied = []
+
+
+async def _apply_next(connection: Connection, known: Sequence[Migration]) -> str | None:
+    """Apply the first missing migration; returns its name, or None if none is missing."""
     for migration in missing(known, await _applied(connection)):
         await connection.execute(migration.sql)
         await connection.execute(
@@ -201,10 +213,13 @@ async def _migrate_shared(
             migration.name,
             migration.sha256,
         )
-        applied.append(migration.name)
+        return migration.name
+    return None
+
+
+async def _finish(connection: Connection, limits: Limits) -> None:
     await add_currencies(connection, MAIN)
     await _limit_role(connection, limits)
-    return applied
 
 
 async def _applied(connection: Connection) -> dict[str, str]:

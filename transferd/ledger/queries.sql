@@ -8,7 +8,7 @@
 -- if it had to wait for a COMMIT, an outcome of that transaction is missing, and `write_group` reports the
 -- conflict. PostgreSQL runs the branches in this order. A hold comes in the columns of a wallet, by their
 -- types. {skip_locked} is empty, or SKIP LOCKED after a lock timeout, so that only commands of locked wallets
--- wait; who has locked a hold has locked its wallet. The ids are arrays, not literals: after a wait PostgreSQL
+-- wait. A hold is locked only after its wallet, so none is skipped whose wallet is not. The ids are arrays, not literals: after a wait PostgreSQL
 -- evaluates the condition again for each row, and would parse the literal each time.
 WITH locked AS MATERIALIZED (
     SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding,
@@ -22,7 +22,7 @@ WITH locked AS MATERIALIZED (
            metadata::text, created_at, updated_at, expires_at, destination_wallet_id::text,
            final_transfer_id::text, reference
     FROM {ledger}.holds
-    WHERE id = ANY ($2::uuid[])
+    WHERE id = ANY ($2::uuid[]) AND source_wallet_id = ANY (ARRAY(SELECT id::uuid FROM locked))
     FOR NO KEY UPDATE {skip_locked}
 )
 SELECT locked.*, NULL::text AS destination_wallet_id, NULL::text AS final_transfer_id,

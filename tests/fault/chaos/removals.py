@@ -157,7 +157,7 @@ def _written_late(part: str) -> Callable[[], None]:
 
 
 def _no_row_locks() -> None:
-    for rows in ("ORDER BY wallets.id\n    ", "WHERE id = ANY ($2::uuid[])\n    "):
+    for rows in ("ORDER BY wallets.id\n    ", "FROM locked))\n    "):
         reword("lock_and_look_up", f"{rows}FOR NO KEY UPDATE", rows)
         reword("lock_and_look_up_skipping", f"{rows}FOR NO KEY UPDATE SKIP LOCKED", rows)
 

@@ -29,7 +29,8 @@ ALTER TABLE transferd.relay_leases SET SCHEMA ledger_00;
 ALTER TABLE transferd.dead_letters SET SCHEMA ledger_00;
 
 -- For processes of the version before, until the next version. PostgreSQL passes reads, writes, ON CONFLICT and row
--- locks through to the tables. A sequence cannot have a view, so transferd.delivery_numbers stays for their relays.
+-- locks through to the tables. A view has no `ctid`, so their workers remove no old deliveries. A sequence cannot have a
+-- view, so transferd.delivery_numbers stays for their relays.
 CREATE VIEW transferd.users AS SELECT * FROM ledger_00.users;
 CREATE VIEW transferd.outcomes AS SELECT * FROM ledger_00.outcomes;
 CREATE VIEW transferd.webhooks AS SELECT * FROM ledger_00.webhooks;
@@ -38,10 +39,8 @@ CREATE VIEW transferd.deliveries AS SELECT * FROM ledger_00.deliveries;
 CREATE VIEW transferd.relay_leases AS SELECT * FROM ledger_00.relay_leases;
 CREATE VIEW transferd.dead_letters AS SELECT * FROM ledger_00.dead_letters;
 
--- Deliveries are numbered in their lease, which the relay has locked, and events leave the outbox in the order of their
--- times, then of `seq`: on several nodes a sequence does not grow from one node to the next.
+-- Deliveries are numbered in their lease, which the relay has locked.
 ALTER TABLE ledger_00.relay_leases ADD COLUMN delivery_number bigint NOT NULL DEFAULT 0;
 UPDATE ledger_00.relay_leases
 SET delivery_number = (SELECT last_value FROM transferd.delivery_numbers)
 WHERE ledger = 'ledger_00';
-CREATE INDEX outbox_in_order ON ledger_00.outbox (created_at, seq);
