@@ -8,8 +8,9 @@
 -- if it had to wait for a COMMIT, an outcome of that transaction is missing, and `write_group` reports the
 -- conflict. PostgreSQL runs the branches in this order. A hold comes in the columns of a wallet, by their
 -- types. {skip_locked} is empty, or SKIP LOCKED after a lock timeout, so that only commands of locked wallets
--- wait. A hold is locked only after its wallet, so none is skipped whose wallet is not. The ids are arrays, not literals: after a wait PostgreSQL
--- evaluates the condition again for each row, and would parse the literal each time.
+-- wait. A hold is locked only if its wallet is, so none is skipped whose wallet is not. The ids are arrays, not
+-- literals: after a wait PostgreSQL evaluates the condition again for each row, and would parse the literal
+-- each time.
 WITH locked AS MATERIALIZED (
     SELECT id::text, user_id::text, currency, balance, held, overdraft_limit, status, funding,
            version, metadata::text, created_at, updated_at, hold_expires_at, open_holds
