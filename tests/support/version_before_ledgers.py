@@ -1,7 +1,7 @@
 """Replicas with the statements of the version before ledgers.
 
-The code that calls them is the present one: the version with ledgers has changed only the names of
-tables.
+The code that calls them is the present one. So a statement that has changed since that version is
+the present one here, with the old names of the tables.
 """
 
 import re
