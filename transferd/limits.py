@@ -199,6 +199,21 @@ class Limits:
     relay_publish_timeout_s: float = 1.5
     # How often a relay looks for events without a signal.
     relay_poll_s: float = 0.05
+    # Ledgers whose outboxes are published at a time, each with a connection.
+    relay_lanes_max: int = 4
+    # How old the list of ledgers may be: a new ledger is served after this time.
+    ledgers_read_s: float = 5.0
+    # Ledgers that one statement asks about. Each takes some locks, and PostgreSQL by default has
+    # room for 6,400.
+    ledgers_asked_max: int = 64
+    # With more ledgers, those that had nothing for ledger_busy_s are asked once in ledger_idle_s,
+    # so thousands of idle ones cost a poll little.
+    ledger_busy_s: float = 10.0
+    ledger_idle_s: float = 1.0
+    # Groups of idle ledgers that one poll asks, so that the busy ones need not wait for all others.
+    idle_groups_asked_max: int = 4
+    # Ledgers whose webhooks a relay or a notifier remembers.
+    directories_max: int = 256
     # How often the rows of the outbox are counted for the metrics.
     outbox_measure_s: float = 2.0
     # Waiting deliveries counted for the metrics. Counting a backlog of millions is expensive.
@@ -217,6 +232,8 @@ class Limits:
     # How often a worker looks for due deliveries without a wake-up, and sends one. Far shorter than
     # RabbitMQ's consumer_timeout of half an hour.
     delivery_sweep_interval_s: float = 15.0
+    # Ledgers whose due deliveries are read at a time, and whose results are written.
+    notify_lanes_max: int = 4
     # Endpoints read in one query.
     notify_endpoints_max: int = 256
     # Deliveries held in one notifier. One takes about 6 KiB, so this is 50 MiB. Beyond the limit a
