@@ -146,8 +146,10 @@ class Limits:
     # Holds that one query reads for the requests that name them.
     hold_read_ids_max: int = 512
 
-    # A read takes a connection for about a millisecond.
+    # A read takes a connection for about a millisecond. A ledger uses at most read_connections of
+    # them, so a ledger with too many reads leaves some to the others.
     read_connections: int = 10
+    read_connections_all: int = 14
     # If more reads waited for a connection, the last ones would time out.
     waiting_reads_max: int = 1024
     # A read of the past checks whether the writers of its wallet have ended: at once, and after
@@ -160,6 +162,10 @@ class Limits:
     # One for the group in flight and one for the batch in flight. Reads cannot use them.
     commit_connections: int = 2
     pool_acquire_timeout_s: float = 2.0
+    # With Citus: how often a process reads which node holds each ledger, while it uses them. It
+    # takes about 10 ms of the coordinator. After a move, statements take 4 times as long until
+    # then; after a node was replaced, they fail until then.
+    placement_s: float = 2.0
     # Ledgers kept open without a request in progress, with their currencies: 60 KiB each.
     open_ledgers_max: int = 256
     api_key_cache_s: float = 5.0
