@@ -17,9 +17,10 @@ class Limits:
     # 5,000 transfers with a reference each, and some with metadata.
     batch_body_bytes_max: int = 4 * 1024 * 1024
     batch_transfers_max: int = 5_000
-    # Batches in progress, from the first byte to the answer. Further batches wait unread for up to
-    # batch_wait_s. A batch takes up to 25 MiB of memory.
+    # Batches in progress of one ledger and of all, from the first byte to the answer. Further
+    # batches wait unread for up to batch_wait_s. A batch takes up to 25 MiB of memory.
     batches_max: int = 8
+    batches_all_max: int = 12
     batch_wait_s: float = 1.5
     # Timeouts for slow clients, as in Nginx: the head of a request from its first to its last byte,
     # the whole body, the unread rest of a refused body, an answer that the client does not read.
@@ -72,11 +73,18 @@ class Limits:
     turn_envelopes_max: int = 256
     shared_turn_envelopes_min: int = 4
     shared_for_s: float = 0.25
+    # Groups of different ledgers in flight at once on one server, and as many connections.
+    lanes_max: int = 2
+    # A ledger fills a whole group. While other ledgers have turns, or had in the last quarter of a
+    # second, its group has as many envelopes as they have turns, but never fewer than this.
+    shared_group_envelopes_min: int = 64
     # Above the high mark new callers wait at the gate until the backlog is below the low mark. With
-    # backlog_max inside and waiting the replica answers `overloaded`.
+    # backlog_max inside and waiting the replica answers `overloaded`. Each ledger has a gate;
+    # backlog_all_max is for the commands of all, so one flooded ledger leaves half of it.
     backlog_high: int = 4096
     backlog_low: int = 3072
     backlog_max: int = 8192
+    backlog_all_max: int = 16_384
     # Connections that wait to be accepted. A client beyond the limit repeats its SYN after 1 s.
     accept_queue_max: int = 1024
 
@@ -156,11 +164,10 @@ class Limits:
     # pauses that double. A group takes about 10 ms, so a busy wallet has had several by the end.
     settling_look_first_s: float = 0.01
     settling_look_last_s: float = 0.04
-    # Then it waits for the row lock for up to lock_timeout_s. The limit on connections that wait
-    # leaves connections to other reads.
+    # Then it waits for the row lock for up to lock_timeout_s. The limits on connections that wait,
+    # of one ledger and of all, leave connections to other reads.
     settling_locks_max: int = 4
-    # One for the group in flight and one for the batch in flight. Reads cannot use them.
-    commit_connections: int = 2
+    settling_locks_all_max: int = 6
     pool_acquire_timeout_s: float = 2.0
     # With Citus: how often a process reads which node holds each ledger, while it uses them. It
     # takes about 10 ms of the coordinator. After a move, statements take 4 times as long until
@@ -284,16 +291,20 @@ class Limits:
     # How often the worker asks the broker whether its consumer still exists.
     consumer_check_s: float = 2.0
 
-    # A stream takes a connection and a few KiB; one query asks for the versions of all streams.
+    # Streams of one ledger and of all. A stream takes a connection and a few KiB; one query asks
+    # for the versions of all streams of a ledger.
     streams_max: int = 1_000
+    streams_all_max: int = 2_000
     stream_poll_s: float = 0.25
     stream_heartbeat_s: float = 15.0
     stream_page_events: int = 200
     # A client that reads nothing for this time is disconnected. It can resume at the same event. A
     # drain waits for this time too.
     stream_send_timeout_s: float = 5.0
-    # Concurrent reads of pages, so that streams of a busy wallet leave connections to other reads.
+    # Concurrent reads of pages, of one ledger and of all, so that streams of a busy wallet leave
+    # connections to other reads.
     stream_reads_max: int = 4
+    stream_reads_all_max: int = 6
     # How long a client waits before it reconnects: long enough for another replica to take over.
     stream_retry_s: float = 2.0
     # Bytes of events sent with one write: the size of the connection's write buffer.
@@ -370,3 +381,9 @@ class Limits:
             raise ConfigurationError("webhook_secrets_max must be at least 2")
         if not self.backlog_low < self.backlog_high < self.backlog_max:
             raise ConfigurationError("backlog_low < backlog_high < backlog_max must hold")
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        for name in ("backlog", "batches", "settling_locks", "streams", "stream_reads"):
+            if getattr(self, f"{name}_max") > getattr(self, f"{name}_all_max"):
+                raise ConfigurationError(f"{name}_max must not be more than {name}_all_max")

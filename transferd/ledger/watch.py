@@ -115,7 +115,7 @@ class Watch:
         self._left_out.clear()
         if ledgers != self._known:
             self._known = ledgers
-            self._groups = groups(ledgers, self._limits)
+            self._groups = groups(self._database, ledgers, self._limits)
             self._asked_at = [None] * len(self._groups)
             self._reported &= set(ledgers)
 
@@ -133,7 +133,9 @@ class Watch:
         del due[self._limits.idle_groups_asked_max :]
         for place in due:
             self._asked_at[place] = now
-        return groups(sorted(self._true_at), self._limits) + [self._groups[n] for n in due]
+        return groups(self._database, sorted(self._true_at), self._limits) + [
+            self._groups[n] for n in due
+        ]
 
     async def _ask(self, group: Sequence[Ledger]) -> list[Ledger]:
         asked = [ledger for ledger in group if ledger not in self._left_out]
@@ -147,10 +149,14 @@ class Watch:
         return [ledger for ledger, [row] in rows.items() if row[1]]
 
 
-def groups(ledgers: Sequence[Ledger], limits: Limits) -> list[Sequence[Ledger]]:
-    """The ledgers of each statement."""
+def groups(database: Database, ledgers: Sequence[Ledger], limits: Limits) -> list[Sequence[Ledger]]:
+    """The ledgers of each statement: they are on one node."""
     size = limits.ledgers_asked_max
-    return [ledgers[start : start + size] for start in range(0, len(ledgers), size)]
+    return [
+        there[start : start + size]
+        for there in database.by_node(ledgers)
+        for start in range(0, len(there), size)
+    ]
 
 
 async def ask(
@@ -163,7 +169,7 @@ async def ask(
     if not group:
         return Answers({}, {})
     try:
-        rows = await database.read(_union(group, name), arguments)
+        rows = await database.read_beside(group[0], _union(group, name), arguments)
     except Rejected as error:
         if len(group) == 1:
             return Answers({}, {group[0]: error})
