@@ -1,6 +1,10 @@
 """Ledgers: closed books."""
 
+import re
 from typing import NamedTuple
+
+# A name begins routing keys of AMQP, in which dots separate words, and * and # are patterns.
+LEDGER_NAME = re.compile(r"[a-z][a-z0-9-]{0,39}")
 
 
 class Ledger(NamedTuple):
@@ -18,3 +22,8 @@ class Ledger(NamedTuple):
 
 # The first ledger, which every installation has.
 MAIN = Ledger(0, "main", "ledger_00")
+
+
+def is_ledger_name(name: str) -> bool:
+    """Whether a ledger may have this name: up to 40 lower-case letters, digits and hyphens."""
+    return LEDGER_NAME.fullmatch(name) is not None
