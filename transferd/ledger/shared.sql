@@ -8,6 +8,42 @@ SELECT number, name, schema, cache_generation FROM transferd.ledgers WHERE name 
 -- All ledgers, for processes that serve all of them.
 SELECT number, name, schema, cache_generation FROM transferd.ledgers ORDER BY number;
 
+-- name: list_ledgers
+-- Some ledgers from a number on, or the one with a name, for operators: with their clients, their usable keys and
+-- the bytes of their tables. The sizes are read from files, so a page has a limited number of ledgers.
+WITH page AS MATERIALIZED (
+    SELECT * FROM transferd.ledgers
+    WHERE number >= $1 AND ($2::text IS NULL OR name = $2)
+    ORDER BY number LIMIT $3
+)
+SELECT number, name, schema, cache_generation, created_at,
+    (SELECT count(*) FROM transferd.clients WHERE ledger_number = number) AS clients,
+    (
+        SELECT count(*) FROM transferd.api_keys JOIN transferd.clients ON clients.id = client_id
+        WHERE ledger_number = number AND revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())
+    ) AS usable_keys,
+    (
+        SELECT coalesce(sum(pg_total_relation_size(c.oid)), 0)::bigint
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = page.schema AND c.relkind = 'r'
+    ) AS bytes
+FROM page
+ORDER BY number;
+
+-- name: table_sizes
+-- The tables of a ledger with their bytes, indexes included, and about how many rows they have. PostgreSQL counts
+-- the rows when it vacuums or analyzes a table; -1 means never.
+SELECT c.relname AS name, pg_total_relation_size(c.oid) AS bytes,
+    nullif(c.reltuples, -1)::bigint AS rows_about
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relkind = 'r'
+ORDER BY bytes DESC, name;
+
+-- name: raise_cache_generation
+-- Replicas that read the new generation use nothing that Redis has of the ledger from before.
+UPDATE transferd.ledgers SET cache_generation = cache_generation + 1 WHERE name = $1
+RETURNING number, name, schema, cache_generation;
+
 -- name: read_api_key
 -- An API key with its client and the client's ledger. The caller compares the secret, in constant time. An expiry
 -- of infinity, which an earlier version stored for the largest possible time, counts as no expiry, because Python
