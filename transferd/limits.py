@@ -349,6 +349,8 @@ class Limits:
     # do not fail. Then it tries again: a backup or an audit may have the table locked for hours.
     migrate_lock_pause_s: float = 1.0
     migrate_lock_wait_max_s: float = 300.0
+    # How often the progress of a move is read, which asks both nodes for the sizes of the tables.
+    move_report_s: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise ConfigurationError unless timeouts nest and related limits fit together."""
