@@ -122,7 +122,7 @@ GROUP BY nspname;
 
 -- name: move
 -- Copies the tables of a ledger to another node, and drops them at the old one.
-SELECT citus_schema_move($1::text::regnamespace, $2, $3, $4::text::citus.shard_transfer_mode);
+SELECT citus_schema_move($1::text::regnamespace, $2, $3, $4);
 
 -- name: write_nothing
 -- A write that changes no row: it waits as long as any other write of the ledger.
