@@ -201,7 +201,7 @@ async def test_a_ledger_moved_under_load_loses_and_doubles_nothing(
 ) -> None:
     api = await replicas.start(replace(Limits(), placement_s=0.2))
     ada, bob = await api.wallet(10_000), await api.wallet()
-    ledger = replicas.opened[0].context.main.database
+    ledger = (await replicas.opened[0].context.ledgers.of(MAIN)).database
     old, before = ledger.node, await limits_of_role(database)
     loads = [
         Load(api, ada, bob, name="there", repeats=True),
