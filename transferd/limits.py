@@ -351,6 +351,8 @@ class Limits:
     migrate_lock_wait_max_s: float = 300.0
     # Between two lines of progress. A column without a default takes a second for 1,000 ledgers.
     migrate_report_s: float = 2.0
+    # How often the progress of a move is read, which asks both nodes for the sizes of the tables.
+    move_report_s: float = 1.0
 
     def __post_init__(self) -> None:
         """Raise ConfigurationError unless timeouts nest and related limits fit together."""

@@ -135,7 +135,7 @@ async def test_concurrent_migrations_run_one_after_the_other(blank: Database, le
 async def test_without_the_lock_concurrent_migrations_conflict(
     blank: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("transferd.ledger.migrate._LOCK", Apart())
+    monkeypatch.setattr("transferd.ledger.migrate.LOCK", Apart())
     results = await asyncio.gather(*(bring_up(blank) for _ in range(8)), return_exceptions=True)
     assert any(isinstance(result, StoreError) for result in results)
 

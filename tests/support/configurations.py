@@ -31,6 +31,8 @@ class Configuration:
     postgres: Mapping[str, str] = field(default_factory=dict)
     # Whether the service reaches PostgreSQL through PgBouncer.
     pooled: bool = False
+    # Whether PostgreSQL is a coordinator and two workers, with each ledger on one of them.
+    has_nodes: bool = False
     # Requirements of tests that this configuration does not meet.
     lacks: frozenset[str] = frozenset()
 
@@ -72,6 +74,9 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     "one-by-one": Configuration(
         limits={"group_envelopes_max": 1, "turn_envelopes_max": 1},
         lacks=frozenset({"no other configuration"}),
+    ),
+    "citus": Configuration(
+        has_nodes=True, lacks=frozenset({"no other configuration", "one server"})
     ),
 }
 

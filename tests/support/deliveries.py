@@ -48,7 +48,7 @@ async def logged_delivery(database: Database, webhook: str, **changes: object) -
         " response_status, error, response_excerpt, event, dead_reason, next_attempt_at,"
         " created_at, updated_at)"
         " VALUES ($1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10::json, $11,"
-        " CASE $5::smallint WHEN 2 THEN now() + interval '1 hour' END, now(), now())",
+        " CASE WHEN $5::smallint = 2 THEN now() + interval '1 hour' END, now(), now())",
         id,
         webhook,
         values["event_id"],

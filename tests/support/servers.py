@@ -12,7 +12,7 @@ import asyncpg
 from tests.support.configurations import PLAIN, Configuration
 from tests.support.pgbouncer import PgBouncer
 from transferd.config import Limits, Settings
-from transferd.devstack import PostgresServer, RedisServer
+from transferd.devstack import CitusCluster, PostgresServer, RedisServer
 from transferd.ledger.migrate import migrate
 
 _TEMPLATE = "template_of_tests"
@@ -29,6 +29,8 @@ class Servers:
     configuration: Configuration = PLAIN
     # In front of PostgreSQL, in configurations with a pooler.
     pooler: PgBouncer | None = None
+    # In configurations with nodes; its coordinator is `postgres`.
+    cluster: CitusCluster | None = None
     _numbers: Iterator[int] = field(default_factory=lambda: count(1))
 
     def settings(self, database: str, redis_number: int, **changes: object) -> Settings:
@@ -57,10 +59,40 @@ class Servers:
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 f" WHERE datname = '{template}'"
             )
-        await self.as_superuser(
-            f"CREATE DATABASE {name} OWNER transferd TEMPLATE {template} STRATEGY FILE_COPY"
-        )
+        if self.cluster is None:
+            await self.as_superuser(
+                f"CREATE DATABASE {name} OWNER transferd TEMPLATE {template} STRATEGY FILE_COPY"
+            )
+        elif template == _TEMPLATE:
+            await self.cluster.clone_database(name, template=template)
+        else:
+            await self.cluster.create_database(name)
         return name, number % _REDIS_DATABASES
+
+    async def make_template(self) -> None:
+        """Create the migrated database that each test gets a clone of."""
+        if self.cluster is None:
+            await self.as_superuser(f"CREATE DATABASE {_TEMPLATE} OWNER transferd")
+        else:
+            await self.cluster.create_database(_TEMPLATE)
+        limits = self.configuration.limits_with(Limits())
+        await migrate(self.settings(_TEMPLATE, 0), limits)
+        # A clone does not inherit the role's settings for the template database.
+        limits_of_role = {
+            "statement_timeout": limits.statement_timeout_s,
+            "lock_timeout": limits.lock_timeout_s,
+            "idle_in_transaction_session_timeout": limits.idle_in_transaction_timeout_s,
+        }
+        for name, seconds in limits_of_role.items():
+            await self.as_superuser(
+                f"ALTER ROLE transferd SET {name} = '{seconds}s'", database=_TEMPLATE
+            )
+        if self.cluster is not None:
+            await self.as_superuser(
+                "ALTER ROLE transferd SET citus.show_shards_for_app_name_prefixes = 'transferd'",
+                database=_TEMPLATE,
+            )
+            await self.cluster.close_template(_TEMPLATE)
 
     async def start_pooler(self, directory: Path) -> None:
         """Start PgBouncer, in configurations with a pooler."""
@@ -75,7 +107,10 @@ class Servers:
 
     async def drop_database(self, name: str) -> None:
         """Drop the database and end its connections."""
-        await self.as_superuser(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        if self.cluster is None:
+            await self.as_superuser(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        else:
+            await self.cluster.drop_database(name)
 
     async def as_superuser(self, sql: str, *, database: str = "postgres") -> None:
         """Run statements that the role of the service may not run."""
@@ -89,34 +124,25 @@ class Servers:
 @contextmanager
 def running_servers(directory: Path, configuration: Configuration = PLAIN) -> Iterator[Servers]:
     """Start the servers and prepare the template; stop them at the end."""
-    postgres = PostgresServer(
-        directory / "postgresql",
-        durable=False,
-        # The directory may be in memory, so the WAL must be small.
-        settings={"max_wal_size": "512MB", **configuration.postgres},
-    )
+    # The directory may be in memory, so the WAL must be small.
+    own = {"max_wal_size": "512MB", **configuration.postgres}
     redis = RedisServer(directory / "redis", databases=_REDIS_DATABASES)
-    servers = Servers(postgres, redis, configuration)
+    if configuration.has_nodes:
+        cluster = CitusCluster(directory / "citus", durable=False, settings=own)
+        servers = Servers(cluster.coordinator, redis, configuration, cluster=cluster)
+    else:
+        postgres = PostgresServer(directory / "postgresql", durable=False, settings=own)
+        servers = Servers(postgres, redis, configuration)
 
     async def start() -> None:
-        await asyncio.gather(postgres.start(), redis.start())
-        await servers.as_superuser(f"CREATE DATABASE {_TEMPLATE} OWNER transferd")
-        settings = servers.settings(_TEMPLATE, 0)
-        limits = configuration.limits_with(Limits())
-        await migrate(settings, limits)
-        # A clone does not inherit the role's settings for the template database.
-        await servers.as_superuser(
-            f"ALTER ROLE transferd SET statement_timeout = '{limits.statement_timeout_s}s';"
-            f"ALTER ROLE transferd SET lock_timeout = '{limits.lock_timeout_s}s';"
-            "ALTER ROLE transferd SET idle_in_transaction_session_timeout"
-            f" = '{limits.idle_in_transaction_timeout_s}s'"
-        )
+        await asyncio.gather((servers.cluster or servers.postgres).start(), redis.start())
+        await servers.make_template()
         # Last, because PgBouncer would keep connections to the template, which prevent cloning.
         await servers.start_pooler(directory)
 
     async def stop() -> None:
         await servers.stop_pooler()
-        await asyncio.gather(postgres.stop(), redis.stop())
+        await asyncio.gather((servers.cluster or servers.postgres).stop(), redis.stop())
 
     try:
         asyncio.run(start())

@@ -3,6 +3,7 @@
 import re
 
 from transferd.domain.ledger import MAIN
+from transferd.ledger.steps import Migration, ledger_migrations, migrations
 from transferd.ledger.store.queries import query, templates
 
 _OTHER = "ledger_07"
@@ -28,3 +29,19 @@ def test_texts_are_kept_in_limited_number() -> None:
     for number in range(kept_max + 10):
         query(f"ledger_{number:02d}", "outbox_has_rows")
     assert query.cache_info().currsize == kept_max
+
+
+def test_statements_of_a_migration_are_the_whole_file() -> None:
+    for each in (*migrations(), *ledger_migrations()):
+        statements = each.statements()
+        assert " ".join(" ".join(statements).split()) == " ".join(each.sql.split()), each.name
+        assert all(text.endswith(";") for text in statements)
+
+
+def test_a_semicolon_in_a_text_or_a_comment_ends_no_statement() -> None:
+    first = "-- a; 'b\nSELECT ';''' || \"c;\" || $$d;$$ || $e$f;$$$e$;"
+    assert Migration("", f"{first}\n{first} SELECT 1;\n", "").statements() == [
+        first,
+        first,
+        "SELECT 1;",
+    ]

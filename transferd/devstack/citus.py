@@ -127,14 +127,7 @@ class CitusCluster:
         return self.coordinator.url
 
     async def __aenter__(self) -> Self:
-        try:
-            # One after the other: failures are rare, and the first one is the one to report.
-            for node in self.nodes:
-                await node.start()
-            await self._distribute("transferd")
-        except BaseException:
-            await self._stop()
-            raise
+        await self.start()
         return self
 
     async def __aexit__(
@@ -143,7 +136,26 @@ class CitusCluster:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        await self._stop()
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start all nodes, and make them one cluster."""
+        try:
+            # One after the other: failures are rare, and the first one is the one to report.
+            for node in self.nodes:
+                await node.start()
+            await self._distribute("transferd")
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop all nodes."""
+        try:
+            await asyncio.gather(*(node.stop() for node in self.nodes))
+        finally:
+            for node in self.nodes:
+                node.kill_now()  # Needed after a second Ctrl-C; no effect after a clean stop.
 
     async def create_database(self, name: str) -> None:
         """Create a database of this name on each node, and make them one database of Citus."""
@@ -183,10 +195,3 @@ class CitusCluster:
             *INTRODUCE_ROLE,
             database=database,
         )
-
-    async def _stop(self) -> None:
-        try:
-            await asyncio.gather(*(node.stop() for node in self.nodes))
-        finally:
-            for node in self.nodes:
-                node.kill_now()  # Needed after a second Ctrl-C; no effect after a clean stop.

@@ -11,6 +11,7 @@ from iso4217 import Currency
 
 from transferd.domain.ledger import MAIN, Ledger
 from transferd.domain.wallet import ChangeKind, WalletStatus
+from transferd.ledger import citus
 from transferd.ledger.ids import new_id
 from transferd.ledger.steps import Migration, MigrationError, ledger_migrations, missing
 from transferd.ledger.store.numbers import CHANGE_KIND_NUMBERS, WALLET_STATUS_NUMBERS
@@ -133,7 +134,7 @@ async def _bring_up(
     for migration in missing(known, done):
         # The tables of main were made by migrations of the shared schema.
         if done or ledger.number != MAIN.number:
-            await connection.execute(migration.sql)
+            await citus.apply(connection, migration)
             applied.append(migration.name)
         done[migration.name] = migration.sha256
         await connection.execute(

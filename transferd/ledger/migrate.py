@@ -14,6 +14,7 @@ import asyncpg
 
 from transferd.config import ConfigurationError, Limits, Settings
 from transferd.domain.ledger import MAIN, Ledger
+from transferd.ledger import citus
 from transferd.ledger.ledgers import (
     Connection,
     add_currencies,
@@ -23,6 +24,7 @@ from transferd.ledger.ledgers import (
     migrate_batch,
 )
 from transferd.ledger.steps import (
+    LOCK,
     Migration,
     MigrationError,
     ledger_migrations,
@@ -32,11 +34,9 @@ from transferd.ledger.steps import (
 from transferd.ledger.store.database import Database, LedgerDatabase
 from transferd.ledger.store.errors import Rejected, translated
 from transferd.ledger.store.migrations import applied_migrations, applied_to_ledger
+from transferd.ledger.store.pools import APPLICATION_NAME
 
 Result = TypeVar("Result")
-
-# Any number that is the same in every release: concurrent migrations run one after the other.
-_LOCK = 7_310_423_085
 
 
 async def migrate(
@@ -67,6 +67,8 @@ async def migrate(
             done, failed = await alone.run(partial(migrate_batch, numbers=numbers, known=steps))
             applied += done
             failures += failed
+        for work in await alone.run(citus.work_to_do):
+            await alone.run(work)
     if failures:
         raise MigrationError("; ".join(failures))
     return shared + [f"{name} (ledgers: {count})" for name, count in applied.items()]
@@ -83,7 +85,9 @@ async def create_ledger(
     async def create(connection: Connection) -> Ledger:
         if missing(migrations(), await _applied(connection)):
             raise MigrationError("the database is not up to date: run `transferd migrate`")
-        return await insert_ledger(connection, name, number)
+        ledger = await insert_ledger(connection, name, number)
+        await citus.distribute_new(connection, ledger)
+        return ledger
 
     async with _alone(settings, limits, lambda _: None) as alone:
         return await alone.run(create)
@@ -135,12 +139,9 @@ class _Alone:
     async def _run(self, work: Callable[[Connection], Awaitable[Result]]) -> Result:
         async with self._connection.transaction(isolation="read_committed"):
             # The timeouts of the role are for short transactions; a migration may take longer.
-            await self._connection.execute(
-                "SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = 0;"
-                "SET LOCAL idle_in_transaction_session_timeout = 0"
-            )
+            await citus.lift_limits(self._connection)
             # Another process may apply migrations while this one waits for the lock.
-            await self._connection.execute("SELECT pg_advisory_xact_lock($1)", _LOCK)
+            await self._connection.execute("SELECT pg_advisory_xact_lock($1)", LOCK)
             # All requests about a table wait behind a migration that waits for its lock.
             lock_timeout_ms = int(self._limits.lock_timeout_s / 2 * 1000)
             await self._connection.execute(f"SET LOCAL lock_timeout = {lock_timeout_ms}")
@@ -158,6 +159,7 @@ async def _alone(
             password=password.get_secret_value() if password else None,
             timeout=limits.command_timeout_s,
             statement_cache_size=0,
+            server_settings={"application_name": APPLICATION_NAME},
         )
         try:
             yield _Alone(connection, limits, report)
@@ -231,7 +233,7 @@ async def _prepare(connection: Connection) -> None:
 async def _apply_next(connection: Connection, known: Sequence[Migration]) -> str | None:
     """Apply the first missing migration; returns its name, or None if none is missing."""
     for migration in missing(known, await _applied(connection)):
-        await connection.execute(migration.sql)
+        await citus.apply(connection, migration)
         await connection.execute(
             "INSERT INTO transferd.schema_migrations (name, sha256) VALUES ($1, $2)",
             migration.name,

@@ -1,9 +1,16 @@
 """The files of migrations: of what all ledgers share, and of each ledger."""
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
+
+# What may contain a semicolon, and the semicolons that end a statement.
+_PARTS = re.compile(r"--[^\n]*|'(?:[^']|'')*'|\"[^\"]*\"|(\$\w*\$).*?\1|(?P<end>;)", re.DOTALL)
+
+# Any number that is the same in every release: migrations run one after the other.
+LOCK = 7_310_423_085
 
 
 class MigrationError(Exception):
@@ -17,6 +24,11 @@ class Migration:
     name: str
     sql: str
     sha256: str
+
+    def statements(self) -> list[str]:
+        """The statements, each with the comment before it."""
+        ends = [found.end() for found in _PARTS.finditer(self.sql) if found["end"]]
+        return [self.sql[start:end].strip() for start, end in zip([0, *ends], ends, strict=False)]
 
 
 def migrations(folder: str = "migrations") -> list[Migration]:

@@ -12,7 +12,7 @@ from transferd.ledger.store.numbers import NAMES_IN_SQL
 # dropped is made again in some microseconds.
 _TEXTS_MAX = 4096
 # Queries with which others begin; these name them in braces.
-_FRAGMENTS = ("group_rows", "wallets_now", "holds_now")
+_FRAGMENTS = ("group_rows", "wallets_now", "holds_now", "withheld")
 # A parameter that has a name in place of a number.
 _PARAMETER = re.compile(r"\$([a-z_]+)")
 
