@@ -1,6 +1,7 @@
 """A worker in this process, its facts, and receivers that it delivers to."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -15,7 +16,13 @@ from tests.support.receivers import Receiver, receiving
 from tests.support.waiting import until
 from transferd.config import Limits, Settings
 from transferd.domain.webhook import DeliveryStatus
+from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.deliveries import HAS_WAITING
+from transferd.ledger.store.outbox import HAS_ROWS
+from transferd.ledger.watch import LedgerList, Watch
+from transferd.notifications.measuring import Backlog, Size
 from transferd.observability.facts import Fact, Facts, NotificationFinished
+from transferd.observability.metrics import Metrics
 from transferd.worker import Worker, open_worker
 
 QUICK = Limits()
@@ -104,6 +111,17 @@ class Scene:
             for fact in self.facts
             if isinstance(fact, NotificationFinished) and fact.endpoint_id == webhook
         )
+
+
+async def backlog_of(database: Store, limits: Limits) -> tuple[Size, Size]:
+    """The events and the deliveries that wait in all ledgers, as a new worker measures them."""
+    ledgers = LedgerList(database, limits, time.monotonic)
+    outboxes, waiting = (
+        Watch(database, ledgers, name, limits=limits, facts=Facts(), clock=time.monotonic)
+        for name in (HAS_ROWS, HAS_WAITING)
+    )
+    await outboxes.ledgers()
+    return await Backlog(database, outboxes, waiting, limits, Metrics()).measure_once()
 
 
 def has_received(receiver: Receiver, count: int) -> Callable[[], bool]:

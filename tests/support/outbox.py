@@ -58,7 +58,7 @@ def wallet_event(
 
 def again(event: dict[str, Any], endpoint: str | None) -> dict[str, Any]:
     """The same event, to be sent again to one endpoint, or to all."""
-    return {"endpoint": endpoint, "event": orjson.loads(cloud_event(event))}
+    return {"endpoint": endpoint, "event": orjson.loads(cloud_event(event, MAIN.name))}
 
 
 async def put(database: Database, *rows: list[dict[str, Any]]) -> None:

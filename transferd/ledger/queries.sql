@@ -807,6 +807,14 @@ ON CONFLICT (event_id, endpoint_id) DO UPDATE
 SET next_attempt_at = NULL, failures = excluded.failures, event = coalesce(d.event, excluded.event)
 WHERE d.status = 2 AND excluded.status = 2;
 
+-- name: has_waiting_deliveries
+-- Whether a delivery waits for an attempt. The order lets PostgreSQL choose the small index of waiting deliveries.
+SELECT EXISTS (
+    SELECT 1 FROM (
+        SELECT endpoint_id FROM {ledger}.deliveries WHERE status IN (0, 2) ORDER BY endpoint_id LIMIT 1
+    ) first
+);
+
 -- name: waiting_deliveries
 -- The number of waiting deliveries, at most $1, and the age of the oldest of these that is due. The metrics
 -- read it every few seconds, so a long backlog is not counted to its end.
