@@ -100,7 +100,7 @@ class Consumer:
 
     async def _wake_all(self, broker: Broker) -> None:
         """Wake the notifiers of all ledgers up. Raises StoreError."""
-        for group in groups(await self._ledgers.all(), self._limits):
+        for group in groups(self._database, await self._ledgers.all(), self._limits):
             found, failures = await ask(self._database, group, ENDPOINTS_WAITING)
             for ledger, rows in found.items():
                 await broker.wake(ledger.number, [row["id"] for row in rows])

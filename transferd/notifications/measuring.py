@@ -73,7 +73,7 @@ class Backlog:
 
     async def _size(self, watch: Watch, name: str, *arguments: object) -> Size:
         count, oldest_s = 0, 0.0
-        for group in groups(watch.busy, self._limits):
+        for group in groups(self._database, watch.busy, self._limits):
             for [row] in (await ask(self._database, group, name, *arguments)).rows.values():
                 count += row[1]
                 oldest_s = max(oldest_s, row[2] or 0.0)
