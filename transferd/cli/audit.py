@@ -45,7 +45,7 @@ async def _audit(settings: Settings, names: Sequence[str], as_json: bool) -> int
     sound = 0
     async with opened(settings) as database:
         ledgers = [await read_ledger(database, name) for name in names] or [
-            each.ledger async for page in list_ledgers(database) for each in page
+            each.ledger for each in await list_ledgers(database)
         ]
         for done, ledger in enumerate(ledgers):
             run_of_ledger = _Run(ledger, done, len(ledgers))

@@ -1,7 +1,7 @@
 """`transferd ledgers`: creates, lists, shows and audits ledgers."""
 
 import json
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
 from typing import Any
 
 import click
@@ -13,7 +13,6 @@ from transferd.cli.audit import audit_command
 from transferd.cli.database import advised_to_migrate, ledger_name, opened
 from transferd.cli.running import print_table, run, settings_of
 from transferd.config import Settings
-from transferd.domain.ledger import Ledger
 from transferd.domain.times import rfc3339
 from transferd.ledger.migrate import create_ledger
 from transferd.ledger.steps import ledger_migrations
@@ -21,13 +20,10 @@ from transferd.ledger.store.ledgers import (
     ListedLedger,
     list_ledgers,
     raise_cache_generation,
-    read_listed_ledger,
     read_waiting,
     table_sizes,
 )
 from transferd.ledger.store.migrations import applied_to_ledgers
-
-_UNREADABLE = "unreadable"
 
 
 @click.group()
@@ -55,39 +51,44 @@ async def _create(settings: Settings, name: str) -> int:
 @ledgers.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
 def list_command(*, as_json: bool) -> None:
-    """List ledgers with their clients, usable API keys and sizes on disk."""
+    """List ledgers with their clients, usable API keys and sizes as of the last vacuum."""
     run(_list(settings_of(), as_json))
 
 
 async def _list(settings: Settings, as_json: bool) -> int:
-    views = []
     async with opened(settings) as database:
-        async for page in list_ledgers(database):
-            applied = await applied_to_ledgers(database, [each.ledger for each in page])
-            views += [_view(each, applied) for each in page]
+        listed = await list_ledgers(database)
+        applied = await applied_to_ledgers(database, [each.ledger for each in listed])
+    known = [each.name for each in ledger_migrations()]
+    views = [_view(each, known, applied.get(each.ledger)) for each in listed]
     if as_json:
         for view in views:
             click.echo(json.dumps(view))
         return 0
+    _print_ledgers(views)
+    click.echo(f"{len(views)} ledger{'s' if len(views) != 1 else ''}")
+    return 0
+
+
+def _print_ledgers(views: Sequence[Mapping[str, Any]]) -> None:
     table = Table("name", "number", "schema", "migrations", box=box.SIMPLE_HEAD)
     for title in ("clients", "keys", "size"):
         table.add_column(title, justify="right")
     for view in views:
         missing = view["missing_migrations"]
-        state = _UNREADABLE if missing is None else f"{len(missing)} missing"
-        numbers = (str(view[name]) for name in ("clients", "usable_keys"))
+        state = "unreadable" if missing is None else f"{len(missing)} missing"
         table.add_row(
-            *(view["name"], str(view["number"]), view["schema"]),
-            *("up to date" if missing == [] else state, *numbers, decimal(view["bytes"])),
+            *(str(view[name]) for name in ("name", "number", "schema")),
+            "up to date" if missing == [] else state,
+            *(str(view[name]) for name in ("clients", "usable_keys")),
+            decimal(view["bytes_about"]),
         )
     print_table(table)
-    click.echo(f"{len(views)} ledger{'s' if len(views) != 1 else ''}")
-    return 0
 
 
-def _view(listed: ListedLedger, applied: Mapping[Ledger, Set[str]]) -> dict[str, Any]:
-    """As JSON; `missing_migrations` is None if the tables of the ledger cannot be read."""
-    ledger, names = listed.ledger, applied.get(listed.ledger)
+def _view(listed: ListedLedger, known: Sequence[str], applied: Set[str] | None) -> dict[str, Any]:
+    """As JSON. `applied` is None if the tables of the ledger cannot be read."""
+    ledger = listed.ledger
     return {
         "name": ledger.name,
         "number": ledger.number,
@@ -95,10 +96,10 @@ def _view(listed: ListedLedger, applied: Mapping[Ledger, Set[str]]) -> dict[str,
         "created_at": rfc3339(listed.created_at),
         "clients": listed.clients,
         "usable_keys": listed.usable_keys,
-        "bytes": listed.bytes,
+        "bytes_about": listed.bytes_about,
         "missing_migrations": None
-        if names is None
-        else [each.name for each in ledger_migrations() if each.name not in names],
+        if applied is None
+        else [name for name in known if name not in applied],
     }
 
 
@@ -111,14 +112,14 @@ def show_command(*, name: str) -> None:
 
 async def _show(settings: Settings, name: str) -> int:
     async with opened(settings) as database:
-        listed = await read_listed_ledger(database, name)
+        [listed] = await list_ledgers(database, name)
         ledger = listed.ledger
-        applied = await applied_to_ledgers(database, [ledger])
+        applied = (await applied_to_ledgers(database, [ledger])).get(ledger)
         waiting = await read_waiting(database, settings.limits_of(), ledger)
         tables = await table_sizes(database, ledger)
-    names = applied.get(ledger)
-    view = _view(listed, applied) | {
-        "migrations": None if names is None else sorted(names),
+    known = [each.name for each in ledger_migrations()]
+    view = _view(listed, known, applied) | {
+        "migrations": None if applied is None else sorted(applied),
         "cache_generation": ledger.cache_generation,
         "waiting": None if waiting is None else waiting._asdict(),
         "tables": [each._asdict() for each in tables],

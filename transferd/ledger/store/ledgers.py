@@ -1,6 +1,5 @@
 """The list of ledgers."""
 
-from collections.abc import AsyncIterator
 from datetime import datetime
 from typing import NamedTuple
 
@@ -9,18 +8,15 @@ from transferd.domain.ledger import Ledger
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import Rejected
 
-# A page takes about 0.1 s, most of it for the sizes of 4,000 files.
-_PAGE_LEDGERS = 256
-
 
 class ListedLedger(NamedTuple):
-    """A ledger with its clients, its usable API keys, and the bytes of its tables."""
+    """A ledger with its clients, its usable API keys, and about how many bytes it takes."""
 
     ledger: Ledger
     created_at: datetime
     clients: int
     usable_keys: int
-    bytes: int
+    bytes_about: int
 
 
 class TableSize(NamedTuple):
@@ -52,20 +48,12 @@ async def read_ledgers(database: Database) -> list[Ledger]:
     return [Ledger(*row) for row in await database.fetch("read_ledgers")]
 
 
-async def list_ledgers(database: Database) -> AsyncIterator[list[ListedLedger]]:
-    """All ledgers by number, a page at a time. Raises StoreError."""
-    first = 0
-    while rows := await database.fetch("list_ledgers", first, None, _PAGE_LEDGERS):
-        yield [ListedLedger(Ledger(*row[:4]), *row[4:]) for row in rows]
-        first = rows[-1]["number"] + 1
-
-
-async def read_listed_ledger(database: Database, name: str) -> ListedLedger:
-    """The ledger with that name. Raises ConfigurationError if there is none, and StoreError."""
-    rows = await database.fetch("list_ledgers", 0, name, 1)
-    if not rows:
+async def list_ledgers(database: Database, name: str | None = None) -> list[ListedLedger]:
+    """All ledgers by number, or the one with that name. Raises as `read_ledger` does."""
+    rows = await database.fetch("list_ledgers", name)
+    if name is not None and not rows:
         raise _unknown(name)
-    return ListedLedger(Ledger(*rows[0][:4]), *rows[0][4:])
+    return [ListedLedger(Ledger(*row[:4]), *row[4:]) for row in rows]
 
 
 async def table_sizes(database: Database, ledger: Ledger) -> list[TableSize]:

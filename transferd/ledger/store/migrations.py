@@ -7,6 +7,9 @@ from transferd.ledger.store.database import Database, LedgerDatabase
 from transferd.ledger.store.errors import Rejected
 from transferd.ledger.store.queries import query
 
+# Each takes two locks, and PostgreSQL by default has room for 6,400.
+_LEDGERS_PER_QUERY = 128
+
 
 async def applied_migrations(database: Database) -> set[str]:
     """Names of those of what ledgers share. Raises Rejected where none was ever applied."""
@@ -21,7 +24,9 @@ async def applied_to_ledger(database: LedgerDatabase) -> set[str]:
 async def applied_to_ledgers(
     database: Database, ledgers: Sequence[Ledger]
 ) -> dict[Ledger, set[str]]:
-    """Names of those of some ledgers, in one query; without the ledgers that cannot be read."""
+    """Names of those of some ledgers, without the ledgers that cannot be read."""
+    if len(ledgers) > _LEDGERS_PER_QUERY:
+        return await _halves(database, ledgers)
     try:
         rows = await database.read(
             " UNION ALL ".join(query(each.schema, "applied_to_ledger") for each in ledgers), ()
@@ -29,12 +34,14 @@ async def applied_to_ledgers(
     except Rejected:
         if len(ledgers) == 1:
             return {}
-        middle = len(ledgers) // 2
-        return {
-            **await applied_to_ledgers(database, ledgers[:middle]),
-            **await applied_to_ledgers(database, ledgers[middle:]),
-        }
+        return await _halves(database, ledgers)
     names: dict[str, set[str]] = {each.schema: set() for each in ledgers}
     for row in rows:
         names[row["schema"]].add(row["name"])
     return {each: names[each.schema] for each in ledgers}
+
+
+async def _halves(database: Database, ledgers: Sequence[Ledger]) -> dict[Ledger, set[str]]:
+    middle = len(ledgers) // 2
+    first, second = ledgers[:middle], ledgers[middle:]
+    return await applied_to_ledgers(database, first) | await applied_to_ledgers(database, second)
