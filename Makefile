@@ -20,7 +20,7 @@ unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help run test test-configurations bench loadtest chaos check lint audit fmt docs constraints venv \
+.PHONY: help run test test-configurations citus bench loadtest chaos check lint audit fmt docs constraints venv \
 	services scale clean
 
 help: ## List the targets
@@ -40,6 +40,11 @@ test: services $(DEVELOP_STAMP) $(NODE_STAMP) ## Run the whole test suite
 test-configurations: services $(DEVELOP_STAMP) $(NODE_STAMP) ## Run the correctness tests in every configuration
 	@$(BIN)/python -m tests.support.every_configuration \
 		--numprocesses auto --maxprocesses 4 --max-worker-restart 1000 --dist loadfile $(ARGS)
+
+# Its PostgreSQL must have Citus; `make services` does not install that.
+citus: services $(DEVELOP_STAMP) $(NODE_STAMP) ## Run the correctness tests on a coordinator and two workers with Citus
+	@$(BIN)/python -m tests.support.on_citus \
+		--numprocesses auto --maxprocesses 2 --max-worker-restart 1000 --dist loadfile $(ARGS)
 
 bench: services $(DEVELOP_STAMP) ## Measure throughput and latency: ARGS="--only uniform --rounds 5"
 	@$(BIN)/python -m loadtest.bench $(ARGS)

@@ -1,15 +1,26 @@
 """The private Citus: its nodes hold schemas, move them, and are cloned with their databases."""
 
 import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import asyncpg
 import pytest
+from pydantic import SecretStr
 
+from tests.support.project import README
+from tests.support.waiting import until
+from transferd.config import Limits, Settings
 from transferd.devstack import CitusCluster, CitusNode, StackError, find_citus_binaries
 from transferd.devstack import postgres as postgres_module
+from transferd.domain.ledger import MAIN
+from transferd.ledger.migrate import create_ledger as create_ledger_of_service
+from transferd.ledger.migrate import migrate
+from transferd.ledger.store.currencies import read_currencies
+from transferd.ledger.store.database import Database
 
 needs_citus = pytest.mark.needs_configuration(
     "Citus", why="no PostgreSQL of this machine has the extension"
@@ -118,3 +129,63 @@ def test_without_citus_one_line_says_how_to_get_it(
     with pytest.raises(StackError, match="extension citus: install it") as caught:
         find_citus_binaries()
     assert "\n" not in str(caught.value)
+
+
+@needs_citus
+async def test_the_scripts_of_the_compose_project_make_a_cluster_with_passwords(
+    tmp_path: Path,
+) -> None:
+    nodes = [CitusNode(tmp_path / name, durable=False) for name in ("one", "two", "three")]
+    secret = r"it's a \ secret"
+    async with AsyncExitStack() as exits:
+        for node in nodes:
+            exits.push_async_callback(node.stop)
+            await node.start()
+            # As in a new container: no role of the service yet, and no connection without password.
+            await node.run("DROP DATABASE transferd")
+            await node.run("DROP ROLE transferd", f"ALTER ROLE postgres PASSWORD $${secret}$$")
+            (node.data / "pg_hba.conf").write_text("host all all 127.0.0.1/32 scram-sha-256\n")
+            await reload(node)
+            await script(node, "init.sh", secret)
+        workers = [f"127.0.0.1:{node.port}" for node in nodes[1:]]
+        for _ in range(2):
+            await script(nodes[0], "nodes.sh", secret, *workers)
+        settings = Settings(database_url=nodes[0].url, database_password=SecretStr(secret))
+        await migrate(settings, Limits())
+        shop = await create_ledger_of_service(settings, Limits(), "shop")
+        async with Database(settings, Limits(), 1) as database:
+            places = {str(database.of(ledger).node) for ledger in (MAIN, shop)}
+            assert places == set(workers)
+            for ledger in (MAIN, shop):
+                assert await read_currencies(database.of(ledger))
+
+
+async def script(node: CitusNode, name: str, secret: str, *arguments: str) -> None:
+    """Run a script of the compose project with the environment of its container."""
+    environment = {
+        "PATH": f"{node.binaries}:{os.environ['PATH']}",
+        "PGHOST": "127.0.0.1",
+        "PGPORT": str(node.port),
+        "PGUSER": "postgres",
+        "PGPASSWORD": secret,
+        "POSTGRES_PASSWORD": secret,
+        "TRANSFERD_DATABASE_PASSWORD": secret,
+    }
+    path = README.parent / "deploy/citus" / name
+    process = await asyncio.create_subprocess_exec(path, *arguments, env=environment)
+    assert await process.wait() == 0
+
+
+async def reload(node: CitusNode) -> None:
+    """Let a server read pg_hba.conf again."""
+    assert node.pid is not None
+    os.kill(node.pid, signal.SIGHUP)
+
+    async def asks_for_passwords() -> bool:
+        try:
+            await (await asyncpg.connect(node.superuser_url, password="wrong")).close()
+        except asyncpg.InvalidPasswordError:
+            return True
+        return False
+
+    await until(asks_for_passwords)
