@@ -15,6 +15,7 @@ from tests.support.queues import message_count, topology_of
 from tests.support.receivers import Receiver, receiving
 from tests.support.waiting import until
 from transferd.config import Limits, Settings
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.deliveries import HAS_WAITING
@@ -43,10 +44,14 @@ class Scene:
     # Wakes the relay of the worker.
     wakeup: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def receiver(self, *events: str, wallet: str | None = None) -> tuple[Receiver, str]:
+    async def receiver(
+        self, *events: str, wallet: str | None = None, ledger: Ledger = MAIN
+    ) -> tuple[Receiver, str]:
         """Start a receiver and create its webhook; return both, the webhook as its id."""
         receiver = await self.exits.enter_async_context(receiving())
-        webhook = await new_webhook(self.database, receiver.url, *events, wallet=wallet)
+        webhook = await new_webhook(
+            self.database, receiver.url, *events, wallet=wallet, ledger=ledger
+        )
         return receiver, webhook
 
     async def start(self, limits: Limits = QUICK, **settings: Any) -> Worker:
@@ -63,31 +68,33 @@ class Scene:
         async with open_worker(self.settings, limits, facts=facts, wakeup=self.wakeup) as worker:
             yield worker
 
-    async def put(self, *events: dict[str, Any]) -> None:
+    async def put(self, *events: dict[str, Any], ledger: Ledger = MAIN) -> None:
         """Put events into the outbox, as one row."""
-        await put(self.database, list(events))
+        await put(self.database, list(events), ledger=ledger)
 
-    async def relayed(self, *, within_s: float = 10.0) -> None:
+    async def relayed(self, *, ledger: Ledger = MAIN, within_s: float = 10.0) -> None:
         """Wait until the outbox is empty."""
 
         async def is_empty() -> bool:
-            return await left(self.database) == []
+            return await left(self.database, ledger) == []
 
         await until(is_empty, within_s=within_s)
 
-    async def ends(self, webhook: str, event: dict[str, Any], status: DeliveryStatus) -> None:
+    async def ends(
+        self, webhook: str, event: dict[str, Any], status: DeliveryStatus, ledger: Ledger = MAIN
+    ) -> None:
         """Wait until the delivery of the event to the webhook has this status."""
 
         async def has() -> bool:
-            return await status_of(self.database, webhook, event["id"]) is status
+            return await status_of(self.database, webhook, event["id"], ledger) is status
 
         await until(has)
 
-    async def has_letters(self, count: int) -> None:
+    async def has_letters(self, count: int, ledger: Ledger = MAIN) -> None:
         """Wait until there are this many dead letters."""
 
         async def has() -> bool:
-            return len(await letters(self.database)) == count
+            return len(await letters(self.database, ledger)) == count
 
         await until(has)
 
