@@ -31,6 +31,8 @@ SELECT format('00000000-0000-7{number:03x}-8000-%s', lpad(to_hex(n), 12, '0'))::
        gen_random_uuid(), $1, 0, 0, 1, now(), now(), 0, false, 'USD', '{{}}'
 FROM generate_series($2::bigint, $3::bigint) AS n"""
 
+_COUNT_TRANSFERS = "SELECT count(*) FROM {schema}.transfers"
+
 
 @dataclass
 class Side:
@@ -57,7 +59,7 @@ class Side:
         connection = await asyncpg.connect(self.database_url)
         try:
             counts = [
-                await connection.fetchval(f"SELECT count(*) FROM {schema}.transfers")
+                await connection.fetchval(_COUNT_TRANSFERS.format(schema=schema))
                 for schema in schemas
             ]
         finally:
