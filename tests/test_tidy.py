@@ -58,7 +58,7 @@ def test_every_dependency_is_pinned() -> None:
         assert requirement.specifier.contains(pinned), f"{requirement} is pinned to {pinned}"
 
 
-@pytest.mark.parametrize("file", ["queries.sql", "shared.sql", "audit.sql"])
+@pytest.mark.parametrize("file", ["queries.sql", "shared.sql", "audit.sql", "citus.sql"])
 def test_every_query_is_explained_and_used(file: str) -> None:
     words = set[str]()
     for tree in sources(PACKAGE / "ledger").values():

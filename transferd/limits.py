@@ -17,9 +17,10 @@ class Limits:
     # 5,000 transfers with a reference each, and some with metadata.
     batch_body_bytes_max: int = 4 * 1024 * 1024
     batch_transfers_max: int = 5_000
-    # Batches in progress, from the first byte to the answer. Further batches wait unread for up to
-    # batch_wait_s. A batch takes up to 25 MiB of memory.
+    # Batches in progress of one ledger and of all, from the first byte to the answer. Further
+    # batches wait unread for up to batch_wait_s. A batch takes up to 25 MiB of memory.
     batches_max: int = 8
+    batches_all_max: int = 12
     batch_wait_s: float = 1.5
     # Timeouts for slow clients, as in Nginx: the head of a request from its first to its last byte,
     # the whole body, the unread rest of a refused body, an answer that the client does not read.
@@ -72,11 +73,18 @@ class Limits:
     turn_envelopes_max: int = 256
     shared_turn_envelopes_min: int = 4
     shared_for_s: float = 0.25
+    # Groups of different ledgers in flight at once on one server, and as many connections.
+    lanes_max: int = 2
+    # A ledger fills a whole group. While other ledgers have turns, or had in the last quarter of a
+    # second, its group has as many envelopes as they have turns, but never fewer than this.
+    shared_group_envelopes_min: int = 64
     # Above the high mark new callers wait at the gate until the backlog is below the low mark. With
-    # backlog_max inside and waiting the replica answers `overloaded`.
+    # backlog_max inside and waiting the replica answers `overloaded`. Each ledger has a gate;
+    # backlog_all_max is for the commands of all, so one flooded ledger leaves half of it.
     backlog_high: int = 4096
     backlog_low: int = 3072
     backlog_max: int = 8192
+    backlog_all_max: int = 16_384
     # Connections that wait to be accepted. A client beyond the limit repeats its SYN after 1 s.
     accept_queue_max: int = 1024
 
@@ -146,20 +154,25 @@ class Limits:
     # Holds that one query reads for the requests that name them.
     hold_read_ids_max: int = 512
 
-    # A read takes a connection for about a millisecond.
+    # A read takes a connection for about a millisecond. A ledger uses at most read_connections of
+    # them, so a ledger with too many reads leaves some to the others.
     read_connections: int = 10
+    read_connections_all: int = 14
     # If more reads waited for a connection, the last ones would time out.
     waiting_reads_max: int = 1024
     # A read of the past checks whether the writers of its wallet have ended: at once, and after
     # pauses that double. A group takes about 10 ms, so a busy wallet has had several by the end.
     settling_look_first_s: float = 0.01
     settling_look_last_s: float = 0.04
-    # Then it waits for the row lock for up to lock_timeout_s. The limit on connections that wait
-    # leaves connections to other reads.
+    # Then it waits for the row lock for up to lock_timeout_s. The limits on connections that wait,
+    # of one ledger and of all, leave connections to other reads.
     settling_locks_max: int = 4
-    # One for the group in flight and one for the batch in flight. Reads cannot use them.
-    commit_connections: int = 2
+    settling_locks_all_max: int = 6
     pool_acquire_timeout_s: float = 2.0
+    # With Citus: how often a process reads which node holds each ledger, while it uses them. It
+    # takes about 10 ms of the coordinator. After a move, statements take 4 times as long until
+    # then; after a node was replaced, they fail until then.
+    placement_s: float = 2.0
     # Ledgers kept open without a request in progress, with their currencies: 60 KiB each.
     open_ledgers_max: int = 256
     api_key_cache_s: float = 5.0
@@ -199,6 +212,21 @@ class Limits:
     relay_publish_timeout_s: float = 1.5
     # How often a relay looks for events without a signal.
     relay_poll_s: float = 0.05
+    # Ledgers whose outboxes are published at a time, each with a connection.
+    relay_lanes_max: int = 4
+    # How old the list of ledgers may be: a new ledger is served after this time.
+    ledgers_read_s: float = 5.0
+    # Ledgers that one statement asks about. Each takes some locks, and PostgreSQL by default has
+    # room for 6,400.
+    ledgers_asked_max: int = 64
+    # With more ledgers, those that had nothing for ledger_busy_s are asked once in ledger_idle_s,
+    # so thousands of idle ones cost a poll little.
+    ledger_busy_s: float = 10.0
+    ledger_idle_s: float = 1.0
+    # Groups of idle ledgers that one poll asks, so that the busy ones need not wait for all others.
+    idle_groups_asked_max: int = 4
+    # Ledgers whose webhooks a relay or a notifier remembers.
+    directories_max: int = 256
     # How often the rows of the outbox are counted for the metrics.
     outbox_measure_s: float = 2.0
     # Waiting deliveries counted for the metrics. Counting a backlog of millions is expensive.
@@ -217,6 +245,8 @@ class Limits:
     # How often a worker looks for due deliveries without a wake-up, and sends one. Far shorter than
     # RabbitMQ's consumer_timeout of half an hour.
     delivery_sweep_interval_s: float = 15.0
+    # Ledgers whose due deliveries are read at a time, and whose results are written.
+    notify_lanes_max: int = 4
     # Endpoints read in one query.
     notify_endpoints_max: int = 256
     # Deliveries held in one notifier. One takes about 6 KiB, so this is 50 MiB. Beyond the limit a
@@ -261,16 +291,20 @@ class Limits:
     # How often the worker asks the broker whether its consumer still exists.
     consumer_check_s: float = 2.0
 
-    # A stream takes a connection and a few KiB; one query asks for the versions of all streams.
+    # Streams of one ledger and of all. A stream takes a connection and a few KiB; one query asks
+    # for the versions of all streams of a ledger.
     streams_max: int = 1_000
+    streams_all_max: int = 2_000
     stream_poll_s: float = 0.25
     stream_heartbeat_s: float = 15.0
     stream_page_events: int = 200
     # A client that reads nothing for this time is disconnected. It can resume at the same event. A
     # drain waits for this time too.
     stream_send_timeout_s: float = 5.0
-    # Concurrent reads of pages, so that streams of a busy wallet leave connections to other reads.
+    # Concurrent reads of pages, of one ledger and of all, so that streams of a busy wallet leave
+    # connections to other reads.
     stream_reads_max: int = 4
+    stream_reads_all_max: int = 6
     # How long a client waits before it reconnects: long enough for another replica to take over.
     stream_retry_s: float = 2.0
     # Bytes of events sent with one write: the size of the connection's write buffer.
@@ -347,3 +381,9 @@ class Limits:
             raise ConfigurationError("webhook_secrets_max must be at least 2")
         if not self.backlog_low < self.backlog_high < self.backlog_max:
             raise ConfigurationError("backlog_low < backlog_high < backlog_max must hold")
+        self._check_shares()
+
+    def _check_shares(self) -> None:
+        for name in ("backlog", "batches", "settling_locks", "streams", "stream_reads"):
+            if getattr(self, f"{name}_max") > getattr(self, f"{name}_all_max"):
+                raise ConfigurationError(f"{name}_max must not be more than {name}_all_max")

@@ -10,15 +10,16 @@ from typing import Any
 from aiohttp import http_parser
 
 from transferd.actors.expiry import Expiry
-from transferd.actors.router import Router
+from transferd.actors.gate import Gate
+from transferd.actors.ledgers import OpenLedgers, ReplicaParts
 from transferd.cache.link import Link
-from transferd.commit.committer import CommitParts, Committer
 from transferd.config import ConfigurationError, Limits, Settings
-from transferd.domain.ledger import MAIN
 from transferd.ledger.migrate import assert_migrated
 from transferd.ledger.store.clients import has_usable_api_key
 from transferd.ledger.store.database import Database
+from transferd.ledger.store.holds import HAS_DUE_HOLDS
 from transferd.ledger.store.ledgers import read_ledger
+from transferd.ledger.watch import LedgerList, Watch
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
@@ -26,7 +27,6 @@ from transferd.observability.opening import open_facts
 from transferd.web.application import build
 from transferd.web.context import AppContext, Lifecycle
 from transferd.web.key_uses import KeyUses
-from transferd.web.ledgers import OpenLedgers
 from transferd.web.listener import Listener
 from transferd.web.rendering import Rendering
 from transferd.web.streams import Streams
@@ -43,7 +43,7 @@ class Replica:
         self._tasks = tasks
 
     def __repr__(self) -> str:
-        return f"<Replica {self.url}, {self.context.router!r}>"
+        return f"<Replica {self.url}, {self.context.intake!r}>"
 
     async def first_exit(self) -> str:
         """Wait until a task ends, which is always a fault; one line with its name and error."""
@@ -116,50 +116,53 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
     clock: Callable[[], float],
 ) -> tuple[AppContext, Mapping[str, Loop]]:
     """All layers below HTTP, built from the bottom up, and the loops to run, by name."""
-    shared = await stack.enter_async_context(Database(settings, limits, limits.read_connections))
-    commits = await stack.enter_async_context(Database(settings, limits, limits.commit_connections))
+    shared = await stack.enter_async_context(
+        Database(
+            settings,
+            limits,
+            limits.read_connections_all,
+            of_one_ledger=limits.read_connections,
+        )
+    )
+    # Reads cannot use these connections: one for each lane, and one for batches and expiries.
+    commits = await stack.enter_async_context(Database(settings, limits, limits.lanes_max + 1))
     redis_url = settings.required("redis_url") if settings.cache else None
     link = await stack.enter_async_context(Link(redis_url, limits, facts))
     # A ping must not wait for a connection behind reads: a busy replica is ready.
     probe = await stack.enter_async_context(Database(settings, limits, connections=1))
     await assert_migrated(shared)
-    ledgers = OpenLedgers(shared, link, limits, facts, replica=os.urandom(8).hex())
-    main = await ledgers.of(await read_ledger(shared, MAIN.name))
-    database = main.database
+    ledger = await read_ledger(shared, settings.ledger)
+    await assert_migrated(shared, ledger)
     await _assert_usable_api_key(settings, shared)
     rendering = Rendering()
-    parts = CommitParts(
-        commits.of(database.ledger), database, main.wallets, main.replays, rendering
+    ledgers = OpenLedgers(
+        ReplicaParts(os.urandom(8).hex(), shared, commits, link, rendering, limits, facts, clock)
     )
-    committer, bulk = (Committer(parts, limits, facts, clock) for _ in range(2))
-    router = Router(committer, bulk, rendering, limits, clock)
     context = AppContext(
         settings=settings,
         limits=limits,
-        ledger=await read_ledger(shared, settings.ledger),
+        ledger=await ledgers.of(ledger),
         shared=shared,
         ledgers=ledgers,
-        main=main,
         probe=probe,
         link=link,
-        router=router,
+        intake=ledgers.intake,
         rendering=rendering,
-        streams=Streams(database, limits),
+        streams=Streams(limits),
         key_uses=KeyUses(shared, limits, facts),
-        batches=asyncio.Semaphore(limits.batches_max),
         lifecycle=Lifecycle(),
         facts=facts,
         metrics=metrics,
         clock=clock,
     )
-    expiry = Expiry(database, router, limits, facts, clock)
+    known = LedgerList(shared, limits, clock)
+    due = Watch(shared, known, HAS_DUE_HOLDS, limits=limits, facts=facts, clock=clock)
+    expiry = Expiry(due, ledgers, limits, facts, clock)
     _add_gauges(context, commits, expiry)
     return context, {
-        "committer": committer.run,
-        "waiting room": committer.attend,
-        "bulk committer": bulk.run,
-        "bulk waiting room": bulk.attend,
-        "sweeper": router.sweep,
+        "lanes": ledgers.lanes.run,
+        "lane of bulk work": ledgers.bulk_lanes.run,
+        "sweeper": ledgers.sweep,
         "expiry of holds": expiry.run,
         "event streams": context.streams.run,
         "uses of API keys": context.key_uses.run,
@@ -191,7 +194,7 @@ async def _serving(context: AppContext, listener: Listener, linger_s: float) -> 
             server.close()
             context.streams.close()
             await asyncio.sleep(linger_s)
-            await context.router.drain()
+            await context.intake.drain()
 
 
 async def _assert_usable_api_key(settings: Settings, database: Database) -> None:
@@ -203,34 +206,14 @@ async def _assert_usable_api_key(settings: Settings, database: Database) -> None
 
 
 def _add_gauges(context: AppContext, commits: Database, expiry: Expiry) -> None:
-    gauge = context.metrics.gauge
-    router, lifecycle, limits = context.router, context.lifecycle, context.limits
+    lifecycle = context.lifecycle
+    _add_gauges_of_commands(context)
     for name, text, read in (
-        ("live_actors", "Wallets with waiting commands.", lambda: router.live_actors),
-        ("backlog_envelopes", "Commands in flight.", lambda: router.backlog),
         (
-            "mailbox_envelopes",
-            "Commands in mailboxes, not in a group yet.",
-            lambda: sum(router.mailbox_depths()),
+            "active_holds",
+            "Active holds of the ledgers that are open here.",
+            lambda: expiry.active.holds,
         ),
-        (
-            "mailbox_largest_envelopes",
-            "Commands in the fullest mailbox.",
-            lambda: max(router.mailbox_depths(), default=0),
-        ),
-        (
-            "mailbox_limit_envelopes",
-            "Most commands in a mailbox.",
-            lambda: limits.mailbox_envelopes_max,
-        ),
-        ("gate_inside_commands", "Commands inside the gate.", lambda: router.gate.inside),
-        ("gate_waiting_requests", "Callers that wait at the gate.", lambda: router.gate.waiting),
-        (
-            "gate_limit_commands",
-            "Most commands inside and callers waiting; further callers get an error.",
-            lambda: limits.backlog_max,
-        ),
-        ("active_holds", "Active holds of the ledger.", lambda: expiry.active.holds),
         (
             "holds_overdue_seconds",
             "Since when the oldest due hold waits for its expiry to be written.",
@@ -250,9 +233,60 @@ def _add_gauges(context: AppContext, commits: Database, expiry: Expiry) -> None:
         ("draining", "1 while the replica is stopping.", lambda: lifecycle.is_draining),
         ("ready", "1 if `/readyz` answers 200.", lambda: lifecycle.is_ready),
     ):
-        gauge(f"transferd_{name}", text, read)
+        context.metrics.gauge(f"transferd_{name}", text, read)
     for name, pool in (("reads", context.shared), ("commit", commits)):
         context.metrics.watch_pool(name, pool)
+
+
+def _add_gauges_of_commands(context: AppContext) -> None:
+    ledgers, limits = context.ledgers, context.limits
+
+    def depths() -> list[int]:
+        return [depth for ledger in ledgers for depth in ledger.router.mailbox_depths()]
+
+    def fullest_gate() -> Gate:
+        gates = [ledger.router.gate for ledger in ledgers]
+        return max(gates, key=lambda gate: gate.inside + gate.waiting)
+
+    for name, text, read in (
+        (
+            "live_actors",
+            "Wallets with waiting commands.",
+            lambda: sum(ledger.router.live_actors for ledger in ledgers),
+        ),
+        ("backlog_envelopes", "Commands in flight.", lambda: ledgers.intake.commands),
+        (
+            "mailbox_envelopes",
+            "Commands in mailboxes, not in a group yet.",
+            lambda: sum(depths()),
+        ),
+        (
+            "mailbox_largest_envelopes",
+            "Commands in the fullest mailbox.",
+            lambda: max(depths(), default=0),
+        ),
+        (
+            "mailbox_limit_envelopes",
+            "Most commands in a mailbox.",
+            lambda: limits.mailbox_envelopes_max,
+        ),
+        (
+            "gate_inside_commands",
+            "Commands inside the gate of the ledger with the most.",
+            lambda: fullest_gate().inside,
+        ),
+        (
+            "gate_waiting_requests",
+            "Callers that wait at the gate of the ledger with the most commands.",
+            lambda: fullest_gate().waiting,
+        ),
+        (
+            "gate_limit_commands",
+            "Most commands inside a gate and callers waiting; further callers get an error.",
+            lambda: limits.backlog_max,
+        ),
+    ):
+        context.metrics.gauge(f"transferd_{name}", text, read)
 
 
 def _assert_fast_parser() -> None:

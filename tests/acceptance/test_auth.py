@@ -3,6 +3,7 @@
 import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 import pytest
 
@@ -76,18 +77,16 @@ async def test_a_call_without_a_valid_key_is_refused(locked: Api, database: Data
     assert await footprint(database) == before
 
 
-async def test_a_ledger_other_than_main_is_not_served(
+async def test_without_keys_requests_are_about_the_ledger_of_the_setting(
     replicas: Replicas, database: Database
 ) -> None:
     ledger = await create_ledger(database.settings(), Limits(), "shop")
-    token = await api_key(database, "till", "admin", ledger=ledger)
-    with_key = ApiWithKey(await replicas.start(auth="on"), token)
-    without = await replicas.start(ledger="shop")
-    for api in (with_key, without):
-        for reply in (await api.get("/users"), await api.post("/users", {})):
-            assert (reply.status, reply.code) == (503, "database-unavailable")
-            assert reply.headers["Retry-After"] == "1"
-    assert (await without.get("/healthz")).status == 200
+    api = await replicas.start(ledger="shop")
+    ada, bob = await api.wallet(5), await api.wallet()
+    assert (await api.transfer(ada, bob, 5)).status == 201
+    assert {(UUID(id).int >> 64) & 0xFFF for id in (ada, bob)} == {ledger.number}
+    assert await database.fetch("SELECT * FROM ledger_00.users") == []
+    assert len(await database.fetch(f"SELECT * FROM {ledger.schema}.transfers")) == 2
 
 
 async def test_a_key_is_valid_in_the_ledger_of_its_client_only(

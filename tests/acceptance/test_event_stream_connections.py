@@ -253,7 +253,7 @@ async def test_the_database_is_polled_only_while_a_stream_is_open(
             await until(has_polled_again)
     await until_streams(replicas, 0)
     streams = replicas.opened[0].context.streams
-    assert repr(streams) == f"<Streams 0 of {_QUICK.streams_max}>"
+    assert repr(streams) == f"<Streams 0 of {_QUICK.streams_all_max}>"
 
     async def has_stopped_polling() -> bool:
         # For the time of four polls. One query may still be in flight.

@@ -215,7 +215,7 @@ async def test_a_concurrent_repetition_is_not_refused_by_its_condition(
         stale = asyncio.create_task(changed(api, ada, _FREEZE, '"w7"', key="stop"))
         await arrived(replicas, 1)
         plain = asyncio.create_task(api.post(f"/wallets/{ada}/freeze", key="stop"))
-        first = replicas.opened[0].context.router._by_key[1, "stop"]
+        first = replicas.opened[0].context.ledger.router._by_key[1, "stop"]
         await until(lambda: len(first.waiters) == 2)
     assert_changed(await stale, 0)
     done = await plain

@@ -169,7 +169,7 @@ class RollingUpgrade:
 async def upgrade(replicas: Replicas, request: pytest.FixtureRequest) -> RollingUpgrade:
     """One replica of each version, with and without Redis."""
     new, old = [await replicas.start(cache=request.param) for _ in range(2)]
-    return RollingUpgrade(new, old, replicas.opened[-1].context.router)
+    return RollingUpgrade(new, old, replicas.opened[-1].context.ledger.router)
 
 
 async def all_of(replica: Api, sent: dict[str, tuple[str, dict[str, Any]]]) -> dict[str, Reply]:

@@ -84,7 +84,7 @@ async def test_a_new_limit_may_be_used_in_the_same_group(
 
     monkeypatch.setattr(store.Transaction, "fetch", counted_fetch)
     # Both are in one mailbox and so in one group: the limit, then a transfer that needs it.
-    router = replicas.opened[0].context.router
+    router = replicas.opened[0].context.ledger.router
     changing = api.patch(f"/wallets/{ada}", {"overdraft_limit": 50})
     paying = [api.transfer(ada, bob, 10) for _ in range(5)]
     changed, *paid = await crowd([changing, *paying])

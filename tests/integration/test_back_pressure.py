@@ -266,7 +266,7 @@ async def test_an_actor_that_fails_answers_its_callers_and_goes_on(
     assert counted(replicas, "transferd_errors_total", where="ActorFailed") == 1
     assert statuses(await asyncio.gather(*begun(api, ada, bob, 3))) == {201: 3}
     assert await api.balance(ada) == 97
-    await until(lambda: replicas.opened[0].context.router.live_actors == 0)
+    await until(lambda: replicas.opened[0].context.ledger.router.live_actors == 0)
 
 
 async def test_answers_do_not_depend_on_rendering_for_the_cache(
@@ -327,7 +327,7 @@ async def test_an_overload_leaves_nothing_behind(replicas: Replicas, database: D
     posted = statuses(replies)[201]
     assert await row_count(database, "ledger_00.transfers") == transfers + posted
     context = replicas.opened[0].context
-    await until(lambda: context.router.live_actors == 0)
-    assert context.router.backlog == 0
-    assert "0 inside, 0 waiting" in repr(context.router)
+    await until(lambda: context.ledger.router.live_actors == 0)
+    assert context.ledger.router.backlog == 0
+    assert "0 inside, 0 waiting" in repr(context.ledger.router)
     assert await faults_in(database) == []

@@ -141,7 +141,7 @@ async def test_snapshots_of_two_groups_may_come_in_either_order(
     await api.transfer(ada, bob, 1)
     new = await redis.get(f"td:w:{ada}")
     assert new != old
-    wallets = replicas.opened[0].context.main.wallets
+    wallets = replicas.opened[0].context.ledger.wallets
     await wallets.refresh([Snapshot(ada, int(version), body)], [], [])
     assert await redis.get(f"td:w:{ada}") == new
     # Versions are compared as numbers: 10 is newer than 9.

@@ -94,6 +94,7 @@ def test_a_wheel_from_it_has_the_whole_package_and_nothing_else(
         "transferd/ledger/migrations/ledger/0001_tables.sql",
         "transferd/ledger/queries.sql",
         "transferd/ledger/shared.sql",
+        "transferd/ledger/citus.sql",
         "transferd/cache/claim.lua",
         "transferd/web/static/favicon.ico",
         "transferd/web/static/swagger-ui.css",

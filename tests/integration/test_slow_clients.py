@@ -124,7 +124,7 @@ async def test_a_replica_ends_each_slow_client_in_its_time(replicas: Replicas) -
     # The connection of the paying client stays open and becomes idle.
     await until(lambda: connections(replicas) == 0)
     await until(lambda: len(asyncio.all_tasks()) <= tasks)
-    assert replicas.opened[0].context.router.backlog == 0
+    assert replicas.opened[0].context.ledger.router.backlog == 0
 
 
 async def test_a_replica_does_not_wait_for_a_client_that_does_not_read(replicas: Replicas) -> None:
@@ -163,7 +163,7 @@ async def test_a_half_closed_connection_ends_at_once(missing: int, replicas: Rep
         return shown in ({(404, 0)} if missing else {(404, 0), (200, 1)})
 
     await until(is_right)
-    await until(lambda: replicas.opened[0].context.router.backlog == 0)
+    await until(lambda: replicas.opened[0].context.ledger.router.backlog == 0)
 
 
 async def test_one_connection_too_many_is_closed_and_the_others_are_served(

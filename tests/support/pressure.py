@@ -107,7 +107,7 @@ async def busy_committers(database: Database, *apis: Api) -> AsyncIterator[None]
 
 async def arrived(replicas: Replicas, backlog: int, *, replica: int = 0) -> None:
     """Wait until this many commands are in flight in a replica."""
-    router = replicas.opened[replica].context.router
+    router = replicas.opened[replica].context.ledger.router
     await until(lambda: router.backlog == backlog)
 
 

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from tests.support.json_spellings import spelled
 from tests.support.request_reader import ORIGIN, request_of
+from transferd.actors.ledgers import OpenLedger
 from transferd.commit.answer import Answer
 from transferd.config import Limits
 from transferd.domain.key import Fingerprint
@@ -20,7 +21,6 @@ from transferd.domain.ledger import MAIN
 from transferd.web.auth import local_client
 from transferd.web.calls import Call
 from transferd.web.context import AppContext
-from transferd.web.ledgers import OpenLedger
 from transferd.web.operations import Handler
 from transferd.web.routes import transfers, users, wallets
 
@@ -66,14 +66,11 @@ class Asker:
         async def send() -> None:
             headers = {"Content-Type": "application/json", "Idempotency-Key": "rent"}
             request = request_of(path, headers.items(), raw)
-            context = SimpleNamespace(
-                limits=Limits(),
-                router=self,
-                clock=lambda: 0.0,
-                batches=asyncio.Semaphore(1),
-            )
+            context = SimpleNamespace(limits=Limits(), clock=lambda: 0.0)
             ledger = SimpleNamespace(
                 database=self,
+                router=self,
+                batches=asyncio.Semaphore(1),
                 funding_wallet_ids=frozenset(),
                 currencies={"EUR": SimpleNamespace(funding_wallet_id=BOB)},
             )

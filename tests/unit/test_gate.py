@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Iterable
+from dataclasses import replace
 
 import pytest
 
 from tests.unit.samples import settled
 from transferd.actors.gate import Gate
+from transferd.actors.intake import Intake
 from transferd.config import Limits
 from transferd.domain.errors import Overloaded
 
@@ -44,7 +46,7 @@ class Visitors:
 
 @pytest.fixture
 def visitors() -> Visitors:
-    return Visitors(Gate(LIMITS))
+    return Visitors(Gate(Intake(LIMITS), LIMITS))
 
 
 async def test_at_the_high_mark_callers_wait_until_the_low_one(visitors: Visitors) -> None:
@@ -142,3 +144,38 @@ async def test_a_caller_that_leaves_when_admitted_returns_its_place(visitors: Vi
         await gone
     assert (visitors.gate.inside, visitors.gate.waiting) == (2, 0)
     assert "e" not in visitors.let_in
+
+
+async def test_a_flooded_ledger_leaves_room_to_another() -> None:
+    limits = replace(LIMITS, backlog_all_max=10)
+    intake = Intake(limits)
+    flooded, calm, late = (Visitors(Gate(intake, limits)) for _ in range(3))
+    waiting = await flooded.come("abcdefg")
+    with pytest.raises(Overloaded):
+        await flooded.gate.wait(LONG_S)
+    await calm.come("xyz")
+    assert calm.let_in == list("xyz")
+    # All together are too many by now. A ledger without a command gets one in.
+    assert not calm.gate.try_enter()
+    with pytest.raises(Overloaded):
+        await calm.gate.wait(LONG_S)
+    await late.come("m")
+    assert (late.let_in, intake.commands) == (["m"], 11)
+    await flooded.leave(4)
+    await flooded.leave(3)
+    await calm.leave(3)
+    await late.leave()
+    await asyncio.gather(*waiting)
+    assert intake.commands == 0
+    assert await intake.drain()
+
+
+async def test_a_caller_that_gives_up_at_the_gate_is_not_counted_any_more() -> None:
+    intake = Intake(LIMITS)
+    visitors = Visitors(Gate(intake, LIMITS))
+    await visitors.come("abcd")
+    cancelled, *late = await visitors.come("ef", SHORT_S)
+    cancelled.cancel()
+    ends = await asyncio.gather(cancelled, *late, return_exceptions=True)
+    assert [type(end) for end in ends] == [asyncio.CancelledError, Overloaded]
+    assert intake.commands == 4

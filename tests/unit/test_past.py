@@ -16,6 +16,7 @@ from transferd.ledger.past import SharedWaits
 from transferd.ledger.store import wallets as store
 from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.errors import ConnectionFailure, LockTimeout
+from transferd.share import Share
 
 
 @dataclass
@@ -58,7 +59,7 @@ def rows(monkeypatch: pytest.MonkeyPatch) -> Rows:
 
 
 def locks_of(rows: Rows, locks_max: int = 4) -> SharedWaits:
-    return SharedWaits(cast(Any, None), Limits(), asyncio.Semaphore(locks_max))
+    return SharedWaits(cast(Any, None), Limits(), Share(locks_max, asyncio.Semaphore(locks_max)))
 
 
 def ask(locks: SharedWaits, wallet: str = "ada") -> asyncio.Task[bool]:

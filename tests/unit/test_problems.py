@@ -8,7 +8,7 @@ import pytest
 from tests.unit.samples import ORIGIN
 from transferd.domain import errors
 from transferd.domain.errors import Reason, Refused, TransferdError
-from transferd.ledger.store.errors import ConnectionFailure, NoConnectionFree
+from transferd.ledger.store.errors import ConnectionFailure, Missing, NoConnectionFree
 from transferd.web.problems import TYPES, Problem
 
 # The problems of the HTTP contract, without those that only Nginx answers.
@@ -39,6 +39,7 @@ CODE_OF = {
     errors.Draining: "draining",
     errors.DatabaseUnavailable: "database-unavailable",
     ConnectionFailure: "database-unavailable",
+    Missing: "database-unavailable",
     NoConnectionFree: "overloaded",
     errors.DeadlineExceeded: "deadline-exceeded",
     errors.RequestInProgress: "request-in-progress",

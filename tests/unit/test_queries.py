@@ -15,7 +15,7 @@ def test_a_query_names_the_schema_of_its_ledger() -> None:
 
 
 def test_a_query_is_complete() -> None:
-    for file in ("queries.sql", "shared.sql", "audit.sql"):
+    for file in ("queries.sql", "shared.sql", "audit.sql", "citus.sql"):
         for name in templates(file):
             # `lock_shared` gets the id of a wallet at each call.
             text = query(_OTHER, name, file).replace("{id}", "")

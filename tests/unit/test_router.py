@@ -10,6 +10,7 @@ import orjson
 import pytest
 
 from tests.unit.samples import OK, Clock, HandCommitter, envelope, settled, transfer
+from transferd.actors.intake import Intake
 from transferd.actors.router import Router
 from transferd.actors.wallet_actor import WalletActor
 from transferd.commit.answer import Answer
@@ -49,7 +50,10 @@ class House:
         self.clock = Clock()
         self.committer = HandCommitter()
         self.bulk = HandCommitter()
-        self.router = Router(self.committer, self.bulk, Rendering(), limits, self.clock)
+        self.intake = Intake(limits)
+        self.router = Router(
+            self.intake, self.committer, self.bulk, Rendering(), limits, self.clock
+        )
 
     async def ask(self, *envelopes: Envelope) -> list[Asking]:
         """Callers ask one after the other, and wait."""
@@ -208,7 +212,7 @@ async def test_a_key_that_is_used_again_before_its_first_caller_wakes_is_freed_o
     assert await asking == OK
     home.committer.commit()
     await assert_nothing_left(home)
-    assert await home.router.drain()
+    assert await home.intake.drain()
 
 
 async def test_a_storm_of_refusals_leaves_no_work_for_the_garbage_collector() -> None:
@@ -324,28 +328,16 @@ async def test_an_envelope_admitted_past_its_deadline_leaves_nothing_behind() ->
     await assert_nothing_left(home)
 
 
-async def test_the_sweeper_sweeps_until_it_is_stopped() -> None:
-    home = house(sweep_interval_s=0.001)
-    sweeper = asyncio.create_task(home.router.sweep())
-    for _ in range(2):
-        asking = await home.ask(envelope(enqueued_at=home.clock.now))
-        home.clock.now += 6.0
-        assert await failures(asking) == [Overloaded]
-        home.committer.commit()
-    sweeper.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await sweeper
-
-
 # Drain
 
 
 async def test_a_draining_router_takes_nothing_new_and_waits_for_the_rest() -> None:
     home = house()
     [asking] = await home.ask(envelope(key=KEY))
-    draining = asyncio.create_task(home.router.drain())
+    draining = asyncio.create_task(home.intake.drain())
     await settled()
-    assert repr(home.router) == "<Router 1 actors, <Gate 1 inside, 0 waiting>, draining>"
+    assert repr(home.router) == "<Router 1 actors, <Gate 1 inside, 0 waiting>>"
+    assert repr(home.intake) == "<Intake of 1 commands, draining>"
     assert await failures(await home.ask(envelope())) == [Draining]
     [joined] = await home.ask(envelope(key=KEY))
     assert not draining.done()
@@ -359,10 +351,10 @@ async def test_a_draining_router_takes_nothing_new_and_waits_for_the_rest() -> N
 async def test_a_drain_that_takes_too_long_is_reported() -> None:
     home = house(drain_timeout_s=0.01)
     [asking] = await home.ask(envelope())
-    assert not await home.router.drain()
+    assert not await home.intake.drain()
     home.committer.commit()
     assert await asking == OK
-    assert await home.router.drain()
+    assert await home.intake.drain()
 
 
 # Memory

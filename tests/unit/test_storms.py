@@ -7,27 +7,26 @@ from transferd.web.refusal_rate import RefusalRate
 
 
 def share(clock: Clock) -> FairShare:
-    limits = Limits(turn_envelopes_max=100, shared_turn_envelopes_min=8, shared_for_s=0.25)
-    return FairShare(limits, clock)
+    return FairShare(alone_max=100, shared_min=8, shared_for_s=0.25, clock=clock)
 
 
 def test_a_wallet_that_is_alone_fills_its_turns() -> None:
-    assert share(Clock()).envelopes_max(1) == 100
+    assert share(Clock()).envelopes_max(0) == 100
 
 
 def test_beside_others_it_brings_as_many_as_they_do_but_never_few() -> None:
     fair = share(Clock())
-    assert [fair.envelopes_max(ready) for ready in (2, 9, 10, 41, 500)] == [8, 8, 9, 40, 100]
+    assert [fair.envelopes_max(ready) for ready in (1, 8, 9, 40, 499)] == [8, 8, 9, 40, 100]
 
 
 def test_others_are_remembered_for_a_while() -> None:
     clock = Clock()
     fair = share(clock)
-    fair.envelopes_max(3)
+    fair.envelopes_max(2)
     clock.now += 0.2
-    assert fair.envelopes_max(1) == 8
+    assert fair.envelopes_max(0) == 8
     clock.now += 0.1
-    assert fair.envelopes_max(1) == 100
+    assert fair.envelopes_max(0) == 100
 
 
 def refusal_rate(clock: Clock) -> RefusalRate:

@@ -6,51 +6,56 @@ and reads leave due holds out.
 
 import asyncio
 from collections.abc import Callable
+from typing import TypeAlias
 
-from transferd.actors.router import Router
+from transferd.actors.ledgers import OpenLedger, OpenLedgers
 from transferd.commit.envelope import Envelope
 from transferd.commit.origin import new_origin
 from transferd.config import Limits
-from transferd.domain.errors import TransferdError
+from transferd.domain.errors import DatabaseUnavailable, TransferdError
 from transferd.domain.hold import ExpireHolds
 from transferd.domain.key import NO_FINGERPRINT
-from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.holds import (
     ActiveHolds,
     DueWallet,
     due_wallets,
-    has_due_holds,
     measure_holds,
 )
 from transferd.ledger.store.outbox import take_lease
+from transferd.ledger.watch import Watch
 from transferd.observability.facts import ExpiryFailed, Facts
 
 _LEASE = "/expiry"
+# The number of a ledger, and a wallet in it.
+_Place: TypeAlias = tuple[int, str]
 
 
 class Expiry:
-    """Looks for due holds. The replica that has the lease looks; `clock` returns seconds."""
+    """Looks for due holds in the ledgers that `watch` finds. In each, the replica that has the
+    lease looks; `clock` returns seconds."""
 
     def __init__(
         self,
-        database: LedgerDatabase,
-        router: Router,
+        watch: Watch,
+        ledgers: OpenLedgers,
         limits: Limits,
         facts: Facts,
         clock: Callable[[], float],
     ) -> None:
-        self._database = database
-        self._router = router
+        self._watch = watch
+        self._ledgers = ledgers
+        self._intake = ledgers.intake
         self._limits = limits
         self._facts = facts
         self._clock = clock
         self._measured_at = -limits.active_holds_measure_s
-        # The commands in flight, and the times until which wallets are left out whose command has
-        # failed. Otherwise a wallet that stays locked would stop the sweep for all others.
-        self._asked: dict[str, asyncio.Task[None]] = {}
-        self._left_out: dict[str, float] = {}
-        # The active holds of the ledger, as last measured.
+        # The commands in flight, and the times until which wallets and ledgers are left out of
+        # which one has failed. Otherwise one that stays locked would stop the sweep for all others.
+        self._asked: dict[_Place, asyncio.Task[None]] = {}
+        self._left_out: dict[_Place, float] = {}
+        self._ledgers_left_out: dict[int, float] = {}
+        # The active holds of the ledgers that are open here, as last measured.
         self.active = ActiveHolds(0, 0.0)
 
     def __repr__(self) -> str:
@@ -76,42 +81,59 @@ class Expiry:
                 task.cancel()
 
     async def sweep_once(self) -> int:
-        """Ask for the expiry of the due holds of some wallets. Returns the number of these holds; 0
-        without the lease. Raises StoreError.
+        """Ask for the expiry of the due holds of some wallets in each ledger, one ledger after the
+        other. Returns the number of these holds. Raises StoreError."""
+        found = 0
+        for ledger in await self._watch.ledgers():
+            if self._ledgers_left_out.get(ledger.number, 0.0) > self._clock():
+                continue
+            try:
+                found += await self._sweep(await self._ledgers.of(ledger))
+            except (StoreError, DatabaseUnavailable) as error:
+                until = self._clock() + self._limits.expiry_left_out_s
+                self._ledgers_left_out[ledger.number] = until
+                self._facts.emit(ExpiryFailed(error))
+        return found
+
+    async def _sweep(self, ledger: OpenLedger) -> int:
+        """Ask in one ledger. Returns the number of holds; 0 without the lease. Raises StoreError.
 
         The commands go through the group commit like payments. The round ends with them, or after
         a second; then another replica may take the lease.
         """
-        if self._router.is_draining or not await has_due_holds(self._database):
+        if self._intake.is_draining:
             return 0
-        async with self._database.transaction() as transaction:
+        async with ledger.database.transaction() as transaction:
             if not await take_lease(transaction, _LEASE):
                 return 0
             found = await due_wallets(
-                transaction, self._excluded(), holds_max=self._limits.expiry_look_holds_max
+                transaction,
+                self._excluded(transaction.ledger.number),
+                holds_max=self._limits.expiry_look_holds_max,
             )
             chosen = _first(found, self._limits.expiry_holds_max)
-            tasks = [self._ask(wallet.wallet_id) for wallet in chosen]
+            tasks = [self._ask(ledger, wallet.wallet_id) for wallet in chosen]
             if tasks:
                 # PostgreSQL ends a transaction that is idle for twice as long.
                 wait_s = self._limits.idle_in_transaction_timeout_s / 2
                 await asyncio.wait(tasks, timeout=wait_s)
         return sum(wallet.holds for wallet in chosen)
 
-    def _excluded(self) -> list[str]:
+    def _excluded(self, number: int) -> list[str]:
         now = self._clock()
-        self._left_out = {id: until for id, until in self._left_out.items() if until > now}
-        return [*self._asked, *self._left_out]
+        self._left_out = {place: until for place, until in self._left_out.items() if until > now}
+        places = (*self._asked, *self._left_out)
+        return [wallet_id for ledger, wallet_id in places if ledger == number]
 
-    def _ask(self, wallet_id: str) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._expire(wallet_id))
-        self._asked[wallet_id] = task
-        return task
+    def _ask(self, ledger: OpenLedger, wallet_id: str) -> asyncio.Task[None]:
+        place = (ledger.database.ledger.number, wallet_id)
+        self._asked[place] = asyncio.create_task(self._expire(ledger, place))
+        return self._asked[place]
 
-    async def _expire(self, wallet_id: str) -> None:
+    async def _expire(self, ledger: OpenLedger, place: _Place) -> None:
         now = self._clock()
         envelope = Envelope(
-            ExpireHolds(wallet_id),
+            ExpireHolds(place[1]),
             key=None,
             fingerprint=NO_FINGERPRINT,
             origin=new_origin(),
@@ -119,21 +141,30 @@ class Expiry:
             deadline=now + self._limits.request_deadline_s,
         )
         try:
-            await self._router.ask(envelope)
+            await ledger.router.ask(envelope)
         except TransferdError as error:
-            self._left_out[wallet_id] = self._clock() + self._limits.expiry_left_out_s
-            if not self._router.is_draining:
+            self._left_out[place] = self._clock() + self._limits.expiry_left_out_s
+            if not self._intake.is_draining:
                 self._facts.emit(ExpiryFailed(error))
         finally:
-            self._asked.pop(wallet_id, None)
+            self._asked.pop(place, None)
 
     async def _measure(self) -> None:
         now = self._clock()
-        if now - self._measured_at >= self._limits.active_holds_measure_s:
-            self._measured_at = now
-            self.active = await measure_holds(
-                self._database, holds_max=self._limits.active_holds_counted_max
-            )
+        if now - self._measured_at < self._limits.active_holds_measure_s:
+            return
+        self._measured_at = now
+        holds_max = self._limits.active_holds_counted_max
+        holds, overdue_s = 0, 0.0
+        for ledger in self._ledgers:
+            try:
+                active = await measure_holds(ledger.database, holds_max=holds_max)
+            except StoreError as error:
+                self._facts.emit(ExpiryFailed(error))
+            else:
+                holds += active.holds
+                overdue_s = max(overdue_s, active.overdue_s)
+        self.active = ActiveHolds(holds, overdue_s)
 
 
 def _first(wallets: list[DueWallet], holds_max: int) -> list[DueWallet]:

@@ -1,9 +1,10 @@
-"""The router: finds or creates the actor of a wallet, drops idle actors, and drains the replica."""
+"""The router of a ledger: finds or creates the actor of a wallet, and drops idle actors."""
 
 import asyncio
 from collections.abc import Callable
 
 from transferd.actors.gate import Gate
+from transferd.actors.intake import Intake
 from transferd.actors.mailbox import Mailbox
 from transferd.actors.wallet_actor import WalletActor
 from transferd.commit.answer import Answer
@@ -25,16 +26,18 @@ from transferd.domain.refusals import key_reused
 
 
 class Router:
-    """Accepts every command of the replica. `clock` returns seconds."""
+    """Accepts every command of a ledger in this replica. `clock` returns seconds."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 the parts below it
         self,
+        intake: Intake,
         committer: Committer,
         bulk: Committer,
         renderer: Renderer,
         limits: Limits,
         clock: Callable[[], float],
     ) -> None:
+        self._intake = intake
         self._committer = committer
         # Commits what takes long, batches and expiries, so that other commands do not wait for it.
         self._bulk = bulk
@@ -43,15 +46,17 @@ class Router:
         self._clock = clock
         self._actors: dict[str, WalletActor] = {}
         self._by_key: dict[Key, Envelope] = {}
-        self._gate = Gate(limits)
+        self._gate = Gate(intake, limits)
         # Whether each envelope in flight has entered the gate.
         self._in_flight: dict[Envelope, bool] = {}
-        self._nothing_in_flight = asyncio.Event()
-        self.is_draining = False
 
     def __repr__(self) -> str:
-        state = ", draining" if self.is_draining else ""
-        return f"<Router {self.live_actors} actors, {self._gate!r}{state}>"
+        return f"<Router {self.live_actors} actors, {self._gate!r}>"
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether the replica refuses new commands."""
+        return self._intake.is_draining
 
     @property
     def live_actors(self) -> int:
@@ -147,8 +152,6 @@ class Router:
             self._gate.leave()
         if envelope.key is not None and self._by_key.get(envelope.key) is envelope:
             del self._by_key[envelope.key]
-        if not self._in_flight:
-            self._nothing_in_flight.set()
 
     async def _join(self, first: Envelope, envelope: Envelope) -> Answer | None:
         """Wait for the answer of the first envelope. None if that answer is not kept: the key is
@@ -170,14 +173,8 @@ class Router:
         """Whether a command with that key is in flight in this replica."""
         return self._running(key) is not None
 
-    async def sweep(self) -> None:
-        """Fail envelopes that wait too long and drop idle actors, until cancelled."""
-        while True:
-            await asyncio.sleep(self._limits.sweep_interval_s)
-            self.sweep_once()
-
     def sweep_once(self) -> int:
-        """Run one round of `sweep`. Returns the number of envelopes that failed."""
+        """Fail envelopes that wait too long and drop idle actors. Returns how many have failed."""
         now = self._clock()
         enqueued_before = now - self._limits.mailbox_wait_s
         failed = sum(actor.mailbox.expire(enqueued_before) for actor in self._actors.values())
@@ -188,15 +185,3 @@ class Router:
         for wallet_id in [id for id, actor in self._actors.items() if actor.is_idle]:
             del self._actors[wallet_id]
         return failed + len(late)
-
-    async def drain(self) -> bool:
-        """Refuse new commands and wait for those in flight. Returns False after the timeout."""
-        self.is_draining = True
-        if not self._in_flight:
-            return True
-        self._nothing_in_flight.clear()
-        try:
-            await asyncio.wait_for(self._nothing_in_flight.wait(), self._limits.drain_timeout_s)
-        except TimeoutError:
-            return False
-        return True

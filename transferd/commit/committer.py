@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -11,6 +11,7 @@ from transferd.cache.wallets import Snapshot, Wallets
 from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
 from transferd.commit.fair_share import FairShare
+from transferd.commit.lanes import Lanes
 from transferd.commit.renderer import Renderer
 from transferd.commit.report import Report
 from transferd.commit.trail import Trail
@@ -34,7 +35,7 @@ from transferd.observability.facts import (
 
 
 class CommitParts(NamedTuple):
-    """What committers share. `database` has a connection for each of them."""
+    """What the committers of a ledger share. `database` has a connection for each lane."""
 
     database: LedgerDatabase
     reads: LedgerDatabase
@@ -44,11 +45,18 @@ class CommitParts(NamedTuple):
 
 
 class Committer:
-    """Commits one group at a time, while the next group fills. Its tasks are `run` and `attend`."""
+    """Commits the groups of one ledger, one at a time, while the next group fills. A lane runs it
+    when a turn is ready."""
 
     def __init__(
-        self, parts: CommitParts, limits: Limits, facts: Facts, clock: Callable[[], float]
+        self,
+        parts: CommitParts,
+        lanes: Lanes,
+        limits: Limits,
+        facts: Facts,
+        clock: Callable[[], float],
     ) -> None:
+        self._database = parts.database
         self._reads = parts.reads
         self._wallets = parts.wallets
         self._replays = parts.replays
@@ -56,15 +64,44 @@ class Committer:
         self._limits = limits
         self._facts = facts
         self._clock = clock
+        self._lanes = lanes
         self._transaction = GroupTransaction(parts.database, parts.renderer, limits, facts, clock)
         self._ready: deque[TurnSource] = deque()
-        self._something_ready = asyncio.Event()
+        # The number of turns in the group in flight.
+        self._in_flight = 0
         self._answering: asyncio.Task[None] | None = None
-        self._share = FairShare(limits, clock)
+        self._is_attended = False
+        self._wallet_share = FairShare(
+            alone_max=limits.turn_envelopes_max,
+            shared_min=limits.shared_turn_envelopes_min,
+            shared_for_s=limits.shared_for_s,
+            clock=clock,
+        )
+        self._ledger_share = FairShare(
+            alone_max=limits.group_envelopes_max,
+            shared_min=limits.shared_group_envelopes_min,
+            shared_for_s=limits.shared_for_s,
+            clock=clock,
+        )
         self.waiting_room = WaitingRoom(limits, clock, self.announce)
 
     def __repr__(self) -> str:
         return f"<Committer {len(self._ready)} ready, {self.waiting_room!r}>"
+
+    @property
+    def node(self) -> Hashable:
+        """The database server that holds the ledger."""
+        return self._database.node
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether a turn is ready."""
+        return bool(self._ready)
+
+    @property
+    def turns(self) -> int:
+        """The number of turns that are ready or in flight."""
+        return len(self._ready) + self._in_flight
 
     def announce(self, source: TurnSource, *, urgent: bool = False) -> None:
         """Queue `source`, which has a turn ready. The next group takes the turn."""
@@ -72,13 +109,7 @@ class Committer:
             self._ready.appendleft(source)
         else:
             self._ready.append(source)
-        self._something_ready.set()
-
-    async def run(self) -> None:
-        """Commit group after group until cancelled."""
-        while True:
-            await self._something_ready.wait()
-            await self.commit_once()
+        self._lanes.announce(self)
 
     async def commit_once(self) -> int:
         """Commit one group of the turns that are ready. Returns its number of envelopes.
@@ -87,6 +118,7 @@ class Committer:
         leave PostgreSQL idle during the answers, and the event loop idle during the transaction.
         """
         turns = self._collect()
+        self._in_flight = len(turns)
         envelopes = [envelope for _, turn in turns for envelope in turn]
         trail = Trail(self._clock)
         try:
@@ -95,20 +127,26 @@ class Committer:
             self._facts.emit(ActorFailed(error))
             report = Report(failures=[(envelope, InternalFailure()) for envelope in envelopes])
         finally:
+            self._in_flight = 0
             for source, _ in turns:
                 if source.end_turn():
                     self.announce(source)
         if self._answering is not None:
             await self._answering
         self._answering = asyncio.create_task(self._answer(report, trail))
+        if len(self.waiting_room) and not self._is_attended:
+            self._is_attended = True
+            self._lanes.start(self._attend())
         return len(envelopes)
 
-    async def attend(self) -> None:
-        """Call `attend_once` at intervals until cancelled, if envelopes wait in the room."""
-        while True:
-            await asyncio.sleep(self._limits.claim_poll_s / 2)
-            if len(self.waiting_room):
+    async def _attend(self) -> None:
+        """Call `attend_once` at intervals while envelopes wait in the room."""
+        try:
+            while len(self.waiting_room):
+                await asyncio.sleep(self._limits.claim_poll_s / 2)
                 await self.attend_once()
+        finally:
+            self._is_attended = False
 
     async def attend_once(self) -> int:
         """Announce the envelopes whose wait is over. Returns their number."""
@@ -123,8 +161,9 @@ class Committer:
     def _collect(self) -> list[tuple[TurnSource, Sequence[Envelope]]]:
         """Take turns in the order of their announcement, until the group is full."""
         turns: list[tuple[TurnSource, Sequence[Envelope]]] = []
-        room = self._limits.group_envelopes_max
-        turn_max = self._share.envelopes_max(len(self._ready))
+        elsewhere = sum(other.turns for other in self._lanes.others(self))
+        room = self._ledger_share.envelopes_max(elsewhere)
+        turn_max = self._wallet_share.envelopes_max(len(self._ready) - 1 + elsewhere)
         while self._ready and room > 0:
             if turns and self._ready[0].weight > room:
                 # The turn is a batch that does not fit. The next group begins with it.
@@ -138,8 +177,6 @@ class Committer:
                 continue
             room -= sum(envelope.weight for envelope in turn)
             turns.append((source, turn))
-        if not self._ready:
-            self._something_ready.clear()
         return turns
 
     async def _commit(self, envelopes: Sequence[Envelope], trail: Trail) -> Report:

@@ -1,33 +1,35 @@
-"""The share of a group that one wallet may fill, so that a busy wallet does not delay others."""
+"""The share of those who are busy, so that they do not delay others."""
 
 from collections.abc import Callable
 
-from transferd.config import Limits
-
 
 class FairShare:
-    """Limits a turn while other wallets are ready: to about as many envelopes as all others bring.
+    """Limits one while others have envelopes: to about as many as all others bring together.
 
-    Each envelope of a group waits for the whole group. A full turn of a flooded wallet takes 50 ms,
-    the turns of all others together 2 ms. `clock` returns seconds.
+    So a wallet in a group: each envelope waits for the whole group, a full turn of a flooded wallet
+    takes 50 ms, and the turns of all others together 2 ms. And so a ledger beside others, which use
+    the same processor. Alone it brings up to `alone_max`, beside others at least `shared_min`.
+    Times are in seconds of `clock`.
     """
 
-    __slots__ = ("_clock", "_limits", "_shared_until")
+    __slots__ = ("_alone_max", "_clock", "_shared_for_s", "_shared_min", "_shared_until")
 
-    def __init__(self, limits: Limits, clock: Callable[[], float]) -> None:
-        self._limits = limits
+    def __init__(
+        self, *, alone_max: int, shared_min: int, shared_for_s: float, clock: Callable[[], float]
+    ) -> None:
+        self._alone_max = alone_max
+        self._shared_min = shared_min
+        self._shared_for_s = shared_for_s
         self._clock = clock
         self._shared_until = 0.0
 
-    def envelopes_max(self, ready: int) -> int:
-        """Most envelopes one wallet may bring while `ready` wallets wait."""
-        limits = self._limits
+    def envelopes_max(self, others: int) -> int:
+        """Most envelopes that one may bring while others have so many turns ready."""
         now = self._clock()
-        others = ready - 1
         if others > 0:
-            self._shared_until = now + limits.shared_for_s
+            self._shared_until = now + self._shared_for_s
         elif now >= self._shared_until:
-            # No other wallet was ready for `shared_for_s`. A single group without others does not
-            # prove that there are none: each waits for its answer before it sends again.
-            return limits.turn_envelopes_max
-        return min(limits.turn_envelopes_max, max(limits.shared_turn_envelopes_min, others))
+            # No other was ready for `shared_for_s`. A single group without others does not prove
+            # that there are none: each waits for its answer before it sends again.
+            return self._alone_max
+        return min(self._alone_max, max(self._shared_min, others))

@@ -32,6 +32,7 @@ from transferd.ledger.store.errors import (
     ConnectionFailure,
     Duplicate,
     LockTimeout,
+    Missing,
     SerializationFailure,
 )
 from transferd.ledger.store.group_rows import GroupResult
@@ -86,6 +87,9 @@ class GroupTransaction:
             return late
         try:
             report = await self._retried(wanted, skip_locked=skip_locked)
+        except Missing:
+            # Not retried: the retries would keep a lane from other ledgers.
+            report = Report(failures=[(envelope, DatabaseUnavailable()) for envelope in wanted])
         except Exception as error:
             if len(wanted) == 1:
                 command = type(wanted[0].command).__name__

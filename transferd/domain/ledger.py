@@ -1,6 +1,10 @@
 """Ledgers: closed books."""
 
+import re
 from typing import NamedTuple
+
+# Also a word of routing keys: no dot, `#` or `*`. Database and settings have the same rule.
+NAME = re.compile("[a-z][a-z0-9-]{0,39}")
 
 
 class Ledger(NamedTuple):
@@ -18,3 +22,8 @@ class Ledger(NamedTuple):
 
 # The first ledger, which every installation has.
 MAIN = Ledger(0, "main", "ledger_00")
+
+
+def is_ledger_name(name: str) -> bool:
+    """Whether a ledger can have this name."""
+    return NAME.fullmatch(name) is not None

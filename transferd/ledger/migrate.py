@@ -160,13 +160,13 @@ async def _obstacle(connection: Connection) -> str:
     return f"waiting for process {row['pid']}{age}"
 
 
-async def assert_migrated(database: Database) -> None:
+async def assert_migrated(database: Database, ledger: Ledger = MAIN) -> None:
     """Raise ConfigurationError unless all migrations of this release are applied to what ledgers
-    share and to main; newer ones may be. Raises StoreError."""
+    share and to this one; newer ones may be. Raises StoreError."""
     try:
         applied = await applied_migrations(database)
         absent = [each.name for each in migrations() if each.name not in applied]
-        absent = absent or await absent_from(database.of(MAIN))
+        absent = absent or await absent_from(database.of(ledger))
     except Rejected as error:
         raise ConfigurationError(
             f"the database has no ledger yet ({error}): run `transferd migrate`"

@@ -25,6 +25,7 @@ from transferd.domain.wallet import Wallet
 from transferd.ledger.store import wallets as store
 from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.errors import LockTimeout
+from transferd.share import Share
 
 
 class InstantNotReached(Exception):
@@ -38,10 +39,10 @@ class InstantNotReached(Exception):
 class Past:
     """The past of a ledger's wallets, for the readers of one replica.
 
-    `locks` are the permits of all ledgers to keep a connection until a row is unlocked.
+    `locks` are permits to keep a connection until a row is unlocked.
     """
 
-    def __init__(self, database: LedgerDatabase, limits: Limits, locks: asyncio.Semaphore) -> None:
+    def __init__(self, database: LedgerDatabase, limits: Limits, locks: Share) -> None:
         self._database = database
         self._limits = limits
         self._waits = SharedWaits(database, limits, locks)
@@ -96,7 +97,7 @@ class SharedWaits:
     while a writer waits for the row.
     """
 
-    def __init__(self, database: LedgerDatabase, limits: Limits, locks: asyncio.Semaphore) -> None:
+    def __init__(self, database: LedgerDatabase, limits: Limits, locks: Share) -> None:
         self._database = database
         self._limits = limits
         self._locks = locks

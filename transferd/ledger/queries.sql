@@ -237,7 +237,7 @@ GROUP BY source_wallet_id;
 -- Most holds that have ended are past their expiry, so PostgreSQL expects many due holds, and would look for one of
 -- them in the whole table.
 SELECT EXISTS (
-    SELECT FROM (
+    SELECT 1 FROM (
         SELECT expires_at FROM {ledger}.holds WHERE status = {hold_active}
         ORDER BY expires_at LIMIT 1
     ) first
@@ -617,7 +617,7 @@ ORDER BY created_at, seq;
 
 -- name: outbox_has_rows
 -- Whether the outbox has rows: a cheap query for a poll that mostly finds nothing.
-SELECT EXISTS (SELECT FROM {ledger}.outbox);
+SELECT EXISTS (SELECT 1 FROM {ledger}.outbox);
 
 -- name: outbox_size
 -- The number of events that wait to be published and the age of the oldest, for the metrics.

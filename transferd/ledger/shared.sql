@@ -4,6 +4,10 @@
 -- A ledger that an operator has named.
 SELECT number, name, schema, cache_generation FROM transferd.ledgers WHERE name = $1;
 
+-- name: read_ledgers
+-- All ledgers, for processes that serve all of them.
+SELECT number, name, schema, cache_generation FROM transferd.ledgers ORDER BY number;
+
 -- name: read_api_key
 -- An API key with its client and the client's ledger. The caller compares the secret, in constant time. An expiry
 -- of infinity, which an earlier version stored for the largest possible time, counts as no expiry, because Python

@@ -1,7 +1,5 @@
 """The handler of a replica's requests: every operation, behind authentication, and the rest."""
 
-from transferd.domain.errors import DatabaseUnavailable
-from transferd.domain.ledger import MAIN, Ledger
 from transferd.web import openapi
 from transferd.web.auth import Authentication, local_client
 from transferd.web.calls import Call
@@ -43,7 +41,7 @@ def build(context: AppContext) -> Edge:
         context.shared,
         context.limits,
         context.key_uses,
-        anonymous=local_client(context.ledger) if is_open else None,
+        anonymous=local_client(context.ledger.database.ledger) if is_open else None,
         clock=context.clock,
     )
     document = openapi.document(OPERATIONS, is_open=is_open)
@@ -71,16 +69,9 @@ def _behind(authentication: Authentication, operation: Operation) -> Handler:
         )
         if scope is not None:
             principal.require(scope)
-        _assert_served(principal.ledger)
         call.ledger = await call.context.ledgers.of(principal.ledger)
         if not has_query and request.has_query:
             call.query(NoQuery)
         return await handler(call)
 
     return handle
-
-
-def _assert_served(ledger: Ledger) -> None:
-    # Committers, event streams and workers serve main only.
-    if ledger.number != MAIN.number:
-        raise DatabaseUnavailable("This ledger is not served yet.")

@@ -8,6 +8,7 @@ from typing import TypeVar
 from aiohttp import HttpVersion11
 from pydantic import BaseModel, ValidationError
 
+from transferd.actors.ledgers import OpenLedger
 from transferd.commit.answer import Answer
 from transferd.commit.envelope import Envelope
 from transferd.commit.origin import Origin
@@ -21,7 +22,6 @@ from transferd.web.auth import Principal
 from transferd.web.batch_schemas import ITEM_TAGS
 from transferd.web.context import AppContext
 from transferd.web.exactness import Fault, faults_of, pointer_step
-from transferd.web.ledgers import OpenLedger
 from transferd.web.problems import Problem
 from transferd.web.request import Request
 from transferd.web.request_headers import Headers, items_of
@@ -145,7 +145,7 @@ class Call:
     ) -> Answer:
         """Send the command to its actor and wait for the answer. Raises TransferdError."""
         now = self.context.clock()
-        return await self.context.router.ask(
+        return await self.ledger.router.ask(
             Envelope(
                 command,
                 key=key,

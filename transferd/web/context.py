@@ -1,18 +1,16 @@
 """What the routes of a replica work with; the composition root puts it together."""
 
-import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from transferd.actors.router import Router
+from transferd.actors.intake import Intake
+from transferd.actors.ledgers import OpenLedger, OpenLedgers
 from transferd.cache.link import Link
 from transferd.config import Limits, Settings
-from transferd.domain.ledger import Ledger
 from transferd.ledger.store.database import Database
 from transferd.observability.facts import Facts
 from transferd.observability.metrics import Metrics
 from transferd.web.key_uses import KeyUses
-from transferd.web.ledgers import OpenLedger, OpenLedgers
 from transferd.web.rendering import Rendering
 from transferd.web.streams import Streams
 
@@ -38,20 +36,16 @@ class AppContext:
     settings: Settings
     limits: Limits
     # The ledger of requests without an API key.
-    ledger: Ledger
+    ledger: OpenLedger
     # The pool for reads.
     shared: Database
     ledgers: OpenLedgers
-    # Open until the replica stops, because its committers use it.
-    main: OpenLedger
     probe: Database
     link: Link
-    router: Router
+    intake: Intake
     rendering: Rendering
     streams: Streams
     key_uses: KeyUses
-    # Permits for batches in progress.
-    batches: asyncio.Semaphore
     lifecycle: Lifecycle
     facts: Facts
     metrics: Metrics

@@ -1,9 +1,11 @@
 """The edge: every request gets a readable answer, also after an unexpected error."""
 
 import asyncio
+from weakref import WeakKeyDictionary
 
 import orjson
 
+from transferd.actors.ledgers import OpenLedger
 from transferd.domain.errors import MailboxFull, TransferdError
 from transferd.observability.facts import (
     About,
@@ -29,7 +31,8 @@ class Edge:
     def __init__(self, routes: Routes, context: AppContext) -> None:
         self._routes = routes
         self._context = context
-        self._refusal_rate = RefusalRate(context.limits, context.clock)
+        # A ledger in which a wallet is flooded does not delay refusals in others.
+        self._refusal_rates: WeakKeyDictionary[OpenLedger, RefusalRate] = WeakKeyDictionary()
 
     async def __call__(self, request: Request) -> Reply:
         """The answer to a request, composed."""
@@ -51,7 +54,7 @@ class Edge:
             failed = Problem.of_error(error)
             if isinstance(error, MailboxFull):
                 # Without the delay, callers who retry at once use up the core with refusals.
-                await asyncio.sleep(self._refusal_rate.delay_s())
+                await asyncio.sleep(self._refusal_delay_s(call.ledger))
             facts.emit(EnvelopeFailed(failed.code))
             reply = problem_reply(failed, origin)
         except Exception as error:
@@ -65,6 +68,13 @@ class Edge:
         details = _details(call, template, reply, started) if facts.per_request_facts else None
         facts.emit(RequestFinished(method, template, reply.status, clock() - started, details))
         return reply
+
+    def _refusal_delay_s(self, ledger: OpenLedger) -> float:
+        rate = self._refusal_rates.get(ledger)
+        if rate is None:
+            rate = RefusalRate(self._context.limits, self._context.clock)
+            self._refusal_rates[ledger] = rate
+        return rate.delay_s()
 
 
 def _details(call: Call, template: str, reply: Reply, started: float) -> RequestDetails:

@@ -1,4 +1,4 @@
-"""Event streams of wallets, with one query to PostgreSQL for the versions of all of them.
+"""Event streams of wallets, with one query to PostgreSQL for the versions of all in a ledger.
 
 No event is buffered for a client: a stream keeps the version of the last event that it has sent,
 and reads the next ones from the ledger. So any replica can resume it, and this one after a failure.
@@ -16,6 +16,7 @@ from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.transfers import transfers_after
 from transferd.ledger.store.wallet_changes import changes_after
 from transferd.ledger.store.wallets import wallet_versions
+from transferd.share import Share
 
 EVENT_STREAM = "text/event-stream"
 
@@ -34,7 +35,7 @@ class Watch:
 
     def __init__(
         self,
-        streams: "Streams",
+        streams: "LedgerStreams",
         wallet_id: str,
         *,
         sent: int,
@@ -92,34 +93,103 @@ class Watch:
 
 
 class Streams:
-    """The streams of a replica. `run` is the task that polls while there are streams."""
+    """The streams of a replica, by ledger. `run` is the task that polls while there are streams."""
 
-    def __init__(self, database: LedgerDatabase, limits: Limits) -> None:
-        self._database = database
+    def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._watches: dict[str, set[Watch]] = {}
-        self._count = 0
-        self._has_watches = asyncio.Event()
-        self._read_slots = asyncio.Semaphore(limits.stream_reads_max)
-        self._readings: dict[tuple[str, int], asyncio.Task[Sequence[Frame]]] = {}
+        self._read_slots = asyncio.Semaphore(limits.stream_reads_all_max)
+        self._ledgers: dict[int, LedgerStreams] = {}
+        self._has_ledgers = asyncio.Event()
         self.is_closed = False
 
     def __repr__(self) -> str:
-        return f"<Streams {self._count} of {self._limits.streams_max}>"
+        return f"<Streams {len(self)} of {self._limits.streams_all_max}>"
+
+    def __len__(self) -> int:
+        return sum(len(streams) for streams in self._ledgers.values())
+
+    def open(
+        self,
+        database: LedgerDatabase,
+        wallet_id: str,
+        *,
+        sent: int,
+        latest: int,
+        is_gone: Callable[[], bool],
+    ) -> Watch:
+        """Register a stream until `Watch.close`. Raises Draining or Overloaded."""
+        if self.is_closed:
+            raise Draining
+        number = database.ledger.number
+        streams = self._ledgers.get(number)
+        # A ledger may always have one.
+        if len(self) >= self._limits.streams_all_max and streams is not None:
+            raise Overloaded
+        if streams is None:
+            reads = Share(self._limits.stream_reads_max, self._read_slots)
+            streams = LedgerStreams(database, reads, self._limits, self._forget)
+        watch = streams.open(wallet_id, sent=sent, latest=latest, is_gone=is_gone)
+        self._ledgers[number] = streams
+        self._has_ledgers.set()
+        return watch
+
+    def close(self) -> None:
+        """End all streams; their clients resume at another replica."""
+        self.is_closed = True
+        for streams in self._ledgers.values():
+            streams.close()
+
+    async def run(self) -> None:
+        """Poll while there are streams, until cancelled. A ledger that is slow delays no other."""
+        async with asyncio.TaskGroup() as polls:
+            while True:
+                await self._has_ledgers.wait()
+                for streams in self._ledgers.values():
+                    if not streams.is_polling:
+                        streams.is_polling = True
+                        polls.create_task(streams.poll())
+                await asyncio.sleep(self._limits.stream_poll_s)
+
+    def _forget(self, number: int) -> None:
+        """The last stream of a ledger has ended."""
+        del self._ledgers[number]
+        if not self._ledgers:
+            self._has_ledgers.clear()
+
+
+class LedgerStreams:
+    """The streams of one ledger; `ended` is called with its number after the last of them."""
+
+    def __init__(
+        self,
+        database: LedgerDatabase,
+        reads: Share,
+        limits: Limits,
+        ended: Callable[[int], None],
+    ) -> None:
+        self._database = database
+        self._read_slots = reads
+        self._limits = limits
+        self._ended = ended
+        self._watches: dict[str, set[Watch]] = {}
+        self._count = 0
+        self._readings: dict[tuple[str, int], asyncio.Task[Sequence[Frame]]] = {}
+        self.is_polling = False
+        self.is_closed = False
+
+    def __repr__(self) -> str:
+        return f"<LedgerStreams {self._count} of {self._limits.streams_max}>"
 
     def __len__(self) -> int:
         return self._count
 
     def open(self, wallet_id: str, *, sent: int, latest: int, is_gone: Callable[[], bool]) -> Watch:
-        """Register a stream until `Watch.close`. Raises Draining or Overloaded."""
-        if self.is_closed:
-            raise Draining
+        """Register a stream until `Watch.close`. Raises Overloaded."""
         if self._count >= self._limits.streams_max:
             raise Overloaded
         watch = Watch(self, wallet_id, sent=sent, latest=latest, is_gone=is_gone)
         self._watches.setdefault(wallet_id, set()).add(watch)
         self._count += 1
-        self._has_watches.set()
         return watch
 
     def discard(self, watch: Watch) -> None:
@@ -132,23 +202,22 @@ class Streams:
         if not watches:
             del self._watches[watch.wallet_id]
         if not self._count:
-            self._has_watches.clear()
+            self._ended(self._database.ledger.number)
 
     def close(self) -> None:
-        """End all streams; their clients resume at another replica."""
+        """End all streams."""
         self.is_closed = True
         for watch in self._all():
             watch.wake()
 
-    async def run(self) -> None:
-        """Poll while there are streams, until cancelled."""
-        while True:
-            await self._has_watches.wait()
-            await self.poll_once()
-            await asyncio.sleep(self._limits.stream_poll_s)
+    async def poll(self) -> None:
+        """Wake the streams that are behind or over."""
+        try:
+            await self._poll()
+        finally:
+            self.is_polling = False
 
-    async def poll_once(self) -> int:
-        """Wake the streams that are behind or over; returns how many."""
+    async def _poll(self) -> None:
         gone = [watch for watch in self._all() if watch.is_gone()]
         for watch in gone:
             watch.wake()
@@ -158,7 +227,7 @@ class Streams:
             versions = await wallet_versions(self._database, list(self._watches))
         except StoreError:
             # PostgreSQL is away. Streams stay open, and the first answer brings what they missed.
-            return len(gone)
+            return
         ahead = [watch for watch in sent if sent[watch] > versions.get(watch.wallet_id, -1)]
         for watch in ahead:
             watch.end_ahead()
@@ -171,7 +240,6 @@ class Streams:
         for watch, version in behind:
             watch.latest = version
             watch.wake()
-        return len(gone) + len(ahead) + len(behind)
 
     async def read(self, wallet_id: str, after: int) -> Sequence[Frame]:
         """The wallet's events above a version, in order and without a gap; a page of them at most.

@@ -1,33 +1,28 @@
-"""The pool of connections, and transactions on them."""
+"""The database of a process, with the queries of what ledgers share and of each ledger."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
-from typing import TypeAlias, TypeVar
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack
 from uuid import UUID
 
 import asyncpg
 
 from transferd.config import Limits, Settings
 from transferd.domain.ledger import Ledger
-from transferd.ledger.store.errors import (
-    ConnectionFailure,
-    NoConnectionFree,
-    SerializationFailure,
-    StoreError,
-    translated,
-)
+from transferd.ledger.store.connections import Connections
+from transferd.ledger.store.errors import ConnectionFailure, translated
+from transferd.ledger.store.placement import Node, Placement
+from transferd.ledger.store.pools import PooledConnection, Pools
 from transferd.ledger.store.queries import query, values
 
 Row = asyncpg.Record
-PooledConnection: TypeAlias = "asyncpg.pool.PoolConnectionProxy[Row]"
-Made = TypeVar("Made", bound="SchemaTransaction")
 
 # The tables that belong to no ledger, and the queries about them.
 _SHARED, _SHARED_FILE = "transferd", "shared.sql"
 _LEDGER_FILE = "queries.sql"
+_CITUS_FILE = "citus.sql"
 
 _BEGIN_READ_COMMITTED = "BEGIN ISOLATION LEVEL READ COMMITTED"
 # The time limits of the role are for short transactions; a snapshot is read for as long as the
@@ -75,68 +70,89 @@ class Transaction(SchemaTransaction):
 
 
 class Database:
-    """A pool of connections, with the queries of the shared schema. Opens with `async with`."""
+    """The tables that ledgers share, and the ledgers. Opens with `async with`.
 
-    def __init__(self, settings: Settings, limits: Limits, connections: int) -> None:
-        self._settings = settings
+    Without Citus there is one pool, of `connections`. With Citus there is one for each node, and
+    the tables that ledgers share are on the coordinator. A ledger uses at most `of_one_ledger`
+    connections at a time; None: all of its pool.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        limits: Limits,
+        connections: int,
+        *,
+        of_one_ledger: int | None = None,
+    ) -> None:
         self._limits = limits
-        self._connections = connections
-        self._pool: asyncpg.Pool[Row] | None = None
-        self._waiting_reads = 0
+        self._of_one_ledger = of_one_ledger
+        self._pools = Pools(settings, limits, connections)
+        self._placement: Placement | None = None
+        self._shared = Connections(self._pools, None, _SHARED)
+        self._exits = AsyncExitStack()
 
     def __repr__(self) -> str:
-        if self._pool is None:
-            return "<Database closed>"
-        used = self._pool.get_size() - self._pool.get_idle_size()
-        return f"<Database {used} of {self._connections} connections in use>"
+        return f"<Database {self._pools!r}>"
 
     async def __aenter__(self) -> Database:
-        password = self._settings.database_password
-        with translated():
-            self._pool = await asyncpg.create_pool(
-                self._settings.required("database_url"),
-                password=password.get_secret_value() if password else None,
-                min_size=1,
-                max_size=self._connections,
-                command_timeout=self._limits.command_timeout_s,
-                timeout=self._limits.pool_acquire_timeout_s,
-                statement_cache_size=100 if self._settings.prepared_statements else 0,
-                # No query of ours leaves session state behind, so the driver's reset query after
-                # each use would be a round trip for nothing.
-                reset=_no_reset,
-                server_settings={"application_name": "transferd"},
-            )
+        async with AsyncExitStack() as opened:
+            await opened.enter_async_context(self._pools)
+            [row] = await self._shared.read(query(_SHARED, "has_citus", _CITUS_FILE), ())
+            if row["found"]:
+                sql = query(_SHARED, "placements", _CITUS_FILE)
+                placement = Placement(lambda: self._shared.read(sql, ()), self._limits)
+                await placement.read()
+                opened.push_async_callback(placement.close)
+                self._placement = placement
+            self._exits = opened.pop_all()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._pool is not None:
-            try:
-                await asyncio.wait_for(self._pool.close(), self._limits.command_timeout_s)
-            except TimeoutError:
-                self._pool.terminate()
-            self._pool = None
+        await self._exits.aclose()
 
     @property
     def connections_in_use(self) -> int:
         """How many connections are at work now."""
-        return self._pool.get_size() - self._pool.get_idle_size() if self._pool else 0
+        return self._pools.in_use
 
     @property
     def connections_max(self) -> int:
         """How many there can be."""
-        return self._connections
+        return self._pools.size
 
     def of(self, ledger: Ledger) -> LedgerDatabase:
-        """The tables of a ledger, over the same connections."""
-        return LedgerDatabase(self, ledger)
+        """The tables of a ledger. The limit on its connections counts for this object."""
+        return LedgerDatabase(ledger, self._connections_of(ledger, self._of_one_ledger))
+
+    def by_node(self, ledgers: Iterable[Ledger]) -> list[list[Ledger]]:
+        """The ledgers in groups: those of a group are on the same node now."""
+        groups: defaultdict[Node | None, list[Ledger]] = defaultdict(list)
+        for ledger in ledgers:
+            node = self._placement.node_of(ledger.schema) if self._placement else None
+            groups[node].append(ledger)
+        return list(groups.values())
+
+    async def read_beside(
+        self, ledger: Ledger, sql: str, arguments: Sequence[object] = ()
+    ) -> Sequence[Row]:
+        """Run one read on the node that holds `ledger`, about some ledgers of one `by_node` group.
+
+        Raises as `read` does.
+        """
+        return await self._connections_of(ledger, None).read(sql, arguments)
 
     async def fetch(self, name: str, *arguments: object) -> Sequence[Row]:
         """Run one read in the shared schema. Raises as `read` does."""
         return await self.read(query(_SHARED, name, _SHARED_FILE), arguments)
 
+    async def read(self, sql: str, arguments: Sequence[object]) -> Sequence[Row]:
+        """Run one read. Raises StoreError; does it again after a dead connection or a conflict."""
+        return await self._shared.read(sql, arguments)
+
     def transaction(self) -> AbstractAsyncContextManager[SchemaTransaction]:
-        """A transaction in the shared schema, at READ COMMITTED. Raises as `begun` does."""
-        return self.begun(
+        """A transaction in the shared schema, at READ COMMITTED. Raises as `Connections.begun`."""
+        return self._shared.begun(
             _BEGIN_READ_COMMITTED,
             lambda connection: SchemaTransaction(connection, _SHARED, _SHARED_FILE),
         )
@@ -145,117 +161,28 @@ class Database:
         """Raise StoreError unless PostgreSQL answers."""
         await self.fetch("ping")
 
-    async def read(self, sql: str, arguments: Sequence[object]) -> Sequence[Row]:
-        """Run one read. Raises StoreError; does it again after a dead connection or a conflict."""
-        if self._waiting_reads >= self._limits.waiting_reads_max:
-            raise NoConnectionFree("too many reads wait for a connection")
-        self._waiting_reads += 1
-        try:
-            return await self._fetch(sql, arguments)
-        except ConnectionFailure:
-            # The pool hands out connections that died while idle; the next one is new.
-            return await self._fetch(sql, arguments)
-        except SerializationFailure:
-            # The database's default isolation is above READ COMMITTED, at which no read fails so.
-            return await self._fetch(sql, arguments, read_committed=True)
-        finally:
-            self._waiting_reads -= 1
-
-    async def execute(self, script: str) -> int:
-        """Run statements as one message; the number of rows of the last one. Raises StoreError."""
-        pool = self._open_pool()
-        connection = await self._acquire(pool)
-        try:
-            with translated():
-                status = await connection.execute(script)
-        finally:
-            await _give_back(pool, connection)
-        return int(status.rpartition(" ")[2])
-
-    async def _fetch(
-        self, sql: str, arguments: Sequence[object], *, read_committed: bool = False
-    ) -> Sequence[Row]:
-        pool = self._open_pool()
-        connection = await self._acquire(pool)
-        try:
-            with translated():
-                if self._settings.prepared_statements and not read_committed:
-                    return await connection.fetch(sql, *arguments)
-                # PgBouncer may give every message of ours to another server, but a transaction, and
-                # with it the unnamed statement and its execution, to one.
-                async with connection.transaction(isolation="read_committed"):
-                    return await connection.fetch(sql, *arguments)
-        finally:
-            await _give_back(pool, connection)
-
-    async def _acquire(self, pool: asyncpg.Pool[Row]) -> PooledConnection:
-        """A connection for a read. Raises StoreError."""
-        with translated():
-            try:
-                return await pool.acquire(timeout=self._limits.pool_acquire_timeout_s)
-            except TimeoutError:
-                if self.connections_in_use == self._connections:
-                    raise NoConnectionFree("no connection became free in time") from None
-                raise
-
-    @asynccontextmanager
-    async def begun(
-        self, begin: str, made: Callable[[PooledConnection], Made]
-    ) -> AsyncIterator[Made]:
-        """COMMIT at the end, ROLLBACK on an exception. Raises StoreError.
-
-        A ConnectionFailure during COMMIT is `in_doubt`: the transaction may have been committed.
-        """
-        pool = self._open_pool()
-        with translated():
-            connection = await pool.acquire(timeout=self._limits.pool_acquire_timeout_s)
-        try:
-            with translated():
-                await connection.execute(begin)
-            yield made(connection)
-            try:
-                with translated():
-                    status = await connection.execute("COMMIT")
-            except ConnectionFailure as error:
-                error.in_doubt = True
-                raise
-            if status != "COMMIT":
-                raise StoreError(f"COMMIT was answered with {status}")
-        except BaseException as error:
-            await self._abandon(connection, error)
-            raise
-        finally:
-            await _give_back(pool, connection)
-
-    async def _abandon(self, connection: PooledConnection, error: BaseException) -> None:
-        """ROLLBACK where the server still listens; else drop the connection: same effect."""
-        try:
-            if isinstance(error, ConnectionFailure) or not isinstance(error, Exception):
-                _drop(connection)
-            else:
-                await connection.execute("ROLLBACK")
-        except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
-            _drop(connection)
-
-    def _open_pool(self) -> asyncpg.Pool[Row]:
-        if self._pool is None:
-            raise ConnectionFailure("The database is closed.")
-        return self._pool
+    def _connections_of(self, ledger: Ledger, at_most: int | None) -> Connections:
+        return Connections(self._pools, self._placement, ledger.schema, at_most)
 
 
 class LedgerDatabase:
     """The tables of one ledger; made by `Database.of`. No query can reach another ledger."""
 
-    def __init__(self, database: Database, ledger: Ledger) -> None:
-        self._database = database
+    def __init__(self, ledger: Ledger, connections: Connections) -> None:
         self.ledger = ledger
+        self._connections = connections
 
     def __repr__(self) -> str:
-        return f"<LedgerDatabase {self.ledger.name} in {self._database!r}>"
+        return f"<LedgerDatabase {self.ledger.name} by {self._connections!r}>"
+
+    @property
+    def node(self) -> Node | None:
+        """The node that holds the ledger now; always None without Citus."""
+        return self._connections.node
 
     async def fetch(self, name: str, *arguments: object) -> Sequence[Row]:
         """Run one read. Raises StoreError; does it again after a dead connection or a conflict."""
-        return await self._database.read(query(self.ledger.schema, name), arguments)
+        return await self._connections.read(query(self.ledger.schema, name), arguments)
 
     async def run_script(self, name: str, id: str) -> int:
         """Run the statements of `name` about the row `id` as one message. Raises StoreError.
@@ -266,18 +193,18 @@ class LedgerDatabase:
         # The simple query protocol has no parameters. A UUID that was read as one needs no quoting.
         script = query(self.ledger.schema, name).replace("{id}", str(UUID(id)))
         try:
-            return await self._database.execute(script)
+            return await self._connections.execute(script)
         except ConnectionFailure:
-            return await self._database.execute(script)
+            return await self._connections.execute(script)
 
     def transaction(self, *, is_retried: bool = False) -> AbstractAsyncContextManager[Transaction]:
-        """A transaction in the ledger. Raises as `Database.begun` does.
+        """A transaction in the ledger. Raises as `Connections.begun` does.
 
         is_retried: the caller runs the transaction again after a SerializationFailure, so it has
         the default isolation of the database. All others run at READ COMMITTED, which raises none.
         """
         begin = "BEGIN" if is_retried else _BEGIN_READ_COMMITTED
-        return self._database.begun(
+        return self._connections.begun(
             begin, lambda connection: Transaction(connection, self.ledger, _LEDGER_FILE, None)
         )
 
@@ -288,24 +215,7 @@ class LedgerDatabase:
 
         Each of its queries sees the data of the moment at which the first one began.
         """
-        return self._database.begun(
+        return self._connections.begun(
             BEGIN_SNAPSHOT,
             lambda connection: Transaction(connection, self.ledger, file, query_timeout_s),
         )
-
-
-async def _no_reset(_: object) -> None:
-    return None
-
-
-async def _give_back(pool: asyncpg.Pool[Row], connection: PooledConnection) -> None:
-    try:
-        await pool.release(connection)
-    except (asyncpg.InterfaceError, OSError):
-        _drop(connection)
-
-
-def _drop(connection: PooledConnection) -> None:
-    # A connection that was lost has left the pool by itself, and then nothing may be asked of it.
-    with suppress(asyncpg.InterfaceError):
-        connection.terminate()

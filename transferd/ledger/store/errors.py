@@ -41,6 +41,14 @@ class Rejected(StoreError):
     """Anything else: a check, a type. Running it again will not help."""
 
 
+class Missing(Rejected, DatabaseUnavailable):
+    """42P01 or 3F000: a table or the schema is not there, as while a ledger is restored."""
+
+    def __init__(self, message: str, sqlstate: str = "") -> None:
+        StoreError.__init__(self, message, sqlstate)
+        self.retry_after_s = 1
+
+
 class NoConnectionFree(StoreError, Overloaded):
     """All connections for reads are in use; nothing happened. Try again after the time given."""
 
@@ -90,6 +98,8 @@ def _translate(error: asyncpg.PostgresError) -> StoreError:
         return LockTimeout(text, sqlstate)
     if sqlstate.startswith(_SERVER_AT_FAULT):
         return ConnectionFailure(text, sqlstate)
+    if sqlstate in ("42P01", "3F000"):
+        return Missing(text, sqlstate)
     return Rejected(text, sqlstate)
 
 

@@ -8,6 +8,9 @@ from transferd.domain.hold import Hold, HoldStatus
 from transferd.ledger.store.database import LedgerDatabase, Row, Transaction
 from transferd.ledger.store.numbers import HOLD_STATUS_NUMBERS, HOLD_STATUSES
 
+# The question of a watch over ledgers.
+HAS_DUE_HOLDS = "has_due_holds"
+
 _COLUMNS = len(Hold._fields)
 
 
@@ -122,12 +125,6 @@ def _page(rows: Sequence[Row], limit: int) -> HoldPage:
     """A page of rows of which one beyond `limit` means that there is a next page."""
     holds = [_hold_of(row) for row in rows[:limit]]
     return HoldPage(holds, holds[-1].id if len(rows) > limit else None)
-
-
-async def has_due_holds(database: LedgerDatabase) -> bool:
-    """Whether a hold is due."""
-    [row] = await database.fetch("has_due_holds")
-    return bool(row[0])
 
 
 async def due_wallets(

@@ -11,3 +11,8 @@ async def read_ledger(database: Database, name: str) -> Ledger:
     if not rows:
         raise ConfigurationError(f"there is no ledger {name}")
     return Ledger(*rows[0])
+
+
+async def read_ledgers(database: Database) -> list[Ledger]:
+    """All ledgers, by number. Raises StoreError."""
+    return [Ledger(*row) for row in await database.fetch("read_ledgers")]

@@ -27,7 +27,7 @@ async def read(call: Call) -> Reply:
     if isinstance(cached, Replay):
         # The request was committed after PostgreSQL was read.
         return shown(_view(cached.status, cached.body))
-    if call.context.router.pending(key) or cached is Claim.BUSY:
+    if call.ledger.router.pending(key) or cached is Claim.BUSY:
         return shown(orjson.dumps({"state": "pending", "status": None, "answer": None}))
     raise Problem(
         "not-found",

@@ -17,7 +17,6 @@ from transferd.ledger.store.wallets import read_wallets
 from transferd.web import cursors, schemas
 from transferd.web.batch_schemas import BatchCapture, BatchItem, BatchResult, NewBatch
 from transferd.web.calls import Call
-from transferd.web.context import AppContext
 from transferd.web.fields import is_id, metadata_text
 from transferd.web.fingerprints import fingerprint_of, metadata_part
 from transferd.web.operations import Operation, answered, listed, shown
@@ -54,7 +53,7 @@ async def create(call: Call) -> Reply:
 
 async def create_batch(call: Call) -> Reply:
     """POST /transfers/batch."""
-    async with _batch_slot(call.context):
+    async with _batch_slot(call):
         body = await call.body(NewBatch, bytes_max=call.context.limits.batch_body_bytes_max)
         holds = await _holds_of(call, body.transfers)
         commands, parts = await _commands_of(call, body.transfers, holds)
@@ -70,17 +69,18 @@ async def create_batch(call: Call) -> Reply:
 
 
 @asynccontextmanager
-async def _batch_slot(context: AppContext) -> AsyncIterator[None]:
+async def _batch_slot(call: Call) -> AsyncIterator[None]:
     """One of the few places for batches, each of which takes much memory. Raises Overloaded."""
+    batches = call.ledger.batches
     try:
-        async with asyncio.timeout(context.limits.batch_wait_s):
-            await context.batches.acquire()
+        async with asyncio.timeout(call.context.limits.batch_wait_s):
+            await batches.acquire()
     except TimeoutError:
         raise Overloaded() from None
     try:
         yield
     finally:
-        context.batches.release()
+        batches.release()
 
 
 async def _holds_of(call: Call, bodies: Sequence[BatchItem]) -> dict[str, Hold]:

@@ -1,0 +1,88 @@
+"""The lanes in which the groups of all ledgers are committed: some at once, one of each ledger."""
+
+import asyncio
+from collections.abc import Coroutine, Hashable, Iterator
+from typing import Any, Protocol
+
+
+class LedgerCommitter(Protocol):
+    """What a lane runs: the committer of one ledger."""
+
+    @property
+    def node(self) -> Hashable:
+        """The database server that holds the ledger."""
+        ...
+
+    @property
+    def has_ready(self) -> bool:
+        """Whether a turn is ready."""
+        ...
+
+    @property
+    def turns(self) -> int:
+        """The number of turns that are ready or in flight."""
+        ...
+
+    async def commit_once(self) -> int:
+        """Commit one group."""
+        ...
+
+
+class Lanes:
+    """Takes the committers that are ready in turn; each waits until its group in flight has ended.
+
+    Each database server has `lanes_max` lanes, so one that hangs stops no ledger of another one.
+    """
+
+    def __init__(self, lanes_max: int) -> None:
+        self._lanes_max = lanes_max
+        self._ready: dict[Hashable, asyncio.Queue[LedgerCommitter]] = {}
+        # Those that are ready or in flight.
+        self._busy: dict[LedgerCommitter, None] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+
+    def __repr__(self) -> str:
+        return f"<Lanes of {len(self._busy)} busy ledgers>"
+
+    async def run(self) -> None:
+        """Commit until cancelled. Raises what a task has raised, which is always a fault."""
+        async with asyncio.TaskGroup() as self._tasks:
+            for node in self._ready:
+                self._open(node)
+            await asyncio.Event().wait()
+
+    def start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run `work` until it ends or `run` is cancelled."""
+        assert self._tasks is not None
+        self._tasks.create_task(work)
+
+    def announce(self, committer: LedgerCommitter) -> None:
+        """The committer has something ready. Surplus announcements change nothing."""
+        if committer not in self._busy:
+            self._busy[committer] = None
+            self._queue(committer)
+
+    def others(self, committer: LedgerCommitter) -> Iterator[LedgerCommitter]:
+        """The committers of other ledgers that are ready or in flight."""
+        return (other for other in self._busy if other is not committer)
+
+    def _queue(self, committer: LedgerCommitter) -> None:
+        node = committer.node
+        if node not in self._ready:
+            self._ready[node] = asyncio.Queue()
+            self._open(node)
+        self._ready[node].put_nowait(committer)
+
+    def _open(self, node: Hashable) -> None:
+        if self._tasks is not None:
+            for _ in range(self._lanes_max):
+                self._tasks.create_task(self._commit(self._ready[node]))
+
+    async def _commit(self, ready: asyncio.Queue[LedgerCommitter]) -> None:
+        while True:
+            committer = await ready.get()
+            await committer.commit_once()
+            if committer.has_ready:
+                self._queue(committer)
+            else:
+                del self._busy[committer]
