@@ -188,9 +188,9 @@ async def ask(
 
 def _union(group: Sequence[Ledger], name: str) -> str:
     return " UNION ALL ".join(
-        f"SELECT {ledger.number} AS ledger, answer.*"
-        f" FROM ({_without_comment(query(ledger.schema, name))}) answer"
+        f"SELECT {ledger.number} AS ledger, answer.* FROM ({sql}) answer"
         for ledger in group
+        for sql in (_without_comment(query(ledger.schema, name)),)
     )
 
 
