@@ -49,9 +49,10 @@ citus: services $(DEVELOP_STAMP) $(NODE_STAMP) ## Run the correctness tests on a
 bench: services $(DEVELOP_STAMP) ## Measure throughput and latency: ARGS="--only uniform --rounds 5"
 	@$(BIN)/python -m loadtest.bench $(ARGS)
 
-loadtest: $(DEVELOP_STAMP) ## Load-test with Locust: SCENARIO=mixed SHAPE=steps HOST=http://... UI=1 REPLICAS=1 USERS=50
+loadtest: $(DEVELOP_STAMP) ## Load-test with Locust: SCENARIO=mixed SHAPE=steps HOST=http://... UI=1 REPLICAS=1 USERS=50 LEDGERS=8
 	@exec $(BIN)/python -m loadtest $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SHAPE),--shape $(SHAPE)) \
-		$(if $(HOST),--host $(HOST)) $(if $(UI),--ui) $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(USERS),--users $(USERS)) $(ARGS)
+		$(if $(HOST),--host $(HOST)) $(if $(UI),--ui) $(if $(REPLICAS),--replicas $(REPLICAS)) $(if $(USERS),--users $(USERS)) \
+		$(if $(LEDGERS),--ledgers $(LEDGERS)) $(ARGS)
 
 chaos: services $(DEVELOP_STAMP) ## Inject faults under load and check the ledger: ARGS="--rounds 20 --seed 7 --fault kill-postgres"
 	@exec $(BIN)/python -m tests.fault.chaos $(ARGS)

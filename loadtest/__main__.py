@@ -7,12 +7,15 @@ import asyncio
 import os
 import signal
 import sys
-from contextlib import AsyncExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import AsyncExitStack, contextmanager
 from datetime import datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 import click
 
+from loadtest.ledgers import KeyedLedger
 from loadtest.scenarios import SCENARIOS
 from loadtest.shapes import SHAPES
 from loadtest.topology import private_deployment
@@ -33,6 +36,13 @@ _USERS = 50
 @click.option(
     "--users", default=_USERS, show_default=True, help="The largest number of users at a time."
 )
+@click.option(
+    "--ledgers",
+    default=1,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Ledgers with clients, wallets and users of their own; see --keys-file for a --host.",
+)
 @click.option("--ui", is_flag=True, help="Show Locust's web page instead of starting a run.")
 @click.option("--reports", default="reports", show_default=True, help="Folder for the reports.")
 @click.option(
@@ -51,6 +61,7 @@ def main(
     host: str,
     replicas: int,
     users: int,
+    ledgers: int,
     ui: bool,
     reports: str,
     more: tuple[str, ...],
@@ -60,6 +71,7 @@ def main(
     folder = Path(reports, name)
     folder.mkdir(parents=True, exist_ok=True)
     arguments = ["--scenario", scenario, "--shape", shape, "--users", str(users)]
+    arguments += ["--ledgers", str(ledgers)]
     # The page can start load on any host, so by default only this machine can open it.
     arguments += ["--web-host", "127.0.0.1"] if ui else []
     arguments += ["--verdict", str(folder / "verdict.json"), *more]
@@ -67,7 +79,7 @@ def main(
         arguments += ["--headless", "--html", str(folder / "report.html")]
         arguments += ["--csv", str(folder / "stats"), "--json-file", str(folder / "requests")]
     try:
-        code = asyncio.run(_run(host, replicas, folder, arguments))
+        code = asyncio.run(_run(host, replicas, ledgers, folder, arguments))
     except StackError as error:
         raise click.ClickException(str(error)) from None
     except asyncio.CancelledError:
@@ -88,7 +100,16 @@ def _list_options(context: click.Context) -> None:
     context.exit()
 
 
-async def _run(host: str, replicas: int, folder: Path, arguments: list[str]) -> int:
+@contextmanager
+def _keys_file(ledgers: Sequence[KeyedLedger]) -> Iterator[str]:
+    """The name of a file with the keys, which only this user can read."""
+    with NamedTemporaryFile("w", prefix="transferd-keys-") as file:
+        file.writelines(f"{each.ledger.name} {each.token}\n" for each in ledgers)
+        file.flush()
+        yield file.name
+
+
+async def _run(host: str, replicas: int, ledgers: int, folder: Path, arguments: list[str]) -> int:
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None
@@ -99,17 +120,21 @@ async def _run(host: str, replicas: int, folder: Path, arguments: list[str]) -> 
         # The private service requires no key, and refuses an unknown one.
         environment.pop("TRANSFERD_API_KEY", None)
     async with AsyncExitStack() as exits:
-        metrics: list[str] = []
+        ours: list[str] = []
         if not host:
             deployment = await exits.enter_async_context(
-                private_deployment(replicas, folder, lambda line: click.echo(line, err=True))
+                private_deployment(
+                    replicas, ledgers, folder, lambda line: click.echo(line, err=True)
+                )
             )
             host = deployment.url
             for program in deployment.programs.values():
-                metrics += ["--metrics-url", program.address]
+                ours += ["--metrics-url", program.address]
+            if ledgers > 1:
+                ours += ["--keys-file", exits.enter_context(_keys_file(deployment.ledgers))]
         locust = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "locust", "--locustfile", str(_LOCUSTFILE)),
-            *("--host", host, *metrics, *arguments),
+            *("--host", host, *ours, *arguments),
             env=environment,
         )
         # Ctrl-C reaches Locust as well, which ends the run with its verdict. Wait for that.

@@ -56,8 +56,8 @@ def _same_wallet(world: World) -> Attack:
 
 
 def _unknown_wallet(world: World) -> Attack:
-    # A valid UUID of version 7 that belongs to no wallet.
-    wallet = "01900000-0000-7000-8000-" + uuid4().hex[:12]
+    # A valid id of the ledger that belongs to no wallet.
+    wallet = f"01900000-0000-{world.shoppers[0][14:18]}-8000-{uuid4().hex[:12]}"
     body = _transfer(world, source_wallet_id=wallet)
     return Attack("unknown wallet", {404: "wallet-not-found"}, body=body)
 

@@ -2,6 +2,7 @@
 
 import struct
 import time
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import chain
 from typing import Any
@@ -21,12 +22,16 @@ from loadtest.proof.rules.books import sums
 from loadtest.proof.violations import WRONG_ANSWER, Violation
 from loadtest.world import World
 
+# The counts that are added up over ledgers.
+_COUNTS = ("wallets", "entries", "acknowledged", "hold_changes", "holds", "settled", "replays")
+
 
 @dataclass
 class Audit:
-    """The counts of an audit. `complete`: every transfer was compared, not only the sums.
+    """The counts of an audit of one ledger or of several.
 
-    hold_changes: acknowledged changes of holds, captures included. holds: holds that were read.
+    complete: every transfer was compared, not only the sums. hold_changes: acknowledged changes of
+    holds, captures included. holds: holds that were read.
     """
 
     wallets: int = 0
@@ -43,6 +48,15 @@ class Audit:
     def to_json(self) -> dict[str, Any]:
         """Without the violations, which the verdict contains."""
         return {name: value for name, value in asdict(self).items() if name != "violations"}
+
+
+def total(audits: Sequence[Audit]) -> Audit:
+    """The counts of all ledgers, without the violations."""
+    found = Audit(complete=all(each.complete for each in audits))
+    for name in _COUNTS:
+        setattr(found, name, sum(getattr(each, name) for each in audits))
+    found.seconds = round(sum(each.seconds for each in audits), 1)
+    return found
 
 
 def audit(api: Api, world: World, history: History, *, only_sums: bool) -> Audit:

@@ -26,7 +26,7 @@ from loadtest.proof.bounded import replay_violation
 from loadtest.proof.complaints import refusal_complaint, transfer_complaint
 from loadtest.proof.history import Answered, History, Request
 from loadtest.proof.violations import CHANGED_REPLAY, DOUBLED_TRANSFER, WRONG_ANSWER
-from loadtest.session import Session
+from loadtest.session import Session, session_for
 from loadtest.world import World
 
 # If the outcome is still open after these tries, the audit repeats the request.
@@ -43,11 +43,13 @@ class CheckedUser(FastHttpUser):
     """Abstract: a user of the service that checks every answer."""
 
     abstract = True
-    session: ClassVar[Session]
+    # One for each ledger.
+    sessions: ClassVar[Sequence[Session]] = ()
     # The mean pause between tasks, in units of --think.
     pauses: ClassVar[float] = 1.0
 
     def __init__(self, environment: Any) -> None:
+        self.session = session_for(type(self).__name__, self.sessions)
         # By default 15 s, the timeout of a client. The timeout of Nginx is shorter.
         self.network_timeout = self.session.options.client_timeout_s
         self.insecure = self.session.options.insecure
@@ -82,8 +84,8 @@ class CheckedUser(FastHttpUser):
             raise StopUser
         sampled = random.random() < self.session.options.trace_ratio
         sent: dict[str, str] = {"traceparent": traceparent(sampled=sampled)}
-        if self.session.options.api_key:
-            sent["Authorization"] = f"Bearer {self.session.options.api_key}"
+        if self.session.api_key:
+            sent["Authorization"] = f"Bearer {self.session.api_key}"
         if body is not None:
             sent["Content-Type"] = "application/json"
         sent.update(headers or {})
@@ -98,6 +100,7 @@ class CheckedUser(FastHttpUser):
                 if is_there
                 else NO_ANSWER
             )
+            self.session.check_ids(f"the answer to {method} {path}", content)
             name, complaint = judge(answer)
             response.request_meta["name"] = name
             if complaint is None:

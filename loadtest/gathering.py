@@ -1,7 +1,7 @@
-"""Messages of a distributed run: workers get the world and send back their histories."""
+"""Messages of a distributed run: workers get the worlds and send back their histories."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -13,7 +13,7 @@ from loadtest.proof.history import History
 from loadtest.proof.record import State
 from loadtest.world import World
 
-_WORLD = "transferd-world"
+_WORLDS = "transferd-worlds"
 _COLLECT = "transferd-collect"
 _CHUNK = "transferd-chunk"
 _DONE = "transferd-done"
@@ -24,56 +24,60 @@ _REPORTS_TIMEOUT_S = 60.0
 
 
 class WorkerSide:
-    """In a worker: receives the world, and sends the history when the users have stopped."""
+    """In a worker: receives the worlds, and sends the histories when the users have stopped."""
 
     def __init__(
         self,
         runner: WorkerRunner,
-        begin: Callable[[World], None],
+        begin: Callable[[list[World]], None],
         violations: Callable[[], int],
-        end: Callable[[], tuple[History, float] | None],
+        end: Callable[[], tuple[list[History], float] | None],
     ) -> None:
         self._runner = runner
         self._begin = begin
-        # The world of a run whose history the master still waits for.
-        self._world: World | None = None
+        # The world of each ledger, in a run whose histories the master still waits for.
+        self._worlds: list[World] = []
         self._end = end
         events: Any = runner.environment.events
         events.report_to_master.add_listener(
             lambda client_id, data: data.update({_VIOLATIONS: violations()})
         )
-        runner.register_message(_WORLD, self._take_world)
+        runner.register_message(_WORLDS, self._take_worlds)
         runner.register_message(_COLLECT, self._stop)
 
     def start(self) -> None:
-        """Begin a run: Locust's spawn message has arrived, and the world before it."""
-        if self._world is not None:
-            self._begin(self._world)
+        """Begin a run: Locust's spawn message has arrived, and the worlds before it."""
+        if self._worlds:
+            self._begin(self._worlds)
 
     def report(self) -> None:
-        """Send the history, once for each run. It is empty if no users were started."""
-        if self._world is None:
+        """Send the histories, once for each run. None is sent if no users were started."""
+        if not self._worlds:
             return
-        run, self._world = self._world.run, None
-        history, cpu_s = self._end() or (History({}), 0.0)
+        run, self._worlds = self._worlds[0].run, []
+        histories, cpu_s = self._end() or ([], 0.0)
         # The verdict needs the statistics since the last report, before the next one is due.
         data: dict[str, Any] = {}
         events: Any = self._runner.environment.events
         events.report_to_master.fire(client_id=self._runner.client_id, data=data)
         self._runner.send_message("stats", data)
-        for chunk in history.chunks():
-            self._runner.send_message(_CHUNK, {"run": run, "acknowledged": chunk})
-        for chunk in history.hold_chunks():
-            self._runner.send_message(_CHUNK, {"run": run, "hold_changes": chunk})
-        done = {"run": run, "history": history.to_message(), "cpu_s": cpu_s}
+        for place, history in enumerate(histories):
+            of = {"run": run, "place": place}
+            for chunk in history.chunks():
+                self._runner.send_message(_CHUNK, of | {"acknowledged": chunk})
+            for chunk in history.hold_chunks():
+                self._runner.send_message(_CHUNK, of | {"hold_changes": chunk})
+        messages = [history.to_message() for history in histories]
+        done = {"run": run, "histories": messages, "cpu_s": cpu_s}
         self._runner.send_message(_DONE, done)
         # The users have stopped, so Locust need not wait before the next run.
         self._runner.environment.stop_timeout = 0.0
 
-    def _take_world(self, msg: Any, **_: Any) -> None:
-        data = msg.data
-        start = {name: State(*state) for name, state in data.pop("start").items()}
-        self._world = World(**data, start=start)
+    def _take_worlds(self, msg: Any, **_: Any) -> None:
+        self._worlds = [
+            World(**data | {"start": {id: State(*state) for id, state in data["start"].items()}})
+            for data in msg.data["worlds"]
+        ]
 
     def _stop(self, **_: Any) -> None:
         # Locust does not stop users that are being started. It reports them when they have started,
@@ -86,14 +90,14 @@ class WorkerSide:
 
 
 class MasterSide:
-    """In the master: sends the world, and collects the histories of the workers."""
+    """In the master: sends the worlds, and collects the histories of the workers."""
 
     def __init__(self, runner: MasterRunner) -> None:
         self._runner = runner
         self._waiting_for: set[str] = set()
         self._all_done = Event()
-        self._world: World | None = None
-        self._history = History({})
+        self._worlds: Sequence[World] = ()
+        self._histories: Sequence[History] = ()
         self.cpu_s = 0.0
         self._violations: dict[str, int] = {}
         runner.register_message(_CHUNK, self._take_chunk)
@@ -102,14 +106,14 @@ class MasterSide:
         events.worker_connect.add_listener(self._take_worker)
         events.worker_report.add_listener(self._take_report)
 
-    def begin(self, world: World, history: History) -> None:
-        """Send the world to each worker before Locust starts the users there."""
-        self._world, self._history, self.cpu_s = world, history, 0.0
+    def begin(self, worlds: Sequence[World], histories: Sequence[History]) -> None:
+        """Send the worlds to each worker before Locust starts the users there."""
+        self._worlds, self._histories, self.cpu_s = worlds, histories, 0.0
         self._violations.clear()
         self._all_done.clear()
         self._waiting_for = set(self._runner.clients)
         for client_id in self._waiting_for:
-            self._send_world(client_id)
+            self._send_worlds(client_id)
 
     def collect(self, stop_timeout_s: float) -> set[str]:
         """Stop the users and collect all histories; returns the workers that did not report."""
@@ -134,7 +138,7 @@ class MasterSide:
             }
             if not self._waiting_for & alive:
                 break
-        self._world = None
+        self._worlds = ()
         return self._waiting_for
 
     @property
@@ -147,23 +151,30 @@ class MasterSide:
 
     def _take_worker(self, client_id: str, **_: Any) -> None:
         # A worker that connects during a run takes part in it.
-        if self._world is not None and client_id not in self._waiting_for:
+        if self._worlds and client_id not in self._waiting_for:
             self._waiting_for.add(client_id)
-            self._send_world(client_id)
+            self._send_worlds(client_id)
 
-    def _send_world(self, client_id: str) -> None:
-        assert self._world is not None
-        self._runner.send_message(_WORLD, asdict(self._world), client_id)
+    def _send_worlds(self, client_id: str) -> None:
+        self._runner.send_message(
+            _WORLDS, {"worlds": [asdict(world) for world in self._worlds]}, client_id
+        )
+
+    def _is_of_the_run(self, msg: Any) -> bool:
+        return bool(self._worlds) and msg.data["run"] == self._worlds[0].run
 
     def _take_chunk(self, msg: Any, **_: Any) -> None:
-        if self._world is not None and msg.data["run"] == self._world.run:
-            self._history.acknowledged += msg.data.get("acknowledged", b"")
-            self._history.hold_changes += msg.data.get("hold_changes", b"")
+        if self._is_of_the_run(msg):
+            history = self._histories[msg.data["place"]]
+            history.acknowledged += msg.data.get("acknowledged", b"")
+            history.hold_changes += msg.data.get("hold_changes", b"")
 
     def _take_history(self, msg: Any, **_: Any) -> None:
-        if self._world is None or msg.data["run"] != self._world.run:
+        if not self._is_of_the_run(msg):
             return
-        self._history.merge_message(msg.data["history"])
+        # Empty if the worker had no users.
+        for history, message in zip(self._histories, msg.data["histories"], strict=False):
+            history.merge_message(message)
         self.cpu_s += msg.data["cpu_s"]
         self._waiting_for.discard(msg.node_id)
         if not self._waiting_for:

@@ -24,6 +24,8 @@ class Options:
     scenario: str
     shape: str
     api_key: str
+    ledgers: int
+    keys_file: str
     wallets: int
     merchants: int
     currency: str
@@ -52,6 +54,8 @@ class Options:
             scenario=parsed.scenario,
             shape=parsed.shape,
             api_key=parsed.api_key,
+            ledgers=max(int(parsed.ledgers), 1),
+            keys_file=parsed.keys_file,
             wallets=max(int(parsed.wallets), 20),
             merchants=max(int(parsed.merchants), 1),
             currency=parsed.currency,
@@ -86,6 +90,7 @@ def add_options(parser: ArgumentParser) -> None:
         help="Token of an API key with scope admin, which seeding needs. Without it the service"
         " must run with TRANSFERD_AUTH=off.",
     )
+    _add_wallets(add)
     add(
         "--metrics-url",
         action="append",
@@ -102,15 +107,6 @@ def add_options(parser: ArgumentParser) -> None:
         help="Serve the client's metrics for Prometheus on this port (the web page serves them at"
         " /metrics).",
     )
-    add("--wallets", type=int, default=1000, help="Wallets of shoppers.")
-    add("--merchants", type=int, default=10, help="Wallets of merchants; the first is the hot one.")
-    add("--currency", default="USD", help="The currency of all wallets.")
-    add(
-        "--seed-name",
-        default="loadtest",
-        help="Wallets are created once under this name, and later runs use them again. Concurrent"
-        " runs need different names.",
-    )
     add("--think", type=float, default=0.5, help="Mean pause of a user between tasks, in seconds.")
     add("--batch-size", type=int, default=100, help="Transfers of a batch.")
     add("--client-timeout", type=float, default=15.0, help="Timeout of a client in seconds.")
@@ -123,6 +119,33 @@ def add_options(parser: ArgumentParser) -> None:
     add("--trace-ratio", type=float, default=0.01, help="Share of requests that are traced.")
     _add_levels(add)
     parser.set_defaults(num_users=_USERS, spawn_rate=_USERS, stop_timeout=_STOP_TIMEOUT_S)
+
+
+def _add_wallets(add: Any) -> None:
+    """The options of ledgers and wallets."""
+    add(
+        "--ledgers",
+        type=int,
+        default=1,
+        help="Ledgers, each with its own wallets and users. More than one need --keys-file.",
+    )
+    add(
+        "--keys-file",
+        default="",
+        include_in_web_ui=False,
+        metavar="FILE",
+        help="A line for each ledger: its name, and the token of an API key with scope admin of one"
+        " of its clients.",
+    )
+    add("--wallets", type=int, default=1000, help="Wallets of shoppers in each ledger.")
+    add("--merchants", type=int, default=10, help="Wallets of merchants; the first is the hot one.")
+    add("--currency", default="USD", help="The currency of all wallets.")
+    add(
+        "--seed-name",
+        default="loadtest",
+        help="Wallets are created once under this name, and later runs use them again. Concurrent"
+        " runs need different names.",
+    )
 
 
 def _add_levels(add: Any) -> None:

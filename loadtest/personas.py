@@ -250,7 +250,7 @@ class Attacker(CheckedUser):
     @task(1)
     def use_a_wrong_key(self) -> None:
         """A request with a wrong API key or none."""
-        if self.session.options.api_key:
+        if self.session.api_key:
             self._send(wrong_key(self.world))
 
     @tag("attack")

@@ -12,7 +12,7 @@ from loadtest.options import Options
 from loadtest.verdict import Calls, Verdict, latencies, to_json
 
 
-@dataclass(frozen=True)
+@dataclass
 class Report:
     """The results of a run. `seconds`: how long users ran."""
 
@@ -24,6 +24,8 @@ class Report:
     users: int
     cpu: dict[str, float]
     server: dict[str, Any]
+    # The name of each ledger, its audit and the number of its violations, if there are several.
+    ledgers: Sequence[tuple[str, Audit, int]] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The content of the file of --verdict."""
@@ -37,15 +39,25 @@ class Report:
             **to_json(self.verdict),
             "refused": self._counted("refused"),
             "turned_away": self._counted("turned away"),
-            "requests_per_s": round(requests / self.seconds, 1) if self.seconds else 0.0,
-            "transfers_per_s": (
-                round(self.audit.acknowledged / self.seconds, 1) if self.seconds else 0.0
-            ),
+            "requests_per_s": self._per_s(requests),
+            "transfers_per_s": self._per_s(self.audit.acknowledged),
             "latencies_ms": latencies(self.calls),
             "audit": self.audit.to_json(),
+            "ledgers": [
+                {
+                    "ledger": name,
+                    "violations": violations,
+                    "transfers_per_s": self._per_s(audit.acknowledged),
+                    "audit": audit.to_json(),
+                }
+                for name, audit, violations in self.ledgers
+            ],
             "client": self.cpu,
             "server": self.server,
         }
+
+    def _per_s(self, count: int) -> float:
+        return round(count / self.seconds, 1) if self.seconds else 0.0
 
     def _counted(self, suffix: str) -> int:
         return sum(each.requests for each in self.calls if f"({suffix})" in each.name)

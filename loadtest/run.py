@@ -1,10 +1,8 @@
 """The phases of a run: seed, run the users, collect their histories, audit, judge."""
 
 import logging
-import secrets
 import time
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import replace
 from typing import Any, Literal
 
@@ -13,18 +11,18 @@ from locust import User
 from locust.exception import StopTest
 from locust.runners import LocalRunner, MasterRunner, WorkerRunner
 
-from loadtest.api import Api, ServiceError
-from loadtest.audit import Audit, audit
+from loadtest.api import ServiceError
+from loadtest.audit import Audit, total
 from loadtest.checked_user import CheckedUser
 from loadtest.cpu_times import CpuTimes
 from loadtest.dashboards.server_side import ServerSide
+from loadtest.each_ledger import audited, begun, seeded, violations_of
 from loadtest.gathering import MasterSide, WorkerSide
 from loadtest.options import Options
 from loadtest.proof.history import History
 from loadtest.proof.violations import Violation
 from loadtest.report import Report, calls_of, write
 from loadtest.scenarios import SCENARIOS, has_tasks
-from loadtest.seeding import Seeding
 from loadtest.session import Session
 from loadtest.shapes import SHAPES, LimitSeeker, users_at
 from loadtest.verdict import ANSWERS_MIN, NOT_RUN, Calls, Level, Verdict, levels_of
@@ -42,13 +40,13 @@ class Run:
         self.environment = environment
         self.server_side = server_side
         self.state: Phase = "ready"
-        # The API key and the file of the verdict stay fixed: a request to the page must not send
-        # the key to another host or write to another file.
+        # The API keys and the file of the verdict stay fixed: a request to the page must not send
+        # a key to another host or write to another file.
         self._fixed = Options.of(environment)
         self.options = self._fixed
-        self.history = History({})
         self.verdict: Verdict | None = None
-        self._world: World | None = None
+        # One for each ledger.
+        self._sessions: list[Session] = []
         self._trouble = ""
         self._began_s = 0.0
         self._cpu = CpuTimes()
@@ -80,13 +78,14 @@ class Run:
         """Number of violations so far; the audit can add more."""
         if self._master is not None and self.state == "running":
             return self._master.violations
-        return self.history.violations.total
+        return sum(each.history.violations.total for each in self._sessions)
 
     def status(self) -> dict[str, Any]:
         """State of the run, for the tab in the web page."""
         return {
             "scenario": self.options.scenario,
             "shape": self.options.shape,
+            "ledgers": self.options.ledgers,
             "state": self.state,
             "seconds": round(self.elapsed_s, 1),
             "violations": self.violations,
@@ -149,12 +148,12 @@ class Run:
             return
         self.state = "seeding"
         self.options = self._options()
-        self._trouble, self.verdict = "", None
+        self._trouble, self.verdict, self._sessions = "", None, []
         self._users_most = 0
         # The exit code until there is a verdict.
         self.environment.process_exit_code = NOT_RUN
         try:
-            world = self._seed()
+            worlds = seeded(self.options, self._fixed.host)
         except GreenletExit:
             # The run was stopped during seeding.
             self.state = "ready"
@@ -162,11 +161,11 @@ class Run:
         except Exception as error:
             # Locust only logs other exceptions of a listener, and continues.
             self._trouble = _sentence(error)
-            self._judge(Audit())
+            self._judge([])
             raise StopTest(self._trouble) from None
-        self._begin_session(world)
+        self._begin_session(worlds)
         if self._master is not None:
-            self._master.begin(world, self.history)
+            self._master.begin(worlds, [each.history for each in self._sessions])
         shape = SHAPES[self.options.shape]
         self._seeker = (
             LimitSeeker(lambda calls: self._levels(calls)[0]) if shape.seeks_limit else None
@@ -200,45 +199,38 @@ class Run:
     # The steps
 
     def _options(self) -> Options:
-        """The options of the page; API key and file of the verdict from the command line."""
+        """The options of the page; API keys and file of the verdict from the command line."""
         options = Options.of(self.environment)
         if self._worker is not None:
             return options
-        return replace(options, api_key=self._fixed.api_key, verdict=self._fixed.verdict)
+        fixed = self._fixed
+        return replace(
+            options, api_key=fixed.api_key, keys_file=fixed.keys_file, verdict=fixed.verdict
+        )
 
-    def _seed(self) -> World:
-        options = self.options
-        with closing(self._api()) as api:
-            return Seeding(api, options.seed_name, options.currency).world(
-                f"lt-{secrets.token_hex(4)}",
-                options.wallets,
-                options.merchants,
-                SCENARIOS[options.scenario],
-            )
-
-    def _begin_session(self, world: World) -> None:
+    def _begin_session(self, worlds: Sequence[World]) -> None:
         """Called in each process before its users start."""
         self.options = self._options()
-        self._world = world
-        self.history = History({name: number for number, name in enumerate(world.wallets)})
         process = str(getattr(self._runner, "worker_index", "m"))
-        CheckedUser.session = Session(self.options, world, self.history, _log_violation, process)
+        self._sessions = begun(self.options, worlds, _log_violation, process)
+        CheckedUser.sessions = self._sessions
         self._cpu = CpuTimes()
         self._began_s = time.monotonic()
         self.state = "running"
         self.server_side.start_run()
 
-    def _end_session(self) -> tuple[History, float] | None:
+    def _end_session(self) -> tuple[list[History], float] | None:
         if self.state != "running":
             return None
         self.state = "finished"
-        CheckedUser.session.is_over = True
-        return self.history, self._cpu.own_s
+        for session in self._sessions:
+            session.is_over = True
+        return [session.history for session in self._sessions], self._cpu.own_s
 
     def _finish(self) -> None:
         seconds = self.elapsed_s
         self.state = "auditing"
-        found = Audit()
+        audits: list[Audit] = []
         # Before the audit, because its requests would be counted.
         server = self.server_side.summary()
         cpu = self._cpu.shares(self._master.cpu_s if self._master is not None else 0.0)
@@ -247,34 +239,30 @@ class Run:
             first = next(iter(exceptions.values()))
             self._trouble = f"an error in the test itself: {first['msg']}"
         if not self._trouble and self.options.audit != "off":
-            found = self._audit()
-        self._judge(found, seconds, cpu, server)
+            audits = self._audit()
+        self._judge(audits, seconds, cpu, server)
 
-    def _audit(self) -> Audit:
-        assert self._world is not None
-        only_sums = self.options.audit == "sums"
+    def _audit(self) -> list[Audit]:
+        """The audit of each ledger; none if one fails."""
         try:
-            with closing(self._api()) as api:
-                return audit(api, self._world, self.history, only_sums=only_sums)
+            return audited(self._sessions, self._fixed.host)
         except Exception as error:
             self._trouble = f"the audit: {_sentence(error)}"
-            return Audit()
+            return []
 
     def _judge(
         self,
-        found: Audit,
+        audits: Sequence[Audit],
         seconds: float = 0.0,
         cpu: dict[str, float] | None = None,
         server: dict[str, Any] | None = None,
     ) -> None:
-        violations = self.history.violations
-        for violation in found.violations:
-            if violations.add(violation):
-                _log_violation(violation)
+        found = total(audits)
         calls = calls_of(self.environment.stats)
         levels, unchecked = self._levels(calls)
         asked = sum(each.requests for each in calls if each.group == "transfers")
-        if asked > ANSWERS_MIN and not self.history.acknowledged_total and not self._trouble:
+        acknowledged = sum(each.history.acknowledged_total for each in self._sessions)
+        if asked > ANSWERS_MIN and not acknowledged and not self._trouble:
             self._trouble = f"not one of {asked:,} transfers was acknowledged"
         if not found.complete:
             audited = "sums" if self.options.audit == "sums" else "sums and statements"
@@ -282,10 +270,11 @@ class Run:
         elif self.options.audit == "off":
             unchecked.append("the ledger was not audited")
         self.verdict = Verdict(
-            violations,
+            violations_of(self._sessions),
             levels,
             requests=sum(each.requests for each in calls),
             failures=sum(each.failures for each in calls),
+            ledgers=self.options.ledgers,
             trouble=self._trouble,
             limit=self._seeker.line if self._seeker is not None and self._seeker.held else "",
             unchecked=unchecked,
@@ -296,6 +285,11 @@ class Run:
         report = Report(
             self.options, self.verdict, found, calls, seconds, users, cpu or {}, server or {}
         )
+        report.ledgers = [
+            (session.ledger, each, session.history.violations.total)
+            for session, each in zip(self._sessions, audits, strict=False)
+            if session.ledger
+        ]
         _log.log(logging.ERROR if self.verdict.code else logging.INFO, self.verdict.line)
         if self.options.verdict:
             try:
@@ -307,19 +301,6 @@ class Run:
     def _levels(self, calls: Sequence[Calls]) -> tuple[list[Level], list[str]]:
         options = self.options
         return levels_of(calls, options.p95_ms, options.p99_ms, options.error_percent)
-
-    def _api(self) -> Api:
-        if not self.options.host:
-            raise ServiceError("no --host: pass the URL of the service, such as http://localhost")
-        options = self.options
-        if options.api_key and options.host != self._fixed.host:
-            raise ServiceError(
-                f"the API key is for {self._fixed.host or 'no host yet'}: to send it to"
-                f" {options.host} start Locust with that --host"
-            )
-        return Api(
-            options.host, options.api_key, options.client_timeout_s, insecure=options.insecure
-        )
 
 
 def _log_violation(violation: Violation) -> None:

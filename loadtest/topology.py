@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from loadtest.front import Nginx, running_nginx
+from loadtest.ledgers import KeyedLedger, make_ledgers
 from loadtest.program import TRANSFERD, Program, server_directory, until_ready
 from transferd.config import load_settings
 from transferd.devstack import DevStack, Server
@@ -33,7 +34,7 @@ async def _direct(_: str, __: str, url: str) -> str:
 
 
 async def migrated(database_url: str, limits: str) -> None:
-    """Create the ledger."""
+    """Create the tables."""
     settings = load_settings(database_url=database_url, limits=limits)
     await migrate(settings, settings.limits_of())
 
@@ -42,11 +43,12 @@ async def migrated(database_url: str, limits: str) -> None:
 class Plan:
     """What `deployed` starts.
 
-    `link` can put a proxy between two parts. `prepare` creates the ledger before the first program
-    starts. `command` makes the command line of a program from its name and arguments.
+    `link` can put a proxy between two parts. `prepare` migrates the database before the first
+    program starts. `command` makes the command line of a program from its name and arguments.
     """
 
     replicas: int = 2
+    ledgers: int = 1
     limits: str = ""
     settings: Mapping[str, str] = field(default_factory=dict)
     link: LinkUrl = _direct
@@ -65,6 +67,7 @@ class Deployment:
         self.stack = stack
         self.programs: dict[str, Program] = {}
         self.nginx: Nginx | None = None
+        self.ledgers: list[KeyedLedger] = []
 
     def __repr__(self) -> str:
         return f"<Deployment {list(self.programs.values())}, {self.stack.servers}>"
@@ -106,6 +109,7 @@ async def deployed(
         stack = await exits.enter_async_context(DevStack(directory / "stack", report=report))
         deployment = Deployment(stack)
         await plan.prepare(stack.database_url, plan.limits)
+        deployment.ledgers = await make_ledgers(stack.database_url, plan.limits, plan.ledgers)
         names = [f"replica-{n + 1}" for n in range(plan.replicas)]
         # Without RabbitMQ there is no worker, and events stay in the outbox.
         for name in names if stack.amqp_url is None else [*names, "worker"]:
@@ -152,10 +156,12 @@ async def _program(
 
 @asynccontextmanager
 async def private_deployment(
-    replicas: int, logs: Path, report: Callable[[str], None]
+    replicas: int, ledgers: int, logs: Path, report: Callable[[str], None]
 ) -> AsyncIterator[Deployment]:
     """A deployment for one load test. At the end its programs drain. Raises StackError."""
-    plan = Plan(replicas=replicas, limits=_NO_LINGER)
+    # With several ledgers each user has the key of its ledger.
+    settings = {"TRANSFERD_AUTH": "on"} if ledgers > 1 else {}
+    plan = Plan(replicas=replicas, ledgers=ledgers, limits=_NO_LINGER, settings=settings)
     async with deployed(logs, plan, report) as deployment:
         report(f"{', '.join(deployment.programs)}: ready at {deployment.url} (logs: {logs})")
         try:

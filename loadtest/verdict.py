@@ -62,6 +62,7 @@ class Verdict:
     levels: list[Level]
     requests: int
     failures: int
+    ledgers: int = 1
     # Why the run or its audit failed.
     trouble: str = ""
     # The result of a ramp, which misses a level on purpose.
@@ -90,6 +91,8 @@ class Verdict:
     @property
     def line(self) -> str:
         counted = f"{self.requests:,} requests, {self.failures:,} failed"
+        if self.ledgers > 1:
+            counted += f", {self.ledgers} ledgers"
         if self.violations.total:
             kinds = ", ".join(f"{count} {kind}" for kind, count in self.violations.counts.items())
             first = self.violations.reported[0]

@@ -4,6 +4,7 @@ import random
 from dataclasses import dataclass, field
 
 from loadtest.proof.answers import JsonObject
+from loadtest.proof.ids import ledger_number
 from loadtest.proof.record import State
 
 # So small that in a group almost every wallet pays and is paid.
@@ -45,6 +46,12 @@ class World:
             *self.purses,
             *self.cards,
         ]
+
+    @property
+    def ledger_number(self) -> int | None:
+        """The number in the ids of the ledger; None if ids were made before ids had it."""
+        numbers = {ledger_number(each) for each in self.wallets}
+        return numbers.pop() if len(numbers) == 1 else None
 
     def payment(self) -> tuple[str, str]:
         """Source and destination of the next payment."""

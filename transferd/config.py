@@ -91,8 +91,7 @@ class Settings(BaseSettings):
     )
     ledger: Annotated[str, StringConstraints(pattern=r"^[a-z][a-z0-9-]{0,39}$")] = Field(
         "main",
-        description="Ledger of requests without an API key, of `keys create` and of `keys list`."
-        " Only `main` exists and is served yet.",
+        description="Ledger of requests without an API key, of `keys create` and of `keys list`.",
     )
     prepared_statements: bool = Field(
         True, description="Turn off behind PgBouncer in transaction mode."

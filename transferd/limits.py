@@ -349,6 +349,8 @@ class Limits:
     # do not fail. Then it tries again: a backup or an audit may have the table locked for hours.
     migrate_lock_pause_s: float = 1.0
     migrate_lock_wait_max_s: float = 300.0
+    # Between two lines of progress. A column without a default takes a second for 1,000 ledgers.
+    migrate_report_s: float = 2.0
     # How often the progress of a move is read, which asks both nodes for the sizes of the tables.
     move_report_s: float = 1.0
 

@@ -3,13 +3,7 @@
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import (
-    AbstractAsyncContextManager,
-    AsyncExitStack,
-    asynccontextmanager,
-    closing,
-    suppress,
-)
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager, closing
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal
@@ -20,19 +14,21 @@ from transferd.commit.origin import Origin
 from transferd.config import ConfigurationError, Limits, Settings
 from transferd.domain.ledger import MAIN
 from transferd.ledger.migrate import assert_migrated
-from transferd.ledger.store import outbox
-from transferd.ledger.store.database import Database, LedgerDatabase
-from transferd.ledger.store.deliveries import WaitingCount, count_waiting
-from transferd.ledger.store.errors import StoreError
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.deliveries import HAS_WAITING
+from transferd.ledger.store.outbox import HAS_ROWS
+from transferd.ledger.watch import LedgerList, Watch
 from transferd.notifications.broker import Broker, Connect
 from transferd.notifications.carryover import Carryover
 from transferd.notifications.consumer import Consumer
-from transferd.notifications.directory import Directory
+from transferd.notifications.directory import Directories, Directory
 from transferd.notifications.local import LocalBroker
+from transferd.notifications.measuring import Backlog
 from transferd.notifications.notifier import Notifier
 from transferd.notifications.prune import prune
 from transferd.notifications.rabbit import RabbitBroker
 from transferd.notifications.relay import Relay
+from transferd.notifications.relays import Relays
 from transferd.notifications.sinks.log import LogSink
 from transferd.notifications.sinks.sinks import Sinks
 from transferd.notifications.sinks.webhook import WebhookSink
@@ -49,6 +45,7 @@ from transferd.web.request import Request
 
 Only = Literal["relay", "notifier"]
 
+# For questions about all ledgers; the lanes of relay and notifier have their own.
 _DATABASE_CONNECTIONS = 4
 # A task that receives a cancellation ends sooner than this.
 _CANCEL_AGAIN_S = 1.0
@@ -113,15 +110,16 @@ async def open_worker(
             facts = await stack.enter_async_context(
                 _facts_of_worker(settings, limits, metrics, log)
             )
-        shared = await stack.enter_async_context(Database(settings, limits, _DATABASE_CONNECTIONS))
-        await assert_migrated(shared)
-        metrics.watch_pool("worker", shared)
+        connections = _DATABASE_CONNECTIONS + limits.relay_lanes_max + 2 * limits.notify_lanes_max
+        database = await stack.enter_async_context(Database(settings, limits, connections))
+        await assert_migrated(database)
+        metrics.watch_pool("worker", database)
         metrics.gauge(
             "transferd_worker_ready",
             "1 if the worker's `/readyz` answers 200.",
             lambda: not worker.complaints(),
         )
-        tasks = _Tasks(settings, limits, facts, metrics, shared.of(MAIN), worker, stack)
+        tasks = _Tasks(settings, limits, facts, metrics, database, worker, stack)
         connect = _connect(settings, limits)
         if only != "notifier":
             await tasks.relay(partial(connect, "transferd relay"), wakeup)
@@ -178,7 +176,7 @@ class _Tasks:
         limits: Limits,
         facts: Facts,
         metrics: Metrics,
-        database: LedgerDatabase,
+        database: Database,
         worker: Worker,
         stack: AsyncExitStack,
     ) -> None:
@@ -189,6 +187,7 @@ class _Tasks:
         self._database = database
         self._worker = worker
         self._stack = stack
+        self._ledgers = LedgerList(database, limits, time.monotonic)
 
     async def start(
         self,
@@ -201,19 +200,27 @@ class _Tasks:
         self._worker.faults[name] = fault
 
     async def relay(self, connect: Connect, wakeup: asyncio.Event) -> None:
-        """Publish the outbox, and measure the backlog."""
+        """Publish the outboxes, and measure the backlog."""
+        outboxes = self._watch(HAS_ROWS)
         relay = Relay(
             database=self._database,
-            connect=connect,
-            directory=self._directory(),
+            directories=self._directories(),
             limits=self._limits,
             facts=self._facts,
             clock=time.monotonic,
+        )
+        relays = Relays(
+            relay=relay,
+            watch=outboxes,
+            connect=connect,
+            limits=self._limits,
+            facts=self._facts,
             wakeup=wakeup,
         )
-        await self.start("relay", relay.run(), lambda: relay.fault)
-        measured = _BacklogGauges(self._database, self._limits, self._metrics)
-        await self.start("measuring", measured.run())
+        await self.start("relay", relays.run(), lambda: relays.fault)
+        waiting = self._watch(HAS_WAITING)
+        backlog = Backlog(self._database, outboxes, waiting, self._limits, self._metrics)
+        await self.start("measuring", backlog.run())
 
     async def notify(self, connect: Connect) -> None:
         """Deliver notifications that are due, and prune old ones."""
@@ -221,10 +228,13 @@ class _Tasks:
         webhooks = await self._stack.enter_async_context(
             WebhookSink(settings, limits, lambda: datetime.now(UTC))
         )
-        carryover = Carryover(self._database, self._directory(), limits, self._facts)
+        # Earlier versions had one ledger.
+        directory = Directory(with_log=settings.notify_log)
+        carryover = Carryover(self._database.of(MAIN), directory, limits, self._facts)
         notifier = Notifier(
             database=self._database,
-            directory=self._directory(),
+            ledgers=self._ledgers,
+            directories=self._directories(),
             sinks=Sinks(settings, LogSink(Log()), webhooks),
             delays_s=settings.retry_delays_s,
             limits=limits,
@@ -234,6 +244,7 @@ class _Tasks:
         consumer = Consumer(
             notifier=notifier,
             database=self._database,
+            ledgers=self._ledgers,
             connect=connect,
             carryover=carryover,
             limits=limits,
@@ -244,58 +255,26 @@ class _Tasks:
         await self.start("consumer", consumer.run(), lambda: consumer.fault)
         self._stack.push_async_callback(notifier.drain)
         await self.start("notifier", notifier.read(), lambda: notifier.fault)
-        await self.start(
-            "pruning", prune(self._database, limits, self._facts, settings.delivery_log_days)
-        )
+        days = settings.delivery_log_days
+        await self.start("pruning", prune(self._database, self._ledgers, limits, self._facts, days))
         self._metrics.gauge(
             "transferd_notifications_in_flight",
             "Deliveries that were read and are not recorded yet.",
             lambda: notifier.in_flight,
         )
 
-    def _directory(self) -> Directory:
-        return Directory(with_log=self._settings.notify_log)
+    def _directories(self) -> Directories:
+        return Directories(self._limits, with_log=self._settings.notify_log)
 
-
-class _BacklogGauges:
-    """The number and the age of events in the outbox and of deliveries that wait."""
-
-    def __init__(self, database: LedgerDatabase, limits: Limits, metrics: Metrics) -> None:
-        self._database = database
-        self._limits = limits
-        self._size = outbox.OutboxSize(0, 0.0)
-        self._waiting = WaitingCount(0, 0.0)
-        metrics.gauge(
-            "transferd_outbox_waiting_events",
-            "Events in the outbox, not published yet.",
-            lambda: self._size.events,
+    def _watch(self, name: str) -> Watch:
+        return Watch(
+            self._database,
+            self._ledgers,
+            name,
+            limits=self._limits,
+            facts=self._facts,
+            clock=time.monotonic,
         )
-        metrics.gauge(
-            "transferd_outbox_oldest_seconds",
-            "Age of the oldest event in the outbox.",
-            lambda: self._size.oldest_s,
-        )
-        metrics.gauge(
-            "transferd_deliveries_waiting",
-            "Deliveries that wait for an attempt, retries too; up to deliveries_counted_max.",
-            lambda: self._waiting.deliveries,
-        )
-        metrics.gauge(
-            "transferd_deliveries_oldest_seconds",
-            "Age of the oldest delivery that is due, of those that are counted.",
-            lambda: self._waiting.oldest_s,
-        )
-
-    async def run(self) -> None:
-        """Measure until cancelled."""
-        while True:
-            # If PostgreSQL is unreachable, the relay reports it.
-            with suppress(StoreError):
-                self._size = await outbox.size(self._database)
-                self._waiting = await count_waiting(
-                    self._database, count_max=self._limits.deliveries_counted_max
-                )
-            await asyncio.sleep(self._limits.outbox_measure_s)
 
 
 @asynccontextmanager

@@ -30,8 +30,8 @@ _LARGE_BATCH = 5_000
 _BATCHES_AT_ONCE = 4
 _PGBENCH_CONNECTIONS = 32
 # More connections than a mailbox has places.
-_STORM = 1_024
-_QUIET_SHARE = 0.2
+STORM_CONNECTIONS = 1_024
+QUIET_SHARE = 0.2
 _READERS = 200
 # 40 reads per second in total: a few percent of two cores, because the writers need the rest.
 _READER_PAUSE_S = 5.0
@@ -154,11 +154,11 @@ async def half_of_peak(setup: Setup, options: Options) -> dict[str, float]:
 
 async def storm(setup: Setup, options: Options) -> dict[str, float]:
     """Latencies of other wallets while one wallet gets more requests than its mailbox holds."""
-    side, rate = setup["transferd"], options.rate * _QUIET_SHARE
+    side, rate = setup["transferd"], options.rate * QUIET_SHARE
     others = _others()
     pairs = setup.pairs("others", others, others[::-1])
     quiet = await load.at_rate(side, pairs, rate, options.seconds)
-    longer = options._replace(seconds=options.seconds + 1, connections=_STORM)
+    longer = options._replace(seconds=options.seconds + 1, connections=STORM_CONNECTIONS)
     task = asyncio.create_task(_requests(side, "transfers.lua", _pairs_from_one(setup), longer))
     await asyncio.sleep(0.5)
     beside = await load.at_rate(side, pairs, rate, options.seconds)
@@ -172,7 +172,7 @@ async def beside_batches(setup: Setup, options: Options) -> dict[str, float]:
     The batches move money between other wallets, except for the last figure: there they lock most
     of the wallets that the transfers need.
     """
-    side, rate = setup["transferd"], options.rate * _QUIET_SHARE
+    side, rate = setup["transferd"], options.rate * QUIET_SHARE
     if side.wallets < 2 * WALLETS:
         await setup.grow(side, 2 * WALLETS)
     pairs = uniform_pairs(setup)

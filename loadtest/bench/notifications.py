@@ -12,7 +12,6 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from functools import partial
 
 import aio_pika
 import asyncpg
@@ -31,7 +30,7 @@ from transferd.devstack import RabbitServer
 from transferd.domain.ledger import MAIN
 from transferd.ledger.ids import new_id
 from transferd.ledger.store.database import Database
-from transferd.notifications.directory import Directory
+from transferd.notifications.directory import Directories
 from transferd.notifications.rabbit import RabbitBroker
 from transferd.notifications.relay import Relay
 from transferd.notifications.topology import Topology
@@ -140,20 +139,18 @@ async def _relay_all(settings: Settings, topology: Topology) -> float:
     limits = Limits()
     async with Database(settings, limits, connections=1) as database:
         relay = Relay(
-            database=database.of(MAIN),
-            connect=partial(RabbitBroker, settings.required("amqp_url"), topology, limits, "bench"),
-            directory=Directory(with_log=True),
+            database=database,
+            directories=Directories(limits, with_log=True),
             limits=limits,
             facts=Facts(),
             clock=time.monotonic,
-            wakeup=asyncio.Event(),
         )
+        url, events_max = settings.required("amqp_url"), limits.relay_batch_events_max
         started = time.monotonic()
-        while await relay.relay_once():
-            pass
-        elapsed_s = time.monotonic() - started
-        await relay.close()
-    return elapsed_s
+        async with RabbitBroker(url, topology, limits, "bench") as broker:
+            while await relay.relay_once(broker, MAIN, events_max=events_max):
+                pass
+    return time.monotonic() - started
 
 
 async def _publish_bare(settings: Settings, topology: Topology, count: int) -> float:
@@ -167,7 +164,7 @@ async def _publish_bare(settings: Settings, topology: Topology, count: int) -> f
         async def publish() -> None:
             for body in bodies:
                 message = aio_pika.Message(body, delivery_mode=aio_pika.DeliveryMode.PERSISTENT)
-                await exchange.publish(message, "transfer.posted")
+                await exchange.publish(message, f"{MAIN.name}.transfer.posted")
 
         started = time.monotonic()
         await asyncio.gather(*(publish() for _ in range(_IN_FLIGHT)))

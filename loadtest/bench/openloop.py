@@ -27,7 +27,7 @@ _TICK_S = 0.001
 _GET = "GET /wallets/{wallet}{query} HTTP/1.1\r\nHost: bench\r\n\r\n"
 _POST = (
     "POST /transfers HTTP/1.1\r\nHost: bench\r\nContent-Type: application/json\r\n"
-    "Idempotency-Key: {key}\r\nContent-Length: {length}\r\n\r\n{body}"
+    "Idempotency-Key: {key}\r\n{authorization}Content-Length: {length}\r\n\r\n{body}"
 )
 
 # The number of a request -> its bytes.
@@ -116,13 +116,15 @@ class _Generator:
 def _request_of(kind: str, pairs: list[list[str]]) -> MakeRequest:
     """Transfers between the pairs, or reads of both wallets of each pair.
 
+    A pair may have a third member, the token of an API key for its transfer.
     kind: `transfers`, `plain` reads, or reads of an instant: `settled` is the start of the run,
     `now` the time of the request.
     """
     run, started = uuid4().hex[:12], datetime.now(UTC)
 
     def transfer(number: int) -> bytes:
-        source, destination = pairs[number % len(pairs)]
+        source, destination, *token = pairs[number % len(pairs)]
+        authorization = f"Authorization: Bearer {token[0]}\r\n" if token else ""
         body = json.dumps(
             {
                 "source_wallet_id": source,
@@ -131,7 +133,10 @@ def _request_of(kind: str, pairs: list[list[str]]) -> MakeRequest:
                 "currency": "USD",
             }
         )
-        return _POST.format(key=f"{run}-{number}", length=len(body), body=body).encode()
+        request = _POST.format(
+            key=f"{run}-{number}", authorization=authorization, length=len(body), body=body
+        )
+        return request.encode()
 
     def read(number: int) -> bytes:
         wallet = pairs[number // 2 % len(pairs)][number % 2]

@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
-from loadtest.bench import holds, measures
+from loadtest.bench import holds, ledgers, measures
 from loadtest.bench.measures import Options
 from loadtest.bench.setup import Setup
 
@@ -42,6 +42,8 @@ class Row:
     needs: tuple[str, ...] = ()
     # Measured in the first round only, because it takes long or varies little.
     once: bool = False
+    # Not measured unless --only names it, because its preparation takes minutes.
+    long: bool = False
 
 
 def ratio(row: str, column: str, other_row: str, other_column: str) -> Callable[[Medians], float]:
@@ -223,5 +225,45 @@ ROWS = (
         "transfers/s",
         measures.growth,
         Figure("large of small", within("growth", "large", "small"), 0.9),
+    ),
+    _transfers(
+        "ledgers",
+        "eight ledgers at once, beside one of them",
+        ledgers.at_once,
+        Figure("eight of one", within("ledgers", "eight", "one"), 0.9),
+    ),
+    _latency(
+        "ledger-storm",
+        "one wallet stormed past its mailbox: another ledger",
+        ledgers.storm,
+        Figure(
+            "stormed p99 of quiet", within("ledger-storm", "stormed p99", "quiet p99"), None, 1.5
+        ),
+        needs=("uniform",),
+    ),
+    Row(
+        "many-ledgers",
+        "one busy ledger, and 998 others that exist",
+        "transfers/s",
+        ledgers.many,
+        (Figure("of two", within("many-ledgers", "1,000 exist", "two exist"), 0.97),),
+        once=True,
+        long=True,
+    ),
+    Row(
+        "migrate-ledgers",
+        "a migration that adds a column in each ledger",
+        "s",
+        ledgers.migrating,
+        (
+            Figure(
+                "1,000 of 10",
+                within("migrate-ledgers", "1,000 ledgers", "10 ledgers"),
+                None,
+                60.0,
+            ),
+        ),
+        once=True,
+        long=True,
     ),
 )

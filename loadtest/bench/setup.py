@@ -12,21 +12,26 @@ from pathlib import Path
 import asyncpg
 import click
 
+from loadtest.ledgers import KeyedLedger
 from loadtest.program import Program, server_directory, until_ready
 from transferd.config import Limits, load_settings
 from transferd.devstack import PostgresServer, RedisServer, StackError
 from transferd.devstack.ports import free_port
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.ledger.migrate import migrate
 
 _BALANCE_MINOR = 1_000_000_000
 _START_S = 30.0
 # The ids are UUIDs of version 7 with numbers instead of random bits, so that pgbench can make them.
+# The schema and the ids are those of a ledger.
 _INSERT_WALLETS = """
-INSERT INTO ledger_00.wallets (id, user_id, balance, held, overdraft_limit, version, created_at,
+INSERT INTO {schema}.wallets (id, user_id, balance, held, overdraft_limit, version, created_at,
                                updated_at, status, funding, currency, metadata)
-SELECT format('00000000-0000-7000-8000-%s', lpad(to_hex(n), 12, '0'))::uuid, gen_random_uuid(), $1,
-       0, 0, 1, now(), now(), 0, false, 'USD', '{}'
+SELECT format('00000000-0000-7{number:03x}-8000-%s', lpad(to_hex(n), 12, '0'))::uuid,
+       gen_random_uuid(), $1, 0, 0, 1, now(), now(), 0, false, 'USD', '{{}}'
 FROM generate_series($2::bigint, $3::bigint) AS n"""
+
+_COUNT_TRANSFERS = "SELECT count(*) FROM {schema}.transfers"
 
 
 @dataclass
@@ -41,19 +46,25 @@ class Side:
     program: Program | None = None
     # Its wallets are numbered from 1 to this number.
     wallets: int = 0
+    # Ledgers in which transfers are counted, with main if it has load.
+    ledgers: Sequence[KeyedLedger] = ()
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     async def committed(self) -> int:
-        """The number of transfers in the ledger."""
+        """The number of transfers in its ledgers."""
+        schemas = [each.ledger.schema for each in self.ledgers] or [MAIN.schema]
         connection = await asyncpg.connect(self.database_url)
         try:
-            count: int = await connection.fetchval("SELECT count(*) FROM ledger_00.transfers")
+            counts = [
+                await connection.fetchval(_COUNT_TRANSFERS.format(schema=schema))
+                for schema in schemas
+            ]
         finally:
             await connection.close()
-        return count
+        return sum(counts)
 
     @property
     def running(self) -> Program:
@@ -91,13 +102,8 @@ class Setup:
         return side
 
     async def grow(self, side: Side, wallets: int) -> None:
-        """Insert wallets up to this number."""
-        connection = await connect_without_timeouts(side)
-        await connection.execute(
-            _INSERT_WALLETS, _BALANCE_MINOR, side.wallets + 1, wallets, timeout=600.0
-        )
-        await connection.execute("VACUUM ANALYZE ledger_00.wallets", timeout=600.0)
-        await connection.close()
+        """Insert wallets into main up to this number."""
+        await insert_wallets(side, MAIN, side.wallets + 1, wallets)
         side.wallets = max(side.wallets, wallets)
 
     async def start(self, side: Side) -> float:
@@ -157,9 +163,18 @@ async def connect_without_timeouts(side: Side) -> "asyncpg.Connection[asyncpg.Re
     return await asyncpg.connect(side.database_url, server_settings=settings)
 
 
-def wallet_id(number: int) -> str:
+async def insert_wallets(side: Side, ledger: Ledger, first: int, last: int) -> None:
+    """Insert wallets with these numbers into a ledger."""
+    connection = await connect_without_timeouts(side)
+    insert = _INSERT_WALLETS.format(schema=ledger.schema, number=ledger.number)
+    await connection.execute(insert, _BALANCE_MINOR, first, last, timeout=600.0)
+    await connection.execute(f"VACUUM ANALYZE {ledger.schema}.wallets", timeout=600.0)
+    await connection.close()
+
+
+def wallet_id(number: int, ledger: Ledger = MAIN) -> str:
     """The id of a wallet by its number, as `_INSERT_WALLETS` makes it."""
-    return f"00000000-0000-7000-8000-{number:012x}"
+    return f"00000000-0000-7{ledger.number:03x}-8000-{number:012x}"
 
 
 def evenly(wallets: int, count: int) -> list[int]:

@@ -4,7 +4,18 @@ from collections.abc import Callable, Iterator, Sequence
 
 from loadtest.proof.evidence import Evidence, evidence_of
 from loadtest.proof.record import Ledger, Operation
-from loadtest.proof.rules import batches, books, events, frozen, holds, keys, past, times, transfers
+from loadtest.proof.rules import (
+    batches,
+    books,
+    events,
+    frozen,
+    holds,
+    keys,
+    ledgers,
+    past,
+    times,
+    transfers,
+)
 from loadtest.proof.rules.events import lost_event, unordered_event
 from loadtest.proof.rules.times import old_read
 from loadtest.proof.violations import Violation
@@ -54,6 +65,8 @@ RULES: tuple[Rule, ...] = (
     events.invented_event,
     events.wrong_event,
     events.waiting_event,
+    ledgers.foreign_id,
+    ledgers.foreign_event,
 )
 
 

@@ -267,6 +267,7 @@ class Delivery:
     versions: Mapping[str, int]
     # The hold of the event after the change, if it has one.
     hold: HoldState | None = None
+    body: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -274,7 +275,8 @@ class Ledger:
     """The stored state at the end of a round.
 
     `before`: the wallets before the client starts. `outcomes`: key -> status and, for a success,
-    the id of the transfer.
+    the id of the transfer. `listed`: answers to requests for lists at the end. `number`: all ids of
+    the ledger carry it.
     """
 
     wallets: Sequence[WalletRow]
@@ -285,3 +287,6 @@ class Ledger:
     waiting_events: int = 0
     holds: Sequence[HoldRow] = ()
     changes: Sequence[ChangeRow] = ()
+    listed: Sequence[bytes] = ()
+    number: int = 0
+    name: str = "main"

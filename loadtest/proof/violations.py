@@ -35,6 +35,8 @@ CAPTURED_ABOVE_HOLD: Final = "captured-above-hold"
 HOLD_ENDED_TWICE: Final = "hold-ended-twice"
 # A hold was changed after its expiry, or expired before it.
 WRONG_EXPIRY: Final = "wrong-expiry"
+# An answer, a list, an event or a row of one ledger names an id of another ledger.
+FOREIGN_ID: Final = "foreign-id"
 # An invalid request was executed, or caused a 5xx.
 BAD_REQUEST_TAKEN: Final = "bad-request-taken"
 SERVER_ERROR_ON_BAD_REQUEST: Final = "server-error-on-bad-request"

@@ -17,10 +17,11 @@ from tests.support.contract import (
     transfer_body,
 )
 from tests.support.pressure import held_rows, until_sessions_wait
-from tests.support.store import open_main
 from tests.support.truth import faults_in, row_count
 from transferd.config import Limits
-from transferd.notifications.directory import Directory
+from transferd.domain.ledger import MAIN
+from transferd.ledger.store.database import Database as Store
+from transferd.notifications.directory import Directories
 from transferd.notifications.local import LocalBroker
 from transferd.notifications.relay import Relay
 from transferd.observability.facts import Facts
@@ -288,17 +289,15 @@ async def test_events_of_a_batch_equal_those_of_single_transfers(
     await api.transfer(ada, bob, 1)
     lunch = transfer_body(ada, bob, 2, reference="lunch", metadata={"table": 7})
     results = (await post(api, "atomic", [lunch, transfer_body(bob, ada, 1)])).json["results"]
-    async with open_main(database.settings()) as store:
+    async with Store(database.settings(), Limits(), 1) as store:
         relay = Relay(
             database=store,
-            connect=LocalBroker().connect,
-            directory=Directory(with_log=True),
+            directories=Directories(Limits(), with_log=True),
             limits=Limits(),
             facts=Facts(),
             clock=time.monotonic,
-            wakeup=asyncio.Event(),
         )
-        assert await relay.relay_once() == 3
+        assert await relay.relay_once(LocalBroker(), MAIN, events_max=500) == 3
     rows = await database.fetch(
         "SELECT event_type, event::text FROM ledger_00.deliveries ORDER BY number"
     )

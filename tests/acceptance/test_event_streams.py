@@ -40,9 +40,11 @@ async def test_a_stream_sends_the_events_of_the_outbox(api: Api, database: Datab
         assert (event.version, event["event"]) == (version, type)
         cloud_event = event.cloud_event
         assert list(cloud_event) == [
-            *("specversion", "id", "source", "type", "subject", "time", "datacontenttype", "data")
+            *("specversion", "id", "source", "type", "subject", "time", "datacontenttype"),
+            *("ledger", "data"),
         ]
         assert (cloud_event["specversion"], cloud_event["type"]) == ("1.0", type)
+        assert cloud_event["ledger"] == "main"
         time_of(cloud_event["time"])
         sent = stored[cloud_event["id"]]
         assert {name: sent[name] for name in ("type", "time", "data")} == {

@@ -15,6 +15,7 @@ from tests.support.outbox import events_in
 from tests.support.waiting import until
 from transferd.commit.events import cloud_event
 from transferd.config import Limits
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import EVENT_TYPES
 from transferd.web.problems import TYPES
 from transferd.web.schemas import EXAMPLE_OTHER_WALLET_ID, EXAMPLE_USER_ID, EXAMPLE_WALLET_ID
@@ -301,7 +302,7 @@ async def test_every_event_is_as_described(api: Api, document: Any, database: Da
     await api.about_hold(due, "release")
     for verb in ("freeze", "unfreeze", "close"):
         assert (await api.post(f"/wallets/{bob}/{verb}")).status == 200
-    sent = [orjson.loads(cloud_event(event)) for event in await events_in(database)]
+    sent = [orjson.loads(cloud_event(event, MAIN.name)) for event in await events_in(database)]
     assert {event["type"] for event in sent} == set(EVENT_TYPES)
     for event in sent:
         assert is_valid(document, "Event", event), event

@@ -27,10 +27,11 @@ IMPATIENT = Limits(
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def runner(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[ChaosRunner]:
-    """One deployment for the rounds of a file."""
+    """One deployment with two ledgers for the rounds of a file."""
     async with (
         chaos_deployment(
             tmp_path_factory.mktemp("chaos"),
+            ledgers=2,
             # Each round waits until its expiries are written.
             limits="expiry_sweep_s=0.2",
             report=lambda _: None,

@@ -196,7 +196,7 @@ async def test_while_the_work_queue_is_full_the_rows_wait(scene: Scene) -> None:
             await scene.relayed()
         assert relay.complaints() == {}
     # The broker notices a full queue with a delay.
-    assert await message_count(settings, topology_of(settings).work) < len(events)
+    assert await message_count(settings, topology_of(settings).work_queues[0]) < len(events)
     async with open_worker(settings, limits, only="notifier"):
         for event in events:
             await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
@@ -205,7 +205,7 @@ async def test_while_the_work_queue_is_full_the_rows_wait(scene: Scene) -> None:
 
 async def test_another_topology_ends_the_worker_with_one_line(scene: Scene) -> None:
     settings = scene.settings_with()
-    work = topology_of(settings).work
+    work = topology_of(settings).work_queues[0]
     async with await aio_pika.connect(settings.required("amqp_url")) as connection:
         channel = await connection.channel()
         await channel.declare_queue(work, durable=True, arguments={"x-queue-type": "quorum"})
@@ -224,7 +224,7 @@ async def test_a_consumer_that_the_broker_cancels_comes_back(scene: Scene) -> No
         settings = scene.settings_with()
         async with await aio_pika.connect(settings.required("amqp_url")) as connection:
             channel = await connection.channel()
-            await channel.queue_delete(topology_of(settings).work)
+            await channel.queue_delete(topology_of(settings).work_queues[0])
         await until(lambda: "cancelled the consumer" in worker.complaints().get("consumer", ""))
         await until(lambda: worker.complaints() == {})
         await scene.put(transfer_event())

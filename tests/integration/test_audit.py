@@ -16,6 +16,7 @@ from tests.support.servers import Servers
 from tests.support.truth import faults_in
 from transferd.config import ConfigurationError, Limits
 from transferd.ledger.audit import Check, Finding, Progress
+from transferd.ledger.migrate import create_ledger
 from transferd.ledger.store import database as store
 from transferd.ledger.store.errors import StoreError
 
@@ -167,35 +168,96 @@ async def test_a_database_without_a_schema_is_an_error(servers: Servers) -> None
     try:
         with pytest.raises(ConfigurationError, match="run `transferd migrate`"):
             await faults_in(Database("blank", 0, servers))
-        url = servers.database_url("blank")
-        assert "run `transferd migrate`" in (await transferd("audit", database_url=url)).complaint
+        ended = await transferd("ledgers", "audit", database_url=servers.database_url("blank"))
+        assert ended.complaint.startswith("the database has no ledger yet")
     finally:
         await servers.drop_database("blank")
 
 
+# The command
+
+
 async def test_the_command_prints_the_counts_of_checked_rows(ledger: Database) -> None:
-    ended = await transferd("audit", **settings_of(ledger))
+    ended = await transferd("ledgers", "audit", **settings_of(ledger))
     [[wallets]] = await ledger.fetch("SELECT count(*) FROM ledger_00.wallets")
-    assert (ended.code, ended.out) == (
+    assert (ended.code, ended.out, ended.err) == (
         0,
-        f"no findings: {wallets} wallets, 10 transfers, 18 outcomes\n",
+        f"main: no findings: {wallets} wallets, 10 transfers, 18 outcomes\n",
+        "",
     )
-    assert "transfers" in ended.err
+
+
+async def test_a_terminal_shows_the_progress_of_each_step(
+    ledger: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    await create_ledger(ledger.settings(), Limits(), "shop")
+    ended = await transferd("ledgers", "audit", **settings_of(ledger))
+    assert ended.code == 0
+    for title in ("main (1 of 2): transfers", "shop (2 of 2): outcomes"):
+        assert title in ended.err
 
 
 async def test_the_command_lists_findings_and_exits_with_1(ledger: Database) -> None:
     [[subject]] = await ledger.fetch(DAMAGES["a limit without its change"].harm)
     await ledger.fetch(set_outcome("house", "key = '[/red]', status = 409"))
-    ended = await transferd("audit", **settings_of(ledger))
+    ended = await transferd("ledgers", "audit", **settings_of(ledger))
     assert ended.code == 1
+    assert ended.out.startswith("main: 2 findings: ")
     [line] = [line for line in ended.out.splitlines() if "wallet-settings" in line]
     assert subject in line
     assert "overdraft limit 501, but 0 and 500 by its history" in line
     assert "client 1, key [/red]" in ended.out
 
-    as_json = await transferd("audit", "--json", **settings_of(ledger))
+    as_json = await transferd("ledgers", "audit", "--json", **settings_of(ledger))
     assert as_json.code == 1
     printed = json.loads(as_json.out)
-    assert printed["transfers"] == 10
+    assert (printed["ledger"], printed["transfers"]) == ("main", 10)
     assert [each["check"] for each in printed["findings"]] == ["wallet-settings", "outcome-body"]
     assert printed["findings"][0]["subject"] == subject
+
+
+async def test_each_ledger_has_an_audit_of_its_own(ledger: Database) -> None:
+    settings = settings_of(ledger)
+    for name, number in (("shop", 5), ("bank", 6)):
+        await create_ledger(ledger.settings(), Limits(), name, number)
+    # In the order of their numbers, or in the order of the arguments, each once.
+    for names, checked in (((), ["main", "shop", "bank"]), (("bank", "main", "bank"),) * 2):
+        ended = await transferd("ledgers", "audit", *names, **settings)
+        *lines, last = ended.out.splitlines()
+        expected = list(dict.fromkeys(checked))
+        assert (ended.code, [line.split(": ")[0] for line in lines]) == (0, expected)
+        assert last == f"{len(expected)} of {len(expected)} ledgers without findings"
+
+    await ledger.fetch("UPDATE ledger_05.wallets SET version = version + 1 WHERE currency = 'EUR'")
+    ended = await transferd("ledgers", "audit", "--json", **settings)
+    found = {
+        each["ledger"]: len(each["findings"])
+        for each in map(json.loads, ended.out.split("\n")[:-1])
+    }
+    assert (ended.code, found["main"], found["bank"]) == (1, 0, 0)
+    assert found["shop"] > 0
+    assert (await transferd("ledgers", "audit", "bank", **settings)).code == 0
+
+
+async def test_a_ledger_that_cannot_be_read_does_not_stop_the_audit(ledger: Database) -> None:
+    for name, number in (("lost", 5), ("shop", 6)):
+        await create_ledger(ledger.settings(), Limits(), name, number)
+    await ledger.fetch("DROP SCHEMA ledger_05 CASCADE")
+    ended = await transferd("ledgers", "audit", **settings_of(ledger))
+    assert ended.code == 1
+    assert ended.err.startswith("Error: the ledger lost cannot be read: it has no tables (")
+    assert ended.err.count("\n") == 1
+    assert [line.split(": ")[0] for line in ended.out.splitlines()] == [
+        "main",
+        "shop",
+        "2 of 3 ledgers without findings",
+    ]
+
+
+@pytest.mark.parametrize(("name", "code"), [("nowhere", 1), ("No Name", 2)])
+async def test_no_ledger_is_audited_if_one_is_unknown(
+    ledger: Database, name: str, code: int
+) -> None:
+    ended = await transferd("ledgers", "audit", "main", name, **settings_of(ledger))
+    assert (ended.code, ended.out) == (code, "")

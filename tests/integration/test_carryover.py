@@ -74,7 +74,7 @@ class Previous:
             {"endpoint": ENDPOINT, "attempts": ATTEMPTS}[name]: value
             for name, value in headers.items()
         }
-        await publish(self._settings, queue, cloud_event(event), **named)
+        await publish(self._settings, queue, cloud_event(event, MAIN.name), **named)
 
     async def remove(self) -> None:
         async with await self._connect() as connection:
@@ -106,7 +106,7 @@ async def kept_letter(
         event["id"],
         event["type"],
         reason,
-        cloud_event(event),
+        cloud_event(event, MAIN.name),
     )
 
 
@@ -123,7 +123,7 @@ async def test_the_content_of_each_queue_and_table_is_carried_over(
             database,
             webhook,
             event_id=event["id"],
-            event=orjson.loads(cloud_event(event)),
+            event=orjson.loads(cloud_event(event, MAIN.name)),
             status=status,
             attempts=attempts,
         )
@@ -152,7 +152,7 @@ async def test_the_content_of_each_queue_and_table_is_carried_over(
     await scene.has_letters(3)
     found_letters = {letter.event: letter for letter in await letters(database)}
     assert found_letters[dead["id"]].reason == "attempts exhausted"
-    assert found_letters[dead["id"]].body == cloud_event(dead)
+    assert found_letters[dead["id"]].body == cloud_event(dead, MAIN.name)
     assert (found_letters[for_all["id"]].reason, found_letters[for_all["id"]].endpoint) == (
         "undeliverable",
         webhook,

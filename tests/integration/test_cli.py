@@ -86,7 +86,8 @@ def test_an_invalid_setting_is_one_line(
     "arguments",
     [
         "migrate",
-        "audit",
+        *("ledgers audit", "ledgers create shop", "ledgers list", "ledgers show main"),
+        "ledgers forget-cache main",
         "serve",
         *("worker", "worker --only relay", "worker --only notifier"),
         *("keys create --client shop --scope admin", "keys list", "keys revoke one"),

@@ -61,7 +61,7 @@ async def asked_again(
 
 async def relayed(store: LedgerDatabase, event: dict[str, Any], status: DeliveryStatus) -> None:
     """Write a delivery to the webhook, as a relay does."""
-    text = EventText(event["id"], event["type"], cloud_event(event).decode())
+    text = EventText(event["id"], event["type"], cloud_event(event, MAIN.name).decode())
     async with store.transaction() as transaction:
         await insert_deliveries(transaction, [text], [NewDelivery(1, WEBHOOK, status, "why")])
 
@@ -107,7 +107,7 @@ async def test_events_of_a_disabled_webhook_are_in_its_log_and_can_be_redelivere
     assert receiver.received == []
     assert (await api.post(again_path, key="again")).status == 202
     await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
-    assert [request.body for request in receiver.received] == [cloud_event(event)]
+    assert [request.body for request in receiver.received] == [cloud_event(event, MAIN.name)]
     [row] = (await api.get(f"{path}/deliveries")).json["data"]
     assert (row["status"], row["attempts"], row["error"]) == ("delivered", 1, None)
     # The relay has skipped the event, so there was one attempt.

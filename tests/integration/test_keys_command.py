@@ -71,8 +71,10 @@ async def test_a_key_that_was_made_can_call(database: Database, replicas: Replic
     match = _TOKEN.fullmatch(token)
     assert match is not None
     new, said = result.stderr.splitlines()
-    assert new == "client shop is new"
-    assert said.startswith(f"key {match[1]} of shop allows wallets:write and never expires; ")
+    assert new == "client shop is new in the ledger main"
+    assert said.startswith(
+        f"key {match[1]} of shop in the ledger main allows wallets:write and never expires; "
+    )
     assert match[2] not in result.stderr
     shop = ApiWithKey(await replicas.start(auth="on"), token)
     assert (await shop.post("/users", {})).status == 201
@@ -111,6 +113,7 @@ async def test_a_new_key_can_be_printed_as_json(database: Database) -> None:
         "expires_at": None,
         "last_used_at": None,
         "revoked_at": None,
+        "ledger": "main",
         "client_is_new": True,
     }
     del key["client_is_new"]
@@ -286,7 +289,9 @@ async def test_a_key_belongs_to_a_client_of_its_ledger(database: Database) -> No
     await created(database, "--client", "Till 2", "--scope", "admin")
     assert all(key["client_is_new"] for key in (in_main, in_shop, loud))
     assert in_main["id"] in {key["id"] for key in await listed(database)}
+    assert [in_main["ledger"], in_shop["ledger"]] == ["main", "shop"]
     of_shop = [in_shop["id"], loud["id"]]
+    assert {key["ledger"] for key in await listed(database, "--ledger", "shop")} == {"shop"}
     assert [key["id"] for key in await listed(database, "--ledger", "shop")] == of_shop
     assert [
         key["id"] for key in await listed(database, "--ledger", "shop", "--client", "till")
@@ -313,7 +318,13 @@ async def test_a_setting_names_the_ledger_of_keys(
 
 @pytest.mark.parametrize(
     ("name", "error"),
-    [("nowhere", "there is no ledger nowhere\n"), ("No Name", "TRANSFERD_LEDGER: ")],
+    [
+        (
+            "nowhere",
+            "there is no ledger nowhere: make it with `transferd ledgers create nowhere`\n",
+        ),
+        ("No Name", "TRANSFERD_LEDGER: "),
+    ],
 )
 async def test_an_unknown_ledger_is_one_line(database: Database, name: str, error: str) -> None:
     for arguments in (["create", "--client", "till", "--scope", "admin"], ["list"]):
@@ -338,7 +349,10 @@ async def test_the_version_before_refuses_keys_of_other_ledgers(database: Databa
 
 async def test_list_shows_the_oldest_first_and_how_many_there_are(database: Database) -> None:
     result = await command(database, "list")
-    assert (result.exit_code, result.output) == (0, "0 API keys; times are UTC\n")
+    assert (result.exit_code, result.output) == (
+        0,
+        "0 API keys in the ledger main; times are UTC\n",
+    )
     first = await created(database, "--client", "[red]shop", "--scope", "admin")
     second = await created(
         database, "--client", "bank", "--scope", "wallets:read", "--expires-in-days", "1"
@@ -357,9 +371,9 @@ async def test_list_shows_the_oldest_first_and_how_many_there_are(database: Data
     assert of_bank[:5] == [second["id"], "bank", "wallets:read", *made[1]]
     assert [of_bank[7], len(of_bank)] == ["-", 10]
     assert result.stdout.index(first["id"]) < result.stdout.index(second["id"])
-    assert result.stdout.splitlines()[-1] == "2 API keys; times are UTC"
+    assert result.stdout.splitlines()[-1] == "2 API keys in the ledger main; times are UTC"
     result = await command(database, "list", "--client", "bank")
-    assert result.stdout.splitlines()[-1] == "1 API key; times are UTC"
+    assert result.stdout.splitlines()[-1] == "1 API key in the ledger main; times are UTC"
     assert first["id"] not in result.stdout
 
 

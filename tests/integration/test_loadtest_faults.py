@@ -73,6 +73,7 @@ async def test_each_fault_of_payments_is_named(replicas: Replicas, database: Dat
             {
                 Fault.STALE_READ: "stale-read",
                 Fault.FAILING_ON_MALFORMED: "server-error-on-bad-request",
+                Fault.FOREIGN_USER: "foreign-id",
             },
         ),
     ],
@@ -145,6 +146,7 @@ async def test_back_pressure_is_no_failure(replicas: Replicas) -> None:
     [
         (("--host", "http://127.0.0.1:9"), "make run"),
         (("--scenario", "chaos"), "invalid choice: 'chaos'"),
+        (("--ledgers", "2"), "transferd keys create --ledger NAME"),
     ],
 )
 async def test_a_run_that_cannot_start_is_one_line(arguments: tuple[str, ...], said: str) -> None:

@@ -30,7 +30,7 @@ async def test_an_event_is_delivered_and_its_row_removed(scene: Scene) -> None:
     event = transfer_event()
     await scene.put(event)
     await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
-    assert [request.body for request in receiver.received] == [cloud_event(event)]
+    assert [request.body for request in receiver.received] == [cloud_event(event, MAIN.name)]
     await scene.relayed()
 
 

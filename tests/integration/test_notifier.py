@@ -20,21 +20,22 @@ from tests.support.endpoints import (
     rotate_webhook,
     update_webhook,
 )
-from tests.support.notifying import QUICK, Scene, has_received
+from tests.support.notifying import QUICK, Scene, backlog_of, has_received
 from tests.support.outbox import TRACEPARENT, transfer_event, wallet_event
 from tests.support.queues import publish, take, topology_of
 from tests.support.receivers import after, in_turn, status
 from tests.support.waiting import patient_s, until
 from transferd.commit.events import CLOUD_EVENT, cloud_event
+from transferd.config import Limits
 from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus, WebhookStatus
 from transferd.ledger.ids import new_id
+from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.dead_letters import Filter
 from transferd.ledger.store.deliveries import (
     EventText,
     NewDelivery,
-    count_waiting,
     insert_deliveries,
     read_waiting,
 )
@@ -54,7 +55,7 @@ async def test_an_event_reaches_a_webhook_signed_and_unchanged(scene: Scene) -> 
     await scene.put(event)
     await until(has_received(receiver, 1))
     [request] = receiver.received
-    assert request.body == cloud_event(event)
+    assert request.body == cloud_event(event, MAIN.name)
     assert request.headers["content-type"] == CLOUD_EVENT
     assert request.headers["traceparent"] == TRACEPARENT
     assert request.event_id == event["id"]
@@ -278,7 +279,7 @@ async def test_retries_wait_longer_each_time_and_end_as_a_dead_letter(scene: Sce
     [letter] = await letters(scene.database)
     assert (letter.endpoint, letter.event) == (webhook, event["id"])
     assert (letter.reason, letter.detail) == ("attempts exhausted", "answered 500")
-    assert (letter.attempts, letter.body) == (4, cloud_event(event))
+    assert (letter.attempts, letter.body) == (4, cloud_event(event, MAIN.name))
     assert {request.body for request in receiver.received} == {letter.body}
     found = (await deliveries(scene.database, webhook))[event["id"]]
     assert (found.status, found.attempts) == (DeliveryStatus.DEAD, 4)
@@ -301,7 +302,7 @@ async def test_a_retry_waits_as_a_message_that_names_its_endpoint(scene: Scene) 
     assert scene.settings is not None
     queue = topology_of(scene.settings).retry_queue(600.0)
     [message] = await take(scene.settings, queue, 1)
-    assert decode_wakeup(message.body) == [webhook]
+    assert decode_wakeup(message.body) == (MAIN.number, [webhook])
     # A retry is only for the endpoint that failed.
     assert other.event_ids() == [event["id"]]
 
@@ -318,8 +319,8 @@ async def test_a_surplus_message_does_nothing(scene: Scene) -> None:
     await scene.put(delivered)
     await scene.ends(webhook, delivered, DeliveryStatus.DELIVERED)
     assert scene.settings is not None
-    surplus = encode_wakeup([webhook, new_id(MAIN)])
-    await publish(scene.settings, topology_of(scene.settings).work, surplus)
+    surplus = encode_wakeup(MAIN.number, [webhook, new_id(MAIN)])
+    await publish(scene.settings, topology_of(scene.settings).work_queues[0], surplus)
     await scene.put(wallet_event())
     await until(has_received(marker, 1))
     assert len(receiver.received) == 2
@@ -370,7 +371,7 @@ async def test_the_delivery_log_records_each_attempt(scene: Scene) -> None:
     assert (failed.error, failed.response_excerpt) == ("answered 500", "answer 500")
     assert failed.wait_s == 0.4
     assert failed.event_type == "transfer.posted"
-    assert failed.event == cloud_event(event).decode()
+    assert failed.event == cloud_event(event, MAIN.name).decode()
     await until(has_received(receiver, 2))
     released.set()
     await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
@@ -406,13 +407,15 @@ async def test_a_message_that_is_no_wake_up_is_kept_unchanged(scene: Scene) -> N
         b"\xffno json",
         b"{}",
         b'{"endpoints": ["7"]}',
+        b'{"ledger": "main", "endpoints": []}',
+        b'{"ledger": true, "endpoints": []}',
         orjson.dumps({"endpoints": [webhook, 3]}),
     }
     async with scene.working() as worker:
         assert scene.settings is not None
         await until(lambda: not worker.complaints())
         for body in bodies:
-            await publish(scene.settings, topology_of(scene.settings).work, body)
+            await publish(scene.settings, topology_of(scene.settings).work_queues[0], body)
         await scene.put(event)
         await scene.has_letters(len(bodies))
         await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
@@ -573,7 +576,7 @@ async def test_a_backlog_does_not_hold_up_a_retry_whose_time_has_come(
     async with store.transaction() as transaction:
         await insert_deliveries(
             transaction,
-            [EventText(e["id"], e["type"], cloud_event(e).decode()) for e in events],
+            [EventText(e["id"], e["type"], cloud_event(e, MAIN.name).decode()) for e in events],
             [NewDelivery(n, webhook, DeliveryStatus.PENDING) for n in range(1, 4)],
         )
     await scene.database.fetch(
@@ -587,16 +590,18 @@ async def test_a_backlog_does_not_hold_up_a_retry_whose_time_has_come(
 # Metrics
 
 
-async def test_a_long_backlog_is_counted_up_to_a_limit(scene: Scene, store: LedgerDatabase) -> None:
+async def test_a_long_backlog_is_counted_up_to_a_limit(
+    scene: Scene, shared: Store, store: LedgerDatabase
+) -> None:
     _, webhook = await scene.receiver()
     events = [transfer_event() for _ in range(5)]
     async with store.transaction() as transaction:
         await insert_deliveries(
             transaction,
-            [EventText(e["id"], e["type"], cloud_event(e).decode()) for e in events],
+            [EventText(e["id"], e["type"], cloud_event(e, MAIN.name).decode()) for e in events],
             [NewDelivery(n, webhook, DeliveryStatus.PENDING) for n in range(1, 6)],
         )
-    assert (await count_waiting(store, count_max=3)).deliveries == 3
-    found = await count_waiting(store, count_max=10)
-    assert found.deliveries == 5
-    assert found.oldest_s > 0
+    for counted_max, expected in ((3, 3), (10, 5)):
+        _, found = await backlog_of(shared, Limits(deliveries_counted_max=counted_max))
+        assert found.waiting == expected
+        assert found.oldest_s > 0

@@ -8,8 +8,8 @@ from uuid import UUID
 import pytest
 
 from tests.conftest import Database, Replicas
-from tests.support.api import Api, Reply
-from tests.support.contract import ApiWithKey, api_key, footprint, transfer_body
+from tests.support.api import Api
+from tests.support.contract import ApiWithKey, api_key, transfer_body
 from tests.support.events import following
 from tests.support.pressure import held_rows
 from tests.support.waiting import until
@@ -57,74 +57,9 @@ async def ledgers(replicas: Replicas, shop: Ledger) -> OpenLedgers:
     return replicas.opened[0].context.ledgers
 
 
-def without(reply: Reply, id: str) -> tuple[int, str]:
-    """The status and the body, except for the id and the id of the request."""
-    body = reply.body.decode().replace(id, "ID").replace(reply.headers["X-Request-Id"], "REQUEST")
-    return reply.status, body
-
-
-async def made(api: Api) -> dict[str, str]:
-    """An id of each kind in the ledger of a client."""
-    wallet, other = await api.wallet(100), await api.wallet()
-    hook = {"url": URL, "events": ["*"]}
-    return {
-        "user": (await api.get(f"/wallets/{wallet}")).json["user_id"],
-        "wallet": wallet,
-        "transfer": (await api.transfer(wallet, other, 1)).json["id"],
-        "hold": (await api.hold(wallet, 1)).json["id"],
-        "webhook": (await api.post("/webhooks", hook, key="a hook of main")).json["id"],
-    }
-
-
-@pytest.mark.parametrize(
-    ("kind", "method", "path", "body"),
-    [
-        ("user", "GET", "/users/{}", None),
-        ("user", "PATCH", "/users/{}", {"name": "Mallory"}),
-        ("user", "GET", "/wallets?user_id={}", None),
-        ("wallet", "GET", "/wallets/{}", None),
-        ("wallet", "GET", "/wallets/{}?min_version=1", None),
-        ("wallet", "GET", "/wallets/{}?at=2020-01-01T00:00:00Z", None),
-        ("wallet", "GET", "/wallets/{}/statement", None),
-        ("wallet", "GET", "/wallets/{}/statement?to=2020-01-01T00:00:00Z", None),
-        ("wallet", "HEAD", "/wallets/{}/events", None),
-        ("wallet", "GET", "/transfers?wallet_id={}", None),
-        ("wallet", "GET", "/holds?wallet_id={}", None),
-        ("wallet", "POST", "/webhooks", {"url": URL, "events": ["*"], "wallet_id": "{}"}),
-        ("wallet", "POST", "/transfers?dry_run=true", {"source_wallet_id": "{}"}),
-        ("transfer", "GET", "/transfers/{}", None),
-        ("hold", "GET", "/holds/{}", None),
-        ("hold", "POST", "/holds/{}/capture?dry_run=true", None),
-        ("webhook", "GET", "/webhooks/{}", None),
-        ("webhook", "PATCH", "/webhooks/{}", {"status": "disabled"}),
-        ("webhook", "POST", "/webhooks/{}/rotate", None),
-        ("webhook", "GET", "/webhooks/{}/deliveries", None),
-        ("webhook", "DELETE", "/webhooks/{}", None),
-    ],
-)
-async def test_an_id_of_another_ledger_is_like_an_unknown_one(
-    kind: str, method: str, path: str, *, body: dict[str, Any] | None, two: Two, database: Database
-) -> None:
-    id = (await made(two.main))[kind]
-    before = await footprint(database), await database.fetch("SELECT * FROM ledger_00.webhooks")
-
-    async def asked(named: str) -> tuple[int, str]:
-        sent = body
-        if body is not None:
-            sent = {name: named if text == "{}" else text for name, text in body.items()}
-            if "source_wallet_id" in sent:
-                sent = transfer_body(named, new_id(two.ledger))
-        reply = await two.shop.call(method, path.format(named), sent)
-        return without(reply, named)
-
-    assert await asked(id) == await asked(new_id(two.ledger))
-    assert await asked(id) == await asked(new_id(MAIN))
-    after = await footprint(database), await database.fetch("SELECT * FROM ledger_00.webhooks")
-    assert after == before
-
-
 async def test_lists_have_the_rows_of_their_own_ledger(two: Two) -> None:
-    await made(two.main)
+    await two.main.hold(await two.main.wallet(100), 1)
+    await two.main.post("/webhooks", {"url": URL, "events": ["*"]})
     for path in ("/users", "/holds", "/webhooks"):
         assert (await two.main.get(path)).json["data"]
         assert (await two.shop.get(path)).json["data"] == []
@@ -157,19 +92,6 @@ async def test_a_change_stays_in_its_ledger(two: Two) -> None:
         for api, id in zip((two.main, two.shop), webhooks, strict=True)
     ]
     assert statuses == ["active", "disabled"]
-
-
-async def test_a_cursor_belongs_to_its_ledger(two: Two) -> None:
-    cursors = [
-        (await api.get("/wallets?limit=1")).json["next_cursor"] for api in (two.main, two.shop)
-    ]
-    for api, own, foreign in (
-        (two.main, cursors[0], cursors[1]),
-        (two.shop, cursors[1], cursors[0]),
-    ):
-        assert (await api.get(f"/wallets?limit=1&cursor={own}")).status == 200
-        refused = await api.get(f"/wallets?limit=1&cursor={foreign}")
-        assert (refused.status, refused.code) == (400, "cursor-invalid")
 
 
 async def test_a_funding_wallet_of_another_ledger_is_unknown(two: Two, database: Database) -> None:

@@ -16,20 +16,22 @@ from tests.support.endpoints import new_webhook, update_webhook
 from tests.support.outbox import TRACEPARENT, again, left, put, transfer_event, wallet_event
 from tests.support.pressure import held
 from tests.support.queues import bound_queue, message_count, take, topology_of
-from tests.support.store import open_main
 from tests.support.waiting import until
 from transferd.commit.events import CLOUD_EVENT, cloud_event
 from transferd.config import Limits
-from transferd.domain.ledger import MAIN
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.domain.webhook import WebhookStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import outbox
+from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.deliveries import LOG
+from transferd.ledger.watch import LedgerList, Watch
 from transferd.notifications.broker import TransportFailure
-from transferd.notifications.directory import Directory
+from transferd.notifications.directory import Directories
 from transferd.notifications.rabbit import RabbitBroker, decode_wakeup
 from transferd.notifications.relay import Relay
+from transferd.notifications.relays import Relays as Running
 from transferd.observability.facts import Fact, Facts, OutboxRelayed, RelayFailed
 
 LEASE = "SELECT 1 FROM ledger_00.relay_leases FOR UPDATE"
@@ -52,27 +54,41 @@ class Relays:
 
     async def open(
         self, limits: Limits | None = None, wakeup: asyncio.Event | None = None
-    ) -> Relay:
+    ) -> "OneRelay":
         """One more relay, which works only when it is called."""
         limits = limits or Limits()
-        store = await self.exits.enter_async_context(open_main(self.settings, limits, 2))
+        store = await self.exits.enter_async_context(Store(self.settings, limits, 10))
         topology = topology_of(self.settings, limits)
         url = self.settings.required("amqp_url")
+        connect = partial(RabbitBroker, url, topology, limits, "relay of a test")
+        facts = Facts(self.facts.append)
         relay = Relay(
             database=store,
-            connect=partial(RabbitBroker, url, topology, limits, "relay of a test"),
-            directory=Directory(with_log=False),
+            directories=Directories(limits, with_log=False),
             limits=limits,
-            facts=Facts(self.facts.append),
+            facts=facts,
             clock=time.monotonic,
+        )
+        ledgers = LedgerList(store, limits, time.monotonic)
+        watch = Watch(
+            store, ledgers, outbox.HAS_ROWS, limits=limits, facts=facts, clock=time.monotonic
+        )
+        running = Running(
+            relay=relay,
+            watch=watch,
+            connect=connect,
+            limits=limits,
+            facts=facts,
             wakeup=wakeup or asyncio.Event(),
         )
-        self.exits.push_async_callback(relay.close)
-        return relay
+        broker = await self.exits.enter_async_context(connect())
+        return OneRelay(relay, running, broker, limits)
 
-    async def run(self, limits: Limits | None = None, wakeup: asyncio.Event | None = None) -> Relay:
+    async def run(
+        self, limits: Limits | None = None, wakeup: asyncio.Event | None = None
+    ) -> Running:
         """One more relay, which publishes by itself until the end of the test."""
-        relay = await self.open(limits, wakeup)
+        relay = (await self.open(limits, wakeup)).running
         task = asyncio.create_task(relay.run())
 
         async def stop() -> None:
@@ -91,6 +107,22 @@ class Relays:
     def batches(self) -> list[int]:
         """How many events each transaction has published."""
         return [fact.events for fact in self.facts if isinstance(fact, OutboxRelayed)]
+
+
+@dataclass
+class OneRelay:
+    """A relay with a connection of its own, and the loop over all ledgers that uses it."""
+
+    relay: Relay
+    running: Running
+    broker: RabbitBroker
+    limits: Limits
+
+    async def relay_once(self, ledger: Ledger = MAIN) -> int:
+        """Publish one batch of a ledger."""
+        return await self.relay.relay_once(
+            self.broker, ledger, events_max=self.limits.relay_batch_events_max
+        )
 
 
 @pytest.fixture
@@ -135,13 +167,13 @@ async def test_a_published_message_is_persistent_and_has_the_headers_of_its_even
     messages = await relays.published(2)
     for message, event in zip(messages, (transfer, frozen), strict=True):
         assert message.exchange == relays.topology.exchange
-        assert message.routing_key == event["type"]
+        assert message.routing_key == f"main.{event['type']}"
         assert message.delivery_mode is aio_pika.DeliveryMode.PERSISTENT
         assert message.message_id == event["id"]
         assert message.type == event["type"]
         assert message.content_type == CLOUD_EVENT
         assert message.headers == {"traceparent": TRACEPARENT}
-        assert message.body == cloud_event(event)
+        assert message.body == cloud_event(event, MAIN.name)
 
 
 async def test_each_event_gets_a_delivery_for_each_matching_endpoint(
@@ -165,8 +197,9 @@ async def test_each_event_gets_a_delivery_for_each_matching_endpoint(
         (frozen["id"], everything, 0, 0),
         (frozen["id"], disabled, -1, 0),
     ]
-    [message] = await take(relays.settings, relays.topology.work, 1)
-    assert set(decode_wakeup(message.body)) == {everything, of_ada}
+    [message] = await take(relays.settings, relays.topology.work_queues[0], 1)
+    number, endpoint_ids = decode_wakeup(message.body)
+    assert (number, set(endpoint_ids)) == (MAIN.number, {everything, of_ada})
     # A webhook that is newer than the relay's knowledge gets the next event.
     newer = await new_webhook(database, "https://d.example/", "user.created")
     user = transfer_event(type="user.created", data={"id": new_id(MAIN), "name": "Ada"})
@@ -248,7 +281,7 @@ async def test_rows_leave_in_the_order_of_their_times(database: Database, relays
     first = min(row["seq"] for row in rows)
     order = [events[row["seq"] - first]["id"] for row in rows]
     assert order != [event["id"] for event in events]
-    async with full_queue(relays, "transfer.posted"):
+    async with full_queue(relays, "main.transfer.posted"):
         with pytest.raises(TransportFailure):
             await (await relays.open()).relay_once()
     relay = await relays.open(Limits(relay_batch_events_max=4))
@@ -278,7 +311,7 @@ async def test_a_refused_event_stays_until_the_broker_accepts_it(
     first, second = transfer_event(), transfer_event()
     relay = await relays.open()
     assert await relay.relay_once() == 0
-    async with full_queue(relays, "transfer.posted"):
+    async with full_queue(relays, "main.transfer.posted"):
         await put(database, [first], [second])
         for _ in range(2):
             with pytest.raises(TransportFailure, match="RabbitMQ refused it: a queue is full"):
@@ -304,7 +337,7 @@ async def test_a_row_stays_whole_until_all_its_events_are_confirmed(
     to_one = [again(transfer_event(), LOG) for _ in range(3)]
     public = transfer_event()
     ids = [item["event"]["id"] for item in to_one]
-    async with full_queue(relays, "transfer.posted"):
+    async with full_queue(relays, "main.transfer.posted"):
         await put(database, [to_one[0]], [to_one[1], public], [to_one[2]])
         with pytest.raises(TransportFailure):
             await relay.relay_once()
@@ -349,10 +382,10 @@ async def test_a_failing_relay_reports_the_reason_and_continues_when_it_can(
     async with full_queue(relays, "#"):
         await put(database, [transfer_event()])
         await until(lambda: relay.fault == "RabbitMQ refused it: a queue is full")
-        assert repr(relay) == "<Relay RabbitMQ refused it: a queue is full>"
+        assert repr(relay) == "<Relays RabbitMQ refused it: a queue is full>"
     await until(is_empty(database))
     await until(lambda: relay.fault is None)
-    assert repr(relay) == "<Relay running>"
+    assert repr(relay) == "<Relays running>"
     assert any(isinstance(fact, RelayFailed) for fact in relays.facts)
 
 
@@ -396,7 +429,7 @@ async def test_concurrent_relays_lose_double_and_reorder_nothing(
     events = [transfer_event() for _ in range(300)]
     await put(database, *[events[at : at + 5] for at in range(0, 300, 5)])
 
-    async def compete(relay: Relay) -> None:
+    async def compete(relay: OneRelay) -> None:
         while await left(database):
             await relay.relay_once()
 

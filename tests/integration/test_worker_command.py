@@ -152,7 +152,7 @@ async def test_a_second_ctrl_c_ends_the_worker_at_once(
     given = workers.settings()
 
     async def is_back() -> bool:
-        return await message_count(given, topology_of(given).work) == 1
+        return await message_count(given, topology_of(given).work_queues[0]) == 1
 
     await until(is_back)
 

@@ -159,3 +159,20 @@ async def test_nothing_starts_before_main_is_up_to_date(database: Database) -> N
 
 def test_a_transaction_has_few_ledgers() -> None:
     assert [len(batch) for batch in batches(range(40))] == [16, 16, 8]
+
+
+async def test_main_skips_only_the_migration_whose_tables_it_has(database: Database) -> None:
+    await database.fetch(f"DROP TABLE {MAIN.schema}.migrations")
+    later = migration("9000_later.sql", "CREATE TABLE later (id integer)")
+    assert await bring_up(database, later) == ["9000_later.sql (ledgers: 1)"]
+    assert await row_count(database, f"{MAIN.schema}.later") == 0
+
+
+async def test_a_ledger_that_cannot_be_read_is_reported(database: Database) -> None:
+    # As after a restore by a superuser who did not keep the owner.
+    lost, _ = [await new_ledger(database, name) for name in ("lost", "good")]
+    await database.fetch(f"ALTER TABLE {lost.schema}.migrations OWNER TO postgres")
+    later = migration("9000_later.sql", "CREATE TABLE later (id integer)")
+    with pytest.raises(MigrationError, match="the ledger lost is not up to date: permission den"):
+        await bring_up(database, later)
+    assert await row_count(database, f"{MAIN.schema}.later") == 0

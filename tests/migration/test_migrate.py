@@ -257,7 +257,7 @@ async def recorded_by_the_version_before(
     columns = [new_id(MAIN), event["id"], endpoint, event["type"], status, 1]
     result = [None, None, None] if status == 1 else [500, "answered 500", "oh no"]
     # The log sink's rows have no event.
-    text = None if endpoint == LOG else cloud_event(event).decode()
+    text = None if endpoint == LOG else cloud_event(event, MAIN.name).decode()
     values = [*columns, *result, text, 3600.0 if status == 2 else None]
     await database.fetch(RECORDS_OF_THE_VERSION_BEFORE, *([value] for value in values))
 
@@ -273,7 +273,7 @@ async def buried_by_the_version_before(
         if endpoint
         else ["undeliverable", "given up by the broker", 0]
     )
-    body = b"\xffno event" if event is None else cloud_event(event)
+    body = b"\xffno event" if event is None else cloud_event(event, MAIN.name)
     values = [id, endpoint, *named, *why, body]
     await database.fetch(LETTERS_OF_THE_VERSION_BEFORE, *([value] for value in values))
     return id
@@ -323,7 +323,7 @@ async def test_an_upgrade_keeps_rows_and_letters_of_the_version_before(blank: Da
         (None, events[0]["id"]),
         (None, None),
     }
-    bodies = {each["id"]: cloud_event(each) for each in events}
+    bodies = {each["id"]: cloud_event(each, MAIN.name) for each in events}
     for each in found:
         assert each.body == (bodies[each.event_id] if each.event_id else b"\xffno event")
     # A worker sends the letter that names no endpoint to those that want it; see Carryover.
@@ -337,7 +337,7 @@ async def test_rows_that_a_worker_of_the_version_before_writes_later_are_taken_o
     failed, again, delivered, waiting = [transfer_event() for _ in range(4)]
     # The relay of this version writes these rows; a notifier of the version before gives one up.
     texts = [
-        EventText(event["id"], event["type"], cloud_event(event).decode())
+        EventText(event["id"], event["type"], cloud_event(event, MAIN.name).decode())
         for event in (failed, delivered)
     ]
     async with open_main(database.settings()) as store:
@@ -361,7 +361,7 @@ async def test_rows_that_a_worker_of_the_version_before_writes_later_are_taken_o
         )
         due, _ = await read_waiting(store, {HOOK: 10}, [])
     assert {each.event_id: each.body for each in found} == {
-        event["id"]: cloud_event(event) for event in (failed, again)
+        event["id"]: cloud_event(event, MAIN.name) for event in (failed, again)
     }
     for each in found:
         assert (each.endpoint_id, each.attempts) == (HOOK, 1)
@@ -373,7 +373,8 @@ async def test_rows_that_a_worker_of_the_version_before_writes_later_are_taken_o
         waiting["id"]: DeliveryStatus.RETRYING,
     }
     [retry] = due
-    assert (retry.event_id, retry.event) == (waiting["id"], cloud_event(waiting).decode())
+    body = cloud_event(waiting, MAIN.name).decode()
+    assert (retry.event_id, retry.event) == (waiting["id"], body)
     assert (retry.attempts, retry.failures) == (1, 0)
     assert await database.fetch("SELECT 1 FROM transferd.dead_letters") == []
 

@@ -14,6 +14,7 @@ Running a test
 The service
     api: a client of the HTTP API.
     contract: API keys, raw requests, footprints of a database, invalid requests.
+    probes: requests for every operation, with gaps for values.
     events: a client of event streams.
     raw_http: clients that send raw bytes, slowly or wrongly.
     pressure: many calls at once; rows that another session locks.

@@ -37,6 +37,17 @@ async def footprint(database: Database) -> dict[str, Any]:
     return dict(row)
 
 
+async def contents(database: Database, schema: str) -> dict[str, str | None]:
+    """A checksum of the rows of every table of a schema."""
+    tables = await database.fetch("SELECT tablename FROM pg_tables WHERE schemaname = $1", schema)
+    sums = [
+        f"SELECT '{name}', md5(string_agg(row::text, ';' ORDER BY row::text))"
+        f" FROM {schema}.{name} AS row"
+        for [name] in tables
+    ]
+    return dict(tuple(row) for row in await database.fetch(" UNION ALL ".join(sums)))
+
+
 async def set_balance(database: Database, wallet: str, balance_minor: int) -> None:
     """Set a balance directly in the database."""
     await database.fetch(

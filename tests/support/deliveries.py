@@ -6,7 +6,7 @@ from typing import Any
 import orjson
 
 from tests.conftest import Database
-from transferd.domain.ledger import MAIN
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import id_at, new_id
 from transferd.ledger.store.deliveries import NUMBERS
@@ -36,16 +36,18 @@ def sent_event(id: str, type: str = "transfer.posted") -> dict[str, Any]:
     }
 
 
-async def logged_delivery(database: Database, webhook: str, **changes: object) -> str:
+async def logged_delivery(
+    database: Database, webhook: str, ledger: Ledger = MAIN, /, **changes: object
+) -> str:
     """The id of a new row. `changes` are columns; `days` is its age; `event=None` stores none."""
-    own = new_id(MAIN)
+    own = new_id(ledger)
     values = _FAILED | {"event_id": own, "event": sent_event(own)} | changes
     # The first digits of a UUIDv7 are its time; the others make it unique.
     id = id_at(time.time() - values["days"] * _DAY_S)[:19] + own[19:] if values["days"] else own
     event = values["event"]
     await database.fetch(
-        "INSERT INTO ledger_00.deliveries (id, endpoint_id, event_id, event_type, status, attempts,"
-        " response_status, error, response_excerpt, event, dead_reason, next_attempt_at,"
+        f"INSERT INTO {ledger.schema}.deliveries (id, endpoint_id, event_id, event_type, status,"
+        " attempts, response_status, error, response_excerpt, event, dead_reason, next_attempt_at,"
         " created_at, updated_at)"
         " VALUES ($1::uuid, $2::uuid, $3, $4, $5, $6, $7, $8, $9, $10::json, $11,"
         " CASE WHEN $5::smallint = 2 THEN now() + interval '1 hour' END, now(), now())",

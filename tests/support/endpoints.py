@@ -6,8 +6,8 @@ from typing import Any
 from uuid import UUID
 
 from tests.conftest import Database
-from tests.support.store import open_main
-from transferd.domain.ledger import MAIN
+from tests.support.store import open_ledger, open_main
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.ids import new_id
 from transferd.ledger.store import webhooks
@@ -18,16 +18,21 @@ SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 async def new_webhook(
-    database: Database, url: str, *events: str, wallet: str | None = None, secret: str = SECRET
+    database: Database,
+    url: str,
+    *events: str,
+    wallet: str | None = None,
+    secret: str = SECRET,
+    ledger: Ledger = MAIN,
 ) -> str:
     """The id of a new webhook, for these events or for all."""
     async with (
-        open_main(database.settings()) as store,
+        open_ledger(database.settings(), ledger) as store,
         store.transaction() as transaction,
     ):
         webhook = await webhooks.insert_webhook(
             transaction,
-            id=new_id(MAIN),
+            id=new_id(ledger),
             client_id=0,
             url=url,
             events=events or ("*",),
@@ -92,25 +97,31 @@ class Delivery:
         return (self.next_attempt_at - self.updated_at).total_seconds()
 
 
-async def deliveries(database: Database, endpoint: str) -> dict[str, Delivery]:
+async def deliveries(
+    database: Database, endpoint: str, ledger: Ledger = MAIN
+) -> dict[str, Delivery]:
     """The delivery log of an endpoint by the id of the event."""
     rows = await database.fetch(
         "SELECT event_id, status, attempts, response_status, response_excerpt, error, created_at,"
         " updated_at, next_attempt_at, event_type, event::text"
-        " FROM ledger_00.deliveries WHERE endpoint_id = $1 ORDER BY id",
+        f" FROM {ledger.schema}.deliveries WHERE endpoint_id = $1 ORDER BY id",
         UUID(endpoint),
     )
     return {row[0]: Delivery(STATUSES[row[1]], *row[2:]) for row in (tuple(r) for r in rows)}
 
 
-async def delivery(database: Database, endpoint: str, event: str) -> Delivery | None:
+async def delivery(
+    database: Database, endpoint: str, event: str, ledger: Ledger = MAIN
+) -> Delivery | None:
     """The row of one event at one endpoint; None if there is none."""
-    return (await deliveries(database, endpoint)).get(event)
+    return (await deliveries(database, endpoint, ledger)).get(event)
 
 
-async def status_of(database: Database, endpoint: str, event: str) -> DeliveryStatus | None:
+async def status_of(
+    database: Database, endpoint: str, event: str, ledger: Ledger = MAIN
+) -> DeliveryStatus | None:
     """The status in that row; None if there is none."""
-    found = await delivery(database, endpoint, event)
+    found = await delivery(database, endpoint, event, ledger)
     return None if found is None else found.status
 
 
@@ -127,9 +138,9 @@ class Letter:
     body: bytes
 
 
-async def letters(database: Database) -> list[Letter]:
-    """All dead letters, oldest first."""
-    async with open_main(database.settings()) as store:
+async def letters(database: Database, ledger: Ledger = MAIN) -> list[Letter]:
+    """All dead letters of a ledger, oldest first."""
+    async with open_ledger(database.settings(), ledger) as store:
         found = await list_dead_letters(store, Filter(), after_id=None, limit=10_000)
     return [
         Letter(

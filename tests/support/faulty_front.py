@@ -20,7 +20,7 @@ from yarl import URL
 from tests.support.serving import serving
 from transferd.commit.origin import Origin
 from transferd.domain.errors import InternalFailure, MailboxFull, TransferdError
-from transferd.domain.ledger import MAIN
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.domain.times import rfc3339
 from transferd.ledger.ids import new_id
 from transferd.web.problems import MEDIA_TYPE, Problem
@@ -42,6 +42,7 @@ class Fault(Enum):
     HOLD_KEPT = "a release is acknowledged and never reaches the service"
     CAPTURED_AGAIN = "an acknowledged capture is executed again, under another key"
     REFUSED_AND_RELEASED = "a refused request about a hold releases the hold, under another key"
+    FOREIGN_USER = "every read of a wallet names a user of another ledger"
     FAILING_ON_MALFORMED = "a malformed request is answered by 500 instead of 400"
 
 
@@ -51,6 +52,7 @@ class Fault(Enum):
 _EVERY = 50
 _EVERY_BUSY = 2
 _LATE_S = 1.5
+_OTHER = Ledger(4095, "other", "ledger_4095")
 _HOLD_PATH = re.compile(r"(/holds/[0-9a-f-]{36})/(\w+)")
 _WALLET_PATH = re.compile(r"/wallets/([0-9a-f-]{36})")
 # Hop-by-hop headers, and the length, which a fault may change.
@@ -228,6 +230,8 @@ class FaultyFront:
                 path = ask.path.replace(ask.hold_change, "release")
                 again = await self.forward(replace(ask.under_a_new_key(), path=path, body=b"{}"))
                 return answer if again.status == 200 else None
+            case Fault.FOREIGN_USER if ask.wallet_read and answer.status == 200:
+                return answer.with_value("user_id", new_id(_OTHER))
             case Fault.FAILING_ON_MALFORMED if answer.status == 400:
                 return ask.failed(InternalFailure())
         return None

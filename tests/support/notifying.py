@@ -1,6 +1,7 @@
 """A worker in this process, its facts, and receivers that it delivers to."""
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -14,8 +15,15 @@ from tests.support.queues import message_count, topology_of
 from tests.support.receivers import Receiver, receiving
 from tests.support.waiting import until
 from transferd.config import Limits, Settings
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.domain.webhook import DeliveryStatus
+from transferd.ledger.store.database import Database as Store
+from transferd.ledger.store.deliveries import HAS_WAITING
+from transferd.ledger.store.outbox import HAS_ROWS
+from transferd.ledger.watch import LedgerList, Watch
+from transferd.notifications.measuring import Backlog, Size
 from transferd.observability.facts import Fact, Facts, NotificationFinished
+from transferd.observability.metrics import Metrics
 from transferd.worker import Worker, open_worker
 
 QUICK = Limits()
@@ -36,10 +44,14 @@ class Scene:
     # Wakes the relay of the worker.
     wakeup: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def receiver(self, *events: str, wallet: str | None = None) -> tuple[Receiver, str]:
+    async def receiver(
+        self, *events: str, wallet: str | None = None, ledger: Ledger = MAIN
+    ) -> tuple[Receiver, str]:
         """Start a receiver and create its webhook; return both, the webhook as its id."""
         receiver = await self.exits.enter_async_context(receiving())
-        webhook = await new_webhook(self.database, receiver.url, *events, wallet=wallet)
+        webhook = await new_webhook(
+            self.database, receiver.url, *events, wallet=wallet, ledger=ledger
+        )
         return receiver, webhook
 
     async def start(self, limits: Limits = QUICK, **settings: Any) -> Worker:
@@ -56,31 +68,33 @@ class Scene:
         async with open_worker(self.settings, limits, facts=facts, wakeup=self.wakeup) as worker:
             yield worker
 
-    async def put(self, *events: dict[str, Any]) -> None:
+    async def put(self, *events: dict[str, Any], ledger: Ledger = MAIN) -> None:
         """Put events into the outbox, as one row."""
-        await put(self.database, list(events))
+        await put(self.database, list(events), ledger=ledger)
 
-    async def relayed(self, *, within_s: float = 10.0) -> None:
+    async def relayed(self, *, ledger: Ledger = MAIN, within_s: float = 10.0) -> None:
         """Wait until the outbox is empty."""
 
         async def is_empty() -> bool:
-            return await left(self.database) == []
+            return await left(self.database, ledger) == []
 
         await until(is_empty, within_s=within_s)
 
-    async def ends(self, webhook: str, event: dict[str, Any], status: DeliveryStatus) -> None:
+    async def ends(
+        self, webhook: str, event: dict[str, Any], status: DeliveryStatus, ledger: Ledger = MAIN
+    ) -> None:
         """Wait until the delivery of the event to the webhook has this status."""
 
         async def has() -> bool:
-            return await status_of(self.database, webhook, event["id"]) is status
+            return await status_of(self.database, webhook, event["id"], ledger) is status
 
         await until(has)
 
-    async def has_letters(self, count: int) -> None:
+    async def has_letters(self, count: int, ledger: Ledger = MAIN) -> None:
         """Wait until there are this many dead letters."""
 
         async def has() -> bool:
-            return len(await letters(self.database)) == count
+            return len(await letters(self.database, ledger)) == count
 
         await until(has)
 
@@ -104,6 +118,17 @@ class Scene:
             for fact in self.facts
             if isinstance(fact, NotificationFinished) and fact.endpoint_id == webhook
         )
+
+
+async def backlog_of(database: Store, limits: Limits) -> tuple[Size, Size]:
+    """The events and the deliveries that wait in all ledgers, as a new worker measures them."""
+    ledgers = LedgerList(database, limits, time.monotonic)
+    outboxes, waiting = (
+        Watch(database, ledgers, name, limits=limits, facts=Facts(), clock=time.monotonic)
+        for name in (HAS_ROWS, HAS_WAITING)
+    )
+    await outboxes.ledgers()
+    return await Backlog(database, outboxes, waiting, limits, Metrics()).measure_once()
 
 
 def has_received(receiver: Receiver, count: int) -> Callable[[], bool]:

@@ -7,7 +7,7 @@ import orjson
 from tests.conftest import Database
 from tests.support.store import open_main
 from transferd.commit.events import cloud_event, completed, is_bare
-from transferd.domain.ledger import MAIN
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.ledger.ids import new_id
 from transferd.ledger.store.transfers import read_transfers
 
@@ -58,13 +58,13 @@ def wallet_event(
 
 def again(event: dict[str, Any], endpoint: str | None) -> dict[str, Any]:
     """The same event, to be sent again to one endpoint, or to all."""
-    return {"endpoint": endpoint, "event": orjson.loads(cloud_event(event))}
+    return {"endpoint": endpoint, "event": orjson.loads(cloud_event(event, MAIN.name))}
 
 
-async def put(database: Database, *rows: list[dict[str, Any]]) -> None:
+async def put(database: Database, *rows: list[dict[str, Any]], ledger: Ledger = MAIN) -> None:
     """Insert rows into the outbox in one statement, each with the events of one group."""
     await database.fetch(
-        "INSERT INTO ledger_00.outbox (created_at, event_count, events)"
+        f"INSERT INTO {ledger.schema}.outbox (created_at, event_count, events)"
         " SELECT clock_timestamp(), event_count, events::json"
         " FROM unnest($1::integer[], $2::text[]) WITH ORDINALITY"
         " AS n (event_count, events, position) ORDER BY position",
@@ -85,9 +85,9 @@ async def events_in(database: Database) -> list[dict[str, Any]]:
     return decoded
 
 
-async def left(database: Database) -> list[list[str]]:
+async def left(database: Database, ledger: Ledger = MAIN) -> list[list[str]]:
     """The ids of the events in the outbox, row by row."""
-    rows = await database.fetch("SELECT events::text FROM ledger_00.outbox ORDER BY seq")
+    rows = await database.fetch(f"SELECT events::text FROM {ledger.schema}.outbox ORDER BY seq")
     return [
         [(item.get("event") or item)["id"] for item in orjson.loads(row["events"])] for row in rows
     ]

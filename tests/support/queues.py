@@ -22,7 +22,14 @@ def queue_names(settings: Settings) -> list[str]:
     """All queues of these settings."""
     topology = topology_of(settings)
     waits = [topology.retry_queue(delay_s) for delay_s in settings.retry_delays_s]
-    return [topology.work, topology.dead, *waits, topology.seal]
+    return [*topology.work_queues, topology.dead, *waits, topology.seal]
+
+
+def exchange_names(settings: Settings) -> list[str]:
+    """All exchanges of these settings: the public one, and one for each delay."""
+    topology = topology_of(settings)
+    waits = [topology.retry_queue(delay_s) for delay_s in settings.retry_delays_s]
+    return [topology.exchange, *waits]
 
 
 @asynccontextmanager
@@ -82,5 +89,5 @@ async def remove_queues(url: str, several: Sequence[Settings]) -> None:
         channel = await connection.channel()
         for name in {name for settings in several for name in queue_names(settings)}:
             await channel.queue_delete(name)
-        for exchange in {topology_of(settings).exchange for settings in several}:
+        for exchange in {name for settings in several for name in exchange_names(settings)}:
             await channel.exchange_delete(exchange)

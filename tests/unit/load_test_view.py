@@ -6,9 +6,10 @@ from loadtest.proof.batches import with_items
 from loadtest.proof.bounded import StatementCheck, replay_violation
 from loadtest.proof.complaints import transfer_complaint
 from loadtest.proof.history import Answered, History, Request
+from loadtest.proof.ids import foreign_ids
 from loadtest.proof.record import Entry, Kind, Operation
 from loadtest.proof.rules.books import sums
-from loadtest.proof.violations import WRONG_ANSWER, Violation
+from loadtest.proof.violations import FOREIGN_ID, WRONG_ANSWER, Violation
 from tests.unit.true_rounds import Round
 
 
@@ -41,6 +42,12 @@ class LoadTestView:
         for operation in history:
             if operation.moves_money:
                 self._listen(operation)
+        self.answered += [
+            Violation(FOREIGN_ID, id)
+            for operation in done.history
+            for each in operation.tries
+            for id in foreign_ids(each.body, done.ledger.number)
+        ]
 
     def violations(self) -> list[Violation]:
         """As the users and then the audit find them."""

@@ -133,7 +133,12 @@ def test_every_documented_option_exists() -> None:
     listed.append(CliRunner().invoke(main, ["--help"]).output)
     known = set(re.findall(r"--[a-z][\w-]+", "".join(listed)))
     assert "--think" in known
-    others = {"--build", "--client", "--scope"}  # of docker compose and of transferd keys
+    others = {
+        "--build",
+        "--client",
+        "--ledger",
+        "--scope",
+    }  # of docker compose and of transferd keys
     documented = set(re.findall(r"--[a-z][\w-]+", text_of("docs/load-testing.md")))
     assert documented - others - {"--help"} <= known
 

@@ -11,6 +11,7 @@ from hypothesis import strategies as some
 
 from tests.unit.samples import NOW, posted
 from transferd.commit.events import cloud_event, event_of_transfer
+from transferd.domain.ledger import MAIN
 from transferd.notifications.event import Event, Unreadable
 from transferd.notifications.sinks.log import LogSink
 from transferd.notifications.sinks.result import SinkResult
@@ -21,7 +22,8 @@ TRACEPARENT = "00-" + "a" * 32 + "-" + "b" * 16 + "-01"
 
 def body(**changes: Any) -> bytes:
     """A transfer's event with some attributes changed; Ellipsis leaves one out."""
-    event = orjson.loads(cloud_event(event_of_transfer(posted(created_at=NOW))._asdict()))
+    transfer = event_of_transfer(posted(created_at=NOW))
+    event = orjson.loads(cloud_event(transfer._asdict(), MAIN.name))
     merged = event | {"traceparent": TRACEPARENT} | changes
     return orjson.dumps({name: value for name, value in merged.items() if value is not ...})
 

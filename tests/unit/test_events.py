@@ -25,6 +25,7 @@ from transferd.domain.book import (
     WalletSet,
 )
 from transferd.domain.errors import Reason, Refused
+from transferd.domain.ledger import MAIN
 from transferd.domain.transfer import PostedTransfer, TransferKind
 from transferd.domain.user import User
 from transferd.domain.wallet import ChangeKind, WalletChange, WalletStatus
@@ -117,7 +118,7 @@ async def outbox(outcome: Outcome) -> list[Any]:
 
 async def sent(outcome: Outcome) -> list[Any]:
     """The events of an outcome, as a receiver gets them."""
-    return [orjson.loads(cloud_event(event)) for event in await outbox(outcome)]
+    return [orjson.loads(cloud_event(event, MAIN.name)) for event in await outbox(outcome)]
 
 
 # In the outbox
@@ -226,6 +227,7 @@ async def test_a_cloud_event_has_the_data_of_the_outbox() -> None:
         "subject": "lunch",
         "time": "2030-01-02T03:04:05.678901Z",
         "datacontenttype": "application/json",
+        "ledger": "main",
         "traceparent": ORIGIN.traceparent,
         "requestid": "request-1",
         "data": kept["data"],
@@ -236,7 +238,7 @@ async def test_a_cloud_event_has_the_data_of_the_outbox() -> None:
 
 
 def rebuilt(event: LedgerEvent) -> Any:
-    return orjson.loads(cloud_event(event._asdict()))
+    return orjson.loads(cloud_event(event._asdict(), MAIN.name))
 
 
 @pytest.mark.parametrize(

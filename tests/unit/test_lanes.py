@@ -10,6 +10,7 @@ from hypothesis import strategies as some
 from tests.support.waiting import until
 from tests.unit.samples import settled
 from transferd.config import Limits
+from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.store.deliveries import WaitingDelivery
 from transferd.notifications.attempt import Attempt
@@ -34,7 +35,7 @@ class Endpoint:
         """Hand in a delivery and let it begin, if it may."""
         event = Event(name, "transfer.posted", datetime.now(UTC), wallets, None, {})
         delivery = WaitingDelivery("hook", name, DeliveryStatus.PENDING, 0, 0, "{}")
-        self.lane.submit(Attempt(delivery, event))
+        self.lane.submit(Attempt(MAIN, delivery, event))
         await settled()
 
     async def _deliver(self, attempt: Attempt) -> bool:

@@ -9,9 +9,11 @@ from tests.support.project import ROOT
 PURE = (
     *(
         "api",
+        "api_keys",
         "attacks",
         "audit",
         "book_reading",
+        "each_ledger",
         "options",
         "progress",
         "proof.bounded",

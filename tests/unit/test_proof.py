@@ -29,6 +29,7 @@ from tests.unit.load_test_view import LoadTestView
 from tests.unit.planted import PLANTED, PLANTED_IN_THE_PAST
 from tests.unit.planted_batches import PLANTED_IN_BATCHES
 from tests.unit.planted_holds import PLANTED_IN_HOLDS
+from tests.unit.planted_ledgers import PLANTED_IN_LEDGERS
 from tests.unit.true_rounds import Round, World, past_round, random_round, t, true_round
 from transferd.web.problems import TYPES
 
@@ -41,6 +42,7 @@ TABLES = (
     (past_round, PLANTED_IN_THE_PAST),
     (hold_round, PLANTED_IN_HOLDS),
     (batch_round, PLANTED_IN_BATCHES),
+    (true_round, PLANTED_IN_LEDGERS),
 )
 ROWS = [pytest.param(make, *row[1:], id=row[0]) for make, table in TABLES for row in table]
 

@@ -14,6 +14,7 @@ from loadtest.proof.check import check
 from loadtest.proof.record import Delivery, Entry, Kind, Operation, TransferRow
 from tests.unit.edits import answer, deliver_again, drop_row, refuse
 from tests.unit.load_test_view import LoadTestView
+from tests.unit.planted_ledgers import ELSEWHERE
 from tests.unit.true_rounds import NEW, STRANGER, Round, random_round
 
 
@@ -282,6 +283,13 @@ def set_the_clock_back(b: Broken) -> str:
     return "decreasing-time"
 
 
+def name_another_ledgers_wallet(b: Broken) -> str:
+    read = b.question(Kind.READ, Kind.INSTANT)
+    told = {**orjson.loads(read.tries[0].body or b"{}"), "user_id": ELSEWHERE}
+    read.tries[0] = replace(read.tries[0], body=orjson.dumps(told))
+    return "foreign-id"
+
+
 MUTATIONS = [
     *(drop_a_transfer, double_a_transfer, change_an_amount, change_a_side, bump_a_version),
     *(change_a_balance, change_a_wallet, drop_an_outcome, swap_two_outcomes, swap_two_events),
@@ -289,6 +297,7 @@ MUTATIONS = [
     *(tell_of_nothing, refuse_what_was_applied, apply_what_was_refused, leave_it_open),
     *(ask_for_it_last, read_another_version, change_a_past_wallet, answer_otherwise_later),
     *(lose_an_entry, repeat_an_entry, commit_after_the_answer, set_the_clock_back),
+    name_another_ledgers_wallet,
 ]
 
 

@@ -6,11 +6,11 @@ import click
 
 # The module and the function of each command.
 _COMMANDS = {
-    "audit": ("ledger", "audit_command"),
     "dead-letters": ("dead_letters", "dead_letters"),
     "dev": ("dev", "dev"),
     "keys": ("keys", "keys"),
-    "migrate": ("ledger", "migrate_command"),
+    "ledgers": ("ledgers", "ledgers"),
+    "migrate": ("migrating", "migrate_command"),
     "serve": ("serving", "serve"),
     "worker": ("worker", "worker"),
 }

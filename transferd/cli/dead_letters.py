@@ -14,7 +14,6 @@ from rich.text import Text
 
 from transferd.cli.running import print_table, progress_bars, run, settings_of
 from transferd.config import Settings
-from transferd.domain.ledger import MAIN
 from transferd.domain.webhook import EVENT_TYPES
 from transferd.ledger.store.database import Database, LedgerDatabase
 from transferd.ledger.store.dead_letters import (
@@ -24,6 +23,7 @@ from transferd.ledger.store.dead_letters import (
     fold_dead_letters,
     list_dead_letters,
 )
+from transferd.ledger.store.ledgers import read_ledger
 from transferd.notifications.dead_letters import Progress, purge, redrive
 
 _UUID = click.UUID
@@ -34,9 +34,15 @@ def dead_letters() -> None:
     """Undeliverable notifications: list, show, redrive, purge."""
 
 
+_of_ledger = click.option(
+    "--ledger", metavar="NAME", help="Ledger of the dead letters. Default: TRANSFERD_LEDGER."
+)
+
+
 def _filtered(command: Callable[..., None]) -> Callable[..., None]:
     """The options that select dead letters."""
     for option in (
+        _of_ledger,
         click.option("--endpoint", type=_UUID, help="Only dead letters of this webhook."),
         click.option(
             "--type", "event_type", type=click.Choice(EVENT_TYPES), help="Only events of this type."
@@ -71,9 +77,9 @@ def _filter_of(
 @_filtered
 @click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per line.")
-def list_command(*, limit: int, as_json: bool, **chosen: Any) -> None:
+def list_command(*, ledger: str | None, limit: int, as_json: bool, **chosen: Any) -> None:
     """List dead letters, oldest first."""
-    run(_list(settings_of(), _filter_of(**chosen), limit, as_json))
+    run(_list(_settings(ledger), _filter_of(**chosen), limit, as_json))
 
 
 async def _list(settings: Settings, wanted: Filter, limit: int, as_json: bool) -> int:
@@ -101,9 +107,10 @@ async def _list(settings: Settings, wanted: Filter, limit: int, as_json: bool) -
 
 @dead_letters.command("show")
 @click.argument("id", type=_UUID)
-def show_command(*, id: object) -> None:
+@_of_ledger
+def show_command(*, id: object, ledger: str | None) -> None:
     """Show one dead letter with its message."""
-    run(_show(settings_of(), str(id)))
+    run(_show(_settings(ledger), str(id)))
 
 
 async def _show(settings: Settings, id: str) -> int:
@@ -126,10 +133,12 @@ async def _show(settings: Settings, id: str) -> int:
 @click.argument("ids", nargs=-1, type=_UUID)
 @_filtered
 @click.option("--all", "everything", is_flag=True, help="All that match the other options.")
-def redrive_command(*, ids: tuple[object, ...], everything: bool, **chosen: Any) -> None:
+def redrive_command(
+    *, ledger: str | None, ids: tuple[object, ...], everything: bool, **chosen: Any
+) -> None:
     """Send dead letters again, each to its endpoint."""
     wanted = _chosen(ids, everything, chosen)
-    run(_redrive(settings_of(), wanted))
+    run(_redrive(_settings(ledger), wanted))
 
 
 async def _redrive(settings: Settings, wanted: Filter) -> int:
@@ -146,10 +155,12 @@ async def _redrive(settings: Settings, wanted: Filter) -> int:
 @_filtered
 @click.option("--all", "everything", is_flag=True, help="All that match the other options.")
 @click.confirmation_option(prompt="Purged dead letters cannot be restored. Purge?")
-def purge_command(*, ids: tuple[object, ...], everything: bool, **chosen: Any) -> None:
+def purge_command(
+    *, ledger: str | None, ids: tuple[object, ...], everything: bool, **chosen: Any
+) -> None:
     """Delete dead letters. This cannot be undone."""
     wanted = _chosen(ids, everything, chosen)
-    run(_purge(settings_of(), wanted))
+    run(_purge(_settings(ledger), wanted))
 
 
 async def _purge(settings: Settings, wanted: Filter) -> int:
@@ -182,10 +193,16 @@ async def _with_progress(
     return 0
 
 
+def _settings(ledger: str | None) -> Settings:
+    """The settings, with the ledger that the command names."""
+    return settings_of() if ledger is None else settings_of(ledger=ledger)
+
+
 @asynccontextmanager
 async def _opened(settings: Settings) -> AsyncIterator[LedgerDatabase]:
+    """The ledger of the settings. Raises ConfigurationError if there is none with that name."""
     async with Database(settings, settings.limits_of(), connections=1) as database:
-        yield database.of(MAIN)
+        yield database.of(await read_ledger(database, settings.ledger))
 
 
 def _view(letter: DeadLetter) -> dict[str, Any]:

@@ -76,7 +76,7 @@ async def _dev(settings: Settings, ephemeral: bool, with_demo: bool) -> int:
                 "webhook_allow_networks": settings.webhook_allow_networks or "127.0.0.0/8,::1/128",
             }
         )
-        for name in await migrate(settings, limits):
+        for name in await migrate(settings, limits, report=console.print):
             console.print(f"applied {name}")
         # A local run has no proxy that keeps connections open, so the drain need not linger.
         replica = await exits.enter_async_context(

@@ -3,8 +3,7 @@
 import json
 import secrets
 import shlex
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,10 +13,12 @@ from rich import box
 from rich.table import Column, Table
 from rich.text import Text
 
+from transferd.cli.database import opened
 from transferd.cli.running import print_table, run, settings_of
-from transferd.config import ConfigurationError, Limits, Settings
+from transferd.config import Limits, Settings
 from transferd.domain.api_key import SCOPES, digest_of, id_in, token_of
 from transferd.domain.client import folded_name
+from transferd.domain.ledger import Ledger
 from transferd.domain.times import rfc3339
 from transferd.ledger.store.clients import (
     ListedKey,
@@ -26,8 +27,6 @@ from transferd.ledger.store.clients import (
     list_api_keys,
     revoke_api_keys,
 )
-from transferd.ledger.store.database import Database
-from transferd.ledger.store.errors import Rejected
 from transferd.ledger.store.ledgers import read_ledger
 from transferd.web.fields import StoredTime
 
@@ -37,8 +36,6 @@ _SECRET_BYTES = 32
 _TIMES = ("created", "expires", "last used", "revoked")
 # On a narrow terminal a time takes two lines, but a date is never cut.
 _DATE_CHARS = len("2026-01-02")
-# Undefined table, and undefined schema.
-_NO_LEDGER = ("42P01", "3F000")
 _TIME: TypeAdapter[datetime] = TypeAdapter(StoredTime)
 
 
@@ -131,7 +128,7 @@ async def _create(
 ) -> int:
     id = secrets.token_hex(_ID_BYTES)
     token = token_of(id, secrets.token_hex(_SECRET_BYTES))
-    async with _opened(settings) as database:
+    async with opened(settings) as database:
         ledger = await read_ledger(database, settings.ledger)
         created = await insert_api_key(
             database,
@@ -150,16 +147,16 @@ async def _create(
         )
     key = created.key
     if as_json:
-        shown = _view(key) | {"client_is_new": created.client_is_new, "token": token}
+        shown = _view(key, ledger) | {"client_is_new": created.client_is_new, "token": token}
         click.echo(json.dumps(shown))
         return 0
     if created.client_is_new:
-        click.echo(f"client {client} is new", err=True)
+        click.echo(f"client {client} is new in the ledger {ledger.name}", err=True)
     # Only the token goes to standard output, for scripts.
     expiry = "never expires" if expires_at is None else f"expires {rfc3339(expires_at)}"
     click.echo(
-        f"key {id} of {client} allows {', '.join(key.scopes)} and {expiry}; its token, which is"
-        " shown only once:",
+        f"key {id} of {client} in the ledger {ledger.name} allows {', '.join(key.scopes)} and"
+        f" {expiry}; its token, which is shown only once:",
         err=True,
     )
     click.echo(token)
@@ -176,16 +173,17 @@ def list_command(*, ledger: str | None, client: str | None, as_json: bool) -> No
 
 
 async def _list(settings: Settings, client: str | None, as_json: bool) -> int:
-    async with _opened(settings) as database:
+    async with opened(settings) as database:
         ledger = await read_ledger(database, settings.ledger)
         listed = await list_api_keys(database, ledger=ledger, client=client)
     if as_json:
         for key in listed:
-            click.echo(json.dumps(_view(key)))
+            click.echo(json.dumps(_view(key, ledger)))
         return 0
     if listed:
         _print_keys(listed)
-    click.echo(f"{len(listed)} API key{'s' if len(listed) != 1 else ''}; times are UTC")
+    count = f"{len(listed)} API key{'s' if len(listed) != 1 else ''}"
+    click.echo(f"{count} in the ledger {ledger.name}; times are UTC")
     return 0
 
 
@@ -218,7 +216,7 @@ def revoke_command(*, given: tuple[str, ...]) -> None:
 
 async def _revoke(settings: Settings, ids: Sequence[str]) -> int:
     limits = settings.limits_of()
-    async with _opened(settings) as database:
+    async with opened(settings) as database:
         revoked = await revoke_api_keys(database, ids)
     for id in ids:
         if id in revoked:
@@ -235,22 +233,8 @@ def _settings_of(ledger: str | None) -> Settings:
     return settings_of() if ledger is None else settings_of(ledger=ledger)
 
 
-@asynccontextmanager
-async def _opened(settings: Settings) -> AsyncIterator[Database]:
-    """The database. If it has no tables, the error advises to run `migrate`."""
-    try:
-        async with Database(settings, settings.limits_of(), connections=1) as database:
-            yield database
-    except Rejected as error:
-        if error.sqlstate not in _NO_LEDGER:
-            raise
-        raise ConfigurationError(
-            f"the database has no ledger yet ({error}): run `transferd migrate`"
-        ) from error
-
-
-def _view(key: ListedKey) -> dict[str, Any]:
-    view: dict[str, Any] = key._asdict()
+def _view(key: ListedKey, ledger: Ledger) -> dict[str, Any]:
+    view: dict[str, Any] = {**key._asdict(), "ledger": ledger.name}
     for name, value in view.items():
         if isinstance(value, datetime):
             view[name] = rfc3339(value)

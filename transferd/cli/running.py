@@ -126,12 +126,16 @@ def print_table(table: Table) -> None:
     console.print(table)
 
 
-def progress_bars(console: Console) -> Progress:
-    """One bar per step, with the number done, the total and the elapsed time."""
+def progress_bars(console: Console, *, transient: bool = False) -> Progress:
+    """One bar per step, with the number done, the total and the elapsed time.
+
+    transient: the bars disappear at the end.
+    """
     return Progress(
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
         console=console,
+        transient=transient,
     )

@@ -116,8 +116,11 @@ def completed(
     return {**event_of_transfer(transfers[event["id"]])._asdict(), **event}
 
 
-def cloud_event(event: Mapping[str, Any]) -> bytes:
-    """Convert a complete event (or `LedgerEvent._asdict()`) to a CloudEvent in JSON."""
+def cloud_event(event: Mapping[str, Any], ledger: str) -> bytes:
+    """Convert a complete event (or `LedgerEvent._asdict()`) to a CloudEvent in JSON.
+
+    `ledger` is the name of its ledger.
+    """
     envelope = {
         "specversion": "1.0",
         "id": event["id"],
@@ -126,6 +129,7 @@ def cloud_event(event: Mapping[str, Any]) -> bytes:
         "subject": event["data"]["id"],
         "time": event["time"],
         "datacontenttype": "application/json",
+        "ledger": ledger,
     }
     if "traceparent" in event:
         envelope["traceparent"] = event["traceparent"]

@@ -89,7 +89,7 @@ async def audit(
     """Check a ledger in one snapshot, without a lock.
 
     PostgreSQL cannot remove old row versions while the audit runs, so audit a large ledger in a
-    quiet hour or on a standby. Raises ConfigurationError without a schema, and StoreError.
+    quiet hour or on a standby. Raises ConfigurationError without its tables, and StoreError.
     """
     run = _Audit(report_progress, limits or Limits())
     try:
@@ -100,7 +100,7 @@ async def audit(
     except Rejected as error:
         if error.sqlstate in _NO_LEDGER:
             raise ConfigurationError(
-                f"the database has no ledger yet ({error}): run `transferd migrate`"
+                f"it has no tables ({error}): run `transferd migrate`, or restore it"
             ) from error
         raise
     return run.findings()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import asyncpg
 from iso4217 import Currency
@@ -15,6 +15,7 @@ from transferd.ledger import citus
 from transferd.ledger.ids import new_id
 from transferd.ledger.steps import Migration, MigrationError, ledger_migrations, missing
 from transferd.ledger.store.numbers import CHANGE_KIND_NUMBERS, WALLET_STATUS_NUMBERS
+from transferd.ledger.store.queries import query
 
 Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record]"
 
@@ -25,6 +26,13 @@ _CURRENCIES = [
     for currency in Currency
     if currency.exponent is not None
 ]
+
+
+class _State(NamedTuple):
+    """The applied migrations by name with their SHA-256, and whether a currency is missing."""
+
+    applied: dict[str, str]
+    lacks_currency: bool
 
 
 async def ledger_numbers(connection: Connection) -> list[int]:
@@ -52,12 +60,14 @@ async def migrate_batch(
     rows = await connection.fetch(
         "SELECT number, name, schema FROM transferd.ledgers WHERE number = ANY ($1)", numbers
     )
+    ledgers = [Ledger(*row) for row in rows]
+    states = await _states(connection, ledgers)
     applied: Counter[str] = Counter()
     failures = []
-    for ledger in (Ledger(*row) for row in rows):
+    for ledger in ledgers:
         try:
             async with connection.transaction():
-                applied.update(await _bring_up(connection, ledger, known))
+                applied.update(await _bring_up(connection, ledger, known, states.get(ledger)))
         except asyncpg.LockNotAvailableError:
             raise
         except (asyncpg.PostgresError, MigrationError) as error:
@@ -88,21 +98,38 @@ async def insert_ledger(connection: Connection, name: str, number: int | None) -
         ledger.schema,
     )
     await connection.execute(f"CREATE SCHEMA {ledger.schema}")
-    await _bring_up(connection, ledger, ledger_migrations())
+    await _bring_up(connection, ledger, ledger_migrations(), None)
     return ledger
 
 
+async def _states(connection: Connection, ledgers: Sequence[Ledger]) -> dict[Ledger, _State]:
+    """The states of the ledgers, in one round trip; none if one of them cannot be read."""
+    sql = " UNION ALL ".join(query(each.schema, "ledger_state") for each in ledgers)
+    of_schema = {each.schema: each for each in ledgers}
+    try:
+        async with connection.transaction():
+            rows = await connection.fetch(sql, [code for code, _, _ in _CURRENCIES])
+    except asyncpg.LockNotAvailableError:
+        raise
+    except asyncpg.PostgresError:
+        # The caller reads them one by one and so finds the one that cannot be read.
+        return {}
+    return {
+        of_schema[row["schema"]]: _State(
+            dict(zip(row["names"], row["sums"], strict=True)), row["lacks_currency"]
+        )
+        for row in rows
+    }
+
+
 async def _bring_up(
-    connection: Connection, ledger: Ledger, known: Sequence[Migration]
+    connection: Connection, ledger: Ledger, known: Sequence[Migration], state: _State | None
 ) -> list[str]:
+    """Apply what the ledger lacks. Without its state, which is then read, it may have no table."""
+    if state is not None and not missing(known, state.applied) and not state.lacks_currency:
+        return []
     await _enter(connection, ledger)
-    await connection.execute(
-        "CREATE TABLE IF NOT EXISTS migrations ("
-        " name text PRIMARY KEY, sha256 text NOT NULL,"
-        " applied_at timestamptz NOT NULL DEFAULT now())"
-    )
-    rows = await connection.fetch("SELECT name, sha256 FROM migrations")
-    done = {row["name"]: row["sha256"] for row in rows}
+    done = await _recorded(connection) if state is None else state.applied
     applied = []
     for migration in missing(known, done):
         # The tables of main were made by migrations of the shared schema.
@@ -115,8 +142,20 @@ async def _bring_up(
             migration.name,
             migration.sha256,
         )
-    await add_currencies(connection, ledger)
+    if state is None or state.lacks_currency:
+        await add_currencies(connection, ledger)
     return applied
+
+
+async def _recorded(connection: Connection) -> dict[str, str]:
+    """The migrations of the ledger that was entered; makes their table if it is missing."""
+    await connection.execute(
+        "CREATE TABLE IF NOT EXISTS migrations ("
+        " name text PRIMARY KEY, sha256 text NOT NULL,"
+        " applied_at timestamptz NOT NULL DEFAULT now())"
+    )
+    rows = await connection.fetch("SELECT name, sha256 FROM migrations")
+    return {row["name"]: row["sha256"] for row in rows}
 
 
 async def add_currencies(connection: Connection, ledger: Ledger) -> None:
@@ -149,5 +188,4 @@ async def add_currencies(connection: Connection, ledger: Ledger) -> None:
 
 async def _enter(connection: Connection, ledger: Ledger) -> None:
     """Let names without a schema mean the ledger's tables until the transaction ends."""
-    # As SET LOCAL, but with the name as a parameter.
-    await connection.execute("SELECT set_config('search_path', $1, true)", ledger.schema)
+    await connection.execute(f"SET LOCAL search_path TO {ledger.schema}")

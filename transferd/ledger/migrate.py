@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TypeVar
@@ -49,10 +49,12 @@ async def migrate(
 ) -> list[str]:
     """Apply the missing migrations; returns their names, and for ledgers how many got each.
 
-    Safe when several start at once. While a transaction has a table locked it tries again, and
-    reports which one. Raises MigrationError, also if some ledgers could not be migrated; and
-    StoreError if PostgreSQL does not do what it is asked. Then nothing of the transaction is kept:
-    one for each migration that ledgers share, and one for some ledgers at a time.
+    Safe when several start at once, and when one is killed: the next one continues. While a
+    transaction has a table locked it tries again and reports which one; if it takes some seconds it
+    reports how many ledgers are done. Raises MigrationError, also if some ledgers could not be
+    migrated; and StoreError if PostgreSQL does not do what it is asked. Then nothing of the
+    transaction is kept: one for each migration that ledgers share, and one for some ledgers at a
+    time.
     """
     known = migrations() if available is None else list(available)
     steps = ledger_migrations() if for_ledgers is None else list(for_ledgers)
@@ -60,7 +62,8 @@ async def migrate(
     failures: list[str] = []
     async with _alone(settings, limits, report) as alone:
         shared = await _migrate_shared(alone, limits, known)
-        for numbers in batches(await alone.run(ledger_numbers)):
+        ledgers = _Progress(await alone.run(ledger_numbers), limits, report)
+        for numbers in ledgers.batches():
             done, failed = await alone.run(partial(migrate_batch, numbers=numbers, known=steps))
             applied += done
             failures += failed
@@ -88,6 +91,27 @@ async def create_ledger(
 
     async with _alone(settings, limits, lambda _: None) as alone:
         return await alone.run(create)
+
+
+class _Progress:
+    """Reports how many ledgers are done, at most once in `migrate_report_s`."""
+
+    def __init__(
+        self, numbers: Sequence[int], limits: Limits, report: Callable[[str], None]
+    ) -> None:
+        self._numbers = numbers
+        self._limits = limits
+        self._report = report
+
+    def batches(self) -> Iterator[Sequence[int]]:
+        """The numbers of the ledgers of each transaction."""
+        done, reported_at = 0, time.monotonic()
+        for numbers in batches(self._numbers):
+            yield numbers
+            done += len(numbers)
+            if time.monotonic() - reported_at >= self._limits.migrate_report_s:
+                self._report(f"ledgers: {done:,} of {len(self._numbers):,}")
+                reported_at = time.monotonic()
 
 
 class _Alone:
@@ -150,10 +174,10 @@ async def _obstacle(connection: Connection) -> str:
         " FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND pid IN ("
         "  SELECT l.pid FROM pg_locks l JOIN pg_class c ON c.oid = l.relation"
         "  JOIN pg_namespace n ON n.oid = c.relnamespace"
-        "  WHERE l.granted AND c.relkind = 'r' AND n.nspname IN ('transferd', $1)"
+        "  WHERE l.granted AND c.relkind = 'r'"
+        "  AND (n.nspname = 'transferd' OR n.nspname ~ '^ledger_[0-9]+$')"
         "  AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database()))"
-        " ORDER BY xact_start LIMIT 1",
-        MAIN.schema,
+        " ORDER BY xact_start LIMIT 1"
     )
     if row is None:
         return "a table was locked: trying again"

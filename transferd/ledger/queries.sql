@@ -807,6 +807,14 @@ ON CONFLICT (event_id, endpoint_id) DO UPDATE
 SET next_attempt_at = NULL, failures = excluded.failures, event = coalesce(d.event, excluded.event)
 WHERE d.status = 2 AND excluded.status = 2;
 
+-- name: has_waiting_deliveries
+-- Whether a delivery waits for an attempt. The order lets PostgreSQL choose the small index of waiting deliveries.
+SELECT EXISTS (
+    SELECT 1 FROM (
+        SELECT endpoint_id FROM {ledger}.deliveries WHERE status IN (0, 2) ORDER BY endpoint_id LIMIT 1
+    ) first
+);
+
 -- name: waiting_deliveries
 -- The number of waiting deliveries, at most $1, and the age of the oldest of these that is due. The metrics
 -- read it every few seconds, so a long backlog is not counted to its end.
@@ -983,4 +991,22 @@ LIMIT $3;
 
 -- name: applied_to_ledger
 -- The migrations of the ledger, which it records itself: so a backup of its schema has its version.
-SELECT name FROM {ledger}.migrations;
+SELECT '{ledger}' AS schema, name FROM {ledger}.migrations;
+
+-- name: ledger_counts
+-- What waits in a ledger, for operators: rows of the outbox, deliveries, and holds.
+SELECT
+    (SELECT count(*) FROM {ledger}.outbox) AS outbox_rows,
+    (SELECT count(*) FROM {ledger}.deliveries WHERE status IN (0, 2)) AS deliveries_waiting,
+    (SELECT count(*) FROM {ledger}.holds WHERE status = {hold_active}) AS active_holds;
+
+-- name: ledger_state
+-- The migrations of a ledger, and whether it lacks a currency of $1. `migrate` reads this of several ledgers in one
+-- round trip.
+SELECT '{ledger}' AS schema,
+    ARRAY(SELECT name FROM {ledger}.migrations ORDER BY name) AS names,
+    ARRAY(SELECT sha256 FROM {ledger}.migrations ORDER BY name) AS sums,
+    EXISTS (
+        SELECT FROM unnest($1::text[]) AS known (code) LEFT JOIN {ledger}.currencies USING (code)
+        WHERE funding_wallet_id IS NULL
+    ) AS lacks_currency;

@@ -8,6 +8,45 @@ SELECT number, name, schema, cache_generation FROM transferd.ledgers WHERE name 
 -- All ledgers, for processes that serve all of them.
 SELECT number, name, schema, cache_generation FROM transferd.ledgers ORDER BY number;
 
+-- name: list_ledgers
+-- All ledgers, or the one with a name, for operators: with their clients, their usable keys, and about how many bytes
+-- they take. PostgreSQL counts the pages when it vacuums or analyzes a table. To measure the files, it would build and
+-- keep what it knows of 60 relations for each ledger.
+WITH sizes AS (
+    SELECT n.nspname, sum(c.relpages + coalesce(toast.relpages, 0)) * current_setting('block_size')::bigint AS bytes
+    FROM pg_class c
+    JOIN pg_namespace n ON n.oid = c.relnamespace
+    LEFT JOIN pg_class toast ON toast.oid = c.reltoastrelid
+    WHERE c.relkind IN ('r', 'i')
+    GROUP BY n.nspname
+), users AS (
+    SELECT ledger_number, count(DISTINCT clients.id) AS clients,
+        count(api_keys.id) FILTER (WHERE revoked_at IS NULL AND (expires_at IS NULL OR expires_at > now())) AS keys
+    FROM transferd.clients LEFT JOIN transferd.api_keys ON client_id = clients.id
+    GROUP BY ledger_number
+)
+SELECT number, name, schema, cache_generation, created_at, coalesce(clients, 0) AS clients,
+    coalesce(keys, 0) AS usable_keys, coalesce(bytes, 0)::bigint AS bytes_about
+FROM transferd.ledgers
+LEFT JOIN sizes ON nspname = schema
+LEFT JOIN users ON ledger_number = number
+WHERE $1::text IS NULL OR name = $1
+ORDER BY number;
+
+-- name: table_sizes
+-- The tables of a ledger with their bytes, indexes included, and about how many rows they have. PostgreSQL counts
+-- the rows when it vacuums or analyzes a table; -1 means never.
+SELECT c.relname AS name, pg_total_relation_size(c.oid) AS bytes,
+    nullif(c.reltuples, -1)::bigint AS rows_about
+FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+WHERE n.nspname = $1 AND c.relkind = 'r'
+ORDER BY bytes DESC, name;
+
+-- name: raise_cache_generation
+-- Replicas that read the new generation use nothing that Redis has of the ledger from before.
+UPDATE transferd.ledgers SET cache_generation = cache_generation + 1 WHERE name = $1
+RETURNING number, name, schema, cache_generation;
+
 -- name: read_api_key
 -- An API key with its client and the client's ledger. The caller compares the secret, in constant time. An expiry
 -- of infinity, which an earlier version stored for the largest possible time, counts as no expiry, because Python

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from transferd.config import Limits
 from transferd.domain.ledger import Ledger
 from transferd.ledger.store.database import Database, Row
-from transferd.ledger.store.errors import Rejected
+from transferd.ledger.store.errors import LockTimeout, Rejected, StoreError
 from transferd.ledger.store.ledgers import read_ledgers
 from transferd.ledger.store.queries import query
 from transferd.observability.facts import Facts, LedgerNotOpened
@@ -16,7 +16,7 @@ class Answers(NamedTuple):
     """The rows of each ledger that has some; and why the others could not be asked."""
 
     rows: dict[Ledger, list[Row]]
-    failures: dict[Ledger, Rejected]
+    failures: dict[Ledger, StoreError]
 
 
 class LedgerList:
@@ -54,8 +54,8 @@ class LedgerList:
 class Watch:
     """Asks ledgers a question of `queries.sql` that has the answer true or false.
 
-    A ledger that cannot be asked, because it has no tables, is left out until the list of ledgers
-    is read again.
+    A ledger that cannot be asked, because its tables are missing or locked, is left out until the
+    list of ledgers is read again.
     """
 
     def __init__(
@@ -164,13 +164,14 @@ async def ask(
 ) -> Answers:
     """Run the query `name` in each ledger of a group; rows begin with the number of the ledger.
 
-    A ledger without its tables fails alone. Raises StoreError if PostgreSQL itself fails.
+    A ledger without its tables fails alone, and so does one whose tables are locked. Raises
+    StoreError if PostgreSQL itself fails.
     """
     if not group:
         return Answers({}, {})
     try:
         rows = await database.read_beside(group[0], _union(group, name), arguments)
-    except Rejected as error:
+    except (Rejected, LockTimeout) as error:
         if len(group) == 1:
             return Answers({}, {group[0]: error})
         answers = [await ask(database, [each], name, *arguments) for each in group]

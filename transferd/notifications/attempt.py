@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from transferd.domain.ledger import Ledger
 from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.store.deliveries import LOG, DeliveryKey, DeliveryRecord, WaitingDelivery
 from transferd.notifications.event import Event
@@ -17,11 +18,16 @@ class Attempt:
     `result` is given if no request is needed.
     """
 
-    __slots__ = ("_ended", "_spans", "_started", "delivery", "event", "result")
+    __slots__ = ("_ended", "_spans", "_started", "delivery", "event", "ledger", "result")
 
     def __init__(
-        self, delivery: WaitingDelivery, event: Event, result: SinkResult | None = None
+        self,
+        ledger: Ledger,
+        delivery: WaitingDelivery,
+        event: Event,
+        result: SinkResult | None = None,
     ) -> None:
+        self.ledger = ledger
         self.delivery = delivery
         self.event = event
         self.result = result

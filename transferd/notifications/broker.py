@@ -10,16 +10,17 @@ class TransportFailure(Exception):
 
 
 class PublicEvent(NamedTuple):
-    """A CloudEvent for the public exchange, routed by its type."""
+    """A CloudEvent for the public exchange, routed by the name of its ledger and its type."""
 
+    ledger: str
     id: str
     type: str
     body: bytes
     traceparent: str | None = None
 
 
-# Gets the ids of endpoints that have deliveries which are due.
-Wake = Callable[[Sequence[str]], None]
+# Gets the number of a ledger, and the ids of its endpoints that have due deliveries.
+Wake = Callable[[int, Sequence[str]], None]
 # Gets body and headers of a message that is not a wake-up; when it returns, the message is done.
 Take = Callable[[bytes, Mapping[str, Any]], Awaitable[None]]
 
@@ -41,15 +42,24 @@ class Broker(Protocol):
         row for each. Raises TransportFailure."""
         ...
 
-    async def wake(self, endpoint_ids: Sequence[str], delay_s: float = 0.0) -> None:
-        """Wake the notifier up, after `delay_s`. Best effort: a sweep finds all due rows."""
+    async def wake(
+        self, ledger_number: int, endpoint_ids: Sequence[str], delay_s: float = 0.0
+    ) -> None:
+        """Wake the notifier of a ledger up, after `delay_s`. Best effort: a sweep finds all due
+        rows."""
         ...
 
-    async def consume(self, *, wake: Wake, take: Take) -> None:
+    async def keep_queues(self) -> None:
+        """Send a wake-up about nothing into each work queue. RabbitMQ closes a channel whose newest
+        message is not acknowledged for half an hour."""
+        ...
+
+    async def consume(self, *, wake: Wake, take: Take, taken_over: Callable[[], None]) -> None:
         """Receive wake-ups, and the other messages in the queues. Raises TransportFailure.
 
-        The newest wake-up stays unacknowledged, so that the broker gives it to another consumer if
-        this one dies.
+        `taken_over` is called when a queue sends its first wake-up: no other worker consumes it.
+        The newest wake-up of each queue stays unacknowledged, so that the broker gives it to
+        another consumer if this one dies.
         """
         ...
 

@@ -52,14 +52,21 @@ class Carryover:
         try:
             event = Event.read(body)
         except Unreadable as error:
-            async with self._database.transaction() as transaction:
-                await insert_dead_letters(transaction, {body: str(error)})
-            self._facts.emit(DeadLettersKept(1))
+            await self._keep(body, str(error))
+            return []
+        if event.ledger != self._database.ledger.name:
+            # Another program has put it there: no message of this version is an event.
+            await self._keep(body, "an event of another ledger")
             return []
         endpoint_id = _id(headers.get(ENDPOINT))
         attempts = _count(headers.get(ATTEMPTS))
         async with self._database.transaction() as transaction:
             return await self._carry(transaction, event, body, endpoint_id, attempts=attempts)
+
+    async def _keep(self, body: bytes, reason: str) -> None:
+        async with self._database.transaction() as transaction:
+            await insert_dead_letters(transaction, {body: reason})
+        self._facts.emit(DeadLettersKept(1))
 
     async def letters(self) -> None:
         """Give each dead letter its delivery. Raises StoreError."""

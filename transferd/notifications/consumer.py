@@ -1,15 +1,17 @@
 """The consumer: keeps the notifier connected to the broker and wakes it up."""
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from transferd.config import Limits
-from transferd.ledger.store.database import LedgerDatabase
-from transferd.ledger.store.deliveries import endpoints_waiting
+from transferd.domain.ledger import MAIN
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.deliveries import ENDPOINTS_WAITING
 from transferd.ledger.store.errors import StoreError
+from transferd.ledger.watch import LedgerList, ask, groups
 from transferd.notifications.broker import Broker, Connect, TransportFailure
 from transferd.notifications.carryover import Carryover
 from transferd.notifications.notifier import Notifier
@@ -20,15 +22,16 @@ from transferd.observability.facts import Facts, NotifierFailed
 class Consumer:
     """Consumes until cancelled; `carryover` takes the messages that are not wake-ups.
 
-    The newest wake-up is never acknowledged before the next one. If the worker dies, the broker
-    gives it to the worker that stands by, which begins with a sweep.
+    The newest wake-up of a queue is never acknowledged before the next one. If the worker dies, the
+    broker gives it to the worker that stands by, which begins with a sweep.
     """
 
     def __init__(
         self,
         *,
         notifier: Notifier,
-        database: LedgerDatabase,
+        database: Database,
+        ledgers: LedgerList,
         connect: Connect,
         carryover: Carryover,
         limits: Limits,
@@ -36,11 +39,11 @@ class Consumer:
     ) -> None:
         self._notifier = notifier
         self._database = database
+        self._ledgers = ledgers
         self._connect = connect
         self._carryover = carryover
         self._limits = limits
         self._facts = facts
-        self._is_first = True
         self._sweep_now = asyncio.Event()
         self.fault: str | None = "not connected yet"
 
@@ -54,9 +57,13 @@ class Consumer:
     async def _consume(self) -> None:
         """Connect and consume until the connection is lost. Raises TransportFailure."""
         async with self._connect() as broker:
-            self._is_first = True
             try:
-                await broker.consume(wake=self._wake, take=partial(self._take, broker))
+                await broker.consume(
+                    wake=self._notifier.wake,
+                    take=partial(self._take, broker),
+                    # The worker that consumed the queue before may have left due deliveries.
+                    taken_over=self._sweep_now.set,
+                )
                 self.fault = None
                 self._notifier.results.wake_later = broker.wake
                 async with asyncio.TaskGroup() as group:
@@ -68,32 +75,21 @@ class Consumer:
                 self._notifier.forget()
         raise TransportFailure(broker.reason)
 
-    def _wake(self, endpoint_ids: Sequence[str]) -> None:
-        self._notifier.wake(endpoint_ids)
-        if self._is_first:
-            # The worker that consumed this queue before may have left due deliveries.
-            self._is_first = False
-            self._sweep_now.set()
-
     async def _take(self, broker: Broker, body: bytes, headers: Mapping[str, Any]) -> None:
         endpoint_ids = await self._carryover.take(body, headers)
         if endpoint_ids:
-            await broker.wake(endpoint_ids)
+            await broker.wake(MAIN.number, endpoint_ids)
 
     async def _sweep(self, broker: Broker) -> None:
-        """Send wake-ups for due deliveries, at once and then slowly: a message may get lost.
-
-        A wake-up is sent even if nothing is due: RabbitMQ closes a channel whose newest message is
-        not acknowledged for half an hour.
-        """
+        """Send wake-ups for due deliveries, at once and then slowly: a message may get lost."""
         while True:
+            await broker.keep_queues()
             try:
                 await self._carryover.letters()
-                await broker.wake(await endpoints_waiting(self._database))
+                await self._wake_all(broker)
                 wait_s = self._limits.delivery_sweep_interval_s
             except StoreError as error:
                 self._facts.emit(NotifierFailed(error))
-                await broker.wake([])
                 wait_s = self._limits.relay_wait_max_s
             if broker.reason:
                 return
@@ -101,6 +97,15 @@ class Consumer:
                 async with asyncio.timeout(wait_s):
                     await self._sweep_now.wait()
             self._sweep_now.clear()
+
+    async def _wake_all(self, broker: Broker) -> None:
+        """Wake the notifiers of all ledgers up. Raises StoreError."""
+        for group in groups(self._database, await self._ledgers.all(), self._limits):
+            found, failures = await ask(self._database, group, ENDPOINTS_WAITING)
+            for ledger, rows in found.items():
+                await broker.wake(ledger.number, [row["id"] for row in rows])
+            for error in failures.values():
+                self._facts.emit(NotifierFailed(error))
 
     def _note(self, error: Exception | None) -> None:
         self.fault = fault_of(error)

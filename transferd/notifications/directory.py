@@ -1,8 +1,10 @@
 """The webhooks, as of the last change that was seen, and the endpoints that an event is for."""
 
-from collections import defaultdict
+from collections import OrderedDict, defaultdict
 from collections.abc import Sequence
 
+from transferd.config import Limits
+from transferd.domain.ledger import Ledger
 from transferd.domain.webhook import EVENT_TYPES, Webhook, WebhookStatus
 from transferd.ledger.store.database import LedgerDatabase, Transaction
 from transferd.ledger.store.deliveries import LOG
@@ -56,4 +58,24 @@ class Directory:
         found = [*self._always]
         for wallet_id in (None, *wallet_ids):
             found += by_wallet.get(wallet_id, ())
+        return found
+
+
+class Directories:
+    """The directories of ledgers; those that were used last are kept."""
+
+    def __init__(self, limits: Limits, *, with_log: bool) -> None:
+        self._limits = limits
+        self._with_log = with_log
+        self._recent: OrderedDict[Ledger, Directory] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Directories {len(self._recent)} of {self._limits.directories_max}>"
+
+    def of(self, ledger: Ledger) -> Directory:
+        """The one of a ledger, empty until it is refreshed."""
+        found = self._recent.setdefault(ledger, Directory(with_log=self._with_log))
+        self._recent.move_to_end(ledger)
+        if len(self._recent) > self._limits.directories_max:
+            self._recent.popitem(last=False)
         return found

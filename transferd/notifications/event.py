@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from transferd.domain.ledger import MAIN
+
 # Which members of an event's data are wallets, by the first word of its type.
 _SIDES = ("source_wallet_id", "destination_wallet_id")
 _WALLETS_OF = {"transfer": _SIDES, "hold": _SIDES, "wallet": ("id",)}
@@ -25,6 +27,8 @@ class Event(NamedTuple):
     wallets: tuple[str, ...]
     traceparent: str | None
     json: dict[str, Any]
+    # Events of the version before do not name their ledger, which was main.
+    ledger: str = MAIN.name
 
     @classmethod
     def read(cls, body: bytes | str) -> "Event":
@@ -44,7 +48,7 @@ class Event(NamedTuple):
                 raise ValueError("an id, a type or a wallet is not short printable text")
         if time.tzinfo is None:
             raise ValueError("the time has no offset")
-        return cls(id, type, time, wallets, traceparent, event)
+        return cls(id, type, time, wallets, traceparent, event, event.get("ledger", MAIN.name))
 
     @classmethod
     def unreadable(cls, id: str) -> "Event":

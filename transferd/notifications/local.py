@@ -5,7 +5,7 @@ PostgreSQL, and a notifier begins with a sweep.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
 from transferd.notifications.broker import Broker, PublicEvent, Take, Wake
@@ -34,12 +34,18 @@ class LocalBroker:
     async def take_over(self) -> None:
         """There is no version before."""
 
-    async def wake(self, endpoint_ids: Sequence[str], delay_s: float = 0.0) -> None:
+    async def wake(
+        self, ledger_number: int, endpoint_ids: Sequence[str], delay_s: float = 0.0
+    ) -> None:
         """Through the event loop."""
         if self._wake is not None:
-            asyncio.get_running_loop().call_later(delay_s, self._wake, endpoint_ids)
+            loop = asyncio.get_running_loop()
+            loop.call_later(delay_s, self._wake, ledger_number, endpoint_ids)
 
-    async def consume(self, *, wake: Wake, take: Take) -> None:
+    async def keep_queues(self) -> None:
+        """There are no queues."""
+
+    async def consume(self, *, wake: Wake, take: Take, taken_over: Callable[[], None]) -> None:
         """From now on; there are no other messages."""
         self._wake = wake
 

@@ -10,28 +10,50 @@ from contextlib import suppress
 from functools import partial
 
 from transferd.config import Limits
-from transferd.ledger.store.database import LedgerDatabase
+from transferd.domain.ledger import Ledger
+from transferd.ledger.store.database import Database, LedgerDatabase
 from transferd.ledger.store.deliveries import LOG, WaitingDelivery, read_waiting
 from transferd.ledger.store.errors import StoreError
+from transferd.ledger.watch import LedgerList
 from transferd.notifications.attempt import Attempt
-from transferd.notifications.directory import Directory
+from transferd.notifications.directory import Directories, Directory
 from transferd.notifications.event import Event, Unreadable
 from transferd.notifications.lane import Lane
+from transferd.notifications.ledger_lanes import LedgerLanes
 from transferd.notifications.results import Results
-from transferd.notifications.retrying import fault_of, run_forever
 from transferd.notifications.sinks.result import DISABLED, SinkResult
 from transferd.notifications.sinks.sinks import Sinks
 from transferd.observability.facts import Facts, NotifierFailed
 
 
+class _Open:
+    """A ledger that has deliveries in flight, with a lane for each endpoint that has some."""
+
+    def __init__(self, ledger: Ledger, database: LedgerDatabase, directory: Directory) -> None:
+        self.ledger = ledger
+        self.database = database
+        self.directory = directory
+        self.lanes: dict[str, Lane] = {}
+
+    @property
+    def held(self) -> int:
+        """Deliveries that were read and whose results are not written yet."""
+        return sum(len(lane.held) for lane in self.lanes.values())
+
+
 class Notifier:
-    """Makes the due deliveries of the endpoints that `wake` names. `delays_s` is the back-off."""
+    """Makes the due deliveries of the endpoints that `wake` names. `delays_s` is the back-off.
+
+    Several ledgers are read at a time, and none holds more than half of all deliveries, so that
+    slow receivers of one ledger delay no other.
+    """
 
     def __init__(
         self,
         *,
-        database: LedgerDatabase,
-        directory: Directory,
+        database: Database,
+        ledgers: LedgerList,
+        directories: Directories,
         sinks: Sinks,
         delays_s: Sequence[float],
         limits: Limits,
@@ -39,46 +61,60 @@ class Notifier:
         clock: Callable[[], float],
     ) -> None:
         self._database = database
-        self._directory = directory
+        self._ledgers = ledgers
+        self._directories = directories
         self._sinks = sinks
         self._limits = limits
         self._facts = facts
         self._clock = clock
-        # One for each endpoint that has work; and the endpoints that are to be read.
-        self._lanes: dict[str, Lane] = {}
-        self._hungry: dict[str, None] = {}
-        self._something_to_read = asyncio.Event()
+        # By number of the ledger; and its endpoints that are to be read.
+        self._open: dict[int, _Open] = {}
+        self._hungry: dict[int, dict[str, None]] = {}
+        self._reading = LedgerLanes[int](
+            self._read,
+            self._note,
+            limits,
+            lanes_max=limits.notify_lanes_max,
+            # Further wake-ups may follow at once; one query reads for all of them.
+            linger_s=limits.notify_linger_s,
+        )
         self.results = Results(
             database=database, delays_s=delays_s, written=self._let_go, limits=limits, facts=facts
         )
-        # Why nothing can be read now; None if all is well.
-        self.fault: str | None = None
 
     def __repr__(self) -> str:
         return f"<Notifier {self.in_flight} in flight, {self.fault or 'running'}>"
 
     @property
+    def fault(self) -> str | None:
+        """Why nothing can be read now; None if all is well."""
+        return self._reading.fault
+
+    @property
     def in_flight(self) -> int:
         """Deliveries that were read and whose results are not written yet."""
-        return sum(len(lane.held) for lane in self._lanes.values())
+        return sum(each.held for each in self._open.values())
 
-    def wake(self, endpoint_ids: Sequence[str]) -> None:
+    def wake(self, ledger_number: int, endpoint_ids: Sequence[str]) -> None:
         """Look at these endpoints."""
-        self._hungry.update(dict.fromkeys(endpoint_ids))
-        self._something_to_read.set()
+        if endpoint_ids:
+            self._hungry.setdefault(ledger_number, {}).update(dict.fromkeys(endpoint_ids))
+            self._reading.add(ledger_number)
 
     def forget(self) -> None:
         """Begin nothing more until it is woken up: another worker may have taken over."""
         self._hungry.clear()
-        for endpoint_id, lane in [*self._lanes.items()]:
-            lane.stop()
-            self._forget_if_idle(endpoint_id)
+        for opened in [*self._open.values()]:
+            for endpoint_id, lane in [*opened.lanes.items()]:
+                lane.stop()
+                self._forget_if_idle(opened, endpoint_id)
 
     async def drain(self) -> None:
         """Wait until running attempts are over and written, for a time. `read` has ended."""
-        for lane in self._lanes.values():
+        lanes = [lane for opened in self._open.values() for lane in opened.lanes.values()]
+        for lane in lanes:
             lane.put_back()
-        running = [task for lane in self._lanes.values() for task in lane.running.values()]
+        running = [task for lane in lanes for task in lane.running.values()]
         wait_s = self._limits.webhook_timeout_s + self._limits.command_timeout_s
         with suppress(TimeoutError):
             async with asyncio.timeout(wait_s):
@@ -87,68 +123,99 @@ class Notifier:
 
     async def read(self) -> None:
         """Begin deliveries until cancelled."""
-        await run_forever(self.read_once, self._limits, self._note)
+        await self._reading.run()
 
-    async def read_once(self) -> int:
-        """Wait until something may be due, read it and begin it; how many deliveries.
+    async def _read(self, number: int) -> bool:
+        """Read what is due at hungry endpoints of a ledger and begin it; whether there are more.
 
         Raises StoreError; then the endpoints are read again.
         """
-        await self._something_to_read.wait()
-        self._something_to_read.clear()
-        # Further wake-ups may follow at once; one query reads for all of them.
-        await asyncio.sleep(self._limits.notify_linger_s)
-        lanes, room = self._next_lanes()
-        found = await self._read(lanes, room) if room else []
+        opened = await self._opened(number)
+        if opened is None:
+            return False
+        lanes, room = self._next_lanes(opened)
+        found = await self._due(opened, lanes, room) if room else []
         for delivery in found:
             lane = lanes[delivery.endpoint_id]
             if lane.is_being_read:
-                self._begin(lane, delivery)
+                self._begin(opened, lane, delivery)
                 room[delivery.endpoint_id] -= 1
         for endpoint_id, left in room.items():
             lane = lanes[endpoint_id]
             lane.is_being_read = False
             lane.has_more = lane.has_more or left == 0
             lane.read_if_more()
-            self._forget_if_idle(endpoint_id)
+            self._forget_if_idle(opened, endpoint_id)
         # Immediate deliveries were all made just now; other tasks get the event loop.
         await asyncio.sleep(0)
-        return len(found)
+        return number in self._hungry and self._budget(opened) > 0
 
-    def _next_lanes(self) -> tuple[dict[str, Lane], dict[str, int]]:
-        """The lanes of the endpoints to read next, and how much room each has, if it has some."""
+    async def _opened(self, number: int) -> _Open | None:
+        """None if nothing is to be read, or there is no such ledger: then the sweep finds it."""
+        ledger = await self._ledgers.find(number)
+        if ledger is None or number not in self._hungry:
+            self._hungry.pop(number, None)
+            return None
+        if number not in self._open:
+            self._open[number] = _Open(
+                ledger, self._database.of(ledger), self._directories.of(ledger)
+            )
+        return self._open[number]
+
+    def _budget(self, opened: _Open) -> int:
+        """How many more deliveries of a ledger may be held."""
         is_tight = self.in_flight >= self._limits.notify_held_max
+        most = (
+            self._limits.endpoint_in_flight_max if is_tight else self._limits.notify_held_max // 2
+        )
+        return max(most - opened.held, 0)
+
+    def _next_lanes(self, opened: _Open) -> tuple[dict[str, Lane], dict[str, int]]:
+        """The lanes of the endpoints to read next, and how much room each has, if it has some.
+
+        Endpoints without a place stay hungry until a delivery of the ledger has ended.
+        """
+        number, budget = opened.ledger.number, self._budget(opened)
+        held_max = self._limits.notify_held_max
+        is_tight = self.in_flight >= held_max or opened.held >= held_max // 4
         lanes: dict[str, Lane] = {}
         room: dict[str, int] = {}
-        for endpoint_id in [*self._hungry][: self._limits.notify_endpoints_max]:
-            del self._hungry[endpoint_id]
-            lane = self._lanes.get(endpoint_id)
+        hungry = self._hungry[number]
+        for endpoint_id in [*hungry][: self._limits.notify_endpoints_max]:
+            if not budget:
+                break
+            del hungry[endpoint_id]
+            lane = opened.lanes.get(endpoint_id)
             if lane is None:
-                read = partial(self.wake, [endpoint_id])
-                lane = self._lanes[endpoint_id] = Lane(self._limits, self._deliver, read)
-            count = lane.room(is_tight=is_tight)
+                deliver = partial(self._deliver, opened)
+                lane = Lane(self._limits, deliver, partial(self.wake, number, [endpoint_id]))
+                opened.lanes[endpoint_id] = lane
+            count = min(lane.room(is_tight=is_tight), budget)
+            budget -= count
             # A wake-up while the table is read makes the endpoint hungry again.
             lane.has_more = count == 0
             if count:
                 lanes[endpoint_id], room[endpoint_id] = lane, count
                 lane.is_being_read = True
-        if self._hungry:
-            self._something_to_read.set()
+        if not hungry:
+            del self._hungry[number]
         return lanes, room
 
-    async def _read(self, lanes: dict[str, Lane], room: dict[str, int]) -> list[WaitingDelivery]:
+    async def _due(
+        self, opened: _Open, lanes: dict[str, Lane], room: dict[str, int]
+    ) -> list[WaitingDelivery]:
         in_flight = [key for lane in lanes.values() for key in lane.held]
         try:
-            found, version = await read_waiting(self._database, room, in_flight)
-            await self._directory.refresh(self._database, version)
+            found, version = await read_waiting(opened.database, room, in_flight)
+            await opened.directory.refresh(opened.database, version)
         except StoreError:
             for lane in lanes.values():
                 lane.is_being_read = False
-            self.wake([*lanes])
+            self._hungry.setdefault(opened.ledger.number, {}).update(dict.fromkeys(lanes))
             raise
         return found
 
-    def _begin(self, lane: Lane, delivery: WaitingDelivery) -> None:
+    def _begin(self, opened: _Open, lane: Lane, delivery: WaitingDelivery) -> None:
         result: SinkResult | None = None
         try:
             event = Event.read(delivery.event)
@@ -157,21 +224,21 @@ class Notifier:
             result = SinkResult(str(error), is_unreadable=True)
         else:
             if delivery.endpoint_id != LOG:
-                result = None if self._directory.active(delivery.endpoint_id) else DISABLED
+                result = None if opened.directory.active(delivery.endpoint_id) else DISABLED
             elif self._sinks.log_is_immediate:
                 result = self._sinks.write_log(event)
-        attempt = Attempt(delivery, event, result)
+        attempt = Attempt(opened.ledger, delivery, event, result)
         if result is None:
             lane.submit(attempt)
         else:
             lane.hold(attempt)
             self.results.add(attempt)
 
-    async def _deliver(self, attempt: Attempt) -> bool:
+    async def _deliver(self, opened: _Open, attempt: Attempt) -> bool:
         """Make an attempt; whether it succeeded."""
         attempt.begin(self._clock(), self._facts.begin)
         try:
-            result = await self._send(attempt)
+            result = await self._send(opened.directory, attempt)
         except Exception as error:
             # A fault of this program. Without a result the lane would never release the delivery.
             self._facts.emit(NotifierFailed(error))
@@ -180,10 +247,10 @@ class Notifier:
         self.results.add(attempt)
         return result.error is None
 
-    async def _send(self, attempt: Attempt) -> SinkResult:
+    async def _send(self, directory: Directory, attempt: Attempt) -> SinkResult:
         if attempt.endpoint_id == LOG:
             return await self._sinks.log(attempt.event)
-        webhook = self._directory.active(attempt.endpoint_id)
+        webhook = directory.active(attempt.endpoint_id)
         if webhook is None:
             return DISABLED
         return await self._sinks.post(
@@ -192,15 +259,21 @@ class Notifier:
 
     def _let_go(self, attempt: Attempt) -> None:
         """The result of the attempt is written."""
-        self._lanes[attempt.endpoint_id].release(attempt)
-        self._forget_if_idle(attempt.endpoint_id)
+        number = attempt.ledger.number
+        opened = self._open[number]
+        opened.lanes[attempt.endpoint_id].release(attempt)
+        self._forget_if_idle(opened, attempt.endpoint_id)
+        if number in self._hungry:
+            self._reading.add(number)
 
-    def _forget_if_idle(self, endpoint_id: str) -> None:
-        lane = self._lanes.get(endpoint_id)
-        if lane is not None and lane.is_idle and endpoint_id not in self._hungry:
-            del self._lanes[endpoint_id]
+    def _forget_if_idle(self, opened: _Open, endpoint_id: str) -> None:
+        number = opened.ledger.number
+        lane = opened.lanes.get(endpoint_id)
+        if lane is not None and lane.is_idle and endpoint_id not in self._hungry.get(number, ()):
+            del opened.lanes[endpoint_id]
+        if not opened.lanes:
+            self._open.pop(number, None)
 
-    def _note(self, error: Exception | None) -> None:
-        self.fault = fault_of(error)
+    def _note(self, _: int, error: Exception | None) -> None:
         if error is not None:
             self._facts.emit(NotifierFailed(error))

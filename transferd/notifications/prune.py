@@ -6,18 +6,26 @@ import time
 from transferd.config import Limits
 from transferd.ledger.ids import id_at
 from transferd.ledger.store import deliveries
-from transferd.ledger.store.database import LedgerDatabase
+from transferd.ledger.store.database import Database, LedgerDatabase
 from transferd.ledger.store.errors import StoreError
+from transferd.ledger.watch import LedgerList
 from transferd.observability.facts import Facts, NotifierFailed
 
 _DAY_S = 24 * 3600
 
 
-async def prune(database: LedgerDatabase, limits: Limits, facts: Facts, days: int) -> None:
-    """Remove deliveries that are older than the window, again and again, until cancelled."""
+async def prune(
+    database: Database, ledgers: LedgerList, limits: Limits, facts: Facts, days: int
+) -> None:
+    """Remove deliveries of all ledgers that are older than the window, until cancelled."""
     while True:
         try:
-            await prune_once(database, limits, older_than_s=days * _DAY_S)
+            for ledger in await ledgers.all():
+                # A ledger that fails stops no other.
+                try:
+                    await prune_once(database.of(ledger), limits, older_than_s=days * _DAY_S)
+                except StoreError as error:
+                    facts.emit(NotifierFailed(error))
         except StoreError as error:
             facts.emit(NotifierFailed(error))
         await asyncio.sleep(limits.prune_interval_s)

@@ -6,6 +6,7 @@ owner reports it and opens another connection.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
@@ -27,6 +28,7 @@ from yarl import URL
 
 from transferd.commit.events import CLOUD_EVENT
 from transferd.config import Limits
+from transferd.domain.ledger import MAIN
 from transferd.notifications.broker import PublicEvent, Take, TransportFailure, Wake
 from transferd.notifications.topology import Topology
 
@@ -55,9 +57,11 @@ class RabbitBroker:
         self._waking: Channel | None = None
         self._lost = asyncio.Event()
         self._consumes = False
-        self._received_count = 0
-        # The newest wake-up; those before it are acknowledged, one acknowledgement after the other.
-        self._newest: AbstractIncomingMessage | None = None
+        # How many messages each queue has sent us.
+        self._received: Counter[str] = Counter()
+        # The newest wake-up of each queue; those before it are acknowledged, one acknowledgement
+        # after the other.
+        self._newest: dict[str, AbstractIncomingMessage] = {}
         self._settling = asyncio.Lock()
         self.reason = ""
 
@@ -101,35 +105,44 @@ class RabbitBroker:
             raise TransportFailure(self.reason) from error
         return [_why_not(result) for result in results]
 
-    async def wake(self, endpoint_ids: Sequence[str], delay_s: float = 0.0) -> None:
-        """Into the work queue, or into the retry queue of this delay."""
+    async def wake(
+        self, ledger_number: int, endpoint_ids: Sequence[str], delay_s: float = 0.0
+    ) -> None:
+        """Into the work queue of the ledger, or into the retry queue of this delay."""
         if self._waking is None or self._lost.is_set():
             return
-        queue = self._topology.retry_queue(delay_s) if delay_s else self._topology.work
         try:
             async with self._in_time("RabbitMQ takes no wake-ups"):
                 await self._waking.basic_publish(
-                    encode_wakeup(endpoint_ids),
-                    exchange="",
-                    routing_key=queue,
+                    encode_wakeup(ledger_number, endpoint_ids),
+                    exchange=self._topology.retry_queue(delay_s) if delay_s else "",
+                    routing_key=self._topology.work_queue(ledger_number),
                     properties=spec.Basic.Properties(delivery_mode=_PERSISTENT),
                 )
         except TransportFailure as error:
             self._lose(str(error))
 
-    async def consume(self, *, wake: Wake, take: Take) -> None:
-        """From the work queue; `take` gets those of the dead-letter queue and of the queue of the
-        version before, if there is one."""
+    async def keep_queues(self) -> None:
+        """Send a wake-up about nothing into each work queue."""
+        for number, _ in enumerate(self._topology.work_queues):
+            await self.wake(number, [])
 
-        async def take_wakeup(message: AbstractIncomingMessage) -> None:
+    async def consume(self, *, wake: Wake, take: Take, taken_over: Callable[[], None]) -> None:
+        """From the work queues; `take` gets those of the dead-letter queue and of the queue of an
+        earlier version, if there is one."""
+
+        async def take_wakeup(queue: str, message: AbstractIncomingMessage) -> None:
             try:
-                endpoint_ids = decode_wakeup(message.body)
+                ledger_number, endpoint_ids = decode_wakeup(message.body)
             except ValueError:
                 await self._settle(message.reject)
                 return
-            previous, self._newest = self._newest, message
-            wake(endpoint_ids)
-            if previous is not None:
+            previous = self._newest.get(queue)
+            self._newest[queue] = message
+            wake(ledger_number, endpoint_ids)
+            if previous is None:
+                taken_over()
+            else:
                 await self._settle(partial(previous.ack, multiple=True))
 
         async def take_other(message: AbstractIncomingMessage) -> None:
@@ -138,7 +151,8 @@ class RabbitBroker:
 
         prefetch = self._limits.notify_prefetch
         async with self._in_time("RabbitMQ does not let us consume"):
-            await self._consume(self._topology.work, take_wakeup, prefetch)
+            for queue in self._topology.work_queues:
+                await self._consume(queue, partial(take_wakeup, queue), prefetch)
             # One at a time: they may be events in order.
             await self._consume(self._topology.dead, take_other, 1)
             with suppress(ChannelNotFoundEntity):
@@ -147,9 +161,9 @@ class RabbitBroker:
 
     async def wait_lost(self) -> None:
         """Until the connection is lost, or the broker has forgotten that we consume."""
-        looks = 0
+        looks: Counter[str] = Counter()
         while not self._lost.is_set():
-            before = self._received_count
+            before = self._received.copy()
             try:
                 async with asyncio.timeout(self._limits.consumer_check_s):
                     await self._lost.wait()
@@ -157,14 +171,17 @@ class RabbitBroker:
                 if not self._consumes:
                     continue
                 try:
-                    ready, consumers = await self._look_at(self._topology.work)
+                    found = await self._look_at(self._topology.work_queues)
                 except TransportFailure as error:
                     self._lose(str(error))
                     return
-                # A consumer that stands by gets nothing either; it may as well connect again.
-                looks = looks + 1 if ready and before == self._received_count else 0
-                if consumers == 0 or looks >= _LOOKS_MAX:
-                    self._lose("RabbitMQ has forgotten our consumer")
+                for queue, (ready, consumers) in found.items():
+                    # A consumer that stands by gets nothing either.
+                    is_active = before[queue] or consumers < 2
+                    is_silent = ready and before[queue] == self._received[queue]
+                    looks[queue] = looks[queue] + 1 if is_silent and is_active else 0
+                    if consumers == 0 or looks[queue] >= _LOOKS_MAX:
+                        self._lose("RabbitMQ has forgotten our consumer")
 
     async def take_over(self) -> None:
         """Unbind the queue of the version before, if there is one."""
@@ -174,14 +191,17 @@ class RabbitBroker:
                 self._topology.previous_work, self._topology.exchange, "#"
             )
 
-    async def _look_at(self, queue: str) -> tuple[int, int]:
-        """How many messages are ready in a queue, and how many consumers it has."""
+    async def _look_at(self, queues: Sequence[str]) -> dict[str, tuple[int, int]]:
+        """How many messages are ready in each queue, and how many consumers it has."""
+        found = {}
         async with self._in_time("RabbitMQ does not answer"):
             channel = await self._open().channel()
-            found = await channel.declare_queue(queue, passive=True)
+            for name in queues:
+                queue = await channel.declare_queue(name, passive=True)
+                result = queue.declaration_result
+                found[name] = (result.message_count or 0, result.consumer_count or 0)
             await channel.close()
-        result = found.declaration_result
-        return result.message_count or 0, result.consumer_count or 0
+        return found
 
     async def _consume(
         self,
@@ -195,7 +215,7 @@ class RabbitBroker:
         await channel.set_qos(prefetch_count=prefetch)
 
         async def take_it(message: AbstractIncomingMessage) -> None:
-            self._received_count += 1
+            self._received[name] += 1
             if not self._lost.is_set():
                 await take(message)
 
@@ -222,7 +242,7 @@ class RabbitBroker:
         await channel.basic_publish(
             event.body,
             exchange=self._topology.exchange,
-            routing_key=event.type,
+            routing_key=f"{event.ledger}.{event.type}",
             # Without waiting for each to be written: one flush takes many.
             wait=False,
             properties=spec.Basic.Properties(
@@ -267,15 +287,20 @@ class RabbitBroker:
                     await connection.close()
 
 
-def encode_wakeup(endpoint_ids: Sequence[str]) -> bytes:
-    """The body of a message that names endpoints with due deliveries."""
-    return orjson.dumps({"endpoints": endpoint_ids})
+def encode_wakeup(ledger_number: int, endpoint_ids: Sequence[str]) -> bytes:
+    """The body of a message that names endpoints of a ledger with due deliveries."""
+    return orjson.dumps({"ledger": ledger_number, "endpoints": endpoint_ids})
 
 
-def decode_wakeup(body: bytes) -> list[str]:
-    """The ids of the endpoints. Raises ValueError for a message that is no wake-up."""
+def decode_wakeup(body: bytes) -> tuple[int, list[str]]:
+    """The number of the ledger, and the ids of the endpoints. Raises ValueError for a message that
+    is no wake-up. A message of the version before names no ledger: it is about main."""
     try:
-        return [str(UUID(id)) for id in orjson.loads(body)["endpoints"]]
+        wakeup = orjson.loads(body)
+        number = wakeup.get("ledger", MAIN.number)
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise TypeError("the ledger is not a number")
+        return number, [str(UUID(id)) for id in wakeup["endpoints"]]
     except (TypeError, KeyError, AttributeError) as error:
         raise ValueError(f"not a wake-up: {error}") from error
 

@@ -28,11 +28,16 @@ async def run_forever(
             if time.monotonic() - started > limits.relay_wait_max_s:
                 # The step has worked for a while: a connection that was lost.
                 wait_s = 0.0
-            wait_s = min(max(wait_s * 2, limits.relay_wait_first_s), limits.relay_wait_max_s)
+            wait_s = next_wait_s(wait_s, limits)
             await asyncio.sleep(wait_s)
         else:
             note(None)
             wait_s = 0.0
+
+
+def next_wait_s(wait_s: float, limits: Limits) -> float:
+    """The wait after a failure; `wait_s` is the one before it, 0 if there was none."""
+    return min(max(wait_s * 2, limits.relay_wait_first_s), limits.relay_wait_max_s)
 
 
 def fault_of(error: Exception | None) -> str | None:

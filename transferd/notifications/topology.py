@@ -18,6 +18,9 @@ from transferd.config import ConfigurationError, Limits
 # 4.x limits returns of every quorum queue to 20. A returned message is no poison: the rows decide.
 _RETURNS_WITHOUT_LIMIT = 1_000_000_000
 _HOUR_MS = 3_600_000
+# Ledgers are divided among them by number. A change of this number needs an upgrade of its own:
+# workers with another one would deliver for the same ledger at the same time.
+_WORK_QUEUES = 8
 
 
 class Topology:
@@ -25,24 +28,34 @@ class Topology:
 
     def __init__(self, prefix: str, delays_s: Sequence[float], limits: Limits) -> None:
         self.exchange = f"{prefix}transferd.events"
-        self.work = f"{prefix}notify.wakeups"
+        # The first one has the ledger main, and the name that it has in the version before, so that
+        # one worker of both versions consumes it.
+        self.work_queues = (
+            f"{prefix}notify.wakeups",
+            *(f"{prefix}notify.wakeups.{number}" for number in range(1, _WORK_QUEUES)),
+        )
         self.dead = f"{prefix}notify.dead"
-        # The work queue of the version before; consumed for as long as it exists.
+        # The work queue of an earlier version; consumed for as long as it exists.
         self.previous_work = f"{prefix}notify.work"
         self.delays_s = tuple(delays_s)
         self._prefix = prefix
         self._limits = limits
 
     def __repr__(self) -> str:
-        return f"<Topology {self.exchange}, {self.work}, {len(self.delays_s)} delays>"
+        return f"<Topology {self.exchange}, {self.work_queues[0]}, {len(self.delays_s)} delays>"
 
     def retry_queue(self, delay_s: float) -> str:
-        """The queue whose messages go to the work queue after this delay.
+        """The queue whose messages go to a work queue after this delay.
 
         One per delay: a queue expires its messages from the front, so one with a longer delay there
-        would hold up all behind it.
+        would hold up all behind it. An exchange with the same name sends all messages to it; their
+        routing key is the work queue, which they keep when they expire.
         """
-        return f"{self._prefix}notify.retry.{round(delay_s * 1000)}ms"
+        return f"{self._prefix}notify.later.{round(delay_s * 1000)}ms"
+
+    def work_queue(self, ledger_number: int) -> str:
+        """The queue of the wake-ups of a ledger."""
+        return self.work_queues[ledger_number % _WORK_QUEUES]
 
     @property
     def seal(self) -> str:
@@ -65,11 +78,16 @@ class Topology:
         remedy = "delete it and start again"
         try:
             await channel.declare_exchange(name, ExchangeType.TOPIC, durable=True)
+            delayed = {self.retry_queue(delay_s) for delay_s in self.delays_s}
+            for name in delayed:
+                await channel.declare_exchange(name, ExchangeType.FANOUT, durable=True)
             for name, arguments in (self._queues() | seal).items():
                 remedy = (
                     f"let it run empty, delete it (rabbitmqctl delete_queue {name}) and start again"
                 )
-                await channel.declare_queue(name, durable=True, arguments=arguments)
+                queue = await channel.declare_queue(name, durable=True, arguments=arguments)
+                if name in delayed:
+                    await queue.bind(name)
         except ChannelPreconditionFailed as error:
             raise ConfigurationError(
                 f"RabbitMQ has {name} of another kind, or with other arguments ({error}): {remedy},"
@@ -83,25 +101,22 @@ class Topology:
             "x-dead-letter-strategy": "at-least-once",
             "x-overflow": "reject-publish",
         }
-        queues = {
+        queues: dict[str, dict[str, Any]] = {
             self.dead: {
                 "x-queue-type": "quorum",
                 "x-delivery-limit": _RETURNS_WITHOUT_LIMIT,
-            },
+            }
+        }
+        for name in self.work_queues:
             # One consumer at a time, the others stand by: two would overtake each other, and events
             # of a wallet would come out of order. Rejected messages are dead-lettered.
-            self.work: {
+            queues[name] = {
                 **safe,
                 "x-dead-letter-routing-key": self.dead,
                 "x-delivery-limit": _RETURNS_WITHOUT_LIMIT,
                 "x-max-length": self._limits.work_queue_messages_max,
                 "x-single-active-consumer": True,
-            },
-        }
-        for delay_s in self.delays_s:
-            queues[self.retry_queue(delay_s)] = {
-                **safe,
-                "x-dead-letter-routing-key": self.work,
-                "x-message-ttl": round(delay_s * 1000),
             }
+        for delay_s in self.delays_s:
+            queues[self.retry_queue(delay_s)] = {**safe, "x-message-ttl": round(delay_s * 1000)}
         return queues

@@ -38,6 +38,14 @@ class _CloudEvent(BaseModel):
     subject: Annotated[str, Field(description="The id of what it is about.")]
     time: Annotated[datetime, Field(description="When it was committed.")]
     datacontenttype: Literal["application/json"]
+    ledger: Annotated[
+        str,
+        Field(
+            default_factory=str,
+            description="The name of the ledger that it happened in. An event from before the"
+            " upgrade to ledgers lacks it, and happened in `main`.",
+        ),
+    ]
     traceparent: Annotated[
         str, Field(default_factory=str, description="The trace of the request; not in streams.")
     ]

@@ -273,14 +273,14 @@ class LedgerStreams:
         # other does not see yet. Versions have no gaps: the first missing one ends the page.
         frames: list[Frame] = []
         while (following := events.get(after + 1 + len(frames))) is not None:
-            frames.append(_frame(after + 1 + len(frames), following))
+            frames.append(_frame(after + 1 + len(frames), following, self._database.ledger.name))
         return frames
 
     def _all(self) -> list[Watch]:
         return [watch for watches in self._watches.values() for watch in watches]
 
 
-def _frame(version: int, event: LedgerEvent) -> Frame:
+def _frame(version: int, event: LedgerEvent, ledger: str) -> Frame:
     # JSON is one line: a line break inside a string is always escaped.
-    data = cloud_event(event._asdict())
+    data = cloud_event(event._asdict(), ledger)
     return Frame(version, b"id: %d\nevent: %s\ndata: %s\n\n" % (version, event.type.encode(), data))

@@ -50,9 +50,9 @@
     });
   }
 
-  function showStatus({ state, scenario, shape, violations = 0, verdict }) {
+  function showStatus({ state, scenario, shape, ledgers, violations = 0, verdict }) {
     byId("run").replaceChildren(made("b", {}, state));
-    for (const [name, value] of Object.entries({ scenario, shape })) {
+    for (const [name, value] of Object.entries({ scenario, shape, ledgers })) {
       if (value) byId("run").append(` ${name} `, made("b", {}, value));
     }
     const count = `${violations.toLocaleString("en")} violation${violations === 1 ? "" : "s"}`;

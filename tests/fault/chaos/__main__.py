@@ -41,9 +41,23 @@ _LONG = "outage-rabbitmq-60"
     help="Remove this protection, and run the fault that causes damage without it.",
 )
 @click.option("--report", "file", default="reports/chaos/chaos.json", show_default=True)
+@click.option(
+    "--ledgers",
+    default=8,
+    show_default=True,
+    type=click.IntRange(1, 64),
+    help="Ledgers that have load at the same time. A race has its size in all of them together.",
+)
 @click.option("--limits", default="", help="For TRANSFERD_LIMITS, such as group_envelopes_max=1.")
 def main(
-    *, rounds: int, seed: int, faults: Sequence[str], without: str | None, file: str, limits: str
+    *,
+    rounds: int,
+    seed: int,
+    faults: Sequence[str],
+    without: str | None,
+    file: str,
+    ledgers: int,
+    limits: str,
 ) -> None:
     """Cause faults under load, and check that no transfer is lost, executed twice or invented.
 
@@ -54,7 +68,8 @@ def main(
     report = Path(file)
     report.parent.mkdir(parents=True, exist_ok=True)
     try:
-        results = asyncio.run(_run(list(faults) or usual, rounds, seed, limits, removed, report))
+        running = _run(list(faults) or usual, rounds, seed, ledgers, limits, removed, report)
+        results = asyncio.run(running)
     except StackError as error:
         raise click.ClickException(str(error)) from None
     click.echo("\n" + "\n".join(table(results)))
@@ -65,7 +80,7 @@ def main(
                 f"{result.fault}, seed {result.seed}: {violation.kind}: {violation.text}", fg="red"
             )
     for result in wrong:
-        again = f"--fault {result.fault} --seed {result.seed} --rounds 1"
+        again = f"--fault {result.fault} --seed {result.seed} --rounds 1 --ledgers {ledgers}"
         again += f" --without {without}" if without else ""
         click.echo(f'to repeat: make chaos ARGS="{again}"')
     click.echo(f"{len(results)} rounds, {len(wrong)} with violations; {file}")
@@ -76,6 +91,7 @@ async def _run(  # noqa: PLR0917 one caller
     names: Sequence[str],
     rounds: int,
     seed: int,
+    ledgers: int,
     limits: str,
     removed: Protection | None,
     report: Path,
@@ -89,7 +105,9 @@ async def _run(  # noqa: PLR0917 one caller
         options = replace(options, settle_s=5.0, events_s=5.0, **removed.load)
     with tempfile.TemporaryDirectory(prefix="transferd-chaos-") as name:
         async with (
-            chaos_deployment(Path(name), limits=limits, report=click.echo) as deployment,
+            chaos_deployment(
+                Path(name), ledgers=ledgers, limits=limits, report=click.echo
+            ) as deployment,
             chaos_runner(deployment) as runner,
         ):
             for fault, number in ((each, n) for n in range(rounds) for each in names):
@@ -97,7 +115,9 @@ async def _run(  # noqa: PLR0917 one caller
                     await runner.recreate(removed.layers)
                 began_s = time.monotonic()
                 if fault in RACES:
-                    result = await runner.run_race(fault, seed + number, options=options)
+                    result = await runner.run_race(
+                        fault, seed + number, size=1 / ledgers, options=options
+                    )
                 else:
                     result = await runner.run_fault(fault, seed + number, options=options)
                 results.append(result)
@@ -113,7 +133,8 @@ def _save(results: Sequence[Result], report: Path) -> None:
 def _print(result: Result, seconds: float) -> None:
     back = "" if result.recovery_s is None else f" back after {result.recovery_s:.2f} s,"
     text = (
-        f"{result.fault} (seed {result.seed}): {result.what}; {result.acknowledged:,} acknowledged,"
+        f"{result.fault} (seed {result.seed}): {result.what}; {result.acknowledged:,} acknowledged"
+        f" in {result.ledgers} ledger{'s' if result.ledgers > 1 else ''},"
         f" {result.unknown} without answer, {result.failed} with a 5xx,{back}"
         f" {result.events:,} events; {seconds:.0f} s"
     )

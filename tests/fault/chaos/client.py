@@ -1,7 +1,7 @@
 """The load of chaos: payments, holds, batches, freezes, reads and repetitions, with all answers."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import count
 from random import Random
 
@@ -20,8 +20,8 @@ from tests.fault.chaos.hold_requests import (
 from tests.fault.chaos.sending import reply_to
 from tests.support.api import Api
 
-# Workers of a client. Each sends its next request after the answer to the previous one.
-_WORKERS = 16
+# Workers of all clients together. Each sends its next request after the answer to the previous one.
+WORKERS = 16
 # Below the 15 s of the contract, so that more requests end without an answer.
 _TIMEOUT_S = 8.0
 _TRIES = 4
@@ -55,18 +55,21 @@ class Client:
 
     `history` is all operations with their answers, `acknowledged` the transfers in answers that are
     not replays. `reads` and `holds` are shares of the requests, and `pause_s` is the mean pause of
-    a worker between requests. The short expiries of holds are up to `expires_in_s_max`.
+    each of the `workers` between requests. The short expiries of holds are up to
+    `expires_in_s_max`.
     """
 
     def __init__(
         self,
         url: str,
+        headers: Mapping[str, str],
         run: str,
         wallets: Sequence[str],
         random: Random,
         *,
         reads: float = READS,
         holds: float = HOLDS,
+        workers: int = WORKERS,
         pause_s: float = 0.0,
         expires_in_s_max: float = EXPIRES_IN_S_MAX,
     ) -> None:
@@ -78,6 +81,7 @@ class Client:
         self._reads = reads
         self._holds = holds
         self.holds = HoldRequests(random, self._key, expires_in_s_max)
+        self._workers = workers
         self._pause_s = pause_s
         self._versions: dict[str, int] = {}
         # The end of the latest window of each wallet, at which the next one begins. The first
@@ -96,10 +100,11 @@ class Client:
             timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S),
         )
         self._api = Api(self._session, url)
+        self._api.headers = dict(headers)
 
     def start(self) -> None:
         """Start the workers."""
-        self._tasks = [asyncio.create_task(self._work()) for _ in range(_WORKERS)]
+        self._tasks = [asyncio.create_task(self._work()) for _ in range(self._workers)]
         self._tasks.append(asyncio.create_task(self._freeze()))
 
     async def stop(self) -> None:
@@ -296,7 +301,8 @@ class Client:
         return Operation(Kind.WINDOW, wallet=wallet, since_us=since_us, until_us=until_us)
 
     def _key(self) -> str:
-        return f"{self._run}-{next(self._keys)}-{self.random.getrandbits(32):x}"
+        # Numbers only, so that the clients of all ledgers have the same keys.
+        return f"{self._run}-{next(self._keys)}"
 
     async def _try(self, operation: Operation) -> Try:
         began_s, began_us = self._clock(), now_us()

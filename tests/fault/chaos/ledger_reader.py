@@ -6,6 +6,7 @@ from uuid import UUID
 import asyncpg
 
 from loadtest.proof.answers import JsonObject, micros_of
+from loadtest.proof.ids import foreign_ids
 from loadtest.proof.record import (
     ChangeRow,
     Delivery,
@@ -16,18 +17,19 @@ from loadtest.proof.record import (
     WalletRow,
 )
 from tests.support.receivers import Received
+from transferd.domain.ledger import Ledger as StoredLedger
 from transferd.ledger.store.numbers import CHANGE_KINDS, HOLD_STATUSES
 
 _WALLETS = """
 SELECT id::text, currency, balance, overdraft_limit, version, funding, held
-FROM ledger_00.wallets"""
+FROM {schema}.wallets"""
 _TRANSFERS = """
 SELECT id::text, source_wallet_id::text AS source, destination_wallet_id::text AS destination,
        amount, source_version, source_balance_after, destination_version,
        destination_balance_after, reverses_transfer_id::text AS reverses,
        (extract(epoch FROM created_at) * 1000000)::bigint AS at_us, hold_id::text AS hold
 FROM unnest($1::uuid[], $2::bigint[]) AS before (wallet_id, version)
-JOIN ledger_00.transfers
+JOIN {schema}.transfers
     ON source_wallet_id = before.wallet_id AND source_version > before.version"""
 _CHANGES = """
 SELECT c.wallet_id::text AS wallet, c.version, kind, balance_after,
@@ -36,38 +38,40 @@ SELECT c.wallet_id::text AS wallet, c.version, kind, balance_after,
        hold_amount AS amount, hold_captured AS captured, hold_released AS released,
        hold_status AS status, (extract(epoch FROM hold_expires_at) * 1000000)::bigint AS expires_us
 FROM unnest($1::uuid[], $2::bigint[]) AS before (wallet_id, version)
-JOIN ledger_00.wallet_changes c
+JOIN {schema}.wallet_changes c
     ON c.wallet_id = before.wallet_id AND c.version > before.version"""
 _HOLDS = """
 SELECT h.id::text AS hold, source_wallet_id::text AS source,
        destination_wallet_id::text AS destination, amount, captured, released, h.status,
        (extract(epoch FROM expires_at) * 1000000)::bigint AS expires_us
 FROM unnest($1::uuid[], $2::bigint[]) AS before (wallet_id, version)
-JOIN ledger_00.wallets w ON w.id = before.wallet_id AND w.version > before.version
-JOIN ledger_00.holds h ON source_wallet_id = w.id"""
+JOIN {schema}.wallets w ON w.id = before.wallet_id AND w.version > before.version
+JOIN {schema}.holds h ON source_wallet_id = w.id"""
 # Holds of the load are due within seconds, or days later.
 _DUE = """
 SELECT count(*) AS soon,
        count(*) FILTER (WHERE expires_at <= clock_timestamp() - make_interval(secs => $1)) AS late
-FROM ledger_00.holds
+FROM {schema}.holds
 WHERE status = 0 AND expires_at <= clock_timestamp() + interval '1 hour'"""
 _OUTCOMES = """
-SELECT key, status, transfer_id::text AS transfer FROM ledger_00.outcomes
+SELECT key, status, transfer_id::text AS transfer FROM {schema}.outcomes
 WHERE starts_with(key, $1)"""
-_WAITING = "SELECT coalesce(sum(event_count), 0)::bigint AS events FROM ledger_00.outbox"
+_WAITING = "SELECT coalesce(sum(event_count), 0)::bigint AS events FROM {schema}.outbox"
 
 
 class LedgerReader:
     """Reads PostgreSQL directly, on a new connection each time, because it may be killed."""
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, ledger: StoredLedger) -> None:
         self._url = url
+        self._of = ledger
 
     async def _fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         # The role has the timeouts of the service; these queries may take longer.
         connection = await asyncpg.connect(self._url, server_settings={"statement_timeout": "60s"})
         try:
-            rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            named = sql.format(schema=self._of.schema)
+            rows: list[asyncpg.Record] = await connection.fetch(named, *arguments)
             return rows
         finally:
             await connection.close()
@@ -119,7 +123,11 @@ class LedgerReader:
         return changes | {row.id for row in await self.transfers(before)}
 
     async def ledger(
-        self, run: str, before: Mapping[str, WalletRow], received: Sequence[Received]
+        self,
+        run: str,
+        before: Mapping[str, WalletRow],
+        received: Sequence[Received],
+        listed: Sequence[bytes],
     ) -> Ledger:
         """The contents of the ledger, with the transfers, outcomes and deliveries of a round."""
         transfers = await self.transfers(before)
@@ -128,9 +136,13 @@ class LedgerReader:
 
         def is_of_the_round(delivery: Delivery) -> bool:
             # An event of an unknown transfer belongs to the round if it has a newer version.
-            return delivery.transfer in ours or any(
-                wallet in before and version > before[wallet].version
-                for wallet, version in delivery.versions.items()
+            return (
+                delivery.transfer in ours
+                or any(
+                    wallet in before and version > before[wallet].version
+                    for wallet, version in delivery.versions.items()
+                )
+                or bool(foreign_ids(delivery.body, self._of.number))
             )
 
         return Ledger(
@@ -142,6 +154,9 @@ class LedgerReader:
             waiting_events=await self.waiting_events(),
             holds=await self.holds(before),
             changes=await self.changes(before),
+            listed=listed,
+            number=self._of.number,
+            name=self._of.name,
         )
 
 
@@ -165,14 +180,20 @@ def _deliveries(received: Sequence[Received]) -> list[Delivery]:
     found = []
     for number, request in enumerate(received):
         event, data = request.json, request.json["data"]
+        transfer, state = None, None
         if "source_version" in data:
             sides = ("source", "destination")
             versions = {data[f"{side}_wallet_id"]: data[f"{side}_version"] for side in sides}
-            found.append(Delivery(number, request.event_id, event["type"], data["id"], versions))
+            transfer = data["id"]
         elif event["type"].startswith("hold."):
             versions = {data["source_wallet_id"]: data["version"]}
             state = _told(data)
-            found.append(Delivery(number, request.event_id, event["type"], None, versions, state))
+        else:
+            continue
+        delivery = Delivery(
+            number, request.event_id, event["type"], transfer, versions, state, request.body
+        )
+        found.append(delivery)
     return found
 
 

@@ -324,15 +324,14 @@ PATCHES: Mapping[str, Callable[[], None]] = {
 }
 
 # Layers that are constraints of tables, alone or with a patch of the same name.
-_TRANSFERS, _WALLETS = "ledger_00.transfers", "ledger_00.wallets"
 CONSTRAINTS: Mapping[str, Sequence[tuple[str, str]]] = {
     "version-keys": (
-        (_TRANSFERS, "transfers_source_wallet_id_source_version_key"),
-        (_TRANSFERS, "transfers_destination_wallet_id_destination_version_key"),
+        ("transfers", "transfers_source_wallet_id_source_version_key"),
+        ("transfers", "transfers_destination_wallet_id_destination_version_key"),
     ),
-    "funds-in-table": ((_WALLETS, "wallets_check1"),),
+    "funds-in-table": (("wallets", "wallets_check1"),),
     # They turn a part of the damage into 500s.
-    "hold-ends-once": ((_WALLETS, "wallets_held_check"), (_WALLETS, "wallets_open_holds_check")),
+    "hold-ends-once": (("wallets", "wallets_held_check"), ("wallets", "wallets_open_holds_check")),
 }
 
 
@@ -343,10 +342,10 @@ def remove(names: Iterable[str]) -> None:
             PATCHES[name]()
 
 
-def drops_of(names: Iterable[str]) -> list[str]:
-    """The statements that remove these layers from the database."""
+def drops_of(names: Iterable[str], schema: str) -> list[str]:
+    """The statements that remove these layers from the tables of a ledger."""
     return [
-        f"ALTER TABLE {table} DROP CONSTRAINT {constraint}"
+        f"ALTER TABLE {schema}.{table} DROP CONSTRAINT {constraint}"
         for name in names
         for table, constraint in CONSTRAINTS.get(name, ())
     ]

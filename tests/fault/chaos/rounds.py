@@ -2,23 +2,21 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from random import Random
 
-import aiohttp
 from aiohttp import web
 
 from loadtest.proof.check import check
 from loadtest.proof.record import WalletRow
 from loadtest.proof.violations import Violation
-from tests.fault.chaos.client import READS, Client, is_open
+from tests.fault.chaos.client import READS, WORKERS, Client, is_open
 from tests.fault.chaos.faults import FAULTS
 from tests.fault.chaos.hold_requests import EXPIRES_IN_S_MAX, HOLDS
-from tests.fault.chaos.ledger_reader import LedgerReader
+from tests.fault.chaos.ledgers import ChaosLedger, named
 from tests.fault.chaos.races import RACES
 from tests.fault.chaos.topology import ChaosDeployment
-from tests.support.api import Api
 from tests.support.receivers import Answer, Receiver, receiving
 from transferd.devstack import StackError
 
@@ -29,9 +27,8 @@ _CACHE_FAILURES = "transferd_cache_failures_total"
 # this many reads of the past, which are repeated at the end.
 _ACKNOWLEDGED_MIN = 50
 _PAST_MIN = 5
-_EVENTS = ["transfer.posted", "transfer.reversed", "hold.*"]
-# An expiry is written within this time after the service serves again.
-_EXPIRY_S = 5.0
+# Each ledger has at least so many workers, for which the wallets of the ledger are few.
+_WORKERS_MIN = 4
 
 
 @dataclass(frozen=True)
@@ -64,11 +61,12 @@ _DEFAULT = RoundOptions()
 
 @dataclass
 class Result:
-    """The figures and the violations of a round. Rates are 201s per second."""
+    """The figures of all ledgers and the violations of a round. Rates are 201s per second."""
 
     fault: str
     seed: int
     what: str = ""
+    ledgers: int = 1
     operations: int = 0
     acknowledged: int = 0
     # Answered reads of the past.
@@ -87,17 +85,29 @@ class Result:
     violations: list[Violation] = field(default_factory=list)
 
 
-# Runs the load of a round; returns the time, by the clock of the loop, when the fault was over.
-Act = Callable[[Client, Result], Awaitable[float]]
+# Runs the load of a round with a client of each ledger; returns the time, by the clock of the loop,
+# when the fault was over.
+Act = Callable[[Sequence[Client], Result], Awaitable[float]]
+
+
+@dataclass(frozen=True)
+class Part:
+    """A ledger in a round: its client, and what was there before."""
+
+    ledger: ChaosLedger
+    client: Client
+    before: Mapping[str, WalletRow]
+    # The number of events that had arrived.
+    arrived: int
 
 
 class ChaosRunner:
-    """Runs rounds on a deployment, with a receiver of all its events."""
+    """Runs rounds in all ledgers of a deployment, with a receiver for the events of each."""
 
-    def __init__(self, deployment: ChaosDeployment, receiver: Receiver) -> None:
+    def __init__(self, deployment: ChaosDeployment, receivers: Sequence[Receiver]) -> None:
         self.deployment = deployment
-        self.ledger_reader = LedgerReader(deployment.postgres.url)
-        self._receiver = receiver
+        self.ledgers: list[ChaosLedger] = []
+        self._receivers = receivers
         self._count = 0
         self._clock = asyncio.get_running_loop().time
 
@@ -109,20 +119,24 @@ class ChaosRunner:
         at_s = options.quiet_s * random.uniform(0.7, 1.3)
         choices = Random(random.getrandbits(32))
 
-        async def act(client: Client, result: Result) -> float:
-            self._receiver.answer = _after(options.receiver_s) if options.receiver_s else None
-            client.start()
+        async def act(clients: Sequence[Client], result: Result) -> float:
+            for receiver in self._receivers:
+                receiver.answer = _after(options.receiver_s) if options.receiver_s else None
+            for client in clients:
+                client.start()
             began_s = self._clock()
             await asyncio.sleep(at_s)
-            await client.until_count(_ACKNOWLEDGED_MIN, _PAST_MIN, options.recovery_s)
+            counts = (_ACKNOWLEDGED_MIN, _PAST_MIN, options.recovery_s)
+            await asyncio.gather(*(client.until_count(*counts) for client in clients))
             injected_s = self._clock()
-            result.rate_before = client.rate(began_s + 0.3, injected_s)
+            result.rate_before = sum(each.rate(began_s + 0.3, injected_s) for each in clients)
             async with FAULTS[fault].inject(self.deployment, choices) as result.what:
                 await asyncio.sleep(hold_s)
             healed_s = self._clock()
-            self._receiver.answer = None
-            result.rate_during = client.rate(injected_s, healed_s)
-            await self._recover(client, result, healed_s, options)
+            for receiver in self._receivers:
+                receiver.answer = None
+            result.rate_during = sum(client.rate(injected_s, healed_s) for client in clients)
+            await self._recover(clients, result, healed_s, options)
             return healed_s
 
         # After a fault of the worker or the broker events may be delivered again, and later events
@@ -133,15 +147,18 @@ class ChaosRunner:
     async def run_race(
         self, name: str, seed: int, *, size: float = 1.0, options: RoundOptions = _DEFAULT
     ) -> Result:
-        """Run one race, or a part of it: `size` 0.1 is a tenth."""
+        """Run one race in each ledger, or a part of it: `size` 0.1 is a tenth."""
 
-        async def act(client: Client, result: Result) -> float:
+        async def act(clients: Sequence[Client], result: Result) -> float:
             began_s = self._clock()
-            result.violations += await RACES[name](client, client.wallets, size)
+            races = (RACES[name](client, client.wallets, size) for client in clients)
+            for found in await asyncio.gather(*races):
+                result.violations += found
             ended_s = self._clock()
-            tries = sum(len(each.tries) for each in client.history)
+            tries = sum(len(each.tries) for client in clients for each in client.history)
             result.what = f"{tries:,} requests in {ended_s - began_s:.1f} s"
-            result.rate_before = result.rate_during = client.rate(began_s, ended_s)
+            result.rate_before = sum(client.rate(began_s, ended_s) for client in clients)
+            result.rate_during = result.rate_before
             return ended_s
 
         # No check of the order of events: under so many events the receiver may not answer in time,
@@ -151,72 +168,95 @@ class ChaosRunner:
     async def _round(
         self, name: str, seed: int, act: Act, options: RoundOptions, *, ordered: bool
     ) -> Result:
-        result = Result(name, seed)
-        # The number gives a repeated round on the same ledger keys of its own.
+        result = Result(name, seed, ledgers=len(self.ledgers))
+        # The number gives a repeated round on the same ledgers keys of its own.
         self._count += 1
         run = f"chaos-{name}-{seed}-{self._count}"
-        async with self._api() as api:
-            # One after the other, because a protection against concurrent requests may be removed.
-            wallets = [await api.wallet(_BALANCE) for _ in range(_WALLETS)]
-        before = await self.ledger_reader.wallets()
-        arrived = len(self._receiver.received)
+        parts = await asyncio.gather(
+            *(self._part(each, run, seed, options) for each in self.ledgers)
+        )
+        clients = [part.client for part in parts]
         failures = await self.deployment.counted(_CACHE_FAILURES)
+        try:
+            healed_s = await act(clients, result)
+            await asyncio.gather(*(client.settle(options.settle_s) for client in clients))
+            late = await asyncio.gather(*(part.ledger.until_expired() for part in parts))
+            await asyncio.gather(*(client.repeat_past_reads() for client in clients))
+        finally:
+            await asyncio.gather(*(client.close() for client in clients))
+        _count(result, clients)
+        published = (
+            part.ledger.until_delivered(part.before, part.arrived, options.events_s)
+            for part in parts
+        )
+        result.published_s = max(await asyncio.gather(*published)) - healed_s
+        result.drained_s = self._clock() - healed_s
+        # If Redis was slow but no call failed, no read may be older than an earlier answer.
+        strict_reads = (
+            name.startswith("slow-") and await self.deployment.counted(_CACHE_FAILURES) == failures
+        )
+        for part, expired_late in zip(parts, late, strict=True):
+            found = await self._check(part, run, result, strict_reads, ordered=ordered)
+            alone = len(parts) == 1
+            result.violations += named(part.ledger, [*expired_late, *found], alone=alone)
+        return result
+
+    async def _part(self, ledger: ChaosLedger, run: str, seed: int, options: RoundOptions) -> Part:
+        """New wallets in the ledger, and a client that has not started."""
+        wallets = await ledger.new_wallets(_WALLETS, _BALANCE)
+        before = await ledger.reader.wallets()
         client = Client(
             self.deployment.url,
+            ledger.headers,
             run,
             wallets,
             Random(seed),
             reads=options.reads,
             holds=options.holds,
+            workers=max(_WORKERS_MIN, WORKERS // len(self.ledgers)),
             pause_s=options.pause_s,
             expires_in_s_max=options.expires_in_s_max,
         )
-        try:
-            healed_s = await act(client, result)
-            await client.settle(options.settle_s)
-            await self._until_expired(result)
-            await client.repeat_past_reads()
-        finally:
-            await client.close()
-        tries = [[one.status for one in each.tries] for each in client.history]
-        result.operations = len(tries)
-        result.acknowledged = len(client.acknowledged)
-        result.past = client.answered_past
-        result.unknown = sum(0 in statuses for statuses in tries)
-        result.failed = sum(max(statuses) >= 500 for statuses in tries)
-        result.published_s = await self._until_delivered(before, arrived, options) - healed_s
-        result.drained_s = self._clock() - healed_s
-        ledger = await self.ledger_reader.ledger(run, before, self._receiver.received[arrived:])
-        result.events = len(ledger.deliveries)
-        result.violations += check(
-            client.history,
-            ledger,
-            # If Redis was slow but no call failed, no read may be older than an earlier answer.
-            strict_reads=name.startswith("slow-")
-            and await self.deployment.counted(_CACHE_FAILURES) == failures,
-            events=True,
-            ordered_events=ordered,
+        return Part(ledger, client, before, len(ledger.receiver.received))
+
+    async def _check(
+        self, part: Part, run: str, result: Result, strict_reads: bool, *, ordered: bool
+    ) -> list[Violation]:
+        """The violations in one ledger."""
+        lists, found = await part.ledger.lists(part.client.wallets[0])
+        received = part.ledger.receiver.received[part.arrived :]
+        ledger = await part.ledger.reader.ledger(run, part.before, received, lists)
+        result.events += len(ledger.deliveries)
+        history = part.client.history
+        found += check(
+            history, ledger, strict_reads=strict_reads, events=True, ordered_events=ordered
         )
-        result.violations += [
+        return found + [
             Violation("unsettled", f"the outcome of {each.key} is still unknown")
-            for each in client.history
+            for each in history
             if is_open(each)
         ]
-        return result
 
     async def _recover(
-        self, client: Client, result: Result, healed_s: float, options: RoundOptions
+        self, clients: Sequence[Client], result: Result, healed_s: float, options: RoundOptions
     ) -> None:
-        """Wait until the service serves again, and for some load after that."""
-        result.recovery_s = await client.until_acknowledged(healed_s, options.recovery_s)
-        if result.recovery_s is None:
+        """Wait until the service serves every ledger again, and for some load after that."""
+        times_s = await asyncio.gather(
+            *(each.until_acknowledged(healed_s, options.recovery_s) for each in clients)
+        )
+        known_s = [each for each in times_s if each is not None]
+        if len(known_s) < len(times_s):
             text = f"no transfer within {options.recovery_s:g} s of the end of the fault"
+            if len(times_s) > 1:
+                text += f" in {len(times_s) - len(known_s)} of {len(times_s)} ledgers"
             result.violations.append(Violation("not-recovered", text))
-        elif result.recovery_s > options.serving_s:
-            text = f"the first transfer came {result.recovery_s:.1f} s after the end of the fault"
-            result.violations.append(Violation("slow-recovery", text))
+        else:
+            result.recovery_s = max(known_s)
+            if result.recovery_s > options.serving_s:
+                text = f"the first transfer came {result.recovery_s:.1f} s after the end"
+                result.violations.append(Violation("slow-recovery", f"{text} of the fault"))
         await asyncio.sleep(options.quiet_s * 0.5)
-        await client.stop()
+        await asyncio.gather(*(client.stop() for client in clients))
         try:
             await self.deployment.until_ready(options.recovery_s)
         except StackError as error:
@@ -224,68 +264,38 @@ class ChaosRunner:
             await self.deployment.heal()
             await self.deployment.until_ready()
 
-    @asynccontextmanager
-    async def _api(self) -> AsyncIterator[Api]:
-        async with aiohttp.ClientSession() as session:
-            yield Api(session, self.deployment.url)
-
     async def recreate(self, without: Iterable[str] = ()) -> None:
-        """Start with an empty ledger, and remove these layers from the service."""
+        """Start with empty ledgers, and remove these layers from the service."""
         await self.deployment.recreate(without)
         await self.listen()
 
     async def listen(self) -> None:
-        """Register a webhook for all events of transfers and holds."""
-        body = {"url": self._receiver.url, "events": _EVENTS}
-        async with self._api() as api:
-            reply = await api.post("/webhooks", body)
-            assert reply.status == 201, reply
+        """Register the webhook of each ledger."""
+        deployment = self.deployment
+        self.ledgers = [
+            ChaosLedger(keyed, deployment.url, deployment.postgres.url, receiver)
+            for keyed, receiver in zip(deployment.ledgers, self._receivers, strict=True)
+        ]
+        for each in self.ledgers:
+            await each.listen()
 
-    async def _until_expired(self, result: Result) -> None:
-        """Wait until the expiry of each hold that is due soon is written."""
-        while True:
-            soon, late = await self.ledger_reader.due_holds(_EXPIRY_S)
-            if late:
-                text = f"{late} holds are active {_EXPIRY_S:g} s after their expiry"
-                result.violations.append(Violation("late-expiry", text))
-            if late or not soon:
-                return
-            await asyncio.sleep(0.09)
 
-    async def _until_delivered(
-        self, before: Mapping[str, WalletRow], arrived: int, options: RoundOptions
-    ) -> float:
-        """Wait until all events of the round have arrived, or none has arrived for `events_s`.
-
-        Returns the time when the last event was published.
-        """
-        published_s = self._clock()
-        deadline_s, last = published_s + options.events_s, (-1, -1)
-        came: set[str] = set()
-        # Not read in each iteration: the receiver runs in this process and needs CPU time.
-        wanted = await self.ledger_reader.events(before)
-        while self._clock() < deadline_s:
-            received = self._receiver.received
-            came.update(each.event_id for each in received[arrived:])
-            arrived = len(received)
-            waiting = await self.ledger_reader.waiting_events()
-            if waiting > 0:
-                published_s = self._clock()
-            elif wanted <= came:
-                wanted = await self.ledger_reader.events(before)
-                if wanted <= came:
-                    break
-            if (len(came), waiting) != last:
-                deadline_s, last = self._clock() + options.events_s, (len(came), waiting)
-            await asyncio.sleep(0.09)
-        return published_s
+def _count(result: Result, clients: Sequence[Client]) -> None:
+    history = [each for client in clients for each in client.history]
+    tries = [[one.status for one in each.tries] for each in history]
+    result.operations = len(tries)
+    result.acknowledged = sum(len(client.acknowledged) for client in clients)
+    result.past = sum(client.answered_past for client in clients)
+    result.unknown = sum(0 in statuses for statuses in tries)
+    result.failed = sum(max(statuses) >= 500 for statuses in tries)
 
 
 @asynccontextmanager
 async def chaos_runner(deployment: ChaosDeployment) -> AsyncIterator[ChaosRunner]:
-    """A receiver and its webhook on the deployment, ready for rounds."""
-    async with receiving() as receiver:
-        runner = ChaosRunner(deployment, receiver)
+    """A receiver and its webhook for each ledger of the deployment, ready for rounds."""
+    async with AsyncExitStack() as exits:
+        receivers = [await exits.enter_async_context(receiving()) for _ in deployment.ledgers]
+        runner = ChaosRunner(deployment, receivers)
         await runner.listen()
         yield runner
 

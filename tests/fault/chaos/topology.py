@@ -12,6 +12,7 @@ from pathlib import Path
 import asyncpg
 from redis.asyncio import Redis
 
+from loadtest.ledgers import KeyedLedger, make_ledgers
 from loadtest.topology import Deployment, Plan, deployed, migrated
 from tests.fault.chaos.launcher import write_offset
 from tests.fault.chaos.removals import drops_of
@@ -65,6 +66,7 @@ class ChaosDeployment:
         self.url = whole.url
         self.part = whole.part
         self.links = links
+        self.ledgers: Sequence[KeyedLedger] = whole.ledgers
         self._whole = whole
         self._directory = directory
         self._limits = limits
@@ -154,7 +156,9 @@ class ChaosDeployment:
             "CREATE DATABASE transferd OWNER transferd",
         )
         await _prepare(self.postgres.url, self._limits)
-        await _execute(self.postgres.url, *drops_of(without))
+        self.ledgers = await make_ledgers(self.postgres.url, self._limits, len(self.ledgers))
+        for keyed in self.ledgers:
+            await _execute(self.postgres.url, *drops_of(without, keyed.ledger.schema))
         await self.flush_redis()
         for each in self.programs.values():
             if each.pid is not None:
@@ -216,6 +220,7 @@ async def chaos_deployment(
     directory: Path,
     *,
     replicas: int = 2,
+    ledgers: int = 1,
     limits: str = "",
     report: Callable[[str], None] = print,
 ) -> AsyncIterator[ChaosDeployment]:
@@ -239,7 +244,7 @@ async def chaos_deployment(
         for name in (*(f"replica-{n + 1}" for n in range(replicas)), "worker"):
             write_offset(_clock(directory, name), 0.0)
         write_layers(directory, ())
-        plan = Plan(replicas, limits, _SETTINGS, link, _prepare, command, READY_S)
+        plan = Plan(replicas, ledgers, limits, _SETTINGS, link, _prepare, command, READY_S)
         whole = await exits.enter_async_context(deployed(directory, plan, report))
         chaos = ChaosDeployment(whole, links, directory, limits)
         took_s = asyncio.get_running_loop().time() - began_s

@@ -98,7 +98,7 @@ async def list_api_keys(
 
 
 async def has_usable_api_key(database: Database) -> bool:
-    """Whether any key is neither revoked nor expired."""
+    """Whether any key is neither revoked nor expired, in any ledger: a replica serves all."""
     [row] = await database.fetch("has_usable_api_key")
     return bool(row["found"])
 

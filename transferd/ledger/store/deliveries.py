@@ -25,6 +25,12 @@ STATUSES = {number: status for status, number in NUMBERS.items()}
 # as theirs are.
 LOG = "00000000-0000-0000-0000-000000000000"
 
+# Questions about all ledgers (`ledger.watch`): whether deliveries wait, retries too, and how many;
+# and the endpoints at which something is due, deleted ones among them.
+HAS_WAITING = "has_waiting_deliveries"
+WAITING = "waiting_deliveries"
+ENDPOINTS_WAITING = "endpoints_waiting"
+
 
 class NewDelivery(NamedTuple):
     """A delivery to write for the event at position `event_number`, counted from 1.
@@ -88,13 +94,6 @@ class CarriedDelivery(NamedTuple):
     dead_reason: str | None = None
 
 
-class WaitingCount(NamedTuple):
-    """Waiting deliveries; the age of the oldest that is due in seconds, 0 if there is none."""
-
-    deliveries: int
-    oldest_s: float
-
-
 class Delivery(NamedTuple):
     """A row of an endpoint's log. `event` is what was sent, as JSON text."""
 
@@ -151,11 +150,6 @@ async def read_waiting(
     return found, version
 
 
-async def endpoints_waiting(database: LedgerDatabase) -> list[str]:
-    """The endpoints at which something is due, deleted ones among them."""
-    return [row["id"] for row in await database.fetch("endpoints_waiting")]
-
-
 async def record_deliveries(transaction: Transaction, records: Sequence[DeliveryRecord]) -> None:
     """Write results; each (event, endpoint) at most once in `records`."""
     # In one order everywhere: two notifiers that meet at the same rows must not wait in a circle.
@@ -187,12 +181,6 @@ async def carry_deliveries(transaction: Transaction, carried: Sequence[CarriedDe
         [c.event.text for c in ordered],
         [c.dead_reason for c in ordered],
     )
-
-
-async def count_waiting(database: LedgerDatabase, *, count_max: int) -> WaitingCount:
-    """Count the deliveries that wait for an attempt, retries too; `count_max` at most."""
-    [row] = await database.fetch("waiting_deliveries", count_max)
-    return WaitingCount(row["deliveries"], row["oldest_s"] or 0.0)
 
 
 async def list_deliveries(

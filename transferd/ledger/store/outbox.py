@@ -17,11 +17,9 @@ class OutboxRow(NamedTuple):
     webhooks_version: int
 
 
-class OutboxSize(NamedTuple):
-    """The number of events, and the age of the oldest in seconds, 0 if there is none."""
-
-    events: int
-    oldest_s: float
+# Questions about all ledgers (`ledger.watch`): whether the outbox has rows, and its size.
+HAS_ROWS = "outbox_has_rows"
+SIZE = "outbox_size"
 
 
 def lease_of(ledger: Ledger) -> str:
@@ -31,14 +29,8 @@ def lease_of(ledger: Ledger) -> str:
 
 async def has_rows(database: LedgerDatabase) -> bool:
     """Whether the outbox has rows."""
-    [row] = await database.fetch("outbox_has_rows")
+    [row] = await database.fetch(HAS_ROWS)
     return bool(row[0])
-
-
-async def size(database: LedgerDatabase) -> OutboxSize:
-    """The size of the outbox."""
-    [row] = await database.fetch("outbox_size")
-    return OutboxSize(row["events"], row["oldest_s"] or 0.0)
 
 
 async def take_lease(transaction: Transaction, suffix: str = "") -> bool:
