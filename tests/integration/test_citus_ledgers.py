@@ -338,3 +338,29 @@ async def test_the_command_says_what_a_move_costs_and_what_it_took(
     assert "its writes go on, and wait for about a second at the end" in costs
     assert took.startswith(f"the ledger main is on {target}: the move took ")
     assert "a write waited for at most " in took
+
+
+async def test_a_move_that_is_interrupted_leaves_limits_and_rights_as_they_were(
+    database: Database, store: Store
+) -> None:
+    ledger = store.of(MAIN)
+    node, before = ledger.node, await limits_of_role(database)
+    moving = asyncio.create_task(move(database, "main", str(other_node(database, node))))
+
+    async def is_copying() -> bool:
+        [row] = await database.fetch("SELECT count(*) FROM pg_dist_cleanup")
+        return moving.done() or row["count"] > 0
+
+    await until(is_copying)
+    moving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await moving
+    assert await limits_of_role(database) == before
+    async with Store(database.settings(), Limits(), 1) as fresh:
+        assert fresh.of(MAIN).node == node
+        assert await rights(fresh.of(MAIN)) == []
+    # Nothing of the move is in the way of the next one.
+    target = other_node(database, node)
+    await move(database, "main", str(target))
+    async with Store(database.settings(), Limits(), 1) as fresh:
+        assert fresh.of(MAIN).node == target
