@@ -223,6 +223,8 @@ class Limits:
     # so thousands of idle ones cost a poll little.
     ledger_busy_s: float = 10.0
     ledger_idle_s: float = 1.0
+    # How long a poll waits for a server that hangs, before it goes on with the ledgers of others.
+    watch_wait_s: float = 0.5
     # Groups of idle ledgers that one poll asks, so that the busy ones need not wait for all others.
     idle_groups_asked_max: int = 4
     # Ledgers whose webhooks a relay or a notifier remembers.

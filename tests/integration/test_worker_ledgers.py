@@ -423,3 +423,28 @@ async def test_a_wake_up_for_an_unknown_ledger_does_nothing(scene: Scene) -> Non
     await scene.ends(webhook, event, DELIVERED)
     assert worker.complaints() == {}
     assert len(receiver.received) == 1
+
+
+async def test_a_question_that_hangs_does_not_hide_the_other_answers(
+    database: Database, shared: Store, shop: Ledger
+) -> None:
+    limits = Limits(ledgers_asked_max=1, watch_wait_s=0.05, ledger_idle_s=0.01)
+    watch = Watch(
+        shared,
+        LedgerList(shared, limits, time.monotonic),
+        HAS_ROWS,
+        limits=limits,
+        facts=Facts(),
+        clock=time.monotonic,
+    )
+    for ledger in (MAIN, shop):
+        await put(database, [transfer_event()], ledger=ledger)
+
+    async def finds(*ledgers: Ledger) -> bool:
+        return await watch.ledgers() == list(ledgers)
+
+    await until(lambda: finds(MAIN, shop))
+    # The question about one ledger waits for a lock, as it would for a server that hangs.
+    async with held(database, f"LOCK TABLE {shop.schema}.outbox"):
+        await until(lambda: finds(MAIN))
+    await until(lambda: finds(MAIN, shop))
