@@ -42,7 +42,8 @@ from transferd.ledger.store.deliveries import (
 from transferd.ledger.store.webhooks import read_webhook
 from transferd.notifications.broker import TransportFailure
 from transferd.notifications.dead_letters import redrive
-from transferd.notifications.rabbit import RabbitBroker, decode_wakeup, encode_wakeup
+from transferd.notifications.rabbit import RabbitBroker
+from transferd.notifications.wakeups import decode_wakeup, encode_wakeup
 from transferd.observability.facts import NotifierFailed
 
 # Endpoints

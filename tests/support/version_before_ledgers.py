@@ -62,5 +62,5 @@ def use_statements_before(patch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
     patch.setattr(database, "query", before)
     patch.setattr("transferd.service.assert_migrated", assume)
     patch.setattr("transferd.service.read_ledger", main)
-    patch.setattr("transferd.web.ledgers.absent_from", none)
+    patch.setattr("transferd.actors.ledgers.absent_from", none)
     return lambda: used
