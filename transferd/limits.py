@@ -73,7 +73,8 @@ class Limits:
     turn_envelopes_max: int = 256
     shared_turn_envelopes_min: int = 4
     shared_for_s: float = 0.25
-    # Groups of different ledgers in flight at once on one server, and as many connections.
+    # Groups of different ledgers in flight at once on one server, and as many connections. Batches
+    # and expiries have as many lanes of their own.
     lanes_max: int = 2
     # A ledger fills a whole group. While other ledgers have turns, or had in the last quarter of a
     # second, its group has as many envelopes as they have turns, but never fewer than this.

@@ -2,8 +2,8 @@
 
 import asyncio
 import hashlib
-import sys
 import math
+import sys
 import time
 from collections import Counter
 
