@@ -176,7 +176,8 @@ async def test_a_wake_up_of_the_version_before_is_about_main(scene: Scene, shop:
     receiver.answer = status(500)
     event = transfer_event()
     # The sweep does not run again during the test.
-    await scene.start(replace(QUICK, delivery_sweep_interval_s=3600.0), notify_retry_delays_s="3600")
+    limits = replace(QUICK, delivery_sweep_interval_s=3600.0)
+    await scene.start(limits, notify_retry_delays_s="3600")
     await scene.put(event)
     await scene.ends(webhook, event, DeliveryStatus.RETRYING)
     assert scene.settings is not None

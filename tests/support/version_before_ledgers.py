@@ -48,7 +48,7 @@ def use_statements_before(patch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
         used.add(name)
         return texts[name]
 
-    async def assume(_: object) -> None:
+    async def assume(*_: object) -> None:
         """The version before does not ask for the migration."""
 
     async def none(_: object) -> list[str]:
