@@ -182,7 +182,8 @@ async def ask(
 
 def _union(group: Sequence[Ledger], name: str) -> str:
     return " UNION ALL ".join(
-        f"SELECT {ledger.number} AS ledger, answer.*"
+        # Number and schema are those of the table of ledgers.
+        f"SELECT {ledger.number} AS ledger, answer.*"  # nosec B608
         f" FROM ({_without_comment(query(ledger.schema, name))}) answer"
         for ledger in group
     )
