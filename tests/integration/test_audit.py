@@ -73,7 +73,17 @@ async def test_damage_is_found_by_its_name(ledger: Database, what: str) -> None:
 
 
 def test_every_check_has_its_damage() -> None:
-    assert {planted.check for planted in DAMAGES.values()} == set(Check)
+    # No row is damaged if the role of the service has a right too many.
+    assert {planted.check for planted in DAMAGES.values()} == set(Check) - {Check.RIGHTS}
+
+
+async def test_a_right_to_change_history_is_found(ledger: Database) -> None:
+    await ledger.fetch("GRANT UPDATE ON ledger_00.transfers TO transferd")
+    findings = await faults_in(ledger)
+    assert {each.check for each in findings} == {Check.RIGHTS}
+    assert findings[0].subject.startswith("UPDATE on transfers")
+    await ledger.fetch("REVOKE UPDATE ON ledger_00.transfers FROM transferd")
+    assert await faults_in(ledger) == []
 
 
 async def test_a_check_that_finds_too_much_says_so(ledger: Database) -> None:

@@ -1,20 +1,19 @@
 """Ledgers on Citus: each on a node, found again after a move, and not harmed by another node."""
 
 import asyncio
+import json
 import os
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 
 import asyncpg
 import pytest
 
 from tests.conftest import Database, Replicas
-from tests.support.command import environment
+from tests.support.command import TRANSFERD, Finished, environment, transferd
 from tests.support.configurations import CONFIGURATIONS
 from tests.support.load import Load
 from tests.support.memory import memory_directory
@@ -72,6 +71,12 @@ async def exits() -> AsyncIterator[AsyncExitStack]:
     """What ends with the test at the latest."""
     async with AsyncExitStack() as stack:
         yield stack
+
+
+async def command(database: Database, *arguments: str) -> Finished:
+    """A run of `transferd ledgers`."""
+    url = database.settings().required("database_url")
+    return await transferd("ledgers", *arguments, database_url=url)
 
 
 def worker_of(database: Database, node: Node | None) -> CitusNode:
@@ -172,6 +177,47 @@ async def test_a_new_ledger_is_placed_and_its_history_stays_unchangeable(
         " WHERE pg_relation_size(pg_class.oid) > 0"
     )
     assert copies == []
+
+
+async def test_list_and_show_name_the_node_and_measure_there(
+    database: Database, store: Store, shop: Ledger
+) -> None:
+    async with Store(database.settings(), Limits(), 1) as fresh:
+        nodes = {each.name: str(fresh.of(each).node) for each in (MAIN, shop)}
+        measured = await sizes(fresh)
+    await database.fetch("ANALYZE ledger_00.currencies")
+    views = [
+        json.loads(line)
+        for line in (await command(database, "list", "--json")).out.split("\n")[:-1]
+    ]
+    assert {each["name"]: each["node"] for each in views} == nodes
+    assert {each["schema"]: each["bytes_about"] for each in views} == measured
+    listed = (await command(database, "list")).out
+    assert all(node in listed for node in nodes.values())
+    shown = json.loads((await command(database, "show", "main")).out)
+    assert shown["node"] == nodes["main"]
+    tables = {each["name"]: each for each in shown["tables"]}
+    # No table twice, and those of the node.
+    assert len(tables) == len(shown["tables"]) > 10
+    assert not [name for name in tables if name[-1].isdigit()]
+    assert tables["currencies"]["rows_about"] == len(await read_currencies(store.of(MAIN)))
+    assert 0 < sum(each["bytes"] for each in tables.values()) <= 1.1 * measured[MAIN.schema]
+
+    # A node that is down hides nothing but its ledgers.
+    worker = worker_of(database, store.of(MAIN).node)
+    await worker.kill()
+    try:
+        ended = await command(database, "list", "--json")
+        main, other = map(json.loads, ended.out.split("\n")[:-1])
+        assert (main["node"], main["missing_migrations"], main["bytes_about"]) == (
+            nodes["main"],
+            None,
+            None,
+        )
+        assert (other["missing_migrations"], other["bytes_about"]) == ([], measured[shop.schema])
+        assert "unreadable" in (await command(database, "list")).out
+    finally:
+        await worker.start()
 
 
 async def test_a_migration_reaches_ledgers_on_all_nodes(database: Database, shop: Ledger) -> None:
@@ -321,13 +367,11 @@ async def test_two_moves_do_not_run_at_once(database: Database, store: Store) ->
 
 
 async def test_the_command_says_what_a_move_costs_and_what_it_took(
-    database: Database, store: Store, tmp_path: Path
+    database: Database, store: Store
 ) -> None:
     target = other_node(database, store.of(MAIN).node)
-    command = "from transferd.cli.ledgers_move import move_command; move_command()"
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-c", command, "main", str(target)),
-        cwd=tmp_path,
+        *(TRANSFERD, "ledgers", "move", "main", str(target)),
         env=environment(database.variables()),
         stdout=asyncio.subprocess.PIPE,
     )

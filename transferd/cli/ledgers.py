@@ -1,8 +1,8 @@
-"""`transferd ledgers`: creates, lists, shows and audits ledgers."""
+"""`transferd ledgers`: creates, lists, shows, audits and moves ledgers."""
 
 import json
 from collections.abc import Mapping, Sequence, Set
-from typing import Any
+from typing import Any, NamedTuple
 
 import click
 from rich import box
@@ -11,11 +11,15 @@ from rich.table import Table
 
 from transferd.cli.audit import audit_command
 from transferd.cli.database import advised_to_migrate, ledger_name, opened
+from transferd.cli.ledgers_move import move_command
 from transferd.cli.running import print_table, run, settings_of
 from transferd.config import Settings
+from transferd.domain.ledger import Ledger
 from transferd.domain.times import rfc3339
+from transferd.ledger import citus
 from transferd.ledger.migrate import create_ledger
 from transferd.ledger.steps import ledger_migrations
+from transferd.ledger.store.database import Database
 from transferd.ledger.store.ledgers import (
     ListedLedger,
     list_ledgers,
@@ -24,14 +28,16 @@ from transferd.ledger.store.ledgers import (
     table_sizes,
 )
 from transferd.ledger.store.migrations import applied_to_ledgers
+from transferd.ledger.store.placement import Node
 
 
 @click.group()
 def ledgers() -> None:
-    """Ledgers: create, list, show, audit, forget their cache."""
+    """Ledgers: create, list, show, audit, move, forget their cache."""
 
 
 ledgers.add_command(audit_command)
+ledgers.add_command(move_command)
 
 
 @ledgers.command("create")
@@ -59,8 +65,9 @@ async def _list(settings: Settings, as_json: bool) -> int:
     async with opened(settings) as database:
         listed = await list_ledgers(database)
         applied = await applied_to_ledgers(database, [each.ledger for each in listed])
+        places = await _places(database)
     known = [each.name for each in ledger_migrations()]
-    views = [_view(each, known, applied.get(each.ledger)) for each in listed]
+    views = [_view(each, known, applied.get(each.ledger), places) for each in listed]
     if as_json:
         for view in views:
             click.echo(json.dumps(view))
@@ -71,22 +78,53 @@ async def _list(settings: Settings, as_json: bool) -> int:
 
 
 def _print_ledgers(views: Sequence[Mapping[str, Any]]) -> None:
-    table = Table("name", "number", "schema", "migrations", box=box.SIMPLE_HEAD)
+    texts = (
+        "name",
+        "number",
+        "schema",
+        *(["node"] if any("node" in each for each in views) else []),
+    )
+    table = Table(*texts, "migrations", box=box.SIMPLE_HEAD)
     for title in ("clients", "keys", "size"):
         table.add_column(title, justify="right")
     for view in views:
         missing = view["missing_migrations"]
         state = "unreadable" if missing is None else f"{len(missing)} missing"
         table.add_row(
-            *(str(view[name]) for name in ("name", "number", "schema")),
+            *(str(view[name]) for name in texts),
             "up to date" if missing == [] else state,
             *(str(view[name]) for name in ("clients", "usable_keys")),
-            decimal(view["bytes_about"]),
+            "unknown" if view["bytes_about"] is None else decimal(view["bytes_about"]),
         )
     print_table(table)
 
 
-def _view(listed: ListedLedger, known: Sequence[str], applied: Set[str] | None) -> dict[str, Any]:
+class _Places(NamedTuple):
+    """The node of each ledger, and its bytes there, by schema. Both are empty without Citus."""
+
+    nodes: Mapping[str, Node | None]
+    bytes: Mapping[str, int]
+
+    def of(self, ledger: Ledger) -> dict[str, Any]:
+        """As JSON; nothing without Citus, or before the ledger is placed."""
+        if ledger.schema not in self.nodes:
+            return {}
+        node = self.nodes[ledger.schema]
+        # The tables of the coordinator are empty. A node that is down says nothing of its ledgers.
+        return {
+            "node": "coordinator" if node is None else str(node),
+            "bytes_about": self.bytes.get(ledger.schema),
+        }
+
+
+async def _places(database: Database) -> _Places:
+    nodes = await citus.placements(database)
+    return _Places(nodes, await citus.sizes(database) if nodes else {})
+
+
+def _view(
+    listed: ListedLedger, known: Sequence[str], applied: Set[str] | None, places: _Places
+) -> dict[str, Any]:
     """As JSON. `applied` is None if the tables of the ledger cannot be read."""
     ledger = listed.ledger
     return {
@@ -100,6 +138,7 @@ def _view(listed: ListedLedger, known: Sequence[str], applied: Set[str] | None) 
         "missing_migrations": None
         if applied is None
         else [name for name in known if name not in applied],
+        **places.of(ledger),
     }
 
 
@@ -117,8 +156,9 @@ async def _show(settings: Settings, name: str) -> int:
         applied = (await applied_to_ledgers(database, [ledger])).get(ledger)
         waiting = await read_waiting(database, settings.limits_of(), ledger)
         tables = await table_sizes(database, ledger)
+        places = await _places(database)
     known = [each.name for each in ledger_migrations()]
-    view = _view(listed, known, applied) | {
+    view = _view(listed, known, applied, places) | {
         "migrations": None if applied is None else sorted(applied),
         "cache_generation": ledger.cache_generation,
         "waiting": None if waiting is None else waiting._asdict(),

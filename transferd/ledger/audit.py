@@ -9,6 +9,7 @@ from uuid import UUID
 import orjson
 
 from transferd.config import ConfigurationError, Limits
+from transferd.ledger.citus import rights_too_many
 from transferd.ledger.store.database import LedgerDatabase, Row, Transaction
 from transferd.ledger.store.errors import Rejected
 from transferd.ledger.store.outcomes import RENDER_BATCH, RENDER_VERSION_MAX
@@ -21,7 +22,7 @@ _REFUSALS = range(400, 500)
 
 
 class Check(StrEnum):
-    """The checks; the comments in `audit.sql` give the reasons."""
+    """The checks; the comments in `audit.sql` and `citus.sql` give the reasons."""
 
     CURRENCY_SUM = "currency-sum"
     FUNDING_WALLET = "funding-wallet"
@@ -49,6 +50,7 @@ class Check(StrEnum):
     OUTCOME_BODY = "outcome-body"
     OUTCOME_RENDER_VERSION = "outcome-render-version"
     OUTCOME_FINGERPRINT = "outcome-fingerprint"
+    RIGHTS = "rights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,10 @@ async def audit(
             file="audit.sql", query_timeout_s=run.limits.audit_query_timeout_s
         ) as view:
             await run.check(view)
+        # Rights belong to no snapshot.
+        run.take_rights(
+            await rights_too_many(database, query_timeout_s=run.limits.audit_query_timeout_s)
+        )
     except Rejected as error:
         if error.sqlstate in _NO_LEDGER:
             raise ConfigurationError(
@@ -134,6 +140,11 @@ class _Audit:
         await self._walk(view, "transfers", _OF_TRANSFERS)
         await self._walk(view, "holds", _OF_HOLDS)
         await self._walk_outcomes(view)
+
+    def take_rights(self, rights: Iterable[str]) -> None:
+        """Rights that the role of the service has, and with which history can be changed."""
+        detail = "with this right the service could change history: revoke it"
+        self._take(Finding(Check.RIGHTS, right, detail) for right in rights)
 
     async def _walk(self, view: Transaction, step: str, queries: Sequence[str]) -> None:
         """Run the queries over all ids of a table, a chunk at a time."""

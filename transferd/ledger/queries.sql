@@ -1000,6 +1000,17 @@ SELECT
     (SELECT count(*) FROM {ledger}.deliveries WHERE status IN (0, 2)) AS deliveries_waiting,
     (SELECT count(*) FROM {ledger}.holds WHERE status = {hold_active}) AS active_holds;
 
+-- name: table_sizes
+-- The tables of a ledger with their bytes, indexes included, and about how many rows they have. PostgreSQL counts
+-- the rows when it vacuums or analyzes a table; -1 means never. On a node of Citus each table has a second one, with
+-- the rows, whose name ends in a number.
+SELECT regexp_replace(relname, '_\d+$', '') AS name, max(pg_total_relation_size(oid)) AS bytes,
+    nullif(max(reltuples), -1)::bigint AS rows_about
+FROM pg_class
+WHERE relnamespace = to_regnamespace('{ledger}') AND relkind = 'r'
+GROUP BY 1
+ORDER BY bytes DESC, name;
+
 -- name: ledger_state
 -- The migrations of a ledger, and whether it lacks a currency of $1. `migrate` reads this of several ledgers in one
 -- round trip.

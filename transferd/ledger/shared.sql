@@ -33,15 +33,6 @@ LEFT JOIN users ON ledger_number = number
 WHERE $1::text IS NULL OR name = $1
 ORDER BY number;
 
--- name: table_sizes
--- The tables of a ledger with their bytes, indexes included, and about how many rows they have. PostgreSQL counts
--- the rows when it vacuums or analyzes a table; -1 means never.
-SELECT c.relname AS name, pg_total_relation_size(c.oid) AS bytes,
-    nullif(c.reltuples, -1)::bigint AS rows_about
-FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
-WHERE n.nspname = $1 AND c.relkind = 'r'
-ORDER BY bytes DESC, name;
-
 -- name: raise_cache_generation
 -- Replicas that read the new generation use nothing that Redis has of the ledger from before.
 UPDATE transferd.ledgers SET cache_generation = cache_generation + 1 WHERE name = $1

@@ -58,7 +58,8 @@ async def list_ledgers(database: Database, name: str | None = None) -> list[List
 
 async def table_sizes(database: Database, ledger: Ledger) -> list[TableSize]:
     """The tables of a ledger, the largest first; none if its schema is missing."""
-    return [TableSize(*row) for row in await database.fetch("table_sizes", ledger.schema)]
+    rows = await database.of(ledger).fetch("table_sizes")
+    return [TableSize(*row) for row in rows]
 
 
 async def read_waiting(database: Database, limits: Limits, ledger: Ledger) -> Waiting | None:
