@@ -19,7 +19,7 @@ from transferd.ledger.store.clients import has_usable_api_key
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.holds import HAS_DUE_HOLDS
 from transferd.ledger.store.ledgers import read_ledger
-from transferd.ledger.watch import LedgerList, Watch
+from transferd.ledger.watch import LedgerList, LedgerWatch
 from transferd.observability.facts import Facts
 from transferd.observability.logging import Log
 from transferd.observability.metrics import Metrics
@@ -175,7 +175,7 @@ def _expiry_of(
     facts: Facts,
     clock: Callable[[], float],
 ) -> Expiry:
-    due = Watch(
+    due = LedgerWatch(
         shared,
         LedgerList(shared, limits, clock),
         HAS_DUE_HOLDS,

@@ -17,7 +17,7 @@ from transferd.ledger.migrate import assert_migrated
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.deliveries import HAS_WAITING
 from transferd.ledger.store.outbox import HAS_ROWS
-from transferd.ledger.watch import LedgerList, Watch
+from transferd.ledger.watch import LedgerList, LedgerWatch
 from transferd.notifications.broker import Broker, Connect
 from transferd.notifications.carryover import Carryover
 from transferd.notifications.consumer import Consumer
@@ -266,8 +266,8 @@ class _Tasks:
     def _directories(self) -> Directories:
         return Directories(self._limits, with_log=self._settings.notify_log)
 
-    def _watch(self, name: str) -> Watch:
-        return Watch(
+    def _watch(self, name: str) -> LedgerWatch:
+        return LedgerWatch(
             self._database,
             self._ledgers,
             name,

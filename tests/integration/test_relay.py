@@ -26,7 +26,7 @@ from transferd.ledger.store import outbox
 from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.database import Transaction
 from transferd.ledger.store.deliveries import LOG
-from transferd.ledger.watch import LedgerList, Watch
+from transferd.ledger.watch import LedgerList, LedgerWatch
 from transferd.notifications.broker import TransportFailure
 from transferd.notifications.directory import Directories
 from transferd.notifications.rabbit import RabbitBroker
@@ -71,7 +71,7 @@ class Relays:
             clock=time.monotonic,
         )
         ledgers = LedgerList(store, limits, time.monotonic)
-        watch = Watch(
+        watch = LedgerWatch(
             store, ledgers, outbox.HAS_ROWS, limits=limits, facts=facts, clock=time.monotonic
         )
         running = Running(

@@ -28,7 +28,7 @@ from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.migrate import create_ledger
 from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.outbox import HAS_ROWS
-from transferd.ledger.watch import LedgerList, Watch
+from transferd.ledger.watch import LedgerList, LedgerWatch
 from transferd.observability.facts import (
     Fact,
     Facts,
@@ -454,7 +454,7 @@ async def test_busy_ledgers_are_asked_each_time_and_idle_ones_in_turn(
     ledgers = [MAIN, *made]
     now = [1000.0]
     limits = Limits(ledgers_asked_max=2, idle_groups_asked_max=1, ledgers_read_s=3600.0)
-    watch = Watch(
+    watch = LedgerWatch(
         shared,
         LedgerList(shared, limits, lambda: now[0]),
         HAS_ROWS,
@@ -488,7 +488,7 @@ async def test_the_first_poll_of_a_few_ledgers_asks_all(
     database: Database, shared: Store, shop: Ledger
 ) -> None:
     facts: list[Fact] = []
-    watch = Watch(
+    watch = LedgerWatch(
         shared,
         LedgerList(shared, Limits(), time.monotonic),
         HAS_ROWS,
@@ -526,7 +526,7 @@ async def test_a_question_that_hangs_does_not_hide_the_other_answers(
     database: Database, shared: Store, shop: Ledger
 ) -> None:
     limits = Limits(ledgers_asked_max=1, watch_wait_s=0.05, ledger_idle_s=0.01)
-    watch = Watch(
+    watch = LedgerWatch(
         shared,
         LedgerList(shared, limits, time.monotonic),
         HAS_ROWS,

@@ -20,7 +20,7 @@ from transferd.domain.webhook import DeliveryStatus
 from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.deliveries import HAS_WAITING
 from transferd.ledger.store.outbox import HAS_ROWS
-from transferd.ledger.watch import LedgerList, Watch
+from transferd.ledger.watch import LedgerList, LedgerWatch
 from transferd.notifications.measuring import Backlog, Size
 from transferd.observability.facts import Fact, Facts, NotificationFinished
 from transferd.observability.metrics import Metrics
@@ -124,7 +124,7 @@ async def backlog_of(database: Store, limits: Limits) -> tuple[Size, Size]:
     """The events and the deliveries that wait in all ledgers, as a new worker measures them."""
     ledgers = LedgerList(database, limits, time.monotonic)
     outboxes, waiting = (
-        Watch(database, ledgers, name, limits=limits, facts=Facts(), clock=time.monotonic)
+        LedgerWatch(database, ledgers, name, limits=limits, facts=Facts(), clock=time.monotonic)
         for name in (HAS_ROWS, HAS_WAITING)
     )
     await outboxes.ledgers()

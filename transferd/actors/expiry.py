@@ -24,7 +24,7 @@ from transferd.ledger.store.holds import (
     measure_holds,
 )
 from transferd.ledger.store.outbox import take_lease
-from transferd.ledger.watch import Watch
+from transferd.ledger.watch import LedgerWatch
 from transferd.observability.facts import ExpiryFailed, Facts
 
 _LEASE = "/expiry"
@@ -38,7 +38,7 @@ class Expiry:
 
     def __init__(
         self,
-        watch: Watch,
+        watch: LedgerWatch,
         ledgers: OpenLedgers,
         limits: Limits,
         facts: Facts,

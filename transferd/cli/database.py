@@ -8,10 +8,7 @@ import click
 from transferd.config import ConfigurationError, Settings
 from transferd.domain.ledger import is_ledger_name
 from transferd.ledger.store.database import Database
-from transferd.ledger.store.errors import Rejected
-
-# Undefined table, and undefined schema.
-_NO_LEDGER = ("42P01", "3F000")
+from transferd.ledger.store.errors import Missing
 
 
 @asynccontextmanager
@@ -27,9 +24,7 @@ def advised_to_migrate() -> Iterator[None]:
     """Turn the error about a missing table into a ConfigurationError with that advice."""
     try:
         yield
-    except Rejected as error:
-        if error.sqlstate not in _NO_LEDGER:
-            raise
+    except Missing as error:
         raise ConfigurationError(
             f"the database has no ledger yet ({error}): run `transferd migrate`"
         ) from error

@@ -60,7 +60,7 @@ class LedgerList:
         return self._ledgers.get(number)
 
 
-class Watch:
+class LedgerWatch:
     """Asks ledgers a question of `queries.sql` that has the answer true or false.
 
     A ledger that cannot be asked, because its tables are missing or locked, is left out of the
@@ -100,7 +100,7 @@ class Watch:
         self._reported: set[Ledger] = set()
 
     def __repr__(self) -> str:
-        return f"<Watch {self._name}: {len(self._true_at)} of {len(self._known)} busy>"
+        return f"<LedgerWatch {self._name}: {len(self._true_at)} of {len(self._known)} busy>"
 
     @property
     def busy(self) -> list[Ledger]:

@@ -8,7 +8,7 @@ from transferd.config import Limits
 from transferd.ledger.store import deliveries, outbox
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.errors import StoreError
-from transferd.ledger.watch import Watch, ask, groups
+from transferd.ledger.watch import LedgerWatch, ask, groups
 from transferd.observability.metrics import Metrics
 
 
@@ -26,7 +26,12 @@ class Backlog:
     """
 
     def __init__(
-        self, database: Database, outboxes: Watch, waiting: Watch, limits: Limits, metrics: Metrics
+        self,
+        database: Database,
+        outboxes: LedgerWatch,
+        waiting: LedgerWatch,
+        limits: Limits,
+        metrics: Metrics,
     ) -> None:
         self._database = database
         self._outboxes = outboxes
@@ -71,7 +76,7 @@ class Backlog:
         self._waiting = await self._size(self._deliveries, deliveries.WAITING, count_max)
         return self._events, self._waiting
 
-    async def _size(self, watch: Watch, name: str, *arguments: object) -> Size:
+    async def _size(self, watch: LedgerWatch, name: str, *arguments: object) -> Size:
         count, oldest_s = 0, 0.0
         for group in groups(self._database, watch.busy, self._limits):
             for [row] in (await ask(self._database, group, name, *arguments)).rows.values():

@@ -6,7 +6,7 @@ from contextlib import AsyncExitStack, suppress
 from transferd.config import Limits
 from transferd.domain.ledger import Ledger
 from transferd.ledger.store.errors import StoreError
-from transferd.ledger.watch import Watch
+from transferd.ledger.watch import LedgerWatch
 from transferd.notifications.broker import Broker, Connect, TransportFailure
 from transferd.notifications.ledger_lanes import LedgerLanes
 from transferd.notifications.relay import Relay
@@ -25,7 +25,7 @@ class Relays:
         self,
         *,
         relay: Relay,
-        watch: Watch,
+        watch: LedgerWatch,
         connect: Connect,
         limits: Limits,
         facts: Facts,
