@@ -76,9 +76,10 @@ class Limits:
     # Groups of different ledgers in flight at once on one server, and as many connections. Batches
     # and expiries have as many lanes of their own.
     lanes_max: int = 2
-    # A ledger fills a whole group. While other ledgers have turns, or had in the last quarter of a
-    # second, its group has as many envelopes as they have turns, but never fewer than this.
-    shared_group_envelopes_min: int = 64
+    # A ledger fills a whole group. While other ledgers have turns, or had a moment ago, its group
+    # has as many envelopes as they have turns, but never fewer than this.
+    shared_group_envelopes_min: int = 16
+    group_shared_for_s: float = 0.02
     # Above the high mark new callers wait at the gate until the backlog is below the low mark. With
     # backlog_max inside and waiting the replica answers `overloaded`. Each ledger has a gate;
     # backlog_all_max is for the commands of all, so one flooded ledger leaves half of it.

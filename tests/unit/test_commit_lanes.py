@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
+from tests.support.waiting import until
 from tests.unit.samples import settled
 from transferd.commit.lanes import Lanes
 
@@ -83,9 +84,23 @@ async def test_ledgers_take_turns(lanes: Lanes) -> None:
     for each in made:
         each.gate.set()
         lanes.announce(each)
-    await settled()
+    await until(lambda: order.count("flooded") == 5)
     assert order[:3] == ["flooded", "calm", "quiet"]
-    assert order.count("flooded") == 5
+
+
+async def test_beside_others_a_ledger_pauses_for_as_long_as_its_group_took(lanes: Lanes) -> None:
+    flooded, other = ledgers([], flooded=2, other=1)
+    clock = asyncio.get_running_loop().time
+    for each in (flooded, other):
+        lanes.announce(each)
+    began = clock()
+    await asyncio.sleep(0.05)
+    flooded.gate.set()
+    took_s = clock() - began
+    ended = clock()
+    await until(lambda: flooded.groups == 0)
+    assert clock() - ended >= 0.9 * took_s
+    assert other.in_flight == 1
 
 
 async def test_a_server_that_hangs_stops_only_its_own_ledgers(lanes: Lanes) -> None:
@@ -96,8 +111,7 @@ async def test_a_server_that_hangs_stops_only_its_own_ledgers(lanes: Lanes) -> N
         each.committed = order
         lanes.announce(each)
     well.gate.set()
-    await settled()
-    assert order.count("well") == 2
+    await until(lambda: order.count("well") == 2)
     assert repr(lanes) == "<Lanes of 3 busy ledgers>"
     assert list(lanes.others(hung[0])) == hung[1:]
 

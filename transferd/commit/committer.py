@@ -80,7 +80,7 @@ class Committer:
         self._ledger_share = FairShare(
             alone_max=limits.group_envelopes_max,
             shared_min=limits.shared_group_envelopes_min,
-            shared_for_s=limits.shared_for_s,
+            shared_for_s=limits.group_shared_for_s,
             clock=clock,
         )
         self.waiting_room = WaitingRoom(limits, clock, self.announce)
