@@ -73,7 +73,8 @@ class Limits:
     turn_envelopes_max: int = 256
     shared_turn_envelopes_min: int = 4
     shared_for_s: float = 0.25
-    # Groups of different ledgers in flight at once on one server, and as many connections.
+    # Groups of different ledgers in flight at once on one server, and as many connections. Batches
+    # and expiries have as many lanes of their own.
     lanes_max: int = 2
     # A ledger fills a whole group. While other ledgers have turns, or had in the last quarter of a
     # second, its group has as many envelopes as they have turns, but never fewer than this.
@@ -223,6 +224,8 @@ class Limits:
     # so thousands of idle ones cost a poll little.
     ledger_busy_s: float = 10.0
     ledger_idle_s: float = 1.0
+    # How long a poll waits for a server that hangs, before it goes on with the ledgers of others.
+    watch_wait_s: float = 0.5
     # Groups of idle ledgers that one poll asks, so that the busy ones need not wait for all others.
     idle_groups_asked_max: int = 4
     # Ledgers whose webhooks a relay or a notifier remembers.

@@ -124,8 +124,8 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
             of_one_ledger=limits.read_connections,
         )
     )
-    # Reads cannot use these connections: one for each lane, and one for batches and expiries.
-    commits = await stack.enter_async_context(Database(settings, limits, limits.lanes_max + 1))
+    # Reads cannot use these connections: one for each lane of either kind.
+    commits = await stack.enter_async_context(Database(settings, limits, 2 * limits.lanes_max))
     redis_url = settings.required("redis_url") if settings.cache else None
     link = await stack.enter_async_context(Link(redis_url, limits, facts))
     # A ping must not wait for a connection behind reads: a busy replica is ready.

@@ -42,7 +42,8 @@ from transferd.ledger.store.deliveries import (
 from transferd.ledger.store.webhooks import read_webhook
 from transferd.notifications.broker import TransportFailure
 from transferd.notifications.dead_letters import redrive
-from transferd.notifications.rabbit import RabbitBroker, decode_wakeup, encode_wakeup
+from transferd.notifications.rabbit import RabbitBroker
+from transferd.notifications.wakeups import decode_wakeup, encode_wakeup
 from transferd.observability.facts import NotifierFailed
 
 # Endpoints
@@ -355,7 +356,12 @@ async def test_a_receiver_may_ask_for_a_longer_wait(scene: Scene) -> None:
         await scene.ends(webhooks[value], event, DeliveryStatus.RETRYING)
         found = (await deliveries(scene.database, webhooks[value]))[event["id"]]
         assert found.wait_s == wait_s, value
-    assert all([await scene.waiting(delay_s) for delay_s in (5.0, 60.0, 600.0)])
+
+    async def all_wait() -> bool:
+        # The messages leave after the rows are written.
+        return all([await scene.waiting(delay_s) for delay_s in (5.0, 60.0, 600.0)])
+
+    await until(all_wait)
 
 
 async def test_the_delivery_log_records_each_attempt(scene: Scene) -> None:

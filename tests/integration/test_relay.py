@@ -30,9 +30,10 @@ from transferd.ledger.store.deliveries import LOG
 from transferd.ledger.watch import LedgerList, Watch
 from transferd.notifications.broker import TransportFailure
 from transferd.notifications.directory import Directories
-from transferd.notifications.rabbit import RabbitBroker, decode_wakeup
+from transferd.notifications.rabbit import RabbitBroker
 from transferd.notifications.relay import Relay
 from transferd.notifications.relays import Relays as Running
+from transferd.notifications.wakeups import decode_wakeup
 from transferd.observability.facts import Fact, Facts, OutboxRelayed, RelayFailed
 
 LEASE = "SELECT 1 FROM ledger_00.relay_leases FOR UPDATE"

@@ -29,7 +29,14 @@ from transferd.ledger.migrate import create_ledger
 from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.outbox import HAS_ROWS
 from transferd.ledger.watch import LedgerList, Watch
-from transferd.observability.facts import Fact, Facts, LedgerNotOpened, OutboxRelayed
+from transferd.observability.facts import (
+    Fact,
+    Facts,
+    LedgerNotOpened,
+    NotificationFinished,
+    NotifierFailed,
+    OutboxRelayed,
+)
 
 DELIVERED = DeliveryStatus.DELIVERED
 
@@ -136,7 +143,10 @@ async def test_an_unknown_ledger_is_an_error_of_one_line(database: Database) -> 
     ):
         result = await command(database, *arguments, "--ledger", "nowhere")
         assert result.exit_code == 1
-        assert result.output.endswith("Error: there is no ledger nowhere\n"), result.output
+        error = (
+            "Error: there is no ledger nowhere: make it with `transferd ledgers create nowhere`\n"
+        )
+        assert result.output.endswith(error), result.output
 
 
 async def test_an_event_of_another_ledger_does_not_enter_main(scene: Scene, shop: Ledger) -> None:
@@ -166,12 +176,13 @@ async def test_a_wake_up_of_the_version_before_is_about_main(scene: Scene, shop:
     receiver.answer = status(500)
     event = transfer_event()
     # The sweep does not run again during the test.
-    await scene.start(replace(QUICK, delivery_sweep_interval_s=3600.0), notify_retry_delays_s="1")
+    limits = replace(QUICK, delivery_sweep_interval_s=3600.0)
+    await scene.start(limits, notify_retry_delays_s="3600")
     await scene.put(event)
     await scene.ends(webhook, event, DeliveryStatus.RETRYING)
     assert scene.settings is not None
     topology = topology_of(scene.settings)
-    await take(scene.settings, topology.retry_queue(1.0), 1)
+    await take(scene.settings, topology.retry_queue(3600.0), 1)
     receiver.answer = None
     await scene.database.fetch("UPDATE ledger_00.deliveries SET next_attempt_at = now()")
     body = orjson.dumps({"endpoints": [webhook]})
@@ -346,6 +357,93 @@ async def test_a_refused_event_of_one_ledger_stops_no_other(scene: Scene, shop: 
         await scene.ends(shop_webhook, each, DELIVERED, shop)
 
 
+# Several workers
+
+
+async def test_workers_share_the_ledgers_and_deliver_each_event_once(scene: Scene) -> None:
+    settings = scene.database.settings()
+    made = [await create_ledger(settings, Limits(), f"number-{n}", n) for n in range(1, 8)]
+    ledgers = [MAIN, *made]
+    receivers = [await scene.receiver(ledger=each) for each in ledgers]
+    other = Scene(scene.database, scene.settings_with, scene.exits)
+    limits = replace(QUICK, consumer_check_s=0.1)
+    sent: list[dict[Ledger, str]] = []
+
+    async def send() -> None:
+        """An event in each ledger, which are delivered."""
+        events = {ledger: transfer_event() for ledger in ledgers}
+        for ledger, event in events.items():
+            await scene.put(event, ledger=ledger)
+        for (ledger, event), (_, webhook) in zip(events.items(), receivers, strict=True):
+            await scene.ends(webhook, event, DELIVERED, ledger)
+        sent.append({ledger: event["id"] for ledger, event in events.items()})
+
+    def delivered(by: Scene) -> set[Ledger]:
+        """The ledgers of the last events that this worker has delivered."""
+        ids = {fact.event_id for fact in by.facts if isinstance(fact, NotificationFinished)}
+        return {ledger for ledger, id in sent[-1].items() if id in ids}
+
+    await scene.start(limits)
+    await send()
+    await until(lambda: delivered(scene) == set(ledgers))
+    async with other.working(limits):
+
+        async def is_fair() -> bool:
+            await send()
+            await until(lambda: len(delivered(scene)) + len(delivered(other)) == len(ledgers))
+            return len(delivered(scene)) == len(delivered(other)) == 4
+
+        await until(is_fair, within_s=30)
+        failures = [f for f in scene.facts + other.facts if isinstance(f, NotifierFailed)]
+        assert failures == []
+        assert MAIN in delivered(scene)
+        assert not delivered(scene) & delivered(other)
+    # The first one takes the ledgers of the other one over.
+    await send()
+    await until(lambda: delivered(scene) == set(ledgers))
+    for ledger, (receiver, _) in zip(ledgers, receivers, strict=True):
+        assert receiver.event_ids() == [each[ledger] for each in sent]
+
+
+async def test_a_queue_is_left_after_the_deliveries_of_its_ledgers(
+    scene: Scene, shop: Ledger
+) -> None:
+    """Another worker would make a delivery that is in flight a second time."""
+    _, main_webhook = await scene.receiver()
+    receiver, webhook = await scene.receiver(ledger=shop)
+    released = asyncio.Event()
+    receiver.answer = after(released)
+    first, second = transfer_event(), transfer_event()
+    limits = replace(QUICK, consumer_check_s=0.1, webhook_timeout_s=60.0)
+    worker = await scene.start(limits)
+    await until(lambda: worker.complaints() == {})
+    await scene.put(first, second, ledger=shop)
+    await until(has_received(receiver, 2))
+    others = [Scene(scene.database, scene.settings_with, scene.exits) for _ in range(3)]
+    for other in others:
+        await other.start(limits)
+    # Two queues for each of four workers: shop's has to be left, with deliveries in flight.
+    event = transfer_event()
+    await scene.put(event)
+    await scene.ends(main_webhook, event, DELIVERED)
+    released.set()
+    for each in (first, second):
+        await scene.ends(webhook, each, DELIVERED, shop)
+
+    async def another_delivers() -> bool:
+        later = transfer_event()
+        await scene.put(later, ledger=shop)
+        await scene.ends(webhook, later, DELIVERED, shop)
+        facts = [fact for other in others for fact in other.facts]
+        return any(
+            isinstance(fact, NotificationFinished) and fact.event_id == later["id"]
+            for fact in facts
+        )
+
+    await until(another_delivers, within_s=30)
+    assert Counter(receiver.event_ids()).most_common(1)[0][1] == 1
+
+
 # The watch
 
 
@@ -423,3 +521,28 @@ async def test_a_wake_up_for_an_unknown_ledger_does_nothing(scene: Scene) -> Non
     await scene.ends(webhook, event, DELIVERED)
     assert worker.complaints() == {}
     assert len(receiver.received) == 1
+
+
+async def test_a_question_that_hangs_does_not_hide_the_other_answers(
+    database: Database, shared: Store, shop: Ledger
+) -> None:
+    limits = Limits(ledgers_asked_max=1, watch_wait_s=0.05, ledger_idle_s=0.01)
+    watch = Watch(
+        shared,
+        LedgerList(shared, limits, time.monotonic),
+        HAS_ROWS,
+        limits=limits,
+        facts=Facts(),
+        clock=time.monotonic,
+    )
+    for ledger in (MAIN, shop):
+        await put(database, [transfer_event()], ledger=ledger)
+
+    async def finds(*ledgers: Ledger) -> bool:
+        return await watch.ledgers() == list(ledgers)
+
+    await until(lambda: finds(MAIN, shop))
+    # The question about one ledger waits for a lock, as it would for a server that hangs.
+    async with held(database, f"LOCK TABLE {shop.schema}.outbox"):
+        await until(lambda: finds(MAIN))
+    await until(lambda: finds(MAIN, shop))

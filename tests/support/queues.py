@@ -22,7 +22,7 @@ def queue_names(settings: Settings) -> list[str]:
     """All queues of these settings."""
     topology = topology_of(settings)
     waits = [topology.retry_queue(delay_s) for delay_s in settings.retry_delays_s]
-    return [*topology.work_queues, topology.dead, *waits, topology.seal]
+    return [*topology.work_queues, topology.workers, topology.dead, *waits, topology.seal]
 
 
 def exchange_names(settings: Settings) -> list[str]:

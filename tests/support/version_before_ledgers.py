@@ -48,7 +48,7 @@ def use_statements_before(patch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
         used.add(name)
         return texts[name]
 
-    async def assume(_: object) -> None:
+    async def assume(*_: object) -> None:
         """The version before does not ask for the migration."""
 
     async def none(_: object) -> list[str]:
@@ -62,5 +62,5 @@ def use_statements_before(patch: pytest.MonkeyPatch) -> Callable[[], set[str]]:
     patch.setattr(database, "query", before)
     patch.setattr("transferd.service.assert_migrated", assume)
     patch.setattr("transferd.service.read_ledger", main)
-    patch.setattr("transferd.web.ledgers.absent_from", none)
+    patch.setattr("transferd.actors.ledgers.absent_from", none)
     return lambda: used

@@ -72,8 +72,9 @@ class OpenLedgers:
         self._limits = limits = parts.limits
         self.intake = Intake(limits)
         self.lanes = Lanes(limits.lanes_max)
-        # A batch takes long, so it does not take a lane from other commands.
-        self.bulk_lanes = Lanes(lanes_max=1)
+        # A batch takes long, so it does not take a lane from other commands. More than one lane: a
+        # batch that waits for a locked wallet delays no batch of another ledger.
+        self.bulk_lanes = Lanes(limits.lanes_max)
         self._settling_locks = asyncio.Semaphore(limits.settling_locks_all_max)
         self._batches = asyncio.Semaphore(limits.batches_all_max)
         self._recent: OrderedDict[int, OpenLedger] = OrderedDict()

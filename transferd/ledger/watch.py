@@ -1,5 +1,6 @@
 """Which of all ledgers have something to do: one statement asks many of them."""
 
+import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -79,6 +80,8 @@ class Watch:
         # Groups that stay the same, so that PostgreSQL has a plan for each.
         self._groups: list[Sequence[Ledger]] = []
         self._asked_at: list[float | None] = []
+        # The questions that are not answered yet.
+        self._asking: dict[asyncio.Task[list[Ledger]], Sequence[Ledger]] = {}
         # When the answer was last true.
         self._true_at: dict[Ledger, float] = {}
         self._left_out: set[Ledger] = set()
@@ -93,18 +96,37 @@ class Watch:
         return list(self._true_at)
 
     async def ledgers(self) -> list[Ledger]:
-        """The ledgers whose answer is true. Raises StoreError.
+        """The ledgers whose answer is true. Raises StoreError if none could be asked.
 
         Busy ones are asked at each call, and so are all if one statement can ask them; idle ones
-        once in `ledger_idle_s`.
+        once in `ledger_idle_s`. A server that hangs is waited for `watch_wait_s`; its answer comes
+        in a later call.
         """
         await self._renew()
+        waiting = {ledger for asked in self._asking.values() for ledger in asked}
+        for group in self._next_groups(self._clock()):
+            if waiting.isdisjoint(group):
+                self._asking[asyncio.create_task(self._ask(group))] = group
+        if not self._asking:
+            return []
+        try:
+            await asyncio.wait(self._asking, timeout=self._limits.watch_wait_s)
+        except asyncio.CancelledError:
+            for task in self._asking:
+                task.cancel()
+            raise
         found: dict[Ledger, None] = {}
-        now = self._clock()
-        for group in self._next_groups(now):
-            for ledger in await self._ask(group):
-                found[ledger] = None
-                self._true_at[ledger] = now
+        failures: list[StoreError] = []
+        done = [task for task in self._asking if task.done()]
+        for task in done:
+            del self._asking[task]
+            try:
+                found.update(dict.fromkeys(await task))
+            except StoreError as error:
+                failures.append(error)
+        if failures and len(failures) == len(done):
+            raise failures[0]
+        self._true_at.update(dict.fromkeys(found, self._clock()))
         return list(found)
 
     async def _renew(self) -> None:
@@ -113,10 +135,12 @@ class Watch:
             return
         self._read_at = self._list.read_at
         self._left_out.clear()
-        if ledgers != self._known:
+        # A ledger may be on another node by now.
+        made = groups(self._database, ledgers, self._limits)
+        if made != self._groups:
             self._known = ledgers
-            self._groups = groups(self._database, ledgers, self._limits)
-            self._asked_at = [None] * len(self._groups)
+            self._groups = made
+            self._asked_at = [None] * len(made)
             self._reported &= set(ledgers)
 
     def _next_groups(self, now: float) -> list[Sequence[Ledger]]:

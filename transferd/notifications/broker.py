@@ -21,6 +21,8 @@ class PublicEvent(NamedTuple):
 
 # Gets the number of a ledger, and the ids of its endpoints that have due deliveries.
 Wake = Callable[[int, Sequence[str]], None]
+# Gets a condition for numbers of ledgers, which go to another worker: ends their deliveries.
+Leave = Callable[[Callable[[int], bool]], Awaitable[None]]
 # Gets body and headers of a message that is not a wake-up; when it returns, the message is done.
 Take = Callable[[bytes, Mapping[str, Any]], Awaitable[None]]
 
@@ -54,10 +56,13 @@ class Broker(Protocol):
         message is not acknowledged for half an hour."""
         ...
 
-    async def consume(self, *, wake: Wake, take: Take, taken_over: Callable[[], None]) -> None:
+    async def consume(
+        self, *, wake: Wake, take: Take, taken_over: Callable[[], None], leave: Leave
+    ) -> None:
         """Receive wake-ups, and the other messages in the queues. Raises TransportFailure.
 
         `taken_over` is called when a queue sends its first wake-up: no other worker consumes it.
+        `leave` is called before a queue goes to another worker, so that all have a share.
         The newest wake-up of each queue stays unacknowledged, so that the broker gives it to
         another consumer if this one dies.
         """

@@ -63,6 +63,7 @@ class Consumer:
                     take=partial(self._take, broker),
                     # The worker that consumed the queue before may have left due deliveries.
                     taken_over=self._sweep_now.set,
+                    leave=self._notifier.leave,
                 )
                 self.fault = None
                 self._notifier.results.wake_later = broker.wake

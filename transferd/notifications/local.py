@@ -8,7 +8,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
-from transferd.notifications.broker import Broker, PublicEvent, Take, Wake
+from transferd.notifications.broker import Broker, Leave, PublicEvent, Take, Wake
 
 
 class LocalBroker:
@@ -45,7 +45,9 @@ class LocalBroker:
     async def keep_queues(self) -> None:
         """There are no queues."""
 
-    async def consume(self, *, wake: Wake, take: Take, taken_over: Callable[[], None]) -> None:
+    async def consume(
+        self, *, wake: Wake, take: Take, taken_over: Callable[[], None], leave: Leave
+    ) -> None:
         """From now on; there are no other messages."""
         self._wake = wake
 

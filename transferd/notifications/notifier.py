@@ -70,6 +70,8 @@ class Notifier:
         # By number of the ledger; and its endpoints that are to be read.
         self._open: dict[int, _Open] = {}
         self._hungry: dict[int, dict[str, None]] = {}
+        # Set when a ledger has no more deliveries in flight.
+        self._closed = asyncio.Event()
         self._reading = LedgerLanes[int](
             self._read,
             self._note,
@@ -101,13 +103,25 @@ class Notifier:
             self._hungry.setdefault(ledger_number, {}).update(dict.fromkeys(endpoint_ids))
             self._reading.add(ledger_number)
 
-    def forget(self) -> None:
-        """Begin nothing more until it is woken up: another worker may have taken over."""
-        self._hungry.clear()
-        for opened in [*self._open.values()]:
+    def forget(self, is_meant: Callable[[int], bool] = lambda _: True) -> None:
+        """Begin nothing more in these ledgers until they are woken up: another worker may have
+        taken over."""
+        for number in [*filter(is_meant, self._hungry)]:
+            del self._hungry[number]
+        for opened in [each for number, each in self._open.items() if is_meant(number)]:
             for endpoint_id, lane in [*opened.lanes.items()]:
                 lane.stop()
                 self._forget_if_idle(opened, endpoint_id)
+
+    async def leave(self, is_meant: Callable[[int], bool]) -> None:
+        """The same, and wait until running attempts are over and written, for a time."""
+        self.forget(is_meant)
+        wait_s = self._limits.webhook_timeout_s + self._limits.command_timeout_s
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while any(map(is_meant, self._open)):
+                    self._closed.clear()
+                    await self._closed.wait()
 
     async def drain(self) -> None:
         """Wait until running attempts are over and written, for a time. `read` has ended."""
@@ -273,6 +287,7 @@ class Notifier:
             del opened.lanes[endpoint_id]
         if not opened.lanes:
             self._open.pop(number, None)
+            self._closed.set()
 
     def _note(self, _: int, error: Exception | None) -> None:
         if error is not None:

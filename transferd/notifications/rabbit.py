@@ -11,10 +11,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from typing import Any, Self
-from uuid import UUID
 
 import aio_pika
-import orjson
 from aio_pika.abc import AbstractChannel, AbstractConnection, AbstractIncomingMessage
 from aio_pika.exceptions import (
     CONNECTION_EXCEPTIONS,
@@ -28,9 +26,9 @@ from yarl import URL
 
 from transferd.commit.events import CLOUD_EVENT
 from transferd.config import Limits
-from transferd.domain.ledger import MAIN
-from transferd.notifications.broker import PublicEvent, Take, TransportFailure, Wake
+from transferd.notifications.broker import Leave, PublicEvent, Take, TransportFailure, Wake
 from transferd.notifications.topology import Topology
+from transferd.notifications.wakeups import WorkQueue, decode_wakeup, encode_wakeup, surplus
 
 _FAILURES = (*CONNECTION_EXCEPTIONS, TimeoutError)
 _PERSISTENT = 2
@@ -59,9 +57,10 @@ class RabbitBroker:
         self._consumes = False
         # How many messages each queue has sent us.
         self._received: Counter[str] = Counter()
-        # The newest wake-up of each queue; those before it are acknowledged, one acknowledgement
-        # after the other.
-        self._newest: dict[str, AbstractIncomingMessage] = {}
+        # Channels that we close ourselves.
+        self._left: set[object] = set()
+        self._work = [WorkQueue(name) for name in topology.work_queues]
+        # One acknowledgement after the other.
         self._settling = asyncio.Lock()
         self.reason = ""
 
@@ -127,34 +126,23 @@ class RabbitBroker:
         for number, _ in enumerate(self._topology.work_queues):
             await self.wake(number, [])
 
-    async def consume(self, *, wake: Wake, take: Take, taken_over: Callable[[], None]) -> None:
+    async def consume(
+        self, *, wake: Wake, take: Take, taken_over: Callable[[], None], leave: Leave
+    ) -> None:
         """From the work queues; `take` gets those of the dead-letter queue and of the queue of an
         earlier version, if there is one."""
-
-        async def take_wakeup(queue: str, message: AbstractIncomingMessage) -> None:
-            try:
-                ledger_number, endpoint_ids = decode_wakeup(message.body)
-            except ValueError:
-                await self._settle(message.reject)
-                return
-            previous = self._newest.get(queue)
-            self._newest[queue] = message
-            wake(ledger_number, endpoint_ids)
-            if previous is None:
-                taken_over()
-            else:
-                await self._settle(partial(previous.ack, multiple=True))
 
         async def take_other(message: AbstractIncomingMessage) -> None:
             await take(bytes(message.body), message.headers)
             await self._settle(message.ack)
 
-        prefetch = self._limits.notify_prefetch
+        self._wake, self._taken_over, self._leave = wake, taken_over, leave
         async with self._in_time("RabbitMQ does not let us consume"):
-            for queue in self._topology.work_queues:
-                await self._consume(queue, partial(take_wakeup, queue), prefetch)
+            for queue in self._work:
+                await self._consume_work(queue)
             # One at a time: they may be events in order.
             await self._consume(self._topology.dead, take_other, 1)
+            await self._consume(self._topology.workers, take_other, 1)
             with suppress(ChannelNotFoundEntity):
                 await self._consume(self._topology.previous_work, take_other, 1)
         self._consumes = True
@@ -171,17 +159,38 @@ class RabbitBroker:
                 if not self._consumes:
                     continue
                 try:
-                    found = await self._look_at(self._topology.work_queues)
+                    names = [self._topology.workers, *self._topology.work_queues]
+                    found = await self._look_at(names)
                 except TransportFailure as error:
                     self._lose(str(error))
                     return
+                _, workers = found[self._topology.workers]
                 for queue, (ready, consumers) in found.items():
                     # A consumer that stands by gets nothing either.
-                    is_active = before[queue] or consumers < 2
+                    is_active = before[queue] or workers < 2
                     is_silent = ready and before[queue] == self._received[queue]
                     looks[queue] = looks[queue] + 1 if is_silent and is_active else 0
                     if consumers == 0 or looks[queue] >= _LOOKS_MAX:
                         self._lose("RabbitMQ has forgotten our consumer")
+                await self._share(workers)
+
+    async def _share(self, workers: int) -> None:
+        """Leave a queue to another worker if this one has more than its share of them."""
+        queue = surplus(self._work, workers)
+        if queue is None or queue.channel is None or self._lost.is_set():
+            return
+        queue.is_left = True
+        # Deliveries of its ledgers end first: the other worker would make them a second time.
+        await self._leave(lambda number: self._topology.work_queue(number) == queue.name)
+        try:
+            # Its messages return to the queue. Then we stand by behind the other workers.
+            async with self._in_time("RabbitMQ does not answer"), self._settling:
+                self._left.add(await queue.channel.get_underlay_channel())
+                await queue.channel.close()
+                queue.newest, queue.is_left = None, False
+                await self._consume_work(queue)
+        except TransportFailure as error:
+            self._lose(str(error))
 
     async def take_over(self) -> None:
         """Unbind the queue of the version before, if there is one."""
@@ -203,12 +212,33 @@ class RabbitBroker:
             await channel.close()
         return found
 
+    async def _consume_work(self, queue: WorkQueue) -> None:
+        self._received[queue.name] = 0
+        take = partial(self._take_wakeup, queue)
+        queue.channel = await self._consume(queue.name, take, self._limits.notify_prefetch)
+
+    async def _take_wakeup(self, queue: WorkQueue, message: AbstractIncomingMessage) -> None:
+        """Those before the newest one are acknowledged."""
+        if queue.is_left:
+            return
+        try:
+            ledger_number, endpoint_ids = decode_wakeup(message.body)
+        except ValueError:
+            await self._settle(message.reject, queue)
+            return
+        previous, queue.newest = queue.newest, message
+        self._wake(ledger_number, endpoint_ids)
+        if previous is None:
+            self._taken_over()
+        else:
+            await self._settle(partial(previous.ack, multiple=True), queue)
+
     async def _consume(
         self,
         name: str,
         take: Callable[[AbstractIncomingMessage], Awaitable[None]],
         prefetch: int,
-    ) -> None:
+    ) -> AbstractChannel:
         channel = await self._open().channel()
         queue = await channel.declare_queue(name, passive=True)
         await self._watched(channel)
@@ -220,10 +250,15 @@ class RabbitBroker:
                 await take(message)
 
         await queue.consume(take_it)
+        return channel
 
-    async def _settle(self, settle: Callable[[], Awaitable[None]]) -> None:
+    async def _settle(
+        self, settle: Callable[[], Awaitable[None]], work: WorkQueue | None = None
+    ) -> None:
         """Acknowledge or reject; if the broker does not learn of it, it sends the message again."""
         async with self._settling:
+            if work is not None and work.is_left:
+                return
             try:
                 await settle()
             except _FAILURES as error:
@@ -262,11 +297,14 @@ class RabbitBroker:
         """The channel of aiormq. When it ends, this connection counts as lost."""
         below = await channel.get_underlay_channel()
         assert isinstance(below, Channel)
-        below.closing.add_done_callback(self._on_closed)
+        below.closing.add_done_callback(partial(self._on_closed, below))
         below.on_consumer_cancel_callbacks.add(self._on_cancelled)
         return below
 
-    def _on_closed(self, closing: asyncio.Future[Any]) -> None:
+    def _on_closed(self, channel: object, closing: asyncio.Future[Any]) -> None:
+        if channel in self._left:
+            self._left.remove(channel)
+            return
         error = None if closing.cancelled() else closing.exception()
         self._lose(f"RabbitMQ closed the connection: {_words(error)}")
 
@@ -285,24 +323,6 @@ class RabbitBroker:
             with suppress(*_FAILURES):
                 async with asyncio.timeout(1.0):
                     await connection.close()
-
-
-def encode_wakeup(ledger_number: int, endpoint_ids: Sequence[str]) -> bytes:
-    """The body of a message that names endpoints of a ledger with due deliveries."""
-    return orjson.dumps({"ledger": ledger_number, "endpoints": endpoint_ids})
-
-
-def decode_wakeup(body: bytes) -> tuple[int, list[str]]:
-    """The number of the ledger, and the ids of the endpoints. Raises ValueError for a message that
-    is no wake-up. A message of the version before names no ledger: it is about main."""
-    try:
-        wakeup = orjson.loads(body)
-        number = wakeup.get("ledger", MAIN.number)
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise TypeError("the ledger is not a number")
-        return number, [str(UUID(id)) for id in wakeup["endpoints"]]
-    except (TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"not a wake-up: {error}") from error
 
 
 def _why_not(error: BaseException | None) -> str | None:

@@ -34,6 +34,9 @@ class Topology:
             f"{prefix}notify.wakeups",
             *(f"{prefix}notify.wakeups.{number}" for number in range(1, _WORK_QUEUES)),
         )
+        # Each notifier consumes it and nothing is sent to it. Its consumers can be counted: for a
+        # queue with a single active consumer the broker reports only that one.
+        self.workers = f"{prefix}notify.workers"
         self.dead = f"{prefix}notify.dead"
         # The work queue of an earlier version; consumed for as long as it exists.
         self.previous_work = f"{prefix}notify.work"
@@ -105,7 +108,8 @@ class Topology:
             self.dead: {
                 "x-queue-type": "quorum",
                 "x-delivery-limit": _RETURNS_WITHOUT_LIMIT,
-            }
+            },
+            self.workers: {"x-queue-type": "quorum"},
         }
         for name in self.work_queues:
             # One consumer at a time, the others stand by: two would overtake each other, and events
