@@ -73,6 +73,21 @@ async def many(setup: Setup, options: Options) -> dict[str, float]:
     return {name: statistics.median(found) for name, found in rates.items()}
 
 
+async def on_citus(setup: Setup, options: Options) -> dict[str, float]:
+    """Transfers in one, two and eight ledgers of one server, and of two nodes of Citus."""
+    sides = {"plain": await _side_with_ledgers(setup)}
+    sides["Citus"] = setup.sides.get("on Citus") or await _added_with_ledgers(
+        setup, "on Citus", on_citus=True
+    )
+    rates = {}
+    for count in (1, 2, _AT_ONCE):
+        for name, side in sides.items():
+            ledgers = side.ledgers[-count:]
+            pairs = _uniform(setup, f"{name}-{count}", ledgers)
+            rates[f"{name} {count}"] = await _posts(side, pairs, options)
+    return rates
+
+
 async def migrating(setup: Setup, _: Options) -> dict[str, float]:
     """Seconds of a migration that adds a column to a table of each ledger."""
     few = await setup.add(Side("ten ledgers", ()))
@@ -101,10 +116,13 @@ async def _posts(side: Side, pairs: Path, options: Options) -> float:
 
 async def _side_with_ledgers(setup: Setup) -> Side:
     """A side with wallets and keys in eight ledgers."""
-    side = setup.sides.get("eight ledgers")
-    if side is None:
-        side = await setup.add(Side("eight ledgers", SERVICE))
-        await _add_ledgers(side, _AT_ONCE)
+    name = "eight ledgers"
+    return setup.sides.get(name) or await _added_with_ledgers(setup, name)
+
+
+async def _added_with_ledgers(setup: Setup, name: str, *, on_citus: bool = False) -> Side:
+    side = await setup.add(Side(name, SERVICE), on_citus=on_citus)
+    await _add_ledgers(side, _AT_ONCE)
     return side
 
 

@@ -251,6 +251,17 @@ ROWS = (
         long=True,
     ),
     Row(
+        "citus",
+        "one, two and eight ledgers: one PostgreSQL, and a coordinator and two workers of Citus",
+        "transfers/s",
+        ledgers.on_citus,
+        tuple(
+            Figure(f"{count}: Citus of plain", within("citus", f"Citus {count}", f"plain {count}"))
+            for count in (1, 2, 8)
+        ),
+        long=True,
+    ),
+    Row(
         "migrate-ledgers",
         "a migration that adds a column in each ledger",
         "s",

@@ -15,7 +15,7 @@ import click
 from loadtest.ledgers import KeyedLedger
 from loadtest.program import Program, server_directory, until_ready
 from transferd.config import Limits, load_settings
-from transferd.devstack import PostgresServer, RedisServer, StackError
+from transferd.devstack import CitusCluster, PostgresServer, RedisServer, StackError
 from transferd.devstack.ports import free_port
 from transferd.domain.ledger import MAIN, Ledger
 from transferd.ledger.migrate import migrate
@@ -82,24 +82,39 @@ class Setup:
     exits: AsyncExitStack
     sides: dict[str, Side] = field(default_factory=dict)
     amqp_url: str = ""
+    _cluster: CitusCluster | None = None
 
     def __getitem__(self, name: str) -> Side:
         return self.sides[name]
 
-    async def add(self, side: Side, *, wallets: int = 0) -> Side:
+    async def add(self, side: Side, *, wallets: int = 0, on_citus: bool = False) -> Side:
         """Create the database with its wallets, and start the process if there is one."""
         number = len(self.sides)
         self.sides[side.name] = side
-        superuser = await asyncpg.connect(self.postgres.superuser_url)
-        await superuser.execute(f'CREATE DATABASE "bench_{number}" OWNER transferd')
-        await superuser.close()
-        side.database_url = f"{self.postgres.url.rsplit('/', 1)[0]}/bench_{number}"
+        name = f"bench_{number}"
+        if on_citus:
+            cluster = await self._citus()
+            await cluster.create_database(name)
+            server = cluster.url
+        else:
+            superuser = await asyncpg.connect(self.postgres.superuser_url)
+            await superuser.execute(f"CREATE DATABASE {name} OWNER transferd")
+            await superuser.close()
+            server = self.postgres.url
+        side.database_url = f"{server.rsplit('/', 1)[0]}/{name}"
         side.redis_url = f"{self.redis.url.rsplit('/', 1)[0]}/{number}"
         await migrate(load_settings(database_url=side.database_url), Limits())
         await self.grow(side, wallets)
         if side.command:
             await self.start(side)
         return side
+
+    async def _citus(self) -> CitusCluster:
+        """A coordinator and two workers, which its first use starts."""
+        if self._cluster is None:
+            cluster = CitusCluster(self.directory / "citus")
+            self._cluster = await self.exits.enter_async_context(cluster)
+        return self._cluster
 
     async def grow(self, side: Side, wallets: int) -> None:
         """Insert wallets into main up to this number."""

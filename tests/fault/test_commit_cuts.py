@@ -12,6 +12,7 @@ from tests.conftest import Database, Replicas
 from tests.fault.conftest import IMPATIENT
 from tests.support.api import Api, Reply
 from tests.support.contract import transfer_body
+from tests.support.home import execute_on_rows, proxied
 from tests.support.pressure import counted, crowd, statuses
 from tests.support.proxy import Cut, Proxy
 from tests.support.truth import faults_in, row_count, transfers_of
@@ -26,7 +27,7 @@ _CHANGES = "ledger_00.wallet_changes"
 @pytest.fixture
 async def proxy(database: Database) -> AsyncIterator[Proxy]:
     """Between the replicas and PostgreSQL."""
-    async with Proxy(database.settings().required("database_url")) as proxy:
+    async with proxied(database) as proxy:
         yield proxy
 
 
@@ -150,13 +151,17 @@ async def assert_true(api: Api, reply: Reply) -> None:
 
 async def _slow_commits(database: Database, table: str, *, seconds: float = 0.3) -> None:
     """Every COMMIT after an insert into the table takes this long."""
-    await database.fetch(
+    await execute_on_rows(
+        database,
+        table,
         "CREATE FUNCTION public.dawdle() RETURNS trigger LANGUAGE plpgsql AS"
-        f" $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$"
+        f" $$ BEGIN PERFORM pg_sleep({seconds}); RETURN NULL; END $$",
     )
-    await database.fetch(
-        f"CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED"
-        " FOR EACH ROW EXECUTE FUNCTION public.dawdle()"
+    await execute_on_rows(
+        database,
+        table,
+        "CREATE CONSTRAINT TRIGGER dawdle AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION public.dawdle()",
     )
 
 
@@ -287,6 +292,9 @@ async def _is_ready(api: Api) -> bool:
     return (await api.get("/readyz")).status == 200
 
 
+@pytest.mark.needs_configuration(
+    "one server", why="a replica is ready while the coordinator answers"
+)
 async def test_a_short_stall_of_the_network_only_delays(
     replicas: Replicas, database: Database, proxy: Proxy
 ) -> None:

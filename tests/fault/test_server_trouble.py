@@ -6,8 +6,8 @@ import pytest
 
 from tests.conftest import Database, Replicas
 from tests.fault.conftest import IMPATIENT
+from tests.support.home import proxied
 from tests.support.pressure import crowd
-from tests.support.proxy import Proxy
 from tests.support.truth import faults_in, row_count
 from transferd.config import Limits
 from transferd.ledger.store import database as store
@@ -27,7 +27,7 @@ _SLOW_S = 0.1
 
 async def _only_reads(database: Database, value: str) -> None:
     """Make the database read-only, as after a failover to a standby, and end all sessions."""
-    await database.servers.as_superuser(
+    await database.servers.on_every_node(
         f"ALTER DATABASE {database.name} SET default_transaction_read_only = {value};"
         " SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
         f" WHERE datname = '{database.name}'"
@@ -57,7 +57,7 @@ async def test_a_read_only_database_is_unavailable_and_fails_no_command_for_good
 async def test_an_attempt_that_would_end_past_the_deadline_is_not_begun(
     replicas: Replicas, database: Database
 ) -> None:
-    async with Proxy(database.settings().required("database_url")) as proxy:
+    async with proxied(database) as proxy:
         api = await replicas.start(_THREE_DO_NOT_FIT, database_url=proxy.url)
         ada, bob = await api.wallet(100), await api.wallet()
         await _only_reads(database, "on")

@@ -15,6 +15,7 @@ import pytest
 from tests.conftest import Database, Workers
 from tests.support.command import Command, running
 from tests.support.endpoints import letters
+from tests.support.home import proxied
 from tests.support.notifying import QUICK, Scene, has_received
 from tests.support.outbox import left, put, transfer_event
 from tests.support.proxy import Cut, Proxy
@@ -74,7 +75,7 @@ async def test_a_relay_that_is_cut_off_between_publish_and_delete_repeats_at_mos
     events = [transfer_event() for _ in range(40)]
     settings = scene.settings_with()
     async with (
-        Proxy(scene.database.settings().required("database_url")) as proxy,
+        proxied(scene.database) as proxy,
         bound_queue(settings) as public,
     ):
         settings = scene.settings_with(database_url=proxy.url)

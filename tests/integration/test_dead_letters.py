@@ -11,6 +11,7 @@ from click.testing import CliRunner, Result
 from tests.conftest import Database
 from tests.support.deliveries import logged_delivery
 from tests.support.endpoints import delete_webhook, letters, new_webhook, status_of
+from tests.support.home import execute_on_rows
 from tests.support.outbox import transfer_event, wallet_event
 from tests.support.store import open_main
 from tests.support.truth import row_count
@@ -39,17 +40,17 @@ UNDYING = """
 CREATE SEQUENCE again;
 CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$ BEGIN
     IF TG_OP = 'UPDATE' THEN
-        UPDATE ledger_00.deliveries SET status = 3, dead_reason = OLD.dead_reason
+        UPDATE {table} SET status = 3, dead_reason = OLD.dead_reason
         WHERE id = OLD.id;
     END IF;
     OLD.event_id := nextval('again');
     OLD.id := ('ffffffff-0000-7000-8000-' || lpad(OLD.event_id, 12, '0'))::uuid;
-    INSERT INTO ledger_00.deliveries SELECT (OLD).*;
+    INSERT INTO {table} SELECT (OLD).*;
     RETURN NULL;
 END $$;
-CREATE TRIGGER again AFTER UPDATE ON ledger_00.deliveries FOR EACH ROW
+CREATE TRIGGER again AFTER UPDATE ON {table} FOR EACH ROW
     WHEN (OLD.dead_reason IS NOT NULL AND NEW.dead_reason IS NULL) EXECUTE FUNCTION again();
-CREATE TRIGGER gone AFTER DELETE ON ledger_00.deliveries FOR EACH ROW EXECUTE FUNCTION again();
+CREATE TRIGGER gone AFTER DELETE ON {table} FOR EACH ROW EXECUTE FUNCTION again();
 """
 
 
@@ -117,11 +118,11 @@ async def unreadable(database: Database, body: bytes = b"\xffno event") -> DeadL
 
 
 async def made_older(database: Database, id: str, hours: float) -> None:
-    await database.fetch(
-        "UPDATE ledger_00.deliveries SET updated_at = updated_at - make_interval(secs => $2)"
-        " WHERE id::text = $1",
-        id,
-        hours * 3600,
+    await execute_on_rows(
+        database,
+        "ledger_00.deliveries",
+        f"UPDATE {{table}} SET updated_at = updated_at - interval '{hours} hours'"
+        f" WHERE id = '{id}'",
     )
 
 
@@ -295,7 +296,7 @@ async def test_letters_that_appear_meanwhile_are_left_for_the_next_run(
 ) -> None:
     for _ in range(3):
         await letter(database, ada)
-    await database.servers.as_superuser(UNDYING, database=database.name)
+    await execute_on_rows(database, "ledger_00.deliveries", UNDYING)
     async with asyncio.timeout(patient_s(5)):
         if name == "redrive":
             assert await redrive(store, Filter(), silent) == Redriven(sent=3, kept=0)

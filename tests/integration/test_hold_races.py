@@ -12,6 +12,7 @@ import redis.asyncio as redis
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
+from tests.support.home import home_url
 from tests.support.outbox import events_in
 from tests.support.past import clock_of
 from tests.support.pressure import crowd, held_rows, statuses, until_waiting
@@ -259,7 +260,7 @@ async def test_a_hold_is_read_as_it_is_after_the_wait_for_its_wallet(
     sql = query(MAIN.schema, "lock_and_look_up")
     if locks == "wallets":
         sql = sql.replace("FROM locked))\n    FOR NO KEY UPDATE", "FROM locked))")
-    url = database.servers.database_url(database.name, superuser=True)
+    url = await home_url(database)
     one, other = await asyncpg.connect(url), await asyncpg.connect(url)
     try:
         async with other.transaction():

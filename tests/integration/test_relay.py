@@ -13,6 +13,7 @@ import pytest
 
 from tests.conftest import Database, Workers
 from tests.support.endpoints import new_webhook, update_webhook
+from tests.support.home import execute_on_rows
 from tests.support.outbox import TRACEPARENT, again, left, put, transfer_event, wallet_event
 from tests.support.pressure import held
 from tests.support.queues import bound_queue, message_count, take, topology_of
@@ -271,15 +272,14 @@ async def test_rows_leave_in_order_in_batches_that_end_with_the_row_that_fills_t
 # Only confirmed events are deleted
 
 
-@pytest.mark.needs_configuration(
-    "one server", why="Citus refuses a statement of the test that changes times"
-)
 async def test_rows_leave_in_the_order_of_their_times(database: Database, relays: Relays) -> None:
     """Then in the order of `seq`, which need not grow when the ledger has moved to another node."""
     events = [transfer_event() for _ in range(6)]
     await put(database, *([event] for event in events))
-    await database.fetch(
-        "UPDATE ledger_00.outbox SET created_at = now() - (seq / 2) * interval '1 minute'"
+    await execute_on_rows(
+        database,
+        "ledger_00.outbox",
+        "UPDATE {table} SET created_at = now() - (seq / 2) * interval '1 minute'",
     )
     rows = await database.fetch("SELECT created_at, seq FROM ledger_00.outbox ORDER BY 1, 2")
     first = min(row["seq"] for row in rows)

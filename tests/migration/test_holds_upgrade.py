@@ -45,6 +45,10 @@ ROWS = {
     " status",
 }
 
+pytestmark = pytest.mark.needs_configuration(
+    "one server", why="versions before ledgers do not place them on nodes"
+)
+
 
 @pytest.fixture
 async def old(servers: Servers) -> AsyncIterator[Database]:

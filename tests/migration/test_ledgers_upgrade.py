@@ -34,6 +34,10 @@ MOVED = (
 )
 QUICK = Limits(migrate_lock_pause_s=0.01)
 
+pytestmark = pytest.mark.needs_configuration(
+    "one server", why="versions before ledgers do not place them on nodes"
+)
+
 
 @pytest.fixture
 async def old(servers: Servers) -> AsyncIterator[Database]:

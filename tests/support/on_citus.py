@@ -1,4 +1,4 @@
-"""`make citus`: the tests of correctness on a coordinator and two workers, and a bench there."""
+"""`make citus`: the tests of correctness on a coordinator and two workers."""
 
 import subprocess
 import sys
@@ -7,15 +7,6 @@ from tests.support.every_configuration import SUITE
 from transferd.devstack import StackError, find_citus_binaries
 
 _OWN = ("tests/integration/test_citus.py", "tests/integration/test_citus_ledgers.py")
-
-# They damage tables or cut connections in ways that do not reach the node that holds the ledger.
-_OF_ONE_SERVER = frozenset(
-    {
-        "tests/fault/test_commit_cuts.py",
-        "tests/fault/test_worker_faults.py",
-        "tests/integration/test_audit.py",
-    }
-)
 
 
 def main(*arguments: str) -> int:
@@ -29,12 +20,7 @@ def main(*arguments: str) -> int:
     pytest = (sys.executable, "-m", "pytest", *arguments)
     steps = (
         (*pytest, *_OWN),
-        (
-            *pytest,
-            "--configuration",
-            "citus",
-            *(each for each in SUITE if each not in _OF_ONE_SERVER),
-        ),
+        (*pytest, "--configuration", "citus", *SUITE),
     )
     # 5: no test was selected. With `-k` that can happen.
     codes = [subprocess.run(step, check=False).returncode for step in steps]

@@ -11,6 +11,7 @@ import asyncpg
 
 from tests.conftest import Database, Replicas
 from tests.support.api import Api, Reply
+from tests.support.home import home_url
 from tests.support.waiting import until
 
 T = TypeVar("T")
@@ -63,15 +64,21 @@ async def held_rows(database: Database, *wallets: str) -> AsyncIterator[None]:
 
 
 async def until_waiting(database: Database, pid: int) -> None:
-    """Wait until the session with this process id waits for a lock."""
+    """Wait until the session of the server with main that has this process id waits for a lock."""
 
     async def it_waits() -> bool:
-        [row] = await database.fetch(
-            "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'", pid
+        return bool(
+            await home.fetchval(
+                "SELECT count(*) FROM pg_stat_activity WHERE pid = $1 AND wait_event_type = 'Lock'",
+                pid,
+            )
         )
-        return bool(row[0])
 
-    await until(it_waits)
+    home = await asyncpg.connect(await home_url(database))
+    try:
+        await until(it_waits)
+    finally:
+        await home.close()
 
 
 async def until_sessions_wait(database: Database, count: int) -> None:

@@ -63,10 +63,12 @@ class Servers:
             await self.as_superuser(
                 f"CREATE DATABASE {name} OWNER transferd TEMPLATE {template} STRATEGY FILE_COPY"
             )
-        elif template == _TEMPLATE:
-            await self.cluster.clone_database(name, template=template)
-        else:
+        elif template == "template1":
             await self.cluster.create_database(name)
+        else:
+            # Citus keeps sessions in each open database, and they prevent cloning.
+            await self.cluster.close_template(template)
+            await self.cluster.clone_database(name, template=template)
         return name, number % _REDIS_DATABASES
 
     async def make_template(self) -> None:
@@ -114,11 +116,20 @@ class Servers:
 
     async def as_superuser(self, sql: str, *, database: str = "postgres") -> None:
         """Run statements that the role of the service may not run."""
-        connection = await asyncpg.connect(self.database_url(database, superuser=True))
-        try:
-            await connection.execute(sql)
-        finally:
-            await connection.close()
+        await _execute(self.database_url(database, superuser=True), sql)
+
+    async def on_every_node(self, sql: str) -> None:
+        """Run statements about a database of each server as superuser, in another database."""
+        for node in self.cluster.nodes if self.cluster else [self.postgres]:
+            await _execute(node.superuser_url, sql)
+
+
+async def _execute(url: str, sql: str) -> None:
+    connection = await asyncpg.connect(url)
+    try:
+        await connection.execute(sql)
+    finally:
+        await connection.close()
 
 
 @contextmanager

@@ -45,3 +45,7 @@ def test_a_semicolon_in_a_text_or_a_comment_ends_no_statement() -> None:
         first,
         "SELECT 1;",
     ]
+
+
+def test_the_last_statement_needs_no_semicolon() -> None:
+    assert Migration("", "SELECT 1; SELECT 2\n", "").statements() == ["SELECT 1;", "SELECT 2"]

@@ -184,7 +184,12 @@ class CitusCluster:
     async def drop_database(self, name: str) -> None:
         """Drop a database on each node and end its connections."""
         for node in self.nodes:
-            await node.run(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            drop = f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+            try:
+                await node.run(drop)
+            except StackError:
+                # PostgreSQL waits for five seconds until the sessions of Citus have ended.
+                await node.run(drop)
 
     async def _distribute(self, database: str) -> None:
         for node in self.nodes:

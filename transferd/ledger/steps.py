@@ -28,7 +28,10 @@ class Migration:
     def statements(self) -> list[str]:
         """The statements, each with the comment before it."""
         ends = [found.end() for found in _PARTS.finditer(self.sql) if found["end"]]
-        return [self.sql[start:end].strip() for start, end in zip([0, *ends], ends, strict=False)]
+        # The last statement may have no semicolon.
+        ends.append(len(self.sql))
+        texts = [self.sql[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+        return [text.strip() for text in texts if text.strip()]
 
 
 def migrations(folder: str = "migrations") -> list[Migration]:
