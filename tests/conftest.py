@@ -17,8 +17,10 @@ from tests.support.memory import memory_directory
 from tests.support.queues import remove_queues
 from tests.support.servers import Servers, running_servers
 from tests.support.waiting import SLOWNESS, patient_s
+from transferd.cache.keyspace import Keyspace
 from transferd.config import Limits, Settings
 from transferd.devstack import RabbitServer
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.service import Replica, open_replica
 from transferd.worker import Only, Worker, open_worker
 
@@ -87,6 +89,11 @@ class Database:
     redis_number: int
     servers: Servers
 
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger of the replicas, keys and commands of this run."""
+        return self.servers.configuration.ledger
+
     def settings(self, **changes: object) -> Settings:
         """Settings of a replica that uses it."""
         return self.servers.settings(self.name, self.redis_number, **changes)
@@ -106,11 +113,15 @@ class Database:
         """The limits of a replica in this run's configuration."""
         return self.servers.configuration.limits_with(limits or Limits())
 
+    def in_ledger(self, sql: str) -> str:
+        """The statement, which names main, about the ledger of this run."""
+        return sql.replace(f"{MAIN.schema}.", f"{self.ledger.schema}.")
+
     async def fetch(self, sql: str, *arguments: object) -> list[asyncpg.Record]:
         """Run one statement as superuser, who may do more than the role of the service."""
         connection = await asyncpg.connect(self.servers.database_url(self.name, superuser=True))
         try:
-            rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+            rows: list[asyncpg.Record] = await connection.fetch(self.in_ledger(sql), *arguments)
             return rows
         finally:
             await connection.close()
@@ -143,6 +154,12 @@ async def database(servers: Servers) -> AsyncIterator[Database]:
     name, redis_number = await servers.new_database()
     yield Database(name, redis_number, servers)
     await servers.drop_database(name)
+
+
+@pytest.fixture
+def keyspace(database: Database) -> Keyspace:
+    """The names of the keys in Redis of the ledger of this run."""
+    return Keyspace(database.ledger)
 
 
 @pytest.fixture

@@ -80,8 +80,8 @@ async def test_a_call_without_a_valid_key_is_refused(locked: Api, database: Data
 async def test_without_keys_requests_are_about_the_ledger_of_the_setting(
     replicas: Replicas, database: Database
 ) -> None:
-    ledger = await create_ledger(database.settings(), Limits(), "shop")
-    api = await replicas.start(ledger="shop")
+    ledger = await create_ledger(database.settings(), Limits(), "bank")
+    api = await replicas.start(ledger="bank")
     ada, bob = await api.wallet(5), await api.wallet()
     assert (await api.transfer(ada, bob, 5)).status == 201
     assert {(UUID(id).int >> 64) & 0xFFF for id in (ada, bob)} == {ledger.number}
@@ -92,7 +92,7 @@ async def test_without_keys_requests_are_about_the_ledger_of_the_setting(
 async def test_a_key_is_valid_in_the_ledger_of_its_client_only(
     locked: Api, database: Database
 ) -> None:
-    ledger = await create_ledger(database.settings(), Limits(), "shop")
+    ledger = await create_ledger(database.settings(), Limits(), "bank")
     # Their clients were moved, which no command does.
     for name, made_for, moved_to in (("one", MAIN, ledger), ("two", ledger, MAIN)):
         token = await api_key(database, name, "admin", ledger=made_for)

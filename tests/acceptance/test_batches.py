@@ -19,7 +19,6 @@ from tests.support.contract import (
 from tests.support.pressure import held_rows, until_sessions_wait
 from tests.support.truth import faults_in, row_count
 from transferd.config import Limits
-from transferd.domain.ledger import MAIN
 from transferd.ledger.store.database import Database as Store
 from transferd.notifications.directory import Directories
 from transferd.notifications.local import LocalBroker
@@ -297,7 +296,7 @@ async def test_events_of_a_batch_equal_those_of_single_transfers(
             facts=Facts(),
             clock=time.monotonic,
         )
-        assert await relay.relay_once(LocalBroker(), MAIN, events_max=500) == 3
+        assert await relay.relay_once(LocalBroker(), database.ledger, events_max=500) == 3
     rows = await database.fetch(
         "SELECT event_type, event::text FROM ledger_00.deliveries ORDER BY number"
     )

@@ -18,7 +18,6 @@ from tests.support.events import Event, Stream, following, until_streams, versio
 from tests.support.pressure import counted
 from tests.support.waiting import SLOWNESS, patient_s, until
 from transferd.config import Limits
-from transferd.domain.ledger import MAIN
 from transferd.ledger.store.queries import query
 from transferd.service import open_replica
 
@@ -224,7 +223,7 @@ async def test_the_duration_of_a_stream_request_ends_at_the_first_byte(
 
 async def last_polls(database: Database) -> list[datetime]:
     """The start times of queries for versions, of sessions whose last query that was."""
-    poll = query(MAIN.schema, "wallet_versions")
+    poll = query(database.ledger.schema, "wallet_versions")
     rows = await database.fetch(
         "SELECT query_start FROM pg_stat_activity"
         " WHERE datname = current_database() AND query = $1",

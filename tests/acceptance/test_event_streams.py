@@ -44,7 +44,7 @@ async def test_a_stream_sends_the_events_of_the_outbox(api: Api, database: Datab
             *("ledger", "data"),
         ]
         assert (cloud_event["specversion"], cloud_event["type"]) == ("1.0", type)
-        assert cloud_event["ledger"] == "main"
+        assert cloud_event["ledger"] == database.ledger.name
         time_of(cloud_event["time"])
         sent = stored[cloud_event["id"]]
         assert {name: sent[name] for name in ("type", "time", "data")} == {

@@ -14,6 +14,7 @@ from tests.support.api import Api, Reply
 from tests.support.contract import UNKNOWN_ID, footprint
 from tests.support.pressure import arrived, held_rows, until_sessions_wait
 from tests.support.waiting import until
+from transferd.cache.keyspace import Keyspace
 from transferd.commit import transaction
 
 # Changes of a wallet: method, end of the path, body.
@@ -197,12 +198,13 @@ async def test_a_version_that_has_changed_leaves_the_key_free(
 
 @pytest.mark.needs_configuration("cache", why="claims are in Redis")
 async def test_a_version_that_has_changed_leaves_no_claim_behind(
-    api: Api, database: Database
+    api: Api, database: Database, keyspace: Keyspace
 ) -> None:
+
     ada = await api.wallet()
     assert_changed(await changed(api, ada, _FREEZE, '"w7"', key="stop"), 0)
     redis: Any = Redis.from_url(database.settings().required("redis_url"))
-    assert await redis.get("td:k:1:stop") is None
+    assert await redis.get(keyspace.of_key((1, "stop"))) is None
     await redis.aclose()
 
 

@@ -12,6 +12,7 @@ from tests.support.api import Api
 from tests.support.pressure import counted, crowd, statuses
 from tests.support.truth import faults_in, row_count
 from tests.support.waiting import until
+from transferd.cache.keyspace import Keyspace
 from transferd.cache.link import Link
 from transferd.config import Limits
 from transferd.devstack import RedisServer
@@ -160,8 +161,9 @@ async def test_redis_is_used_again_when_it_is_back(
 
 
 async def test_a_snapshot_that_was_not_refreshed_is_old_until_its_ttl_ends(
-    replicas: Replicas, redis: RedisServer
+    replicas: Replicas, redis: RedisServer, keyspace: Keyspace
 ) -> None:
+
     api = await replicas.start(Limits(breaker_open_s=0.05, snapshot_ttl_s=1), redis_url=redis.url)
     ada, bob = await api.wallet(100), await api.wallet()
     redis.pause()
@@ -170,7 +172,7 @@ async def test_a_snapshot_that_was_not_refreshed_is_old_until_its_ttl_ends(
     link = replicas.opened[0].context.link
     await until(lambda: link.is_available)
     client: Any = Redis.from_url(redis.url)
-    lives_s = [await client.ttl(f"td:w:{id}") for id in (ada, bob)]
+    lives_s = [await client.ttl(keyspace.of_wallet(id)) for id in (ada, bob)]
     await client.aclose()
     # -2: it has expired already. Without an expiry it would be -1.
     lives_max_s = replicas.opened[0].context.limits.snapshot_ttl_s

@@ -173,6 +173,7 @@ async def test_time_limits_of_the_role_do_not_end_an_audit(
             await auditing_it
 
 
+@pytest.mark.needs_configuration("main", why="the database has no other ledger")
 async def test_a_database_without_a_schema_is_an_error(servers: Servers) -> None:
     await servers.as_superuser("CREATE DATABASE blank OWNER transferd")
     try:
@@ -186,7 +187,10 @@ async def test_a_database_without_a_schema_is_an_error(servers: Servers) -> None
 
 # The command
 
+_AUDITS_ALL = pytest.mark.needs_configuration("main", why="the command audits all ledgers")
 
+
+@_AUDITS_ALL
 async def test_the_command_prints_the_counts_of_checked_rows(ledger: Database) -> None:
     ended = await transferd("ledgers", "audit", **settings_of(ledger))
     [[wallets]] = await ledger.fetch("SELECT count(*) FROM ledger_00.wallets")
@@ -197,6 +201,7 @@ async def test_the_command_prints_the_counts_of_checked_rows(ledger: Database) -
     )
 
 
+@_AUDITS_ALL
 async def test_a_terminal_shows_the_progress_of_each_step(
     ledger: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -208,6 +213,7 @@ async def test_a_terminal_shows_the_progress_of_each_step(
         assert title in ended.err
 
 
+@_AUDITS_ALL
 async def test_the_command_lists_findings_and_exits_with_1(ledger: Database) -> None:
     [[subject]] = await ledger.fetch(DAMAGES["a limit without its change"].harm)
     await ledger.fetch(set_outcome("house", "key = '[/red]', status = 409"))
@@ -227,6 +233,7 @@ async def test_the_command_lists_findings_and_exits_with_1(ledger: Database) -> 
     assert printed["findings"][0]["subject"] == subject
 
 
+@_AUDITS_ALL
 async def test_each_ledger_has_an_audit_of_its_own(ledger: Database) -> None:
     settings = settings_of(ledger)
     for name, number in (("shop", 5), ("bank", 6)):
@@ -250,6 +257,7 @@ async def test_each_ledger_has_an_audit_of_its_own(ledger: Database) -> None:
     assert (await transferd("ledgers", "audit", "bank", **settings)).code == 0
 
 
+@_AUDITS_ALL
 async def test_a_ledger_that_cannot_be_read_does_not_stop_the_audit(ledger: Database) -> None:
     for name, number in (("lost", 5), ("shop", 6)):
         await create_ledger(ledger.settings(), Limits(), name, number)

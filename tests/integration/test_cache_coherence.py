@@ -81,6 +81,7 @@ async def test_no_read_shows_less_than_the_201_before_it(
 async def _read_that_fills_late(
     api: Api,
     redis: Any,
+    keyspace: Keyspace,
     monkeypatch: pytest.MonkeyPatch,
     fill: Fill,
     *,
@@ -99,7 +100,7 @@ async def _read_that_fills_late(
         await fill(self, snapshot, reservation)
 
     monkeypatch.setattr(Wallets, "fill", late)
-    await redis.delete(f"td:w:{ada}")
+    await redis.delete(keyspace.of_wallet(ada))
     reading = asyncio.create_task(api.get(f"/wallets/{ada}"))
     await has_read.wait()
     written: int = (await api.transfer(ada, bob, 1)).json["source_version"]
@@ -112,50 +113,52 @@ async def _read_that_fills_late(
 
 @pytest.mark.parametrize("flushes", [False, True])
 async def test_a_late_fill_does_not_show_the_past(
-    flushes: bool, api: Api, redis: Any, monkeypatch: pytest.MonkeyPatch
+    flushes: bool, api: Api, redis: Any, keyspace: Keyspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written, seen = await _read_that_fills_late(
-        api, redis, monkeypatch, Wallets.fill, flushes=flushes
+        api, redis, keyspace, monkeypatch, Wallets.fill, flushes=flushes
     )
     assert seen == written
 
 
 async def test_without_the_guard_a_late_fill_shows_the_past(
-    api: Api, redis: Any, monkeypatch: pytest.MonkeyPatch
+    api: Api, redis: Any, keyspace: Keyspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def plain_set(_: Wallets, snapshot: Snapshot, __: str) -> None:
         value = b"%d %s" % (snapshot.version, snapshot.body)
-        await redis.set(f"td:w:{snapshot.wallet_id}", value, ex=15)
+        await redis.set(keyspace.of_wallet(snapshot.wallet_id), value, ex=15)
 
-    written, seen = await _read_that_fills_late(api, redis, monkeypatch, plain_set)
+    written, seen = await _read_that_fills_late(api, redis, keyspace, monkeypatch, plain_set)
     assert seen < written
 
 
 async def test_snapshots_of_two_groups_may_come_in_either_order(
-    replicas: Replicas, redis: Any
+    replicas: Replicas, redis: Any, keyspace: Keyspace
 ) -> None:
     api = await replicas.start()
     ada, bob = await api.wallet(100), await api.wallet()
-    old = await redis.get(f"td:w:{ada}")
+    old = await redis.get(keyspace.of_wallet(ada))
     version, _, body = old.partition(b" ")
     await api.transfer(ada, bob, 1)
-    new = await redis.get(f"td:w:{ada}")
+    new = await redis.get(keyspace.of_wallet(ada))
     assert new != old
     wallets = replicas.opened[0].context.ledger.wallets
     await wallets.refresh([Snapshot(ada, int(version), body)], [], [])
-    assert await redis.get(f"td:w:{ada}") == new
+    assert await redis.get(keyspace.of_wallet(ada)) == new
     # Versions are compared as numbers: 10 is newer than 9.
     for n in (9, 10, 9, 11, 2):
         await wallets.fill(Snapshot(bob, n, b"{}"), "an unknown reservation")
-    assert (await redis.get(f"td:w:{bob}")).startswith(b"11 ")
+    assert (await redis.get(keyspace.of_wallet(bob))).startswith(b"11 ")
 
 
-async def test_min_version_is_right_with_any_content_of_the_cache(api: Api, redis: Any) -> None:
+async def test_min_version_is_right_with_any_content_of_the_cache(
+    api: Api, redis: Any, keyspace: Keyspace
+) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
-    old = await redis.get(f"td:w:{ada}")
+    old = await redis.get(keyspace.of_wallet(ada))
     written = (await api.transfer(ada, bob, 1)).json["source_version"]
     # As after a refresh that failed.
-    await redis.set(f"td:w:{ada}", old, ex=15)
+    await redis.set(keyspace.of_wallet(ada), old, ex=15)
     assert await version_of(api, ada) == written - 1
     reply = await api.get(f"/wallets/{ada}?min_version={written}")
     assert (reply.status, reply.json["version"]) == (200, written)
@@ -166,12 +169,14 @@ async def test_min_version_is_right_with_any_content_of_the_cache(api: Api, redi
     assert (early.code, early.json["version"]) == ("version-not-reached", written)
 
 
-async def test_invalid_content_of_the_cache_is_ignored(api: Api, redis: Any) -> None:
+async def test_invalid_content_of_the_cache_is_ignored(
+    api: Api, redis: Any, keyspace: Keyspace
+) -> None:
     for rubbish in (b"", b"rubbish", b"1", b"-1 {}", b"\xff\xfe {}", b"r", b"r2011"):
         ada, bob = await api.wallet(100), await api.wallet()
-        await redis.set(f"td:w:{ada}", rubbish)
+        await redis.set(keyspace.of_wallet(ada), rubbish)
         assert await asyncio.wait_for(api.balance(ada), patient_s(2)) == 100
-        await redis.set(f"td:k:1:{ada}", rubbish)
+        await redis.set(keyspace.of_key((1, ada)), rubbish)
         reply = await api.transfer(ada, bob, 1, key=ada)
         assert reply.status == 201, rubbish
         again = await api.transfer(ada, bob, 1, key=ada)
@@ -230,6 +235,7 @@ async def test_a_reader_of_another_ledger_does_not_fill_or_reserve(
     assert await redis.get("td:w:ada") is None
 
 
+@pytest.mark.needs_configuration("main", why="the keys of main have names of their own")
 async def test_a_raised_generation_forgets_the_cache(
     replicas: Replicas, database: Database, redis: Any
 ) -> None:
@@ -252,11 +258,11 @@ async def test_a_raised_generation_forgets_the_cache(
 
 
 async def test_a_wrong_balance_in_the_cache_misleads_readers_but_never_money(
-    api: Api, redis: Any
+    api: Api, redis: Any, keyspace: Keyspace
 ) -> None:
     ada, bob = await api.wallet(100), await api.wallet()
-    snapshot = await redis.get(f"td:w:{ada}")
-    await redis.set(f"td:w:{ada}", snapshot.replace(b'"balance":100', b'"balance":900'))
+    snapshot = await redis.get(keyspace.of_wallet(ada))
+    await redis.set(keyspace.of_wallet(ada), snapshot.replace(b'"balance":100', b'"balance":900'))
     assert await api.balance(ada) == 900
     assert (await api.transfer(ada, bob, 101)).code == "insufficient-funds"
     assert (await api.transfer(ada, bob, 100)).json["source_balance_after"] == 0

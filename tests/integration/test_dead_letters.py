@@ -89,7 +89,7 @@ async def letter(
         status="dead",
         attempts=5,
         dead_reason=reason,
-        event=orjson.loads(cloud_event(event, MAIN.name)),
+        event=orjson.loads(cloud_event(event, database.ledger.name)),
     )
     [kept] = await found(database, Filter(ids=[id]))
     return kept
@@ -199,13 +199,16 @@ async def test_a_letter_of_the_version_before_is_its_delivery(database: Database
         new_id(MAIN),
         ada,
         event["id"],
-        cloud_event(event, MAIN.name),
+        cloud_event(event, database.ledger.name),
     )
     # Each command finds the delivery.
     [line] = (await command(database, "list", "--json")).stdout.splitlines()
     assert json.loads(line)["id"] == id
     [dead] = await found(database, Filter())
-    assert (dead.reason, dead.body) == ("attempts exhausted", cloud_event(event, MAIN.name))
+    assert (dead.reason, dead.body) == (
+        "attempts exhausted",
+        cloud_event(event, database.ledger.name),
+    )
     assert await row_count(database, "ledger_00.dead_letters") == 0
     assert (await command(database, "redrive", id)).stdout == "1 redriven\n"
     assert await status_of(database, ada, event["id"]) is DeliveryStatus.PENDING

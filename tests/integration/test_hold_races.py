@@ -19,7 +19,6 @@ from tests.support.pressure import crowd, held_rows, statuses, until_waiting
 from tests.support.truth import faults_in
 from tests.support.waiting import until
 from transferd.config import Limits
-from transferd.domain.ledger import MAIN
 from transferd.domain.wallet import Wallet
 from transferd.ledger.store import group
 from transferd.ledger.store.holds import locked_hold_of
@@ -257,15 +256,19 @@ async def test_a_hold_is_read_as_it_is_after_the_wait_for_its_wallet(
 ) -> None:
     ada = await api.wallet(100)
     id = (await api.hold(ada, 10)).json["id"]
-    sql = query(MAIN.schema, "lock_and_look_up")
+    sql = query(database.ledger.schema, "lock_and_look_up")
     if locks == "wallets":
         sql = sql.replace("FROM locked))\n    FOR NO KEY UPDATE", "FROM locked))")
     url = await home_url(database)
     one, other = await asyncpg.connect(url), await asyncpg.connect(url)
     try:
         async with other.transaction():
-            await other.execute("UPDATE ledger_00.wallets SET held = 7 WHERE id = $1", ada)
-            await other.execute("UPDATE ledger_00.holds SET amount = 7 WHERE id = $1", id)
+            await other.execute(
+                database.in_ledger("UPDATE ledger_00.wallets SET held = 7 WHERE id = $1"), ada
+            )
+            await other.execute(
+                database.in_ledger("UPDATE ledger_00.holds SET amount = 7 WHERE id = $1"), id
+            )
             locking = asyncio.create_task(one.fetch(sql, [ada], [id], "{}", []))
             await until_waiting(database, one.get_server_pid())
         wallet, hold, _ = await locking
@@ -284,11 +287,14 @@ async def test_a_hold_is_not_locked_without_its_wallet(api: Api, database: Datab
     id = (await api.hold(ada, 10)).json["id"]
     url = database.servers.database_url(database.name, superuser=True)
     one, other = await asyncpg.connect(url), await asyncpg.connect(url)
-    skipping = query(MAIN.schema, "lock_and_look_up_skipping")
+    skipping = query(database.ledger.schema, "lock_and_look_up_skipping")
     try:
         async with held_rows(database, ada), one.transaction():
             [_] = await one.fetch(skipping, [ada], [id], "{}", [])
-            await other.fetch("SELECT FROM ledger_00.holds WHERE id = $1 FOR UPDATE NOWAIT", id)
+            await other.fetch(
+                database.in_ledger("SELECT FROM ledger_00.holds WHERE id = $1 FOR UPDATE NOWAIT"),
+                id,
+            )
         async with one.transaction():
             wallet, hold, _ = await one.fetch(skipping, [ada], [id], "{}", [])
             assert (wallet["id"], hold["id"]) == (ada, id)

@@ -24,6 +24,7 @@ from tests.support.pressure import (
 )
 from tests.support.truth import faults_in, row_count, transfers_of
 from tests.support.waiting import SLOWNESS
+from transferd.cache.keyspace import Keyspace
 from transferd.config import Limits
 from transferd.devstack import RedisServer
 from transferd.ledger.store import database as store
@@ -128,10 +129,12 @@ async def test_a_flush_of_redis_forgets_no_key(api: Api, database: Database, red
 
 
 @pytest.mark.needs_configuration("cache", why="claims are in Redis")
-async def test_the_claim_of_a_killed_replica_only_delays(replicas: Replicas, redis: Any) -> None:
+async def test_the_claim_of_a_killed_replica_only_delays(
+    replicas: Replicas, redis: Any, keyspace: Keyspace
+) -> None:
     api = await replicas.start()
     ada, bob = await api.wallet(100), await api.wallet()
-    await redis.set("td:k:1:rent", "cdeadbeef", ex=3_600)
+    await redis.set(keyspace.of_key((1, "rent")), "cdeadbeef", ex=3_600)
     assert (await api.get("/idempotency-keys/rent")).json["state"] == "pending"
     started = time.monotonic()
     replies = await crowd(api.transfer(ada, bob, 7, key="rent") for _ in range(3))
@@ -148,12 +151,13 @@ async def test_the_claim_of_a_killed_replica_only_delays(replicas: Replicas, red
 
 @pytest.mark.needs_configuration("cache", why="claims are in Redis")
 async def test_a_foreign_claim_does_not_delay_its_neighbours(
-    replicas: Replicas, redis: Any
+    replicas: Replicas, redis: Any, keyspace: Keyspace
 ) -> None:
+
     api = await replicas.start(Limits(claim_wait_s=SLOWNESS))
     ada, bob = await api.wallet(100), await api.wallet()
     keys = [str(uuid4()) for _ in range(20)]
-    await redis.set(f"td:k:1:{keys[0]}", "cdeadbeef", ex=3_600)
+    await redis.set(keyspace.of_key((1, keys[0])), "cdeadbeef", ex=3_600)
     order: list[str] = []
 
     async def paid(key: str) -> Reply:

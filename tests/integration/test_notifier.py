@@ -56,7 +56,7 @@ async def test_an_event_reaches_a_webhook_signed_and_unchanged(scene: Scene) -> 
     await scene.put(event)
     await until(has_received(receiver, 1))
     [request] = receiver.received
-    assert request.body == cloud_event(event, MAIN.name)
+    assert request.body == cloud_event(event, scene.database.ledger.name)
     assert request.headers["content-type"] == CLOUD_EVENT
     assert request.headers["traceparent"] == TRACEPARENT
     assert request.event_id == event["id"]
@@ -280,7 +280,7 @@ async def test_retries_wait_longer_each_time_and_end_as_a_dead_letter(scene: Sce
     [letter] = await letters(scene.database)
     assert (letter.endpoint, letter.event) == (webhook, event["id"])
     assert (letter.reason, letter.detail) == ("attempts exhausted", "answered 500")
-    assert (letter.attempts, letter.body) == (4, cloud_event(event, MAIN.name))
+    assert (letter.attempts, letter.body) == (4, cloud_event(event, scene.database.ledger.name))
     assert {request.body for request in receiver.received} == {letter.body}
     found = (await deliveries(scene.database, webhook))[event["id"]]
     assert (found.status, found.attempts) == (DeliveryStatus.DEAD, 4)
@@ -303,7 +303,7 @@ async def test_a_retry_waits_as_a_message_that_names_its_endpoint(scene: Scene) 
     assert scene.settings is not None
     queue = topology_of(scene.settings).retry_queue(600.0)
     [message] = await take(scene.settings, queue, 1)
-    assert decode_wakeup(message.body) == (MAIN.number, [webhook])
+    assert decode_wakeup(message.body) == (scene.database.ledger.number, [webhook])
     # A retry is only for the endpoint that failed.
     assert other.event_ids() == [event["id"]]
 
@@ -320,7 +320,7 @@ async def test_a_surplus_message_does_nothing(scene: Scene) -> None:
     await scene.put(delivered)
     await scene.ends(webhook, delivered, DeliveryStatus.DELIVERED)
     assert scene.settings is not None
-    surplus = encode_wakeup(MAIN.number, [webhook, new_id(MAIN)])
+    surplus = encode_wakeup(scene.database.ledger.number, [webhook, new_id(MAIN)])
     await publish(scene.settings, topology_of(scene.settings).work_queues[0], surplus)
     await scene.put(wallet_event())
     await until(has_received(marker, 1))
@@ -377,7 +377,7 @@ async def test_the_delivery_log_records_each_attempt(scene: Scene) -> None:
     assert (failed.error, failed.response_excerpt) == ("answered 500", "answer 500")
     assert failed.wait_s == 0.4
     assert failed.event_type == "transfer.posted"
-    assert failed.event == cloud_event(event, MAIN.name).decode()
+    assert failed.event == cloud_event(event, scene.database.ledger.name).decode()
     await until(has_received(receiver, 2))
     released.set()
     await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
@@ -582,7 +582,10 @@ async def test_a_backlog_does_not_hold_up_a_retry_whose_time_has_come(
     async with store.transaction() as transaction:
         await insert_deliveries(
             transaction,
-            [EventText(e["id"], e["type"], cloud_event(e, MAIN.name).decode()) for e in events],
+            [
+                EventText(e["id"], e["type"], cloud_event(e, scene.database.ledger.name).decode())
+                for e in events
+            ],
             [NewDelivery(n, webhook, DeliveryStatus.PENDING) for n in range(1, 4)],
         )
     await scene.database.fetch(
@@ -604,7 +607,10 @@ async def test_a_long_backlog_is_counted_up_to_a_limit(
     async with store.transaction() as transaction:
         await insert_deliveries(
             transaction,
-            [EventText(e["id"], e["type"], cloud_event(e, MAIN.name).decode()) for e in events],
+            [
+                EventText(e["id"], e["type"], cloud_event(e, scene.database.ledger.name).decode())
+                for e in events
+            ],
             [NewDelivery(n, webhook, DeliveryStatus.PENDING) for n in range(1, 6)],
         )
     for counted_max, expected in ((3, 3), (10, 5)):

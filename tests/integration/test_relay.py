@@ -84,7 +84,7 @@ class Relays:
             wakeup=wakeup or asyncio.Event(),
         )
         broker = await self.exits.enter_async_context(connect())
-        return OneRelay(relay, running, broker, limits)
+        return OneRelay(relay, running, broker, limits, self.database.ledger)
 
     async def run(
         self, limits: Limits | None = None, wakeup: asyncio.Event | None = None
@@ -119,11 +119,12 @@ class OneRelay:
     running: Running
     broker: RabbitBroker
     limits: Limits
+    ledger: Ledger
 
-    async def relay_once(self, ledger: Ledger = MAIN) -> int:
-        """Publish one batch of a ledger."""
+    async def relay_once(self, ledger: Ledger | None = None) -> int:
+        """Publish one batch of a ledger, or of the one of this run."""
         return await self.relay.relay_once(
-            self.broker, ledger, events_max=self.limits.relay_batch_events_max
+            self.broker, ledger or self.ledger, events_max=self.limits.relay_batch_events_max
         )
 
 
@@ -169,13 +170,13 @@ async def test_a_published_message_is_persistent_and_has_the_headers_of_its_even
     messages = await relays.published(2)
     for message, event in zip(messages, (transfer, frozen), strict=True):
         assert message.exchange == relays.topology.exchange
-        assert message.routing_key == f"main.{event['type']}"
+        assert message.routing_key == f"{database.ledger.name}.{event['type']}"
         assert message.delivery_mode is aio_pika.DeliveryMode.PERSISTENT
         assert message.message_id == event["id"]
         assert message.type == event["type"]
         assert message.content_type == CLOUD_EVENT
         assert message.headers == {"traceparent": TRACEPARENT}
-        assert message.body == cloud_event(event, MAIN.name)
+        assert message.body == cloud_event(event, database.ledger.name)
 
 
 async def test_each_event_gets_a_delivery_for_each_matching_endpoint(
@@ -201,7 +202,7 @@ async def test_each_event_gets_a_delivery_for_each_matching_endpoint(
     ]
     [message] = await take(relays.settings, relays.topology.work_queues[0], 1)
     number, endpoint_ids = decode_wakeup(message.body)
-    assert (number, set(endpoint_ids)) == (MAIN.number, {everything, of_ada})
+    assert (number, set(endpoint_ids)) == (database.ledger.number, {everything, of_ada})
     # A webhook that is newer than the relay's knowledge gets the next event.
     newer = await new_webhook(database, "https://d.example/", "user.created")
     user = transfer_event(type="user.created", data={"id": new_id(MAIN), "name": "Ada"})
@@ -285,7 +286,7 @@ async def test_rows_leave_in_the_order_of_their_times(database: Database, relays
     first = min(row["seq"] for row in rows)
     order = [events[row["seq"] - first]["id"] for row in rows]
     assert order != [event["id"] for event in events]
-    async with full_queue(relays, "main.transfer.posted"):
+    async with full_queue(relays, f"{database.ledger.name}.transfer.posted"):
         with pytest.raises(TransportFailure):
             await (await relays.open()).relay_once()
     relay = await relays.open(Limits(relay_batch_events_max=4))
@@ -315,7 +316,7 @@ async def test_a_refused_event_stays_until_the_broker_accepts_it(
     first, second = transfer_event(), transfer_event()
     relay = await relays.open()
     assert await relay.relay_once() == 0
-    async with full_queue(relays, "main.transfer.posted"):
+    async with full_queue(relays, f"{database.ledger.name}.transfer.posted"):
         await put(database, [first], [second])
         for _ in range(2):
             with pytest.raises(TransportFailure, match="RabbitMQ refused it: a queue is full"):
@@ -341,7 +342,7 @@ async def test_a_row_stays_whole_until_all_its_events_are_confirmed(
     to_one = [again(transfer_event(), LOG) for _ in range(3)]
     public = transfer_event()
     ids = [item["event"]["id"] for item in to_one]
-    async with full_queue(relays, "main.transfer.posted"):
+    async with full_queue(relays, f"{database.ledger.name}.transfer.posted"):
         await put(database, [to_one[0]], [to_one[1], public], [to_one[2]])
         with pytest.raises(TransportFailure):
             await relay.relay_once()

@@ -9,6 +9,7 @@ import pytest
 from tests.support.waiting import SLOWNESS, patient_s
 from transferd.config import Limits
 from transferd.devstack import StackError, find_citus_binaries
+from transferd.domain.ledger import MAIN, Ledger
 
 # Timeouts of the service that end an attempt, a request or a call. A timeout that a test sets is
 # multiplied by the slowness of this machine. The others are so long that no load reaches them.
@@ -29,6 +30,8 @@ class Configuration:
     limits: Mapping[str, int] = field(default_factory=dict)
     # Of PostgreSQL.
     postgres: Mapping[str, str] = field(default_factory=dict)
+    # The ledger of replicas, keys and commands. Where a test names main, it means this one.
+    ledger: Ledger = MAIN
     # Whether the service reaches PostgreSQL through PgBouncer.
     pooled: bool = False
     # Whether PostgreSQL is a coordinator and two workers, with each ledger on one of them.
@@ -70,6 +73,11 @@ CONFIGURATIONS: Mapping[str, Configuration] = {
     ),
     "no-cache": Configuration(
         settings={"cache": False}, lacks=frozenset({"no other configuration", "cache"})
+    ),
+    "second-ledger": Configuration(
+        settings={"ledger": "shop"},
+        ledger=Ledger(7, "shop", "ledger_07"),
+        lacks=frozenset({"no other configuration", "main"}),
     ),
     "one-by-one": Configuration(
         limits={"group_envelopes_max": 1, "turn_envelopes_max": 1},

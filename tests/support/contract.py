@@ -74,6 +74,8 @@ async def api_key(
     revoked_at: datetime | None = None,
 ) -> str:
     """The token of a new key with these scopes, for `client` or for a new client `name`."""
+    if ledger == MAIN:
+        ledger = database.ledger
     token = f"td_{name}_{uuid4().hex}"
     await database.fetch(
         "INSERT INTO transferd.clients (name, ledger_number) VALUES ($1, $2)"

@@ -26,6 +26,7 @@ async def home_url(database: Database) -> str:
 
 async def execute_on_rows(database: Database, table: str, sql: str) -> None:
     """Run a statement on the table with the rows, `{table}` in it, also what Citus refuses."""
+    table = database.in_ledger(table)
     if database.servers.cluster is not None:
         [place] = await database.fetch(_PLACE, table)
         table = f"{table}_{place['shardid']}"
@@ -33,7 +34,7 @@ async def execute_on_rows(database: Database, table: str, sql: str) -> None:
     try:
         # Without Citus it is an unknown setting that has no effect.
         await connection.execute("SET citus.enable_ddl_propagation = off")
-        await connection.execute(sql.format(table=table))
+        await connection.execute(database.in_ledger(sql.format(table=table)))
     finally:
         await connection.close()
 

@@ -49,7 +49,7 @@ async def held(database: Database, sql: str, *arguments: object) -> AsyncIterato
     connection = await asyncpg.connect(database.servers.database_url(database.name, superuser=True))
     try:
         async with connection.transaction():
-            await connection.execute(sql, *arguments)
+            await connection.execute(database.in_ledger(sql), *arguments)
             yield
     finally:
         await connection.close()

@@ -13,7 +13,8 @@ from tests.support.configurations import PLAIN, Configuration
 from tests.support.pgbouncer import PgBouncer
 from transferd.config import Limits, Settings
 from transferd.devstack import CitusCluster, PostgresServer, RedisServer
-from transferd.ledger.migrate import migrate
+from transferd.domain.ledger import MAIN
+from transferd.ledger.migrate import create_ledger, migrate
 
 _TEMPLATE = "template_of_tests"
 # Each test takes the next database of Redis, so that it does not see the cache of another test.
@@ -78,7 +79,10 @@ class Servers:
         else:
             await self.cluster.create_database(_TEMPLATE)
         limits = self.configuration.limits_with(Limits())
-        await migrate(self.settings(_TEMPLATE, 0), limits)
+        settings, ledger = self.settings(_TEMPLATE, 0), self.configuration.ledger
+        await migrate(settings, limits)
+        if ledger != MAIN:
+            await create_ledger(settings, limits, ledger.name, ledger.number)
         # A clone does not inherit the role's settings for the template database.
         limits_of_role = {
             "statement_timeout": limits.statement_timeout_s,
