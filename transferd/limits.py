@@ -135,6 +135,8 @@ class Limits:
     # How often due holds are looked for, and for how many of the oldest the wallets are taken.
     # Their expiry is exact without this; it makes the events appear.
     expiry_sweep_s: float = 1.0
+    # Groups of 64 ledgers that a sweep asks: all of 4,096 in four sweeps.
+    expiry_groups_asked_max: int = 16
     expiry_look_holds_max: int = 20
     # Most holds that one round expires, unless a single wallet has more.
     expiry_holds_max: int = 100

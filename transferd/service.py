@@ -155,18 +155,36 @@ async def _assemble(  # noqa: PLR0917 the parameters of most parts
         metrics=metrics,
         clock=clock,
     )
-    known = LedgerList(shared, limits, clock)
-    due = Watch(shared, known, HAS_DUE_HOLDS, limits=limits, facts=facts, clock=clock)
-    expiry = Expiry(due, ledgers, limits, facts, clock)
+    expiry = _expiry_of(ledgers, shared, limits, facts, clock)
     _add_gauges(context, commits, expiry)
     return context, {
         "lanes": ledgers.lanes.run,
         "lane of bulk work": ledgers.bulk_lanes.run,
         "sweeper": ledgers.sweep,
         "expiry of holds": expiry.run,
+        "count of active holds": expiry.measure,
         "event streams": context.streams.run,
         "uses of API keys": context.key_uses.run,
     }
+
+
+def _expiry_of(
+    ledgers: OpenLedgers,
+    shared: Database,
+    limits: Limits,
+    facts: Facts,
+    clock: Callable[[], float],
+) -> Expiry:
+    due = Watch(
+        shared,
+        LedgerList(shared, limits, clock),
+        HAS_DUE_HOLDS,
+        limits=limits,
+        facts=facts,
+        clock=clock,
+        idle_groups_max=limits.expiry_groups_asked_max,
+    )
+    return Expiry(due, ledgers, limits, facts, clock)
 
 
 @asynccontextmanager

@@ -47,7 +47,7 @@ _OPTIONS = RoundOptions(
 
 # Usually the first round does the damage: with the first seed all data on the link, or in the
 # COMMIT, are lost. Each further round is longer.
-_SEEDS = range(6, 11)
+_SEEDS = range(6, 14)
 _UNPROTECTED = RoundOptions(
     quiet_s=0.3,
     hold_s_max=0.5,

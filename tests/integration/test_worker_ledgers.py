@@ -177,12 +177,11 @@ async def test_a_wake_up_of_the_version_before_is_about_main(scene: Scene, shop:
     event = transfer_event()
     # The sweep does not run again during the test.
     limits = replace(QUICK, delivery_sweep_interval_s=3600.0)
-    await scene.start(limits, notify_retry_delays_s="3600")
+    await scene.start(limits, notify_retry_delays_s="600")
     await scene.put(event)
     await scene.ends(webhook, event, DeliveryStatus.RETRYING)
     assert scene.settings is not None
     topology = topology_of(scene.settings)
-    await take(scene.settings, topology.retry_queue(3600.0), 1)
     receiver.answer = None
     await scene.database.fetch("UPDATE ledger_00.deliveries SET next_attempt_at = now()")
     body = orjson.dumps({"endpoints": [webhook]})

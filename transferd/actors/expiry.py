@@ -15,7 +15,8 @@ from transferd.config import Limits
 from transferd.domain.errors import DatabaseUnavailable, TransferdError
 from transferd.domain.hold import ExpireHolds
 from transferd.domain.key import NO_FINGERPRINT
-from transferd.ledger.store.errors import StoreError
+from transferd.domain.ledger import Ledger
+from transferd.ledger.store.errors import Rejected, StoreError
 from transferd.ledger.store.holds import (
     ActiveHolds,
     DueWallet,
@@ -49,12 +50,14 @@ class Expiry:
         self._limits = limits
         self._facts = facts
         self._clock = clock
-        self._measured_at = -limits.active_holds_measure_s
         # The commands in flight, and the times until which wallets and ledgers are left out of
         # which one has failed. Otherwise one that stays locked would stop the sweep for all others.
         self._asked: dict[_Place, asyncio.Task[None]] = {}
         self._left_out: dict[_Place, float] = {}
-        self._ledgers_left_out: dict[int, float] = {}
+        self._broken: dict[int, float] = {}
+        # The ledgers in which a sweep runs, and the rounds at a time: as many as lanes.
+        self._sweeping: set[int] = set()
+        self._rounds = asyncio.Semaphore(limits.lanes_max)
         # The active holds of the ledgers that are open here, as last measured.
         self.active = ActiveHolds(0, 0.0)
 
@@ -64,36 +67,52 @@ class Expiry:
     async def run(self) -> None:
         """Sweep until cancelled."""
         try:
-            while True:
-                began = self._clock()
-                try:
-                    await self._measure()
-                    found = await self.sweep_once()
-                except StoreError as error:
-                    # PostgreSQL is away. Nothing is lost.
-                    self._facts.emit(ExpiryFailed(error))
-                    found = 0
-                # Payments get at least two thirds of the time.
-                pause_s = 2 * (self._clock() - began) if found else self._limits.expiry_sweep_s
-                await asyncio.sleep(pause_s)
+            async with asyncio.TaskGroup() as sweeps:
+                while True:
+                    for ledger in await self._due():
+                        self._sweeping.add(ledger.number)
+                        sweeps.create_task(self._sweep_while_due(ledger))
+                    await asyncio.sleep(self._limits.expiry_sweep_s)
         finally:
             for task in self._asked.values():
                 task.cancel()
 
-    async def sweep_once(self) -> int:
-        """Ask for the expiry of the due holds of some wallets in each ledger, one ledger after the
-        other. Returns the number of these holds. Raises StoreError."""
-        found = 0
-        for ledger in await self._watch.ledgers():
-            if self._ledgers_left_out.get(ledger.number, 0.0) > self._clock():
-                continue
-            try:
-                found += await self._sweep(await self._ledgers.of(ledger))
-            except (StoreError, DatabaseUnavailable) as error:
-                until = self._clock() + self._limits.expiry_left_out_s
-                self._ledgers_left_out[ledger.number] = until
-                self._facts.emit(ExpiryFailed(error))
-        return found
+    async def measure(self) -> None:
+        """Count the active holds again and again until cancelled."""
+        while True:
+            await self._measure()
+            await asyncio.sleep(self._limits.active_holds_measure_s)
+
+    async def _due(self) -> list[Ledger]:
+        """The ledgers with due holds in which no sweep runs."""
+        try:
+            found = await self._watch.ledgers()
+        except StoreError as error:
+            # PostgreSQL is away. Nothing is lost.
+            self._facts.emit(ExpiryFailed(error))
+            return []
+        now = self._clock()
+        self._broken = {number: until for number, until in self._broken.items() if until > now}
+        busy = self._sweeping | self._broken.keys()
+        return [ledger for ledger in found if ledger.number not in busy]
+
+    async def _sweep_while_due(self, ledger: Ledger) -> None:
+        """Rounds in one ledger until one finds nothing."""
+        try:
+            while True:
+                async with self._rounds:
+                    began = self._clock()
+                    found = await self._sweep(await self._ledgers.of(ledger))
+                if not found:
+                    return
+                # Payments get at least two thirds of the time.
+                await asyncio.sleep(2 * (self._clock() - began))
+        except (StoreError, DatabaseUnavailable) as error:
+            if isinstance(error, Rejected):
+                self._broken[ledger.number] = self._clock() + self._limits.expiry_left_out_s
+            self._facts.emit(ExpiryFailed(error))
+        finally:
+            self._sweeping.discard(ledger.number)
 
     async def _sweep(self, ledger: OpenLedger) -> int:
         """Ask in one ledger. Returns the number of holds; 0 without the lease. Raises StoreError.
@@ -150,10 +169,6 @@ class Expiry:
             self._asked.pop(place, None)
 
     async def _measure(self) -> None:
-        now = self._clock()
-        if now - self._measured_at < self._limits.active_holds_measure_s:
-            return
-        self._measured_at = now
         holds_max = self._limits.active_holds_counted_max
         holds, overdue_s = 0, 0.0
         for ledger in self._ledgers:

@@ -53,7 +53,6 @@ class OpenLedger:
     """What the requests of a ledger work with. `currencies` are by code, `batches` are permits."""
 
     database: LedgerDatabase
-    keyspace: Keyspace
     router: Router
     wallets: Wallets
     replays: Replays
@@ -92,15 +91,14 @@ class OpenLedgers:
     async def of(self, ledger: Ledger) -> OpenLedger:
         """The ledger, opened. Raises StoreError, or DatabaseUnavailable if it is not migrated."""
         number = ledger.number
-        found = self._recent.get(number)
-        if found is None:
-            found = self._open.get(number) or await self._opened(ledger)
-            self._recent[number] = found
-            while len(self._recent) > self._limits.open_ledgers_max:
-                self._recent.popitem(last=False)
-        else:
-            self._recent.move_to_end(number)
-        found.keyspace.renew(ledger)
+        found = self._recent.get(number) or self._open.get(number)
+        # With a later cache generation the ledger was restored: nothing that was read holds.
+        if found is None or found.database.ledger.cache_generation < ledger.cache_generation:
+            found = await self._opened(ledger)
+        self._recent[number] = found
+        self._recent.move_to_end(number)
+        while len(self._recent) > self._limits.open_ledgers_max:
+            self._recent.popitem(last=False)
         return found
 
     async def sweep(self) -> None:
@@ -150,7 +148,6 @@ class OpenLedgers:
         )
         return OpenLedger(
             database,
-            keyspace,
             Router(self.intake, committer, bulk, parts.renderer, limits, parts.clock),
             wallets,
             replays,

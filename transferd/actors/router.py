@@ -54,11 +54,6 @@ class Router:
         return f"<Router {self.live_actors} actors, {self._gate!r}>"
 
     @property
-    def is_draining(self) -> bool:
-        """Whether the replica refuses new commands."""
-        return self._intake.is_draining
-
-    @property
     def live_actors(self) -> int:
         """The number of wallets with envelopes that wait or are in a group."""
         return sum(not actor.is_idle for actor in self._actors.values())
@@ -89,7 +84,7 @@ class Router:
                 return answer
             # The envelope has waited for the first one. Its time in a mailbox begins now.
             envelope.enqueued_at = self._clock()
-        if self.is_draining:
+        if self._intake.is_draining:
             raise Draining()
         if envelope.key is not None:
             self._by_key[envelope.key] = envelope

@@ -12,15 +12,12 @@ class Keyspace:
     """
 
     def __init__(self, ledger: Ledger) -> None:
-        self._use(ledger)
+        is_first_of_main = ledger.number == MAIN.number and not ledger.cache_generation
+        generation = ledger.cache_generation
+        self._prefix = "td:" if is_first_of_main else f"td:{ledger.number}.{generation}:"
 
     def __repr__(self) -> str:
         return f"<Keyspace {self._prefix}>"
-
-    def renew(self, ledger: Ledger) -> None:
-        """Use the cache generation of `ledger`, the same ledger, if it is later."""
-        if ledger.cache_generation > self._generation:
-            self._use(ledger)
 
     def of_wallet(self, wallet_id: str) -> str:
         """The key of the snapshot of a wallet."""
@@ -29,8 +26,3 @@ class Keyspace:
     def of_key(self, key: Key) -> str:
         """The key of a claim or replay. The client's part is a number, so keys never collide."""
         return f"{self._prefix}k:{key[0]}:{key[1]}"
-
-    def _use(self, ledger: Ledger) -> None:
-        self._generation = ledger.cache_generation
-        is_first_of_main = ledger.number == MAIN.number and not ledger.cache_generation
-        self._prefix = "td:" if is_first_of_main else f"td:{ledger.number}.{self._generation}:"

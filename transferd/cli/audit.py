@@ -18,7 +18,7 @@ from transferd.config import ConfigurationError, Settings
 from transferd.domain.ledger import Ledger
 from transferd.ledger.audit import Finding, audit
 from transferd.ledger.store.database import LedgerDatabase
-from transferd.ledger.store.errors import Rejected
+from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.ledgers import list_ledgers, read_ledger
 
 
@@ -51,7 +51,7 @@ async def _audit(settings: Settings, names: Sequence[str], as_json: bool) -> int
             run_of_ledger = _Run(ledger, done, len(ledgers))
             try:
                 findings = await run_of_ledger.audit(database.of(ledger), settings)
-            except (ConfigurationError, Rejected) as error:
+            except (ConfigurationError, StoreError) as error:
                 click.echo(f"Error: the ledger {ledger.name} cannot be read: {error}", err=True)
                 continue
             _print(ledger, run_of_ledger.counts, findings, as_json)

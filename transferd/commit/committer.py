@@ -163,7 +163,7 @@ class Committer:
         turns: list[tuple[TurnSource, Sequence[Envelope]]] = []
         elsewhere = sum(other.turns for other in self._lanes.others(self))
         room = self._ledger_share.envelopes_max(elsewhere)
-        turn_max = self._wallet_share.envelopes_max(len(self._ready) - 1 + elsewhere)
+        turn_max = self._wallet_share.envelopes_max(len(self._ready) - 1)
         while self._ready and room > 0:
             if turns and self._ready[0].weight > room:
                 # The turn is a batch that does not fit. The next group begins with it.

@@ -129,6 +129,10 @@ class GroupTransaction:
                     raise
                 cause, failure = error.sqlstate or "conflict", Overloaded()
             except LockTimeout as error:
+                if skip_locked:
+                    # The whole table is locked. Retries would keep a lane from other ledgers.
+                    given_up.aside += envelopes
+                    return given_up
                 skip_locked = True
                 cause, failure = error.sqlstate, Overloaded()
             except ConnectionFailure as error:
@@ -143,12 +147,8 @@ class GroupTransaction:
             now = self._clock()
             # Another attempt is expected to take as long as this one did.
             soonest, expected = now + wait_s, now + wait_s + (now - began)
-            staying: list[Envelope] = []
-            for envelope in envelopes:
-                if self._may_retry(envelope, soonest, expected):
-                    staying.append(envelope)
-                else:
-                    given_up.failures.append((envelope, failure))
+            staying = [e for e in envelopes if self._may_retry(e, soonest, expected)]
+            given_up.failures += [(e, failure) for e in {*envelopes} - {*staying}]
             envelopes = staying
             await asyncio.sleep(wait_s)
             self._trail.begin()

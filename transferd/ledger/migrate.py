@@ -222,12 +222,14 @@ async def _migrate_shared(alone: _Alone, limits: Limits, known: Sequence[Migrati
 
 async def _prepare(connection: Connection) -> None:
     await connection.execute("CREATE SCHEMA IF NOT EXISTS transferd")
-    await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {MAIN.schema}")
     await connection.execute(
         "CREATE TABLE IF NOT EXISTS transferd.schema_migrations ("
         " name text PRIMARY KEY, sha256 text NOT NULL,"
         " applied_at timestamptz NOT NULL DEFAULT now())"
     )
+    # Later, a missing schema is one that is being restored.
+    if not await ledger_numbers(connection):
+        await connection.execute(f"CREATE SCHEMA IF NOT EXISTS {MAIN.schema}")
 
 
 async def _apply_next(connection: Connection, known: Sequence[Migration]) -> str | None:
@@ -244,6 +246,10 @@ async def _apply_next(connection: Connection, known: Sequence[Migration]) -> str
 
 
 async def _finish(connection: Connection, limits: Limits) -> None:
+    if await connection.fetchval(f"SELECT to_regclass('{MAIN.schema}.currencies')") is None:
+        raise MigrationError(
+            f"the tables of the ledger main are missing: restore the schema {MAIN.schema} first"
+        )
     await add_currencies(connection, MAIN)
     await _limit_role(connection, limits)
 

@@ -1,13 +1,14 @@
 """Which of all ledgers have something to do: one statement asks many of them."""
 
 import asyncio
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from transferd.config import Limits
 from transferd.domain.ledger import Ledger
 from transferd.ledger.store.database import Database, Row
-from transferd.ledger.store.errors import LockTimeout, Rejected, StoreError
+from transferd.ledger.store.errors import ConnectionFailure, LockTimeout, Rejected, StoreError
 from transferd.ledger.store.ledgers import read_ledgers
 from transferd.ledger.store.queries import query
 from transferd.observability.facts import Facts, LedgerNotOpened
@@ -39,10 +40,17 @@ class LedgerList:
         return self._read_at
 
     async def all(self) -> list[Ledger]:
-        """By number. Raises StoreError."""
+        """By number. Raises StoreError if they were never read."""
         now = self._clock()
         if self._read_at is None or now - self._read_at >= self._limits.ledgers_read_s:
-            self._ledgers = {each.number: each for each in await read_ledgers(self._database)}
+            try:
+                found = await read_ledgers(self._database)
+            except ConnectionFailure:
+                # The nodes of ledgers may well answer.
+                if self._read_at is None:
+                    raise
+            else:
+                self._ledgers = {each.number: each for each in found}
             self._read_at = now
         return list(self._ledgers.values())
 
@@ -55,8 +63,9 @@ class LedgerList:
 class Watch:
     """Asks ledgers a question of `queries.sql` that has the answer true or false.
 
-    A ledger that cannot be asked, because its tables are missing or locked, is left out until the
-    list of ledgers is read again.
+    A ledger that cannot be asked, because its tables are missing or locked, is left out of the
+    questions about many, and asked alone when the list of ledgers has been read again. One call
+    asks `idle_groups_max` groups of idle ledgers; None: `idle_groups_asked_max`.
     """
 
     def __init__(
@@ -68,8 +77,10 @@ class Watch:
         limits: Limits,
         facts: Facts,
         clock: Callable[[], float],
+        idle_groups_max: int | None = None,
     ) -> None:
         self._database = database
+        self._idle_groups_max = idle_groups_max or limits.idle_groups_asked_max
         self._list = ledgers
         self._name = name
         self._limits = limits
@@ -79,12 +90,13 @@ class Watch:
         self._known: list[Ledger] = []
         # Groups that stay the same, so that PostgreSQL has a plan for each.
         self._groups: list[Sequence[Ledger]] = []
-        self._asked_at: list[float | None] = []
+        self._asked_at: list[float] = []
         # The questions that are not answered yet.
         self._asking: dict[asyncio.Task[list[Ledger]], Sequence[Ledger]] = {}
         # When the answer was last true.
         self._true_at: dict[Ledger, float] = {}
         self._left_out: set[Ledger] = set()
+        self._to_ask_alone: list[Ledger] = []
         self._reported: set[Ledger] = set()
 
     def __repr__(self) -> str:
@@ -104,13 +116,18 @@ class Watch:
         """
         await self._renew()
         waiting = {ledger for asked in self._asking.values() for ledger in asked}
-        for group in self._next_groups(self._clock()):
-            if waiting.isdisjoint(group):
-                self._asking[asyncio.create_task(self._ask(group))] = group
-        if not self._asking:
-            return []
+        begun = {
+            asyncio.create_task(self._ask(group)): group
+            for group in self._next_groups(self._clock())
+            if waiting.isdisjoint(group)
+        }
+        for ledger in self._to_ask_alone:
+            begun[asyncio.create_task(self._ask([ledger]))] = [ledger]
+        self._to_ask_alone = []
+        self._asking |= begun
         try:
-            await asyncio.wait(self._asking, timeout=self._limits.watch_wait_s)
+            if begun:
+                await asyncio.wait(begun, timeout=self._limits.watch_wait_s)
         except asyncio.CancelledError:
             for task in self._asking:
                 task.cancel()
@@ -134,13 +151,13 @@ class Watch:
         if self._list.read_at == self._read_at:
             return
         self._read_at = self._list.read_at
-        self._left_out.clear()
+        self._to_ask_alone = sorted(self._left_out)
         # A ledger may be on another node by now.
         made = groups(self._database, ledgers, self._limits)
         if made != self._groups:
             self._known = ledgers
             self._groups = made
-            self._asked_at = [None] * len(made)
+            self._asked_at = [-math.inf] * len(made)
             self._reported &= set(ledgers)
 
     def _next_groups(self, now: float) -> list[Sequence[Ledger]]:
@@ -153,22 +170,26 @@ class Watch:
         }
         if len(self._groups) <= 1:
             return self._groups
-        due = [n for n, at in enumerate(self._asked_at) if at is None or now - at >= idle_s]
-        del due[self._limits.idle_groups_asked_max :]
-        for place in due:
+        # First those that were asked longest ago.
+        due = sorted((at, place) for place, at in enumerate(self._asked_at) if now - at >= idle_s)[
+            : self._idle_groups_max
+        ]
+        for _, place in due:
             self._asked_at[place] = now
         return groups(self._database, sorted(self._true_at), self._limits) + [
-            self._groups[n] for n in due
+            self._groups[place] for _, place in due
         ]
 
     async def _ask(self, group: Sequence[Ledger]) -> list[Ledger]:
-        asked = [ledger for ledger in group if ledger not in self._left_out]
+        is_alone = len(group) == 1
+        asked = [ledger for ledger in group if is_alone or ledger not in self._left_out]
         rows, failures = await ask(self._database, asked, self._name)
         for ledger, error in failures.items():
             self._left_out.add(ledger)
             if ledger not in self._reported:
                 self._reported.add(ledger)
                 self._facts.emit(LedgerNotOpened(ledger.name, str(error)))
+        self._left_out -= rows.keys()
         self._reported -= rows.keys()
         return [ledger for ledger, [row] in rows.items() if row[1]]
 

@@ -8,10 +8,10 @@ import asyncio
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
+from transferd.actors.ledgers import OpenLedger
 from transferd.commit.events import LedgerEvent, cloud_event, event_of_change, event_of_transfer
 from transferd.config import Limits
 from transferd.domain.errors import Draining, Overloaded
-from transferd.ledger.store.database import LedgerDatabase
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.transfers import transfers_after
 from transferd.ledger.store.wallet_changes import changes_after
@@ -110,7 +110,7 @@ class Streams:
 
     def open(
         self,
-        database: LedgerDatabase,
+        ledger: OpenLedger,
         wallet_id: str,
         *,
         sent: int,
@@ -120,14 +120,14 @@ class Streams:
         """Register a stream until `Watch.close`. Raises Draining or Overloaded."""
         if self.is_closed:
             raise Draining
-        number = database.ledger.number
+        number = ledger.database.ledger.number
         streams = self._ledgers.get(number)
         # A ledger may always have one.
         if len(self) >= self._limits.streams_all_max and streams is not None:
             raise Overloaded
         if streams is None:
             reads = Share(self._limits.stream_reads_max, self._read_slots)
-            streams = LedgerStreams(database, reads, self._limits, self._forget)
+            streams = LedgerStreams(ledger, reads, self._limits, self._forget)
         watch = streams.open(wallet_id, sent=sent, latest=latest, is_gone=is_gone)
         self._ledgers[number] = streams
         self._has_ledgers.set()
@@ -162,12 +162,14 @@ class LedgerStreams:
 
     def __init__(
         self,
-        database: LedgerDatabase,
+        ledger: OpenLedger,
         reads: Share,
         limits: Limits,
         ended: Callable[[int], None],
     ) -> None:
-        self._database = database
+        # Kept, so that the ledger stays open and its limits are counted once.
+        self._ledger = ledger
+        self._database = ledger.database
         self._read_slots = reads
         self._limits = limits
         self._ended = ended

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from transferd.config import ConfigurationError, Limits
 from transferd.domain.ledger import Ledger
 from transferd.ledger.store.database import Database
-from transferd.ledger.store.errors import Rejected
+from transferd.ledger.store.errors import LockTimeout, Rejected
 
 
 class ListedLedger(NamedTuple):
@@ -71,7 +71,7 @@ async def read_waiting(database: Database, limits: Limits, ledger: Ledger) -> Wa
     try:
         async with snapshot as view:
             [row] = await view.fetch("ledger_counts")
-    except Rejected:
+    except (Rejected, LockTimeout):
         return None
     return Waiting(*row)
 

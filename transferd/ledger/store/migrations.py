@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transferd.domain.ledger import Ledger
 from transferd.ledger.store.database import Database, LedgerDatabase
-from transferd.ledger.store.errors import ConnectionFailure, Rejected
+from transferd.ledger.store.errors import ConnectionFailure, LockTimeout, Rejected
 from transferd.ledger.store.queries import query
 
 # Each takes two locks, and PostgreSQL by default has room for 6,400.
@@ -43,7 +43,7 @@ async def _applied_on_node(database: Database, ledgers: Sequence[Ledger]) -> dic
         if database.of(ledgers[0]).node is None:
             raise
         return {}  # Other nodes answer.
-    except Rejected:
+    except (Rejected, LockTimeout):
         if len(ledgers) == 1:
             return {}
         return await _halves(database, ledgers)

@@ -30,7 +30,7 @@ async def follow(call: Call) -> Reply:
     if request.method == "HEAD":
         return StreamHead()
     watch = call.context.streams.open(
-        call.ledger.database,
+        call.ledger,
         id,
         sent=wallet.version if last is None else last,
         latest=wallet.version,
