@@ -82,16 +82,26 @@ async def until_waiting(database: Database, pid: int) -> None:
 
 
 async def until_sessions_wait(database: Database, count: int) -> None:
-    """Wait until this many sessions of the service wait for a lock in the test's database."""
+    """Wait until this many sessions of the service wait for a lock in the test's database.
+
+    With Citus those count that wait on the coordinator, and on the node with main.
+    """
+    sql = (
+        "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+        " AND application_name = 'transferd' AND wait_event_type = 'Lock'"
+    )
 
     async def they_wait() -> bool:
-        [row] = await database.fetch(
-            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
-            " AND application_name = 'transferd' AND wait_event_type = 'Lock'"
-        )
-        return bool(row[0] == count)
+        waiting: int = sum([await each.fetchval(sql) for each in servers])
+        return waiting == count
 
-    await until(they_wait)
+    urls = {database.servers.database_url(database.name, superuser=True), await home_url(database)}
+    servers = [await asyncpg.connect(url) for url in urls]
+    try:
+        await until(they_wait)
+    finally:
+        for each in servers:
+            await each.close()
 
 
 @asynccontextmanager
