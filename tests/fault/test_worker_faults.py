@@ -197,7 +197,8 @@ async def test_while_the_work_queue_is_full_the_rows_wait(scene: Scene) -> None:
             await scene.relayed()
         assert relay.complaints() == {}
     # The broker notices a full queue with a delay.
-    assert await message_count(settings, topology_of(settings).work_queues[0]) < len(events)
+    work = topology_of(settings).work_queue(scene.database.ledger.number)
+    assert await message_count(settings, work) < len(events)
     async with open_worker(settings, limits, only="notifier"):
         for event in events:
             await scene.ends(webhook, event, DeliveryStatus.DELIVERED)

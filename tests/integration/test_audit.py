@@ -14,7 +14,7 @@ from tests.support.command import transferd
 from tests.support.damage import DAMAGES, make_traffic, set_outcome
 from tests.support.servers import Servers
 from tests.support.truth import faults_in
-from transferd.config import ConfigurationError, Limits
+from transferd.config import Limits
 from transferd.ledger.audit import Check, Finding, Progress
 from transferd.ledger.migrate import create_ledger
 from transferd.ledger.store import database as store
@@ -177,8 +177,6 @@ async def test_time_limits_of_the_role_do_not_end_an_audit(
 async def test_a_database_without_a_schema_is_an_error(servers: Servers) -> None:
     await servers.as_superuser("CREATE DATABASE blank OWNER transferd")
     try:
-        with pytest.raises(ConfigurationError, match="run `transferd migrate`"):
-            await faults_in(Database("blank", 0, servers))
         ended = await transferd("ledgers", "audit", database_url=servers.database_url("blank"))
         assert ended.complaint.startswith("the database has no ledger yet")
     finally:

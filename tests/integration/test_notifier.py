@@ -320,8 +320,9 @@ async def test_a_surplus_message_does_nothing(scene: Scene) -> None:
     await scene.put(delivered)
     await scene.ends(webhook, delivered, DeliveryStatus.DELIVERED)
     assert scene.settings is not None
-    surplus = encode_wakeup(scene.database.ledger.number, [webhook, new_id(MAIN)])
-    await publish(scene.settings, topology_of(scene.settings).work_queues[0], surplus)
+    ledger = scene.database.ledger
+    surplus = encode_wakeup(ledger.number, [webhook, new_id(MAIN)])
+    await publish(scene.settings, topology_of(scene.settings).work_queue(ledger.number), surplus)
     await scene.put(wallet_event())
     await until(has_received(marker, 1))
     assert len(receiver.received) == 2
@@ -405,6 +406,7 @@ async def test_an_error_of_the_service_is_a_failed_attempt(scene: Scene) -> None
     assert await scene.unfinished() == 0
 
 
+@pytest.mark.needs_configuration("main", why="what names no ledger is kept in main")
 async def test_a_message_that_is_no_wake_up_is_kept_unchanged(scene: Scene) -> None:
     receiver, webhook = await scene.receiver()
     event = transfer_event()

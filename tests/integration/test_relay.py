@@ -200,7 +200,7 @@ async def test_each_event_gets_a_delivery_for_each_matching_endpoint(
         (frozen["id"], everything, 0, 0),
         (frozen["id"], disabled, -1, 0),
     ]
-    [message] = await take(relays.settings, relays.topology.work_queues[0], 1)
+    [message] = await take(relays.settings, relays.topology.work_queue(database.ledger.number), 1)
     number, endpoint_ids = decode_wakeup(message.body)
     assert (number, set(endpoint_ids)) == (database.ledger.number, {everything, of_ada})
     # A webhook that is newer than the relay's knowledge gets the next event.
@@ -304,9 +304,10 @@ async def test_deliveries_are_numbered_through_all_batches(
         await put(database, [transfer_event(), transfer_event()], [transfer_event()])
         await (await relays.open()).relay_once()
     rows = await database.fetch("SELECT number FROM ledger_00.deliveries ORDER BY number")
-    assert [row["number"] for row in rows] == list(range(2, 14))
+    first = rows[0]["number"]
+    assert [row["number"] for row in rows] == list(range(first, first + 12))
     [[last]] = await database.fetch("SELECT max(delivery_number) FROM ledger_00.relay_leases")
-    assert last == 13
+    assert last == first + 11
 
 
 async def test_a_refused_event_stays_until_the_broker_accepts_it(
