@@ -80,6 +80,9 @@ class Limits:
     # has as many envelopes as they have turns, but never fewer than this.
     shared_group_envelopes_min: int = 16
     group_shared_for_s: float = 0.02
+    # Beside others a ledger pauses after a group for as long as the group took, but not for the
+    # time of waits and retries.
+    group_pause_max_s: float = 0.05
     # Above the high mark new callers wait at the gate until the backlog is below the low mark. With
     # backlog_max inside and waiting the replica answers `overloaded`. Each ledger has a gate;
     # backlog_all_max is for the commands of all, so one flooded ledger leaves half of it.

@@ -73,8 +73,8 @@ BEGIN
     RETURN current_setting('transaction_isolation');
 END $$"""
 
-# Each is tested at the isolation level serializable too. Citus needs servers of its own, and another
-# ledger a database that was made with it.
+# Each is tested at the isolation level serializable too. Citus needs servers of its own, and
+# another ledger needs a database that was made with it.
 _TRIED = {
     name: each
     for name, each in CONFIGURATIONS.items()

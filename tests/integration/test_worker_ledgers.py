@@ -545,3 +545,22 @@ async def test_a_question_that_hangs_does_not_hide_the_other_answers(
     async with held(database, f"LOCK TABLE {shop.schema}.outbox"):
         await until(lambda: finds(MAIN))
     await until(lambda: finds(MAIN, shop))
+
+
+async def test_results_wait_while_their_ledger_is_restored(scene: Scene, shop: Ledger) -> None:
+    receiver, webhook = await scene.receiver(ledger=shop)
+    released = asyncio.Event()
+    receiver.answer = after(released, status(200))
+    event = transfer_event()
+    worker = await scene.start()
+    await scene.put(event, ledger=shop)
+    await until(has_received(receiver, 1))
+    await scene.database.fetch(f"ALTER SCHEMA {shop.schema} RENAME TO away")
+    released.set()
+    # The result could not be written.
+    await until(lambda: "writing" in worker.complaints())
+    await scene.database.fetch(f"ALTER SCHEMA away RENAME TO {shop.schema}")
+    await scene.ends(webhook, event, DELIVERED, shop)
+    last = transfer_event()
+    await scene.put(last, ledger=shop)
+    await scene.ends(webhook, last, DELIVERED, shop)

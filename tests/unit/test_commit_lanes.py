@@ -45,7 +45,7 @@ class HandLedger:
 @pytest.fixture
 async def lanes() -> AsyncIterator[Lanes]:
     """Two lanes on each server."""
-    two = Lanes(lanes_max=2)
+    two = Lanes(lanes_max=2, pause_max_s=60.0)
     running = asyncio.create_task(two.run())
     yield two
     running.cancel()
@@ -117,7 +117,7 @@ async def test_a_server_that_hangs_stops_only_its_own_ledgers(lanes: Lanes) -> N
 
 
 async def test_work_that_fails_ends_the_lanes() -> None:
-    lanes = Lanes(lanes_max=1)
+    lanes = Lanes(lanes_max=1, pause_max_s=60.0)
     running = asyncio.create_task(lanes.run())
     await settled()
 

@@ -108,7 +108,7 @@ class Expiry:
                 # Payments get at least two thirds of the time.
                 await asyncio.sleep(2 * (self._clock() - began))
         except (StoreError, DatabaseUnavailable) as error:
-            if isinstance(error, Rejected):
+            if isinstance(error, Rejected) or not isinstance(error, StoreError):
                 self._broken[ledger.number] = self._clock() + self._limits.expiry_left_out_s
             self._facts.emit(ExpiryFailed(error))
         finally:

@@ -32,12 +32,14 @@ class Lanes:
     """Takes the committers that are ready in turn; each waits until its group in flight has ended.
 
     Each database server has `lanes_max` lanes, so one that hangs stops no ledger of another one.
-    Beside others a ledger pauses after a group for as long as the group took. So one that is
-    flooded leaves processor time to them, and makes fewer, larger groups.
+    Beside others on its server a ledger pauses after a group for as long as the group took, but not
+    for longer than `pause_max_s`. So one that is flooded leaves processor time to them, and makes
+    fewer, larger groups.
     """
 
-    def __init__(self, lanes_max: int) -> None:
+    def __init__(self, lanes_max: int, pause_max_s: float) -> None:
         self._lanes_max = lanes_max
+        self._pause_max_s = pause_max_s
         self._ready: dict[Hashable, asyncio.Queue[LedgerCommitter]] = {}
         # Those that are ready or in flight.
         self._busy: dict[LedgerCommitter, None] = {}
@@ -48,10 +50,13 @@ class Lanes:
 
     async def run(self) -> None:
         """Commit until cancelled. Raises what a task has raised, which is always a fault."""
-        async with asyncio.TaskGroup() as self._tasks:
-            for node in self._ready:
-                self._open(node)
-            await asyncio.Event().wait()
+        try:
+            async with asyncio.TaskGroup() as self._tasks:
+                for node in self._ready:
+                    self._open(node)
+                await asyncio.Event().wait()
+        finally:
+            self._tasks = None
 
     def start(self, work: Coroutine[Any, Any, None]) -> None:
         """Run `work` until it ends or `run` is cancelled."""
@@ -88,7 +93,8 @@ class Lanes:
             await committer.commit_once()
             if not committer.has_ready:
                 del self._busy[committer]
-            elif len(self._busy) > 1:
-                loop.call_later(loop.time() - began, self._queue, committer)
+            elif any(other.node == committer.node for other in self.others(committer)):
+                pause_s = min(loop.time() - began, self._pause_max_s)
+                loop.call_later(pause_s, self._queue, committer)
             else:
                 self._queue(committer)

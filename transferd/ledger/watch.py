@@ -115,16 +115,16 @@ class LedgerWatch:
         in a later call.
         """
         await self._renew()
-        waiting = {ledger for asked in self._asking.values() for ledger in asked}
+        waiting = {ledger for asked in self._asking.values() for ledger in asked} - self._left_out
         begun = {
             asyncio.create_task(self._ask(group)): group
             for group in self._next_groups(self._clock())
             if waiting.isdisjoint(group)
         }
-        for ledger in self._to_ask_alone:
-            begun[asyncio.create_task(self._ask([ledger]))] = [ledger]
-        self._to_ask_alone = []
         self._asking |= begun
+        for ledger in self._to_ask_alone:
+            self._asking[asyncio.create_task(self._ask([ledger]))] = [ledger]
+        self._to_ask_alone = []
         try:
             if begun:
                 await asyncio.wait(begun, timeout=self._limits.watch_wait_s)

@@ -1,13 +1,13 @@
 """The consumer: keeps the notifier connected to the broker and wakes it up."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any
 
 from transferd.config import Limits
-from transferd.domain.ledger import MAIN
+from transferd.domain.ledger import MAIN, Ledger
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.deliveries import ENDPOINTS_WAITING
 from transferd.ledger.store.errors import StoreError
@@ -70,6 +70,8 @@ class Consumer:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._sweep(broker))
                     await broker.wait_lost()
+                    # Another worker may deliver now. The end of the sweep may take longer.
+                    self._notifier.forget()
                     # It ends by itself: aiormq may turn a cancellation into an error of its own.
                     self._sweep_now.set()
             finally:
@@ -85,12 +87,9 @@ class Consumer:
         """Send wake-ups for due deliveries, at once and then slowly: a message may get lost."""
         while True:
             await broker.keep_queues()
-            try:
-                await self._carryover.letters()
-                await self._wake_all(broker)
-                wait_s = self._limits.delivery_sweep_interval_s
-            except StoreError as error:
-                self._facts.emit(NotifierFailed(error))
+            is_whole = await self._sweep_once(broker)
+            wait_s = self._limits.delivery_sweep_interval_s
+            if not is_whole:
                 wait_s = self._limits.relay_wait_max_s
             if broker.reason:
                 return
@@ -99,14 +98,35 @@ class Consumer:
                     await self._sweep_now.wait()
             self._sweep_now.clear()
 
-    async def _wake_all(self, broker: Broker) -> None:
-        """Wake the notifiers of all ledgers up. Raises StoreError."""
-        for group in groups(self._database, await self._ledgers.all(), self._limits):
+    async def _sweep_once(self, broker: Broker) -> bool:
+        """Whether all of it succeeded. A failure in one ledger, or at one server, stops no other."""
+        failures: list[StoreError] = []
+        try:
+            await self._carryover.letters()
+        except StoreError as error:
+            failures.append(error)
+        try:
+            ledgers = await self._ledgers.all()
+        except StoreError as error:
+            failures.append(error)
+            ledgers = []
+        for group in groups(self._database, ledgers, self._limits):
+            if broker.reason:
+                break
+            failures += await self._wake_group(broker, group)
+        for failure in failures:
+            self._facts.emit(NotifierFailed(failure))
+        return not failures
+
+    async def _wake_group(self, broker: Broker, group: Sequence[Ledger]) -> list[StoreError]:
+        """Wake the notifiers of some ledgers up. Returns what failed."""
+        try:
             found, failures = await ask(self._database, group, ENDPOINTS_WAITING)
-            for ledger, rows in found.items():
-                await broker.wake(ledger.number, [row["id"] for row in rows])
-            for error in failures.values():
-                self._facts.emit(NotifierFailed(error))
+        except StoreError as error:
+            return [error]
+        for ledger, rows in found.items():
+            await broker.wake(ledger.number, [row["id"] for row in rows])
+        return list(failures.values())
 
     def _note(self, error: Exception | None) -> None:
         self.fault = fault_of(error)

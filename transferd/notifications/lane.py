@@ -37,6 +37,8 @@ class Lane:
         self._pause: asyncio.TimerHandle | None = None
         # False once something was put back: deliveries that the reading finds would overtake it.
         self.is_being_read = False
+        # From `stop` until the endpoint is read again. Its end of a pause would read it otherwise.
+        self._is_stopped = False
         # The table may have more deliveries than were read.
         self.has_more = False
 
@@ -49,8 +51,9 @@ class Lane:
         return not (self.held or self.has_more or self.is_being_read or self._pause)
 
     def room(self, *, is_tight: bool) -> int:
-        """How many more may be held: as many as run at a time, and more of an endpoint that does
-        not fail, unless memory `is_tight`."""
+        """Before a reading: how many more may be held. As many as run at a time, and more of an
+        endpoint that does not fail, unless memory `is_tight`."""
+        self._is_stopped = False
         if self._pause is not None:
             return 0
         held_max = self._limits.endpoint_in_flight_max
@@ -104,6 +107,7 @@ class Lane:
         """Begin nothing more, unless more is submitted. Running attempts come to their end."""
         self.put_back()
         self.has_more = False
+        self._is_stopped = True
         if self._pause is not None:
             self._pause.cancel()
             self._pause = None
@@ -143,7 +147,7 @@ class Lane:
             self._failures_in_a_row = self._pauses_in_a_row = 0
             return
         self._failures_in_a_row += 1
-        if self._is_failing and self._pause is None:
+        if self._is_failing and self._pause is None and not self._is_stopped:
             self.put_back()
             pause_s = min(
                 self._limits.endpoint_pause_first_s * 2.0**self._pauses_in_a_row,

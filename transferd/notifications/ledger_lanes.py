@@ -90,12 +90,21 @@ class LedgerLanes(Generic[Key]):
         self._start()
 
     def _start(self) -> None:
-        while self._is_open and self._ready and len(self._running) < self._lanes_max:
-            key = next(iter(self._ready))
+        while self._is_open and len(self._running) < self._lanes_max:
+            key = self._next()
+            if key is None:
+                return
             del self._ready[key]
             task = asyncio.ensure_future(self._step(key))
             self._running[key] = task
             task.add_done_callback(partial(self._end, key))
+
+    def _next(self) -> Key | None:
+        """The first that is ready. Ledgers that fail, as at a server that hangs, get half of the
+        lanes at most."""
+        failing = sum(key in self._failing for key in self._running)
+        may_fail = failing < max(self._lanes_max // 2, 1)
+        return next((key for key in self._ready if may_fail or key not in self._failing), None)
 
     def _end(self, key: Key, task: asyncio.Task[bool]) -> None:
         del self._running[key]

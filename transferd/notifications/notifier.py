@@ -223,9 +223,12 @@ class Notifier:
             found, version = await read_waiting(opened.database, room, in_flight)
             await opened.directory.refresh(opened.database, version)
         except StoreError:
-            for lane in lanes.values():
+            # Not those that were stopped or put back meanwhile.
+            again = [endpoint_id for endpoint_id, lane in lanes.items() if lane.is_being_read]
+            self.wake(opened.ledger.number, again)
+            for endpoint_id, lane in lanes.items():
                 lane.is_being_read = False
-            self._hungry.setdefault(opened.ledger.number, {}).update(dict.fromkeys(lanes))
+                self._forget_if_idle(opened, endpoint_id)
             raise
         return found
 

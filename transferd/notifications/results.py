@@ -9,7 +9,7 @@ from transferd.domain.ledger import Ledger
 from transferd.domain.webhook import WebhookStatus
 from transferd.ledger.store.database import Database
 from transferd.ledger.store.deliveries import DeliveryRecord, record_deliveries
-from transferd.ledger.store.errors import Rejected
+from transferd.ledger.store.errors import Missing, Rejected
 from transferd.ledger.store.webhooks import update_webhook
 from transferd.notifications.attempt import Attempt
 from transferd.notifications.ledger_lanes import LedgerLanes
@@ -104,6 +104,9 @@ class Results:
         batch = unwritten.next_batch(self._delays_s, self._limits.notify_batch_max)
         try:
             await self._record(ledger, batch)
+        except Missing:
+            # The ledger is being restored. The results wait until it is back.
+            raise
         except Rejected as error:
             # Another try will not help; one by one, the others can be written. The attempt that is
             # to blame stays held: the delivery would be made again and again.

@@ -14,6 +14,7 @@ from aio_pika.abc import AbstractChannel
 from aio_pika.exceptions import ChannelPreconditionFailed
 
 from transferd.config import ConfigurationError, Limits
+from transferd.domain.ledger import MAIN
 
 # 4.x limits returns of every quorum queue to 20. A returned message is no poison: the rows decide.
 _RETURNS_WITHOUT_LIMIT = 1_000_000_000
@@ -57,8 +58,10 @@ class Topology:
         return f"{self._prefix}notify.later.{round(delay_s * 1000)}ms"
 
     def work_queue(self, ledger_number: int) -> str:
-        """The queue of the wake-ups of a ledger."""
-        return self.work_queues[ledger_number % _WORK_QUEUES]
+        """The queue of the wake-ups of a ledger. Main has one alone: a worker of the version before
+        that consumes it would take other ledgers for main."""
+        main, *others = self.work_queues
+        return others[ledger_number % len(others)] if ledger_number != MAIN.number else main
 
     @property
     def seal(self) -> str:
