@@ -334,12 +334,13 @@ async def test_a_sweep_finds_a_row_without_a_message(scene: Scene) -> None:
     receiver, webhook = await scene.receiver()
     receiver.answer = status(500)
     event = transfer_event()
-    await scene.start(replace(QUICK, delivery_sweep_interval_s=0.1), notify_retry_delays_s="1,600")
+    await scene.start(replace(QUICK, delivery_sweep_interval_s=0.1), notify_retry_delays_s="600")
     await scene.put(event)
     await scene.ends(webhook, event, DeliveryStatus.RETRYING)
     assert scene.settings is not None
-    await take(scene.settings, topology_of(scene.settings).retry_queue(1.0), 1)
+    await take(scene.settings, topology_of(scene.settings).retry_queue(600.0), 1)
     receiver.answer = None
+    await scene.database.fetch("UPDATE ledger_00.deliveries SET next_attempt_at = now()")
     await scene.ends(webhook, event, DeliveryStatus.DELIVERED)
     assert len(receiver.received) == 2
 

@@ -99,7 +99,7 @@ class Consumer:
             self._sweep_now.clear()
 
     async def _sweep_once(self, broker: Broker) -> bool:
-        """Whether all of it succeeded. A failure in one ledger, or at one server, stops no other."""
+        """Whether all succeeded. A failure in one ledger, or at one server, stops no other."""
         failures: list[StoreError] = []
         try:
             await self._carryover.letters()
