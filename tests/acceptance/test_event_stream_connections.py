@@ -15,6 +15,7 @@ from tests.conftest import Database, Replicas
 from tests.support.api import Api
 from tests.support.command import running
 from tests.support.events import Event, Stream, following, until_streams, versions
+from tests.support.home import fetch_at_home
 from tests.support.pressure import counted
 from tests.support.waiting import SLOWNESS, patient_s, until
 from transferd.config import Limits
@@ -224,7 +225,8 @@ async def test_the_duration_of_a_stream_request_ends_at_the_first_byte(
 async def last_polls(database: Database) -> list[datetime]:
     """The start times of queries for versions, of sessions whose last query that was."""
     poll = query(database.ledger.schema, "wallet_versions")
-    rows = await database.fetch(
+    rows = await fetch_at_home(
+        database,
         "SELECT query_start FROM pg_stat_activity"
         " WHERE datname = current_database() AND query = $1",
         poll,

@@ -216,7 +216,9 @@ async def test_a_failing_command_gets_500_and_its_group_succeeds(
 ) -> None:
     api = await replicas.start()
     if where == "table":
-        await database.fetch("ALTER TABLE ledger_00.transfers ADD CHECK (amount <> 666)")
+        await database.fetch(
+            "ALTER TABLE ledger_00.transfers ADD CONSTRAINT poison CHECK (amount <> 666)"
+        )
     _poisoned(monkeypatch, where)
     ada, eve, bob = await api.wallet(1_000), await api.wallet(1_000), await api.wallet()
     async with busy_committers(database, api):
@@ -236,9 +238,7 @@ async def test_a_failing_command_gets_500_and_its_group_succeeds(
     assert (await api.balance(ada), await api.balance(eve)) == (980, 990)
     # The key is free: without the fault, the same request succeeds.
     monkeypatch.undo()
-    await database.fetch(
-        "ALTER TABLE ledger_00.transfers DROP CONSTRAINT IF EXISTS transfers_amount_check1"
-    )
+    await database.fetch("ALTER TABLE ledger_00.transfers DROP CONSTRAINT IF EXISTS poison")
     assert (await api.transfer(ada, bob, 666, key=f"of {ada}")).status == 201
     assert await faults_in(database) == []
 

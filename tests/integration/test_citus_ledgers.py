@@ -73,6 +73,10 @@ async def exits() -> AsyncIterator[AsyncExitStack]:
         yield stack
 
 
+async def not_placed(*_: object) -> None:
+    """Leaves a new ledger on the coordinator."""
+
+
 async def command(database: Database, *arguments: str) -> Finished:
     """A run of `transferd ledgers`."""
     url = database.settings().required("database_url")
@@ -408,3 +412,18 @@ async def test_a_move_that_is_interrupted_leaves_limits_and_rights_as_they_were(
     await move(database, "main", str(target))
     async with Store(database.settings(), Limits(), 1) as fresh:
         assert fresh.of(MAIN).node == target
+
+
+async def test_a_ledger_that_cannot_be_placed_keeps_no_other_from_its_node(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As after two restores: Citus holds neither, and the role does not own the tables of one.
+    monkeypatch.setattr("transferd.ledger.citus.distribute_new", not_placed)
+    lost, good = [await create_ledger(database.settings(), Limits(), n) for n in ("lost", "good")]
+    await database.fetch(f"ALTER TABLE {lost.schema}.users OWNER TO postgres")
+    with pytest.raises(MigrationError, match="Citus does not place the ledger lost"):
+        await migrate(database.settings(), Limits())
+    async with Store(database.settings(), Limits(), 1) as fresh:
+        assert fresh.of(lost).node is None
+        assert fresh.of(good).node is not None
+        assert await rights(fresh.of(good)) == []

@@ -24,6 +24,16 @@ async def home_url(database: Database) -> str:
     return _with_port(url, place["nodeport"])
 
 
+async def fetch_at_home(database: Database, sql: str, *arguments: object) -> list[asyncpg.Record]:
+    """The rows of one statement there, as superuser."""
+    connection = await asyncpg.connect(await home_url(database))
+    try:
+        rows: list[asyncpg.Record] = await connection.fetch(sql, *arguments)
+        return rows
+    finally:
+        await connection.close()
+
+
 async def execute_on_rows(database: Database, table: str, sql: str) -> None:
     """Run a statement on the table with the rows, `{table}` in it, also what Citus refuses."""
     table = database.in_ledger(table)

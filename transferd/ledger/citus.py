@@ -104,8 +104,11 @@ async def _distribute(connection: Connection, ledger: Ledger) -> None:
 
 
 async def _drop_local_copies(connection: Connection, schema: str) -> None:
+    copies = await connection.fetch(sql("local_copies"), schema)
+    if not copies:
+        return
     async with _right_to_truncate(connection, schema):
-        for row in await connection.fetch(sql("local_copies"), schema):
+        for row in copies:
             await connection.fetch(sql("drop_local_copy"), f"{schema}.{row['table_name']}")
 
 

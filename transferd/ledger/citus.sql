@@ -16,9 +16,9 @@ JOIN pg_dist_placement USING (shardid)
 JOIN pg_dist_node AS node ON node.groupid = pg_dist_placement.groupid AND node.noderole = 'primary';
 
 -- name: undistributed
--- The ledgers whose tables are still on the coordinator.
+-- The ledgers whose tables are still on the coordinator. A ledger whose schema is missing is reported by its migration.
 SELECT number, name, schema FROM transferd.ledgers
-WHERE NOT EXISTS (SELECT FROM pg_dist_schema WHERE schemaid = to_regnamespace(schema)) ORDER BY number;
+WHERE to_regnamespace(schema) IS NOT NULL AND NOT EXISTS (SELECT FROM pg_dist_schema WHERE schemaid = to_regnamespace(schema)) ORDER BY number;
 
 -- name: lock_tables
 -- Groups lock outcomes before any other table, so this waits for the running ones, and new ones wait for it. Reads

@@ -68,7 +68,10 @@ async def migrate(
             applied += done
             failures += failed
         for work in await alone.run(citus.work_to_do):
-            await alone.run(work)
+            try:
+                await alone.run(work)
+            except MigrationError as error:
+                failures.append(str(error))
     if failures:
         raise MigrationError("; ".join(failures))
     return shared + [f"{name} (ledgers: {count})" for name, count in applied.items()]
