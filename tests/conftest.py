@@ -126,6 +126,16 @@ class Database:
         finally:
             await connection.close()
 
+    async def assert_main_is_unused(self) -> None:
+        """AssertionError if anything was written into main."""
+        connection = await asyncpg.connect(self.servers.database_url(self.name, superuser=True))
+        try:
+            for table in ("users", "outcomes", "transfers", "holds", "webhooks", "deliveries"):
+                rows = await connection.fetch(f"SELECT * FROM {MAIN.schema}.{table}")
+                assert rows == [], f"{table} of {MAIN.name}"
+        finally:
+            await connection.close()
+
     async def end_lock_waits(self, after_s: float) -> None:
         """Set `lock_timeout` for new connections of the service, scaled to this machine."""
         await self.fetch(
@@ -152,7 +162,10 @@ class Database:
 async def database(servers: Servers) -> AsyncIterator[Database]:
     """A migrated database for this test."""
     name, redis_number = await servers.new_database()
-    yield Database(name, redis_number, servers)
+    database = Database(name, redis_number, servers)
+    yield database
+    if database.ledger != MAIN:
+        await database.assert_main_is_unused()
     await servers.drop_database(name)
 
 

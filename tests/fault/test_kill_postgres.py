@@ -17,7 +17,6 @@ from tests.support.truth import faults_in
 from tests.support.waiting import until
 from transferd.config import Limits
 from transferd.devstack import PostgresServer, RedisServer
-from transferd.ledger.migrate import migrate
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +54,7 @@ async def own_database(
     own = Servers(postgres, redis, servers.configuration)
     await own.start_pooler(way_in)
     database = Database("transferd", 0, own)
-    await migrate(database.settings(), Limits())
+    await own.migrate(database.settings(), Limits())
     yield database
     await own.stop_pooler()
 

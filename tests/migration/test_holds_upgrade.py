@@ -30,6 +30,8 @@ from transferd.config import Limits
 from transferd.ledger.migrate import migrate
 from transferd.ledger.steps import migrations
 
+pytestmark = pytest.mark.needs_configuration("main", why="the version before has one ledger")
+
 HOLDS = "0005_holds.sql"
 # Without a sweep only commands write the end of a hold that is due.
 UNSWEPT = Limits(expiry_sweep_s=3_600.0)

@@ -18,6 +18,8 @@ from transferd.ledger.store.currencies import read_currencies
 from transferd.ledger.store.database import Database as Store
 from transferd.ledger.store.errors import Rejected
 
+pytestmark = pytest.mark.needs_configuration("main", why="these tests make all other ledgers")
+
 # What PostgreSQL knows about the tables of the schema $1. NOT VALID is left out: main has not
 # checked its old rows again.
 CATALOGS = {

@@ -27,6 +27,8 @@ from transferd.ledger.steps import migrations
 from transferd.ledger.store.errors import LockTimeout
 from transferd.ledger.store.queries import query
 
+pytestmark = pytest.mark.needs_configuration("main", why="the version before has one ledger")
+
 LEDGERS = "0007_ledgers.sql"
 MOVED = (
     *("users", "outcomes", "webhooks", "webhooks_version", "deliveries", "relay_leases"),

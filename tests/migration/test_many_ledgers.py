@@ -17,6 +17,8 @@ from transferd.domain.ledger import Ledger
 from transferd.ledger.migrate import create_ledger, migrate
 from transferd.ledger.steps import Migration, ledger_migrations
 
+pytestmark = pytest.mark.needs_configuration("main", why="these tests make all other ledgers")
+
 # Reports after every transaction.
 EVERY_BATCH = Limits(migrate_report_s=1e-9)
 # Runs a migration that is not part of this release, and prints its progress.

@@ -37,6 +37,10 @@ from transferd.ledger.store.deliveries import (
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.webhooks import lock_webhook
 
+_OF_MAIN = pytest.mark.needs_configuration(
+    "main", why="a database that is migrated here has no other ledger"
+)
+
 EVERYTHING = [migration.name for migration in migrations()]
 
 
@@ -87,7 +91,7 @@ async def as_service(database: Database, sql: str) -> list[asyncpg.Record]:
     """Run one statement with the rights of the service."""
     connection = await asyncpg.connect(database.settings().required("database_url"))
     try:
-        rows: list[asyncpg.Record] = await connection.fetch(sql)
+        rows: list[asyncpg.Record] = await connection.fetch(database.in_ledger(sql))
         return rows
     finally:
         await connection.close()
@@ -96,6 +100,7 @@ async def as_service(database: Database, sql: str) -> list[asyncpg.Record]:
 # Applying
 
 
+@_OF_MAIN
 async def test_a_new_database_gets_every_migration_and_then_none(blank: Database) -> None:
     assert await migrate(blank.settings(), Limits()) == EVERYTHING
     before = await blank.fetch("SELECT * FROM ledger_00.wallets ORDER BY id")
@@ -130,6 +135,7 @@ async def test_a_database_of_a_newer_release_is_refused_in_one_line(database: Da
 
 
 @pytest.mark.parametrize("level", ["read committed", "serializable"])
+@_OF_MAIN
 async def test_concurrent_migrations_run_one_after_the_other(blank: Database, level: str) -> None:
     await blank.isolate(level)
     applied = await asyncio.gather(*(bring_up(blank) for _ in range(8)))
@@ -200,6 +206,7 @@ async def signing(database: Database, id: str) -> list[str]:
 
 
 @_WITHOUT_NODES
+@_OF_MAIN
 async def test_rotated_secrets_still_sign_after_an_upgrade(
     blank: Database,
 ) -> None:
@@ -296,6 +303,7 @@ async def given_up_by_the_version_before(
 
 
 @_WITHOUT_NODES
+@_OF_MAIN
 async def test_an_upgrade_keeps_rows_and_letters_of_the_version_before(blank: Database) -> None:
     await version_before(blank, ROWS_OWN_STATE)
     events = [transfer_event() for _ in range(5)]
@@ -341,6 +349,7 @@ async def test_an_upgrade_keeps_rows_and_letters_of_the_version_before(blank: Da
 
 
 @_WITHOUT_NODES
+@_OF_MAIN
 async def test_rows_that_a_worker_of_the_version_before_writes_later_are_taken_over(
     database: Database,
 ) -> None:
@@ -409,6 +418,7 @@ async def test_a_delivery_that_is_pending_or_delivered_meanwhile_has_no_letter(
 
 
 @_WITHOUT_NODES
+@_OF_MAIN
 async def test_an_upgraded_log_accepts_skipped_deliveries(blank: Database) -> None:
     await version_before(blank, WEBHOOKS_KEEP_PROMISES)
     insert = (

@@ -52,20 +52,27 @@ async def unfinished_change(database: Database, wallet: str) -> AsyncIterator[da
     try:
         async with connection.transaction():
             await connection.execute(
-                "SELECT FROM ledger_00.wallets WHERE id = $1::text::uuid FOR NO KEY UPDATE", wallet
+                database.in_ledger(
+                    "SELECT FROM ledger_00.wallets WHERE id = $1::text::uuid FOR NO KEY UPDATE"
+                ),
+                wallet,
             )
             changed_at = await connection.fetchval("SELECT clock_timestamp()")
             await connection.execute(
-                "INSERT INTO ledger_00.wallet_changes (wallet_id, version, kind, status,"
-                " balance_after, overdraft_limit, created_at)"
-                " SELECT id, version + 1, 4, status, balance, 7, $2 FROM ledger_00.wallets"
-                " WHERE id = $1::text::uuid",
+                database.in_ledger(
+                    "INSERT INTO ledger_00.wallet_changes (wallet_id, version, kind, status,"
+                    " balance_after, overdraft_limit, created_at)"
+                    " SELECT id, version + 1, 4, status, balance, 7, $2 FROM ledger_00.wallets"
+                    " WHERE id = $1::text::uuid"
+                ),
                 wallet,
                 changed_at,
             )
             await connection.execute(
-                "UPDATE ledger_00.wallets SET version = version + 1, overdraft_limit = 7,"
-                " updated_at = $2 WHERE id = $1::text::uuid",
+                database.in_ledger(
+                    "UPDATE ledger_00.wallets SET version = version + 1, overdraft_limit = 7,"
+                    " updated_at = $2 WHERE id = $1::text::uuid"
+                ),
                 wallet,
                 changed_at,
             )

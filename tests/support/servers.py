@@ -13,8 +13,9 @@ from tests.support.configurations import PLAIN, Configuration
 from tests.support.pgbouncer import PgBouncer
 from transferd.config import Limits, Settings
 from transferd.devstack import CitusCluster, PostgresServer, RedisServer
-from transferd.domain.ledger import MAIN
 from transferd.ledger.migrate import create_ledger, migrate
+from transferd.ledger.store.database import Database
+from transferd.ledger.store.ledgers import read_ledgers
 
 _TEMPLATE = "template_of_tests"
 # Each test takes the next database of Redis, so that it does not see the cache of another test.
@@ -72,6 +73,15 @@ class Servers:
             await self.cluster.clone_database(name, template=template)
         return name, number % _REDIS_DATABASES
 
+    async def migrate(self, settings: Settings, limits: Limits) -> None:
+        """Apply the migrations, and make the ledger of the configuration if it is missing."""
+        await migrate(settings, limits)
+        ledger = self.configuration.ledger
+        async with Database(settings, limits, connections=1) as database:
+            ledgers = await read_ledgers(database)
+        if ledger not in ledgers:
+            await create_ledger(settings, limits, ledger.name, ledger.number)
+
     async def make_template(self) -> None:
         """Create the migrated database that each test gets a clone of."""
         if self.cluster is None:
@@ -79,10 +89,7 @@ class Servers:
         else:
             await self.cluster.create_database(_TEMPLATE)
         limits = self.configuration.limits_with(Limits())
-        settings, ledger = self.settings(_TEMPLATE, 0), self.configuration.ledger
-        await migrate(settings, limits)
-        if ledger != MAIN:
-            await create_ledger(settings, limits, ledger.name, ledger.number)
+        await self.migrate(self.settings(_TEMPLATE, 0), limits)
         # A clone does not inherit the role's settings for the template database.
         limits_of_role = {
             "statement_timeout": limits.statement_timeout_s,
