@@ -181,7 +181,14 @@ class RabbitBroker:
             return
         queue.is_left = True
         # Deliveries of its ledgers end first: the other worker would make them a second time.
-        if not await self._has_left(queue):
+        leaving = asyncio.ensure_future(
+            self._leave(lambda number: self._topology.work_queue(number) == queue.name)
+        )
+        lost = asyncio.ensure_future(self._lost.wait())
+        await asyncio.wait((leaving, lost), return_when=asyncio.FIRST_COMPLETED)
+        leaving.cancel()
+        lost.cancel()
+        if self._lost.is_set():
             return
         try:
             # Its messages return to the queue. Then we stand by behind the other workers.
@@ -192,19 +199,6 @@ class RabbitBroker:
                 await self._consume_work(queue)
         except TransportFailure as error:
             self._lose(str(error))
-
-    async def _has_left(self, queue: WorkQueue) -> bool:
-        """Leave the ledgers of a queue. Returns False if the connection is lost meanwhile."""
-        leaving = asyncio.ensure_future(
-            self._leave(lambda number: self._topology.work_queue(number) == queue.name)
-        )
-        lost = asyncio.ensure_future(self._lost.wait())
-        try:
-            await asyncio.wait((leaving, lost), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            leaving.cancel()
-            lost.cancel()
-        return not self._lost.is_set()
 
     async def take_over(self) -> None:
         """Unbind the queue of the version before, if there is one."""
