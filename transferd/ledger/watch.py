@@ -13,6 +13,8 @@ from transferd.ledger.store.ledgers import read_ledgers
 from transferd.ledger.store.queries import query
 from transferd.observability.facts import Facts, LedgerNotOpened
 
+_ANSWER = "SELECT {} AS ledger, answer.* FROM ({}) answer"
+
 
 class Answers(NamedTuple):
     """The rows of each ledger that has some; and why the others could not be asked."""
@@ -233,9 +235,8 @@ async def ask(
 
 def _union(group: Sequence[Ledger], name: str) -> str:
     return " UNION ALL ".join(
-        f"SELECT {ledger.number} AS ledger, answer.* FROM ({sql}) answer"
+        _ANSWER.format(ledger.number, _without_comment(query(ledger.schema, name)))
         for ledger in group
-        for sql in (_without_comment(query(ledger.schema, name)),)
     )
 
 
