@@ -37,9 +37,7 @@ from transferd.ledger.store.deliveries import (
 from transferd.ledger.store.errors import StoreError
 from transferd.ledger.store.webhooks import lock_webhook
 
-_OF_MAIN = pytest.mark.needs_configuration(
-    "main", why="a database that is migrated here has no other ledger"
-)
+_OF_MAIN = pytest.mark.needs_configuration("main", why="an older database has one ledger")
 
 EVERYTHING = [migration.name for migration in migrations()]
 
@@ -399,6 +397,7 @@ async def test_rows_that_a_worker_of_the_version_before_writes_later_are_taken_o
 
 
 @_WITHOUT_NODES
+@_OF_MAIN
 async def test_a_delivery_that_is_pending_or_delivered_meanwhile_has_no_letter(
     database: Database,
 ) -> None:
