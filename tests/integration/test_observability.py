@@ -207,7 +207,7 @@ async def test_both_pools_export_their_connections_in_use(api: Api, replicas: Re
         return all(
             f'transferd_pool_connections_in_use{{pool="{pool}"}} 0.0' in shown
             and f'transferd_pool_limit_connections{{pool="{pool}"}} {limit}.0' in shown
-            for pool, limit in (("reads", 14), ("commit", 3))
+            for pool, limit in (("reads", 14), ("commit", 4))
         )
 
     await until(are_idle)
