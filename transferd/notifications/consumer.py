@@ -57,6 +57,8 @@ class Consumer:
     async def _consume(self) -> None:
         """Connect and consume until the connection is lost. Raises TransportFailure."""
         async with self._connect() as broker:
+            # Before the first wake-up: a retry without a message waits for the sweep.
+            self._notifier.results.wake_later = broker.wake
             try:
                 await broker.consume(
                     wake=self._notifier.wake,
@@ -66,7 +68,6 @@ class Consumer:
                     leave=self._notifier.leave,
                 )
                 self.fault = None
-                self._notifier.results.wake_later = broker.wake
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._sweep(broker))
                     await broker.wait_lost()
