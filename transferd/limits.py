@@ -78,7 +78,7 @@ class Limits:
     lanes_max: int = 2
     # A ledger fills a whole group. While other ledgers have turns, or had a moment ago, its group
     # has as many envelopes as they have turns, but never fewer than this.
-    shared_group_envelopes_min: int = 16
+    shared_group_envelopes_min: int = 64
     group_shared_for_s: float = 0.02
     # Beside others a ledger pauses after a group for as long as the group took, but not for the
     # time of waits and retries.
