@@ -5,10 +5,12 @@ import os
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from typing import Any
 
 import aiohttp
 import asyncpg
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.support.api import Api
@@ -50,6 +52,17 @@ def pytest_xdist_auto_num_workers() -> int:
     Measured with two cores: the run takes 5 % less time than with one process more.
     """
     return (os.cpu_count() or 1) + 2
+
+
+@pytest.fixture
+def log_lines() -> Iterator[list[Any]]:
+    """The log lines of all levels that this test writes in its own process.
+
+    A command that an earlier test ran in this process may have left a level that drops them.
+    """
+    structlog.reset_defaults()
+    with structlog.testing.capture_logs() as lines:
+        yield lines
 
 
 @pytest.fixture(scope="session")
