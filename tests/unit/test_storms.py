@@ -1,8 +1,18 @@
-"""A wallet under a storm: its share of a group, and the rate at which its callers are refused."""
+"""A wallet or a ledger under a storm: its share, and the rate at which callers are refused."""
 
-from tests.unit.samples import Clock
+from collections.abc import Sequence
+from typing import Any, cast
+
+from tests.unit.samples import Clock, envelope
+from transferd.commit.committer import CommitParts, Committer
+from transferd.commit.envelope import Envelope
 from transferd.commit.fair_share import FairShare
+from transferd.commit.lanes import Lanes
+from transferd.commit.report import Report
+from transferd.commit.trail import Trail
+from transferd.commit.turn import Solo
 from transferd.config import Limits
+from transferd.observability.facts import Facts
 from transferd.web.refusal_rate import RefusalRate
 
 
@@ -27,6 +37,46 @@ def test_others_are_remembered_for_a_while() -> None:
     assert fair.envelopes_max(0) == 8
     clock.now += 0.1
     assert fair.envelopes_max(0) == 100
+
+
+class LedgerInMemory(Committer):
+    """A committer whose groups change nothing, so that it needs no servers."""
+
+    def __init__(self, lanes: Lanes, clock: Clock, envelopes: int) -> None:
+        no_servers = CommitParts(*[cast(Any, None)] * 5)
+        super().__init__(no_servers, lanes, Limits(), Facts(), clock)
+        for _ in range(envelopes):
+            self.announce(Solo(envelope()))
+
+    @property
+    def node(self) -> str:
+        """The same server for all."""
+        return "node"
+
+    async def _commit(self, envelopes: Sequence[Envelope], trail: Trail) -> Report:
+        return Report()
+
+
+def busy_ledgers(clock: Clock, *envelopes: int) -> list[LedgerInMemory]:
+    lanes = Lanes(2, pause_factor=3.0, pause_max_s=0.05)
+    return [LedgerInMemory(lanes, clock, count) for count in envelopes]
+
+
+async def test_a_flooded_ledger_beside_a_calm_one_commits_small_groups_until_it_is_alone() -> None:
+    clock = Clock()
+    flooded, calm = busy_ledgers(clock, 2_000, 9)
+    assert (await flooded.commit_once(), flooded.is_over_share) == (9, True)
+    assert (await calm.commit_once(), calm.is_over_share) == (9, False)
+    assert (await flooded.commit_once(), flooded.is_over_share) == (8, True)
+    clock.now += Limits().group_shared_for_s
+    assert (await flooded.commit_once(), flooded.is_over_share) == (512, False)
+
+
+async def test_two_flooded_ledgers_do_not_free_each_other() -> None:
+    first, second, calm = busy_ledgers(Clock(), 500, 500, 3)
+    for flooded in (first, second):
+        assert (await flooded.commit_once(), flooded.is_over_share) == (67, True)
+    assert (await calm.commit_once(), calm.is_over_share) == (3, False)
 
 
 def refusal_rate(clock: Clock) -> RefusalRate:

@@ -39,6 +39,11 @@ class WalletActor:
         """1: the actor can divide its mailbox, so a turn fits into any room."""
         return 1
 
+    @property
+    def waiting(self) -> int:
+        """The number of envelopes in the mailbox."""
+        return len(self.mailbox)
+
     def tell(self, envelope: Envelope) -> None:
         """Put the envelope into the mailbox. Raises MailboxFull."""
         self.mailbox.put(envelope)

@@ -67,10 +67,12 @@ class Committer:
         self._lanes = lanes
         self._transaction = GroupTransaction(parts.database, parts.renderer, limits, facts, clock)
         self._ready: deque[TurnSource] = deque()
-        # The number of turns in the group in flight.
+        # The number of envelopes in the group in flight.
         self._in_flight = 0
         self._answering: asyncio.Task[None] | None = None
         self._is_attended = False
+        # Whether the last group was as large as the share of the ledger beside others.
+        self.is_over_share = False
         self._wallet_share = FairShare(
             alone_max=limits.turn_envelopes_max,
             shared_min=limits.shared_turn_envelopes_min,
@@ -99,9 +101,9 @@ class Committer:
         return bool(self._ready)
 
     @property
-    def turns(self) -> int:
-        """The number of turns that are ready or in flight."""
-        return len(self._ready) + self._in_flight
+    def waiting(self) -> int:
+        """The number of envelopes that wait or are in flight."""
+        return self._in_flight + sum(source.waiting for source in self._ready)
 
     def announce(self, source: TurnSource, *, urgent: bool = False) -> None:
         """Queue `source`, which has a turn ready. The next group takes the turn."""
@@ -118,8 +120,8 @@ class Committer:
         leave PostgreSQL idle during the answers, and the event loop idle during the transaction.
         """
         turns = self._collect()
-        self._in_flight = len(turns)
         envelopes = [envelope for _, turn in turns for envelope in turn]
+        self._in_flight = len(envelopes)
         trail = Trail(self._clock)
         try:
             report = await self._commit(envelopes, trail) if envelopes else Report()
@@ -161,8 +163,9 @@ class Committer:
     def _collect(self) -> list[tuple[TurnSource, Sequence[Envelope]]]:
         """Take turns in the order of their announcement, until the group is full."""
         turns: list[tuple[TurnSource, Sequence[Envelope]]] = []
-        elsewhere = sum(other.turns for other in self._lanes.others(self))
-        room = self._ledger_share.envelopes_max(elsewhere)
+        counted_max = self._limits.counted_envelopes_max
+        elsewhere = sum(min(other.waiting, counted_max) for other in self._lanes.others(self))
+        share = room = self._ledger_share.envelopes_max(elsewhere)
         turn_max = self._wallet_share.envelopes_max(len(self._ready) - 1)
         while self._ready and room > 0:
             if turns and self._ready[0].weight > room:
@@ -177,6 +180,8 @@ class Committer:
                 continue
             room -= sum(envelope.weight for envelope in turn)
             turns.append((source, turn))
+        taken = sum(len(turn) for _, turn in turns)
+        self.is_over_share = share < self._limits.group_envelopes_max and taken >= share
         return turns
 
     async def _commit(self, envelopes: Sequence[Envelope], trail: Trail) -> Report:

@@ -24,7 +24,7 @@ class FairShare:
         self._shared_until = 0.0
 
     def envelopes_max(self, others: int) -> int:
-        """Most envelopes that one may bring while others have so many turns ready."""
+        """Most envelopes that one may bring while so many envelopes of others wait."""
         now = self._clock()
         if others > 0:
             self._shared_until = now + self._shared_for_s

@@ -6,7 +6,12 @@ from typing import Any, Protocol
 
 
 class LedgerCommitter(Protocol):
-    """What a lane runs: the committer of one ledger."""
+    """What a lane runs: the committer of one ledger.
+
+    `is_over_share`: whether its last group was as large as its share beside others.
+    """
+
+    is_over_share: bool
 
     @property
     def node(self) -> Hashable:
@@ -19,8 +24,8 @@ class LedgerCommitter(Protocol):
         ...
 
     @property
-    def turns(self) -> int:
-        """The number of turns that are ready or in flight."""
+    def waiting(self) -> int:
+        """The number of envelopes that wait or are in flight."""
         ...
 
     async def commit_once(self) -> int:
@@ -32,13 +37,13 @@ class Lanes:
     """Takes the committers that are ready in turn; each waits until its group in flight has ended.
 
     Each database server has `lanes_max` lanes, so one that hangs stops no ledger of another one.
-    Beside others on its server a ledger pauses after a group for as long as the group took, but not
-    for longer than `pause_max_s`. So one that is flooded leaves processor time to them, and makes
-    fewer, larger groups.
+    A ledger over its share pauses after a group for `pause_factor` times as long as the group took,
+    but not for longer than `pause_max_s`. So one that is flooded leaves processor time to others.
     """
 
-    def __init__(self, lanes_max: int, pause_max_s: float) -> None:
+    def __init__(self, lanes_max: int, *, pause_factor: float, pause_max_s: float) -> None:
         self._lanes_max = lanes_max
+        self._pause_factor = pause_factor
         self._pause_max_s = pause_max_s
         self._ready: dict[Hashable, asyncio.Queue[LedgerCommitter]] = {}
         # Those that are ready or in flight.
@@ -93,8 +98,9 @@ class Lanes:
             await committer.commit_once()
             if not committer.has_ready:
                 del self._busy[committer]
-            elif any(other.node == committer.node for other in self.others(committer)):
-                pause_s = min(loop.time() - began, self._pause_max_s)
+            elif committer.is_over_share:
+                took_s = loop.time() - began
+                pause_s = min(self._pause_factor * took_s, self._pause_max_s)
                 loop.call_later(pause_s, self._queue, committer)
             else:
                 self._queue(committer)

@@ -15,6 +15,11 @@ class TurnSource(Protocol):
         """The least number of transfers in the turn."""
         ...
 
+    @property
+    def waiting(self) -> int:
+        """The number of envelopes that wait."""
+        ...
+
     def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
         """Remove and return envelopes for the next transaction, in the order of decision."""
         ...
@@ -43,6 +48,11 @@ class Solo:
     def weight(self) -> int:
         """The weight of the envelope."""
         return self.envelope.weight
+
+    @property
+    def waiting(self) -> int:
+        """1: the envelope."""
+        return 1
 
     def take_turn(self, envelopes_max: int) -> Sequence[Envelope]:
         """Returns the envelope; every group has room for one."""
