@@ -1,5 +1,7 @@
 """PostgreSQL answers, but cannot execute commands that are correct."""
 
+import asyncio
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -95,3 +97,29 @@ async def test_a_new_limit_may_be_used_in_the_same_group(
     writes = names.count("write_group") + names.count("write_group_and_changes")
     assert names.count("lock_and_look_up") == writes
     assert await faults_in(database) == []
+
+
+@pytest.mark.parametrize("steps", range(6))
+async def test_a_session_that_ends_while_the_process_hangs_hides_no_error(
+    database: Database, steps: int
+) -> None:
+    """After the pause the error of the server may have been read, but not the end of its data."""
+    end_sessions = (
+        "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
+        f" WHERE datname = '{database.name}' AND pid <> pg_backend_pid()"
+    )
+
+    async def fail_after_a_pause() -> None:
+        async with connected.transaction() as transaction:
+            await transaction.fetch("ping")
+            pause = Thread(target=asyncio.run, args=[database.fetch(end_sessions)])
+            pause.start()
+            pause.join()
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            raise ZeroDivisionError
+
+    async with store.Database(database.settings(), Limits(), connections=1) as connected:
+        with pytest.raises(ZeroDivisionError):
+            await fail_after_a_pause()
+        await connected.ping()

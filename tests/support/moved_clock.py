@@ -14,15 +14,17 @@ _FUNCTIONS = {"clock_timestamp": "VOLATILE", "statement_timestamp": "STABLE"}
 
 async def use_moved_clock(database: Database) -> None:
     """Give the database a clock for `move_clock`; only new connections use it."""
-    await database.fetch("CREATE SCHEMA moved_clock")
+    name, on_every_node = database.name, database.servers.on_every_node
+    await on_every_node("CREATE SCHEMA moved_clock", database=name)
     await move_clock(database, 0)
-    await database.fetch("GRANT USAGE ON SCHEMA moved_clock TO transferd")
-    await database.fetch(
-        f"ALTER DATABASE {database.name} SET search_path = moved_clock, pg_catalog, public"
-    )
+    await on_every_node("GRANT USAGE ON SCHEMA moved_clock TO transferd", database=name)
+    await on_every_node(f"ALTER DATABASE {name} SET search_path = moved_clock, pg_catalog, public")
 
 
 async def move_clock(database: Database, ahead_s: int) -> None:
-    """Set the database's clock ahead of the machine's by so many seconds."""
-    for name, volatility in _FUNCTIONS.items():
-        await database.fetch(_MOVED.format(name=name, volatility=volatility, ahead_s=ahead_s))
+    """Set the database's clock, on each server, ahead of the machine's by so many seconds."""
+    moved = "; ".join(
+        _MOVED.format(name=name, volatility=volatility, ahead_s=ahead_s)
+        for name, volatility in _FUNCTIONS.items()
+    )
+    await database.servers.on_every_node(moved, database=database.name)

@@ -129,10 +129,11 @@ class Servers:
         """Run statements that the role of the service may not run."""
         await _execute(self.database_url(database, superuser=True), sql)
 
-    async def on_every_node(self, sql: str) -> None:
-        """Run statements about a database of each server as superuser, in another database."""
+    async def on_every_node(self, sql: str, *, database: str = "postgres") -> None:
+        """Run statements as superuser on each server by itself; Citus passes on no definition."""
         for node in self.cluster.nodes if self.cluster else [self.postgres]:
-            await _execute(node.superuser_url, sql)
+            url = f"{node.superuser_url.rpartition('/')[0]}/{database}"
+            await _execute(url, f"SET citus.enable_ddl_propagation = off; {sql}")
 
 
 async def _execute(url: str, sql: str) -> None:

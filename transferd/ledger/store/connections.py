@@ -10,6 +10,7 @@ from typing import TypeVar
 import asyncpg
 
 from transferd.ledger.store.errors import (
+    CONNECTION_ERRORS,
     ConnectionFailure,
     NoConnectionFree,
     SerializationFailure,
@@ -172,5 +173,5 @@ async def _abandon(connection: PooledConnection, error: BaseException) -> None:
             drop(connection)
         else:
             await connection.execute("ROLLBACK")
-    except (TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+    except (asyncpg.PostgresError, *CONNECTION_ERRORS):
         drop(connection)

@@ -64,6 +64,17 @@ class NoConnectionFree(StoreError, Overloaded):
 _SERVER_AT_FAULT = ("08", "53", "57P", "25P03", "58", "57014", "25006")
 
 
+# What the driver raises when a connection is lost. InternalClientError: the server has ended it
+# between two messages of one statement.
+CONNECTION_ERRORS = (
+    TimeoutError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    EOFError,
+)
+
+
 @contextmanager
 def translated() -> Iterator[None]:
     """Raise the driver's errors as StoreError, `from` the original."""
@@ -71,14 +82,7 @@ def translated() -> Iterator[None]:
         yield
     except asyncpg.PostgresError as error:
         raise _translate(error) from error
-    except (
-        TimeoutError,
-        asyncpg.InterfaceError,
-        # A connection that the server ends between two messages of one statement.
-        asyncpg.InternalClientError,
-        OSError,
-        EOFError,
-    ) as error:
+    except CONNECTION_ERRORS as error:
         text = str(error) or type(error).__name__
         if isinstance(error, asyncpg.InterfaceError) and not _is_about_connection(error):
             # What follows is the value that could not be encoded; it is nothing for a log.

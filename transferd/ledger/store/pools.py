@@ -9,7 +9,7 @@ from typing import TypeAlias
 import asyncpg
 
 from transferd.config import Limits, Settings
-from transferd.ledger.store.errors import ConnectionFailure, translated
+from transferd.ledger.store.errors import CONNECTION_ERRORS, ConnectionFailure, translated
 from transferd.ledger.store.placement import Node
 
 Row = asyncpg.Record
@@ -115,7 +115,7 @@ async def give_back(pool: Pool, connection: PooledConnection) -> None:
     """Return a connection to its pool, or drop it if it is lost."""
     try:
         await pool.release(connection)
-    except (asyncpg.InterfaceError, OSError):
+    except CONNECTION_ERRORS:
         drop(connection)
 
 
