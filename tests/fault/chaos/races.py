@@ -11,8 +11,8 @@ from loadtest.proof.violations import WRONG_ANSWER, Violation
 from tests.fault.chaos.client import Client
 from tests.fault.chaos.hold_requests import LONG_S
 
-# A race of this size: 0.1 is a tenth. The wallets have enough money for all payments. Returns the
-# violations that the checker does not find by itself.
+# A race of this size: 0.1 is a tenth, also of what is sent at a time. The wallets have enough money
+# for all payments. Returns the violations that the checker does not find by itself.
 Race = Callable[[Client, Sequence[str], float], Awaitable[list[Violation]]]
 
 _KEYS = 1_000
@@ -38,7 +38,8 @@ async def _keys(client: Client, wallets: Sequence[str], size: float) -> list[Vio
         client.transfer(wallets[n % len(wallets)], wallets[(n + 1) % len(wallets)], 1)
         for n in range(round(_KEYS * size))
     ]
-    await _at_once((client.send(each, copies=_CLIENTS) for each in operations), _KEYS_AT_ONCE)
+    sent = (client.send(each, copies=_CLIENTS) for each in operations)
+    await _at_once(sent, _KEYS_AT_ONCE, size)
     return [
         Violation(WRONG_ANSWER, f"{each.key} was not posted for every client")
         for each in operations
@@ -59,7 +60,7 @@ async def _reversals(client: Client, wallets: Sequence[str], size: float) -> lis
         # Together three times the amount of the transfer; some ask for the whole amount.
         asked = [_REVERSALS if n % 20 == 0 else 1 + n % 5 for n in range(_REVERSALS)]
         reversals = [client.reversal(paid, id, amount) for amount in asked]
-        await _at_once(map(client.send, reversals), _REVERSALS)
+        await asyncio.gather(*map(client.send, reversals))
         codes = {one.code for each in reversals for one in each.tries if one.status >= 400}
         if codes - {"reversal-exceeds-transfer"}:
             found.append(Violation(WRONG_ANSWER, f"reversals got {sorted(codes)}"))
@@ -70,7 +71,8 @@ async def _opposite(client: Client, wallets: Sequence[str], size: float) -> list
     ada, bob = wallets[:2]
     there = [client.transfer(ada, bob, 1) for _ in range(round(_OPPOSITE * size))]
     back = [client.transfer(bob, ada, 1) for _ in range(round(_OPPOSITE * size))]
-    await asyncio.gather(*(_at_once(map(client.send, way), _IN_FLIGHT) for way in (there, back)))
+    ways = (_at_once(map(client.send, way), _IN_FLIGHT, size) for way in (there, back))
+    await asyncio.gather(*ways)
     return [
         Violation(WRONG_ANSWER, f"{each.key} got {one.status} {one.code}")
         for each in (*there, *back)
@@ -82,7 +84,8 @@ async def _opposite(client: Client, wallets: Sequence[str], size: float) -> list
 async def _holds(client: Client, wallets: Sequence[str], size: float) -> list[Violation]:
     found: list[Violation] = []
     numbers = range(round(_HOLDS * size))
-    await _at_once((_race_for_hold(client, wallets, n, found) for n in numbers), _HOLDS_AT_ONCE)
+    races = (_race_for_hold(client, wallets, n, found) for n in numbers)
+    await _at_once(races, _HOLDS_AT_ONCE, size)
     return found
 
 
@@ -122,15 +125,15 @@ async def _race_for_hold(
         found.append(Violation(WRONG_ANSWER, f"hold {hold['id']} got {sorted(codes)}"))
 
 
-async def _at_once(calls: Iterable[Awaitable[None]], most: int) -> None:
-    """Await the calls in their order, at most this many at the same time."""
+async def _at_once(calls: Iterable[Awaitable[None]], most: int, size: float) -> None:
+    """Await the calls in their order, at most `most` times `size` at the same time."""
     left = iter(calls)
 
     async def work() -> None:
         for call in left:
             await call
 
-    await asyncio.gather(*(work() for _ in range(most)))
+    await asyncio.gather(*(work() for _ in range(max(1, round(most * size)))))
 
 
 RACES: dict[str, Race] = {
