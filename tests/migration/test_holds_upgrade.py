@@ -30,7 +30,12 @@ from transferd.config import Limits
 from transferd.ledger.migrate import migrate
 from transferd.ledger.steps import migrations
 
-pytestmark = pytest.mark.needs_configuration("main", why="the version before has one ledger")
+pytestmark = [
+    pytest.mark.needs_configuration("main", why="the version before has one ledger"),
+    pytest.mark.needs_configuration(
+        "one server", why="versions before ledgers do not place them on nodes"
+    ),
+]
 
 HOLDS = "0005_holds.sql"
 # Without a sweep only commands write the end of a hold that is due.
@@ -46,10 +51,6 @@ ROWS = {
     "wallet_changes": "wallet_id, version, created_at, balance_after, overdraft_limit, kind,"
     " status",
 }
-
-pytestmark = pytest.mark.needs_configuration(
-    "one server", why="versions before ledgers do not place them on nodes"
-)
 
 
 @pytest.fixture

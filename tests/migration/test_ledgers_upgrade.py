@@ -27,7 +27,12 @@ from transferd.ledger.steps import migrations
 from transferd.ledger.store.errors import LockTimeout
 from transferd.ledger.store.queries import query
 
-pytestmark = pytest.mark.needs_configuration("main", why="the version before has one ledger")
+pytestmark = [
+    pytest.mark.needs_configuration("main", why="the version before has one ledger"),
+    pytest.mark.needs_configuration(
+        "one server", why="versions before ledgers do not place them on nodes"
+    ),
+]
 
 LEDGERS = "0007_ledgers.sql"
 MOVED = (
@@ -35,10 +40,6 @@ MOVED = (
     "dead_letters",
 )
 QUICK = Limits(migrate_lock_pause_s=0.01)
-
-pytestmark = pytest.mark.needs_configuration(
-    "one server", why="versions before ledgers do not place them on nodes"
-)
 
 
 @pytest.fixture
