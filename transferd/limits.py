@@ -79,13 +79,12 @@ class Limits:
     # A ledger fills a whole group. While envelopes of other ledgers wait, or did a moment ago, its
     # group has as many as they have waiting, but never fewer than the first limit. Each of the
     # others counts with at most the second one, so two flooded ledgers do not free each other.
-    shared_group_envelopes_min: int = 8
+    # Measured (docs/benchmarks.md): 32 delays the others more, 8 takes more from the busy ledger.
+    shared_group_envelopes_min: int = 16
     counted_envelopes_max: int = 64
     group_shared_for_s: float = 0.02
-    # A ledger with more envelopes than that pauses after each group for so many times as long as
-    # the group took, but not for the time of waits and retries: it leaves three quarters of the
-    # processor to the others. Measured: with one time, their 99th percentile is twice as high.
-    group_pause_factor: float = 3.0
+    # A ledger that fills its share pauses after each group for as long as the group took, but not
+    # for the time of waits and retries.
     group_pause_max_s: float = 0.05
     # Above the high mark new callers wait at the gate until the backlog is below the low mark. With
     # backlog_max inside and waiting the replica answers `overloaded`. Each ledger has a gate;

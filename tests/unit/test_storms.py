@@ -58,25 +58,25 @@ class LedgerInMemory(Committer):
 
 
 def busy_ledgers(clock: Clock, *envelopes: int) -> list[LedgerInMemory]:
-    lanes = Lanes(2, pause_factor=3.0, pause_max_s=0.05)
+    lanes = Lanes(lanes_max=2, pause_max_s=0.05)
     return [LedgerInMemory(lanes, clock, count) for count in envelopes]
 
 
 async def test_a_flooded_ledger_beside_a_calm_one_commits_small_groups_until_it_is_alone() -> None:
     clock = Clock()
-    flooded, calm = busy_ledgers(clock, 2_000, 9)
-    assert (await flooded.commit_once(), flooded.is_over_share) == (9, True)
-    assert (await calm.commit_once(), calm.is_over_share) == (9, False)
-    assert (await flooded.commit_once(), flooded.is_over_share) == (8, True)
+    flooded, calm = busy_ledgers(clock, 2_000, 20)
+    assert (await flooded.commit_once(), flooded.fills_its_share) == (20, True)
+    assert (await calm.commit_once(), calm.fills_its_share) == (20, False)
+    assert (await flooded.commit_once(), flooded.fills_its_share) == (16, True)
     clock.now += Limits().group_shared_for_s
-    assert (await flooded.commit_once(), flooded.is_over_share) == (512, False)
+    assert (await flooded.commit_once(), flooded.fills_its_share) == (512, False)
 
 
 async def test_two_flooded_ledgers_do_not_free_each_other() -> None:
     first, second, calm = busy_ledgers(Clock(), 500, 500, 3)
     for flooded in (first, second):
-        assert (await flooded.commit_once(), flooded.is_over_share) == (67, True)
-    assert (await calm.commit_once(), calm.is_over_share) == (3, False)
+        assert (await flooded.commit_once(), flooded.fills_its_share) == (67, True)
+    assert (await calm.commit_once(), calm.fills_its_share) == (3, False)
 
 
 def refusal_rate(clock: Clock) -> RefusalRate:

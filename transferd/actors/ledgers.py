@@ -70,16 +70,10 @@ class OpenLedgers:
         self._parts = parts
         self._limits = limits = parts.limits
         self.intake = Intake(limits)
+        self.lanes = Lanes(limits.lanes_max, limits.group_pause_max_s)
         # A batch takes long, so it does not take a lane from other commands. More than one lane: a
         # batch that waits for a locked wallet delays no batch of another ledger.
-        self.lanes, self.bulk_lanes = (
-            Lanes(
-                limits.lanes_max,
-                pause_factor=limits.group_pause_factor,
-                pause_max_s=limits.group_pause_max_s,
-            )
-            for _ in range(2)
-        )
+        self.bulk_lanes = Lanes(limits.lanes_max, limits.group_pause_max_s)
         self._settling_locks = asyncio.Semaphore(limits.settling_locks_all_max)
         self._batches = asyncio.Semaphore(limits.batches_all_max)
         self._recent: OrderedDict[int, OpenLedger] = OrderedDict()

@@ -71,8 +71,8 @@ class Committer:
         self._in_flight = 0
         self._answering: asyncio.Task[None] | None = None
         self._is_attended = False
-        # Whether the last group was as large as the share of the ledger beside others.
-        self.is_over_share = False
+        # Whether the last group was as large as others allow.
+        self.fills_its_share = False
         self._wallet_share = FairShare(
             alone_max=limits.turn_envelopes_max,
             shared_min=limits.shared_turn_envelopes_min,
@@ -181,7 +181,7 @@ class Committer:
             room -= sum(envelope.weight for envelope in turn)
             turns.append((source, turn))
         taken = sum(len(turn) for _, turn in turns)
-        self.is_over_share = share < self._limits.group_envelopes_max and taken >= share
+        self.fills_its_share = share < self._limits.group_envelopes_max and taken >= share
         return turns
 
     async def _commit(self, envelopes: Sequence[Envelope], trail: Trail) -> Report:

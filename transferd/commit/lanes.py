@@ -8,10 +8,10 @@ from typing import Any, Protocol
 class LedgerCommitter(Protocol):
     """What a lane runs: the committer of one ledger.
 
-    `is_over_share`: whether its last group was as large as its share beside others.
+    `fills_its_share`: whether its last group was as large as the other ledgers allow.
     """
 
-    is_over_share: bool
+    fills_its_share: bool
 
     @property
     def node(self) -> Hashable:
@@ -37,13 +37,12 @@ class Lanes:
     """Takes the committers that are ready in turn; each waits until its group in flight has ended.
 
     Each database server has `lanes_max` lanes, so one that hangs stops no ledger of another one.
-    A ledger over its share pauses after a group for `pause_factor` times as long as the group took,
-    but not for longer than `pause_max_s`. So one that is flooded leaves processor time to others.
+    A ledger that fills its share pauses after a group for as long as the group took, but not for
+    longer than `pause_max_s`. So one that is flooded leaves processor time to others.
     """
 
-    def __init__(self, lanes_max: int, *, pause_factor: float, pause_max_s: float) -> None:
+    def __init__(self, lanes_max: int, pause_max_s: float) -> None:
         self._lanes_max = lanes_max
-        self._pause_factor = pause_factor
         self._pause_max_s = pause_max_s
         self._ready: dict[Hashable, asyncio.Queue[LedgerCommitter]] = {}
         # Those that are ready or in flight.
@@ -98,9 +97,8 @@ class Lanes:
             await committer.commit_once()
             if not committer.has_ready:
                 del self._busy[committer]
-            elif committer.is_over_share:
-                took_s = loop.time() - began
-                pause_s = min(self._pause_factor * took_s, self._pause_max_s)
+            elif committer.fills_its_share:
+                pause_s = min(loop.time() - began, self._pause_max_s)
                 loop.call_later(pause_s, self._queue, committer)
             else:
                 self._queue(committer)

@@ -65,7 +65,7 @@ _SERVER_AT_FAULT = ("08", "53", "57P", "25P03", "58", "57014", "25006")
 
 
 # What the driver raises when a connection is lost. InternalClientError: the server has ended it
-# between two messages of one statement.
+# between two messages of one statement, or while this process hung.
 CONNECTION_ERRORS = (
     TimeoutError,
     asyncpg.InterfaceError,
